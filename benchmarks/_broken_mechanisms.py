@@ -217,7 +217,7 @@ MUTANTS: Mapping[Callable[[Batch, int, int], Tensors], str] = {
     divides_by_the_size: "depends on the records",
     averages_twice: "one record moves",
     too_little_noise: "one record moves",
-    a_layer_without_noise: "moves what is sent by inf",
+    a_layer_without_noise: "moves the output by inf",
     noise_again_in_each_step: "used again in another step",
     noise_again_for_each_client: "used again in another step",
     noise_again_in_each_layer: "is used again in",
@@ -227,8 +227,8 @@ MUTANTS: Mapping[Callable[[Batch, int, int], Tensors], str] = {
 LEAKS: Mapping[Callable[[Batch, int, int], Tensors], str] = {
     clip_of_data_in_noise: "depends on the records",
     raises_on_nan: "on one of two neighbours alone",
-    sends_its_loss: "moves what is sent by inf",
-    sends_its_size: "moves what is sent by inf",
+    sends_its_loss: "moves the output by inf",
+    sends_its_size: "moves the output by inf",
     draws_elsewhere: "derive all randomness from the seed",
 }
 """What else a step can give away, with a part of the sentence that says so."""

@@ -36,7 +36,7 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     file = folder / f"{name}.toml"
     if not file.is_file():
         known = nearest(name, [other.stem for other in folder.glob("*.toml")])
-        raise FedsimError(f"there is no scenario '{name}'.{known}")
+        raise FedsimError(f"unknown scenario '{name}'.{known}")
     scenario = tomllib.loads(file.read_text(encoding="utf-8"))
     figures = Expected.model_validate(scenario.get("expected", {})).figures
     if not figures:

@@ -166,10 +166,10 @@ def _check_loss(
             loss(outputs, labels)
     except Exception as error:
         raise FedsimError(
-            f"the loss takes no labels of task '{task.name}', which are {task.labels_in_words} of shape "
-            f"{(batch_size, *label_shape)}: {describe_exception(error)}. Name what the model learns as task = "
-            "'regression', 'multi-label', 'segmentation' or another of `fedsim list tasks`, and its labels' shape as "
-            "label_shape."
+            f"the loss fails on labels of task '{task.name}', {task.labels_in_words} of shape "
+            f"{(batch_size, *label_shape)}: {describe_exception(error)}. Set the learning task "
+            "as task = 'regression', 'multi-label', 'segmentation' or another of `fedsim list "
+            "tasks`, and its labels' shape as label_shape."
         ) from error
 
 
@@ -198,8 +198,9 @@ def _check_mode(model: nn.Module) -> None:
     matters = next((name for name, module in model.named_modules() if isinstance(module, _MODE_MATTERS)), None)
     if not model.training and matters is not None:
         raise FedsimError(
-            f"the model is in evaluation mode, in which '{matters}' acts otherwise than in training. Call "
-            "model.train(); if the gradient was taken in evaluation mode, pass a model whose dropout rates are 0."
+            f"the model is in evaluation mode, and '{matters}' differs between evaluation and "
+            "training. Call model.train(); if the gradient was taken in evaluation mode, pass "
+            "a model whose dropout rates are 0."
         )
 
 
@@ -210,7 +211,7 @@ def _statistics(
     statistics = tuple(mean or (0.0,) * channels), tuple(std or (1.0,) * channels)
     for name, values in zip(("mean", "std"), statistics, strict=True):
         if len(values) != channels:
-            raise FedsimError(f"{name} has {len(values)} values, expected one for each of {channels} channels.")
+            raise FedsimError(f"{name} has {len(values)} values, expected a value for each of {channels} channels.")
     return statistics
 
 

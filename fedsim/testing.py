@@ -35,7 +35,7 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
         settings = {"policy": policy_of(project), "out": tmp_path_factory.mktemp("audit"), "defend": False, **settings}
         if settings["policy"].is_empty:
             pytest.fail(
-                f"there is no threshold to keep: write [tool.fedsim.policy] into {project}, or give policy=Policy(...)",
+                f"no threshold to check: write [tool.fedsim.policy] into {project}, or give policy=Policy(...)",
                 pytrace=False,
             )
         try:

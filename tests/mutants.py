@@ -403,7 +403,7 @@ def _positive(text: str) -> int:
 def _measure_all(options: argparse.Namespace) -> list[Tally]:
     settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8")).get("tool", {}).get("mutants", {})
     if options.json and not options.json.absolute().parent.is_dir():
-        raise Mistake(f"there is no folder {str(options.json.parent)!r} for the results; make it, or change JSON")
+        raise Mistake(f"no folder {str(options.json.parent)!r} for the results; make it, or change JSON")
     tests = {file: tests_of(file, settings.get("tests", {})) for file in options.files}
     if "prepare" in settings:
         runpy.run_path(settings["prepare"])["prepare"]()

@@ -173,7 +173,7 @@ def test_a_test_that_fails_without_a_change_is_a_mistake(project: Path) -> None:
         (["room/years.py"], "there is no source file 'room/years.py'"),
         (["room/__init__.py"], "name them under [tool.mutants.tests]"),
         (["room/ages.py", "--sample", "0"], "expected a whole number from 1, got '0'"),
-        (["room/ages.py", "--json", "nowhere/out.json"], "there is no folder 'nowhere'"),
+        (["room/ages.py", "--json", "nowhere/out.json"], "no folder 'nowhere'"),
     ],
 )
 def test_says_what_is_missing(project: Path, arguments: list[str], message: str) -> None:

@@ -83,7 +83,7 @@ def test_what_is_undecided_fails_unless_the_policy_lets_it_pass(
 def test_without_a_threshold_nothing_passes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     result = ended(pytester, monkeypatch, "", attacked(0))
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["there is no threshold to keep: write * into *pyproject.toml, or give policy=*"])
+    result.stdout.fnmatch_lines(["no threshold to check: write * into *pyproject.toml, or give policy=*"])
 
 
 def test_a_mistake_fails_with_its_sentence(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def _probes() -> list[str]:
 class ReadingConfig(Config):
     """Settings of attacks that classify by a probe."""
 
-    probe: str = Field(default="ridge", description="component of hook probe that tells the values, with its defaults")
+    probe: str = Field(default="ridge", description="component of hook probe that infers the values, with its defaults")
 
     @field_validator("probe")
     @classmethod

@@ -79,7 +79,9 @@ def hopeless(rank: int, units: int, size: int) -> str | None:
 def too_few_units(rank: int, units: int) -> str | None:
     """Return why zeros of this number of units cannot separate `rank` examples, or None."""
     if units < _UNITS_PER_EXAMPLE * rank:
-        return f"gave up: {units} units cannot tell {rank} examples apart, at least {_UNITS_PER_EXAMPLE * rank} could"
+        return (
+            f"gave up: {units} units cannot separate {rank} examples; at least {_UNITS_PER_EXAMPLE * rank} are needed"
+        )
     return None
 
 

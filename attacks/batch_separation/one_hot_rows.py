@@ -81,7 +81,7 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
             return reason
         first = first_layer(observation)
         if first is not None and not first.has_bias:
-            return f"layer '{first.layer.name}' has no bias, whose column holds the 1 of every row"
+            return f"layer '{first.layer.name}' has no bias; its column holds the 1 of every row"
         if len(spec.mean) != shape[0]:
             return "the means and standard deviations of the columns are not public"
         categories = categories_of(spec.mean, spec.std)
@@ -162,8 +162,8 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
     def _hopeless(self, pivots: Pivots, rank: int) -> str | None:
         if pivots.fixed < rank:
             return (
-                f"gave up: {rank} rows are in the gradient, and columns of few values tell {pivots.fixed} apart: "
-                f"{rank - pivots.fixed} missing"
+                f"gave up: {rank} rows are in the gradient, and columns with few values separate "
+                f"{pivots.fixed}: {rank - pivots.fixed} missing"
             )
         if pivots.combinations > self.config.combinations:
             return (

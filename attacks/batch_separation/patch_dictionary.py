@@ -56,7 +56,7 @@ _MOST_ORDERS = 24  # orders of labels, for each grouping, that are tested on the
 class PatchDictionaryConfig(Config):
     """Settings of the search, which runs only if the common zeros allow more vectors than images."""
 
-    restarts: int = Field(default=1024, ge=1, description="most random restarts for one token")
+    restarts: int = Field(default=1024, ge=1, description="maximum number of random restarts per token")
     rank_tolerance: float = Field(
         default=1e-6, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
@@ -91,7 +91,7 @@ class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
         if reason is not None:
             return reason
         if embedding_site(observation) is None:
-            return f"no dropout behind '{positions.name}': without its zeros the tokens of a batch cannot be told apart"
+            return f"no dropout behind '{positions.name}': without its zeros the tokens of a batch cannot be separated"
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -122,8 +122,8 @@ class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
         }
         if not len(tokens.positions):
             reason = (
-                f"gave up: {separated.stand_out} of {read.rank} tokens stand out, too few to solve for patches; a "
-                f"position has about {read.rank - int(median(separated.spaces))} zeros"
+                f"gave up: {separated.stand_out} of {read.rank} tokens were separated, too few to solve for "
+                f"patches; a position has about {read.rank - int(median(separated.spaces))} zeros"
             )
             return no_guess(observation, reason, iterations=count, diagnostics=diagnostics)
         return _answer(observation, embedding, tokens, read.rank, size, diagnostics)
@@ -165,7 +165,7 @@ def _too_many(observation: Observation, patches: Patches) -> str | None:
     if tokens <= room:
         return None
     what = f"{patches.width} features" if patches.width < columns else f"{entries} entries of a patch"
-    return f"{tokens} tokens for {what}: their gradients cannot be told apart; fewer images or larger patches could be"
+    return f"{tokens} tokens for {what}: their gradients cannot be separated; use fewer images or larger patches"
 
 
 def _embedding(observation: Observation) -> _Embedding:

@@ -135,7 +135,7 @@ def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> 
         rate = observation.sites[between[0]].rate
         return f"dropout at rate {rate:g} lies between '{first.layer.name}' and '{behind.name}': use sparse-dictionary"
     if not is_elementwise(behind.inputs, len(first.weight)):
-        return f"what lies between '{first.layer.name}' and '{behind.name}' mixes units"
+        return f"the layers between '{first.layer.name}' and '{behind.name}' mix units"
     if first.has_bias:
         return None
     if keeps_factor(behind.inputs, len(first.weight), 2.0):
@@ -147,7 +147,7 @@ def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> 
 
 def _hopeless(read: Spectrum, units: int) -> str | None:
     if units < _UNITS_PER_EXAMPLE * read.rank:
-        return f"gave up: {units} units cannot tell {read.rank} examples apart, twice as many could"
+        return f"gave up: {units} units cannot separate {read.rank} examples; twice as many are needed"
     return None
 
 

@@ -355,7 +355,7 @@ def _answer(
     count = len(atoms.rows)
     diagnostics = {**diagnostics, "examples found": float(count)}
     if not count:
-        reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
+        reason = f"gave up: 0 of {rank} examples separated in {rounds} rounds, too few exact zeros"
         return no_guess(observation, reason, iterations=rounds, diagnostics=diagnostics)
     zero_shares = (atoms.deltas == 0).double().mean(1)
     diagnostics["zero share"] = float(zero_shares.median())

@@ -152,7 +152,7 @@ class Spear(BatchSeparationAttack[SpearConfig]):
                 return best
         if best is not None:
             return best
-        reason = f"gave up: {chosen} of {rank} examples stand out in {rounds * _DRAWS_AT_ONCE} draws"
+        reason = f"gave up: {chosen} of {rank} examples separated in {rounds * _DRAWS_AT_ONCE} draws"
         diagnostics = {**diagnostics, "draws": float(rounds * _DRAWS_AT_ONCE)}
         return no_guess(observation, reason, iterations=rounds, diagnostics=diagnostics)
 

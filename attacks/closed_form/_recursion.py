@@ -156,7 +156,11 @@ class Recursion:
         residual = f"largest residual of a layer's equations {self.residual:.1e}"
         if self.twins == 1:
             return residual, self.meaning
-        return residual, f"{self.twins} images fit the gradient, this one fits the pixel range best", self.meaning
+        return (
+            residual,
+            f"{self.twins} images fit the gradient; the returned image fits the pixel range best",
+            self.meaning,
+        )
 
     @property
     def is_exact(self) -> bool:
@@ -226,7 +230,9 @@ def refusal(observation: Observation, largest: int) -> str | None:
 
 def _refuse_batch(observation: Observation, examples: int, classes: int) -> str | None:
     if examples > 1 and examples >= classes:
-        return f"the update mixes {examples} examples; the last layer tells fewer than its {classes} outputs apart"
+        return (
+            f"the update mixes {examples} examples; the last layer separates fewer examples than its {classes} outputs"
+        )
     strange = [site.name for site in observation.sites if site.shape[0] != examples]
     return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None
 
@@ -254,7 +260,7 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
     examples = examples_of(observation)
     heads = heads_of(observation, layers[-1], gradients)
     if not heads:
-        raise NothingFound("the gradient of the last layer does not tell the examples apart")
+        raise NothingFound("the gradient of the last layer does not separate the examples")
     for number, (k, features) in enumerate(heads):
         guess = torch.zeros(examples * layers[0].unknowns, dtype=torch.float64)
         keeps = [torch.ones(examples * layer.unknowns, dtype=torch.float64) for layer in layers]

@@ -171,7 +171,7 @@ def _calls(observation: Observation) -> list[_Call]:
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor):
-            raise NotApplicable(f"'{name}' does not take one tensor, so the model is no chain of layers")
+            raise NotApplicable(f"the input of '{name}' is not a single tensor, so the model is no chain of layers")
         calls.append(_Call(name, module, tuple(inputs[0].shape)))
 
     for name, module in model.named_modules():
@@ -190,7 +190,7 @@ def _calls(observation: Observation) -> list[_Call]:
                 )
             example = call.module(example.reshape(call.inputs))
     if example.shape != expected.shape or not torch.equal(example, expected):
-        raise NotApplicable("the model is no chain: calling its layers one after another gives another output")
+        raise NotApplicable("the model is no chain: its layers called in sequence give another output than the model")
     return seen
 
 

@@ -41,9 +41,9 @@ _RIDGE = 1e-10
 class AprilConfig(Config):
     """Settings of APRIL. All but `rank_tolerance` are used only if tokens are dropped out."""
 
-    sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares in one restart")
+    sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares per restart")
     restarts: int = Field(
-        default=8, ge=1, description="restarts of alternating least squares; the first one that solves it wins"
+        default=8, ge=1, description="restarts of alternating least squares; the first solution is returned"
     )
     solved: float = Field(
         default=1e-6, gt=0, lt=1, description="relative residual below which alternating least squares has solved it"
@@ -91,7 +91,10 @@ class April(LabelFreeAttack[AprilConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or images, and models in which other layers read the embedded tokens."""
         if (observation.batch_size or 1) > 1:
-            return f"the position embedding sums the tokens of {observation.batch_size} images; a closed form needs one"
+            return (
+                f"the position embedding sums the tokens of {observation.batch_size} images; the closed form "
+                "needs a single image"
+            )
         reason = one_gradient_only(observation)
         if reason is not None:
             return reason

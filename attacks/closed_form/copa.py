@@ -42,7 +42,7 @@ class CopaConfig(RecursionConfig):
     """Settings of COPA."""
 
     walks: int = Field(
-        default=5, ge=1, description="most walks from each start; more than one only where equations are missing"
+        default=5, ge=1, description="maximum number of walks from each start; only missing equations need more than 1"
     )
 
 
@@ -52,7 +52,7 @@ class CopaConfig(RecursionConfig):
     summary="a chain with ReLU or strides, layer by layer (COPA)",
     paper="2111.10178",
     fidelity="variant",
-    deviates="equations that are pulled back join one regularised least-squares problem",
+    deviates="equations pulled back through the layers are solved as a regularised least-squares problem",
 )
 class Copa(Attack[CopaConfig]):
     """Solves weight, gradient and pulled-back constraints by regularised least squares."""

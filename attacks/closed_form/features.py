@@ -36,7 +36,7 @@ class _Tokens(NamedTuple):
 @final
 @attack(
     "closed-form-features",
-    summary="exact row of a table from the tokens of its features, one row",
+    summary="exact table row from the gradients of its feature tokens; a single row",
     related="2106.11959",
 )
 class ClosedFormFeatures(LabelFreeAttack[Config]):
@@ -54,7 +54,7 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or rows, hidden tensors, and models without feature tokens."""
         if (observation.batch_size or 1) > 1:
-            return f"each bias sums the tokens of {observation.batch_size} rows; a closed form needs one"
+            return f"each bias sums the tokens of {observation.batch_size} rows; the closed form needs a single row"
         tokens = _tokens(observation)
         if tokens is None:
             return "no layer makes a token of each feature of a row"

@@ -57,7 +57,7 @@ class _SolvedInput:
 @final
 @attack(
     "closed-form-linear",
-    summary="exact input of a first linear layer, one example",
+    summary="exact input of a first linear layer; a single example",
     paper="2003.14053",
     fidelity="reproduction",
 )
@@ -70,7 +70,10 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, several examples, and models without a linear layer on the flattened pixels."""
         if (observation.batch_size or 1) > 1:
-            return f"the update mixes {observation.batch_size} examples; a closed form for this layer needs one"
+            return (
+                f"the update mixes {observation.batch_size} examples; the closed form of this layer needs a "
+                "single example"
+            )
         if first_linear(observation) is None:
             return "no linear layer sees the flattened input"
         return one_gradient_only(observation)

@@ -27,7 +27,7 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 
 @final
-@attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", related="2208.06163")
+@attack("mask-readout", summary="dropout masks of a single example, from zeros of its gradient", related="2208.06163")
 class MaskReadout(Attack[Config]):
     """Recovers masks, and returns no images."""
 
@@ -39,7 +39,10 @@ class MaskReadout(Attack[Config]):
         if not observation.sites:
             return "the model has no dropout, so there are no masks"
         if (observation.batch_size or 1) > 1:
-            return f"a zero of the gradient shows a unit dropped in all {observation.batch_size} examples; it needs one"
+            return (
+                f"a zero of the gradient shows a unit dropped in all {observation.batch_size} examples; the "
+                "attack needs a single example"
+            )
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:

@@ -50,7 +50,7 @@ class RGap(Attack[RecursionConfig]):
         if reason is not None:
             return reason
         closed = [layer.name for layer in chain_of(observation) if not layer.activation.is_invertible]
-        return f"the activation behind '{closed[0]}' has no inverse; copa works without one" if closed else None
+        return f"the activation behind '{closed[0]}' has no inverse; attack 'copa' needs none" if closed else None
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run the recursion; give up if a layer has fewer independent equations than unknowns."""

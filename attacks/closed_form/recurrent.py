@@ -49,7 +49,7 @@ class _WindowLayer(NamedTuple):
 @final
 @attack(
     "closed-form-recurrent",
-    summary="exact window from the gradient of an RNN, GRU or LSTM, one window",
+    summary="exact window from the gradient of an RNN, GRU or LSTM; a single window",
     related="2503.20952",
 )
 class ClosedFormRecurrent(LabelFreeAttack[Config]):
@@ -67,8 +67,8 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
         if windows > 1:
             return (
                 f"the update mixes {windows} windows of {times} times; their first states are all 0, so "
-                f"{windows * times} inputs have {windows * (times - 1) + 1} independent states at most, and this "
-                "closed form needs one for each. gauss-newton may solve for them"
+                f"{windows * times} inputs have {windows * (times - 1) + 1} independent states at most, "
+                "fewer than this closed form needs. Attack 'gauss-newton' may recover them"
             )
         missing = [name for name in _NEEDED if f"{reader.name}.{name}" not in observation.update.tensors]
         if missing:

@@ -47,7 +47,9 @@ class _Solution(NamedTuple):
 
 @final
 @attack(
-    "closed-form-vit", summary="exact image from the position embedding's gradient, one image", related="2112.14087"
+    "closed-form-vit",
+    summary="exact image from the position embedding's gradient; a single image",
+    related="2112.14087",
 )
 class ClosedFormVit(LabelFreeAttack[Config]):
     """Solves for the patches by least squares."""
@@ -61,7 +63,10 @@ class ClosedFormVit(LabelFreeAttack[Config]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or images, and models whose position embedding does not give the tokens' gradients."""
         if (observation.batch_size or 1) > 1:
-            return f"the position embedding sums the tokens of {observation.batch_size} images; a closed form needs one"
+            return (
+                f"the position embedding sums the tokens of {observation.batch_size} images; the closed form "
+                "needs a single image"
+            )
         patches = patch_projection(observation)
         if patches is None:
             return "no layer projects patches of the image"

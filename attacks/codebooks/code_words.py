@@ -75,7 +75,7 @@ class CodeWords(Attack[Config]):
         guess = in_rows(possible, observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         diagnostics = {
-            "tokens whose codes all fired": float(len(possible)),
+            "tokens with all their codes active": float(len(possible)),
             "tokens that alone explain a code": float(_certain(table, possible)),
             **{f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()},
         }

@@ -108,7 +108,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         readings = {f"{_COMPONENT}.cells": cells}
         diagnostics = {"cells read": float(cells.sum())}
         if outputs.shape[0] > 1:
-            notes = ("no image: positions of a feature map cannot be told apart",)
+            notes = ("no image: positions of a feature map cannot be separated",)
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             readings[f"{_COMPONENT}.labels"] = labels
             return no_guess(observation, "cells read off", notes=notes, diagnostics=diagnostics, extras=readings)

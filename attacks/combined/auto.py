@@ -127,7 +127,7 @@ class _Attempts:
 
 
 @final
-@attack(_NAME, summary="tries every attack that applies and keeps what explains the gradient best")
+@attack(_NAME, summary="runs every applicable attack and keeps the guess that explains the gradient best")
 class Auto(LabelFreeAttack[AutoConfig]):
     """Runs other attacks and compares their guesses."""
 
@@ -348,7 +348,7 @@ def _ends(observation: Observation, guess: Reconstruction) -> bool:
 
 def _how_it_ends(won: _Tried) -> str:
     if won.guess.has_exact_inputs and not won.guess.is_exact:
-        return f"won: {won.name}, whose equations hold for these inputs alone; labels and masks are not proven"
+        return f"won: {won.name}, its equations hold only for these inputs; labels and masks are not proven"
     return f"won: {won.name}, which explains the gradient exactly"
 
 

@@ -73,7 +73,7 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         """Remove the noise, then attack."""
         inner = inner_attack("noise-recovery", self.config.attack, self.config.options)
         if isinstance(inner, NoiseRecovery):
-            raise NotApplicable("'attack' names this attack itself: set it to another one")
+            raise NotApplicable("'attack' names this attack itself: set it to another attack")
         clean, note, diagnostics = self._clean(observation)
         guess = inner(clean, generator, on_step)
         notes = (note, f"attacked by {inner.name}", *guess.notes)

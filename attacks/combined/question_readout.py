@@ -44,7 +44,7 @@ class QuestionReadoutConfig(Config):
 
     attack: str = Field(default="auto", description="the attack on the image")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of that attack")
-    length: int = Field(default=4, ge=1, description="words of a question, with those that fill up")
+    length: int = Field(default=4, ge=1, description="words of a question, padding included")
     filler: int = Field(default=0, ge=0, description="number of the word that fills up short questions")
     brightness: float = Field(default=0.2, description="of the grey image at which orders are compared first")
     most: int = Field(default=1000, ge=1, description="most orders that are compared")
@@ -96,7 +96,10 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
         if not isinstance(model, VisionLanguage) or not isinstance(observation.task, VisualQuestionAnswering):
             return "the model answers no questions about images"
         if (observation.batch_size or 1) > 1:
-            return f"words of {observation.batch_size} questions are mixed in the embedding's rows; it reads one"
+            return (
+                f"words of {observation.batch_size} questions are mixed in the embedding's rows; the attack "
+                "reads a single question"
+            )
         name, _ = embedding_of(observation)
         if f"{name}.weight" not in observation.update.tensors:
             return f"the gradient of the embedding '{name}' is not sent"
@@ -126,7 +129,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
     def _inner(self) -> Attack[Any]:
         inner = inner_attack("question-readout", self.config.attack, self.config.options)
         if isinstance(inner, QuestionReadout):
-            raise NotApplicable("'attack' names this attack itself: set it to another one")
+            raise NotApplicable("'attack' names this attack itself: set it to another attack")
         return inner
 
 
@@ -143,11 +146,11 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Q
     for text in arranged(words, config.length, config.filler):
         if len(orders) == config.most:
             raise NotApplicable(
-                f"{len(words)} words stand out, which have more orders than the setting 'most' ({config.most})"
+                f"{len(words)} words were read and have more orders than the setting 'most' ({config.most})"
             )
         orders.append(text)
     if not orders:
-        raise NotApplicable(f"{len(words)} words stand out, too few or too many for a question and an answer")
+        raise NotApplicable(f"{len(words)} words were read, too few or too many for a question and an answer")
     return orders
 
 

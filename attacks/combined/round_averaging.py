@@ -62,7 +62,7 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
         """Average, then attack the mean."""
         inner = inner_attack("round-averaging", self.config.attack, self.config.options)
         if isinstance(inner, RoundAveraging):
-            raise NotApplicable("'attack' names this attack itself: set it to another one")
+            raise NotApplicable("'attack' names this attack itself: set it to another attack")
         mean, rounds = average(observation, self.config.movement)
         guess = inner(mean, generator, on_step)
         notes = (f"the mean of {rounds} rounds, attacked by {inner.name}", *guess.notes)

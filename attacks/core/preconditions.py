@@ -8,7 +8,7 @@ from fedsim.core.types import Observation
 def one_gradient_only(observation: Observation) -> str | None:
     """Return why an attack that matches a single gradient does not apply, or None."""
     if observation.local_steps > 1:
-        return f"the update holds {observation.local_steps} local steps; this attack matches one gradient"
+        return f"the update holds {observation.local_steps} local steps; this attack matches a single gradient"
     return gradient_steps_only(observation)
 
 

@@ -33,7 +33,7 @@ class TraceForestConfig(Config):
 @final
 @trace_attack(
     "trace-forest",
-    summary="traces: a forest tells which prompt was asked, or whether a text was trained on",
+    summary="traces: a random forest infers the prompt, or whether a text was trained on",
     related="2411.01076",
     extra="data",
 )
@@ -45,7 +45,7 @@ class TraceForest(TraceAttack[TraceForestConfig]):
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the most likely prompt of every observed text, or its probability of membership."""
         if len(set(case.labels)) < 2:  # noqa: PLR2004 - two classes at least
-            raise NotApplicable("it learns from known texts of two kinds or more, and there are none")
+            raise NotApplicable("it learns from known texts of at least two kinds, and none are known")
         rows = tabulate((*case.known, *case.seen))
         forest = _forest(self.config.trees, int(torch.randint(2**31, (), generator=generator)))
         forest.fit(rows[: len(case.known)], case.labels)

@@ -38,7 +38,7 @@ _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernel
 class LbfgsConfig(GradientSearchConfig):
     """Settings of L-BFGS."""
 
-    max_iterations: int = Field(default=300, ge=1, description="most iterations of one start")
+    max_iterations: int = Field(default=300, ge=1, description="maximum number of iterations per start")
     inner: int = Field(default=20, ge=1, description="most steps within an iteration")
     learning_rate: float = Field(default=1.0, gt=0, description="factor on the length of L-BFGS's steps")
     line_search: Literal["none", "strong-wolfe"] = Field(

@@ -30,7 +30,7 @@ from fedsim.privacy.compensation import without_noise
 
 
 @final
-@attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
+@attack("compensation", summary="removes known noise from the gradient by its spectrum, then matches the result")
 class Compensation(InformedAttack[MaskSearchConfig]):
     """Applies the server's compensation before a search."""
 
@@ -41,7 +41,7 @@ class Compensation(InformedAttack[MaskSearchConfig]):
         """Refuse updates without independent noise of a known, absolute scale."""
         noise = noise_of(observation)
         if noise is None or noise.is_relative:
-            return "no defense says that it adds noise of one scale"
+            return "no defense declares noise of a single scale"
         return super().not_applicable(observation)
 
     def search_batch(

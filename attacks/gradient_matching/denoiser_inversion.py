@@ -65,7 +65,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         if not isinstance(observation.task, Denoising):
             return f"the clients' task is '{observation.task.name}', and this attack simulates a step of 'denoising'"
         if observation.task.config.classes and observation.labels is None:
-            return "the model is told classes, and they are not known; add labels to threat.knows"
+            return "the denoiser is conditioned on classes, which are not known; add 'labels' to threat.knows"
         return super().not_applicable(observation)
 
     def max_victims(self, observation: Observation) -> int:

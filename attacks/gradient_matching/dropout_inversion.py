@@ -46,7 +46,7 @@ class DropoutInversionConfig(MaskSearchConfig):
     )
     annealed: bool = Field(default=False, description="sigmoid: the temperature falls from 1 to 0.1")
     read_out: bool = Field(
-        default=False, description="for one example: read masks off zeros of the gradient and fix them"
+        default=False, description="for a single example: infer masks from zeros of the gradient and fix them"
     )
     polish: bool = Field(
         default=False,

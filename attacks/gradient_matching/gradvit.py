@@ -66,7 +66,7 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps, and models without patches."""
         if patch_projection(observation) is None:
-            return "no layer projects patches of the image, whose borders this attack compares; use gradinversion"
+            return "no layer projects patches of the image, and this attack compares patch borders; use gradinversion"
         return super().not_applicable(observation)
 
     def descent_settings(self) -> DescentSettings:

@@ -26,7 +26,7 @@ from fedsim.core.types import View
     summary="gradient matching that ignores dropout (IG)",
     paper="2003.14053",
     fidelity="variant",
-    deviates="schedule, weights and stop rules are those of arXiv 2208.06163",
+    deviates="schedule, weights and stop rules follow arXiv 2208.06163",
     aliases=("ig",),
 )
 class InvertingGradients(MatchingAttack[MatchingConfig]):

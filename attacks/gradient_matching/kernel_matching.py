@@ -28,7 +28,7 @@ class KernelMatchingConfig(MaskSearchConfig):
 @final
 @attack(
     "kernel-matching",
-    summary="gradient matching by one Gaussian kernel a tensor",
+    summary="gradient matching with a Gaussian kernel per tensor",
     paper="2009.06228",
     fidelity="inspired",
     deviates="only the abstract was read; widths, weights and schedule are chosen here",

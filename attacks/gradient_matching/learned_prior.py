@@ -36,7 +36,7 @@ class LearnedPriorConfig(MatchingConfig):
     """Settings of the search."""
 
     denoiser: NameOrFolder = Field(
-        default="digits-unet", description="folder of a trained denoiser, or the name of one in the cache"
+        default="digits-unet", description="folder of a trained denoiser, or its name in the cache"
     )
     levels: tuple[float, ...] = Field(
         default=(2.0, 1.0, 0.5, 0.25, 0.12), min_length=1, description="s_k, noise levels in units of normalised images"

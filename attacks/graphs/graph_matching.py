@@ -54,7 +54,7 @@ class _SoftGraphs(GeneralComparison):
 @final
 @attack(
     "graph-matching",
-    summary="soft nodes and joins whose gradient is closest, rounded",
+    summary="soft nodes and edges with the closest gradient, then rounded",
     paper="2503.01838",
     fidelity="inspired",
     deviates="cosine distance; the number of nodes is the largest",

@@ -106,7 +106,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
         if not isinstance(network, GraphNetwork) or len(network.layers) < _LAYERS:
             return "it needs a network of two graph layers or more (`GraphNetwork`)"
         if (observation.batch_size or 1) > 1:
-            return f"the update mixes {observation.batch_size} graphs; the search joins the blocks of one"
+            return f"the update mixes {observation.batch_size} graphs; the search joins the blocks of a single graph"
         if observation.sites and (len(network.layers) > _LAYERS or not observation.sites[0].rate):
             return "with dropout it needs the rate and a network of two layers"
         missing = [name for name in _read(network) if name not in observation.update.tensors]

@@ -56,7 +56,7 @@ class FedAvgInversionConfig(MultiStepConfig):
         default=0.5,
         ge=0,
         lt=1,
-        description="share of the iterations, at the start, that treat the update as one gradient",
+        description="share of the iterations, at the start, that treat the update as a single gradient",
     )
 
 

@@ -53,7 +53,7 @@ class SmeConfig(MultiStepConfig):
         default=0.5,
         ge=0,
         le=1,
-        description="start of a, the place on the path; 0: the received weights, 1: the trained ones",
+        description="start of a, the position on the path; 0: the received weights, 1: the trained weights",
     )
     place_learning_rate: float = Field(default=1e-3, ge=0, description="Adam's step for a; 0 keeps a fixed")
     bend_learning_rate: float = Field(
@@ -71,7 +71,7 @@ class SmeConfig(MultiStepConfig):
 @final
 @attack(
     "sme",
-    summary="one gradient between both ends of training matches the update (SME, NL-SME)",
+    summary="a single gradient between start and end of training matches the update (SME, NL-SME)",
     paper="2306.00127",
     fidelity="variant",
     deviates="signed steps and other weights; dropout masks are unknowns too",

@@ -73,7 +73,7 @@ class StepByStep(Attack[StepByStepConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse single steps, other optimizers, repeated examples, and models without a second dense layer."""
         if observation.local_steps == 1:
-            return "the update is one step; the attack that separates it solves it"
+            return "the update is a single step; the batch separation attack alone solves it"
         if sum(batch_sizes(observation)) != examples_of(observation) or not all(batch_sizes(observation)):
             return "the client passes over its examples more than once, or over none in some step"
         if observation.hidden:
@@ -82,7 +82,7 @@ class StepByStep(Attack[StepByStepConfig]):
         if first is None and patch_projection(observation) is None:
             return "no linear layer sees the flattened input or its patches"
         if first is not None and layer_behind(observation, first.name) is None:
-            return f"no linear layer behind '{first.name}' tells the steps apart"
+            return f"no linear layer behind '{first.name}' separates the steps"
         return gradient_steps_only(observation) or self._cannot_separate(observation)
 
     def outlook(self, observation: Observation) -> CostEstimate:

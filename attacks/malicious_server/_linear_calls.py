@@ -56,7 +56,7 @@ def lacks_relu(call: LinearCall, behind: LinearCall) -> str | None:
     """Return a clause if a layer and the next are not separated by a plain ReLU, else None."""
     if torch.equal(call.gave.relu(), behind.read):
         return None
-    return f"behind layer '{call.name}' stands no plain ReLU (for model 'mlp' set activation = 'relu')"
+    return f"layer '{call.name}' is not followed by a plain ReLU (for model 'mlp' set activation = 'relu')"
 
 
 def lacks_bias(model: nn.Module, name: str) -> str | None:

@@ -55,7 +55,7 @@ class CertifiedBinsConfig(Config):
         "moves a unit away from its bin once an example has entered",
     )
     uncertified: bool = Field(
-        default=False, description="whether guesses without a certificate are returned too, behind those with one"
+        default=False, description="also return guesses without a certificate, after the certified guesses"
     )
 
 
@@ -95,7 +95,7 @@ class Quotients(NamedTuple):
 @final
 @attack(
     "certified-bins",
-    summary="malicious server: an imprint layer whose exact guesses are certified",
+    summary="malicious server: an imprint layer with a certificate for each exact guess",
     paper="2604.15063",
     fidelity="inspired",
     deviates="only the abstract was read; layer and certificate are this project's",

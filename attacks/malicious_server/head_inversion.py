@@ -124,14 +124,14 @@ class HeadInversion(Attack[HeadInversionConfig]):
             return f"the server does not see the gradient of the head's first layer '{head.entry}'"
         classes = observation.spec.classes
         if not head.is_rectified and examples_of(observation) >= classes:
-            return f"a head of one layer tells fewer examples apart than it has classes, which are {classes}"
+            return f"a head of a single layer separates fewer examples than its {classes} classes"
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the features of examples, and invert each of them."""
         singles, diagnostics = single_features(observation, generator)
         if not len(singles.units):
-            return no_guess(observation, "gave up: the head tells no example apart", diagnostics=diagnostics)
+            return no_guess(observation, "gave up: the head separates no example", diagnostics=diagnostics)
         examples, apart = follow_features(observation, singles.examples, self.config.steps)
         diagnostics |= {
             "distance of features, median": float(apart.median()),
@@ -153,7 +153,7 @@ def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
         if call.read.dim() == 2 and model.get_submodule(call.name).weight.requires_grad  # noqa: PLR2004 - (N, D)
     ]
     if not trained:
-        return "no linear layer that is trained reads one vector of features an example"
+        return "no trained linear layer reads a single feature vector per example"
     entry, behind = calls[trained[0]], calls[trained[0] + 1 :]
     if reason := lacks_bias(model, entry.name) or (lacks_relu(entry, behind[0]) if behind else None):
         return reason

@@ -116,8 +116,8 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         measured = _measured(model, layers.imprint, spec)
         if not _is_affine(model, layers.imprint, measured, spec):
             raise NotApplicable(
-                f"what stands in front of layer '{layers.imprint}' is not affine where every unit is active: a plain "
-                "ReLU and average pooling are, maximum pooling, normalisation and other activations are not"
+                f"the layers before '{layers.imprint}' are not affine where every unit is active: plain ReLU "
+                "and average pooling are; maximum pooling, normalisation and other activations are not"
             )
         with torch.no_grad(), keep_masks(generator):
             (seen,) = read_by(model.train(), [layers.imprint], public.to(next(model.parameters())), nullcontext())
@@ -154,7 +154,7 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
             "in their bin": float(len(alone)),
             "measurements a pixel": measured / pixels,
         }
-        notes = (f"layer '{layers.imprint}' holds an imprint on what {_listed(layers.measures)} measures",)
+        notes = (f"layer '{layers.imprint}' holds an imprint on the measurements of {_listed(layers.measures)}",)
         return reconstruction(observation, layers.imprint, singles, on_step, diagnostics=diagnostics, notes=notes)
 
     def _solved(self, observation: Observation, layers: _Layers, activations: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
     measures = tuple(convolutions) or tuple(call.name for call in calls[:1])
     behind = calls if convolutions else calls[1:]
     if len(behind) < len(_Layers._fields) - 1:
-        return f"it needs two linear layers behind those that measure, and the model has {len(behind)}"
+        return f"it needs two linear layers after the measuring layers, and the model has {len(behind)}"
     imprint, spread = behind[:2]
     unsuited = [lacks_relu(imprint, spread), *(lacks_bias(model, layer) for layer in (*measures, imprint.name))]
     return next((reason for reason in unsuited if reason is not None), _Layers(measures, imprint.name, spread.name))

@@ -46,13 +46,14 @@ class RobbingTheFedConfig(Config):
 
     bins: int = Field(default=512, ge=2, description="number k of bins, which are the units of the imprint layer")
     variant: Literal["dense", "sparse"] = Field(
-        default="dense", description="dense: cumulative bins, read by differences; sparse: one ramp per bin"
+        default="dense", description="dense: cumulative bins, read by differences; sparse: a ramp per bin"
     )
     measurement: Literal["mean", "dct"] = Field(
         default="mean", description="h: mean of all entries, or their first cosine mode from top to bottom"
     )
     distribution: Literal["normal", "laplace"] = Field(
-        default="normal", description="distribution whose quantiles bound the bins, after standardising on the test set"
+        default="normal",
+        description="distribution that gives the bin edges as quantiles, after standardising on the test set",
     )
     gain: float = Field(
         default=1000.0,

@@ -17,7 +17,7 @@ def fills_in_nothing(observation: MembershipObservation) -> str | None:
     """Return why the model does not predict masked positions, or None."""
     if mask_token(observation.model) is not None:
         return None
-    return "the model has no mask token, so it cannot be asked for masked places of a text"
+    return "the model has no mask token, so it cannot predict masked positions of a text"
 
 
 def masked_places(batch: Batch, share: float, keys: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
         if not any(_factors(observation.model)):
             return "the model has no low-rank adapter"
         if not any(_fresh(observation.model, watched) for watched in observation.updates):
-            return "no watched update starts from fresh adapters, whose B is zero: add round 1 to threat.rounds"
+            return "no watched update starts from fresh adapters (B = 0): add round 1 to threat.rounds"
         return None
 
     @torch.no_grad()
@@ -99,7 +99,7 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
 
 
 _VOID = "the certificates are void: B's rows span everything, by too many inputs for the rank, Adam or noise"
-_CHANGED = "what the adapters read changes during training, by dropout or by adapters in front of them"
+_CHANGED = "the adapters' inputs change during training, by dropout or by earlier adapters"
 
 
 def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:

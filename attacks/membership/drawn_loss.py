@@ -32,7 +32,9 @@ class DrawnLossConfig(Config):
 
     draws: int = Field(default=16, ge=1, description="K, draws of each example")
     level: float | None = Field(
-        default=None, gt=0, description="for denoisers: the noise level of every draw; absent: those of training"
+        default=None,
+        gt=0,
+        description="for denoisers: the noise level of every draw; unset: the noise levels of training",
     )
 
 

@@ -38,7 +38,7 @@ class LiraConfig(Config):
         default="online", description="online: shadow models with and without each candidate; offline: only without"
     )
     variance: Literal["fixed", "per-example"] = Field(
-        default="fixed", description="fixed: one for all examples; per-example: use it with 64 shadow models or more"
+        default="fixed", description="fixed: the same for all examples; per-example: needs 64 shadow models or more"
     )
 
 

@@ -42,7 +42,9 @@ class LossTrajectory(MembershipAttack[Config]):
         """Refuse a single model."""
         if len(observation.weights) > 1:
             return None
-        return "needs the global models of two rounds at least (in a scenario threat.rounds names them), and sees one"
+        return (
+            "needs the global models of at least two rounds (in a scenario: threat.rounds), and observes a single round"
+        )
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the mean earlier loss minus the last loss."""

@@ -27,7 +27,9 @@ from fedsim.questions.membership.types import MembershipObservation
 class MaskedLossConfig(Config):
     """Settings of the masked loss."""
 
-    masks: int = Field(default=16, ge=1, description="masks, whose shares of masked places lie evenly between 0 and 1")
+    masks: int = Field(
+        default=16, ge=1, description="number of masks, with shares of masked positions evenly spaced between 0 and 1"
+    )
 
 
 @final

@@ -56,7 +56,7 @@ class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
         """Refuse updates without tensors."""
         if any(watched.update.tensors for watched in observation.updates):
             return None
-        return "needs at least one tensor of an update, and the server sees none"
+        return "needs at least one tensor of an update; the server observes none"
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the agreement of each candidate with the updates."""

@@ -86,7 +86,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         """Refuse if no component pastes, and inputs without rows and columns."""
         layer = _layer_of(observation)
         if layer is None and not pastes(observation):
-            return "no component in use pastes a part of one example into another"
+            return "no component of the scenario pastes a part of an example into another"
         if layer is not None and layer not in dict(observation.model.named_modules()):
             return f"maps are pasted behind '{layer}', but the model has no layer of this name"
         if len(observation.spec.shape) != _IMAGE:

@@ -164,5 +164,5 @@ def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reco
     if pasted.boxes is None or pasted.partners is None:
         return guess
     assembled = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)
-    note = "put together with the granted boxes; what no composite holds shows the partner"
+    note = "put together with the granted boxes; the pixels that no composite holds show the partner"
     return replace(guess, inputs=assembled.images, labels=assembled.labels, notes=(*guess.notes, note))

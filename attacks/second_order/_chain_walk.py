@@ -84,8 +84,9 @@ class Walk:
             if misfit < _SOLVED:
                 return inputs
         raise NothingFound(
-            f"lost at the input of '{facts.stage.name}': no start brings the sum of squares of its equations below "
-            f"{best:.1e}; at most {facts.equations} of them tell its {facts.unknowns} unknowns"
+            f"lost at the input of '{facts.stage.name}': the smallest sum of squares of its equations over "
+            f"all starts is {best:.1e}; it has {facts.unknowns} unknowns and at most {facts.equations} "
+            "equations"
         )
 
     def _starts(self, number: int, output: StageOutput) -> Iterator[tuple[Tensor, Sequence[float]]]:

@@ -59,7 +59,7 @@ def _features_and_errors(
         return errors @ tensors[f"{name}.weight"].cpu().double() / errors.square().sum(), errors
     separated = features_of(observation, labels, generator)
     if separated is None:
-        raise NotApplicable("the head's gradient does not tell what it read of each example")
+        raise NotApplicable("the head's gradient does not determine the head's input for each example")
     scores = separated.features @ _of(observation, f"{name}.weight").T
     if f"{name}.bias" in tensors:
         scores = scores + _of(observation, f"{name}.bias")

@@ -100,7 +100,7 @@ def chain_of(observation: Observation) -> Chain:
     """
     output = output_layer(observation.model, observation.spec.classes)
     if output is None:
-        raise NotApplicable("the model has no last linear layer with one row per class")
+        raise NotApplicable("the model has no last linear layer with a row per class")
     root = copy.deepcopy(observation.model).cpu().double().train().requires_grad_(False)
     write_no_statistics(root)
     traced = _traced(root)

@@ -39,9 +39,7 @@ def refuse_kinks(observation: Observation) -> str | None:
     try:
         push_all_forward(gradient, points[0], directions[:1])
     except (NotImplementedError, RuntimeError) as error:
-        return (
-            f"the gradient has no derivative that can be taken in many directions at once: {str(error).splitlines()[0]}"
-        )
+        return f"the gradient has no derivative in many directions at once (vmap): {str(error).splitlines()[0]}"
     with torch.no_grad():
         is_smooth = all(_settle(list(_slopes(gradient, *line))) for line in zip(points, directions, strict=True))
     return None if is_smooth else "the gradient is no smooth function of the inputs, as with ReLU or maximum pooling"

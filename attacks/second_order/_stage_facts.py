@@ -75,7 +75,9 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
                 )
             )
     if masks:
-        raise NotApplicable("the model drops out inside its blocks, and masks there are not solved for")
+        raise NotApplicable(
+            "the model has dropout inside its blocks, and the attack does not solve for masks inside blocks"
+        )
     return tuple(diagnostics)
 
 

@@ -67,7 +67,7 @@ class GaussNewtonConfig(Config):
         description="most steps to a start and from it, with pixels in their range; then as many without",
     )
     restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
-    repeated: int = Field(default=20_000, ge=0, description="most unknowns with which there is more than one start")
+    repeated: int = Field(default=20_000, ge=0, description="maximum number of unknowns for more than one start")
     products: int = Field(
         default=400, ge=1, description="matrix-free: most iterations of conjugate gradients a step, two products each"
     )
@@ -75,7 +75,7 @@ class GaussNewtonConfig(Config):
     dense: int = Field(
         default=120_000_000,
         ge=0,
-        description="most entries of the Jacobian; a larger one is never formed (8 bytes an entry)",
+        description="maximum number of entries of the Jacobian (8 bytes each); a larger Jacobian is never formed",
     )
 
 
@@ -107,7 +107,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         equations = _count_equations(observation)
         unknowns = UnknownsLayout(smooth, masks_to_solve(smooth)).size
         if unknowns > self.config.largest:
-            return f"there are {unknowns} unknowns, more than the setting 'largest' ({self.config.largest})"
+            return f"{unknowns} unknowns exceed the setting 'largest' ({self.config.largest})"
         if equations < unknowns and noise_of(observation) is None:
             return f"the update holds {equations} equations for {unknowns} unknowns"
         return None
@@ -292,7 +292,7 @@ def _refuse_masks(observation: Observation, switches: tuple[int, ...]) -> str | 
     if observation.masks is None:
         return None if knows_rates(observation) else "the model drops out at rates that are not known"
     if switches and observation.sites:
-        return "masks are granted, and are not told apart from the switches of ReLU"
+        return "masks are granted, and cannot be separated from the switches of ReLU"
     return None
 
 

@@ -55,8 +55,8 @@ class OwnStatisticsConfig(Config):
     grid: int = Field(
         default=255,
         ge=0,
-        description="steps between the least and the greatest pixel, on which images lie; 0: the contrast is left as "
-        "the gradient tells it",
+        description="steps between the smallest and the largest pixel value of the image grid; 0: keep the contrast "
+        "inferred from the gradient",
     )
 
 
@@ -111,7 +111,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         if len(shape) != 3:  # noqa: PLR2004 - images
             return "the inputs are no images"
         if examples >= classes:
-            return f"the head does not tell {examples} examples of {classes} classes apart"
+            return f"the head does not separate {examples} examples of {classes} classes"
         equations = sum(tensor.numel() for tensor in observation.update.tensors.values())
         return self._refuse_size("images", examples * math.prod(shape), equations)
 
@@ -129,7 +129,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         for one in diagnostics:
             what = f"inputs of '{one.stage.name}'"
             if one.equations < one.unknowns:
-                return f"the {what} have {one.unknowns} unknowns, and at most {one.equations} equations tell them"
+                return f"the {what} have {one.unknowns} unknowns and at most {one.equations} equations"
             weights = sum(weight.numel() for weight in one.stage.weights().values())
             reason = self._refuse_size(what, one.unknowns, math.prod(one.returns) + weights)
             if reason is not None:
@@ -210,11 +210,11 @@ class _Teller:
 
 def _words(best: _Contrasted) -> str:
     if not best.steps:
-        return "no pixel grid was used: the contrast is only as exact as rounding leaves what norms hide of it"
+        return "no pixel grid was used: normalisation hides the contrast, so it is only as exact as rounding allows"
     changes = ", ".join(f"{contrast - 1.0:+.1e}" for contrast in best.contrasts)
     return (
-        f"the pixel grid was used: multiples of 1/{best.steps} tell the contrast, which the gradient alone left off by "
-        f"{changes}"
+        f"the pixel grid was used: multiples of 1/{best.steps} determine the contrast; the gradient alone "
+        f"was off by {changes}"
     )
 
 

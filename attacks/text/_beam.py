@@ -93,9 +93,9 @@ def unreadable(observation: Observation) -> str | None:
     """Return why no prefixes can be grown, as a clause without a full stop, or None."""
     layers = _layers(observation.model)
     if len(layers) < _LAYERS:
-        return "the model does not have two attentions whose first layers are linear"
+        return "the model does not have two attention blocks that begin with linear layers"
     if Front(observation.model, layers).looks_ahead():
-        return "tokens see later ones, and sentences grow from their beginning"
+        return "tokens attend to later tokens, and the search extends sentences from their beginning"
     width = observation.model.get_submodule(layers[0]).get_parameter("weight").shape[1]
     tokens = sum(lengths_of(observation))
     if tokens >= width:

@@ -28,7 +28,7 @@ def has_no_spans(observation: Observation) -> str | None:
         return reason
     layers = attentions(observation.model)[:_TWO]
     if any(drops_in_front(observation.model, site, layers[1]) for site in observation.sites):
-        return "dropout changes what the layers read, and the span test needs it unchanged"
+        return "dropout changes the layers' inputs, and the span test needs them unchanged"
     for layer in layers:
         gradients = gradients_of(observation, layer)
         if not gradients or not any(bool(gradient.any()) for gradient in gradients.values()):
@@ -47,7 +47,7 @@ def spans_with_masks(
         NothingFound: a position has no token in the span.
     """
     mask = mask_token(observation.model)
-    assert mask is not None, "callers refuse models without one"
+    assert mask is not None, "callers refuse models without a mask token"
     reading = read_spans(observation, tolerance, deviations, _PREFIXES)
     tokens = reading.tokens(replace(observation.spec, vocabulary=max(observation.spec.vocabulary or 0, mask + 1)))
     if missing := [place for place, candidates in enumerate(tokens) if not len(candidates)]:

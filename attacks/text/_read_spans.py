@@ -43,7 +43,7 @@ def read_spans(observation: Observation, tolerance: float, deviations: float, pr
     if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
         return SpanReading(Front(observation.model, layers[:_TWO]), spaces, ShareThreshold(tolerance, prefixes))
     if any(space is not None for space in behind):
-        raise NothingFound("noise hides what fresh adapters show")
+        raise NothingFound("noise hides the span that fresh adapters show")
     levels |= {layer: levels_of(observation, shared[layer]) for layer in layers[_TWO:]}
     spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
     beam = _PER_SENTENCE * count

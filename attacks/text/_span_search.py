@@ -153,7 +153,7 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
         on_step(Step(0, place + 1, len(tokens), 0.0, 0.0, prefixes))
     if sentences := ended + _listed(prefixes, scores, test):
         return _longest(sentences, reading.front.knows_places())
-    raise NothingFound("no token that was read begins a sentence whose inputs lie in the second span")
+    raise NothingFound("no recovered token begins a sentence with inputs in the second span")
 
 
 def _longest(sentences: list[ScoredSentence], knows_places: bool) -> list[ScoredSentence]:

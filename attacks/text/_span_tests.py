@@ -102,7 +102,7 @@ class ShareThreshold:
     def kept(self, scores: Tensor) -> Tensor:
         """Keep all prefixes; raise `NothingFound` if there are more than `most`."""
         if len(scores) > self.most:
-            raise NothingFound(f"{len(scores)} prefixes of one length lie in the span: it excludes too little")
+            raise NothingFound(f"{len(scores)} prefixes of equal length lie in the span, so it excludes too few")
         return torch.ones(len(scores), dtype=torch.bool)
 
 

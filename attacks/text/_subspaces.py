@@ -66,7 +66,7 @@ def gradients_of(observation: Observation, layer: str) -> Tensors:
     """
     (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
     kind = kind_at(observation.model.get_submodule(place))
-    assert kind is not None, "callers name one of `attentions`"
+    assert kind is not None, "callers pass a name from `attentions`"
     names = [
         name
         for reader in kind.readers
@@ -81,7 +81,7 @@ def fresh_adapters(observation: Observation, layer: str) -> dict[str, tuple[Tens
     """Return gradient (out, r) of B and weight (r, d) of A, by B's name, of adapters with zero gradient of A."""
     (place, dot, _), shared = layer.rpartition("."), observation.update.tensors
     kind, adapters = kind_at(observation.model.get_submodule(place)), dict[str, tuple[Tensor, Tensor]]()
-    assert kind is not None, "callers name one of `attentions`"
+    assert kind is not None, "callers pass a name from `attentions`"
     for reader in kind.readers:
         for first in (name for name in shared if name.startswith(f"{place}{dot}{reader}.") and _FIRST.search(name)):
             second = first.replace("lora_a", "lora_b").replace("lora_A", "lora_B")

@@ -63,7 +63,10 @@ def no_vectors(observation: Observation) -> str | None:
         return str(reason)
     if set(observation.update.tensors) != {name}:
         return None
-    return f"only the gradient of '{name}' is shared, and vectors show in those behind it; word-readout reads its rows"
+    return (
+        f"only the gradient of '{name}' is shared, and vectors show in the gradients of later layers; attack "
+        "'word-readout' reads its rows"
+    )
 
 
 def nearest_tokens(vectors: Tensor, table: Tensor, allowed: Tensor | None) -> Tensor:

@@ -161,8 +161,8 @@ class TextMatching(Attack[ConfigT]):
             return reason
         if not observation.task.has_labels:
             return (
-                "the sentences have no labels: the clients compare them with one another, in two views each, and a "
-                "vector in place of a token does not say what the second view repeats and where it ends"
+                "the sentences have no labels: the clients contrast them, in two views each, and a vector "
+                "instead of a token shows neither the second view's repeated words nor its end"
             )
         if observation.task.draws:
             return (

@@ -56,7 +56,9 @@ class DagerConfig(Config):
     deviations: float = Field(
         default=5.0, gt=0, description="under noise: deviations by which a token that was read is below the others"
     )
-    prefixes: int = Field(default=2000, ge=1, description="most prefixes of one length; beyond that it gives up")
+    prefixes: int = Field(
+        default=2000, ge=1, description="maximum number of prefixes of equal length; the attack gives up beyond"
+    )
     tries: int = Field(
         default=100, ge=1, description="if the model looks ahead: descents in search of each sentence of a length"
     )
@@ -82,7 +84,7 @@ class Dager(Attack[DagerConfig]):
             return reason
         layers = attentions(observation.model)[:_TWO]
         if _rate_in_front(observation) and not _names_words(observation, layers[0]):
-            return "dropout changes what the layers read, and the span test needs it unchanged"
+            return "dropout changes the layers' inputs, and the span test needs them unchanged"
         reasons = (_uninformative(observation, layer) for layer in layers)
         return gradient_steps_only(observation) or next(filter(None, reasons), None)
 
@@ -213,8 +215,9 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
         if behind_fresh(observation, layer) is not None and not _rate_in_front(observation):
             return None
         return (
-            f"the gradients of '{place}' are zero, as those of fresh adapters are until the second update, and what "
-            "these show beside tells nothing: it needs more rows of an adapter than tokens in the batch, and no dropout"
+            f"the gradients of '{place}' are zero, as with fresh adapters until the second update, and the "
+            "other adapter gradients are not usable: the attack needs more adapter rows than tokens in the "
+            "batch, and no dropout"
         )
     read = rank(gradients, levels_of(observation, gradients))
     rows, width = sum(len(gradient) for gradient in gradients.values()), next(iter(gradients.values())).shape[1]
@@ -227,5 +230,5 @@ def _remarks(count: int, kept: int, examples: int | None) -> tuple[str, ...]:
     if examples is None or count == examples or count < kept == examples:
         return ()
     if count > examples:
-        return (f"{count} sentences lie in the span; the {examples} best ones were taken",)
+        return (f"{count} sentences lie in the span; the {examples} best were returned",)
     return (f"{count} sentences were found for {examples} examples: some are beginnings of others, or repeats",)

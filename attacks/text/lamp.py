@@ -49,7 +49,7 @@ class LampConfig(TextMatchingConfig):
     )
     decay: float = Field(default=0.89, gt=0, le=1, description="factor by which the step shrinks every 50 iterations")
     norm_weight: float = Field(default=1.0, ge=0, description="weight c of the regulariser of the vectors' norms")
-    drafts: int = Field(default=500, ge=1, description="number of random drafts, and of permutations of the best one")
+    drafts: int = Field(default=500, ge=1, description="number of random drafts, and of permutations of the best draft")
     every: int = Field(default=75, ge=1, description="iterations between moves of words")
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
     candidates: int = Field(default=200, ge=1, description="number of orders of a sentence that are tried each time")
@@ -82,7 +82,7 @@ class _Place(NamedTuple):
     summary="text by descent and by moving words (LAMP)",
     paper="2202.08827",
     fidelity="variant",
-    deviates="the received model stands for GPT-2; a last token search follows",
+    deviates="the received model replaces GPT-2 as language prior; a final token search follows",
 )
 class Lamp(TextMatching[LampConfig]):
     """Alternates descent and moves of words."""

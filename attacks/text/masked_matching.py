@@ -49,9 +49,9 @@ class MaskedMatchingConfig(Config):
 
     draws: Literal["searched", "estimated"] = Field(
         default="searched",
-        description="masked places and rates that are not granted. searched: with the text; estimated: of one text, "
-        "places by the first attention's span and the rate by their share; of several, so for those that the second "
-        "span shows, and the search begins there if it does not show all",
+        description="masked positions and rates that are not granted. searched: with the text; estimated: for a single "
+        "text, positions from the first attention's span and the rate from their share; for several texts, "
+        "the same for the texts that the second span shows, and the search starts there if some are missing",
     )
     distance: DistanceChoice = distance_setting("relative-squared")
     max_iterations: int = Field(default=600, ge=1, description="iterations of each restart")
@@ -103,7 +103,7 @@ class _MaskedComparison(GeneralComparison):
 
 
 @final
-@attack("masked-matching", summary="text, masked places and rates whose gradient is closest", related="2103.06819")
+@attack("masked-matching", summary="text, masked positions and rates with the closest gradient", related="2103.06819")
 class MaskedMatching(Attack[MaskedMatchingConfig]):
     """Descends on vectors, odds of masked positions, and rates."""
 
@@ -116,7 +116,7 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         if mask_token(observation.model) is None:
             return "the model has no mask token: it does not fill in masked places"
         if observation.sites:
-            return "dropout masks are not searched beside masked places"
+            return "dropout masks are not searched together with masked positions"
         return no_vectors(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -162,7 +162,7 @@ def _draws(observation: Observation, config: MaskedMatchingConfig, generator: to
     try:
         places = masked_places(observation, generator).float()
     except NothingFound as reason:
-        raise NotApplicable(f"masked places cannot be estimated: {reason}") from reason
+        raise NotApplicable(f"masked positions cannot be estimated: {reason}") from reason
     masked[: len(places)] = places
     rate[: len(places)] = places.mean(1).clamp_min(_LEAST_RATE)
     return _Draws(masked, rate, stand=len(places) == len(masked))

@@ -58,7 +58,7 @@ class _Filled(NamedTuple):
 
 
 @final
-@attack("masked-spans", summary="texts with their masked tokens and rates, from spans and one linear system")
+@attack("masked-spans", summary="texts with their masked tokens and rates, from spans and a linear system")
 class MaskedSpans(Attack[MaskedSpansConfig]):
     """Recovers visible tokens from spans, and masked tokens from the output layer."""
 
@@ -106,7 +106,7 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
             objective=filled.rest,
             iterations=1,
             stopped="read off two spans and the output layer",
-            notes=("rates are those of texts all of whose places may be masked",),
+            notes=("rates assume texts in which every position may be masked",),
             diagnostics=diagnostics,
             is_exact=filled.rest < _EXPLAINED,
         )

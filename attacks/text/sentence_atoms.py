@@ -46,7 +46,7 @@ class SentenceAtomsConfig(Config):
     beam: int = Field(default=8, ge=1, description="prefixes per sentence of the batch that are kept at each length")
     candidates: int = Field(default=10, ge=1, description="candidate sentences per sentence of the batch")
     overlap: float = Field(
-        default=0.7, gt=0, le=1, description="share of equal places above which two candidates count as one"
+        default=0.7, gt=0, le=1, description="share of equal positions above which two candidates count as the same"
     )
     endings: int = Field(default=16, ge=1, description="number of tokens that are tried behind every candidate")
     changes: int = Field(default=100, ge=0, description="number of word changes that are tried in each chosen sentence")
@@ -89,7 +89,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         """Refuse observations without grown candidates, granted labels, and labels that are not next words."""
         if observation.labels is not None or not explains(observation):
             return (
-                "it needs a language model whose loss is the mean cross-entropy of next words, and labels not granted"
+                "it needs a language model with mean next-word cross-entropy as loss, and labels that are not granted"
             )
         return unreadable(observation) or one_gradient_only(observation)
 

@@ -41,7 +41,7 @@ class SubspaceDistanceConfig(Config):
 
     beam: int = Field(default=16, ge=1, description="prefixes per sentence that are kept at each length")
     overlap: float = Field(
-        default=0.7, gt=0, le=1, description="share of equal places above which two sentences count as one"
+        default=0.7, gt=0, le=1, description="share of equal positions above which two sentences count as the same"
     )
 
 

@@ -40,7 +40,7 @@ class TagConfig(TextMatchingConfig):
 @final
 @attack(
     "tag",
-    summary="text whose gradient is closest in L2 and L1 (TAG)",
+    summary="text with the closest gradient in L2 and L1 (TAG)",
     paper="2103.06819",
     fidelity="variant",
     deviates="next words and dropout masks are unknowns too",

@@ -75,7 +75,7 @@ class WordReadout(Attack[Config]):
         if fills_in and words.read is not None and words.following is not None:
             tokens = torch.cat((words.read, words.following)).unique()
         if tokens is None or not len(tokens):
-            return no_guess(observation, "no row of the gradient stands out: all tokens were read, or noise hides them")
+            return no_guess(observation, "no row of the gradient is distinct: all tokens occur, or noise hides them")
         lengths = lengths_of(observation)
         counts = torch.ones_like(tokens) if fills_in else _counts(observation, tokens, lengths)
         guess = in_rows(tokens.repeat_interleave(counts), observation.spec.shape[0])
@@ -120,9 +120,9 @@ def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) ->
 def _notes(words: Words) -> tuple[str, ...]:
     order = "the order of the tokens is not known: rows are not sentences"
     if words.is_tied:
-        return order, "input and output layer are one: tokens that are read and tokens that follow cannot be told apart"
+        return order, "input and output layer share their weights: input tokens and next tokens cannot be separated"
     if words.read is None:
-        return order, "the embedding's gradient is not shared: these tokens follow another one"
+        return order, "the embedding's gradient is not shared: these tokens are next tokens (labels)"
     if not words.is_exact:
-        return order, "no row is exactly zero: these stand out from the others"
+        return order, "no row is exactly zero: these rows are the largest"
     return (order,)

@@ -40,7 +40,7 @@ class BoxPublicRows(RowAttack[BoxSearchConfig]):
 def _fitting(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Tensor:
     """Return the public row that violates the fewest bounds of each box, moved into it; ties are broken at random."""
     if len(view.public_labels.unique()) < len(boxes.labels.unique()):
-        raise NotApplicable("no public row has one of the labels")
+        raise NotApplicable("no public row has any of the labels")
     outside = (view.public < boxes.low[:, None]) | (view.public >= boxes.high[:, None])
     broken = outside.sum(2) + torch.rand(outside.shape[:2], generator=generator)
     other = boxes.labels[:, None] != view.public_labels

@@ -38,4 +38,4 @@ def check_known(view: CutView) -> None:
         NotApplicable: some class has no known example.
     """
     if len(view.labels.unique()) < view.classes:
-        raise NotApplicable("it names classes by examples, and some class has no known one")
+        raise NotApplicable("it identifies classes by known examples, and some class has none")

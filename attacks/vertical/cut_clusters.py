@@ -29,7 +29,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 class CutClustersConfig(Config):
     """Settings of cut-clusters."""
 
-    starts: int = Field(default=10, ge=1, description="of k-means; the one with the tightest heaps counts")
+    starts: int = Field(default=10, ge=1, description="of k-means; the result with the tightest clusters is kept")
     iterations: int = Field(default=50, ge=1, description="of each start, at most")
 
 

@@ -29,7 +29,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
     summary="labels by the direction of the gradient at the cut",
     paper="2102.08504",
     fidelity="variant",
-    deviates="a reference of every class, so that several classes are told",
+    deviates="a reference of every class, so that several classes can be inferred",
 )
 class CutDirection(CutLabelAttack[Config]):
     """Compares gradient directions with those of known examples."""

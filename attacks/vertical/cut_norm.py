@@ -29,7 +29,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
     summary="two labels by the length of the gradient at the cut",
     paper="2102.08504",
     fidelity="variant",
-    deviates="known labels place the threshold, beside the AUC",
+    deviates="known labels set the threshold; the AUC is reported too",
 )
 class CutNorm(CutLabelAttack[Config]):
     """Compares gradient norms."""

@@ -68,5 +68,5 @@ def _linear(top: nn.Module | None) -> nn.Linear:
     """
     layers = [] if top is None else [layer for layer in top.modules() if isinstance(layer, nn.Linear)]
     if len(layers) != 1:
-        raise NotApplicable("its equations are those of a linear top. Set vertical.top = 'linear'")
+        raise NotApplicable("its equations need a linear top. Set vertical.top = 'linear'")
     return layers[0]

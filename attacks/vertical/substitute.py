@@ -47,10 +47,10 @@ class SubstituteConfig(Config):
 @final
 @evidence_attack(
     "substitute",
-    summary="inputs by a substitute bottom that is aligned with what is sent",
+    summary="inputs by a substitute bottom that is aligned with the sent activations",
     paper="2405.04115",
     fidelity="variant",
-    deviates="the top tells public labels too; small networks",
+    deviates="the top predicts public labels too; small networks",
     aliases=("fora",),
 )
 class Substitute(CutFeatureAttack[SubstituteConfig]):

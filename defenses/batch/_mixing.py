@@ -40,7 +40,7 @@ def refuses_to_mix(images: int, federation: PublicFederation, model: nn.Module) 
     if held < images:
         return f"it mixes {images} examples of a batch, but a batch holds {held}"
     if output_layer(model) is None:
-        return "it takes the number of classes from the last layer, but the model does not end in a linear layer"
+        return "the last layer must give the number of classes, but the model does not end in a linear layer"
     return None
 
 

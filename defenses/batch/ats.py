@@ -56,7 +56,7 @@ class AtsConfig(Config):
         le=1,
         description="search: share of the candidates, by accuracy score, that may be kept",
     )
-    public: str = Field(default="digits", description="search: data set whose test images are public")
+    public: str = Field(default="digits", description="search: data set with public test images")
     images: int = Field(default=8, ge=2, description="search: public images to score on")
     warm_up: int = Field(default=30, ge=0, description="search: SGD steps on public images that half-train the model")
 

@@ -36,7 +36,7 @@ class DecoyBatchConfig(Config):
     """Settings of decoy batches."""
 
     distance_weight: float = Field(default=1.0, ge=0, description="weight l of 1 - SSIM, relative to the gradient gap")
-    steps: int = Field(default=20, ge=0, description="Adam steps; each takes two second-order gradients")
+    steps: int = Field(default=20, ge=0, description="Adam steps, with two second-order gradients each")
     learning_rate: float = Field(default=0.1, gt=0, description="step size of Adam, in normalised input units")
     noise: float = Field(
         default=0.1, ge=0, description="standard deviation of the first noise, in normalised input units"

@@ -32,7 +32,10 @@ class MixupConfig(Config):
 
 @final
 @defense(
-    "mixup", summary="mixes every example with another one of its batch", paper="1710.09412", fidelity="reproduction"
+    "mixup",
+    summary="mixes every example with another example of its batch",
+    paper="1710.09412",
+    fidelity="reproduction",
 )
 class Mixup(Defense[MixupConfig]):
     """Mixes inputs and labels with one weight per batch."""

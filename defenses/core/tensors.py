@@ -20,8 +20,8 @@ class TensorConfig(Config):
 
     applies: Literal["per_step", "per_update"] = Field(
         default="per_step",
-        description="per_step: to every local gradient; per_update: once, to what is sent. Both are the same with one "
-        "FedSGD step, and differ with several steps",
+        description="per_step: to every local gradient; per_update: once, to the update. Equal for a "
+        "single FedSGD step, different for several steps",
     )
 
 

@@ -32,7 +32,7 @@ class RandomPruningConfig(SupportConfig):
     summary="sends entries drawn at random (random-k)",
     paper="1809.07599",
     fidelity="variant",
-    deviates="without the paper's memory of what was not sent",
+    deviates="without the paper's memory of unsent entries",
     aliases=("random-k",),
 )
 class RandomPruning(TensorDefense[RandomPruningConfig]):

@@ -40,7 +40,7 @@ class DpSgdConfig(Budget):
     mode: Literal["auto", "hooks", "functorch", "ghost"] = Field(
         default="auto",
         description="how examples are clipped: hooks and functorch store each gradient, ghost only its norm; auto "
-        "takes ghost where all matrices belong to dense layers and embeddings, else hooks",
+        "chooses ghost if all matrices belong to dense layers and embeddings, else hooks",
     )
 
 
@@ -63,8 +63,9 @@ class DpSgd(Defense[DpSgdConfig]):
         """Return why the guarantee would not hold, or None."""
         if federation.sampling != "poisson" and federation.batch_size < federation.most_examples:
             return (
-                "its accountant needs Poisson sampling, but batches are passes over the client's examples. Set "
-                "federation.sampling = 'poisson', or a batch_size that takes every client's examples at once"
+                "its accountant needs Poisson sampling, but batches are passes over the client's examples. "
+                "Set federation.sampling = 'poisson', or a batch_size of at least every client's number of "
+                "examples"
             )
         if federation.loss_terms:
             return f"the loss term {federation.loss_terms[0]} is not clipped. Leave it out"
@@ -122,7 +123,7 @@ class DpSgd(Defense[DpSgdConfig]):
             sampling_rate=_rate(federation),
             steps=federation.steps,
             delta=self.config.delta,
-            adversary="the server and everybody else who sees a client's updates",
+            adversary="the server and everybody else with access to a client's updates",
         )
 
     def adaptive_view(self) -> MethodDescription:

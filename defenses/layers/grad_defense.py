@@ -53,7 +53,7 @@ class GradDefense(Defense[GradDefenseConfig]):
         config = self.config
         if config.perturbed <= config.slices:
             return None
-        return f"'perturbed' is {config.perturbed}, but there are {config.slices} slices"
+        return f"'perturbed' is {config.perturbed}, but the number of slices is {config.slices}"
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the gradient with noise on the chosen slices."""

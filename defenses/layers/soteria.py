@@ -35,7 +35,7 @@ _VECTORS = 2
 class SoteriaConfig(Config):
     """Settings of Soteria."""
 
-    rate: float = Field(default=0.4, ge=0, le=1, description="share of the features whose columns become zero")
+    rate: float = Field(default=0.4, ge=0, le=1, description="share of the features with columns set to zero")
 
 
 @final
@@ -113,8 +113,8 @@ def telling_scores(local: LocalStep, layer: str) -> Tensor:
         outputs_of(local, inputs)
     features = seen[-1][1]
     if features.ndim != _VECTORS:
-        raise FedsimError(f"soteria: '{layer}' reads features of shape {tuple(features.shape)}, expected one vector "
-                          "per example. Choose a model whose last layer reads vectors.")  # fmt: skip
+        raise FedsimError(f"soteria: the input of '{layer}' has shape {tuple(features.shape)}, expected a vector "
+                "per example. Choose a model with a vector as input of its last layer.")  # fmt: skip
     slopes = [
         torch.autograd.grad(feature.sum(), inputs, retain_graph=True, materialize_grads=True)[0]
         for feature in features.unbind(1)

@@ -80,7 +80,7 @@ def _end_of_first_block(model: nn.Module) -> tuple[str, int]:
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     first = next((i for i, (_, module) in enumerate(leaves) if isinstance(module, nn.Conv2d)), None)
     if first is None:
-        raise NotApplicable("the model has no convolution, and the bottleneck follows the first one")
+        raise NotApplicable("the model has no convolution, and the bottleneck follows the first convolution")
     name, convolution = leaves[first]
     assert isinstance(convolution, nn.Conv2d)
     for later, module in leaves[first + 1 :]:

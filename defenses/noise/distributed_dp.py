@@ -33,7 +33,7 @@ _CUT_OFF = 1e-6  # allowed probability of clipped noise in the whole run, in uni
 class DistributedDpConfig(ClientBudget):
     """Settings of distributed differential privacy."""
 
-    colluding: int = Field(default=0, ge=0, description="clients that may tell the server what noise they added")
+    colluding: int = Field(default=0, ge=0, description="clients that may reveal their noise to the server")
 
 
 @final
@@ -57,8 +57,8 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
         """Return why the guarantee would not hold, or None."""
         if not federation.hides_updates or federation.quantisation is None:
             return (
-                "one client's share of the noise protects nothing, and the server sees single updates. Add "
-                "[secure_aggregation], or use local-dp"
+                "a single client's share of the noise protects nothing, and the server sees single updates. "
+                "Add [secure_aggregation], or use local-dp"
             )
         if federation.smallest_sum <= self.config.colluding:
             return (

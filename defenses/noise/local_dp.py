@@ -42,7 +42,7 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
     @property
     def against(self) -> str:
         """The server and all observers of the upload."""
-        return "the server and everybody else who sees a client's uploads"
+        return "the server and everybody else with access to a client's uploads"
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None."""

@@ -39,7 +39,7 @@ class ServerCheckConfig(Config):
     """Settings of the check: a bound for each signal."""
 
     cosine: float = Field(default=0.95, gt=0, lt=1, description="|cosine| from which two rows count as parallel")
-    parallel: int = Field(default=2, ge=0, description="most rows of a layer that are parallel to another one")
+    parallel: int = Field(default=2, ge=0, description="largest number of parallel rows in a layer")
     energy: float = Field(default=0.5, gt=0, le=1, description="largest share of the rows' energy in one direction")
     regularity: float = Field(
         default=0.3,
@@ -54,7 +54,7 @@ class ServerCheckConfig(Config):
         default=0.25,
         gt=0,
         le=1,
-        description="largest share of a linear layer's units that only one own example activates",
+        description="largest share of a linear layer's units that only a single own example activates",
     )
 
 

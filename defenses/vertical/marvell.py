@@ -70,7 +70,7 @@ class Marvell(CutDefense[MarvellConfig]):
             NotApplicable: there are more than two classes.
         """
         if int(labels.max()) >= _CLASSES:
-            raise NotApplicable("it hides which of two classes an example has, and there are more")
+            raise NotApplicable("it hides which of two classes an example has, and the data have more than two")
         parts = [gradients[labels == label] for label in (1, 0)]
         if not all(map(len, parts)):
             return gradients

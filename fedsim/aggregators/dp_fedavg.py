@@ -118,7 +118,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
             sampling_rate=federation.cohort / federation.clients if is_poisson else 1.0,
             steps=1,
             delta=self.config.delta,
-            adversary="those who see the global models, including other clients, but not against the server",
+            adversary="observers of the global models, including other clients, but not against the server",
             holds_against_server=False,
         )
 

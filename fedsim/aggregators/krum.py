@@ -68,8 +68,9 @@ class Krum(Aggregator[KrumConfig]):
             )
         if keep > count - byzantine:
             raise FedsimError(
-                f"aggregation.keep is {keep}, expected at most {count - byzantine}, the {count} updates of the round "
-                f"without aggregation.byzantine = {byzantine}: a larger mean includes one of those."
+                f"aggregation.keep is {keep}, expected at most {count - byzantine}, the {count} "
+                f"updates of the round without aggregation.byzantine = {byzantine}: a larger "
+                "mean includes a Byzantine update."
             )
 
 

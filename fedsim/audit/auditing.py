@@ -117,7 +117,7 @@ def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:
         FedsimError: every batch size failed.
     """
     if not subject.is_scored:
-        raise FedsimError(f"'{book.plan.target}' returned no loader, so there is nothing to train on.")
+        raise FedsimError(f"'{book.plan.target}' returned no loader, so the audit has no training data.")
     sizes = book.plan.batches
     end = (1.0 - (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)) * book.clock.left
     for number, size in enumerate(sizes):
@@ -218,8 +218,9 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
         return
     minutes = math.ceil(needed / 60)
     note = (
-        f"{SUGGESTS} {minutes}: one search of {STRENGTH} iterations, as in the literature, for each "
-        f"batch size takes so long. With {book.plan.minutes:g} minutes searches are shorter where exact attacks fail."
+        f"{SUGGESTS} {minutes}: a search of {STRENGTH} iterations, as in the literature, for "
+        f"each batch size needs this time. With {book.plan.minutes:g} minutes searches are "
+        "shorter where exact attacks fail."
     )
     book.tell(note)
     book.keep(notes=(*book.record.notes, note), needed_minutes=minutes)
@@ -243,7 +244,7 @@ def _question_loop(book: AuditJournal, subject: Checked, reply: ClientReply, arm
     Skipped with a note if mods change the reply, because fedsim does not repeat the mods.
     """
     if reply.mods:
-        why = f"what its mods {', '.join(reply.mods)} do is not repeated"
+        why = f"the audit does not repeat its mods {', '.join(reply.mods)}"
         book.keep(notes=(*book.record.notes, f"Members and defenses of the app are not measured: {why}."))
         return
     trained = _train(book, subject, arm)

@@ -57,7 +57,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         FedsimError: the file does not exist, has another suffix, or cannot be read.
     """
     if not path.is_file():
-        raise FedsimError(f"there is no file {path}.")
+        raise FedsimError(f"no file {path}.")
     if path.suffix == ".npz":
         return read_npz(path)
     if path.suffix == ".safetensors":
@@ -178,7 +178,7 @@ def _of_client_app(subject: Checked, plan: AuditPlan, target: str) -> Captured:
         raise FedsimError(f"the ClientApp '{target}' failed: {reply.error.reason}.")
     records = list(reply.content.array_records.values())
     if len(records) != 1:
-        raise FedsimError(f"the reply of '{target}' holds {len(records)} array records, expected one.")
+        raise FedsimError(f"the reply of '{target}' holds {len(records)} array records, expected a single record.")
     sent = records[0].to_torch_state_dict()
     if sent.keys() != weights.keys():
         odd = sorted(sent.keys() ^ weights.keys())[0]

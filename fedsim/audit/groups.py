@@ -104,7 +104,7 @@ def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:
     values: list[Any] = column.tolist() if isinstance(column, Tensor | np.ndarray) else list(column)
     if len(values) != len(batch) or any(isinstance(value, list) for value in values):
         raise FedsimError(
-            f"{what} has {len(values)} values to group {len(batch)} examples by, expected one for each example."
+            f"{what} has {len(values)} values to group {len(batch)} examples by, expected a value for each example."
         )
     return values
 

@@ -16,7 +16,7 @@ from fedsim.record import ItemScore
 from fedsim.report.document import Wall, WallCell, WallRow
 from fedsim.report.image_grid import MOST, TICKS, Arrays, pixels_of
 
-_WHAT = {"known": "What the ideal attacker knows", "originals": "Original", "guesses": "Guess"}
+_WHAT = {"known": "The ideal attacker's estimate", "originals": "Original", "guesses": "Guess"}
 _ROUNDING = 1e-3  # tolerance of the known share of a pixel, from 0 to 1
 
 
@@ -61,7 +61,7 @@ def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> I
     shown = tuple(row for row in rows if row.cells)
     if shown:
         which = f"The first {MOST} of {count} attacked images" if count > MOST else "All that was attacked"
-        yield Wall(title, (), shown, f"{which}. Framed and ticked by one rule. {TICKS}")
+        yield Wall(title, (), shown, f"{which}. Framed and ticked by the same rule. {TICKS}")
 
 
 def _row(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str, label: str) -> WallRow:

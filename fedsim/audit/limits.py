@@ -13,8 +13,8 @@ from fedsim.record import Finding, Interval
 
 _UNSCORED = "max_recovered was not judged, since no reconstruction was scored"
 _NO_RATE = (
-    "max_membership_tpr was not judged, since no membership attack came to a rate at 1 % false positives, which takes "
-    "time and at least 100 non-members, half of the test data"
+    "max_membership_tpr was not judged, since no membership attack measured a rate at 1 % "
+    "false positives, which needs time and at least 100 non-members, half of the test data"
 )
 
 
@@ -34,7 +34,7 @@ def of_defense(record: AuditRecord, arm: AuditArm) -> list[JudgedLimit]:
     lost = arm.cost.accuracy_loss if arm.cost else None
     case = Case(
         recognisable=[_recovered(record, arm)] if arm.victims else None,
-        accuracy_loss=Figure("accuracy", lost, missing="" if lost else "what it costs has no interval"),
+        accuracy_loss=Figure("accuracy", lost, missing="" if lost else "its cost has no interval"),
         members=_members(arm.of("membership")),
         findings=_findings(record.policy, arm.findings),
         guarantees=arm.guarantees,

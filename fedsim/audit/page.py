@@ -125,12 +125,13 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
     title = f"Attacks on updates of {record.plan.target}"
     yield table(title, ("batch", *figures, *words), rows, words, "words")
     yield note(
-        f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on a guess that explains "
-        "the update as well as the truth does, or the ideal attacker recovers nothing. Undecided: the search did not "
-        "find what the update may hold. The ideal attacker searches nothing: median PSNR with which anybody could know "
-        f"the {noun}s, to first order at the truth, and how many its guess would recover; where it recovers none, the "
-        "update withstood. It is no guarantee. 95 % Wilson intervals; the independent unit is the update, so they are "
-        f"wide. Each {noun}: images.csv."
+        f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on "
+        "a guess that explains the update as well as the truth does, or the ideal attacker "
+        "recovers nothing. Undecided: the search did not find what the update may hold. The "
+        "ideal attacker runs no search: median PSNR of the best possible estimate of the "
+        f"{noun}s, to first order at the truth, and the number that its guess would recover; if "
+        "it recovers none, the update withstood. It is no guarantee. 95 % Wilson intervals; "
+        f"the independent unit is the update, so they are wide. Each {noun}: images.csv."
     )
 
 
@@ -143,8 +144,9 @@ def _targets_table(record: AuditRecord) -> Iterator[Block]:
     rows = [(str(arm.batch_size), *(table_cells.figure_of(arm, one) for one in columns)) for arm in record.client]
     yield table("Targets read from updates", headings, rows)
     yield note(
-        "A target is what the model learns to say of an example. Exact attacks are not told any. A search is told "
-        "them, so behind it they count as not read."
+        "A target is the value that the model learns to predict for an example. Exact attacks "
+        "receive no targets. A search is granted the targets, so its targets do not count as "
+        "inferred."
     )
 
 
@@ -171,7 +173,7 @@ def without_policy(record: AuditRecord) -> Iterator[Block]:
         yield note(
             "No policy was given, so exit code 0 says only that the audit ran. Thresholds in ",
             Code("[tool.fedsim.policy]"),
-            " of a pyproject.toml decide what is too much.",
+            " of a pyproject.toml set the allowed values.",
         )
 
 
@@ -182,8 +184,8 @@ def _policy(record: AuditRecord) -> Iterator[Block]:
     elif record.policy.is_empty:
         return
     elif verdict.unjudged(record):
-        what = "Undecided: no threshold of the policy is broken, but there is no evidence that all are kept"
-        yield Verdict("caution", what, (paragraph("What is missing is listed below."),))
+        what = "Undecided: no threshold of the policy is broken, but the evidence does not show that all are kept"
+        yield Verdict("caution", what, (paragraph("Missing evidence is listed below."),))
     else:
         yield Verdict("", "No threshold of the policy is broken", (paragraph("Attacks that fail are no guarantee."),))
 
@@ -207,7 +209,7 @@ def _limits(record: AuditRecord) -> Iterator[Block]:
     if record.status != "finished":
         sentences.append("The time was over before all defenses were tried.")
     if sentences:
-        yield Verdict("caution", "What this audit cannot say", tuple(map(paragraph, sentences)))
+        yield Verdict("caution", "Limits of this audit", tuple(map(paragraph, sentences)))
     if unused := verdict.unused(record):
         yield note(unused)
 
@@ -215,7 +217,9 @@ def _limits(record: AuditRecord) -> Iterator[Block]:
 def _attacker(record: AuditRecord) -> Section:
     subject = paragraph(f"{subject_of(record)}.")
     return Section(
-        "Who is audited, and who attacks", (subject, bullets(record.threat_model), *map(note, record.notes)), "attacker"
+        "The audited client and the attacker",
+        (subject, bullets(record.threat_model), *map(note, record.notes)),
+        "attacker",
     )
 
 
@@ -258,7 +262,7 @@ def _guarantees(record: AuditRecord) -> Section:
     )
     shown = table("Epsilon, stated and shown", ("of", "stated", "shown, at least", "right guesses"), rows)
     alarms = (Verdict("broken", finding.alarm) for finding in findings if finding.alarm)
-    return Section("What its epsilon is worth", (*alarms, shown, how) if findings else (), "guarantees")
+    return Section("Meaning of its epsilon", (*alarms, shown, how) if findings else (), "guarantees")
 
 
 def _secrets(record: AuditRecord) -> Section:
@@ -268,9 +272,10 @@ def _secrets(record: AuditRecord) -> Section:
     headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
     rows = [table_cells.secret_cells(record, finding) for finding in findings]
     how = note(
-        "Random tokens, planted into copies of the client's texts in a training of their own. Exposure is log2 of the "
-        f"number of fillings over the rank of the true one: 1.4 bits by chance, {findings[0].max_value:.1f} at most. "
-        "Remembered: the interval lies above that of secrets that were not planted."
+        "Random tokens, planted into copies of the client's texts in a separate training. "
+        "Exposure is log2 of the number of decoys over the rank of the planted secret: 1.4 "
+        f"bits by chance, {findings[0].max_value:.1f} at most. Remembered: the interval lies above "
+        "the interval of secrets that were not planted."
     )
     secrets = table("Planted secrets", headings, rows, ("remembered",))
     return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, how), "secrets")
@@ -288,14 +293,14 @@ def _groups(record: AuditRecord, by: str) -> Section:
 
 def _defenses(record: AuditRecord, pictures: Arrays) -> Section:
     if not record.defended and not record.unfit:
-        return Section("What could protect the client", ())
+        return Section("Possible protection of the client", ())
     blocks = (
         *_conditions(record),
         *_ranked(record),
         *_walls(list(image_grids.of_defenses(record, pictures))),
         Fold("Not tried", (bullets(_not_tried(record)),)),
     )
-    return Section("What could protect the client", blocks, "defenses")
+    return Section("Possible protection of the client", blocks, "defenses")
 
 
 def _conditions(record: AuditRecord) -> Iterator[Block]:

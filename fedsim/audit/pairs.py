@@ -66,7 +66,7 @@ def _mapped(item: Any, what: str) -> tuple[Tensor, Tensor]:
         if key is None:
             has = ", ".join(map(str, given)) or "nothing"
             raise FedsimError(
-                f"{what} yields a mapping without {kind}: it has {has}, expected one of {', '.join(keys)}. {texts.HINT}"
+                f"{what} yields a mapping without {kind}: it has {has}, expected any of {', '.join(keys)}. {texts.HINT}"
             )
         parts.append(given[key])
     return _tensors(parts, what)
@@ -89,7 +89,7 @@ def _two(item: Any, what: str) -> tuple[Tensor, Tensor]:
 def _tensors(parts: Sequence[Any], what: str) -> tuple[Tensor, Tensor]:
     for part, kind in zip(parts, ("examples", "labels"), strict=True):
         if not isinstance(part, Tensor):
-            several = " Two views of each example are taken with Subject(views='halves'), or 'stacked'."
+            several = " For two views of each example use Subject(views='halves'), or 'stacked'."
             raise FedsimError(
                 f"{what} yields {kind} of type {type(part).__name__}, expected a tensor. A DataLoader makes tensors of "
                 f"arrays and numbers. {texts.HINT}{several if isinstance(part, tuple | list) else ''}"

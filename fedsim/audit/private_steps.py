@@ -41,7 +41,7 @@ def check_target(target: str) -> Coupled:
     try:
         outcome = check_step(step, batch, noise)
     except Exception as error:  # the step failed on an unmodified record
-        raise FedsimError(f"the step of '{target}' failed on one of its records: {reason(error)}.") from error
+        raise FedsimError(f"the step of '{target}' failed on a record: {reason(error)}.") from error
     return replace(outcome, faults=(*outcome.faults, *filter(None, map(sampling_fault, claims))))
 
 
@@ -49,9 +49,10 @@ def _parts(returned: Any, target: str) -> tuple[Any, ...]:
     parts = cast("tuple[Any, ...]", returned) if isinstance(returned, tuple) else (returned,)
     if len(parts) not in (_PARTS, _PARTS + 1) or not callable(parts[0]):
         raise FedsimError(
-            f"'{target}' returned ({kinds_of(parts)}), expected a tuple (step, (inputs, labels), noise multiplier), "
-            "whose step is a function of inputs, labels, seed and number; a fourth value (sizes of batches, number of "
-            "records, rate) claims Poisson sampling."
+            f"'{target}' returned ({kinds_of(parts)}), expected a tuple (step, (inputs, "
+            "labels), noise multiplier), with step a function of inputs, labels, seed and "
+            "number; a fourth value (sizes of batches, number of records, rate) claims Poisson "
+            "sampling."
         )
     return parts
 
@@ -71,7 +72,7 @@ def _release(step: Any, target: str) -> Release:
 def _batch(records: Any, target: str) -> Batch:
     pair = cast("tuple[Any, ...]", records) if isinstance(records, tuple) else ()
     if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair) or len({len(part) for part in pair}) != 1:  # noqa: PLR2004 - as the message says
-        raise FedsimError(f"'{target}': the second value is no pair (inputs, labels) of tensors of one length.")
+        raise FedsimError(f"'{target}': the second value is no pair (inputs, labels) of tensors of equal length.")
     if len(pair[0]) < 2:  # noqa: PLR2004 - as the message says
         raise FedsimError(f"'{target}' gives {len(pair[0])} records, expected 2 at least, and 9 to try all neighbours.")
     return Batch(*pair)

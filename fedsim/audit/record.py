@@ -58,11 +58,11 @@ class AuditPlan(Part):
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
     group_by: str | None = Field(
-        default=None, description="column whose groups' risk is compared, beside that of classes"
+        default=None, description="column of the groups with compared risk, in addition to classes"
     )
     defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
     scoring: Scoring = Scoring()
-    client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
+    client_app: str | None = Field(default=None, description="Flower ClientApp with the attacked reply")
     gradients: Path | None = Field(default=None, description="captured gradients, .safetensors or .npz")
     weights: Path | None = Field(default=None, description="weights of these gradients; absent: the factory's")
 
@@ -155,8 +155,8 @@ class AuditRecord(Part):
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
-    group: str = Field(default="", description="what the user named: a column or a function")
-    noun: str = Field(default="image", description="what one example is called, as metrics call it")
+    group: str = Field(default="", description="the user's target: a column or a function")
+    noun: str = Field(default="image", description="noun for an example, as in the metrics")
     dropout: tuple[float, ...] = ()
     client_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()

@@ -28,19 +28,21 @@ class Requirement(NamedTuple):
 
 def build(record: AuditRecord) -> Document:
     """Return the evidence sheet."""
-    texts = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
+    texts = table(
+        "Requirements of other documents", ("text", "asks for", "here"), requirements(record), ("asks for", "here")
+    )
     return Document(
         title=f"Evidence on the updates of {record.plan.target}",
         opening=(headline(record),),
         sections=(
-            Section("Who is audited, and who attacks", (_subject(record), bullets(record.threat_model))),
+            Section("The audited client and the attacker", (_subject(record), bullets(record.threat_model))),
             Section(
                 "Thresholds and defenses",
                 (_verdict(record), paragraph(_cut(verdict.sentence(record), _LONGEST_ADVICE))),
             ),
             Section("What was found", tuple(_results(record))),
             Section("What was not tested", (bullets(not_tested(record)),)),
-            Section("What others ask for, in fedsim's own words", (texts,)),
+            Section("Requirements of other documents, in fedsim's own words", (texts,)),
             repeat(record),
         ),
         is_sheet=True,
@@ -91,11 +93,11 @@ def _beside(record: AuditRecord) -> Iterator[str]:
 
 def not_tested(record: AuditRecord) -> tuple[str, ...]:
     """Return the risks that this audit does not test."""
-    members = () if record.of("membership") else ("who was a member of the training data",)
+    members = () if record.of("membership") else ("membership in the training data",)
     secrets = () if record.of("exposure") else ("secrets that the trained model memorised",)
     return (
         "a server that changes the model it sends, or several colluding clients",
-        "what many rounds give away together, beyond the guarantees that are stated",
+        "joint leakage of many rounds, beyond the stated guarantees",
         "attacks that are not known yet: only a guarantee holds against them",
         *members,
         *secrets,
@@ -107,13 +109,13 @@ def _secrets(record: AuditRecord) -> str:
         return "no canary was planted, since only audits of causal language models do; fedsim run plants them elsewhere"
     repetitions = record.items[ITEMS]["repetitions"]
     planted_ = sum(number > 0 for number in repetitions)
-    return f"{planted_} secrets planted beside {len(repetitions) - planted_} that were not, in one training"
+    return f"{planted_} secrets planted and {len(repetitions) - planted_} not planted, in a single training"
 
 
 def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
     """Return requirements of three external texts with the audit's evidence; the reader judges whether it suffices."""
     stated = max((guarantee.epsilon for guarantee in record.guarantees), default=None)
-    budget = "the client states no guarantee, so there is no budget to record"
+    budget = "the client states no guarantee, so no budget can be recorded"
     if stated is not None:
         rounds = record.training.rounds if record.training else 1
         budget = f"epsilon {stated:.3g} over {rounds} rounds; a policy with max_epsilon fails above it"
@@ -132,7 +134,7 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
         Requirement(
             "EDPB Opinion 28/2024",
             "an insignificant likelihood of extracting personal data, against all means reasonably likely to be used",
-            f"{attacks}; {members}; the ideal attacker beside them",
+            f"{attacks}; {members}; the ideal attacker",
         ),
         Requirement(
             "EDPB Opinion 28/2024",
@@ -143,7 +145,7 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
         ),
         Requirement(
             "NIST SP 800-226",
-            "the privacy loss and the unit of privacy of a guarantee, and who is trusted",
+            "the privacy loss and the unit of privacy of a guarantee, and the trusted parties",
             "; ".join(
                 f"epsilon {one.epsilon:.3g}, unit {one.unit}, against {one.adversary}" for one in record.guarantees
             )

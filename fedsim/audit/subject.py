@@ -262,7 +262,7 @@ def _texts(
     notes = ()
     if dataset.train.extra_inputs:
         names = " and ".join(sorted(dataset.train.extra_inputs))
-        notes = (f"What the model reads beside the tokens ({names}) is the attacker's only with --knows given.",)
+        notes = (f"The attacker knows the model's inputs besides the tokens ({names}) only with --knows given.",)
     return cross_entropy if is_plain else loss, dataset, notes
 
 
@@ -291,7 +291,7 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
     """Return the client's examples, the test examples, notes on assumptions, and the group values of all examples."""
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
-        return nothing, nothing, ("There are no originals, so guesses are shown but not scored.",), []
+        return nothing, nothing, ("Originals are missing, so guesses are shown but not scored.",), []
     read = partial(_read, padding=texts.padding_of(subject.model), group=subject.group)
     what = f"the loader of '{name}'"
     if subject.test is not None:
@@ -349,7 +349,7 @@ def _statistics(
     if subject.mean is not None and subject.std is not None:
         if len(subject.mean) != channels or len(subject.std) != channels or min(subject.std) <= 0:
             raise FedsimError(
-                f"'{name}': mean and std need {channels} numbers each, one per channel, with std above 0."
+                f"'{name}': mean and std need {channels} numbers each, a number per channel, with std above 0."
             )
         return tuple(subject.mean), tuple(subject.std), ()
     if not len(images):
@@ -378,11 +378,12 @@ def _task_of_targets(dataset: Dataset, name: str) -> TargetTask[Any]:
     if isinstance(task, TargetTask):
         return cast("TargetTask[Any]", task)
     raise FedsimError(
-        f"'{name}' has labels {labels.dtype} of shape {tuple(labels.shape)} for examples of shape "
-        f"{dataset.spec.shape}, which no task takes. Taken are one class (B,), numbers (B,) or (B, K), 0 and 1 (B, K), "
-        "classes of pixels (B, H, W), masks of 0 and 1 (B, K, H, W), numbers that follow a series, and several of "
-        "these by name. Two views of an example are taken with Subject(views='halves'), or 'stacked' (docs/audit.md). "
-        "Boxes of varying number would need a task for a grid (docs/adding-a-task.md)."
+        f"'{name}' has labels {labels.dtype} of shape {tuple(labels.shape)} for examples of "
+        f"shape {dataset.spec.shape}, which no task supports. Supported are a class (B,), "
+        "numbers (B,) or (B, K), 0 and 1 (B, K), classes of pixels (B, H, W), masks of 0 and 1 "
+        "(B, K, H, W), numbers after a series, and several of these by name. For two views of "
+        "an example use Subject(views='halves'), or 'stacked' (docs/audit.md). Boxes of "
+        "varying number would need a task for a grid (docs/adding-a-task.md)."
     )
 
 

@@ -76,7 +76,7 @@ def batch_of(item: Mapping[str, Any], what: str) -> Batch:
     given = {name: item[name].detach().cpu() for name in _GIVEN if isinstance(item.get(name), Tensor)}
     if labels.ndim == _TEXTS:
         if tokens.shape[1] < _TEXTS:
-            raise FedsimError(f"{what} yields texts of one token, and a language model learns the next one of each.")
+            raise FedsimError(f"{what} yields texts of a single token, and a language model needs a next token.")
         return _with_next(tokens.detach().cpu().long(), labels if labels.shape == tokens.shape else tokens, given)
     return Batch(tokens.detach().cpu().long(), labels.detach().cpu().long(), given)
 

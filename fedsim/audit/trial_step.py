@@ -132,6 +132,6 @@ def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:
     except Exception as error:
         raise FedsimError(f"the loss of '{name}' fails on the model's scores: {reason(error)}.") from error
     if value.ndim or not bool(value.isfinite()):
-        raise FedsimError(f"the loss of '{name}' is {value.tolist()}, expected one finite number.")
+        raise FedsimError(f"the loss of '{name}' is {value.tolist()}, expected a single finite number.")
     if all(p.grad is None or not bool(p.grad.any()) for p in trial.parameters()):
         raise FedsimError(f"the gradient of the model of '{name}' is zero everywhere: it would send nothing.")

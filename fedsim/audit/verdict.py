@@ -40,7 +40,7 @@ def answer(record: AuditRecord) -> Answer:
     if not arms:
         return Answer("undecided", "Not decided: no attack returned a guess.")
     if not any(victim.scores for arm in arms for victim in arm.victims):
-        return Answer("undecided", f"Not decided: without the client's {noun}s nobody can say how good the guess is.")
+        return Answer("undecided", f"Not decided: without the client's {noun}s the guess cannot be scored.")
     states = [(arm, outcome_of(arm.victims, rule)) for arm in arms]
     opened = list(_opened(record))
     if opened:
@@ -52,7 +52,7 @@ def answer(record: AuditRecord) -> Answer:
         decides = _longer(record)
         return Answer("undecided", f"Not decided: {what}, and the searches do not show that none could; {decides}.")
     more = "".join(f"; {text}" for text in _more(record, arms))
-    return Answer("withstood", f"Withstood: {what}, and no longer search could find one; that is no guarantee{more}.")
+    return Answer("withstood", f"Withstood: {what}, and a longer search would not help; that is no guarantee{more}.")
 
 
 def _opened(record: AuditRecord) -> Iterator[AuditArm]:
@@ -169,7 +169,7 @@ def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
     yield from evidence.doubts(arm, record.plan.scoring.rule)
     yield from weak_control(record)
     if arm.cost is None or arm.cost.accuracy_loss.high is None:
-        yield "what it costs has no interval"
+        yield "its cost has no interval"
     if record.policy.is_empty and not evidence.is_below(arm.recovered, record.control and record.control.recovered):
         yield "the intervals with and without it overlap"
     yield from (reason for one in limits.of_defense(record, arm) for reason in reasons(one))
@@ -182,8 +182,9 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
         reasons.append("without it nothing was recovered either")
     if training is not None and not evidence.has_learned(training):
         reasons.append(
-            f"without it the training learned nothing (test accuracy {100 * training.accuracy:.0f} %, always "
-            f"the most frequent answer {100 * training.guessing:.0f} %), so what it costs is not known"
+            "without it the training learned nothing (test accuracy "
+            f"{100 * training.accuracy:.0f} %, always the most frequent answer "
+            f"{100 * training.guessing:.0f} %), so its cost is not known"
         )
     return tuple(reasons)
 
@@ -198,8 +199,8 @@ def unused(record: AuditRecord) -> str:
     is_sealed = record.is_captured and record.training is None
     tried = "a captured update cannot be defended" if is_sealed else tried
     return (
-        f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not change what is said of "
-        f"the policy, and {tried}."
+        f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not "
+        f"change the policy verdict, and {tried}."
     )
 
 
@@ -235,7 +236,7 @@ def sentence(record: AuditRecord) -> str:
     if record.client and all(arm.is_unknown for arm in record.client):
         if any(evidence.is_short(arm.victims) for arm in record.client):
             return "No attack returned a guess within the time, so nothing is known. Give the audit more minutes."
-        return "No attack returned a guess, so nothing is known. The page says why each one failed."
+        return "No attack returned a guess, so the result is unknown. The page gives each attack's failure."
     best = recommend(record)
     if best is None:
         return _why_none(record)
@@ -250,7 +251,7 @@ def _why_none(record: AuditRecord) -> str:
             "try defenses."
         )
     if not record.plan.defend:
-        return "No defense was tried, as asked for."
+        return "No defense was tried, as requested."
     if control_failed(record):
         return _without_control(record)
     closest = next(iter(rank(record)), None)
@@ -292,8 +293,8 @@ def _none_helped(record: AuditRecord) -> str:
 def _without_control(record: AuditRecord) -> str:
     if any(arm.recovered and arm.recovered.value for arm in record.client):
         return (
-            "Undecided: in the short time that each defense got, the attack did not succeed even without one, so none "
-            "was tried. Give the audit more minutes."
+            "Undecided: in the short time for each defense, the attack did not succeed even "
+            "without defense, so none was tried. Increase --minutes."
         )
     reasons = dict.fromkeys(
         reason for arm in record.client for reason in evidence.doubts(arm, record.plan.scoring.rule)
@@ -314,7 +315,7 @@ def _cost(record: AuditRecord, arm: AuditArm) -> str:
     if lost.low is not None and lost.high is not None:
         interval = f" ({100 * lost.low:+.1f} to {100 * lost.high:+.1f})"
     stated = max((guarantee.epsilon for guarantee in arm.guarantees), default=None)
-    guarantee = "none, and no attack that failed is one" if stated is None else f"epsilon {stated:.3g}"
+    guarantee = "none, and a failed attack is no guarantee" if stated is None else f"epsilon {stated:.3g}"
     return (
         f"With it {share_in_words(arm.recovered)} of the examples of batch {arm.batch_size} were {word} "
         f"({len(arm.victims)} updates, {evidence.iterations(arm.victims)} iterations); it costs "

@@ -144,7 +144,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:
-        raise FedsimError(f"there is no small denoiser '{name}'.{nearest(name, RECIPES)}")
+        raise FedsimError(f"unknown small denoiser '{name}'.{nearest(name, RECIPES)}")
     recipe = RECIPES[name]
     data = data_of(recipe)
     identity = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]

@@ -109,7 +109,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:
-        raise FedsimError(f"there is no small model '{name}'.{nearest(name, RECIPES)}")
+        raise FedsimError(f"unknown small model '{name}'.{nearest(name, RECIPES)}")
     recipe = RECIPES[name]
     source = registry.get("dataset", recipe.data)
     data = source.make(source.config.model_validate(dict(recipe.settings)))

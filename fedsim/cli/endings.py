@@ -32,9 +32,10 @@ def figures(record: RunRecord) -> Iterator[Block]:
 def doubt_truth(record: RunRecord) -> list[str]:
     """Return one sentence per arm in which the replay of the clients did not reproduce the sent updates."""
     return [
-        f"The truth of {arm.name} is unsure: replaying the clients gave another update than the one on the wire, so "
-        "scores may compare with the wrong images. The model, a component or a defense draws numbers that do not "
-        "depend on the seed, or keeps state between two calls."
+        f"The ground truth of {arm.name} is uncertain: the replay of the clients gave another "
+        "update than the sent update, so scores may use the wrong images. The model, a "
+        "component or a defense uses random numbers that do not depend on the seed, or keeps "
+        "state between calls."
         for arm in record.arms
         if arm.attacks and not arm.replay_matches
     ]

@@ -47,7 +47,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _OF_THE_PLACE:
             raise
-        complain(f"{error.filename or 'a file'}: {error.strerror}. Choose another place, or make room in this one.")
+        complain(f"{error.filename or 'a file'}: {error.strerror}. Choose another path, or free disk space.")
         sys.exit(FedsimError.exit_code)
 
 

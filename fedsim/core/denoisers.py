@@ -79,9 +79,9 @@ def find_denoiser(name: str, trainable: Sequence[str]) -> Path:
     kept = sorted(folder for folder in every if re.fullmatch(pattern, folder.name) and (folder / _SETTINGS).is_file())
     if not kept:
         command = f"`fedsim bench model {name}` trains it."
-        others = f"`fedsim bench model NAME` trains one.{nearest(name, trainable)}"
+        others = f"`fedsim bench model NAME` trains a denoiser.{nearest(name, trainable)}"
         raise FedsimError(
-            f"there is no trained denoiser '{name}': neither such a folder, nor one of that name in the cache "
-            f"{cache}. {command if name in trainable else others}"
+            f"no trained denoiser '{name}': neither a folder, nor a name in the cache {cache}. "
+            f"{command if name in trainable else others}"
         )
     return kept[-1]

@@ -61,8 +61,8 @@ def find_device(name: DeviceName) -> torch.device:
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise FedsimError(
-            "'cuda' is not here: PyTorch finds no CUDA device on this machine. Set device = 'cpu', or 'auto', which "
-            "takes a GPU where there is one."
+            "'cuda' is not available: PyTorch finds no CUDA device on this machine. Set device "
+            "= 'cpu', or 'auto', which uses a GPU if available."
         )
     if name == "auto":
         return torch.device("cuda") if torch.cuda.is_available() else CPU
@@ -77,7 +77,7 @@ def device_of(text: str) -> DeviceName:
     """
     if text not in get_args(DeviceName):
         names = get_args(DeviceName)
-        raise FedsimError(f"there is no device '{text}'. Expected one of: {', '.join(names)}.{nearest(text, names)}")
+        raise FedsimError(f"unknown device '{text}'. Expected any of: {', '.join(names)}.{nearest(text, names)}")
     name = cast("DeviceName", text)
     find_device(name)
     return name

@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 TERMS: Final = {
-    "PSNR": "How close a guessed picture is to the true one, in decibels; more is closer. Above 30 an eye sees hardly "
-    "any difference, and an exact copy has 160 here.",
-    "arm": "One variant in a comparison, such as a defended client beside an undefended one. Arms of a record share "
-    "seed, victims and everything that the comparison does not change.",
-    "attack": "A method that reconstructs data, or tells who was a member, from an observation.",
-    "backbone": "What of a model turns an input into features. In transfer learning it was trained before, and is "
-    "frozen.",
-    "batch": "The examples over which one gradient is averaged.",
-    "client": "A participant who owns data and trains on it locally.",
-    "clipping": "To scale an update down until its norm is at most a limit. It limits what one example can add.",
-    "cohort": "The clients that the server asks in a round.",
+    "PSNR": "Peak signal-to-noise ratio of a guess and the true picture, in decibels; higher is "
+    "closer. Above 30 the difference is hardly visible; an exact copy has 160 in this project.",
+    "arm": "A variant in a comparison, such as a defended and an undefended client. Arms of a record "
+    "share seed, victims and everything that the comparison does not change.",
+    "attack": "A method that reconstructs data, or infers membership, from an observation.",
+    "backbone": "The part of a model that computes features from an input. In transfer learning it is "
+    "pretrained and frozen.",
+    "batch": "The examples over which a gradient is averaged.",
+    "client": "A participant that owns data and trains on it locally.",
+    "clipping": (
+        "To scale an update down until its norm is at most a limit. It bounds the contribution of each example."
+    ),
+    "cohort": "The clients that the server samples in a round.",
     "component": "A part of a client's model or training that a scenario adds: a regulariser, an adapter, a "
     "bottleneck, an augmentation, a decoder.",
     "control": "The same setting without the defense, or with an attack that must succeed. Without it, an attack that "
@@ -31,41 +33,47 @@ TERMS: Final = {
     "exposure": "How much likelier a model finds a planted secret than random secrets of the same form, in bits.",
     "gradient": "For each weight of the model, how fast the loss grows with it. Training moves the weights against it.",
     "grant": "A fact that the threat model gives the attacker, listed under knows: labels, masks, rates, a batch size.",
-    "guess": "What an attack returns for one example. An example without a guess is missing and gets the worst scores.",
-    "head": "The last layers of a model, which turn features into scores: one linear layer, or a few.",
+    "guess": (
+        "An attack's reconstruction of an example. An example without a guess is missing and gets the worst scores."
+    ),
+    "head": "The last layers of a model, which turn features into scores: one or a few linear layers.",
     "ideal attacker": "An attacker that makes the best guess which an update allows, worked out to first order at the "
     "truth, without a search. Its PSNR is a ceiling for attacks, and no guarantee.",
-    "identified": "Of a guessed picture: among the true picture and 1,000 public ones, the true one is nearest to it, "
-    "by SSIM or by the features of a small network. A blind guess is identified by either once in a thousand times.",
+    "identified": "A guessed picture is identified if, among the true picture and 1,000 public pictures, the "
+    "true picture is nearest to it, by SSIM or by the features of a small network. Under "
+    "either criterion a blind guess is identified once in a thousand times.",
     "invalid": "Of a finding: its control, which has nothing to find, is clearly above chance. The attack has the "
     "answer from elsewhere, or the control is wrong, and the value does not count.",
-    "local step": "One step of a client's optimizer between receiving the weights and sending its update.",
-    "mask": "Which entries dropout kept and which it dropped, for one example at one site.",
-    "matching objective": "What a matching attack minimises: the distance between the gradient of its dummy and the "
-    "observed one. Its value at the truth shows whether a search fell short.",
-    "mitigation": "A change of what can be seen of generations, such as padding, that changes nothing that is written.",
+    "local step": "A step of a client's optimizer between receiving the weights and sending its update.",
+    "mask": "The entries that dropout kept and dropped, for an example at a dropout site.",
+    "matching objective": "The function that a matching attack minimises: the distance between the gradient of its "
+    "dummy and the observed gradient. Its value at the truth shows whether a search fell short.",
+    "mitigation": (
+        "A change of the observable of a generation, such as padding, that leaves the generated text unchanged."
+    ),
     "observation": "Everything that the attacker gets: the update or sum that it saw, the model, and its grants.",
     "place": "The moment at which a defense acts: batch, model, examples, layers, norm, entries, noise or rounding.",
     "policy": "The limits that a user sets: how much may be recovered, and how much utility a defense may cost.",
     "record": "The file record.json of a run: scenario, environment, rounds, victims and scores.",
-    "recovered": "Of an attacked example: the guess says which one it is. For a picture that is identified, unless a "
-    "scenario states another rule, which the report then names; for a text, exact.",
+    "recovered": "State of an attacked example: its guess meets the success rule. The default rule is "
+    "identified for a picture and exact for a text; a scenario may state another rule, which "
+    "the report names.",
     "restarts": "How often a search begins anew, from other random values.",
     "scenario": "The file that describes a run: data, model, clients, defenses, attacks and threat model.",
     "secure aggregation": "A protocol with which the server learns the sum of the clients' updates, and none of them.",
     "site": "A place in the model where dropout draws a mask, named by its module.",
-    "sweep": "Many runs of one scenario, over settings and seeds, with one report.",
-    "task": "What a model is trained to do. It fixes loss, utility and how a guess is scored.",
-    "threat model": "Who attacks, what it sees and what it is granted.",
+    "sweep": "Many runs of a scenario, over settings and seeds, with a common report.",
+    "task": "The learning problem of a model. It defines the loss, the utility and the scores of guesses.",
+    "threat model": "The attacker, its observation and its granted knowledge.",
     "trace": "How a text was written, step by step, in counts: tokens, layers, trials. Never the text, never seconds.",
     "truth": "The client's batch, masks and draws, which only the scorer has.",
-    "undecided": "What was not settled: the update may hold the data and the search did not find them, or an interval "
-    "reaches across its limit.",
-    "update": "What a client sends after training: a gradient, or the received minus the trained weights.",
+    "undecided": "State of an unsettled result: the update may contain the data and the search failed, or "
+    "an interval includes its limit.",
+    "update": "The payload of a client after training: a gradient, or the received minus the trained weights.",
     "utility": "How good the trained model is at its task: accuracy, span F1, rank correlation.",
-    "victim": "One attacked update with the data behind it. Intervals resample victims, since examples of one update "
-    "share its fate.",
-    "view": "What the attacker sees of a round, each client's update or only the sum, or of a generation.",
+    "victim": "An attacked update with its training data. Intervals resample victims, since the examples "
+    "of an update are not independent.",
+    "view": "The attacker's observation of a round (each client's update, or only the sum) or of a generation.",
     "withstood": "Nothing was recovered, and no search could: its guess explains the update as well as the truth does, "
     "or the ideal attacker would recover nothing.",
 }
@@ -73,6 +81,8 @@ TERMS: Final = {
 
 def as_markdown() -> str:
     """Return the glossary page in Markdown."""
-    head = "# Glossary\n\nEach word has one meaning in this project. Reports and teaching pages show the same list.\n"
+    head = (
+        "# Glossary\n\nEach word has a single meaning in this project. Reports and teaching pages show the same list.\n"
+    )
     rows = "".join(f"| {term} | {meaning} |\n" for term, meaning in TERMS.items())
     return f"{head}\n| word | meaning |\n|---|---|\n{rows}"

@@ -61,7 +61,7 @@ def pixels(inputs: Tensor, mean: Sequence[float] | None, std: Sequence[float] | 
     shift, scale = torch.tensor(mean or (0.0,) * channels), torch.tensor(std or (1.0,) * channels)
     for name, values in (("mean", shift), ("std", scale)):
         if len(values) != channels:
-            raise FedsimError(f"{name} has {len(values)} values, expected one for each of {channels} channels.")
+            raise FedsimError(f"{name} has {len(values)} values, expected a value for each of {channels} channels.")
     images = inputs.cpu().float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
     return images.clamp(0, 1).permute(0, 2, 3, 1).numpy()
 

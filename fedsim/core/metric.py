@@ -88,7 +88,7 @@ class Metric(Config):
     @model_validator(mode="after")
     def _check_round(self) -> Self:
         if self.over == "round" and self.statistics:
-            raise ValueError("a metric of a round has one value a round: leave statistics out")
+            raise ValueError("a metric of a round has a single value per round: leave 'statistics' out")
         return self
 
     @model_validator(mode="after")

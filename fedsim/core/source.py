@@ -54,7 +54,7 @@ def find_source(given: Path) -> Path:
     path = known.get(str(given)) or known.get(short.get(str(given), ""))
     if path is None and not given.is_dir():
         hint = nearest(str(given), [*known, *short])
-        raise ScenarioError(f"there is no scenario '{given}'.{hint} `fedsim list scenarios` shows all.")
+        raise ScenarioError(f"unknown scenario '{given}'.{hint} `fedsim list scenarios` shows all.")
     return path or given
 
 
@@ -74,7 +74,7 @@ def read_source(path: Path) -> bytes:
             raise ScenarioError(f"{path} has {about.st_size:,} bytes, expected a scenario of at most {_LARGEST:,}.")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise ScenarioError(f"there is no scenario file {path}.{_instead(path)}") from error
+        raise ScenarioError(f"no scenario file {path}.{_instead(path)}") from error
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror}") from error
 
@@ -127,6 +127,6 @@ def _held(folder: Path) -> str:
 def _instead(missing: Path) -> str:
     """Return a suggestion for a missing file: a shipped scenario, or the nearest file in its folder."""
     if missing.stem in list_scenarios():
-        return f" fedsim has one of this name: use {missing.stem} without folder and ending."
+        return f" fedsim has a scenario of this name: use {missing.stem} without folder and ending."
     siblings = [str(path) for path in missing.parent.glob("*.toml")] if missing.parent.is_dir() else []
     return nearest(str(missing), siblings)

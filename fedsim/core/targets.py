@@ -42,13 +42,13 @@ def find(target: str) -> Target | Path:
     function = Target(module, attribute)
     if function.file is not None:
         if not function.file.is_file():
-            raise FedsimError(f"there is no file {module} for '{target}', seen from {Path.cwd().name or '/'}.")
+            raise FedsimError(f"no file {module} for '{target}', searched from {Path.cwd().name or '/'}.")
         return function
     process.find_own_modules(module)
     package = module.partition(".")[0]
     if package and package not in sys.modules and importlib.util.find_spec(package) is None:
         raise FedsimError(
-            f"cannot import '{module}' for '{target}': there is no module '{package}'. Run from the folder that holds "
-            "it, or install it."
+            f"cannot import '{module}' for '{target}': module '{package}' not found. Run from "
+            "the folder that contains it, or install it."
         )
     return function

@@ -32,19 +32,19 @@ class ImageConfig(Config):
     size: int | None = Field(
         default=None,
         ge=1,
-        description="height and width in pixels: smaller images are padded with black, larger ones are shrunk "
-        "until the shorter side fits and cropped at the centre; as stored when absent",
+        description="height and width in pixels: smaller images are padded with black, larger images are "
+        "shrunk until the shorter side fits and cropped at the centre; unset: the stored size",
     )
     train: int | None = Field(default=None, ge=1, description="at most this many training examples; all when absent")
     test: int | None = Field(default=None, ge=1, description="at most this many test examples; all when absent")
     seed: int = Field(
         default=0,
         ge=0,
-        description="seed of the examples' order, which decides what a limit keeps; not the scenario's seed",
+        description="seed of the examples' order, which selects the examples within a limit; not the scenario's seed",
     )
     canaries: int = Field(default=0, ge=0, description="random images that are planted in the training set")
     repetitions: tuple[int, ...] = Field(
-        default=(0, 1, 4, 16, 64), min_length=1, description="copies of a canary, one number after the other"
+        default=(0, 1, 4, 16, 64), min_length=1, description="numbers of copies of a canary, in turn"
     )
 
 

@@ -33,9 +33,7 @@ def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
         MissingExtra: an optional package is needed that is not installed.
     """
     if len(documents) < _FEWEST_DOCUMENTS:
-        raise FedsimError(
-            "the tagged text has one document: expected at least 2, one for training and one for testing."
-        )
+        raise FedsimError("the tagged text has 1 document: expected at least 2, for training and for testing.")
     tested, trained = test_and_training(config, documents)
     tokenizer = tokenizer_of(config, [_text(sentence) for document in tested for sentence in document])
     tags = sorted({tag for d in documents for s in d for _, tag in s}, key=lambda tag: (tag != OUTSIDE, tag))

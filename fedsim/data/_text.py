@@ -72,8 +72,8 @@ def tokenise(config: TextConfig, documents: Sequence[str]) -> Dataset:
     """
     if len(documents) < _FEWEST_DOCUMENTS:
         raise FedsimError(
-            f"the text has {len(documents)} documents: expected at least 2, one for training and one for testing. "
-            "Documents are separated by an empty line, or are files of a folder."
+            f"the text has {len(documents)} documents: expected at least 2, for training and "
+            "for testing. Documents are separated by an empty line, or are files of a folder."
         )
     tested, trained = test_and_training(config, documents)
     tokenizer = tokenizer_of(config, tested)

@@ -76,7 +76,9 @@ class ModelTokenizer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         if self._end is None:
-            raise FedsimError(f"the tokenizer in {folder} has no end of text (eos_token). Add one to its settings.")
+            raise FedsimError(
+                f"the tokenizer in {folder} has no end-of-text token (eos_token). Add it to its settings."
+            )
 
     @cached_property
     def _loaded(self) -> Any:
@@ -85,11 +87,11 @@ class ModelTokenizer:
         except ImportError:
             raise MissingExtra("transformers, which reads tokenizers,", "pip install 'fedsim-privacy[llm]'") from None
         if not self._folder.is_dir():
-            raise FedsimError(f"there is no folder {self._folder}: expected one with a Hugging Face tokenizer.")
+            raise FedsimError(f"no folder {self._folder}: expected a folder with a Hugging Face tokenizer.")
         if not any((self._folder / name).is_file() for name in _TOKENIZER_FILES):
             raise FedsimError(
-                f"{self._folder} holds no tokenizer: expected {_TOKENIZER_FILES[0]}. Save one there with "
-                "tokenizer.save_pretrained(folder)."
+                f"{self._folder} holds no tokenizer: expected {_TOKENIZER_FILES[0]}. Save a "
+                "tokenizer there with tokenizer.save_pretrained(folder)."
             )
         try:
             return AutoTokenizer.from_pretrained(self._folder, local_files_only=True, trust_remote_code=False)

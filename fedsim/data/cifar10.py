@@ -64,7 +64,7 @@ def _batches(root: Path, part: str) -> Images:
             batches = Batches(str(root), train=part == "train", download=False)
     except RuntimeError as error:
         raise FedsimError(
-            f"there is no complete CIFAR-10 in {root}: expected {root / 'cifar-10-batches-py'} as torchvision "
-            "unpacks it, or a path that ends in .npz."
+            f"no complete CIFAR-10 in {root}: expected {root / 'cifar-10-batches-py'} as "
+            "torchvision unpacks it, or a path that ends in .npz."
         ) from error
     return in_memory(batches.data, np.array(batches.targets))

@@ -24,7 +24,7 @@ _COLUMNS = 2
 class ConllConfig(TokenConfig):
     """Settings of conll."""
 
-    path: Path = Field(description="a UTF-8 file with one token, a tab and its tag per line")
+    path: Path = Field(description="a UTF-8 file with a token, a tab and its tag per line")
 
 
 @dataset("conll", summary="your own tagged sentences: entities, parts of speech", paper="cs/0306050")
@@ -40,7 +40,7 @@ def conll(config: ConllConfig) -> Dataset:
 
 def _documents(path: Path) -> list[Document]:
     if not path.is_file():
-        raise FedsimError(f"there is no file {path}: expected tagged sentences, one token, a tab and its tag per line.")
+        raise FedsimError(f"no file {path}: expected tagged sentences with a token, a tab and its tag per line.")
     documents: list[list[Sentence]] = []
     are_told = False
     for sentence in _sentences(path):

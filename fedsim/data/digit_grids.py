@@ -32,17 +32,17 @@ class DigitGridsConfig(Config):
     fewest: int = Field(default=3, ge=1, description="cells with a digit, at least")
     most: int = Field(default=6, ge=1, le=MOST_COUNTED, description="cells with a digit, at most")
     palette: float = Field(
-        default=0.5, ge=0, le=1, description="share of images whose digits are of 1 to 6 classes, so that some repeat"
+        default=0.5, ge=0, le=1, description="share of images with digits of 1 to 6 classes, so that some repeat"
     )
     position: float = Field(default=0.5, ge=0, description="weight of questions for a cell")
-    presence: float = Field(default=0.3, ge=0, description="weight of questions whether a digit is there")
-    counting: float = Field(default=0.2, ge=0, description="weight of questions how often a digit is there")
+    presence: float = Field(default=0.3, ge=0, description="weight of questions whether a digit occurs")
+    counting: float = Field(default=0.2, ge=0, description="weight of questions how often a digit occurs")
     where: float = Field(default=0.0, ge=0, description="weight of questions where a digit is that occurs once")
     list: float = Field(default=0.0, ge=0, description="weight of questions for all digits")
     owners: Literal["question", "digit"] = Field(
         default="question",
-        description="what the examples of a user share, for clients that differ by user: the kind of question, or the "
-        "most frequent digit",
+        description="property that a user's examples share, for clients that differ by user: the kind of "
+        "question, or the most frequent digit",
     )
     train: int = Field(default=2000, ge=1, description="number of training examples")
     test: int = Field(default=500, ge=1, description="number of test examples")
@@ -68,7 +68,9 @@ class DigitGridsConfig(Config):
                 f"most is {self.most}: expected fewer than the {self.cells**2} cells, so that some stay empty."
             )
         if not sum(self.mix.values()):
-            raise ValueError("all kinds of questions have weight 0: give one of position, presence, counting a weight.")
+            raise ValueError(
+                "all kinds of questions have weight 0: set a weight above 0 for position, presence or counting."
+            )
         return self
 
 

@@ -26,14 +26,14 @@ _SUFFIXES = {".png", ".jpg", ".jpeg"}
 class ImageFolderConfig(ImageConfig):
     """Settings of image-folder."""
 
-    path: Path = Field(description="folder with one subfolder of PNG or JPEG files per class")
+    path: Path = Field(description="folder with a subfolder of PNG or JPEG files per class")
     size: int | None = Field(
-        default=64, ge=1, description="height and width in pixels; may be absent where all files have one size"
+        default=64, ge=1, description="height and width in pixels; may be unset if all files have the same size"
     )
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class for the test set")
 
 
-@dataset("image-folder", summary="your own PNG and JPEG files, one subfolder per class")
+@dataset("image-folder", summary="your own PNG and JPEG files, a subfolder per class")
 def image_folder(config: ImageFolderConfig) -> Dataset:
     """Load the images.
 
@@ -59,7 +59,7 @@ def image_folder(config: ImageFolderConfig) -> Dataset:
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Return the image files of every class, both in alphabetical order."""
     if not folder.is_dir():
-        raise FedsimError(f"there is no folder {folder}: expected one with a subfolder of images per class.")
+        raise FedsimError(f"no folder {folder}: expected a folder with a subfolder of images per class.")
     files_by_class = {
         entry.name: sorted(file for file in entry.iterdir() if file.suffix.lower() in _SUFFIXES)
         for entry in sorted(folder.iterdir())
@@ -69,7 +69,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     if empty:
         raise FedsimError(f"{folder / empty[0]} holds no PNG or JPEG file. Add images or remove the folder.")
     if not files_by_class:
-        raise FedsimError(f"{folder} has no subfolders: expected one per class.")
+        raise FedsimError(f"{folder} has no subfolders: expected a subfolder per class.")
     return files_by_class
 
 

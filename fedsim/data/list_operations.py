@@ -24,7 +24,7 @@ class ListOperationsConfig(Config):
     """Settings of list-operations."""
 
     operations: tuple[str, ...] = Field(
-        default=OPERATIONS, min_length=1, description="operations; one that is named twice is drawn twice as often"
+        default=OPERATIONS, min_length=1, description="operations; a name listed twice is sampled twice as often"
     )
     shortest: int = Field(default=3, ge=2, description="letters of the shortest lists")
     longest: int = Field(default=6, ge=2, le=7, description="letters of the longest lists")

@@ -65,7 +65,7 @@ def partition(
         return _Resampled(len(labels), clients, examples_per_client, generator)
     labels = _classes(labels)
     if len(labels) < clients:
-        raise FedsimError(f"{len(labels)} training examples for {clients} clients: expected at least one for each.")
+        raise FedsimError(f"{len(labels)} training examples for {clients} clients: expected at least 1 per client.")
     match scheme:
         case "iid":
             shares = list(torch.randperm(len(labels), generator=generator).tensor_split(clients))
@@ -147,13 +147,13 @@ class _Resampled(Sequence[Tensor]):
 def _by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> list[Tensor]:
     if users is None:
         raise FedsimError(
-            "partition.scheme is 'by-user', but the data set does not say which user an example belongs to. "
-            "Choose another scheme, or data whose Dataset has users."
+            "partition.scheme is 'by-user', but the data set has no users. Choose another "
+            "scheme, or data whose Dataset has users."
         )
     names, user = users.unique(return_inverse=True)
     if len(names) < clients:
         raise FedsimError(
-            f"{len(names)} users for {clients} clients: expected at least one for each. Lower federation.clients."
+            f"{len(names)} users for {clients} clients: expected at least 1 per client. Lower federation.clients."
         )
     owner = torch.empty(len(names), dtype=torch.long)
     for client, share in enumerate(torch.randperm(len(names), generator=generator).tensor_split(clients)):

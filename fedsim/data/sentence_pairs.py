@@ -87,7 +87,7 @@ def read_pairs(path: Path) -> list[Pair]:
         FedsimError: the file does not exist, is not UTF-8, or has a row that is not a pair with a score.
     """
     if not path.is_file():
-        raise FedsimError(f"there is no file {path}: expected a CSV file with two sentences and a score per row.")
+        raise FedsimError(f"no file {path}: expected a CSV file with two sentences and a score per row.")
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         return [_pair(path, rows.line_num, row) for row in rows if row]
@@ -116,7 +116,7 @@ def _parts(config: SentencePairsConfig) -> tuple[list[Pair], list[Pair]]:
     pairs = read_pairs(config.path)
     if config.test_path is None:
         if len(pairs) < _FEWEST_PAIRS:
-            raise FedsimError(f"{config.path} holds 1 pair: expected at least 2, one for training and one for testing.")
+            raise FedsimError(f"{config.path} holds 1 pair: expected at least 2, for training and for testing.")
         return test_and_training(config, pairs)
     return read_pairs(config.test_path), pairs
 

@@ -55,7 +55,7 @@ class SpokenDigitsConfig(ImageConfig):
         description="folder of the voices, as the Debian packages install it",
     )
     voices: tuple[Voice, ...] = Field(
-        default=tuple(_FOLDERS), min_length=1, description="who speaks: a speaker, a hyphen and the language"
+        default=tuple(_FOLDERS), min_length=1, description="speaker: name, a hyphen and the language"
     )
     copies: int = Field(
         default=1, ge=1, description="training examples of a recording: after the first, it is shifted in time"
@@ -140,7 +140,7 @@ def _sound(file: Path) -> Tensor:
     except (OSError, EOFError, wave.Error) as error:
         raise FedsimError(f"cannot read {file}: {error}. Install its package again.") from error
     if form != (_RATE, 2, 1):
-        raise FedsimError(f"{file} is not of {_RATE} samples a second, 16 bits and one channel: got {form}.")
+        raise FedsimError(f"{file} must have {_RATE} samples per second, 16 bits and a single channel: got {form}.")
     return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32) / 2**15)
 
 

@@ -22,7 +22,7 @@ _EMPTY_LINE = re.compile(r"\n\s*\n")
 class TextFileConfig(TextConfig):
     """Settings of text-file."""
 
-    path: Path = Field(description="a UTF-8 file, or a folder with one .txt file per document")
+    path: Path = Field(description="a UTF-8 file, or a folder with a .txt file per document")
 
 
 @dataset("text-file", summary="your own text: documents of a file, or the files of a folder")
@@ -39,8 +39,8 @@ def _documents(path: Path) -> list[str]:
     if path.is_file():
         return [document for document in _EMPTY_LINE.split(read_text(path)) if document.strip()]
     if not path.is_dir():
-        raise FedsimError(f"there is no file or folder {path}: expected UTF-8 text.")
+        raise FedsimError(f"no file or folder {path}: expected UTF-8 text.")
     files = sorted(path.glob("*.txt"))
     if not files:
-        raise FedsimError(f"{path} holds no .txt file: expected one per document.")
+        raise FedsimError(f"{path} holds no .txt file: expected a file per document.")
     return [read_text(file) for file in files]

@@ -256,7 +256,7 @@ class _Viewer(BaseHTTPRequestHandler):
             return
         path = self.path.partition("?")[0]
         if path not in self.server.files:
-            self._refuse(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+            self._refuse(HTTPStatus.NOT_FOUND, "No page at this address.")
             return
         kind, content = self.server.files[path]
         self._begin(HTTPStatus.OK, f"{kind}; charset=utf-8", len(content))
@@ -268,7 +268,7 @@ class _Viewer(BaseHTTPRequestHandler):
             if self._is_foreign():
                 return
             if self.path != "/attack":
-                self._refuse(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+                self._refuse(HTTPStatus.NOT_FOUND, "No page at this address.")
                 return
             order = self._order()
             if order is not None:

@@ -25,7 +25,7 @@ def language_of(name: str) -> Language:
     for language in LANGUAGES:
         if language == name:
             return language
-    raise FedsimError(f"--language {name}: there is no such language. Known: {', '.join(LANGUAGES)}.")
+    raise FedsimError(f"--language {name}: unknown language. Known: {', '.join(LANGUAGES)}.")
 
 
 @cache

@@ -43,7 +43,7 @@ def check_place(path: Path) -> None:
             f"{path} is a folder, expected the name of a file. Use for example --out {path / 'demo.html'}"
         )
     if not path.parent.is_dir():
-        raise FedsimError(f"there is no folder {path.parent}. Create it, or choose another --out.")
+        raise FedsimError(f"no folder {path.parent}. Create it, or choose another --out.")
     check_writable(path.parent)
 
 

@@ -111,7 +111,7 @@ def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], f
     who = ", ".join(filter(None, key))
     if key not in values:
         hint = nearest(who, [", ".join(filter(None, other)) for other in values])
-        return f"{who}: there is no such figure.{hint}"
+        return f"{who}: no such value in the results.{hint}"
     if abs(values[key] - expected.value) <= expected.tolerance:
         return None
     return f"{who} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"

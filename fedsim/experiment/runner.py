@@ -58,7 +58,7 @@ def run(
     """
     digest = scenario_hash(scenario)
     if earlier is not None and earlier.scenario_hash != digest:
-        raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")
+        raise FedsimError(f"{folder.path} holds a run of another scenario or seed, which this scenario cannot resume.")
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
     names = {arm.name for arm in done}
     todo = [_Arm(_name(values), values, arm) for values, arm in arms(scenario)]

@@ -211,8 +211,8 @@ def nodes_of(grid: Grid, clients: int) -> Nodes:
     missing = [client for client in range(clients) if client not in nodes]
     if missing:
         raise FedsimError(
-            f"no node is client {missing[0]}, but the scenario has {clients} clients. "
-            f"Expected one node for every partition-id from 0 to {clients - 1}."
+            f"no node is client {missing[0]}, but the scenario has {clients} clients. Expected "
+            f"a node for every partition-id from 0 to {clients - 1}."
         )
     return {client: nodes[client] for client in range(clients)}
 
@@ -224,7 +224,7 @@ def _registered(grid: Grid, clients: int) -> list[int]:
         if time.monotonic() > deadline:
             raise FedsimError(
                 f"{len(nodes)} of {clients} nodes registered within {_START_TIMEOUT:g} seconds. "
-                "Start the missing ones, or lower federation.clients."
+                "Start the missing nodes, or lower federation.clients."
             )
         time.sleep(_POLL_INTERVAL)
     return nodes

@@ -89,10 +89,12 @@ def check(world: World) -> None:
     for term in (*world.stack.objectives, *world.stack.loss_terms):
         raise FedsimError(f"engine 'vectorized' has no place for loss terms such as '{term.name}'. {_ADVICE}")
     for reader in world.stack.whole_batch_components:
-        raise FedsimError(f"engine 'vectorized' has no place for the {reader}: it takes a batch as a whole. {_ADVICE}")
+        raise FedsimError(
+            f"engine 'vectorized' does not support the {reader}, which depends on the whole batch. {_ADVICE}"
+        )
     for defense in world.stack.defenses:
         if defense.needs_step or any(map(defense.overrides, ("on_batch", "loss", "on_examples"))):
-            raise FedsimError(f"engine 'vectorized' has no place for the defense '{defense.name}'. {_ADVICE}")
+            raise FedsimError(f"engine 'vectorized' does not support the defense '{defense.name}'. {_ADVICE}")
     if world.scenario.federation.sampling == "poisson":
         raise FedsimError(
             f"engine 'vectorized' has no place for empty batches, which Poisson sampling draws. {_ADVICE}"

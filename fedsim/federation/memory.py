@@ -27,7 +27,7 @@ def begin(state: RecordDict, round_: int) -> None:
     last = cast("int", state.config_records[_BEGUN]["round"]) if _BEGUN in state else 0
     if round_ <= last:
         raise ClientRefusal(
-            f"it was asked to train in round {round_}, but answers each round once, the last was {last}"
+            f"it got a request to train in round {round_}, but answers each round once, the last was {last}"
         )
     state[_BEGUN] = ConfigRecord({"round": round_})
 

@@ -23,8 +23,8 @@ _TRAIN, _METRICS, _EXAMPLES = "train", "metrics", "num-examples"
 _MOD_FAILED = 6  # Flower's MOD_FAILED_PRECONDITION
 COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped update to a larger norm
 _FAILED = "the app failed; the log of the client says why"
-_UNCHECKED = "the check of what the server sent failed; the log of the client says why"
-_TOUCHED = "the app's state holds what this mod keeps there: the app writes it, or is behind two mods of one defense"
+_UNCHECKED = "the check of the server's message failed; the client's log gives the reason"
+_TOUCHED = "the app's state already contains this mod's key: the app writes it, or has two mods of the same defense"
 _LOG = logging.getLogger(__name__)
 # A mod's knowledge of its app: one update per call, and no privacy amplification.
 _ALONE = PublicFederation(
@@ -145,7 +145,7 @@ class DefendingMod:
         return self._error(message, _FAILED)
 
     def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        name, record = _only_arrays(message.content, "what the server sent")
+        name, record = _only_arrays(message.content, "the server's message")
         received = record.to_torch_state_dict()
         here = _here(self._name, self._seed, context, received)
         self._inspect(received, here)
@@ -178,7 +178,7 @@ class DefendingMod:
         except ClientRefusal as why:
             raise _Refusal(f"refused: {why}") from why
         except Exception as error:
-            _LOG.exception("defense '%s' failed at what the server sent", self._name)
+            _LOG.exception("defense '%s' failed on the server's message", self._name)
             raise _Refusal(_UNCHECKED) from error
 
     def _error(self, message: Message, why: str) -> Message:
@@ -193,8 +193,9 @@ def _check(name: str, defense: Defense[Any]) -> None:
     inside = [moment for moment in _INSIDE if defense.overrides(moment)]
     if inside or not any(map(defense.overrides, _OUTSIDE)):
         raise FedsimError(
-            f"defense '{name}' works inside local training ({', '.join(inside)}), which a mod does not see. Use one "
-            "that changes uploads or looks at what the server sent, or train with fedsim."
+            f"defense '{name}' works inside local training ({', '.join(inside)}), which a mod "
+            "does not see. Use a defense of uploads or of received weights, or train with "
+            "fedsim."
         )
     if defense.overrides("mechanism") and defense.mechanism(_ALONE) is None:
         raise FedsimError(f"defense '{name}': without noise it guarantees nothing. Set noise_multiplier above 0.")
@@ -203,10 +204,10 @@ def _check(name: str, defense: Defense[Any]) -> None:
 def _check_update(received: dict[str, Tensor], trained: dict[str, Tensor]) -> None:
     """Check that the arrays are an update of the received ones, and that all can be defended."""
     if received.keys() != trained.keys():
-        raise _Refusal("the reply's arrays have other names than those the server sent: there is no update")
+        raise _Refusal("the reply's arrays have other names than the server's arrays, so the reply is no update")
     for name, tensor in trained.items():
         if tensor.shape != received[name].shape:
-            raise _refusal("an array of the reply has another shape than the one that the server sent", name)
+            raise _refusal("an array of the reply has another shape than the server's array", name)
         if tensor.is_complex():
             raise _refusal("an array of the reply is complex, and would travel undefended. Send real numbers", name)
 
@@ -221,7 +222,7 @@ def _check_covered(received: dict[str, Tensor], trained: dict[str, Tensor], cont
                 f"{name}, {tensor.dtype}",
             )
         if tensor.dtype != received[name].dtype:
-            raise _refusal("an array of the reply is of another type than the one that the server sent", name)
+            raise _refusal("an array of the reply has another type than the server's array", name)
     for metrics in content.metric_records.values():
         extra = [metric for metric in metrics if metric != _EXAMPLES]
         if extra:
@@ -288,7 +289,7 @@ def _remember(name: str, context: Context, defense: Defense[Any], here: HookCont
 def _only_arrays(content: RecordDict, what: str) -> tuple[str, ArrayRecord]:
     records = list(content.array_records.items())
     if len(records) != 1:
-        raise _refusal(f"{what} must hold one array record", f"it holds {len(records)}")
+        raise _refusal(f"{what} must hold a single array record", f"it holds {len(records)}")
     return records[0]
 
 

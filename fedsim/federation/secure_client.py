@@ -241,7 +241,7 @@ def _answer(stage: Stage, side: MaskingClient, received: ConfigRecord) -> Sent:
         case "supply" if isinstance(side, ConcealingClient):
             return side.supply(Silent.from_config(received))
         case _:
-            raise FedsimError(f"the server asks for '{stage}', which only sums told element by element have.")
+            raise FedsimError(f"the server requests '{stage}', which only per-element sums have.")
 
 
 def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> MaskingClient:

@@ -118,7 +118,7 @@ class SecureSum(AggregationStrategy):
         try:
             return mean_of(self._world, Disclosed(aggregate.total, aggregate.revealed))
         except FedsimError as error:
-            raise Aborted(f"a client uploaded what is no update, and nobody can tell which: {error}") from error
+            raise Aborted(f"a client's upload is no update, and the masks hide which client: {error}") from error
 
     def _uploads(
         self, round_: int, expected: tuple[int, ...], replies: Iterable[Message]

@@ -314,7 +314,7 @@ def _why_diverged(scenario: Scenario, round_: int) -> str:
     """Return the learning rate at which a federation diverged, with a suggestion."""
     sends_gradients = scenario.federation.algorithm == "fedsgd"
     if sends_gradients and round_ == 1:
-        return "no step was taken yet, so the first weights, the data or a component overflow. Check their scale."
+        return "no step was trained yet, so the first weights, the data or a component overflow. Check their scale."
     key = "aggregation.optimizer" if sends_gradients else "federation.optimizer"
     choice = scenario.aggregation.optimizer if sends_gradients else scenario.federation.optimizer
     rate = choice.settings.get("learning_rate")

@@ -164,19 +164,21 @@ def _refusal(number: int, prompt: Sequence[int], limits: Limits, known: int | No
     length = len(prompt)
     if not length:
         return (
-            f"prompt {number} is empty, and a model writes behind at least one token. Begin it with the token that "
-            "begins a text, `begin` or `end` of the tokenizer."
+            f"prompt {number} is empty, and generation needs at least 1 token. Begin it with "
+            "the tokenizer's start token, `begin` or `end`."
         )
     if limits.context is not None and length >= limits.context:
         return (
-            f"prompt {number} has {length} tokens, and the model reads {limits.context} with what it writes. Shorten "
-            f"the prompt to {limits.context - 1} or fewer."
+            f"prompt {number} has {length} tokens, and the model's context is {limits.context} "
+            f"tokens, generated tokens included. Shorten the prompt to {limits.context - 1} or "
+            "fewer."
         )
     wrong = next((token for token in prompt if token < 0 or (known is not None and token >= known)), None)
     if wrong is not None:
         return (
-            f"prompt {number} holds token {wrong}, and the model knows those from 0 to {(known or 1) - 1}: it comes "
-            "from the tokenizer of another model. Take the model's own."
+            f"prompt {number} holds token {wrong}, and the model's tokens are 0 to "
+            f"{(known or 1) - 1}: it comes from the tokenizer of another model. Use the model's "
+            "own tokenizer."
         )
     return None
 
@@ -197,8 +199,8 @@ def _check(
     different = len({id(generator) for generator in generators})
     if different != len(condition) or len(generators) != len(condition):
         raise FedsimError(
-            f"{len(condition)} rows are asked for with {different} generators: give each "
-            "row one of its own, for example those of fedsim.core.seeding.generators."
+            f"{len(condition)} rows were requested with {different} generators: pass a separate "
+            "generator for each row, for example from fedsim.core.seeding.generators."
         )
     names = [name for name, _ in model.named_modules() if name]
     unknown = [cut for cut in cuts if cut not in names]

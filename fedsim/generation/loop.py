@@ -156,14 +156,14 @@ class Loop:
         stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
         if not set(still) <= set(row.masked) or list(new) != stands:
             raise FedsimError(
-                f"'{self._method.name}' changed a place that was not masked, or masked one anew. A step may write "
-                "masked places alone, with state.filled(...)."
+                f"'{self._method.name}' changed an unmasked position, or masked it again. A "
+                "step may write only masked positions, with state.filled(...)."
             )
         row.text, row.masked, row.tokens = new, still, list(new[row.seen :])
         row.places.append(tuple(place - row.seen for place in written))
         row.counts.append(len(written))
         limits = self._context.limits
-        assert limits is not None, "who fills in has limits"
+        assert limits is not None, "an unmasker has limits"
         known = row.tokens[: still[0] - row.seen] if still else row.tokens
         stop = next((place for place, token in enumerate(known) if token in limits.stop_tokens), None)
         if stop is not None:
@@ -232,8 +232,8 @@ class Loop:
     def _check_rows(self, count: int, what: str) -> None:
         if count != len(self._rows):
             raise FedsimError(
-                f"'{self._method.name}' returned {what} of {count} rows, expected {len(self._rows)}: one for each row "
-                "of the state that it was given."
+                f"'{self._method.name}' returned {what} of {count} rows, expected "
+                f"{len(self._rows)}, the rows of its input state."
             )
 
     def _check_event(self, event: Event) -> None:

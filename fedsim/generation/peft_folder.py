@@ -54,16 +54,16 @@ def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
 def _settings(folder: Path) -> Mapping[str, Any]:
     path = folder / _SETTINGS
     if not path.is_file():
-        raise FedsimError(f"there is no {path}: expected the folder of an adapter that package peft saved.")
+        raise FedsimError(f"no {path}: expected the folder of an adapter that package peft saved.")
     try:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind, _ = settings["peft_type"], (settings["r"], settings["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
-        raise FedsimError(f"{path} lacks what package peft writes of LoRA: {in_a_line(error)}.") from error
+        raise FedsimError(f"{path} lacks the LoRA settings that package peft writes: {in_a_line(error)}.") from error
     uneven = [name for name in _PATTERNS if settings.get(name)]
     if kind != "LORA" or uneven:
         what = f"has a {uneven[0]}" if kind == "LORA" else f"is of kind {kind}"
-        raise FedsimError(f"the adapter in {folder} {what}: expected LoRA with one rank and one alpha for all layers.")
+        raise FedsimError(f"the adapter in {folder} {what}: expected LoRA with the same rank and alpha for all layers.")
     return settings
 
 

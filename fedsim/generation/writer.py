@@ -61,7 +61,7 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapte
     folder = checkpoints.smollm2() if model == checkpoints.SMOLLM2 else Path(model)
     if not folder.is_dir() and (folder.is_absolute() or len(folder.parts) > 1):
         raise FedsimError(
-            f"there is no folder {folder}. Give one with config.json and *.safetensors, or a model's name."
+            f"no folder {folder}. Expected a folder with config.json and *.safetensors, or a model's name."
         )
     source = tokenizer or (folder if folder.is_dir() else None)
     reads = WordTokenizer() if source is None else ModelTokenizer(source)

@@ -37,7 +37,8 @@ def check_walls(apps: AppsTable) -> None:
     missing = [path for path in (*apps.readable, *apps.writable) if not path.exists()]
     if missing:
         raise FedsimError(
-            f"apps.readable or apps.writable names {missing[0]}, which is not there. Make it, or leave it out."
+            f"apps.readable or apps.writable names {missing[0]}, which does not exist. Create "
+            "it, or remove it from the list."
         )
     if apps.isolation == "none":
         return
@@ -75,5 +76,5 @@ def environment(folder: Path) -> dict[str, str]:
 def _namespaces() -> Sequence[str]:
     program = shutil.which("unshare")
     if program is None:
-        raise FedsimError(f"apps cannot be shut off from the network: there is no program unshare. {_CHOICE}.")
+        raise FedsimError(f"apps cannot be isolated from the network: program unshare is missing. {_CHOICE}.")
     return (program, *_ALONE)

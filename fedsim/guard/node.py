@@ -223,8 +223,8 @@ class _Mark:
             self._path.touch(0o600)
         except OSError as error:
             raise FedsimError(
-                f"cannot write {self._path}: {error.strerror}. The guard notes there that a message is at work. "
-                "Let its user write in the folder of node.secret."
+                f"cannot write {self._path}: {error.strerror}. The guard records there the "
+                "message in progress. Allow its user to write in the folder of node.secret."
             ) from error
 
     def remove(self) -> None:

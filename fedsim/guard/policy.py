@@ -54,9 +54,10 @@ class BudgetTable(Config):
     def _check_epsilon(cls, epsilon: float) -> float:
         if not epsilon <= _LARGEST_EPSILON:
             raise ValueError(
-                f"{epsilon:g} protects nobody, expected at most {_LARGEST_EPSILON:g}: the odds of any fact about the "
-                f"subject may change by a factor of exp(epsilon), and exp({_LARGEST_EPSILON:g}) is certainty. Take 8 "
-                "or less, and more noise or fewer rounds"
+                f"{epsilon:g} gives no protection, expected at most {_LARGEST_EPSILON:g}: the "
+                "odds of any fact about the subject may change by a factor of exp(epsilon), "
+                f"and exp({_LARGEST_EPSILON:g}) is certainty. Set 8 or less, and more noise or "
+                "fewer rounds"
             )
         return epsilon
 
@@ -82,10 +83,10 @@ class MessagesTable(Config):
     types: tuple[str, ...] = Field(
         default=(_TRAIN,), min_length=1, description="allowed message types: train, or train.ACTION"
     )
-    rounds: int = Field(default=100, ge=1, description="largest number of messages of one run that an app trains on")
+    rounds: int = Field(default=100, ge=1, description="largest number of training messages per run")
     on_app_failure: Literal["noise", "error"] = Field(
         default="noise",
-        description="what is sent where the app failed: an update of zero with noise, which does not tell, or an error",
+        description="reply after a failure of the app: a zero update with noise, which hides the failure, or an error",
     )
     constant_time: bool = Field(
         default=False,
@@ -94,7 +95,7 @@ class MessagesTable(Config):
     )
     metrics: dict[str, float] = Field(
         default_factory=dict,
-        description="what is sent as metrics beside num-examples = 1, the same always, as {train_loss = 0.0}",
+        description="constant metrics of every reply, in addition to num-examples = 1, such as {train_loss = 0.0}",
     )
 
     @field_validator("types")
@@ -125,7 +126,9 @@ class AppsTable(Config):
     seconds: float = Field(default=3600.0, gt=0, description="after which an app is ended")
     isolation: Literal["sandbox", "none"] = Field(
         default="sandbox",
-        description="sandbox: no network, no other process, no file but those below; none: all that this user may do",
+        description=(
+            "sandbox: no network, no other process, no file except the files below; none: all permissions of this user"
+        ),
     )
     readable: tuple[SitePath, ...] = Field(default=(), description="files and folders of the site's data")
     writable: tuple[SitePath, ...] = Field(default=(), description="folders that outlive a message, as for a cache")
@@ -144,15 +147,15 @@ class GuardPolicy(Config):
     """A site's rules; paths are relative to the folder of the file."""
 
     subject: str = Field(
-        min_length=1, description="whose data, as the ledger names them; one name for one set of people"
+        min_length=1, description="name of the data in the ledger; a single name for each set of people"
     )
-    ledger: SitePath = Field(description="file that keeps what was spent; it is made where it is missing")
+    ledger: SitePath = Field(description="file of the spent budget; created if missing")
     key: SitePath = Field(description="file with the key of the ledger; it is made with it")
     node: NodeTable
     budget: BudgetTable
     apps: AppsTable
     defenses: tuple[MandatoryDefense, ...] = Field(
-        min_length=1, description="what every update goes through, the first first; at least one is private"
+        min_length=1, description="defenses of every update, in order; at least one is private"
     )
     server_check: bool = Field(
         default=True, description="whether received weights that look crafted are refused before an app sees them"
@@ -171,7 +174,7 @@ def read_policy(path: Path) -> GuardPolicy:
         ScenarioError: it cannot be read, or does not fit; the message names file and key.
     """
     if not path.is_file():
-        raise ScenarioError(f"there is no policy {path}. docs/guard.md has one to begin with.")
+        raise ScenarioError(f"no policy {path}. docs/guard.md has a first example.")
     source = str(path)
     policy = read_table(GuardPolicy, read_tables(path), source, context=str(path.absolute().parent))
     problems = [*_of_defenses(policy), *_of_places(policy, path)]
@@ -203,7 +206,7 @@ def _of_defenses(policy: GuardPolicy) -> list[str]:
             continue
         private |= mechanism is not None and mechanism.holds_against_server
     if not private and not problems:
-        problems.append("defenses: none of them is private, so that nothing bounds what an update tells. Add local-dp.")
+        problems.append("defenses: none is private, so the privacy loss of an update is unbounded. Add local-dp.")
     return problems
 
 

@@ -43,7 +43,7 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     app_command.check_walls(policy.apps)
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
     if api.waits():
-        tell("A guard ended at work. In about a minute the SuperNode gives its message up, and the next is taken.")
+        tell("An earlier guard stopped during a message. The SuperNode drops that message in about a minute.")
     tell(_noise_source(policy))
     tell(f"Connects to the SuperNode at {policy.node.address}.")
     with tempfile.TemporaryDirectory(prefix="fedsim-guard-") as name, reaper.remove_if_killed(Path(name)):

@@ -29,7 +29,8 @@ class Policy(Config):
         default=None, description="members found by the best membership attack at 1 % false positives, as a fraction"
     )
     max_epsilon: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="stated epsilon of the weakest guarantee; a defense without one breaks this"
+        default=None,
+        description=("stated epsilon of the weakest guarantee; a defense without a guarantee violates this threshold"),
     )
     findings: dict[str, float] = Field(
         default_factory=dict,

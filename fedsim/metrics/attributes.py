@@ -17,7 +17,7 @@ _FEWEST = 3  # minimum number of clients for an interval
 @metric(
     "attribute_balanced_accuracy",
     title="read right",
-    summary="mean over the values of an attribute of the share of their updates whose value was read",
+    summary="share of updates with correctly inferred attribute value, averaged over the values",
     over="finding",
     form="percent",
     digits=0,

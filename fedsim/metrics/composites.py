@@ -72,7 +72,7 @@ def ssim_trained(shown: Tensor, trained: Tensor) -> Tensor:
 @registry.metric(
     "psnr_seen",
     title="PSNR to the seen part",
-    summary="PSNR over those pixels of the example that the model saw, dB",
+    summary="PSNR over the pixels of the example that the model saw, dB",
     over="item",
     unit="dB",
     digits=1,
@@ -96,7 +96,7 @@ def psnr_seen(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
 @registry.metric(
     "seen",
     title="part seen",
-    summary="share of the example's pixels that stand in any composite of the update",
+    summary="share of the example's pixels that occur in any composite of the update",
     over="item",
     form="percent",
     digits=0,
@@ -113,7 +113,7 @@ def seen(region: Tensor) -> float:
 @registry.metric(
     "minor_share",
     title="share of the smaller label",
-    summary="the smaller one of the two label shares of the composite in the example's place",
+    summary="smaller of the two label shares of the composite at the example's position",
     over="item",
     noun="image",
     shown=False,

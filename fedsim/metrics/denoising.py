@@ -14,7 +14,7 @@ from fedsim.core import registry
 @registry.metric(
     "test_denoising_loss",
     title="denoising loss",
-    summary="what a denoiser minimises, on test images; where it knows nothing but the noise level, 1",
+    summary="denoising loss on test images; 1 for a denoiser that knows only the noise level",
     related="2206.00364",
     over="round",
     better="lower",

@@ -39,8 +39,8 @@ def _of_objective(objective: float, at_truth: float | None) -> Iterator[str]:
         return
     if at_truth > _UNEXPLAINED:
         yield (
-            f"even the true batch leaves an objective of {at_truth:.1e}: the update was changed on its way, or is not "
-            "the gradient that the attack takes it for"
+            f"even the true batch leaves an objective of {at_truth:.1e}: the update was changed "
+            "in transit, or is not the gradient that the attack assumes"
         )
     elif objective > max(_MATCHED, _FAR * at_truth):
         yield f"the search did not arrive: objective {objective:.1e} at the guess, {at_truth:.1e} at the truth"

@@ -65,7 +65,7 @@ class Gallery:
 @registry.metric(
     "identified",
     title="identified",
-    summary="of a picture: whether it is nearest to its guess among 1,000 public ones, by SSIM or by features",
+    summary="of a picture: whether it is nearest to its guess among 1,000 public pictures, by SSIM or by features",
     over="item",
     form="flag",
     digits=0,

@@ -165,7 +165,7 @@ def window_side(pictures: Tensor) -> int:
 @registry.metric(
     "exact_pixels",
     title="exact",
-    summary="of a picture: whether every pixel is within half of one of 255 steps",
+    summary="of a picture: whether every pixel is within half a step of 1/255",
     over="item",
     form="flag",
     digits=0,
@@ -258,8 +258,8 @@ def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str
             values = torch.as_tensor(registry.get("metric", name).make(guesses, originals)).double()
             if values.shape != usable.shape:
                 raise FedsimError(
-                    f"metric '{name}' returned shape {tuple(values.shape)}, expected one value for each picture, "
-                    f"{tuple(usable.shape)}."
+                    f"metric '{name}' returned shape {tuple(values.shape)}, expected a value "
+                    f"for each picture, {tuple(usable.shape)}."
                 )
             scores[name] = values.where(usable, declared.worst).tolist()
     return scores

@@ -89,7 +89,9 @@ def score_masks(
         FedsimError: a site has no estimate, or an estimate of another shape.
     """
     if len(estimates) != len(sites):
-        raise FedsimError(f"the attack estimated {len(estimates)} masks, expected {len(sites)}, one a dropout site.")
+        raise FedsimError(
+            f"the attack estimated {len(estimates)} masks, expected {len(sites)}, a mask per dropout site."
+        )
     return tuple(
         _score(site.name, _reorder(site.name, estimate.detach(), mask, order), mask, seen)
         for site, estimate, mask, seen in zip(sites, estimates, masks, visible, strict=True)

@@ -207,7 +207,7 @@ def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interva
 @metric(
     "advantage",
     title="advantage",
-    summary="TPR - FPR at a threshold that is chosen on one half of the candidates and judged on the other",
+    summary="TPR - FPR at a threshold chosen on half of the candidates and evaluated on the other half",
     over="finding",
     limits=(-1.0, 1.0),
 )

@@ -46,8 +46,9 @@ class Rule:
             if metric.threshold is not None:
                 return metric, metric.threshold
         raise FedsimError(
-            f"scoring.metric is '{self.metric}', but what is scored has {', '.join(values)}. Set scoring.metric to one "
-            "of these and scoring.threshold to what counts as recovered."
+            f"scoring.metric is '{self.metric}', but the guesses have {', '.join(values)}. Set "
+            "scoring.metric to a metric of this list and scoring.threshold to its value for "
+            "recovery."
         )
 
     def has_succeeded(self, item: ItemScore) -> bool:

@@ -115,7 +115,7 @@ def number_error_guessed(original: Tensor, columns: Columns) -> float:
 @registry.metric(
     "categories_right",
     title="categories right",
-    summary="of a row: share of its categories whose likeliest value is the right one",
+    summary="of a row: share of its categories with the right value as most likely",
     over="item",
     form="percent",
     digits=0,

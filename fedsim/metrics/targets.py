@@ -183,7 +183,7 @@ def mask_iou(guess: Tensor, mask: Tensor, counted: Tensor) -> float:
 @registry.metric(
     "mask_iou_guessed",
     title="mask IoU by frequency",
-    summary="of an image: the same of a mask that has at every pixel the most frequent class of public masks there",
+    summary="of an image: the same metric for a mask with the most frequent class of public masks at every pixel",
     over="item",
     form="percent",
     digits=0,
@@ -218,7 +218,9 @@ def heads_read(shares: Tensor) -> float:
 @registry.metric(
     "heads_guessed",
     title="heads by frequency",
-    summary="of an example: the same of a guess that knows what most public examples have, and the mean of numbers",
+    summary=(
+        "of an example: the same metric for a guess with the most frequent public value, or the public mean of numbers"
+    ),
     over="item",
     form="percent",
     digits=0,

@@ -68,7 +68,7 @@ def test_span_f1(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> float
 @registry.metric(
     "test_spearman",
     title="Spearman correlation",
-    summary="the same: rank correlation of sentence pairs, in [-1, 1], where there are no labels",
+    summary="the same metric without labels: rank correlation of sentence pairs, in [-1, 1]",
     related="1708.00055",
     over="round",
     digits=3,

@@ -156,7 +156,7 @@ def secret_read(secret: str, guesses: Sequence[str]) -> bool:
 @registry.metric(
     "words_found",
     title="words found",
-    summary="of the sentences of an update: share of their words that the guess has, wherever they stand",
+    summary="of the sentences of an update: share of their words that the guess contains, at any position",
     over="update",
     form="percent",
     digits=0,
@@ -171,7 +171,7 @@ def words_found(guessed: Collection[int], original: Collection[int]) -> float:
 @registry.metric(
     "words_right",
     title="found words that are right",
-    summary="of the guess of an update: share of its words that the sentences have, wherever they stand",
+    summary="of the guess of an update: share of its words that the sentences contain, at any position",
     over="update",
     form="percent",
     digits=0,
@@ -186,7 +186,7 @@ def words_right(guessed: Collection[int], original: Collection[int]) -> float:
 @registry.metric(
     EVERY_WORD,
     title="every word read",
-    summary="of an update whose words were read for certain: whether they are all of its words and no others",
+    summary="of an update with certain words: whether they are exactly its words",
     over="update",
     form="flag",
     digits=0,

@@ -225,8 +225,8 @@ class VisionLanguage(nn.Module):
     def _dialogue_of(self, count: int) -> tuple[Tensor, Tensor | None]:
         if self.dialogue is None:
             raise FedsimError(
-                "the model reads a question beside each image, and was shown an image alone. For an attack, add "
-                "'given' and 'labels' to threat.knows."
+                "the model needs a question for each image, and got only an image. For an "
+                "attack, add 'given' and 'labels' to threat.knows."
             )
         question, answer = self.dialogue
         chosen = torch.arange(count, device=question.device) % len(question)

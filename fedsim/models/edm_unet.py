@@ -37,7 +37,7 @@ class EdmUnetConfig(Config):
     )
     blocks: int = Field(default=2, ge=1, description="residual blocks of a level of the encoder")
     data_std: float = Field(default=1.0, gt=0, description="d, the standard deviation of normalised images")
-    classes: bool = Field(default=False, description="whether it is told the class of an image, for guidance")
+    classes: bool = Field(default=False, description="whether the class of an image is an input, for guidance")
 
 
 @model("edm-unet", summary="small denoiser of images with EDM's preconditioning", paper="2206.00364")
@@ -51,8 +51,9 @@ def edm_unet(config: EdmUnetConfig, spec: InputSpec) -> nn.Module:
     factor = 2 ** (len(config.multipliers) - 1)
     if height % factor or width % factor:
         raise FedsimError(
-            f"model 'edm-unet' halves images {len(config.multipliers) - 1} times, and they have {height} x {width} "
-            f"pixels: expected multiples of {factor}. Set data.size to one, or shorten model.multipliers."
+            f"model 'edm-unet' halves images {len(config.multipliers) - 1} times, and they have "
+            f"{height} x {width} pixels: expected multiples of {factor}. Set data.size to such "
+            "a multiple, or shorten model.multipliers."
         )
     return EdmUnet(config, spec)
 

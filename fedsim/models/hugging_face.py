@@ -50,15 +50,15 @@ def hugging_face(config: HuggingFaceConfig, spec: InputSpec) -> nn.Module:
 def _check_folder(path: Path) -> None:
     settings = path / "config.json"
     if not settings.is_file():
-        raise FedsimError(f"there is no {settings}: expected the folder of a Hugging Face checkpoint.")
+        raise FedsimError(f"no {settings}: expected the folder of a Hugging Face checkpoint.")
     try:
         wants_code = "auto_map" in json.loads(settings.read_text(encoding="utf-8"))
     except ValueError as error:
         raise FedsimError(f"{settings} is not JSON: {error}") from error
     if wants_code:
         raise FedsimError(
-            f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never does. Those of LLaDA "
-            "and Dream are read by model 'masked-checkpoint'."
+            f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never "
+            "does. For LLaDA and Dream use model 'masked-checkpoint'."
         )
     if not any(path.glob("*.safetensors")):
         raise FedsimError(

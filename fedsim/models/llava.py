@@ -51,8 +51,9 @@ class Llava(VisionLanguage):
         is_known = vision.model_type == "clip_vision_model" and is_like_llama(_causal(wrapped))
         if not is_known or not isinstance(layer, int) or config.vision_feature_select_strategy != "default":
             raise FedsimError(
-                "this checkpoint is no LLaVA whose reducers can act: expected a CLIP vision encoder, one feature layer "
-                "without its class token, and a language model of Llama's kind."
+                "token reducers do not support this LLaVA checkpoint: expected a CLIP vision "
+                "encoder, a single feature layer without its class token, and a Llama-style "
+                "language model."
             )
         side = vision.image_size // vision.patch_size
         super().__init__(
@@ -96,8 +97,9 @@ class Llava(VisionLanguage):
         first, count = int(starts[0]), self.visual.patches
         if not bool((counts == count).all()) or not bool(is_image[:, first : first + count].all()):
             raise FedsimError(
-                f"a prompt holds {int(counts[0])} image tokens (number {self.own.config.image_token_id}): expected "
-                f"{count}, one behind the other and at the same places in every prompt of a batch."
+                f"a prompt holds {int(counts[0])} image tokens (number "
+                f"{self.own.config.image_token_id}): expected {count}, consecutive and at the "
+                "same positions in every prompt of a batch."
             )
         return question[:, :first], question[:, first + count :]
 
@@ -222,4 +224,6 @@ def _weights(queries: Tensor, keys: Tensor, mask: Tensor | None, rows: slice) ->
 
 def _refuse_shares(stream: Stream) -> None:
     if stream.shares is not None:
-        raise FedsimError("this model's attention takes no shares. Leave visual tokens out instead, or use 'tiny-vlm'.")
+        raise FedsimError(
+            "this model's attention does not support token weights. Drop visual tokens instead, or use 'tiny-vlm'."
+        )

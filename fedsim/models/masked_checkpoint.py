@@ -184,7 +184,7 @@ def _load(path: Path, padding: int | None) -> MaskedModel:
 def _settings(path: Path) -> Mapping[str, Any]:
     file = path / "config.json"
     if not file.is_file():
-        raise FedsimError(f"there is no {file}: expected the folder of a Hugging Face checkpoint.")
+        raise FedsimError(f"no {file}: expected the folder of a Hugging Face checkpoint.")
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

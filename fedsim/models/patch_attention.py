@@ -25,7 +25,7 @@ class PatchAttentionConfig(Config):
     dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping an embedded feature")
 
 
-@model("patch-attention", summary="one attention block that sees the embedded patches directly", related="2112.14087")
+@model("patch-attention", summary="a single attention block on the embedded patches", related="2112.14087")
 def patch_attention(config: PatchAttentionConfig, spec: InputSpec) -> nn.Module:
     """Build the block for images of any size; pixels beyond the last whole patch are ignored.
 

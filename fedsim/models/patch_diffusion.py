@@ -42,12 +42,12 @@ class PatchDiffusionConfig(Config):
     head_width: int = Field(default=128, ge=1, description="units of the diffusion head")
     head_layers: int = Field(default=3, ge=1)
     levels: int = Field(default=20, ge=2, description="T, noise levels of the head")
-    classes: bool = Field(default=False, description="whether it is told the class of an image")
+    classes: bool = Field(default=False, description="whether the class of an image is an input")
     variance: Literal["fixed", "learned"] = Field(
         default="fixed", description="of the head's steps; learned: the head says how far its noise is off, too"
     )
     order: Literal["reading", "random"] = Field(
-        default="reading", description="of patches; random: any, and the model is told which place comes next"
+        default="reading", description="of patches; random: any, with the next position as an input of the model"
     )
     base: float = Field(default=10_000.0, gt=1, description="base of the rotary positions' wavelengths, in patches")
     epsilon: float = Field(default=1e-5, gt=0, description="added to the mean square in every norm")

@@ -22,7 +22,7 @@ _LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "
 class RecurrentConfig(Config):
     """Settings of the recurrent network."""
 
-    cell: Literal["rnn", "gru", "lstm"] = Field(default="gru", description="what makes a state of the one before")
+    cell: Literal["rnn", "gru", "lstm"] = Field(default="gru", description="update of the hidden state")
     width: int = Field(default=64, ge=1, description="numbers of a state")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping a number of the last state")
 

@@ -31,7 +31,7 @@ class Resnet18Config(Config):
         default=64,
         ge=2,
         multiple_of=2,
-        description="channels of the first blocks; the last ones have eight times as many",
+        description="channels of the first blocks; the last blocks have eight times as many",
     )
     activation: Literal["relu", "silu", "gelu"] = Field(default="relu", description="of every unit")
     stem: Literal["7x7", "3x3"] = Field(

@@ -32,7 +32,7 @@ class TinyEncoderConfig(Config):
     heads: int = Field(default=4, ge=1)
     hidden: int = Field(default=128, ge=1, description="units between the layers of a block's MLP")
     positions: int = Field(
-        default=64, ge=1, description="largest number of tokens in a sentence, including repeated ones"
+        default=64, ge=1, description="maximum number of tokens in a sentence, repeated tokens included"
     )
     pooling: Literal["mean", "class-token"] = Field(
         default="mean", description="embedding: the mean over all tokens of a sentence, or a learned first token"

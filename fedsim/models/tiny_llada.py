@@ -37,7 +37,9 @@ class TinyLladaConfig(Config):
     heads: int = Field(default=4, ge=1)
     hidden: int = Field(default=344, ge=1, description="units between the layers of a block's MLP")
     positions: int | None = Field(
-        default=None, ge=1, description="tokens of prompt and text that it reads; absent: those of an example"
+        default=None,
+        ge=1,
+        description="context length in tokens, prompt and text together; unset: the length of an example",
     )
     base: float = Field(default=10_000.0, gt=1, description="base of the rotary positions' wavelengths, in tokens")
     epsilon: float = Field(default=1e-5, gt=0, description="added to the mean square in every norm")

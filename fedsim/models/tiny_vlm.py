@@ -44,7 +44,7 @@ class TinyVlmConfig(Config):
     encoder_blocks: int = Field(default=4, ge=1, description="blocks of the vision encoder")
     encoder_hidden: int = Field(default=256, ge=1, description="units of an MLP in the vision encoder")
     feature_layer: int = Field(
-        default=-2, le=-1, description="encoder block whose output is projected, counted from the last, which is -1"
+        default=-2, le=-1, description="encoder block with the projected output, counted from the last (-1)"
     )
     width: int = Field(default=128, ge=1, description="size of a token in the language model")
     blocks: int = Field(default=6, ge=1, description="blocks of the language model")
@@ -70,8 +70,8 @@ def tiny_vlm(config: TinyVlmConfig, spec: InputSpec) -> nn.Module:
             raise FedsimError(f"model.{name} is {width}: expected a multiple of {2 * _HEADS}.")
     if -config.feature_layer > config.encoder_blocks:
         raise FedsimError(
-            f"model.feature_layer is {config.feature_layer}, and there are {config.encoder_blocks} encoder blocks: "
-            f"expected {-config.encoder_blocks} to -1."
+            f"model.feature_layer is {config.feature_layer}, and the model has "
+            f"{config.encoder_blocks} encoder blocks: expected {-config.encoder_blocks} to -1."
         )
     words = GridWords(height // _TILE)
     if len(words.words) != spec.classes:
@@ -252,7 +252,7 @@ def _with_trained_weights(built: TinyVlm) -> TinyVlm:
     """
     path = checkpoints.cache() / checkpoints.TINY_VLM / checkpoints.WEIGHTS
     if not path.is_file():
-        raise FedsimError("model.trained: there are no trained weights yet. Make them: fedsim bench model digit-grids")
+        raise FedsimError("model.trained: no trained weights found. Train them: fedsim bench model digit-grids")
     weights = torch.load(checkpoints.unchanged(path), weights_only=True)
     try:
         built.load_state_dict({name: weight.float() for name, weight in weights.items()})

@@ -24,7 +24,7 @@ class VitSmallConfig(Config):
     blocks: int = Field(default=4, ge=1)
     heads: int = Field(default=16, ge=1)
     hidden: int = Field(default=256, ge=1, description="units between the two layers of a block's MLP")
-    positions: Positions = Field(default="learned", description="positions of tokens; sinusoidal ones are fixed")
+    positions: Positions = Field(default="learned", description="position embedding; sinusoidal is fixed")
 
 
 @model("vit-small", summary="vision transformer of 1.6 M parameters, 4x4 patches", paper="2208.06163")

@@ -31,7 +31,8 @@ class WindowConvnetConfig(Config):
         default="gelu", description="after each convolution; relu alone has kinks"
     )
     pooling: Literal["none", "mean"] = Field(
-        default="none", description="what the dense layer reads of a channel; none: every time; mean: their mean"
+        default="none",
+        description=("pooling of a channel over time before the dense layer; none: all time steps; mean: their mean"),
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping a number that it reads")
 

@@ -227,8 +227,8 @@ def _by_rdp(target: float, delta: float, sampling_rate: float, steps: int) -> fl
         low, high = high, 2 * high
         if high > _LARGEST_MULTIPLIER:
             raise FedsimError(
-                f"no noise reaches epsilon {target:g} at delta {delta:g} in {steps} steps. Raise the target, or let "
-                "fewer steps be taken."
+                f"no noise reaches epsilon {target:g} at delta {delta:g} in {steps} steps. "
+                "Raise the target, or reduce the number of steps."
             )
     while high - low > _CALIBRATION * high:
         middle = (low + high) / 2

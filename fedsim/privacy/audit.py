@@ -75,7 +75,7 @@ def audit(included: Tensor, scores: Tensor, guesses: int, delta: float, confiden
     if not 0 < guesses <= canaries or guesses % 2:
         raise FedsimError(f"guesses is {guesses}, expected an even number of at most {canaries}, the canaries.")
     if not bool(torch.isfinite(scores).all()):
-        raise FedsimError("a canary's score is not finite. Expected one number for each canary.")
+        raise FedsimError("a canary's score is not finite. Expected a number for each canary.")
     order = scores.argsort()
     out, in_ = order[: guesses // 2], order[canaries - guesses // 2 :]
     correct = int((~included[out]).sum() + included[in_].sum())
@@ -116,8 +116,9 @@ def check_claim(outcome: Audit, epsilon: float) -> None:
     if outcome.epsilon <= epsilon or math.isinf(epsilon):
         return
     raise GuaranteeContradicted(
-        f"the guarantee states epsilon {epsilon:.3g} at delta {outcome.delta:g}, but {outcome.correct} of "
-        f"{outcome.guesses} guesses about {outcome.canaries} canaries were right, which takes at least epsilon "
-        f"{outcome.epsilon:.3g} (confidence {outcome.confidence:g}). Look for missing noise, a batch clipped as a "
-        "whole, or a sensitivity that is too small."
+        f"the guarantee states epsilon {epsilon:.3g} at delta {outcome.delta:g}, but "
+        f"{outcome.correct} of {outcome.guesses} guesses about {outcome.canaries} canaries were "
+        f"right, which requires epsilon of at least {outcome.epsilon:.3g} (confidence "
+        f"{outcome.confidence:g}). Check for missing noise, clipping of the whole batch, or a "
+        "sensitivity that is too small."
     )

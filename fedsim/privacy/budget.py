@@ -28,7 +28,7 @@ class Budget(Config):
     target_epsilon: float | None = Field(
         default=None,
         gt=0,
-        description="epsilon that all rounds may cost a client which takes part in each; replaces noise_multiplier",
+        description="epsilon of all rounds together for a client in every round; replaces noise_multiplier",
     )
     delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is stated")
     generator: NoiseGenerator = Field(
@@ -40,7 +40,7 @@ class Budget(Config):
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
         if self.noise_multiplier is not None and self.target_epsilon is not None:
-            raise ValueError("noise_multiplier and target_epsilon exclude each other: set one of them")
+            raise ValueError("noise_multiplier and target_epsilon exclude each other: set only one")
         return self
 
     def multiplier(self, sampling_rate: float, steps: int, *, sensitivity: float) -> float:

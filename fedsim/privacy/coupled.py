@@ -81,8 +81,8 @@ def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: i
                 continue
             distances.append(_distance(moved, deviations))
             if distances[-1] > stated * (1.0 + _ROUNDING):
-                far = f"{distances[-1]:.4g} deviations of the noise, stated are {stated:.4g}"
-                faults.append(f"{name}: one record moves what is sent by {far}")
+                far = f"{distances[-1]:.4g} noise standard deviations (stated: {stated:.4g})"
+                faults.append(f"{name}: one record moves the output by {far}")
         if len(faults) >= _MOST_FAULTS:
             break
     return Coupled(len(distances) - 1, max(distances), stated, tuple(dict.fromkeys(faults)))
@@ -133,7 +133,7 @@ def _moved(first: tuple[Tensors, Tensors] | str, more: tuple[Tensors, Tensors] |
         if not bool(torch.isfinite(tensor).all()):
             return f"'{name}' is not finite, which all can see"
         if float((tensor - moved[1][name]).abs().max()) > _ROUNDING * largest:
-            return f"the noise of '{name}' depends on the records, its size or what divides it"
+            return f"the noise of '{name}' depends on the records, in its size or its divisor"
     return moved[0]
 
 

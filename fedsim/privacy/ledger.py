@@ -97,8 +97,8 @@ class Ledger:
         if path.exists() != key.exists():
             missing, there = (path, key) if key.exists() else (key, path)
             raise FedsimError(
-                f"{there} is there, but {missing} is missing. Bring it back: without it nobody knows what was spent. "
-                f"To begin anew, with nothing spent, move {there} away too."
+                f"{there} exists, but {missing} is missing. Restore it: without it the spent "
+                f"budget is unknown. To start again with nothing spent, move {there} away too."
             )
         if not key.exists():
             with explain(path):
@@ -198,7 +198,7 @@ class Ledger:
             code = self._check(number, line, code)
             entries.append(_entry(line.partition(_BETWEEN)[2]))
             if number == self._last[0] and code != self._last[1]:
-                raise FedsimError(f"{self._path}: line {number} is another one than before. {_ADVICE}")
+                raise FedsimError(f"{self._path}: line {number} was changed. {_ADVICE}")
         if len(lines) < self._last[0]:
             raise FedsimError(f"{self._path} has {len(lines)} lines, and had {self._last[0]} before. {_ADVICE}")
         self._last = (len(lines), code)
@@ -237,8 +237,8 @@ class Ledger:
 
 
 _ADVICE = (
-    "Somebody changed the file, or it belongs to another key. Nothing is spent until it is as it was: look for a copy, "
-    "and for who may write there."
+    "The file was changed, or belongs to another key. The ledger refuses to spend until it is "
+    "restored: look for a copy, and check the write permissions."
 )
 
 
@@ -257,7 +257,7 @@ def _neighbours(
 ) -> tuple[Unit, Adjacency]:
     """Return the common unit and adjacency of a subject's spending: epsilons of different units do not add up."""
     if not mechanisms:
-        raise FedsimError(f"a round of '{subject}' has no mechanism: nothing bounds what it tells.")
+        raise FedsimError(f"a round of '{subject}' has no mechanism, so its privacy loss is unbounded.")
     kinds: list[tuple[Unit, Adjacency]] = [(mechanism.unit, mechanism.adjacency) for mechanism in mechanisms]
     for entry in entries:
         if entry.subject == subject and entry.unit != "" and entry.adjacency != "":
@@ -265,8 +265,8 @@ def _neighbours(
     if len(set(kinds)) > 1:
         (unit, adjacency), (other, how) = sorted(set(kinds))[:2]
         raise FedsimError(
-            f"'{subject}' has rounds whose neighbours differ in a {unit} ({adjacency}) and in a {other} ({how}), which "
-            "have no epsilon in common. Give one of them another subject."
+            f"'{subject}' has rounds whose neighbours differ in a {unit} ({adjacency}) and in a "
+            f"{other} ({how}), which have no common epsilon. Use another subject for either."
         )
     return kinds[0]
 
@@ -293,7 +293,7 @@ def _read_key(path: Path) -> bytes:
     if not stat.S_ISREG(mode):
         raise FedsimError(f"{path} is no regular file, expected the key of a ledger. Bring the file back.")
     if mode & _OTHERS:
-        raise FedsimError(f"others may read the key {path}, and so write what they like. Run: chmod 600 {path}")
+        raise FedsimError(f"other users can read the key {path}, and so forge entries. Run: chmod 600 {path}")
     key = path.read_bytes().strip()
     if len(key) < 2 * _KEY_BYTES:
         raise FedsimError(f"{path} holds {len(key)} characters, expected a key of {2 * _KEY_BYTES}. Bring it back.")

@@ -194,8 +194,9 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
     if len(masks) == drawn_forward:
         return None
     return (
-        "the model drops out inside a module that has parameters of its own, whose gradients would be those of other "
-        f"masks (mode '{mode}'). Move the dropout into a module without parameters"
+        "the model applies dropout inside a module with its own parameters, so per-example "
+        f"gradients would use other masks (mode '{mode}'). Move the dropout into a module "
+        "without parameters"
     )
 
 
@@ -283,8 +284,9 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor) -> Iterator[tuple[_Use
             continue
         if len(gradient) != len(each) or len(use.inputs) != len(each):
             raise FedsimError(
-                f"a layer '{type(use.module).__name__}' was called with {len(use.inputs)} rows for {len(each)} "
-                "examples, so their gradients cannot be told apart. Call it for all examples, one row each."
+                f"a layer '{type(use.module).__name__}' was called with {len(use.inputs)} rows "
+                f"for {len(each)} examples, so their gradients cannot be separated. Call it for "
+                "all examples, with a row each."
             )
         yield from _by_child(use, gradient)
 

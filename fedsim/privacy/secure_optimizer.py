@@ -61,9 +61,9 @@ def secured(optimizer: _T) -> _T:
     if kind is None:
         expected = ", ".join(known.__name__ for known in _SECURE)
         raise FedsimError(
-            f"secure() cannot change the noise of {type(optimizer).__name__}. Expected one of {expected}: call it "
-            "with the optimizer that PrivacyEngine.make_private returns, without adaptive clipping and distributed "
-            "training."
+            f"secure() cannot change the noise of {type(optimizer).__name__}. Expected any of "
+            f"{expected}: call it with the optimizer that PrivacyEngine.make_private returns, "
+            "without adaptive clipping and distributed training."
         )
     optimizer.__class__ = kind
     return optimizer

@@ -43,8 +43,8 @@ def saved(value: Any) -> bytes:
         torch.save(value, file)
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
         raise FedsimError(
-            f"what the attacker sees cannot be sent to another process: {error}. Put classes and functions of your own "
-            "into a module that can be imported, or run without --isolate."
+            f"the attacker's observation cannot be sent to a subprocess: {error}. Put your own "
+            "classes and functions into an importable module, or run without --isolate."
         ) from error
     return file.getvalue()
 
@@ -68,7 +68,7 @@ def unpacked(payload: bytes) -> Any:
     """
     end = payload.find(b"\n", 0, MOST_TEXT + 1)
     if end < 0:
-        raise FedsimError(f"its answer has more than {MOST_TEXT:,} bytes beside its tensors, or is no answer.")
+        raise FedsimError(f"its answer is malformed or has more than {MOST_TEXT:,} bytes besides its tensors.")
     return _Reader(memoryview(payload)[end + 1 :]).whole(json.loads(payload[:end]))
 
 

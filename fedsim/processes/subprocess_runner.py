@@ -130,7 +130,7 @@ class Apart:
             try:
                 frame = self._child.receive(most, _LOOK_UP_EVERY)
             except frames.FrameError as error:
-                raise FedsimError(f"its answer has {error} for what it was asked.") from error
+                raise FedsimError(f"its answer has {error} for this request.") from error
             except ChannelClosed as error:
                 code = self._child.close(FAREWELL)
                 raise FedsimError(f"its process ended with {code} before it answered.") from error

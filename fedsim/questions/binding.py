@@ -42,8 +42,8 @@ _PERMUTATIONS = 5
 class Binding(TimedConfig):
     """The two bound attributes, and the settings of the probe."""
 
-    known: str = Field(min_length=1, description="attribute of a text whose value is known")
-    wanted: str = Field(min_length=1, description="attribute whose value is asked for")
+    known: str = Field(min_length=1, description="attribute of a text with a known value")
+    wanted: str = Field(min_length=1, description="attribute to infer")
     means: int = Field(default=5, ge=1, description="k, means of the states of the upper half of the layers")
     threshold: float = Field(default=0.1, ge=0, le=1, description="least cosine of a code that counts as an answer")
     probe: HyperdimensionalProbeConfig = HyperdimensionalProbeConfig()
@@ -58,20 +58,23 @@ class _Texts(NamedTuple):
 
 
 @final
-@question("binding", summary="which value belongs to a known one, by states of a text?", related="2509.25045")
+@question(
+    "binding", summary="which value belongs to a known value, from hidden states of a text?", related="2509.25045"
+)
 class WhatBelongsTogether(Question[Binding]):
     """Unbinds the known value from the code of a text's last-token state."""
 
     metric: ClassVar[str] = "attribute_balanced_accuracy"
     title: ClassVar[str] = "What belongs together?"
     summary: ClassVar[str] = (
-        "A hyperdimensional probe learns from public texts to map the states of the last token to the product of two "
-        "codes, of a known and of a wanted value. Of a client's text it is asked for the wanted value, by taking the "
-        "known one out of the product."
+        "A hyperdimensional probe learns from public texts to map the states of the last token "
+        "to the product of two codes, of a known and of a wanted value. For a client's text it "
+        "infers the wanted value by unbinding the known value from the product."
     )
     method: ClassVar[str] = (
-        "Each value counts alike; intervals are over clients. An answer is chosen by its cosine alone, and none is "
-        "wrong. The control learns from public texts whose wanted values were dealt out anew."
+        "Each value has equal weight; intervals are over clients. The answer is the value with "
+        "the largest cosine; a missing answer is wrong. The control learns from public texts "
+        "with permuted wanted values."
     )
 
     needs_public_data: ClassVar[bool] = True
@@ -79,8 +82,9 @@ class WhatBelongsTogether(Question[Binding]):
     def describe_attacker(self) -> Iterator[str]:
         """Yield the wanted attribute, the observed states and the attacker's knowledge."""
         yield (
-            f"It sees the states of the last token of clients' texts in the upper half of the model's layers, knows "
-            f"their {self.config.known}, and asks for their {self.config.wanted}. It has both of the test set."
+            "It sees the states of the last token of clients' texts in the upper half of the "
+            f"model's layers, knows their {self.config.known}, and infers their "
+            f"{self.config.wanted}. It knows both for the test set."
         )
 
     def check(self, world: World) -> None:

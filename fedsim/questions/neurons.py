@@ -36,8 +36,8 @@ _FEWEST = 2  # texts: the control compares with another client's text
 class Neurons(TimedConfig):
     """The examined layers, and the numbers of neurons, words and public texts."""
 
-    weights: Weights = Field(default="up_proj", description="layers whose neurons are looked at")
-    moved: int = Field(default=50, ge=1, description="neurons that moved most, of which names are taken")
+    weights: Weights = Field(default="up_proj", description="layers with the inspected neurons")
+    moved: int = Field(default=50, ge=1, description="number of most changed neurons that are named")
     words: int = Field(default=20, ge=1, description="tokens that are named of each update")
     common: float = Field(
         default=0.1, ge=0, le=1, description="share of public texts above which a token is too common to be named"
@@ -48,7 +48,7 @@ class Neurons(TimedConfig):
 @metric(
     "words_named",
     title="words named",
-    summary="share of the named tokens that stand in the text",
+    summary="share of the named tokens that occur in the text",
     over="finding",
     form="percent",
     digits=1,
@@ -83,13 +83,14 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
     metric: ClassVar[str] = "words_named"
     title: ClassVar[str] = "Which words name the moved neurons?"
     summary: ClassVar[str] = (
-        "The model's head names each neuron of its MLPs by the tokens whose output rows its weights resemble. The "
-        "server takes the names of the neurons that a client's update moved most, beyond how far public texts move "
-        "them, and leaves out tokens that are common."
+        "The model's head names each neuron of its MLPs by the tokens with the most similar "
+        "output rows. The server takes the names of the neurons that a client's update moved "
+        "most, beyond how far public texts move them, and leaves out common tokens."
     )
     method: ClassVar[str] = (
-        "A named token counts that stands in the client's text. Intervals are over clients. The control, which is "
-        "chance too, compares the same tokens with the texts of the other clients."
+        "A named token is correct if it occurs in the client's text. Intervals are over "
+        "clients. The negative control, which is also the chance level, compares the same "
+        "tokens with the texts of the other clients."
     )
 
     needs_public_data: ClassVar[bool] = True
@@ -109,7 +110,7 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
         trained = {name: parameter.detach() for name, parameter in world.models.parameters.items()}
         if not weight_changes(world.models.workspace.model, trained, self.config.weights):
             raise ScenarioError(
-                f"neurons.weights: clients train no layer '{self.config.weights}'. Train one, or choose another."
+                f"neurons.weights: clients train no layer '{self.config.weights}'. Train this layer, or choose another."
             )
 
     def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
@@ -119,7 +120,7 @@ class WhichWordsNameMovedNeurons(Question[Neurons]):
             named += self._names_of(world, list(group), work)
         finding = Finding(question="neurons", label="names of moved neurons", metric="words_named")
         if len(named) < _FEWEST:
-            yield finding.model_copy(update={"failure": "there are not two updates whose texts could be compared"})
+            yield finding.model_copy(update={"failure": "fewer than two updates have texts to compare"})
             return
         texts = [one.text for one in named]
         others = [

@@ -41,7 +41,7 @@ class Sources(TimedConfig):
 @metric(
     "source_told",
     title="source told",
-    summary="mean over clients of the share of their examples whose client was told",
+    summary="mean over clients of the share of examples assigned to the right client",
     over="finding",
     form="percent",
     digits=0,
@@ -69,13 +69,14 @@ class WhoseExampleIsIt(Question[Sources]):
     metric: ClassVar[str] = "source_told"
     title: ClassVar[str] = "Whose example is it?"
     summary: ClassVar[str] = (
-        "The server sees the updates of a round with names withheld, and holds examples from behind them. It gives "
-        "each example to the client under whose model its loss is lowest, or whose update agrees best with its "
-        "gradient."
+        "The server sees the updates of a round without client names, and holds training "
+        "examples of these updates. It assigns each example to the client with the lowest loss "
+        "after its update, or with the update most similar to the example's gradient."
     )
     method: ClassVar[str] = (
-        "Each client counts alike; intervals are by bootstrap over clients, and chance is one in their number. The "
-        "control deals the clients' updates out anew, and must be at chance."
+        "Each client has equal weight; bootstrap intervals over clients; chance is 1 / (number "
+        "of clients). The negative control permutes the clients' updates, and must be at "
+        "chance."
     )
 
     def check(self, world: World) -> None:
@@ -85,8 +86,8 @@ class WhoseExampleIsIt(Question[Sources]):
             raise ScenarioError("sources: a sum has no single source. Expected threat.view = 'single-update'.")
         if threat.victims < _FEWEST:
             raise ScenarioError(
-                f"sources: threat.victims is {threat.victims}, so there is nothing to tell apart. Expected at least "
-                f"{_FEWEST}."
+                f"sources: threat.victims is {threat.victims}, so only a single source is "
+                f"possible. Expected at least {_FEWEST}."
             )
         if not world.task.has_labels or world.task.draws:
             raise ScenarioError(
@@ -96,8 +97,9 @@ class WhoseExampleIsIt(Question[Sources]):
     def describe_attacker(self) -> Iterator[str]:
         """Yield the number of examples and the attacker's knowledge."""
         yield (
-            f"It is asked which client up to {self.config.examples} examples of each attacked update came from. It "
-            "holds these examples, and sees the round's updates without their clients' names."
+            f"It infers the client of up to {self.config.examples} examples of each attacked "
+            "update. It holds these examples, and sees the round's updates without client "
+            "names."
         )
 
     def run(self, evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:

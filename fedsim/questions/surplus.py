@@ -36,8 +36,10 @@ Estimator = Literal["log-linear", "network"]
 class Surplus(TimedConfig):
     """The number of tokens, directions and estimators of the measurement."""
 
-    later: int = Field(default=1, ge=1, description="K - 1, tokens behind the next one that are asked about")
-    vocabulary: int = Field(default=50, ge=2, description="most frequent public tokens that are told apart")
+    later: int = Field(default=1, ge=1, description="K - 1, number of tokens after the next token to measure")
+    vocabulary: int = Field(
+        default=50, ge=2, description="number of most frequent public tokens that are distinguished"
+    )
     directions: int = Field(default=32, ge=1, description="strongest directions of the states that are read")
     estimators: tuple[Estimator, ...] = Field(default=("log-linear",), min_length=1, description="heads that estimate")
 
@@ -64,7 +66,7 @@ def surplus(nats: Sequence[Sequence[float]], generator: np.random.Generator, con
 @metric(
     "alignment",
     title="spectral alignment",
-    summary="share of what the next token varies by that whitened states hold",
+    summary="share of the next token's variance that whitened states explain",
     over="finding",
     form="percent",
     digits=1,
@@ -105,28 +107,30 @@ class _Positions(NamedTuple):
 
 
 @final
-@question("surplus", summary="what do states say of tokens beyond the next one?", related="2507.19247")
+@question("surplus", summary="what do hidden states reveal about tokens beyond the next token?", related="2507.19247")
 class WhatStatesSayOfLaterTokens(Question[Surplus]):
     """Measures information surplus and spectral alignment of clients' states, each with permuted states as control."""
 
     metric: ClassVar[str] = "surplus"
-    title: ClassVar[str] = "What do states say beyond the next token?"
+    title: ClassVar[str] = "What do hidden states reveal beyond the next token?"
     summary: ClassVar[str] = (
-        "Surplus is the information that the state in front of a text's next token holds of the tokens behind it, "
-        "given the next token; alignment is the share of what the next token varies by that states hold. States are "
-        "those that the head reads, of clients' texts at the weights that they received."
+        "Surplus is the information that the hidden state before a text's next token holds "
+        "about the later tokens, given the next token; alignment is the share of the next "
+        "token's variance that hidden states explain. Hidden states are the head's inputs on "
+        "clients' texts, at the weights that the clients received."
     )
     method: ClassVar[str] = (
-        "Heads learn from public texts; a surplus is a difference of two costs on clients' texts, so an estimate and "
-        "no bound. Intervals are over clients. Controls permute the states over positions, and must be at chance: 0 "
-        "for the surplus, and for the alignment what permuted states have."
+        "Heads learn from public texts; a surplus is a difference of two losses on clients' "
+        "texts, so an estimate and no bound. Intervals are over clients. Negative controls "
+        "permute the states over positions, and must be at chance: 0 for the surplus, and the "
+        "permuted states' value for the alignment."
     )
 
     needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
         """Yield the observed states and the attacker's training data."""
-        yield "It sees the states of clients' texts that the model's head reads, and learns from those of the test set."
+        yield "It sees the head's input states on clients' texts, and learns from the states on the test set."
 
     def check(self, world: World) -> None:
         """Check that hidden states can be read and that the head is linear.

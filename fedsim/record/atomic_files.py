@@ -88,8 +88,8 @@ def refuse_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise FedsimError(
-            f"{path} is a symbolic link, and files written there would land in {os.readlink(path)}. Remove the link, "
-            "or choose another --out."
+            f"{path} is a symbolic link: files would be written to {os.readlink(path)}. Remove "
+            "the link, or choose another --out."
         )
 
 

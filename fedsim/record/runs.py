@@ -32,9 +32,9 @@ class ArmFindings(Part):
 
     name: str
     guarantees: tuple[GuaranteeRecord, ...] = Field(
-        default=(), description="one for each method of the arm that states a private mechanism"
+        default=(), description="a guarantee for each method of the arm with a private mechanism"
     )
-    findings: tuple[AnyFinding, ...] = Field(default=(), description="what attacks and questions found, in order")
+    findings: tuple[AnyFinding, ...] = Field(default=(), description="findings of attacks and questions, in order")
     items: dict[str, Columns] = Field(default_factory=dict, description="values of single examples, by name")
     seconds: float = 0.0
 
@@ -75,8 +75,8 @@ class ArmRecord(ArmFindings):
     attacked_model: str
     rounds: tuple[RoundRecord, ...]
     replay_matches: bool = Field(
-        description="the scorer's replay of each victim gave what the server saw: bit by bit, or on the engine "
-        "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
+        description="the scorer's replay of each victim equals the server's view: bit by bit, or on engine "
+        "'vectorized', with another order of summation, within 1e-4 of the update's norm"
     )
     updates: tuple[SavedUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
     partition: PartitionRecord | None = None
@@ -92,7 +92,7 @@ class ArmPart(Part):
     findings: tuple[AnyFinding, ...] = ()
     items: dict[str, Columns] = Field(default_factory=dict)
     seconds: float = 0.0
-    metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are")
+    metrics: tuple[Metric, ...] = Field(default=(), description="definitions of the metrics in the part")
 
 
 class Environment(Part):
@@ -122,8 +122,8 @@ class RunRecord(Part):
     ended: str | None = None
     arms: tuple[ArmRecord, ...] = ()
     failures: tuple[Failure, ...] = ()
-    questions: tuple[QuestionInfo, ...] = Field(default=(), description="what was asked beside attacks on updates")
-    metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
+    questions: tuple[QuestionInfo, ...] = Field(default=(), description="questions besides attacks on updates")
+    metrics: tuple[Metric, ...] = Field(default=(), description="definitions of the metrics in the record")
 
     def with_part(self, part: ArmPart) -> RunRecord:
         """Return the record with the part added to its last arm; a part of another arm or a known part is ignored."""

@@ -73,16 +73,16 @@ class RunFolder:
         for name in files:
             if name not in ours and not is_rest(self.path / name):
                 raise FedsimError(
-                    f"{self.path} holds '{name}', which fedsim did not write there. Only files of fedsim are replaced: "
-                    "move it elsewhere, or choose another --out."
+                    f"{self.path} holds '{name}', which is not a file of fedsim. fedsim "
+                    "replaces only its own files: move it elsewhere, or choose another --out."
                 )
         for name in _CONTENTS.keys() - {self._record}:
             if name in files:
                 raise FedsimError(f"{self.path} holds {_CONTENTS[name]}. Choose another --out.")
         if self._record in files and not overwrite:
             raise FedsimError(
-                f"{self.path} already holds a run. Choose another --out, add --overwrite to replace it, "
-                "or --resume to keep the complete arms of an interrupted one."
+                f"{self.path} already holds a run. Choose another --out, add --overwrite to "
+                "replace it, or --resume to keep the complete arms of an interrupted run."
             )
         self._make()
         with explain(self.path):
@@ -241,7 +241,7 @@ def read_record(path: Path) -> RunRecord:
         for part in _parts(path):
             record = record.with_part(part)
     except OSError as error:
-        missing = f"there is no folder {path}" if not path.exists() else f"{path} holds no {RECORD}: not a run folder"
+        missing = f"no folder {path}" if not path.exists() else f"{path} holds no {RECORD}: not a run folder"
         raise FedsimError(f"{missing}.") from error
     except ValidationError as error:
         first = error.errors()[0]
@@ -250,8 +250,8 @@ def read_record(path: Path) -> RunRecord:
     undeclared = sorted(set(record.figures) - {metric.name for metric in record.metrics})
     if undeclared:
         raise FedsimError(
-            f"{path / RECORD} cannot be read: metrics: it has figures of '{undeclared[0]}', which it does not declare. "
-            "Somebody has changed the file: repeat the run with --overwrite."
+            f"{path / RECORD} cannot be read: metrics: it has values of '{undeclared[0]}', "
+            "which it does not declare. The file was changed: repeat the run with --overwrite."
         )
     return record
 

@@ -62,7 +62,9 @@ def read(plan: ReleasePlan) -> FinishedModel:
     loader = _loader_of(plan.members) if plan.members else subject.loader
     others = _loader_of(plan.others) if plan.others else subject.test
     if loader is None:
-        raise FedsimError(f"'{plan.target}' returned no loader of members: give one, or --members package.module:name.")
+        raise FedsimError(
+            f"'{plan.target}' returned no loader of members: return a loader, or pass --members package.module:name."
+        )
     if others is None:
         raise FedsimError(
             f"'{plan.target}' gives no examples that the model was not trained on: give --non-members "
@@ -108,7 +110,7 @@ def read_weights(path: Path) -> Tensors:
         FedsimError: the file does not exist, or holds something else.
     """
     if not path.is_file():
-        raise FedsimError(f"there is no file {path}.")
+        raise FedsimError(f"no file {path}.")
     if path.suffix in _NAMED:
         return read_tensors(path)
     if path.suffix not in _SAVED:
@@ -136,13 +138,13 @@ def check_sides(sides: Mapping[str, Batch]) -> None:
     """
     for name, batch in sides.items():
         if len(batch) < FEWEST:
-            raise FedsimError(f"there are {len(batch)} different {name}, expected at least {FEWEST} of each side.")
+            raise FedsimError(f"found {len(batch)} different {name}, expected at least {FEWEST} of each side.")
     known = {name: set(keys(batch)) for name, batch in sides.items()}
     for one, other in combinations(known, 2):
         if both := len(known[one] & known[other]):
             raise FedsimError(
-                f"{both} examples are among the {one} and among the {other}, expected none: then nobody can say who is "
-                "who. Leave them out on one side."
+                f"{both} examples are among the {one} and among the {other}, expected none: "
+                "members and non-members would overlap. Remove them on either side."
             )
 
 

@@ -70,7 +70,7 @@ def find_secrets(secrets: Sequence[Planted], finished: FinishedModel, seed: int)
         finding, control = (
             next(summarise(some, Scoring(), seed)) for some in (scores[: len(alike)], scores[len(alike) :])
         )
-        assert control.value is not None, "there are as many as were planted"
+        assert control.value is not None, "there are as many decoys as planted secrets"
         finding = finding.model_copy(
             update={"label": f"secrets planted {repetitions} x", "extra_metrics": {}, "items": ""}
         )

@@ -34,14 +34,16 @@ def build(record: ReleaseRecord) -> Document:
     state, sentence = verdict.answer(record)
     made = record.environment
     versions = (f"Python {made.python}", *(f"{name} {version}" for name, version in made.versions.items()))
-    asks = table("What others ask for", ("text", "asks for", "here"), requirements(record), ("asks for", "here"))
+    asks = table(
+        "Requirements of other documents", ("text", "asks for", "here"), requirements(record), ("asks for", "here")
+    )
     caution = note("fedsim's own words. Read the texts themselves; whether this suffices is for you to judge.")
     sections = (
         Section("What was attacked", tuple(_subject(record))),
         Section("What was tried", tuple(_tried(record))),
         Section("The policy", (policy_table(record),)),
         Section("What was not tested", (bullets(not_tested(record)),)),
-        Section("What others ask for", (asks, caution)),
+        Section("Requirements of other documents", (asks, caution)),
         Section("Run it again", (Code(made.command), note(f"Seed {record.plan.seed}, {', '.join(versions)}.")), AGAIN),
     )
     return Document(
@@ -63,11 +65,12 @@ def _subject(record: ReleaseRecord) -> Iterator[Block]:
 def _tried(record: ReleaseRecord) -> Iterator[Block]:
     yield results(record)
     yield note(
-        "95 % intervals. Control: the same answers, and who is who shuffled, mean and 95 % range; of secrets and "
-        "texts, those that the model never saw. p: how often shuffling comes as far, after Holm over all rows. "
-        "Recovered: the interval lies above chance, and p is at most 5 %. Withstood: the interval ends at most "
-        f"{verdict.MARGIN:g} above chance ({verdict.BITS:g} bit of exposure). Sites whose examples differ are told "
-        "apart without any memory of single examples too."
+        "95 % intervals. Control: the same scores with shuffled labels, mean and 95 % range; "
+        "for secrets and texts, secrets and texts that the model never saw. p: share of "
+        "shuffles at least as extreme, after Holm over all rows. Recovered: the interval lies "
+        "above chance, and p is at most 5 %. Withstood: the interval ends at most "
+        f"{verdict.MARGIN:g} above chance ({verdict.BITS:g} bit of exposure). Sites with "
+        "different data can be separated even without memorisation of single examples."
     )
     reasons: dict[str, list[str]] = {}
     for one in record.failed:
@@ -113,7 +116,7 @@ def policy_table(record: ReleaseRecord) -> Block:
     headings = ("threshold", "where", "state", "why")
     if rows:
         return table("Thresholds", headings, rows, headings)
-    return note("No policy says what is too much of a finished model, so exit code 0 says only that the check ran.")
+    return note("No policy limits the leakage of a finished model, so exit code 0 means only that the check ran.")
 
 
 def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
@@ -122,9 +125,9 @@ def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
     secrets = () if record.plan.secrets else ("secrets planted before the training: --secrets was not given",)
     shadows = () if record.plan.reference else ("attacks with models of the attacker's own: --reference was not given",)
     return (
-        "what the updates of the training gave away: fedsim audit measures that",
+        "leakage of the training's updates: use fedsim audit",
         "inference of attributes, and examples made from the model by inversion",
-        "members that were not among those given, and attacks that are not known yet",
+        "members outside the given members, and attacks that are not known yet",
         *sites,
         *secrets,
         *shadows,
@@ -148,7 +151,7 @@ def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
             _EDPB,
             "tests of resistance: membership and attribute inference, exfiltration, regurgitation, model inversion, "
             "reconstruction",
-            f"figures of membership: {members}, of regurgitation: {memory}. The others are not tested here",
+            f"results of membership: {members}, of regurgitation: {memory}. The others are not tested here",
         ),
         Requirement(
             _EDPB,
@@ -157,8 +160,8 @@ def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
         ),
         Requirement(
             _SATRE,
-            "a policy on whether trained models may leave, and which technical controls come first, since nobody "
-            "checks weights by hand",
-            f"one such control: figures of membership: {members}, of sites: {sites}, of memory: {memory}",
+            "a policy on the release of trained models, with technical controls first, since "
+            "nobody can check weights by hand",
+            f"such a control: results of membership: {members}, of sites: {sites}, of memory: {memory}",
         ),
     )

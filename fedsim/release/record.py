@@ -21,7 +21,7 @@ class ReleasePlan(Part):
     others: str | None = Field(default=None, description="function that returns a loader of others of the same law")
     reference: Path | None = Field(default=None, description="weights of the same model, trained without the members")
     sites: dict[str, str] = Field(default_factory=dict, description="by site, a function as the target")
-    secrets: str | None = Field(default=None, description="function that returns what was planted")
+    secrets: str | None = Field(default=None, description="function that returns the planted secrets")
     seed: int = Field(default=0, ge=0)
     command: str = ""
 

@@ -22,8 +22,8 @@ from fedsim.report.limits import value_in_words
 
 MARGIN, BITS = 0.1, 1.0  # above chance: of shares and the AUC, and of exposure
 _LEAKS = {
-    "membership": "members are told from others",
-    "sources": "examples are told by the site they came from",
+    "membership": "members are distinguished from non-members",
+    "sources": "the site of an example is inferred",
     "exposure": "the model remembers texts",
 }
 TO_HALVE = 4  # times as many examples halve an interval
@@ -88,8 +88,8 @@ def to_halve(one: Finding) -> str:
 def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
     """Return the state of every limit of the policy that applies to a finished model."""
     missing = (
-        f"max_membership_tpr needs {round(1 / RARE)} others, twice as many with --reference, and there are "
-        f"{record.others}"
+        f"max_membership_tpr needs {round(1 / RARE)} non-members, twice as many with "
+        f"--reference, but has {record.others}"
     )
     members = figures_of(record.of("membership"), MEMBERS_FOUND)
     case = Case(

@@ -31,9 +31,10 @@ def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
         yield Banner(
             "caution",
             "No control succeeded",
-            "A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
-            "the client. None did, although attacks succeeded elsewhere. Where they failed, this report cannot tell "
-            "protection from an attack that does not fit.",
+            "No positive control succeeded, although attacks succeeded elsewhere. A positive "
+            "control is an attack that was granted the masks, or any attack on an unprotected "
+            "client. Where attacks failed, this report cannot distinguish protection from an "
+            "unsuitable attack.",
         )
     elif controls:
         tried = "; ".join(f"{attack.label} in {arm.name}, {_in_words(judge.count(attack))}" for arm, attack in controls)
@@ -48,8 +49,9 @@ def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
         yield Banner(
             "caution",
             "No control was run",
-            "No attack was granted the masks, and every arm has dropout, a component or a defense. An attack that "
-            "fails here cannot be told from an attack that is weak. Add an arm without protection.",
+            "No attack was granted the masks, and every arm has dropout, a component or a "
+            "defense. A failed attack may be weak rather than defeated. Add an arm without "
+            "protection.",
         )
 
 
@@ -59,10 +61,10 @@ def _in_words(count: Count) -> str:
 
 def _about_status(record: RunRecord) -> Iterator[Banner]:
     if record.status == "interrupted":
-        yield Banner("caution", "This run was interrupted", "The report shows what had been recorded until then.")
+        yield Banner("caution", "This run was interrupted", "The report shows the results recorded until then.")
     if record.status == "failed":
         why = "; ".join(f"{failure.subject}: {failure.reason}" for failure in record.failures)
-        yield Banner("caution", "This run failed", f"The report shows what had been recorded until then. {why}".strip())
+        yield Banner("caution", "This run failed", f"The report shows the results recorded until then. {why}".strip())
 
 
 def _about_replay(record: RunRecord) -> Iterator[Banner]:

@@ -206,7 +206,7 @@ def _curves_of(arm: str, number: int, points: Rows, styles: _Styles, limits: _Li
         f"curves-{number}-{slug(arm)}",
         figure,
         arm=arm,
-        alt=f"Objective over iterations in arm {arm}, one line a victim. {' '.join(ends)}",
+        alt=f"Objective over iterations in arm {arm}, a line per victim. {' '.join(ends)}",
         columns=("arm", "attack", "round", "client", "iteration", "objective"),
         rows=points,
     )
@@ -263,7 +263,7 @@ def _epsilons_of(marks: list[Mark], number: int) -> Picture:
     axes.legend()
     lines = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
     lines += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
-    alt = f"{what}, beside the most that epsilon allows. {' '.join(lines)}"
+    alt = f"{what}, with the upper bound set by epsilon. {' '.join(lines)}"
     rows = tuple(tuple(mark) for mark in marks)
     return picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 

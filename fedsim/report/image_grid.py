@@ -14,13 +14,14 @@ from fedsim.report.verdict import RunJudge
 MOST = 8
 PERCENTILES = (0, 25, 50, 75, 100)
 PUBLIC = (
-    "The small picture under a guess is the nearest to it, by squared error, among at most 2,000 of the test set, "
-    "which no client trains on and an attacker may own. A guess that is nearer to it than to the original, as marked, "
-    "may be the attacker's idea of what such pictures look like and no copy of the client's. Nearness is of pixels: "
-    "what is alike to people may be far apart."
+    "The small picture under a guess is the nearest to it, by squared error, among at most "
+    "2,000 of the test set, which no client trains on and an attacker may own. A guess that is "
+    "nearer to it than to the original, as marked, may be the attacker's prior of such "
+    "pictures and no copy of the client's. The distance is over pixels: pictures that look "
+    "alike to people may be far apart."
 )
 
-TICKS = "Beside the tick stands the best that was measured of a guess: exact, readable (SSIM above 0.5) or identified."
+TICKS = "The word after the tick is the best result of a guess: exact, readable (SSIM above 0.5) or identified."
 
 Arrays = Mapping[str, np.ndarray]
 Key = tuple[int, int, int]

@@ -80,7 +80,7 @@ def _open_members(judged: JudgedLimit, value: Interval) -> str:
 
 def _open_accuracy(judged: JudgedLimit, value: Interval) -> str:
     if value.high is None:
-        return "what it costs has no interval"
+        return "its cost has no interval"
     most = f"it may cost up to {100 * value.high:.1f} points of test accuracy"
     return f"{most}, and the limit is {100 * judged.limit:g} points"
 

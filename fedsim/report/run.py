@@ -49,19 +49,22 @@ _OF_IMAGES = (
     "matched to originals by least squared error."
 )
 _OF_TEXTS = (
-    "Each sentence is compared with the guess that is matched to it, so that all have most tokens right. Tokens count "
-    "at their place; ROUGE-1, ROUGE-2 and ROUGE-L compare words, pairs of words and the longest common subsequence of "
-    "words, as the harmonic mean of recall and precision. A planted secret is read when its number or address stands "
-    "in any guess."
+    "Each sentence is compared with the guess that is matched to it, by the assignment with "
+    "the most correct tokens. Tokens count at their position; ROUGE-1, ROUGE-2 and ROUGE-L "
+    "compare words, pairs of words and the longest common subsequence of words, as the "
+    "harmonic mean of recall and precision. A planted secret is read when its number or "
+    "address stands in any guess."
 )
 _IDEAL = (
-    " The ideal attacker searches nothing: the figure says how well anybody could know the same {noun}s from the "
-    "update, to first order at the truth (median PSNR, and how many its guess would recover). It is no guarantee."
+    " The ideal attacker runs no search: its value is the best possible estimate of the same "
+    "{noun}s from the update, to first order at the truth (median PSNR, and the number that "
+    "its guess would recover). It is no guarantee."
 )
 _CEILINGS = (
-    "What attacks reached, with intervals, below what the guarantee of the whole run allows (black bars): for "
-    "reconstructions exp(ε) κ + δ, with κ the share of images that their own mean recovers, at least 1 / (images + 1); "
-    "for membership exp(ε) FPR + δ, or its mirror. The gap is room for stronger attacks."
+    "Attack success with intervals, and the upper bound from the guarantee of the whole run "
+    "(black bars): for reconstructions exp(ε) κ + δ, with κ the share of images that their own "
+    "mean recovers, at least 1 / (images + 1); for membership exp(ε) FPR + δ, or its mirror. "
+    "The gap is room for stronger attacks."
 )
 
 
@@ -84,11 +87,11 @@ def _sections(
     has_texts = bool(texts.groups[0].rows)
     yield Section("Verdict", (_verdict(record, any(one.level == "recovered" for one in sentences)),))
     if walls or (attacks_of(record) and not has_texts):
-        yield Section("Originals and what each attack made of them", tuple(_wall(record, judge, walls)), "wall")
+        yield Section("Originals and each attack's reconstructions", tuple(_wall(record, judge, walls)), "wall")
     if sentences:
         strongest = (
-            "The attack named is the strongest of those that were not granted the dropout masks. What no attack "
-            "recovered here, another attack may recover."
+            "The attack named is the strongest without granted dropout masks. Another attack "
+            "may recover examples that no attack recovered here."
         )
         yield Section("Arm by arm", (Statements(tuple(sentences)), note(strongest)), "arms")
     if has_texts:
@@ -99,21 +102,22 @@ def _sections(
     bounded = guarantees(record)
     if bounded.groups:
         yield Section("What was guaranteed", tuple(_guarantees(record, arrays, judge, bounded)), "guarantees")
-    yield Section("Who attacks, and what they know", (_threat(record),), "threat", is_folded=True)
+    yield Section("Attackers and their knowledge", (_threat(record),), "threat", is_folded=True)
     yield _charts(
         "How many images are at least this good",
         "exceedance",
         figures.exceedance(record, judge),
-        "Means hide the worst case. Each curve gives the share of images whose PSNR exceeds t: the further right it "
-        "reaches, the more an attack recovered.",
+        "Means hide the worst case. Each curve gives the share of images with a PSNR above t: "
+        "the further right it reaches, the more an attack recovered.",
         "No attack gave an image to score.",
     )
     yield _charts(
         "Did the searches converge?",
         "curves",
         figures.attack_curves(record),
-        "The attack's own objective over its iterations, one line a victim, logarithmic, on the same axes for every "
-        "arm. A curve that still falls at its end belongs to an attack that was stopped early.",
+        "The attack's own objective over its iterations, a line per victim, logarithmic, on "
+        "the same axes for every arm. A curve that still falls at its end belongs to an attack "
+        "that was stopped early.",
         "No search left a history.",
     )
     for question in questions(record):
@@ -150,10 +154,10 @@ def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator
         return
     yield Walls(tuple(walls), hides="Hide the originals")
     yield note(
-        "The same examples in every row; under each guess how close it is. Framed and ticked by one rule: "
-        f"{judge.rule(*attacks_of(record))}. {image_grid.TICKS} Nobody picked them: all examples are shown up "
-        f"to {image_grid.MOST}, and of more those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores in "
-        "the first arm."
+        "The same examples in every row; under each guess its distance. Framed and ticked by "
+        f"this rule: {judge.rule(*attacks_of(record))}. {image_grid.TICKS} The choice is fixed: "
+        f"all examples up to {image_grid.MOST}, of more the examples at percentiles 0, 25, 50, "
+        "75 and 100 of the first attack's scores in the first arm."
     )
     if image_grid.has_public(walls):
         yield note(image_grid.PUBLIC)
@@ -167,9 +171,9 @@ def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator
     noun = judge.deciding(*attacks).noun
     ideal = _IDEAL.format(noun=noun) if has_ceilings(record) else ""
     yield paragraph(
-        f"Each value stands above its {100 * judge.scoring.confidence:g}% interval over its n victims. "
-        f"A{'n' if noun[0] in 'aeiou' else ''} {noun} counts as a success by one rule: {judge.rule(*attacks)}. "
-        f"A control is an attack that ought to succeed.{ideal}"
+        f"Each value is followed by its {100 * judge.scoring.confidence:g}% interval over its n "
+        f"victims. A{'n' if noun[0] in 'aeiou' else ''} {noun} counts as a success by this "
+        f"rule: {judge.rule(*attacks)}. A control is an attack that ought to succeed.{ideal}"
     )
     yield results(record, judge)
     metrics = " ".join(f"{column.metric.title}: {column.metric.meaning}." for column in judge.columns(attacks))
@@ -180,13 +184,13 @@ def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator
     )
     masks = "" if has_texts else " Masks count only where some gradient depends on them."
     yield Fold(_HOW, (paragraph(method.lstrip() + masks),))
-    yield note(f"One row an arm, attack, victim and {noun}: ", Code("scores.csv"))
+    yield note(f"A row per arm, attack, victim and {noun}: ", Code("scores.csv"))
 
 
 def _guarantees(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, table: Table) -> Iterator[Block]:
     yield paragraph(
-        "Upper bounds on what anybody named in the last column can learn about one unit, whatever the attack. The "
-        "attacks above give lower bounds."
+        "Upper bounds on the information that the observers named in the last column can learn "
+        "about a single unit, under any attack. The attacks above give lower bounds."
     )
     yield table
     if pictures := figures.epsilons(ceilings.marks(record, arrays, judge)):
@@ -207,7 +211,7 @@ def _question(record: RunRecord, question: QuestionInfo, judge: RunJudge) -> Ite
         if any(finding.role not in ("attack", "context") for finding in of_question)
         else ""
     )
-    interval = f" Each value stands above its {100 * judge.scoring.confidence:g}% interval."
+    interval = f" Each value is followed by its {100 * judge.scoring.confidence:g}% interval."
     yield paragraph(f"{question.summary}{roles}{interval}")
     for arm, findings in arms:
         for finding in findings:
@@ -233,8 +237,8 @@ def _doubts(record: RunRecord, question: QuestionInfo) -> Iterator[Banner]:
     for arm, findings in by_arm(record, question):
         if doubt := doubts(findings):
             where = f"{arm.name}: " if len(record.arms) > 1 else ""
-            text = f"{where}{doubt} What stands beside it in the table shows little."
-            yield Banner("caution", "A control did not do what it must", text)
+            text = f"{where}{doubt} Do not rely on its results."
+            yield Banner("caution", "A control failed", text)
 
 
 def _clients(record: RunRecord) -> Iterator[Section]:
@@ -264,9 +268,10 @@ def _diagnosis(record: RunRecord, judge: RunJudge) -> Iterator[Block]:
         yield paragraph("No search ended with a guess.")
         return
     yield paragraph(
-        "The objective at the attack's guess against its value at the true batch and masks, which the scorer computed: "
-        "an end above the truth means that the search, or what it knew, fell short; an end as low with another image "
-        "means that this objective does not identify the image."
+        "The objective at the attack's guess against its value at the true batch and masks, "
+        "which the scorer computed: an end above the truth means that the search or its "
+        "knowledge was insufficient; an end as low with another image means that this "
+        "objective does not identify the image."
     )
     for name, table in tables:
         rows = len(table.groups[0].rows)

@@ -220,7 +220,9 @@ def _doubt(sentence: Statement, arm: ArmRecord) -> Statement:
     """Add to a sentence that the ground truth may be wrong, if the replay of the clients failed."""
     if arm.replay_matches or not arm.attacks:
         return sentence
-    after = f"{sentence.after} The truth of this score is unsure: what the clients did could not be repeated."
+    after = (
+        f"{sentence.after} The ground truth of this score is uncertain: the replay of the clients' round did not match."
+    )
     return replace(sentence, after=after)
 
 

@@ -59,8 +59,9 @@ def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) ->
         raise FedsimError(f"'{method.name}' is an optimizer: set federation.optimizer instead.")
     if method.hook is not None and method.hook in RUN_AFTERWARDS:
         raise FedsimError(
-            f"'{method.name}' is a {method.hook}, which takes a trained model, and no training runs it. Leave it out, "
-            f"and give it to {RUN_AFTERWARDS[method.hook]}{_TABLES.get(method.hook, '')}."
+            f"'{method.name}' is a {method.hook}, which runs on a trained model, not during "
+            "training. Remove it, and pass it to "
+            f"{RUN_AFTERWARDS[method.hook]}{_TABLES.get(method.hook, '')}."
         )
 
 
@@ -69,7 +70,7 @@ def _check_base(method: Method, choice: Choice) -> None:
         return
     others = registry.methods(method.kind).values()
     names = [other.name for other in others if other.derived_from(choice.base) is not None]
-    raise FedsimError(f"'{method.name}' answers another question. Expected one of: {', '.join(names) or 'none'}.")
+    raise FedsimError(f"'{method.name}' has another purpose. Expected any of: {', '.join(names) or 'none'}.")
 
 
 def check_crafting(scenario: Scenario, source: str) -> None:
@@ -82,8 +83,8 @@ def check_crafting(scenario: Scenario, source: str) -> None:
     known = ", ".join(name for name, method in registry.methods("attack").items() if crafts(method))
     actual = f"{', '.join(names)} all do" if names else "none of the attacks does"
     raise ScenarioError(
-        f"{source}: threat.server is 'malicious', so exactly one attack must change the model that clients receive, "
-        f"but {actual}. Expected one of: {known}."
+        f"{source}: threat.server is 'malicious', so exactly one attack must change the model "
+        f"that clients receive, but {actual}. Expected any of: {known}."
     )
 
 

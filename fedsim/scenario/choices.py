@@ -49,7 +49,7 @@ def check_reported(attacks: Iterable[ReportedChoice]) -> None:
     names = [attack.reported for attack in attacks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        raise ValueError(f"two attacks are reported as '{twice[0]}'. Set 'label' in either")
 
 
 class AttackChoice(ReportedChoice):
@@ -72,5 +72,5 @@ class Aggregation(Choice):
     name: str = "mean"
     optimizer: Choice = Field(
         default=Choice(name="sgd", settings={}),
-        description="sgd without a rate takes steps of 0.1 (fedsgd) or 1 (fedavg)",
+        description="sgd without a rate uses 0.1 (fedsgd) or 1 (fedavg)",
     )

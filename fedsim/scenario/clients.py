@@ -32,7 +32,7 @@ class LabelNoise(Config):
     rate: Probability = Field(description="share of every class that gets a wrong label, rounded down")
     scheme: Literal["symmetric", "asymmetric"] = Field(
         default="symmetric",
-        description="symmetric: any other class; asymmetric: the one it resembles on CIFAR-10, else the next",
+        description="symmetric: any other class; asymmetric: the similar class on CIFAR-10, else the next class",
     )
 
 
@@ -43,7 +43,7 @@ class Federation(Config):
         default="local", description="how clients are run: docs/federation.md compares the engines"
     )
     address: str | None = Field(
-        default=None, description="ray, superlink: HOST:PORT of one that runs already; started here when absent"
+        default=None, description="ray, superlink: HOST:PORT of a running server; unset: fedsim starts it"
     )
     certificates: str | None = Field(
         default=None,
@@ -51,7 +51,7 @@ class Federation(Config):
         "encryption, for 127.0.0.1 alone",
     )
     algorithm: Literal["fedsgd", "fedavg"] = Field(
-        default="fedsgd", description="fedsgd: clients send one gradient; fedavg: the change of their weights"
+        default="fedsgd", description="fedsgd: clients send a gradient; fedavg: a weight delta"
     )
     clients: int = Field(default=10, ge=1)
     rounds: int = Field(default=1, ge=1)
@@ -70,7 +70,7 @@ class Federation(Config):
         default=False, description="the optimizer's state of a client survives rounds, as if it had never stopped"
     )
     workers: int = Field(
-        default=1, ge=1, description="local: processes that train clients, once a client's round takes over 50 ms"
+        default=1, ge=1, description="local: processes that train clients, if a client's round needs over 50 ms"
     )
     evaluate_every: int = Field(default=1, ge=1, description="rounds between evaluations on the test set")
 
@@ -86,11 +86,11 @@ class Federation(Config):
                 f"engine '{self.engine}' runs in this process: leave address out, or choose ray or superlink"
             )
         if self.certificates is not None and (self.engine != "superlink" or self.address is None):
-            raise ValueError("certificates are those of a SuperLink elsewhere: set engine = 'superlink' and address")
+            raise ValueError("certificates are for an external SuperLink: set engine = 'superlink' and address")
         if self.algorithm == "fedsgd" and (self.local_steps != 1 or self.local_epochs is not None):
-            raise ValueError("fedsgd sends one gradient: local_steps must be 1 (or choose algorithm = 'fedavg')")
+            raise ValueError("fedsgd sends a single gradient: local_steps must be 1 (or choose algorithm = 'fedavg')")
         if self.local_steps != 1 and self.local_epochs is not None:
-            raise ValueError("local_steps and local_epochs exclude each other: set one of them")
+            raise ValueError("local_steps and local_epochs exclude each other: set only one")
         return self
 
 
@@ -102,7 +102,7 @@ class Participation(Config):
     )
     cohort: int | None = Field(default=None, ge=1, description="clients a round (poisson: expected); all when absent")
     fraction: Fraction | None = Field(default=None, description="share of the clients a round, instead of cohort")
-    availability: Fraction = Field(default=1.0, description="probability that a client can be asked in a round")
+    availability: Fraction = Field(default=1.0, description="probability that a client is available in a round")
     drop_before: Probability = Field(default=0.0, description="probability of dropping out before training")
     drop_during: Probability = Field(default=0.0, description="probability of dropping out during training")
     drop_after: Probability = Field(default=0.0, description="probability that the trained update is lost")
@@ -124,7 +124,7 @@ class Participation(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Participation:
         if self.cohort is not None and self.fraction is not None:
-            raise ValueError("cohort and fraction exclude each other: set one of them")
+            raise ValueError("cohort and fraction exclude each other: set only one")
         total = self.drop_before + self.drop_during + self.drop_after + self.crash
         if total > 1:
             raise ValueError(f"drop_before, drop_during, drop_after and crash add up to {total:g}, expected at most 1")

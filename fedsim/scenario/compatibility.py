@@ -22,7 +22,7 @@ def check_objectives(stack: Stack) -> None:
     """
     if stack.objectives[1:]:
         names = " and ".join(objective.name for objective in stack.objectives[:2])
-        raise ScenarioError(f"components: {names} both say what a client minimises. Leave one out.")
+        raise ScenarioError(f"components: {names} both define the client's loss. Remove either.")
 
 
 def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
@@ -53,8 +53,8 @@ def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         return
     if not stack.objectives:
         raise ScenarioError(
-            f"components: the examples of data '{name}' have no labels, so a component must say what a client "
-            "minimises. Add one, for example 'esimcse'."
+            f"components: the examples of data '{name}' have no labels, so a component must "
+            "define the client's loss. Add it, for example 'esimcse'."
         )
 
 
@@ -69,7 +69,7 @@ def check_hooks(stack: Stack, facts: FederationFacts, models: ModelSource) -> No
     per_example = [defense for defense in stack.defenses if defense.overrides("on_examples")]
     if per_example[1:]:
         raise ScenarioError(
-            "defenses: two of them clip the gradient of every example; a step has only one. Leave one out."
+            "defenses: two defenses clip per-example gradients, and a step allows only one. Remove either."
         )
     for defense in stack.defenses_as_written:
         _check_hook(defense, facts, models)
@@ -90,9 +90,10 @@ def _check_concealment(facts: FederationFacts) -> None:
         return
     if facts.client_mechanisms or facts.server_mechanism is not None:
         raise ScenarioError(
-            f"secure_aggregation.least_contributors is {secure.least_contributors}, and a private mechanism is in use. "
-            "Its guarantee is for sums of all elements; here one client decides whether the sum of others is told. "
-            "Set least_contributors = 1, or leave the mechanism out."
+            f"secure_aggregation.least_contributors is {secure.least_contributors}, and a "
+            "private mechanism is in use. Its guarantee holds for sums of all elements; with "
+            "least_contributors a single client decides whether the sum of the others is "
+            "revealed. Set least_contributors = 1, or remove the mechanism."
         )
 
 

@@ -10,7 +10,7 @@ from fedsim.core.settings import Config
 class ExpectedFigure(Config):
     """Expected metric value of an arm, with its tolerance."""
 
-    arm: str = Field(default="all", description="the arm's name in the record; 'all' where there are no arms")
+    arm: str = Field(default="all", description="the arm's name in the record; 'all' without arms")
     attack: str = Field(default="", description="label of the attack, or source of a guarantee; empty: of the arm")
     metric: str = Field(description="as `fedsim expect` names it, for example psnr_median")
     value: float

@@ -33,7 +33,7 @@ def override(raw: dict[str, Any], text: str) -> None:
     try:
         put(raw, path, value)
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise ScenarioError(f"--set {text}: there is nothing at '{key}' in the scenario.") from error
+        raise ScenarioError(f"--set {text}: key '{key}' is not in the scenario.") from error
 
 
 def value_of(text: str) -> Any:
@@ -109,8 +109,9 @@ def _refuse_covered(key: str, keys: Iterable[str], where: str, text: str) -> Non
     covering = next((other for other in keys if f"{key}.".startswith(f"{other}.")), None)
     if covering is not None:
         raise ScenarioError(
-            f"--set {text}: {where} sets '{covering}' itself, so this value would not count there. Change it in "
-            f"{where}, or leave that out by --set '{where.partition('.')[0]}={{}}' first."
+            f"--set {text}: {where} sets '{covering}' itself and would override this value. "
+            f"Change it in {where}, or remove it by --set '{where.partition('.')[0]}={{}}' "
+            "first."
         )
 
 

@@ -48,7 +48,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
     for text in overrides:
         override(raw, text)
     for name in () if trust else sorted(set(_functions(raw))):
-        registry.check_marked(name, "; --trust lets a scenario name any function, which may do whatever you may")
+        registry.check_marked(name, "; --trust lets a scenario name any function, which runs with your permissions")
     scenario = parse(raw, str(path))
     if not trust and any(leaves(text, path.parent) for text in texts):
         check_paths(_variants(scenario, str(path)), path, texts_in([value_of(text) for text in overrides]))

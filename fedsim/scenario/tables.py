@@ -30,13 +30,13 @@ class Scenario(Config):
     each with the dotted keys that it sets together.
     """
 
-    title: str = Field(min_length=1, description="one line that says what is compared")
+    title: str = Field(min_length=1, description="short description of the comparison")
     description: str = ""
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
     device: DeviceName = Field(default="cpu", description="where clients train and attacks search")
     data: Choice = Choice(name="mnist5k", settings={})
-    task: Choice | None = Field(default=None, description="what the model learns; the data's own when absent")
+    task: Choice | None = Field(default=None, description="learning task; unset: the data's task")
     partition: Partition = Partition()
     label_noise: LabelNoise | None = None
     model: ModelChoice = Field(description='a table with the name of a model of `fedsim list models`, as name = "mlp"')
@@ -50,14 +50,14 @@ class Scenario(Config):
     attacks: tuple[AttackChoice, ...] = ()
     unlearning: UnlearningSettings | None = None
     questions: dict[str, Choice] = Field(
-        default_factory=dict, description="what else is asked; in a file each is a table of its own name"
+        default_factory=dict, description="further questions; in a file each is a table with the question's name"
     )
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
     tune: Tune | None = None
-    policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
-    expected: Expected = Field(default=Expected(), description="what `fedsim run --check` compares a run with")
+    policy: Policy = Field(default=Policy(), description="thresholds that a report judges; does not change the run")
+    expected: Expected = Field(default=Expected(), description="expected values for `fedsim run --check`")
 
     @model_validator(mode="before")
     @classmethod
@@ -99,8 +99,7 @@ class Scenario(Config):
         strangers = [client for client in self.participation.always_crash if client >= clients]
         if strangers:
             raise ValueError(
-                f"participation.always_crash: there is no client {strangers[0]}, expected numbers from 0 to "
-                f"{clients - 1}"
+                f"participation.always_crash: unknown client {strangers[0]}, expected numbers from 0 to {clients - 1}"
             )
         if self.threat.victims > self.cohort_size:
             raise ValueError(
@@ -109,7 +108,7 @@ class Scenario(Config):
         labels = [attack.reported for attack in self.attacks]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
-            raise ValueError(f"attacks: two are reported as '{twice[0]}'. Give one a label.")
+            raise ValueError(f"attacks: two are reported as '{twice[0]}'. Set 'label' in either.")
         return self
 
     @model_validator(mode="after")
@@ -123,8 +122,8 @@ class Scenario(Config):
     def _check_sums(self) -> None:
         if self.threat.victims > 1:
             raise ValueError(
-                f"threat.victims is {self.threat.victims}, expected 1: with threat.view = 'sum' there is one sum a "
-                "round, which holds every participant"
+                f"threat.victims is {self.threat.victims}, expected 1: with threat.view = 'sum' "
+                "each round has a single sum over all participants"
             )
         if self.attacks and self.federation.algorithm != "fedsgd":
             raise ValueError(
@@ -141,14 +140,15 @@ class Scenario(Config):
             )
         if settings.mode == "masked" and self.federation.engine == "vectorized":
             raise ValueError(
-                "secure_aggregation.mode is 'masked', but the engine 'vectorized' trains clients together without "
-                "messages, so there is nobody to exchange keys. Set mode = 'ideal', which gives the same sums, or "
-                "federation.engine = 'local'"
+                "secure_aggregation.mode is 'masked', but the engine 'vectorized' trains "
+                "clients together without messages, so no clients can exchange keys. Set mode "
+                "= 'ideal', which gives the same sums, or federation.engine = 'local'"
             )
         if self.cohort_size < _FEWEST_IN_A_SUM:
             raise ValueError(
-                "secure_aggregation: a round asks 1 client, and a sum of one is the update itself. Expected at least "
-                "2: raise federation.clients, or the cohort in participation"
+                "secure_aggregation: a round samples 1 client, and the sum over a single "
+                "client is its update. Expected at least 2: increase federation.clients, or "
+                "the cohort in participation"
             )
 
     @model_validator(mode="after")
@@ -163,8 +163,9 @@ class Scenario(Config):
             raise ValueError(f"unlearning.clients is {settings.clients}, expected at most {clients}, all clients")
         if self.federation.algorithm != "fedsgd" or self.federation.sampling != "shuffle":
             raise ValueError(
-                "unlearning: what is forgotten is worked out from mean gradients over known numbers of examples. "
-                "Expected federation.algorithm = 'fedsgd' and federation.sampling = 'passes'"
+                "unlearning: the estimate of the forgotten examples needs mean gradients over "
+                "known numbers of examples. Expected federation.algorithm = 'fedsgd' and "
+                "federation.sampling = 'passes'"
             )
         if settled.is_eventful or settled.availability < 1 or settled.always_crash or self.cohort_size < clients:
             raise ValueError(

@@ -23,12 +23,12 @@ class UnlearningSettings(Config):
 
     method: Choice = Field(description="a component of hook unlearning")
     clients: int = Field(
-        default=1, ge=1, description="who ask: the first, by number, each in a federation that forgets nothing else"
+        default=1, ge=1, description="number of requesting clients: the first by number, each in a separate federation"
     )
     examples: int = Field(default=1, ge=1, description="of each of them, drawn from its share")
     scored_on: Literal["forgotten", "retained"] = Field(
         default="forgotten",
-        description="the examples that guesses are compared with; retained: as many others of the client, a control",
+        description="ground truth of the guesses; retained: as many other examples of the client, a control",
     )
 
     @field_validator("method", mode="before")
@@ -42,23 +42,25 @@ class Threat(Config):
 
     server: Server = Field(
         default="honest-but-curious",
-        description="honest-but-curious: it only watches; malicious: one of the attacks changes the clients' model",
+        description="honest-but-curious: follows the protocol; malicious: an attack changes the clients' model",
     )
     view: View = Field(
         default="single-update", description="single-update: every client's; sum: only the mean of a round's updates"
     )
     knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
     visible_parameters: tuple[str, ...] = Field(
-        default=("*",), min_length=1, description="patterns of the parameters whose tensors the server sees"
+        default=("*",), min_length=1, description="name patterns of the tensors that the server sees"
     )
     rate_error: float = Field(
-        default=0.0, gt=-1, lt=1, description="error of the dropout rates that the attacker takes for known"
+        default=0.0, gt=-1, lt=1, description="error of the dropout rates that the attacker assumes"
     )
     rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     victims: int = Field(
         default=1,
         ge=1,
-        description="clients attacked a round: the first whose updates count, by number; 1 when the server sees sums",
+        description=(
+            "clients attacked per round: the first counted updates, by client number; 1 when the server sees sums"
+        ),
     )
     keep_updates: bool = Field(
         default=True, description="store the attacked updates, on the wire and before the defenses that change uploads"
@@ -70,15 +72,15 @@ class Scoring(Config):
 
     metric: str = Field(
         default=USUAL,
-        description="of an example; `fedsim list metrics` names them. Where examples are not identified, as texts and "
-        "rows of a table, identified stands for what says of them that they are recovered",
+        description="of an example; `fedsim list metrics` lists all. For texts and table rows, "
+        "'identified' means their own recovery metric",
     )
     threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")
     ideal_attacker: bool = Field(
         default=False,
-        description="whether the ideal attacker says what each attacked update holds; takes seconds an update",
+        description="whether to compute the ideal attacker for each attacked update (seconds per update)",
     )
 
     @property

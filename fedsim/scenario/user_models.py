@@ -94,7 +94,7 @@ def _check_values(name: str, parameter: Tensor, whose: str) -> None:
         )
     if any(stride == 0 and size > 1 for stride, size in zip(parameter.stride(), parameter.shape, strict=True)):
         raise FedsimError(
-            f"{whose} has a parameter whose values share memory: '{name}' is an expanded tensor. Make it with .clone()."
+            f"{whose} has a parameter with shared memory: '{name}' is an expanded tensor. Call .clone() on it."
         )
     if not bool(parameter.isfinite().all()):
         raise FedsimError(f"{whose} has first weights that are not finite: '{name}'. Initialise it.")
@@ -125,8 +125,8 @@ def _check_same(model: nn.Module, again: nn.Module, whose: str) -> None:
     odd += [name for name, tensor in first.items() if name in second and not _equal(tensor, second[name])]
     if odd:
         raise FedsimError(
-            f"{whose} is another one with every call: '{odd[0]}' differs. Draw first weights with torch's global "
-            "generator, which is seeded, and keep nothing between two calls."
+            f"{whose} returns different models on equal calls: '{odd[0]}' differs. Initialise "
+            "with torch's global generator, which is seeded, and keep no state between calls."
         )
 
 
@@ -151,9 +151,9 @@ def _check_step(
     again = call_model(model, inputs, whose, run)
     if not torch.equal(outputs, again):
         raise FedsimError(
-            f"{whose} answers twice differently to the same examples, weights and seed, so what a client did cannot be "
-            "repeated for scoring. Draw with torch's global generator, which is seeded, and keep nothing between two "
-            "calls but registered buffers."
+            f"{whose} returns different outputs for the same examples, weights and seed, so a "
+            "client's round cannot be replayed for scoring. Use torch's global generator, "
+            "which is seeded, and keep no state between calls except registered buffers."
         )
     _check_gradient(model, again.sum() if loss is None else loss(again), whose)
 

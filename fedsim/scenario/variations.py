@@ -38,16 +38,16 @@ class Sweep(Config):
     grid: Values = Field(default_factory=dict)
     runs: tuple[dict[str, Any], ...] = Field(default=(), description="dotted keys that single runs set together")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="the scenario's own when empty")
-    minutes: float | None = Field(default=None, gt=0, description="of the processor, after which a run has failed")
+    minutes: float | None = Field(
+        default=None, gt=0, description="processor time of a run; a longer run is stopped and counts as failed"
+    )
     memory: float | None = Field(default=None, gt=0, description="GiB of address space of a worker")
 
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
         empty = [key for key, entry in self.grid.items() if not entry]
         if empty:
-            raise ValueError(
-                f"grid: '{empty[0]}' has no value, so there is nothing to run. Give it one, or leave it out"
-            )
+            raise ValueError(f"grid: '{empty[0]}' has no value, so no run is defined. Add a value, or remove the key")
         twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
         if twice:
             raise ValueError(f"seeds: {twice[0]} stands there twice")
@@ -72,7 +72,9 @@ class Law(Config):
     """Distribution of a random number of runs: truncated negative binomial, at least 1."""
 
     mean: float = Field(gt=1, lt=1e6, description="of the number of runs")
-    shape: float = Field(default=1.0, gt=-1, lt=1e3, description="1 is the geometric law, 0 the logarithmic one")
+    shape: float = Field(
+        default=1.0, gt=-1, lt=1e3, description="1 is the geometric distribution, 0 the logarithmic distribution"
+    )
 
 
 Trials = Annotated[
@@ -90,6 +92,6 @@ class Tune(Config):
     )
     trials: Trials = Field(
         default=20,
-        description="runs for every arm, of which the first is the setting as it stands; or {mean, shape} of the law "
-        "that their number is drawn from, each then with a training of its own",
+        description="runs for every arm, the first with the scenario's own setting; or {mean, shape} of "
+        "the distribution of a random number of runs, each with its own training",
     )

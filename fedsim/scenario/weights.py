@@ -34,7 +34,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> None:
 def _read_weights(path: Path) -> dict[Any, Any]:
     """Read a state dict without executing code in the file."""
     if not path.is_file():
-        raise ScenarioError(f"model.checkpoint: there is no file {path}.")
+        raise ScenarioError(f"model.checkpoint: no file {path}.")
     try:
         content = read_npz(path) if path.suffix == ".npz" else read_saved(path)
     except FedsimError as error:

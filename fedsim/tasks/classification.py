@@ -25,7 +25,7 @@ from fedsim.tasks.core.images import score_images
 
 
 @final
-@task("classification", summary="one class for every image")
+@task("classification", summary="a class for every image")
 class Classification(ClassTask):
     """Cross-entropy of classes."""
 

@@ -41,7 +41,7 @@ class Contrastive(TargetTask[ContrastiveConfig]):
     """Cross-entropy of the partner among all other views."""
 
     label_kind: ClassVar[LabelKind] = "numbers"
-    accuracy_in_words: ClassVar[str] = "the share of views whose nearest other embedding is that of their partner"
+    accuracy_in_words: ClassVar[str] = "share of views with their partner view as nearest embedding"
 
     def refuses(self, data: Dataset) -> str | None:
         """Return why the examples are not views in pairs, or None."""

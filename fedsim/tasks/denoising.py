@@ -24,7 +24,7 @@ from fedsim.tasks.core.fitting import lacks_argument
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
 
 _NO_LEVELS = (
-    "the model predicts no noise, since its forward takes no argument 'noise'. Choose one that does, for example "
+    "the model predicts no noise, since its forward has no argument 'noise'. Choose a denoiser, for example "
     'model.name = "edm-unet"'
 )
 _NO_CLASSES = (
@@ -39,8 +39,8 @@ class DenoisingConfig(NoisyImageConfig):
     log_mean: float = Field(default=-0.5, description="m, the mean of ln s")
     log_std: float = Field(default=1.2, gt=0, description="w, the standard deviation of ln s")
     data_std: float = Field(default=1.0, gt=0, description="d, the standard deviation of normalised images")
-    classes: bool = Field(default=False, description="whether the model is told the class of an image")
-    class_dropout: float = Field(default=0.1, ge=0, le=1, description="for classes: share of the images without one")
+    classes: bool = Field(default=False, description="whether the class of an image is an input of the model")
+    class_dropout: float = Field(default=0.1, ge=0, le=1, description="for classes: share of the images without class")
 
 
 @final
@@ -57,7 +57,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
         if lacks_argument(model, "labels"):
             return _NO_CLASSES
         if getattr(model, "classes", 1) == 0:
-            return "classes is on, and the model is told none. Set model.classes = true, or classes = false"
+            return "'classes' is true, and the model has no class input. Set model.classes = true, or classes = false"
         return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:

@@ -31,7 +31,7 @@ _PUBLIC = 50  # public graphs in the mean of the baseline
 
 
 @final
-@task("graph-classification", summary="one class for every graph")
+@task("graph-classification", summary="a class for every graph")
 class GraphClassification(ClassTask):
     """Cross-entropy of the classes of graphs."""
 
@@ -45,7 +45,7 @@ class GraphClassification(ClassTask):
             return f"it reads graphs of n nodes as matrices (n, features + n), and an example has shape {shape}"
         joined = graphs_of(data.train.inputs).joined
         if not torch.equal(joined, joined.transpose(1, 2)) or bool(((joined != 0) & (joined != 1)).any()):
-            return "it reads graphs whose last n columns are symmetric and hold 0 and 1, and these are not"
+            return "expected graphs with symmetric last n columns of values 0 and 1, found others"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:

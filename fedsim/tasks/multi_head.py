@@ -52,7 +52,7 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         """Return why no head is named, or labels and heads disagree, or None."""
         heads, labels = data.spec.heads, data.train.labels
         if data.spec.vocabulary is not None or not heads:
-            return "it needs images or rows whose data set names several heads"
+            return "it needs images or rows of a data set with several heads"
         if strangers := sorted(set(self.config.weights) - {head.name for head in heads}):
             return f"weights name '{strangers[0]}', and the heads are {', '.join(head.name for head in heads)}"
         wanted = (sum(head.labels for head in heads), sum(head.outputs for head in heads))

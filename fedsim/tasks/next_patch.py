@@ -34,14 +34,14 @@ _NO_PATCHES = (
 class NextPatchConfig(NoisyImageConfig):
     """Settings of next patch."""
 
-    classes: bool = Field(default=False, description="whether the model is told the class of an image")
+    classes: bool = Field(default=False, description="whether the class of an image is an input of the model")
     order: Literal["reading", "random"] = Field(
         default="reading", description="in which the model gets patches; random: drawn for each image; as model.order"
     )
 
 
 @final
-@task("next-patch", summary="the noise in each patch of an image, told those before", paper="2406.11838")
+@task("next-patch", summary="the noise in each patch of an image, given the earlier patches", paper="2406.11838")
 class NextPatch(NoisyImageTask[NextPatchConfig]):
     """Squared error of the noise in patches."""
 
@@ -54,7 +54,7 @@ class NextPatch(NoisyImageTask[NextPatchConfig]):
         if order != wanted:
             return f"task.order is '{wanted}', and the model's patches come in order '{order}'. Set both to the same"
         if self.config.classes and getattr(model, "classes", 1) == 0:
-            return "classes is on, and the model is told none. Set model.classes = true, or classes = false"
+            return "'classes' is true, and the model has no class input. Set model.classes = true, or classes = false"
         return None
 
     def draw(self, batch: Batch, generator: torch.Generator) -> Draws:

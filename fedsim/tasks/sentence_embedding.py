@@ -23,7 +23,7 @@ from fedsim.tasks.core.sentences import TextTask
 
 
 @final
-@task("sentence-embedding", summary="a vector for every text, near those of like texts", related="1708.00055")
+@task("sentence-embedding", summary="a vector for every text, near the vectors of similar texts", related="1708.00055")
 class SentenceEmbedding(TextTask[Config]):
     """Sentence vectors, trained without labels."""
 
@@ -42,7 +42,7 @@ class SentenceEmbedding(TextTask[Config]):
         Raises:
             FedsimError: always.
         """
-        raise FedsimError("sentences without labels have no loss: a component must say what clients minimise.")
+        raise FedsimError("sentences without labels have no loss: a component must define the clients' loss.")
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the rank correlation of cosines of test sentences with their human ratings."""

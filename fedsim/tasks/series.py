@@ -18,7 +18,7 @@ from fedsim.tasks.core.numbers import NumberTask, refuses_numbers
 
 
 @final
-@task("series", summary="what follows a window of a series")
+@task("series", summary="the values after a window of a series")
 class Series(NumberTask):
     """Forecast error."""
 

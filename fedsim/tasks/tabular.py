@@ -28,7 +28,7 @@ from fedsim.tasks.core.rows import score_rows
 
 
 @final
-@task("tabular", summary="one class for every row of a table or window of a series")
+@task("tabular", summary="a class for every row of a table or window of a series")
 class Tabular(ClassTask):
     """Cross-entropy of the classes of rows.
 

@@ -21,7 +21,7 @@ from fedsim.tasks.core.sentences import TextTask
 
 
 @final
-@task("text-classification", summary="one class for every text")
+@task("text-classification", summary="a class for every text")
 class TextClassification(TextTask[Config], ClassTask):
     """Cross-entropy of the classes of texts."""
 

@@ -52,7 +52,7 @@ class VisualQuestionAnswering(ClassTask):
         why = refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=True)
         if why is not None or QUESTION in data.train.extra_inputs:
             return why
-        return f"it needs a question beside each image, and the data set gives no '{QUESTION}'"
+        return f"it needs a question for each image, and the data set has no '{QUESTION}'"
 
     def refuses_model(self, model: nn.Module) -> str | None:
         """Return why the model has no question argument, or None."""

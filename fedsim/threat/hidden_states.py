@@ -54,8 +54,8 @@ def check(world: World, table: str) -> None:
         )
     if torch.equal(dataset.train.inputs, dataset.test.inputs):
         raise ScenarioError(
-            f"{table}: the test set of this data set is its training set, so nobody has texts to learn from. Choose "
-            "another data set."
+            f"{table}: the test set of this data set is its training set, so the attacker has "
+            "no public texts to learn from. Choose another data set."
         )
 
 

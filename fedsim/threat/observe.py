@@ -169,7 +169,7 @@ def _server(world: World) -> Iterator[str]:
     """Yield sentences on the server's behaviour."""
     choice = world.scenario.crafting
     if choice is None:
-        yield "The server is honest but curious: it runs the protocol and keeps what it receives."
+        yield "The server is honest but curious: it follows the protocol and stores all received updates."
         return
     crafted = world.models.crafted
     added = sum(crafted.tensors[name].numel() for name in crafted.added)
@@ -252,17 +252,17 @@ def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
         yield f"It sees single updates: {sent} of each client, on batches of {sizes}."
         return
     yield (
-        f"It sees one sum a round: the mean of what about {scenario.cohort_size} clients send, {sent} of each client "
-        f"on batches of {sizes}, and who took part."
+        f"It sees a single sum per round, the mean over about {scenario.cohort_size} clients of "
+        f"{sent} of each client on batches of {sizes}, and the list of participants."
     )
     if secure is None:
-        yield "That it sees no single update is taken for granted: nothing in the scenario hides them."
+        yield "The scenario assumes that it sees no single update, without a mechanism that hides them."
     elif secure.mode == "ideal":
-        yield "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."
+        yield "Secure aggregation is ideal: a trusted party adds the updates and sends the server only the sum."
     else:
         yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
     if secure is not None and secure.least_contributors > 1:
-        yield f"Of an element that fewer than {secure.least_contributors} clients changed it is told only that."
+        yield f"For an element that fewer than {secure.least_contributors} clients changed it learns only this fact."
 
 
 def _attacked(scenario: Scenario) -> str:
@@ -274,17 +274,17 @@ def _attacked(scenario: Scenario) -> str:
             f"It attacks {_clients(threat.victims) if threat.view == 'single-update' else 'the sum'} in round {rounds}."
         )
     who = (
-        "1 client asks"
+        "1 client requests"
         if unlearning.clients == 1
-        else f"{unlearning.clients} clients ask, each in a federation of its own,"
+        else f"{unlearning.clients} clients request, each in its own federation,"
     )
     what = "1 of its examples" if unlearning.examples == 1 else f"{unlearning.examples} of its examples"
     seen = (
         "global models alone" if threat.view == "sum" else f"single updates, of round {rounds} where it compares them"
     )
     return (
-        f"After the last round {who} that the federation forgets {what}, which it does by {unlearning.method.name}. It "
-        f"attacks what it works out of the answer, from {seen}."
+        f"After the last round {who} the unlearning of {what}, by method {unlearning.method.name}. "
+        f"The server attacks its estimate of the forgotten update, from {seen}."
     )
 
 
@@ -344,5 +344,7 @@ def _with_rates(
             changed.add(name)
     in_code = sorted({site.name for site in sites} - changed)
     if in_code:
-        raise ScenarioError(f"the dropout rate in '{in_code[0]}' stands in the model's code and cannot {what_cannot}.")
+        raise ScenarioError(
+            f"the dropout rate in '{in_code[0]}' is fixed in the model's code and cannot {what_cannot}."
+        )
     return tuple(replace(site, rate=shown(site.rate)) for site in sites)

@@ -76,24 +76,25 @@ def check_union(world: World) -> None:
     """
     for reader in world.stack.whole_batch_components:
         raise FedsimError(
-            f"attacks with threat.view = 'sum' take the mean gradient for that of all participants' examples, but "
-            f"component {reader} takes each client's batch as a whole. Set threat.view = 'single-update', or leave the "
-            "component or the attacks out."
+            "attacks with threat.view = 'sum' treat the mean as the gradient over all "
+            f"participants' examples, but component {reader} depends on each client's whole "
+            "batch. Set threat.view = 'single-update', or remove the component or the attacks."
         )
     mixing = world.models.mixing_module
     if mixing is not None:
         raise FedsimError(
-            f"attacks with threat.view = 'sum' take the mean gradient for that of all participants' examples, but "
-            f"{mixing} mixes the examples of each client's batch. Use a model without batch normalisation, or leave "
-            "the attacks out."
+            "attacks with threat.view = 'sum' treat the mean as the gradient over all "
+            f"participants' examples, but {mixing} mixes the examples of each client's batch. "
+            "Use a model without batch normalisation, or leave the attacks out."
         )
     spec = world.data.dataset.spec
     model = world.models.new()
     site = mask_not_batch_first(model, spec.shape, spec.dtype, world.models.trial(model))
     if site is not None:
         raise FedsimError(
-            f"attacks with threat.view = 'sum' need the masks of several clients side by side, but those of "
-            f"'{site.name}' have shape {site.shape}, not examples first. Use another model, or leave the attacks out."
+            "attacks with threat.view = 'sum' concatenate the masks of several clients, but "
+            f"the masks of '{site.name}' have shape {site.shape}, not examples first. Use "
+            "another model, or remove the attacks."
         )
 
 

@@ -155,7 +155,7 @@ def test_what_does_not_fit_is_refused(
 
 
 def test_secure_aggregation_hides_what_it_needs(scenario: Callable[..., Scenario]) -> None:
-    with pytest.raises(ScenarioError, match="'product-mean' looks at the updates of single clients"):
+    with pytest.raises(ScenarioError, match="'product-mean' needs the updates of single clients"):
         scenario(
             model=PLAIN, federation=TRAINED, components=[{"name": "lora", "targets": ["4"], "rank": 2}],
             aggregation={"name": "product-mean"}, secure_aggregation={}, threat={"view": "sum"},

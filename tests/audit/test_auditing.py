@@ -68,7 +68,7 @@ def test_where_no_batch_size_works_the_reasons_are_one_sentence(tmp_path: Path, 
 
 def test_without_data_there_is_nothing_to_train_on(tmp_path: Path) -> None:
     bare = Subject(small().subject.model, shape=(1, 4, 4))
-    with pytest.raises(FedsimError, match="'test' returned no loader, so there is nothing to train on"):
+    with pytest.raises(FedsimError, match="'test' returned no loader, so the audit has no training data"):
         auditing.run(bare, plan(), Policy(), tmp_path, TimeBudget(60))
 
 

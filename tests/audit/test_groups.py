@@ -71,8 +71,8 @@ def fail(_item: Any) -> list[str]:
     [
         ("sx", "has no column 'sx' to group by. Did you mean 'sex'?"),
         ("6", "has no column '6' to group by"),
-        (lambda _item: ["a"], "has 1 values to group 7 examples by, expected one for each example"),
-        ("features", "expected one for each example"),
+        (lambda _item: ["a"], "has 1 values to group 7 examples by, expected a value for each example"),
+        ("features", "expected a value for each example"),
         (fail, "the function that groups the loader of 'test' failed: LookupError: no key"),
     ],
 )

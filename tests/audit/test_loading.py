@@ -69,7 +69,7 @@ def test_a_function_is_found_in_a_file_with_what_lies_beside_it(folder: Path) ->
 
 
 def test_a_missing_file_or_a_taken_name_is_a_users_mistake(folder: Path) -> None:
-    with pytest.raises(FedsimError, match=r"there is no file project/trian.py for 'project/trian.py:make'"):
+    with pytest.raises(FedsimError, match=r"no file project/trian.py for 'project/trian.py:make'"):
         loading.load("project/trian.py:make")
     (folder / "json.py").write_text("def make(): ...\n")
     with pytest.raises(FedsimError, match="has the name of module 'json', which is loaded already"):

@@ -54,7 +54,7 @@ def test_members_are_told_in_sentences_on_a_narrow_screen() -> None:
 
 
 def test_what_every_update_failed_of_is_said_once() -> None:
-    why = "every tensor of the update is zero: there is nothing to match."
+    why = "every tensor of the update is zero, so no gradient can be matched."
     victims = [one.model_copy(update={"failure": why, "scores": ()}) for one in attacked(0, 3).victims]
     arm = of_victims(victims)
     last = page.update_row(record(Policy(), client=(arm,)), arm).cells[-1]

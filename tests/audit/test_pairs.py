@@ -70,11 +70,11 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "one thing": ((net(6, 3), None, [(ROWS,)]), "yields 1 things at once, expected two"),
     "a mapping without inputs": (
         (net(6, 3), None, [{"data": ROWS, "labels": CLASSES}]),
-        "yields a mapping without examples: it has data, labels, expected one of pixel_values, inputs",
+        "yields a mapping without examples: it has data, labels, expected any of pixel_values, inputs",
     ),
     "a mapping without labels": (
         (net(6, 3), None, [{"x": ROWS, "answers": CLASSES}]),
-        "yields a mapping without labels: it has x, answers, expected one of labels, label, targets",
+        "yields a mapping without labels: it has x, answers, expected any of labels, label, targets",
     ),
     "arrays": (
         (net(6, 3), None, [(ROWS.numpy(), CLASSES.numpy())]),
@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     ),
     "a loss that is no number": (
         (net(6, 3), lambda z, y: z.sum() / 0, [(ROWS, CLASSES)]),
-        "expected one finite number",
+        "expected a single finite number",
     ),
     "a loss without slope": (
         (net(6, 3), lambda z, y: 0 * z.sum(), [(ROWS, CLASSES)]),
@@ -158,15 +158,15 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     ),
     "numbers for pixels": (
         (nn.Conv2d(1, 1, 1), F.mse_loss, [(IMAGES, IMAGES)]),
-        r"which no task takes. Taken are one class \(B,\), numbers .* several of these by name",
+        r"which no task supports. Supported are a class \(B,\), numbers .* several of these by name",
     ),
     "two views": (
         (net(25, 25), lambda one, other: (one @ other.flatten(1).T).mean(), [(IMAGES, IMAGES.flip(-1))]),
-        r"Two views of an example are taken with Subject\(views='halves'\), or 'stacked'",
+        r"For two views of an example use Subject\(views='halves'\), or 'stacked'",
     ),
     "two views and a class": (
         (net(25, 3), None, [((IMAGES, IMAGES.flip(-1)), CLASSES)]),
-        r"yields examples of type tuple, .* Two views of each example are taken with Subject\(views='halves'\)",
+        r"yields examples of type tuple, .* For two views of each example use Subject\(views='halves'\)",
     ),
     "other kinds in one loader": (
         (net(6, 3), None, [(ROWS, CLASSES), (ROWS[:, :3], CLASSES)]),

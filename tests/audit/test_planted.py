@@ -43,7 +43,7 @@ def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> N
 
 def test_a_model_that_learned_nothing_is_undecided() -> None:
     said = sentence_of(memorised(1e-9).findings)
-    assert said.startswith("Undecided what a model remembers: even secrets that were planted 16 times")
+    assert said.startswith("Undecided: even secrets that were planted 16 times")
 
 
 def test_a_secret_stands_at_the_beginning_of_a_text_and_its_labels_are_the_next_tokens() -> None:

@@ -25,7 +25,10 @@ def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["model-card.md", "evidence.html", "audit.json", "audit.log", "images.csv"])
 def test_files_that_no_audit_wrote_stay(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
-    with pytest.raises(FedsimError, match=f"holds '{name}', which fedsim did not write"), folder_of(tmp_path).renewed():
+    with (
+        pytest.raises(FedsimError, match=f"holds '{name}', which is not a file of fedsim"),
+        folder_of(tmp_path).renewed(),
+    ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "precious"
@@ -122,7 +125,7 @@ def test_a_process_of_its_own_survives_everything(
 def test_a_folder_with_other_things_is_left_alone(audited: Audited, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("dear")
-    with pytest.raises(FedsimError, match=r"holds 'thesis.txt', which fedsim did not write"):
+    with pytest.raises(FedsimError, match=r"holds 'thesis.txt', which is not a file of fedsim"):
         audited("clients:make")
 
 

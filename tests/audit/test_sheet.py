@@ -32,7 +32,7 @@ def test_it_says_what_was_found_what_was_not_tested_and_what_others_ask_for() ->
     assert html.count('class="light broken"') == 2
     assert "0 (0 to 9) %" in html
     assert all(text in html for text in ("12.3.1", "12.3.4", "28/2024", "800-226"))
-    assert "16 secrets planted beside 8 that were not" in html
+    assert "16 secrets planted and 8 not planted" in html
     assert "no canary was planted" in to_html(sheet.build(audited(items={})))
     assert "Attribute inference, exfiltration and inversion of the trained model are not tested" in html
     assert "draft of April 2026" in html

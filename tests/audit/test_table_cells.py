@@ -52,8 +52,8 @@ def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() ->
         ("16 x", "8", "64.0 times", "yes"),
     ]
     assert planted.sentence_of(exposure()) == (
-        "The trained model remembers secrets that were planted 16 times. "
-        "Those planted once are not told from those that were not."
+        "The trained model remembers secrets that were planted 16 times. Secrets planted once are not "
+        "distinguished from unplanted secrets."
     )
 
 

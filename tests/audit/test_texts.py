@@ -110,7 +110,7 @@ def test_every_sentence_of_an_encoder_without_dropout_is_read_in_order(size: int
     [
         ({"input_ids": torch.rand(2, 3)}, "expected integers of shape"),
         ({"input_ids": torch.ones(2, 3).long(), "labels": torch.rand(2)}, "labels of another length or type"),
-        ({"input_ids": torch.ones(2, 1).long()}, "texts of one token"),
+        ({"input_ids": torch.ones(2, 1).long()}, "texts of a single token"),
     ],
 )
 def test_other_tensors_are_a_users_mistake(item: dict[str, Any], message: str) -> None:

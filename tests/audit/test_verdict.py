@@ -50,8 +50,10 @@ from tests.audit.findings import (
         (
             [attacked(0)],
             "withstood",
-            "Withstood: no image came back from 4 updates of one image in 8 s, and no longer search could find one; "
-            "that is no guarantee.",
+            (
+                "Withstood: no image came back from 4 updates of one image in 8 s, and a longer search would "
+                "not help; that is no guarantee."
+            ),
         ),
         ([attacked(0, failure="diverged")], "undecided", "Not decided: no attack returned a guess."),
         (
@@ -216,7 +218,7 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
         "500 iterations)"
     )
     assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
-    assert text.endswith("Guarantee: none, and no attack that failed is one.")
+    assert text.endswith("Guarantee: none, and a failed attack is no guarantee.")
     only = verdict.sentence(record(Policy(max_recovered=0.1), tried=(defended("ruinous", 0, 0.4),)))
     assert "costs +40.0 (+39.0 to +41.0) points of test accuracy" in only
 

@@ -49,5 +49,5 @@ def test_training_lowers_the_loss(cache: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_unknown_model_is_answered_with_the_nearest(cache: Path) -> None:
-    with pytest.raises(FedsimError, match="there is no small model 'tinny'. Did you mean 'tiny'?"):
+    with pytest.raises(FedsimError, match="unknown small model 'tinny'. Did you mean 'tiny'?"):
         trained("tinny")

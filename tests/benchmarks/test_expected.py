@@ -64,7 +64,7 @@ def test_a_page_is_written_again_as_it_was() -> None:
 
 
 def test_a_page_is_told_which_scenario_metric_or_arm_is_missing(folder: Path) -> None:
-    with pytest.raises(FedsimError, match="docs/a.md: there is no scenario '71_regresion'.*71_regression"):
+    with pytest.raises(FedsimError, match="docs/a.md: unknown scenario '71_regresion'.*71_regression"):
         rendered("<!-- expected: 71_regresion -->\n<!-- end -->", "docs/a.md")
     with pytest.raises(FedsimError, match="docs/a.md: scenario '71_regression' expects no 'succes'.*success"):
         rendered("<!-- expected: 71_regression: succes: squared -->\n<!-- end -->", "docs/a.md")

@@ -112,15 +112,17 @@ def test_findings_are_a_table_a_question_with_every_interval_where_there_is_room
 
 
 def test_an_epsilon_stands_with_everything_that_it_needs() -> None:
-    one_step = "1 step of noise multiplier 2 in 1 round, those of the client that was asked most often"
+    one_step = "1 step of noise multiplier 2 in 1 round, those of the client that was sampled most often"
     changes = {"source": "local-dp", "unit": "client", "adjacency": "replace", "sampling_rate": 1.0}
     stated = (reports.guarantee(), reports.guarantee(**changes, composition=one_step))
     run = reports.run([reports.arm("noisy", [], guarantees=stated), reports.arm("plain", [])])
     assert printed(run, NARROW).splitlines() == [
         "Guarantees",
-        "  noisy: dp-sgd; figure: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: one record of a client, one more or "
-        "less; sampling: Poisson sampling at rate 0.01; composition: 1000 steps of noise multiplier 1 in 10 rounds, "
-        "those of the client that was asked most often; against: the server",
+        (
+            "  noisy: dp-sgd; figure: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: one record of a client, "
+            "one more or less; sampling: Poisson sampling at rate 0.01; composition: 1000 steps of noise "
+            "multiplier 1 in 10 rounds, those of the client that was sampled most often; against: the server"
+        ),
         "  noisy: local-dp; figure: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: a client with all records, one "
         f"replaced; sampling: no sampling; composition: {one_step}; against: the server",
     ]

@@ -107,7 +107,7 @@ def test_a_tokenizer_of_another_model_and_one_that_is_none(complaint: Any, check
     told = complaint(data={"tokenizer": "words", "words": 200}, model=model)
     assert f"the model in {checkpoint} only {VOCABULARY}: they belong to different models" in told
     assert "holds no tokenizer: expected tokenizer.json" in complaint(data={"tokenizer": str(checkpoint)})
-    assert "there is no folder nowhere" in complaint(data={"tokenizer": "nowhere"})
+    assert "no folder nowhere" in complaint(data={"tokenizer": "nowhere"})
 
 
 def test_examples_above_the_context_of_the_model(complaint: Any, checkpoint: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_wants_to_run_code(complaint: Any, checkpoint: Path) -
     (checkpoint / "evil.py").write_text("raise SystemExit('it ran')")
     told = complaint(model={"name": "hugging-face", "path": str(checkpoint)})
     wanted = f"the checkpoint in {checkpoint} wants to run its own code (auto_map), which fedsim never does."
-    assert told == f"{wanted} Those of LLaDA and Dream are read by model 'masked-checkpoint'."
+    assert told == f"{wanted} For LLaDA and Dream use model 'masked-checkpoint'."
 
 
 def test_a_checkpoint_that_is_cut_off(complaint: Any, checkpoint: Path) -> None:
@@ -146,4 +146,4 @@ def test_a_text_that_is_empty_or_no_text(complaint: Any, tmp_path: Path) -> None
     assert complaint(data={"path": str(path)}) == f"{path} is not UTF-8 text: byte 2 is 0xef. Convert the file."
     path.write_text("one document only")
     assert "the text has 1 documents: expected at least 2" in complaint(data={"path": str(path)})
-    assert "there is no file or folder" in complaint(data={"path": str(tmp_path / "absent.txt")})
+    assert "no file or folder" in complaint(data={"path": str(tmp_path / "absent.txt")})

@@ -12,7 +12,7 @@ from tests.cli.typed import ROOT, Say, fedsim
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("run", "t.toml"), "there is no scenario file t.toml"),
+        (("run", "t.toml"), "no scenario file t.toml"),
         (("run", "s.toml", "--set", "model.name=mpl"), "Did you mean 'mlp'"),
         (("run", "s.toml", "--set", "model.dropout=1"), "s.toml: model.dropout"),
         (("run", "s.toml", "--set", "attacks.0.name=wiig"), "also_knows = ['masks']"),
@@ -66,9 +66,9 @@ def test_help_waits_for_no_package_that_takes_long() -> None:
         (["list"], "attacks (", 0),
         (["list", "components", "--json"], '"lora"', 0),
         (["show", "dropout-inversoin"], "Did you mean 'dropout-inversion'", 2),
-        (["run", "nofile.toml"], "there is no scenario file nofile.toml", 2),
-        (["audit", "nothere:f"], "cannot import 'nothere' for 'nothere:f': there is no module 'nothere'", 2),
-        (["audit", "no/file.py:f"], "there is no file no/file.py for 'no/file.py:f'", 2),
+        (["run", "nofile.toml"], "no scenario file nofile.toml", 2),
+        (["audit", "nothere:f"], "cannot import 'nothere' for 'nothere:f': module 'nothere' not found", 2),
+        (["audit", "no/file.py:f"], "no file no/file.py for 'no/file.py:f'", 2),
         (["release", "tests:f", "w.npz", "--non-members", "nothere:g"], "cannot import 'nothere'", 2),
         (["audit", "a:b", "--batch-sizes", "0"], "--batch-sizes is '0'", 2),
         (["audit", "a:b", "--weights", "w.npz"], "--weights goes with --gradients", 2),

@@ -26,14 +26,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("run s.toml --set threat.knows=labels", 's.toml: threat.knows: expected a list, as in ["labels"], got'),
         ('run s.toml --set threat.knows=["lables"]', "got 'lables'. Did you mean 'labels'?"),
-        ("run s.toml --resume --overwrite", "--resume continues a run and --overwrite replaces it. Give one of them."),
-        ("run nofile.toml", "there is no scenario file nofile.toml. Known: bin.toml, s.toml."),
-        ("list atacks", "there is nothing to list called 'atacks'. Did you mean 'attacks'?"),
-        ("report nope", "there is no folder nope."),
-        ("new attack dropout-inversion", "attack 'dropout-inversion' is there already. Choose another name"),
+        (
+            "run s.toml --resume --overwrite",
+            "--resume continues a run and --overwrite replaces it: pass only one of the two.",
+        ),
+        ("run nofile.toml", "no scenario file nofile.toml. Known: bin.toml, s.toml."),
+        ("list atacks", "unknown list 'atacks'. Did you mean 'attacks'?"),
+        ("report nope", "no folder nope."),
+        ("new attack dropout-inversion", "attack 'dropout-inversion' exists already. Choose another name"),
         (
             "new attack dia",
-            "attack 'dia' is there already, which is another name of 'dropout-inversion'. Choose another name",
+            "attack 'dia' exists already, which is another name of 'dropout-inversion'. Choose another name",
         ),
         ("demo --live --host 192.0.2.1", "Choose another --host."),  # an address for documentation: no machine has it
     ],
@@ -54,7 +57,7 @@ def test_a_run_that_resumes_nothing_says_that_it_begins(command: Say, folder: Pa
 def test_a_word_of_the_glossary_is_shown_where_no_method_has_its_name(command: Say) -> None:
     code, output, _ = command("show", "Recovered")
     assert code == 0
-    assert output.startswith("recovered: Of an attacked example:")
+    assert output.startswith("recovered: State of an attacked example:")
 
 
 def test_the_list_of_commands_cuts_no_sentence(command: Say) -> None:

@@ -111,7 +111,7 @@ def test_outside_of_a_checkout_a_package_is_written_around_the_method_and_its_te
     assert tests
     for quick in (made for made in tests if not signature(made).parameters):
         quick()
-    with pytest.raises(FedsimError, match="is there already"):
+    with pytest.raises(FedsimError, match="exists already"):
         write_new(kind, "my-own", tmp_path, family, like)
 
 

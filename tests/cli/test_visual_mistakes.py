@@ -102,7 +102,7 @@ def test_tokens_and_stages_that_are_not_there(complaint: Any, component: dict[st
 def test_two_token_reducers_at_once(complaint: Any) -> None:
     told = complaint(components=[{"name": "cls-topk"}, {"name": "attention-topk", "layer": 1}])
     assert told.startswith("component 'attention-topk': the model has a token reducer already")
-    assert told.endswith("Leave one of the two out.")
+    assert told.endswith("Remove either.")
 
 
 def test_a_model_without_image_tokens(complaint: Any) -> None:
@@ -120,7 +120,7 @@ def test_images_of_another_size(complaint: Any) -> None:
     assert told.startswith("model 'tiny-vlm' cuts images into 7 x 7 patches, got 8 x 8 pixels. Set model.patch")
     told = complaint(data={"name": "digits"}, model={**SMALL, "patch": 2})
     assert 'Set data.name = "digit-grids".' in told
-    assert "trained weights yet. Make them: fedsim bench model digit-grids" in complaint(
+    assert "trained weights found. Train them: fedsim bench model digit-grids" in complaint(
         model={"name": "tiny-vlm", "trained": True}
     )
 
@@ -154,7 +154,7 @@ def test_prompts_that_do_not_fit_their_images(
         ),
         (
             {"task": {"name": "denoising", "classes": True}, "model": {"name": "edm-unet", "width": 8, "blocks": 1}},
-            "task 'denoising' does not fit model 'edm-unet': classes is on, and the model is told none",
+            "task 'denoising' does not fit model 'edm-unet': 'classes' is true, and the model has no class input",
         ),
         (
             {"task": {"name": "next-patch"}, "model": {"name": "mlp"}},
@@ -162,11 +162,11 @@ def test_prompts_that_do_not_fit_their_images(
         ),
         (
             {"model": {"name": "mlp"}, "generation": {"decoder": {"name": "heun"}, "samples": 2}},
-            "generation: the model Sequential predicts no noise, so no sample can be drawn with it",
+            "generation: the model Sequential predicts no noise, so it cannot generate samples",
         ),
         (
             {"model": {"name": "mlp"}, "generation": {"decoder": {"name": "skip-tuning"}, "samples": 2}},
-            "generation: the model Sequential predicts no noise, so no sample can be drawn with it",
+            "generation: the model Sequential predicts no noise, so it cannot generate samples",
         ),
         (
             {
@@ -174,7 +174,7 @@ def test_prompts_that_do_not_fit_their_images(
                 "model": {"name": "edm-unet", "width": 8, "blocks": 1},
                 "generation": {"decoder": {"name": "euler", "guidance": 2.0}, "samples": 2},
             },
-            "generation: guidance compares a class with none, and the model EdmUnet is told no classes",
+            "generation: guidance compares predictions with and without a class, and model EdmUnet has no classes",
         ),
         (
             {
@@ -182,7 +182,7 @@ def test_prompts_that_do_not_fit_their_images(
                 "model": {"name": "edm-unet", "width": 8, "blocks": 1},
                 "generation": {"decoder": {"name": "continuous-speculative"}, "samples": 2},
             },
-            "generation: the model EdmUnet predicts no noise of patches, so that nothing can be drafted for it",
+            "generation: the model EdmUnet predicts no noise of patches, so the sampler cannot draft for it",
         ),
     ],
 )

@@ -94,7 +94,7 @@ def test_no_layer_of_that_name(
     [
         (
             '[{name = "co-teaching"}, {name = "co-teaching"}]',
-            "components: co-teaching and co-teaching both say what a client minimises.",
+            "components: co-teaching and co-teaching both define the client's loss.",
         ),
         ('[{name = "cutmix"}, {name = "cutmix", mode = "mixup"}]', "the components name it twice"),
         (

@@ -107,10 +107,10 @@ def repeats_the_model(name: str) -> bool:
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
-        ([], "prompt 1 is empty, and a model writes behind at least one token"),
-        ([5] * CONTEXT, f"prompt 1 has {CONTEXT} tokens, and the model reads {CONTEXT} with what it writes"),
-        ([5] * 4 * CONTEXT, f"prompt 1 has {4 * CONTEXT} tokens, and the model reads {CONTEXT}"),
-        ([5, VOCABULARY], f"prompt 1 holds token {VOCABULARY}, and the model knows those from 0 to {VOCABULARY - 1}"),
+        ([], "prompt 1 is empty, and generation needs at least 1 token"),
+        ([5] * CONTEXT, f"prompt 1 has {CONTEXT} tokens, and the model's context is {CONTEXT} tokens"),
+        ([5] * 4 * CONTEXT, f"prompt 1 has {4 * CONTEXT} tokens, and the model's context is {CONTEXT} tokens"),
+        ([5, VOCABULARY], f"prompt 1 holds token {VOCABULARY}, and the model's tokens are 0 to {VOCABULARY - 1}"),
         ([-1, 5], "prompt 1 holds token -1"),
     ],
 )
@@ -160,7 +160,7 @@ def test_one_score_that_is_no_number_ends_the_text_and_what_was_written_goes_on_
     fine, broken = written(name, Spoiled(tiny_llama(), 4, value), asked, limits)
     healthy = written(name, Spoiled(tiny_llama(), 99, value), asked, limits)
     assert broken.ending == "failed"
-    assert "scores of the next token are no finite numbers" in broken.reason
+    assert "scores of the next token are not finite" in broken.reason
     assert broken.tokens == healthy[1].tokens[: len(broken.tokens)]
     assert sum(broken.trace.tokens) == len(broken.tokens) <= 2
     assert fine == healthy[0]
@@ -222,5 +222,5 @@ def test_a_pad_is_no_token_of_a_prompt() -> None:
     (own,) = written("greedy", model, prompts([1, VOCABULARY]))
     assert own.reason.startswith(f"prompt 0 holds token {VOCABULARY}")
     method = make("sure-spans", pad=VOCABULARY + 1)
-    with pytest.raises(Exception, match=f"pad is {VOCABULARY + 1}, and the model knows tokens up to {VOCABULARY}"):
+    with pytest.raises(Exception, match=f"pad is {VOCABULARY + 1}, and the model's tokens end at {VOCABULARY}"):
         generate(method, model, prompts(FINE), LIMITS, sources(1))

@@ -106,7 +106,7 @@ def test_an_objective_takes_the_place_of_the_cross_entropy_for_client_and_attack
 
 
 def test_two_objectives_or_a_federation_that_does_not_fit_end_in_one_sentence(scenario: Build) -> None:
-    with pytest.raises(ScenarioError, match="Doubled and Doubled both say what a client minimises"):
+    with pytest.raises(ScenarioError, match="Doubled and Doubled both define the client's loss"):
         world_with(scenario, Doubled(Config()), Doubled(Config())).check()
     with pytest.raises(ScenarioError, match=r"component 'shift' does not fit: it needs two examples\."):
         world_with(scenario, Shift(Config()).with_name("shift")).check()

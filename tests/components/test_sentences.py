@@ -167,8 +167,11 @@ def test_two_networks_choose_each_other_s_sentences(scenario: Build, same: bool)
 @pytest.mark.parametrize(
     ("component", "told"),
     [
-        (BOTTLENECK, "it gives one answer per example, and here every token has a label"),
-        ({"name": "co-teaching"}, r"each network must give one answer per example, \(examples, 2 classes\), and one"),
+        (BOTTLENECK, "it gives a single answer per example, and in this task every token has a label"),
+        (
+            {"name": "co-teaching"},
+            r"each network must return an answer per example, \(examples, 2 classes\), but a network",
+        ),
         ({"name": "feature-cutmix", "at": "norm", "size": [2, 2]}, "it works on images, and the examples are text"),
         ({"name": "cutmix"}, "it works on images, and the examples are text"),
     ],

@@ -28,7 +28,9 @@ def test_names_are_looked_up_in_the_cache_and_strangers_are_named(
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
     with pytest.raises(FedsimError, match=r"no trained denoiser 'small'.*`fedsim bench model small` trains it"):
         find_denoiser("small", ("small", "large"))
-    with pytest.raises(FedsimError, match=r"'../smal'.*`fedsim bench model NAME` trains one\. Did you mean 'small'"):
+    with pytest.raises(
+        FedsimError, match=r"'../smal'.*`fedsim bench model NAME` trains a denoiser. Did you mean 'small'"
+    ):
         find_denoiser("../smal", ("small", "large"))
     folder = tmp_path / "small-1a2b3c4d"
     model = edm_unet(EdmUnetConfig.model_validate(SETTINGS), spec(1, 8, 8))

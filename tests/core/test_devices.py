@@ -55,11 +55,11 @@ def test_the_second_device_is_as_strict_as_a_gpu() -> None:
 def test_an_absent_device_is_one_sentence_and_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert find_device("auto") == CPU
-    with pytest.raises(FedsimError, match=r"'cuda' is not here: .* Set device = 'cpu', or 'auto'"):
+    with pytest.raises(FedsimError, match=r"'cuda' is not available: .* Set device = 'cpu', or 'auto'"):
         find_device("cuda")
-    with pytest.raises(FedsimError, match="'cuda' is not here"):
+    with pytest.raises(FedsimError, match="'cuda' is not available"):
         device_of("cuda")
-    with pytest.raises(FedsimError, match="there is no device 'cudo'. Expected one of: auto, cpu, cuda"):
+    with pytest.raises(FedsimError, match="unknown device 'cudo'. Expected any of: auto, cpu, cuda"):
         device_of("cudo")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert find_device("auto") == find_device("cuda") == torch.device("cuda")

@@ -26,7 +26,7 @@ def test_images_are_a_figure_with_pixels_and_labels() -> None:
     first, second = figure.axes
     assert (first.get_title(), second.get_title()) == ("3", "4")
     assert first.images[0].get_array().tolist() == [[0.5, 1.0], [0.0, 1.0]]
-    with pytest.raises(FedsimError, match="std has 2 values, expected one for each of 1 channels"):
+    with pytest.raises(FedsimError, match="std has 2 values, expected a value for each of 1 channels"):
         Reconstruction.of(IMAGES).show(std=(1.0, 1.0))
 
 

@@ -50,5 +50,7 @@ def test_defaults_are_left_out_where_it_is_written_down_and_read_back() -> None:
 
 
 def test_a_metric_of_a_round_has_no_statistics() -> None:
-    with pytest.raises(ValidationError, match="a metric of a round has one value a round: leave statistics out"):
+    with pytest.raises(
+        ValidationError, match="a metric of a round has a single value per round: leave 'statistics' out"
+    ):
         metric(over="round", statistics={"own_mean": "mean"})

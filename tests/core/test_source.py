@@ -35,13 +35,13 @@ def test_a_file_here_comes_before_a_shipped_scenario(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_none_is_answered_with_the_nearest() -> None:
-    with pytest.raises(ScenarioError, match="there is no scenario 'quickstrat'. Did you mean 'quickstart'"):
+    with pytest.raises(ScenarioError, match="unknown scenario 'quickstrat'. Did you mean 'quickstart'"):
         find_source(Path("quickstrat"))
 
 
 def test_a_path_of_a_checkout_leads_to_the_shipped_scenario() -> None:
     missing = find_source(Path("scenarios/00_quickstart.toml"))
-    with pytest.raises(ScenarioError, match="there is no scenario file .*use 00_quickstart without folder and ending"):
+    with pytest.raises(ScenarioError, match="no scenario file .*use 00_quickstart without folder and ending"):
         read_source(missing)
 
 
@@ -60,9 +60,9 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
 
 def test_what_is_no_scenario_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "good.toml").touch()
-    with pytest.raises(ScenarioError, match=r"there is no scenario file .*goood.toml. Did you mean '.*good.toml'"):
+    with pytest.raises(ScenarioError, match=r"no scenario file .*goood.toml. Did you mean '.*good.toml'"):
         read_source(tmp_path / "goood.toml")
-    with pytest.raises(ScenarioError, match="there is no scenario file"):
+    with pytest.raises(ScenarioError, match="no scenario file"):
         read_source(tmp_path / "no" / "folder.toml")
     os.mkfifo(tmp_path / "pipe.toml")
     with pytest.raises(ScenarioError, match="is no regular file"):

@@ -28,8 +28,8 @@ def test_a_function_of_a_module_of_a_file_or_the_folder_of_an_app_is_found(tmp_p
     [
         ("clients", "'clients' names nothing to audit"),
         (":make", "':make' names nothing to audit"),
-        ("no_such_module.sub:make", "there is no module 'no_such_module'. Run from the folder"),
-        ("no_such.py:make", "there is no file no_such.py for 'no_such.py:make'"),
+        ("no_such_module.sub:make", "module 'no_such_module' not found. Run from the folder"),
+        ("no_such.py:make", "no file no_such.py for 'no_such.py:make'"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(target: str, message: str) -> None:

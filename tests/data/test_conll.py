@@ -80,7 +80,7 @@ def test_a_sentence_that_stands_there_twice_is_one_example(tmp_path: Path) -> No
         ("", "holds no text"),
         ("\t\n\n", "holds no text"),
         ("-DOCSTART-\tO\n", "holds no sentence"),
-        ("one\tO\ntwo\tO", "has one document: expected at least 2"),
+        ("one\tO\ntwo\tO", "has 1 document: expected at least 2"),
         ("same\tO\n\nsame\tO", "every training sentence is also a test sentence"),
         ("good\tO\n\nbad O\n", r"tags\.conll, line 3: expected a token, a tab and a tag, got 'bad O'"),
         ("good\tO\nbad\t\n", "line 2: expected a token, a tab and a tag, got 'bad'"),
@@ -95,7 +95,7 @@ def test_unusable_files_are_one_clear_sentence(tmp_path: Path, content: str | by
 
 
 def test_a_missing_file_is_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match="there is no file"):
+    with pytest.raises(FedsimError, match="no file"):
         load(tmp_path / "none")
 
 

@@ -42,7 +42,7 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
 
 
 def test_image_folder_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match="there is no folder"):
+    with pytest.raises(FedsimError, match="no folder"):
         image_folder(ImageFolderConfig(path=tmp_path / "nowhere"))
     with pytest.raises(FedsimError, match="no subfolders"):
         image_folder(ImageFolderConfig(path=tmp_path))

@@ -148,7 +148,7 @@ def test_by_user_keeps_users_whole_and_deals_them_evenly(names: list[int], clien
 
 def test_by_user_needs_users_and_enough_of_them() -> None:
     labels = torch.zeros(6, dtype=torch.int64)
-    with pytest.raises(FedsimError, match=r"partition\.scheme is 'by-user', but the data set does not say"):
+    with pytest.raises(FedsimError, match=r"partition\.scheme is 'by-user', but the data set has no users"):
         partition(labels, 2, generator(), scheme="by-user")
     with pytest.raises(FedsimError, match="2 users for 3 clients"):
         partition(labels, 3, generator(), scheme="by-user", users=torch.tensor([4, 4, 9, 9, 9, 4]))

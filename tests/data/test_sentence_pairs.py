@@ -98,7 +98,7 @@ def test_a_file_alone_is_parted_by_its_seed(tmp_path: Path) -> None:
 def test_unusable_files_are_one_clear_sentence(content: str | bytes, message: str, tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=message):
         load(write(tmp_path, content))
-    with pytest.raises(FedsimError, match="there is no file"):
+    with pytest.raises(FedsimError, match="no file"):
         load(tmp_path / "nothing.csv")
 
 

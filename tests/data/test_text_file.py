@@ -53,12 +53,12 @@ def test_unusable_text_is_one_clear_sentence(tmp_path: Path, content: bytes, mes
 
 
 def test_missing_files_and_tokenizers_are_one_clear_sentence(tmp_path: Path, documents: Path) -> None:
-    with pytest.raises(FedsimError, match="there is no file or folder"):
+    with pytest.raises(FedsimError, match="no file or folder"):
         text_file(TextFileConfig(path=tmp_path / "none"))
     with pytest.raises(FedsimError, match=r"holds no \.txt file"):
         text_file(TextFileConfig(path=tmp_path))
     pytest.importorskip("transformers")
-    with pytest.raises(FedsimError, match="there is no folder"):
+    with pytest.raises(FedsimError, match="no folder"):
         text_file(TextFileConfig(path=documents, tokenizer=tmp_path / "none"))
     folder = tmp_path / "checkpoint"
     folder.mkdir()

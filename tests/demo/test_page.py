@@ -290,7 +290,7 @@ def test_each_picture_is_stored_once(lesson: Lesson, recording: Recording) -> No
 @pytest.mark.parametrize(
     ("place", "message"),
     [
-        (lambda folder: folder / "missing" / "demo.html", "there is no folder"),
+        (lambda folder: folder / "missing" / "demo.html", "no folder"),
         (lambda folder: folder, "is a folder"),
         (lambda folder: Path("/proc/demo.html"), "cannot write to /proc"),
     ],

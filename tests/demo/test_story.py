@@ -183,6 +183,6 @@ def test_why_an_attack_ended_is_told_in_the_language_of_the_page(page: Page, les
     page.select_option("#language", "de")
     for why in {run.stopped or run.failure for run in runs}:
         assert page.evaluate("(why) => because(why)", why) != why
-    told = page.evaluate("because('gave up: 1 of 4 examples stand out in 3 rounds, too few exact zeros')")
+    told = page.evaluate("because('gave up: 1 of 4 examples separated in 3 rounds, too few exact zeros')")
     assert told == messages("de")["why.few"].format(found=1, n=4, rounds=3)
     assert page.evaluate("because('something else')") == "something else"

@@ -104,7 +104,7 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
     assert len(departures(figures(record), hashes(record), far)) == 1
     misspelt = Expected.model_validate({"figures": [{**asked, "metric": "psnr_medain", "value": 1.0}]})
     assert (
-        "no such figure. Did you mean 'all, IG, psnr_median'"
+        "no such value in the results. Did you mean 'all, IG, psnr_median'"
         in departures(figures(record), hashes(record), misspelt)[0]
     )
     assert expectation(figures(record))["figures"]

@@ -35,7 +35,7 @@ def test_records_are_guaranteed_for_the_client_that_was_asked_most_often() -> No
     (own,) = stated(rounds((0, 1), (1, 2), (1,), (0,)), RECORD)
     assert own.source == "dp-sgd"
     assert own.epsilon == pytest.approx(epsilon([spent(RECORD, 3)], 1e-5).value)
-    assert own.composition.endswith("in 3 rounds, those of the client that was asked most often")
+    assert own.composition.endswith("in 3 rounds, those of the client that was sampled most often")
     assert own.holds_against_server
 
 
@@ -49,7 +49,7 @@ def test_where_clients_are_sampled_every_round_counts() -> None:
 
 def test_clients_that_are_not_sampled_are_counted_one_by_one() -> None:
     (own,) = stated(rounds((0,), (1,)), None, replace(CLIENT, sampling_rate=1.0))
-    assert own.composition.endswith("in 1 round, those of the client that was asked most often")
+    assert own.composition.endswith("in 1 round, those of the client that was sampled most often")
 
 
 def test_without_a_mechanism_nothing_is_stated_and_without_rounds_nothing_is_spent() -> None:

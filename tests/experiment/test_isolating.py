@@ -85,7 +85,7 @@ def test_a_run_that_was_killed_before_its_first_record_can_begin_again(folder: R
     folder.create(overwrite=False)
     assert not (folder.path / "salt").exists()
     (folder.path / "salt").write_text("mine")
-    with pytest.raises(FedsimError, match="holds 'salt', which fedsim did not write"):
+    with pytest.raises(FedsimError, match="holds 'salt', which is not a file of fedsim"):
         folder.create(overwrite=True)
     assert (folder.path / "salt").read_text() == "mine"
 

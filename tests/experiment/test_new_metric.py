@@ -135,7 +135,7 @@ def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
     record = made(tmp_path, parse({**SMALL, "scoring": {}}, "test"))
     (victim,) = record.arms[0].attacks[0].victims
     assert victim.failure is not None
-    assert "there is no metric 'psnrr'. Did you mean 'psnr'" in victim.failure
+    assert "unknown metric 'psnrr'. Did you mean 'psnr'" in victim.failure
     assert "@metric" in victim.failure
 
 
@@ -153,7 +153,7 @@ def test_examples_that_lack_the_deciding_metric_need_another_one() -> None:
     usual, rule = Rule.of("identified", 0.5), Rule.of("ssim", 0.5)
     assert usual.decides({"exact": 1.0, "rouge_l": 0.5})[0].name == "exact"
     assert usual.goal({"exact": 1.0, "rouge_l": 0.5}).name == "rouge_l"
-    with pytest.raises(FedsimError, match="scoring.metric is 'ssim', but what is scored has mse, psnr"):
+    with pytest.raises(FedsimError, match="scoring.metric is 'ssim', but the guesses have mse, psnr"):
         rule.decides({"mse": 0.0, "psnr": 160.0})
 
 
@@ -171,5 +171,5 @@ def test_every_metric_is_declared_once_with_names_of_its_own() -> None:
 
 def test_a_metric_of_a_round_has_no_statistics(scenario: Callable[..., Scenario]) -> None:
     assert scenario().scoring.metric == "identified"
-    with pytest.raises(ValueError, match="leave statistics out"):
+    with pytest.raises(ValueError, match="leave 'statistics' out"):
         registry.metric("x", title="x", summary="x", over="round", statistics={"x": "mean"})

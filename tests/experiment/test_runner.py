@@ -270,5 +270,5 @@ def test_a_command_that_is_stopped_in_training_says_that_nothing_is_left(tmp_pat
         code = process.wait(60)
         errors = process.errors()
     assert code == 130
-    assert "Interrupted before there was a result. The same command begins anew." in errors
+    assert "Interrupted before the first result. The same command starts again." in errors
     assert not (tmp_path / "out" / "record.json").exists()

@@ -300,7 +300,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     page = writing.build(folder).read_text()
     assert "What was read" in page
     assert "No pictures were stored" not in page
-    assert "A sentence counts as a success by one rule: every token right." in page
+    assert "A sentence counts as a success by this rule: every token right." in page
     for size in "12L":
         assert f'<th scope="col" class="number">mean ROUGE-{size}</th>' in page
     assert "PSNR" not in page[page.index('id="results"') : page.index("How these numbers are made")]

@@ -93,10 +93,12 @@ def test_a_round_whose_counts_were_forged_is_aborted(scenario: Build) -> None:
 
 
 def test_the_threat_model_says_what_is_concealed(scenario: Build) -> None:
-    for built, who in zip(both(scenario), ("a trusted party adds up", "each upload looks random"), strict=True):
+    for built, who in zip(
+        both(scenario), ("a trusted party adds the updates", "each upload looks random"), strict=True
+    ):
         text = " ".join(describe(worlds.build(built)))
         assert who in text
-        assert "Of an element that fewer than 4 clients changed it is told only that." in text
+        assert "For an element that fewer than 4 clients changed it learns only this fact." in text
 
 
 def test_what_cannot_be_counted_is_refused(scenario: Build) -> None:
@@ -111,5 +113,5 @@ def test_what_cannot_be_counted_is_refused(scenario: Build) -> None:
 def test_a_client_of_plain_sums_knows_no_stages_of_others(scenario: Build) -> None:
     built = scenario(**TABLES, secure_aggregation={"mode": "masked"})
     order = RecordDict({"config": ConfigRecord({"round": 1, "cohort": 6})})
-    with pytest.raises(FedsimError, match="asks for 'open', which only sums told element by element have"):
+    with pytest.raises(FedsimError, match="requests 'open', which only per-element sums have"):
         answered("open", worlds.build(built), 0, order, RecordDict())

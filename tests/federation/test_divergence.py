@@ -60,7 +60,7 @@ def test_updates_that_were_never_finite_blame_no_rate(
         return Update(update.kind, {n: t * torch.nan for n, t in update.tensors.items()}, {}, update.examples, 0.0)
 
     monkeypatch.setattr(counting, "on_upload", spoil)
-    with pytest.raises(FedsimError, match="round 1: no finite update of 4; no step was taken yet"):
+    with pytest.raises(FedsimError, match="round 1: no finite update of 4; no step was trained yet"):
         run(scenario(defenses=[{"name": "counting"}]))
 
 

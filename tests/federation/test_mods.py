@@ -277,7 +277,7 @@ def test_a_private_defense_states_the_number_of_examples_itself() -> None:
         ("train", {"metrics": MetricRecord({"num-examples": 137, "train_loss": 0.3})}, "a metric that"),
         ("train", {"more": MetricRecord({"accuracy": [0.3, 0.4]})}, "a metric that"),
         ("train", {"more": ConfigRecord({"batch": b"1234"})}, "a config record, which"),
-        ("train.personal", {"more": ArrayRecord(MOVED)}, "the reply must hold one array record"),
+        ("train.personal", {"more": ArrayRecord(MOVED)}, "the reply must hold a single array record"),
         ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float16)})}, "of a type that"),
         ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.int64)})}, "of a type that"),
         (
@@ -285,7 +285,7 @@ def test_a_private_defense_states_the_number_of_examples_itself() -> None:
             {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.complex64)})},
             "an array .* is complex",
         ),
-        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float64)})}, "of another type than"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float64)})}, "another type than"),
         ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(137)})}, "an array .* has another shape than"),
         ("train", {"arrays": ArrayRecord({**MOVED, "c": torch.zeros(1)})}, "other names"),
         ("query", {}, "'query' is not empty"),
@@ -349,7 +349,7 @@ def test_other_messages_and_failures_pass_and_foreign_arrays_are_refused() -> No
         reply = reply_of(mod, received, RecordDict({"arrays": ArrayRecord(arrays)}), context)
         assert why in (reply.error.reason or "")
     empty = Message(RecordDict(), dst_node_id=7, message_type="train")
-    assert "what the server sent must hold one array record" in (
+    assert "the server's message must hold a single array record" in (
         mod(empty, context, lambda message, _context: message).error.reason or ""
     )
 
@@ -384,7 +384,10 @@ class Wary(Defense[Config]):
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(1.0, "defense 'wary': refused: the rows are one direction."), (2.0, "defense 'wary': the check of what the")],
+    [
+        (1.0, "defense 'wary': refused: the rows are one direction."),
+        (2.0, "defense 'wary': the check of the server's message"),
+    ],
 )
 def test_where_a_check_refuses_or_fails_the_app_is_not_run(own_methods: None, value: float, reason: str) -> None:
     registry.defense("wary", summary="for a test")(Wary)

@@ -202,7 +202,7 @@ def test_gradients_of_examples_take_the_place_of_the_plain_one_under_the_same_ma
 
 
 def test_two_defenses_cannot_both_work_on_examples(scenario: Build) -> None:
-    with pytest.raises(ScenarioError, match="two of them clip the gradient of every example"):
+    with pytest.raises(ScenarioError, match="two defenses clip per-example gradients"):
         world_with(scenario, "perexample", "perexample").check()
 
 
@@ -227,7 +227,7 @@ def test_a_refusal_is_said_before_any_training(scenario: Build, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", ["brightening", "shrinking", "perexample", "repeating"])
 def test_the_engine_that_trains_clients_together_refuses_what_needs_a_step(scenario: Build, name: str) -> None:
-    with pytest.raises(FedsimError, match=r"'vectorized' has no place for the defense .* Use engine = 'local'"):
+    with pytest.raises(FedsimError, match=r"'vectorized' does not support the defense .* Use engine = 'local'"):
         run(scenario(federation={"engine": "vectorized"}, defenses=[{"name": name}]))
 
 

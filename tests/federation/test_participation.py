@@ -160,7 +160,7 @@ def test_decisions_depend_on_neither_the_order_of_calls_nor_on_others(scenario: 
         ({"deadline": 0}, r"participation.deadline: .*greater than 0"),
         ({"slow_factor": 0.5}, r"participation.slow_factor: .*greater than or equal to 1"),
         ({"cohort": 5}, "participation.cohort is 5, expected at most federation.clients = 4"),
-        ({"always_crash": [1, 4]}, "participation.always_crash: there is no client 4, expected numbers from 0 to 3"),
+        ({"always_crash": [1, 4]}, "participation.always_crash: unknown client 4, expected numbers from 0 to 3"),
         ({"droppout": 0.1}, "participation.droppout: there is no such key"),
     ],
 )

@@ -28,15 +28,15 @@ def make(spec):
 def test_a_rule_that_gives_no_mean_is_refused_under_attacks_on_the_sum(scenario: Build) -> None:
     tables: dict[str, Any] = {"threat": SUM, "aggregation": {"name": "median"}}
     assert len(run(scenario(**tables)).entries) == 1
-    with pytest.raises(ScenarioError, match="'median' gives no mean of the updates"):
+    with pytest.raises(ScenarioError, match="'median' does not return the mean of the updates"):
         scenario(**tables, attacks=[{"name": "inverting-gradients"}])
 
 
 @pytest.mark.parametrize(
     ("secure", "sentence"),
     [
-        (None, "nothing in the scenario hides them"),
-        ({"mode": "ideal"}, "a trusted party adds up"),
+        (None, "without a mechanism that hides them"),
+        ({"mode": "ideal"}, "a trusted party adds the updates"),
         ({"mode": "masked"}, "each upload looks random"),
     ],
 )
@@ -44,7 +44,7 @@ def test_the_threat_model_says_who_hides_single_updates(
     scenario: Build, secure: dict[str, str] | None, sentence: str
 ) -> None:
     text = " ".join(describe(worlds.build(scenario(threat=SUM, secure_aggregation=secure))))
-    assert "It sees one sum a round: the mean of what about 4 clients send" in text
+    assert "It sees a single sum per round, the mean over about 4 clients" in text
     assert sentence in text
     assert "It attacks the sum in round 1." in text
 

@@ -20,15 +20,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"threat": {}}, r"threat.view is 'single-update', but behind secure aggregation .* Set threat.view = 'sum'"),
     (
         {"aggregation": {"name": "krum"}},
-        r"aggregation.name: 'krum' looks at the updates of single clients, and behind secure aggregation",
+        r"aggregation.name: 'krum' needs the updates of single clients, and under secure aggregation",
     ),
-    ({"aggregation": {"name": "median"}}, r"'median' looks at the updates of single clients"),
-    ({"aggregation": {"name": "trimmed-mean"}}, r"'trimmed-mean' looks at the updates of single clients"),
+    ({"aggregation": {"name": "median"}}, r"'median' needs the updates of single clients"),
+    ({"aggregation": {"name": "trimmed-mean"}}, r"'trimmed-mean' needs the updates of single clients"),
     (
         {"federation": {"engine": "vectorized"}, "secure_aggregation": {"mode": "masked"}},
         r"mode is 'masked', but the engine 'vectorized' .* Set mode = 'ideal'",
     ),
-    ({"participation": {"cohort": 1}}, r"a sum of one is the update itself"),
+    ({"participation": {"cohort": 1}}, r"the sum over a single client is its update"),
     ({"threat": {**SUM, "victims": 2}}, r"threat.victims is 2, expected 1"),
     (
         {"federation": {"algorithm": "fedavg"}, "attacks": [{"name": "inverting-gradients"}]},

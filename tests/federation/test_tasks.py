@@ -149,8 +149,8 @@ def test_draws_and_what_is_given_reach_an_attacker_only_if_granted(world) -> Non
     assert seeing.extra_inputs["where"].data_ptr() != victim.examples.extra_inputs["where"].data_ptr()
     assert seeing.task.modality == "numbers"
     told = " ".join(describe(own))
-    assert "It does not see what components and task drew." in told
-    assert "It does not see what the model reads beside the examples." in told
+    assert "It does not see the random draws of components and task." in told
+    assert "It does not see the model's additional inputs." in told
     assert "labels" not in told
 
 

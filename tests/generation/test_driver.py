@@ -29,8 +29,11 @@ def test_prompts_that_cannot_begin_say_why_and_the_others_go_on() -> None:
     asked = prompts([1, 2, 3], [], [1] * 8, [4, 5])
     texts = generate(make("greedy"), tiny_llama(), asked, Limits(max_new_tokens=5, context=8), sources(4))
     assert [text.ending for text in texts] == ["length", "failed", "failed", "length"]
-    assert texts[1].reason.startswith("prompt 1 is empty, and a model writes behind at least one token")
-    assert "prompt 2 has 8 tokens, and the model reads 8 with what it writes. Shorten" in texts[2].reason
+    assert texts[1].reason.startswith("prompt 1 is empty, and generation needs at least 1 token")
+    assert (
+        "prompt 2 has 8 tokens, and the model's context is 8 tokens, generated tokens included. Shorten"
+        in texts[2].reason
+    )
     assert [text.tokens for text in texts[1:3]] == [(), ()]
     alone = generate(make("greedy"), tiny_llama(), asked.keep([3]), FIVE, sources(1))
     assert alone[0] == texts[3]
@@ -65,7 +68,9 @@ def test_a_stream_is_what_generate_collects() -> None:
 def test_rows_share_no_generator_and_cuts_are_modules() -> None:
     model, source = tiny_llama(), torch.Generator()
     for wrong in ([source] * 3, sources(2), sources(4)):
-        with pytest.raises(FedsimError, match="3 rows are asked for with . generators: give each row one of its own"):
+        with pytest.raises(
+            FedsimError, match="3 rows were requested with . generators: pass a separate generator for each row"
+        ):
             generate(make("greedy"), model, ASKED, FIVE, wrong)
     with pytest.raises(FedsimError, match=r"cuts: the model has no module 'layer.0'. Did you mean 'layers.0'"):
         stream(make("greedy"), model, ASKED, FIVE, sources(3), cuts=["layer.0"])
@@ -96,7 +101,7 @@ class Meddling(Unmasker[Config, MaskedTextState]):
 def test_a_step_that_changes_what_is_written_is_named(how: str) -> None:
     method = Meddling(Config()).with_name("meddling")
     method.how = how
-    with pytest.raises(FedsimError, match="'meddling' changed a place that was not masked, or masked one anew"):
+    with pytest.raises(FedsimError, match="'meddling' changed an unmasked position, or masked it again"):
         generate(method, tiny_llada(), prompts([1, 2]), Limits(max_new_tokens=3), sources(1))
 
 

@@ -83,8 +83,8 @@ def odd(fails: str) -> Odd:
     ("fails", "message"),
     [
         ("name", r"an event of 'odd' counts acepted, but its class says counts = \{accepted\}. Make the two agree"),
-        ("events", "'odd' returned events of 2 rows, expected 3: one for each row"),
-        ("note", "the field 'note' of a generation's state is a object, out of which no row can be taken"),
+        ("events", "'odd' returned events of 2 rows, expected 3, the rows of its input state"),
+        ("note", "the field 'note' of a generation's state is a object, which cannot be indexed by row"),
     ],
 )
 def test_mistakes_of_an_author_are_named(fails: str, message: str) -> None:

@@ -58,7 +58,7 @@ def test_scores_are_those_of_the_package_and_without_the_adapter_those_of_the_ba
     ("settings", "message"),
     [
         ({"use_dora": True}, "which is no factor of LoRA"),
-        ({"rank_pattern": {"q_proj": 2}}, "has a rank_pattern: expected LoRA with one rank"),
+        ({"rank_pattern": {"q_proj": 2}}, "has a rank_pattern: expected LoRA with the same rank"),
         ({"modules_to_save": ["lm_head"]}, "holds 'base_model.model.lm_head.weight', which is no factor of LoRA"),
     ],
 )
@@ -69,7 +69,7 @@ def test_what_is_more_than_lora_is_named(tmp_path: Path, settings: dict[str, Any
 
 
 def test_folders_of_something_else_and_other_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match=r"there is no .*adapter_config\.json: expected the folder of an adapter"):
+    with pytest.raises(FedsimError, match=r"no  .*adapter_config\.json: expected the folder of an adapter"):
         with_adapter(package_model("Llama"), tmp_path)
     saved(tmp_path)
     with pytest.raises(FedsimError, match="belongs to a layer 'model.layers.0.self_attn.q_proj', which the model does"):
@@ -79,7 +79,7 @@ def test_folders_of_something_else_and_other_models_are_named(tmp_path: Path) ->
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
     for changed, message in (
         ({**settings, "peft_type": "IA3"}, "is of kind IA3: expected LoRA"),
-        ({"peft_type": "LORA"}, "lacks what package peft writes of LoRA"),
+        ({"peft_type": "LORA"}, "lacks the LoRA settings that package peft writes"),
     ):
         (tmp_path / "adapter_config.json").write_text(json.dumps(changed))
         with pytest.raises(FedsimError, match=message):

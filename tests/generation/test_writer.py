@@ -33,7 +33,7 @@ def test_the_seed_draws_the_weights_of_a_model_that_is_not_trained() -> None:
 
 
 def test_a_path_that_is_no_folder_and_a_name_that_is_none_are_told_apart() -> None:
-    with pytest.raises(FedsimError, match="there is no folder not/there"):
+    with pytest.raises(FedsimError, match="no folder not/there"):
         load_writer("not/there")
     with pytest.raises(FedsimError, match="Did you mean 'tiny-llama'"):
         load_writer("tiny-lama")

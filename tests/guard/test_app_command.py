@@ -23,7 +23,7 @@ def test_a_machine_without_landlock_is_refused(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    ("program", "words"), [(None, "there is no program unshare"), (shutil.which("false"), "unshare failed")]
+    ("program", "words"), [(None, "program unshare is missing"), (shutil.which("false"), "unshare failed")]
 )
 def test_a_machine_without_namespaces_is_refused(
     monkeypatch: pytest.MonkeyPatch, program: str | None, words: str
@@ -35,7 +35,7 @@ def test_a_machine_without_namespaces_is_refused(
 
 
 def test_a_place_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match=f"names {tmp_path}/data, which is not there"):
+    with pytest.raises(FedsimError, match=f"names {tmp_path}/data, which does not exist"):
         app_command.check_walls(NONE.model_copy(update={"readable": (tmp_path / "data",)}))
 
 

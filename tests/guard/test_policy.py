@@ -52,8 +52,8 @@ def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:
     [
         ({"budget": {"epsilom": 3.0}}, "budget.epsilom: there is no such key. Did you mean 'epsilon'?"),
         ({"budget": {"epsilon": -1.0}}, "budget.epsilon: input should be greater than 0, got -1.0"),
-        ({"budget": {"epsilon": 50.1}}, "budget.epsilon: 50.1 protects nobody, expected at most 50: "),
-        ({"budget": {"epsilon": 1e9}}, "budget.epsilon: 1e+09 protects nobody, expected at most 50: "),
+        ({"budget": {"epsilon": 50.1}}, "budget.epsilon: 50.1 gives no protection, expected at most 50: "),
+        ({"budget": {"epsilon": 1e9}}, "budget.epsilon: 1e+09 gives no protection, expected at most 50: "),
         ({"budget": {"epsilon": float("nan")}}, "budget.epsilon: "),
         ({"budget": {"delta": 0.00101}}, "budget.delta: 0.00101 is too large, expected at most 0.001: "),
         ({"budget": {"delta": 0.5}}, "budget.delta: 0.5 is too large"),
@@ -79,7 +79,7 @@ def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:
         ({"defenses": [{"name": "local-dp", "clipp": 1.0}]}, "defenses.0.clipp: there is no such key. Did you"),
         ({"defenses": [{"name": "local-dp", "noise_multiplier": 0.0}]}, "defenses.0: defense 'local-dp': without no"),
         ({"defenses": [{"name": "dp-sgd"}]}, "defenses.0: defense 'dp-sgd' works inside local training"),
-        ({"defenses": [{"name": "clipping", "applies": "per_update"}]}, "defenses: none of them is private"),
+        ({"defenses": [{"name": "clipping", "applies": "per_update"}]}, "defenses: none is private"),
     ],
     ids=str,
 )  # fmt: skip
@@ -89,7 +89,7 @@ def test_a_mistake_names_file_and_key(tmp_path: Path, changes: dict[str, Any], w
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match="there is no policy .*guard.toml"):
+    with pytest.raises(ScenarioError, match="no policy .*guard.toml"):
         read_policy(tmp_path / "guard.toml")
 
 

@@ -212,4 +212,4 @@ def test_a_guard_says_that_another_one_ended_at_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left: bool
 ) -> None:
     watched = served(tmp_path, monkeypatch, None, is_left=is_left)
-    assert any("A guard ended at work" in line for line in watched.lines) is is_left
+    assert any("An earlier guard stopped during a message" in line for line in watched.lines) is is_left

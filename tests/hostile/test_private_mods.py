@@ -157,6 +157,6 @@ def test_an_app_that_writes_a_history_of_its_own_sends_nothing() -> None:
 
     context = Context(1, 7, {}, RecordDict(), {})
     reply = sent(app, "train", context)
-    assert "the app's state holds what this mod keeps there" in (reply.error.reason or "")
+    assert "the app's state already contains this mod's key" in (reply.error.reason or "")
     assert not reply.has_content()
     assert spent(context.state, "local-dp") == ()

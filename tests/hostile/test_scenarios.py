@@ -268,4 +268,4 @@ def test_a_record_whose_metrics_were_changed_is_named_and_not_reported(tmp_path:
     (out / "record.json").write_text(json.dumps(record))
     code, _, told = command("report", str(out))
     assert code == 2
-    assert "record.json cannot be read: metrics: it has figures of 'psnr', which it does not declare" in told
+    assert "record.json cannot be read: metrics: it has values of 'psnr', which it does not declare" in told

@@ -86,5 +86,5 @@ def test_a_broken_file_is_one_sentence(scenario: Build, tmp_path: Path, name: st
 
 
 def test_a_file_that_is_missing(scenario: Build, tmp_path: Path) -> None:
-    with pytest.raises(ScenarioError, match=r"model.checkpoint: there is no file .*none.pt"):
+    with pytest.raises(ScenarioError, match=r"model.checkpoint: no file .*none.pt"):
         started(scenario, tmp_path / "none.pt")

@@ -93,9 +93,9 @@ def test_a_threshold_below_that_of_the_metric_has_no_word_of_its_own(metric: str
 
 
 def test_where_none_decides_the_user_is_told_what_to_set() -> None:
-    with pytest.raises(FedsimError, match="scoring.metric is 'error', but what is scored has plain. Set scoring"):
+    with pytest.raises(FedsimError, match="scoring.metric is 'error', but the guesses have plain. Set scoring"):
         Rule("error", 1.0, DECLARED).decides({"plain": 1.0})
-    with pytest.raises(FedsimError, match="scoring.metric is 'error', but what is scored has exact"):
+    with pytest.raises(FedsimError, match="scoring.metric is 'error', but the guesses have exact"):
         Rule("error", 1.0, DECLARED).decides({"exact": 1.0})
 
 

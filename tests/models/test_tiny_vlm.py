@@ -111,7 +111,11 @@ def test_its_gradient_can_be_differentiated_with_masks() -> None:
         (InputSpec((28,), 30, (), (), 30), {}, "reads images"),
         (SPEC, {"patch": 5}, "cuts images into 5 x 5 patches, got 28 x 28 pixels. Set model.patch"),
         (SPEC, {"width": 20}, "model.width is 20: expected a multiple of 8"),
-        (SPEC, {"feature_layer": -5}, "model.feature_layer is -5, and there are 4 encoder blocks: expected -4 to -1"),
+        (
+            SPEC,
+            {"feature_layer": -5},
+            "model.feature_layer is -5, and the model has 4 encoder blocks: expected -4 to -1",
+        ),
         (InputSpec((1, 28, 28), 10, (0.0,), (1.0,)), {}, 'and the data has 10. Set data.name = "digit-grids"'),
     ],
 )

@@ -68,7 +68,7 @@ def test_missing_noise_is_caught(sigma) -> None:
     claimed = epsilon([Spent(sigma, 1.0, 1)], DELTA).value
     found = audit(*observed(dp_sgd(noise_multiplier=0.0)), GUESSES, DELTA)
     assert found.correct == GUESSES
-    both = rf"states epsilon {claimed:.3g} .* at least epsilon {found.epsilon:.3g}"
+    both = rf"states epsilon {claimed:.3g} .* epsilon of at least {found.epsilon:.3g}"
     with pytest.raises(GuaranteeContradicted, match=both):
         check_claim(found, claimed)
     check_claim(audit(*observed(dp_sgd(noise_multiplier=sigma)), GUESSES, DELTA), claimed)

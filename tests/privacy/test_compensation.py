@@ -69,4 +69,4 @@ def test_it_says_when_there_is_no_noise_to_take_out(watched: Watched) -> None:
     method = registry.get("attack", "compensation")
     observation, _, _ = watched(knows=(*KNOWN, "defenses"))
     verdict = method.make(method.config()).applicable(observation)
-    assert (verdict.holds, verdict.reason) == (False, "no defense says that it adds noise of one scale")
+    assert (verdict.holds, verdict.reason) == (False, "no defense declares noise of a single scale")

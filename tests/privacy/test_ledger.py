@@ -196,7 +196,7 @@ def test_who_read_lines_misses_them_at_the_end(tmp_path: Path, ledger: Ledger) -
     with pytest.raises(FedsimError, match="has 1 lines, and had 2 before"):
         reserve(ledger)
     reserve(Ledger.open(path, key), subject="another ward")
-    with pytest.raises(FedsimError, match="line 2 is another one than before"):
+    with pytest.raises(FedsimError, match="line 2 was changed"):
         ledger.entries()
 
 
@@ -222,7 +222,7 @@ def test_a_ledger_without_key_and_a_key_without_ledger_are_no_new_ledger(
 ) -> None:
     reserve(ledger)
     places(tmp_path)[lost].unlink()
-    with pytest.raises(FedsimError, match="is missing. Bring it back"):
+    with pytest.raises(FedsimError, match="is missing. Restore it"):
         Ledger.open(*places(tmp_path))
 
 

@@ -96,7 +96,7 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
     assert not apart.pop("see").failure
     for label, why in (
         ("raise", "ZeroDivisionError: a bug (strange_reader.py"),
-        ("sizes", "expected one vector for each change"),
+        ("sizes", "expected a vector for each update"),
         ("values", "the probabilities have shape (12, 9), expected (12, 2)"),
     ):
         assert why in str(here[label].failure)
@@ -129,7 +129,7 @@ def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here(
 
 def test_an_answer_is_checked_on_this_side() -> None:
     known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
-    with pytest.raises(FedsimError, match="no finite number"):
+    with pytest.raises(FedsimError, match="not finite"):
         AttributeAttack.checked(torch.full((4, 2), torch.nan), labels, known)
     with pytest.raises(FedsimError, match="its answer is a dict, expected a tensor"):
         tensor_of({"a": 1})

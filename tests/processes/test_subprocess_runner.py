@@ -197,7 +197,7 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
     with start_apart("attack", choice, lambda: False) as attacker:
         assert at_once(attacker, local) == 1
         why = search(attacker, [local], [seeding.generator(1, "attack")], lambda _step: None)
-    assert "cannot be sent to another process" in str(why)
+    assert "cannot be sent to a subprocess" in str(why)
     assert "without --isolate" in str(why)
 
 

@@ -103,7 +103,7 @@ def test_examples_of_a_round_stay_with_their_labels(scenario: Build) -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"threat": {"victims": 1}}, "threat.victims is 1, so there is nothing to tell apart"),
+        ({"threat": {"victims": 1}}, "threat.victims is 1, so only a single source is possible"),
         ({"threat": {"view": "sum"}, "attacks": []}, "a sum has no single source"),
     ],
 )

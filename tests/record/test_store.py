@@ -59,7 +59,7 @@ def test_an_existing_run_is_kept_unless_overwritten(run_folder: RunFolder) -> No
 def test_without_a_manifest_nothing_is_removed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("precious")
-    with pytest.raises(FedsimError, match=f"holds '{name}', which fedsim did not write"):
+    with pytest.raises(FedsimError, match=f"holds '{name}', which is not a file of fedsim"):
         RunFolder(tmp_path).create(overwrite=True)
     assert (tmp_path / name).read_text() == "precious"
 
@@ -83,7 +83,7 @@ def test_a_name_that_a_kill_cut_off_spoils_no_other(run_folder: RunFolder) -> No
 def test_a_manifest_that_is_no_text_says_nothing_of_others(run_folder: RunFolder) -> None:
     (run_folder.path / ".fedsim-files").write_bytes(b"\xff\xfe\x00")
     before = everything(run_folder.path)
-    with pytest.raises(FedsimError, match="which fedsim did not write"):
+    with pytest.raises(FedsimError, match="which is not a file of fedsim"):
         run_folder.create(overwrite=True)
     assert everything(run_folder.path) == before
 
@@ -205,7 +205,7 @@ def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(FedsimError, match=r"record.json cannot be read"):
         read_record(tmp_path)
-    with pytest.raises(FedsimError, match="there is no folder"):
+    with pytest.raises(FedsimError, match="no folder"):
         read_record(tmp_path / "nowhere")
 
 

@@ -9,7 +9,7 @@ from tests.release.records import figure, record
 def test_the_verdict_stands_before_everything_and_each_figure_beside_luck() -> None:
     failed = Finding(question="membership", label="rmia", metric="auc", failure="no memory")
     text = to_markdown(page.build(record(figure(0.8, 0.9, 0.95, p=0.001), (failed,), max_membership_tpr=0.1)))
-    before, _, after = text.partition("Recovered: members are told from others")
+    before, _, after = text.partition("Recovered: members are distinguished from non-members")
     assert "#" in before
     assert "##" not in before
     row = "| loss-threshold | recovered | AUC | 200 | 0.90 (0.80 to 0.95) | 0.50 | 0.50 (0.00 to 1.00) | 0.001 | 800 |"
@@ -31,7 +31,7 @@ def test_the_verdict_stands_before_everything_and_each_figure_beside_luck() -> N
 
 
 def test_without_a_policy_the_page_says_what_exit_code_0_means() -> None:
-    assert "exit code 0 says only that the check ran" in to_markdown(page.build(record(figure(0.4, 0.5, 0.6))))
+    assert "exit code 0 means only that the check ran" in to_markdown(page.build(record(figure(0.4, 0.5, 0.6))))
 
 
 def test_the_page_loads_nothing() -> None:

@@ -18,8 +18,10 @@ CLEAR, NEAR, WIDE = figure(0.8, 0.9, 0.95, p=0.001), figure(0.45, 0.5, 0.58), fi
         (
             [NEAR, CLEAR, WIDE],
             "recovered",
-            "Recovered: members are told from others (loss-threshold, AUC 0.90 (0.80 to 0.95), n = 200; the "
-            "control gives 0.50).",
+            (
+                "Recovered: members are distinguished from non-members (loss-threshold, AUC 0.90 (0.80 to "
+                "0.95), n = 200; the control gives 0.50)."
+            ),
         ),
         (
             [NEAR, WIDE],
@@ -83,5 +85,5 @@ def test_without_a_policy_the_check_only_ran() -> None:
 def test_too_few_others_leave_the_rate_open() -> None:
     (threshold,) = verdict.thresholds(record(NEAR, others=60, max_membership_tpr=0.1))
     assert limits.sentence(threshold) == (
-        "Undecided: max_membership_tpr needs 100 others, twice as many with --reference, and there are 60."
+        "Undecided: max_membership_tpr needs 100 non-members, twice as many with --reference, but has 60."
     )

@@ -174,7 +174,7 @@ def guarantee(**changes):
         "noise_multiplier": 1.0,
         "sampling_rate": 0.01,
         "steps": 1000,
-        "composition": "1000 steps of noise multiplier 1 in 10 rounds, those of the client that was asked most often",
+        "composition": "1000 steps of noise multiplier 1 in 10 rounds, those of the client that was sampled most often",
         "adversary": "the server",
     }
     return GuaranteeRecord(**{**settings, **changes})

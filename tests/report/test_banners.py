@@ -60,9 +60,9 @@ def test_an_unfinished_run_says_so(report, records, status):
 
 
 def test_the_alarm_of_a_finding_stands_above_everything(report, records):
-    alarm = "An audit contradicts a guarantee. s states epsilon 1. No epsilon of that arm counts."
+    alarm = "An audit contradicts a guarantee. s states epsilon 1. No epsilon of that arm is valid."
     own = Finding(question="audit", label="s", metric="epsilon_lower_bound", alarm=alarm)
     arms = [records.arm("a", [records.attack("ig", records.recovered())], dropout=(), findings=(own,))]
     page = report(records.run(arms))
     assert banners(page) == ["banner alarm"]
-    assert "An audit contradicts a guarantee a: s states epsilon 1. No epsilon of that arm counts." in page.text
+    assert "An audit contradicts a guarantee a: s states epsilon 1. No epsilon of that arm is valid." in page.text

@@ -57,7 +57,7 @@ def said(case: Case) -> list[str]:
         ),
         (
             Case(accuracy_loss=figure("accuracy", 0.1, None, None)),
-            "Undecided: what it costs has no interval.",
+            "Undecided: its cost has no interval.",
         ),
         (Case(guarantees=[guarantee(5.0)]), "max_epsilon = 4, but the weakest guarantee is epsilon 5."),
         (Case(guarantees=[]), "max_epsilon = 4, but nothing in the client states an epsilon."),

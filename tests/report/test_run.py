@@ -16,7 +16,7 @@ def test_the_verdict_is_first_and_how_to_run_it_again_is_last_but_for_words() ->
     titles = _titles(records.typical())
     assert titles[0] == "Verdict"
     assert titles[-2:] == ["Run it again", "What the words mean"]
-    assert titles.index("Attacks by arm") < titles.index("Who attacks, and what they know")
+    assert titles.index("Attacks by arm") < titles.index("Attackers and their knowledge")
 
 
 def test_a_section_without_a_reason_is_absent() -> None:

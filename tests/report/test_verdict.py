@@ -46,7 +46,7 @@ def test_a_replay_that_differs_is_not_hidden(report, records):
     arm = records.typical().arms[0].model_copy(update={"replay_matches": False})
     page = report(records.run([arm]))
     assert "wrong truth" in page.text
-    assert "The truth of this score is unsure: what the clients did could not be repeated." in page.text
+    assert "The ground truth of this score is uncertain: the replay of the clients' round did not match." in page.text
     assert "unsure" not in report(records.typical()).text
 
 

@@ -141,9 +141,9 @@ def test_an_unwritable_page_leaves_the_old_one(tmp_path, records, monkeypatch):
 def test_a_guarantee_stands_with_everything_that_it_needs_and_without_one_there_is_no_section(report, records):
     page = report(records.run([records.arm("noisy", [], guarantees=(records.guarantee(),))]))
     stated = (
-        "noisy dp-sgd epsilon 1.84 at delta 1e-05 (RDP 2.1) one record of a client, one more or less Poisson sampling "
-        "at rate 0.01 1000 steps of noise multiplier 1 in 10 rounds, those of the client that was asked most often "
-        "the server"
+        "noisy dp-sgd epsilon 1.84 at delta 1e-05 (RDP 2.1) one record of a client, one more or less "
+        "Poisson sampling at rate 0.01 1000 steps of noise multiplier 1 in 10 rounds, those of the "
+        "client that was sampled most often the server"
     )
     assert stated in page.text
     assert "What was guaranteed" not in report(records.run([records.arm("plain", [])])).text

@@ -26,7 +26,11 @@ def checked(scenario: Scenario, kind: Any, choice: Choice, *place: str | int) ->
     [
         ("sgd", ("components", 0), "'sgd' is an optimizer: set federation.optimizer instead"),
         ("dropout", ("federation", "optimizer"), "'dropout' is a component for hook layer, expected an optimizer"),
-        ("greedy", ("components", 1), "'greedy' is a decoder, which takes a trained model.*fedsim.generation.generate"),
+        (
+            "greedy",
+            ("components", 1),
+            "'greedy' is a decoder, which runs on a trained model.*fedsim.generation.generate",
+        ),
         ("greedy", ("components", 1), r"or, if clients train a language model, to the table \[generation\]\.$"),
         ("fixed", ("components", 1), r"or, if clients train a masked language model, to the table \[generation\]\.$"),
         ("heun", ("components", 1), r"or, if clients train a denoiser, to the table \[generation\]\.$"),
@@ -60,7 +64,7 @@ def test_an_attack_on_evidence_answers_the_question_that_names_it(scenario: Buil
         for name, base in (("fits", Answers), ("fits-else", AnswersElse)):
             registry.evidence_attack(name, summary="answers")(base)
         checked(scenario(), "evidence_attack", AnswerChoice(name="fits"), "questions", "a")
-        with pytest.raises(FedsimError, match="'fits-else' answers another question. Expected one of: fits"):
+        with pytest.raises(FedsimError, match="'fits-else' has another purpose. Expected any of: fits"):
             checked(scenario(), "evidence_attack", AnswerChoice(name="fits-else"), "questions", "a")
 
 

@@ -12,10 +12,13 @@ from fedsim.scenario.clients import Federation, LabelNoise, Participation, Parti
     ("own", "message"),
     [
         ({"address": "here:1"}, "engine 'local' runs in this process: leave address out"),
-        ({"certificates": "ca.pem"}, "certificates are those of a SuperLink elsewhere: set engine"),
-        ({"certificates": "ca.pem", "address": "here:1", "engine": "ray"}, "certificates are those of a SuperLink"),
-        ({"local_steps": 2}, "fedsgd sends one gradient: local_steps must be 1"),
-        ({"local_epochs": 1}, "fedsgd sends one gradient"),
+        ({"certificates": "ca.pem"}, "certificates are for an external SuperLink: set engine"),
+        (
+            {"certificates": "ca.pem", "address": "here:1", "engine": "ray"},
+            "certificates are for an external SuperLink",
+        ),
+        ({"local_steps": 2}, "fedsgd sends a single gradient: local_steps must be 1"),
+        ({"local_epochs": 1}, "fedsgd sends a single gradient"),
         ({"algorithm": "fedavg", "local_steps": 2, "local_epochs": 1}, "local_steps and local_epochs exclude"),
         ({"batch_size": 0}, "greater than or equal to 1"),
     ],

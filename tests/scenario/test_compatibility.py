@@ -28,7 +28,7 @@ TEXT: dict[str, Any] = {
         ({"components": [{"name": "esimcse"}]}, "component 'esimcse' does not fit: it .*text"),
         (
             {"defenses": [{"name": "dp-sgd"}, {"name": "dp-sgd"}], "federation": {"sampling": "poisson"}},
-            "defenses: two of them clip the gradient of every example",
+            "defenses: two defenses clip per-example gradients",
         ),
         ({"aggregation": {"name": "product-mean"}}, "aggregation rule 'product-mean' does not fit: "),
         ({**TEXT, "defenses": [{"name": "mixup"}]}, "defense 'mixup' does not fit: it "),
@@ -60,12 +60,12 @@ def test_examples_without_labels_need_a_component_that_says_what_is_minimised_an
         "federation": {"batch_size": 2},
         "threat": {"knows": ["batch-size"]},
     }
-    with pytest.raises(ScenarioError, match="have no labels, so a component must say what a client minimises"):
+    with pytest.raises(ScenarioError, match="have no labels, so a component must define the client's loss"):
         worlds.build(scenario(**pairs)).check()
     esimcse = {**pairs, "components": [{"name": "esimcse"}]}
     worlds.build(scenario(**esimcse)).check()
     judged = {**esimcse, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}}
-    with pytest.raises(ScenarioError, match="membership: its attacks look at the loss of an example"):
+    with pytest.raises(ScenarioError, match="membership: the attacks use the loss of an example"):
         check(worlds.build(scenario(**judged)))
 
 
@@ -75,6 +75,6 @@ def test_two_components_cannot_both_say_what_is_minimised() -> None:
             self.name = name
 
     stack = SimpleNamespace(objectives=(Named("one"), Named("other")))
-    with pytest.raises(ScenarioError, match="components: one and other both say what a client minimises"):
+    with pytest.raises(ScenarioError, match="components: one and other both define the client's loss"):
         check_objectives(stack)  # type: ignore[arg-type]
     check_objectives(SimpleNamespace(objectives=(Named("one"),)))  # type: ignore[arg-type]

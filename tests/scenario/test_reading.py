@@ -98,12 +98,12 @@ def test_a_device_is_refused_where_it_is_absent_and_auto_becomes_what_is_there(
     with pytest.raises(ScenarioError) as found:
         load(path, ["device=cuda"])
     assert str(found.value) == (
-        f"{path}: device: 'cuda' is not here: PyTorch finds no CUDA device on this machine. Set device = 'cpu', or "
-        "'auto', which takes a GPU where there is one."
+        f"{path}: device: 'cuda' is not available: PyTorch finds no CUDA device on this "
+        "machine. Set device = 'cpu', or 'auto', which uses a GPU if available."
     )
     with pytest.raises(ScenarioError, match="device: input should be 'auto', 'cpu' or 'cuda', got 'gpu'"):
         load(path, ["device=gpu"])
-    with pytest.raises(ScenarioError, match="'cuda' is not here"):
+    with pytest.raises(ScenarioError, match="'cuda' is not available"):
         load(path, ["arms.device=['cpu','cuda']"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert load(path, ["device=auto"]).device == "cuda"

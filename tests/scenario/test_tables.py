@@ -16,11 +16,14 @@ from fedsim.scenario import parse
             {"federation": {"clients": 2}, "participation": {"cohort": 3}},
             r"cohort is 3, expected at most federation.clients = 2",
         ),
-        ({"federation": {"local_steps": 2}}, r"fedsgd sends one gradient"),
+        ({"federation": {"local_steps": 2}}, r"fedsgd sends a single gradient"),
         ({"federation": {"fraction": 2}}, r"federation.fraction: there is no such key"),
         ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),
         ({"components": [{"name": "adam"}]}, r"set federation.optimizer instead"),
-        ({"components": [{"name": "greedy"}]}, r"'greedy' is a decoder, which takes a trained model, and no training"),
+        (
+            {"components": [{"name": "greedy"}]},
+            r"'greedy' is a decoder, which runs on a trained model, not during training",
+        ),
         (
             {"components": [{"name": "pyramid-drop", "layers": [2], "shares": [float("nan")]}]},
             r"components.0.shares.0: input should be a finite number, got nan",

@@ -52,16 +52,18 @@ WRONG = {
     "only_buffers": "has nothing to train: it has no parameters, so a client would send nothing. Keep a tensor as",
     "frozen": "has nothing to train: all its parameters are frozen, so a client would send nothing.",
     "empty": "has an empty parameter: 'nothing' has shape (0, 3). Leave it out of the model.",
-    "expanded": "values share memory: 'head.bias' is an expanded tensor. Make it with .clone().",
+    "expanded": "with shared memory: 'head.bias' is an expanded tensor. Call .clone() on it.",
     "not_finite": "has first weights that are not finite: 'head.bias'. Initialise it.",
     "overflowing": "returns scores that are not finite with its first weights. Check its scale.",
     "sparse": "has a sparse gradient at 'table.weight'. Leave sparse=True out of the layer.",
-    "random_drop": "answers twice differently to the same examples, weights and seed",
-    "numpy_noise": "Draw with torch's global generator, which is seeded",
-    "own_generator": "answers twice differently to the same examples, weights and seed",
-    "counting": "keep nothing between two calls but registered buffers.",
-    "named_differently": "is another one with every call: 'extra_",
-    "weights_of_numpy": "is another one with every call: 'head.weight' differs. Draw first weights with torch's global",
+    "random_drop": "returns different outputs for the same examples, weights and seed",
+    "numpy_noise": "Use torch's global generator, which is seeded",
+    "own_generator": "returns different outputs for the same examples, weights and seed",
+    "counting": "keep no state between calls except registered buffers.",
+    "named_differently": "returns different models on equal calls: 'extra_",
+    "weights_of_numpy": (
+        "returns different models on equal calls: 'head.weight' differs. Initialise with torch's global"
+    ),
     "a_class": "is of type type, expected a torch.nn.Module.",
     "a_number": "is of type int, expected a torch.nn.Module.",
     "wants_more": "failed: TypeError: wants_more() missing 1 required positional argument: 'width'",
@@ -125,10 +127,10 @@ def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
     attack = '[[attacks]]\nname = "inverting-gradients"\nmax_iterations = 2\n'
     assert ran(tmp_path, monkeypatch, "late", f'[threat]\nknows = ["labels"]\n{attack}') == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "The truth of all is unsure: replaying the clients gave another update" in said
+    assert "The ground truth of all is uncertain: the replay of the clients gave another update" in said
     assert "(truth" in said  # in the cell of the score, which a narrow terminal breaks
     page = (tmp_path / "results" / "own" / "report.html").read_text()
-    assert "The truth of this score is unsure: what the clients did could not be repeated." in page
+    assert "The ground truth of this score is uncertain: the replay of the clients' round did not match." in page
 
 
 @pytest.mark.parametrize("name", ["leaves", "exits_at_once", "too_few_scores"])

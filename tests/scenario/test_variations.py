@@ -11,7 +11,7 @@ from fedsim.scenario.variations import Span, Sweep, Tune
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"grid": {"model.dropout": []}}, "'model.dropout' has no value, so there is nothing to run"),
+        ({"grid": {"model.dropout": []}}, "'model.dropout' has no value, so no run is defined"),
         ({"seeds": [1, 2, 1]}, "seeds: 1 stands there twice"),
         ({"seeds": [-1]}, "greater than or equal to 0"),
         ({"minutes": 0}, "greater than 0"),

@@ -99,7 +99,7 @@ def test_models_that_predict_no_noise_or_are_told_no_classes_are_named() -> None
         denoising.outputs(lambda x, noise: x, batch(), drawn(batch(), classes=True))
 
 
-@pytest.mark.parametrize(("known", "message"), [(0, "the model is told none"), (None, "no argument 'labels'")])
+@pytest.mark.parametrize(("known", "message"), [(0, "the model has no class input"), (None, "no argument 'labels'")])
 def test_a_model_is_refused_by_what_it_reads(known: int | None, message: str) -> None:
     class Plain(torch.nn.Module):
         def forward(self, x: Tensor, noise: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ def test_a_model_is_refused_by_what_it_reads(known: int | None, message: str) ->
     model = Plain() if known is None else Told()
     assert TASK.refuses_model(model) is None
     assert message in (Denoising(DenoisingConfig(classes=True)).refuses_model(model) or "")
-    assert "takes no argument 'noise'" in (TASK.refuses_model(torch.nn.Linear(2, 2)) or "")
+    assert "has no argument 'noise'" in (TASK.refuses_model(torch.nn.Linear(2, 2)) or "")
 
 
 def test_it_fits_images_alone_and_tests_the_same_loss(samples: dict[str, Dataset]) -> None:

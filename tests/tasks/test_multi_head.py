@@ -66,7 +66,7 @@ def test_labels_and_weights_that_no_head_has_are_refused(samples: dict) -> None:
     labels[3, 0], labels[4, 4] = 0.0, torch.inf
     assert task.refuses_labels(labels, data.spec) == "a label of head 'how much' is not finite"
     spec = InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
-    assert task.refuses(replace(data, spec=spec)) == "it needs images or rows whose data set names several heads"
+    assert task.refuses(replace(data, spec=spec)) == "it needs images or rows of a data set with several heads"
 
 
 def test_a_map_of_classes_may_be_a_head(samples: dict) -> None:

@@ -32,4 +32,4 @@ def test_labels_may_be_left_out_and_are_tokens(samples: dict[str, Dataset]) -> N
     spec = samples["next-token"].spec
     assert TASK.refuses_labels(torch.tensor([[0, -100, 6]]), spec) is None
     assert TASK.refuses_labels(torch.tensor([[0, -100, 7]]), spec) == "label 7 is out of range, expected 0 to 6"
-    assert TASK.refuses(samples["tagging"]) == "it needs tokens as labels, 7 of them, and there are 5 classes"
+    assert TASK.refuses(samples["tagging"]) == "it needs tokens as labels, 7 of them, and the data have 5 classes"

@@ -25,5 +25,5 @@ def test_the_correlation_is_that_of_scipy(samples: dict[str, Dataset], says) -> 
 
 def test_there_is_no_loss_without_labels() -> None:
     assert not TASK.has_labels
-    with pytest.raises(FedsimError, match="a component must say what clients minimise"):
+    with pytest.raises(FedsimError, match="a component must define the clients' loss"):
         TASK.losses(torch.zeros(2, 3), torch.zeros(2))

@@ -96,7 +96,7 @@ def test_a_missing_guess_has_read_no_question_even_where_all_ask_the_same() -> N
 def test_data_without_questions_are_refused() -> None:
     own = Batch(batch().inputs, batch().labels)
     refused = TASK.refuses(Dataset(own, own, SPEC, WORDS.words))
-    assert refused == "it needs a question beside each image, and the data set gives no 'question'"
+    assert refused == "it needs a question for each image, and the data set has no 'question'"
 
 
 def test_an_attackers_model_is_told_what_is_granted() -> None:

@@ -14,7 +14,7 @@ from fedsim.threat.observe import describe, describe_any_round
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ALL = get_args(Knowledge)
-HONEST = "The server is honest but curious: it runs the protocol and keeps what it receives."
+HONEST = "The server is honest but curious: it follows the protocol and stores all received updates."
 KNOWS = "It knows the model, its weights and the loss"
 
 
@@ -43,7 +43,7 @@ KNOWS = "It knows the model, its weights and the loss"
                 "It does not know the dropout rates.",
                 "It does not know how inputs are normalised.",
                 "It does not know which defenses are in use.",
-                "It looks at every round for itself.",
+                "It attacks every round separately.",
             ],
         ),
         (
@@ -54,9 +54,11 @@ KNOWS = "It knows the model, its weights and the loss"
             },
             [
                 HONEST,
-                "It sees one sum a round: the mean of what about 4 clients send, the change after 2 passes over its "
-                "examples of each client on batches of 1, and who took part.",
-                "That it sees no single update is taken for granted: nothing in the scenario hides them.",
+                (
+                    "It sees a single sum per round, the mean over about 4 clients of the change after 2 passes "
+                    "over its examples of each client on batches of 1, and the list of participants."
+                ),
+                "The scenario assumes that it sees no single update, without a mechanism that hides them.",
                 "Its dropout rates are wrong by -0.1.",
                 "It attacks the sum in round 1.",
                 f"{KNOWS}, where and at which rate the model drops out.",
@@ -78,11 +80,12 @@ KNOWS = "It knows the model, its weights and the loss"
                 HONEST,
                 "It sees single updates: one gradient of each client, on batches of 2.",
                 "It attacks 1 client in round 1.",
-                f"{KNOWS}, the labels of the batch, the dropout masks the client drew, the batch size, where and at "
-                "which rate the model drops out, how inputs are normalised, the description of every defense in use, "
-                "what a client sent in the attacked rounds before.",
+                f"{KNOWS}, the labels of the batch, the dropout masks the client drew, the "
+                "batch size, where and at which rate the model drops out, how inputs are "
+                "normalised, the description of every defense in use, a client's updates in "
+                "the earlier attacked rounds.",
                 "It does not know which components are in use.",
-                "It does not see what components and task drew.",
+                "It does not see the random draws of components and task.",
             ],
         ),
     ],
@@ -106,7 +109,7 @@ def test_who_attacks_several_batch_sizes_attacks_in_no_round(scenario: Callable[
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
-        ("ideal", "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."),
+        ("ideal", "Secure aggregation is ideal: a trusted party adds the updates and sends the server only the sum."),
         ("masked", "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."),
     ],
 )
@@ -114,7 +117,9 @@ def test_the_description_says_what_hides_single_updates(
     scenario: Callable[..., Scenario], mode: str, sentence: str
 ) -> None:
     told = describe(worlds.build(scenario(threat={"view": "sum"}, secure_aggregation={"mode": mode})))
-    assert [one for one in told if "ecure aggregation" in one or "taken for granted" in one] == [sentence]
+    assert [one for one in told if "ecure aggregation" in one or "without a mechanism that hides them" in one] == [
+        sentence
+    ]
 
 
 def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:

@@ -148,7 +148,7 @@ def test_arms_may_set_server_and_attacks_together(scenario: Build, tmp_path: Pat
     ("tables", "message"),
     [
         ({"attacks": [RTF]}, "changes the model that clients receive, which an honest server does not"),
-        ({"threat": {"server": "malicious"}}, "but none of the attacks does. Expected one of: .*robbing-the-fed"),
+        ({"threat": {"server": "malicious"}}, "but none of the attacks does. Expected any of: .*robbing-the-fed"),
         (
             {"threat": {"server": "malicious"}, "attacks": [{"name": "closed-form-linear"}]},
             "but none of the attacks does",

@@ -117,7 +117,7 @@ def test_a_mean_gradient_is_not_that_of_the_union_where_a_component_takes_a_clie
 ) -> None:
     own = {"name": "feature-cutmix", "at": "3", "size": [4, 4]}
     tables: dict[str, Any] = {"model": {"name": "convnet"}, "federation": {"batch_size": 2}, "components": [own]}
-    with pytest.raises(FedsimError, match="component feature-cutmix takes each client's batch as a whole"):
+    with pytest.raises(FedsimError, match="component feature-cutmix depends on each client's whole batch"):
         check_union(worlds.build(scenario(**tables)))
 
 

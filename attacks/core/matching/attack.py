@@ -50,7 +50,8 @@ class GradientSearchConfig(Config):
     """Settings of every gradient-inversion search."""
 
     start: Start = Field(
-        default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
+        default="normal",
+        description="normal: noise; patterned: a tiled random square; colour: a uniform colour; grey: zeros",
     )
     pattern: int = Field(default=4, ge=1, description="for patterned: edge of the square, in pixels")
     label_rule: LabelRule = Field(
@@ -66,7 +67,7 @@ class GradientSearchConfig(Config):
 class MatchingConfig(GradientSearchConfig):
     """Settings of the search. The defaults are the reference settings of the Dropout Inversion Attack."""
 
-    max_iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
+    max_iterations: int = Field(default=20_000, ge=1, description="maximum number of iterations per restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
     sign: Sign = Field(
         default="hard",
@@ -99,7 +100,7 @@ class MatchingConfig(GradientSearchConfig):
     engine: Literal["fastest", "general", "compiled"] = Field(
         default="fastest",
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
-        "needs a C++ compiler and takes minutes to compile",
+        "needs a C++ compiler and minutes to compile",
     )
 
 

@@ -26,7 +26,7 @@ class DistanceConfig(Config):
 class PriorConfig(Config):
     """Settings of a prior."""
 
-    weight: float = Field(default=1e-4, ge=0, description="factor on the prior, beside a distance of weight 1")
+    weight: float = Field(default=1e-4, ge=0, description="factor on the prior; the distance has weight 1")
 
 
 DistanceT = TypeVar("DistanceT", bound=DistanceConfig)

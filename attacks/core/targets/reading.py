@@ -78,8 +78,8 @@ def labels_to_search(observation: Observation) -> Tensor:
     targets = read_targets(observation, blanks(observation, 1), None) if examples_of(observation) == 1 else None
     if targets is None or not targets.is_whole:
         raise NotApplicable(
-            f"the labels are {observation.task.labels_in_words}, which the output layer tells of a single example "
-            "alone, and not under every loss. Add 'labels' to threat.knows"
+            f"the labels are {observation.task.labels_in_words}, which the output layer reveals only for a "
+            "single example, and only under some losses. Add 'labels' to threat.knows"
         )
     return targets.values
 

@@ -83,7 +83,7 @@ def adapters() -> tuple[type[SubjectAdapter], ...]:
 
 def what_is_taken() -> str:
     """Return a sentence that lists the objects accepted by all adapters."""
-    return f"As it is, an audit also takes {'; '.join(kind.input_description for kind in adapters())}."
+    return f"An audit also accepts {'; '.join(kind.input_description for kind in adapters())}."
 
 
 def adapter_of(thing: Any) -> type[SubjectAdapter] | None:
@@ -150,7 +150,7 @@ def with_model(thing: Any, name: str) -> Subject:
     parts = parts_of(thing)
     if len(parts) == _PARTS:
         return Subject(*parts)
-    raise FedsimError(f"'{name}' gives {kinds_of(parts)}, expected (model, loss, loader). Add what is missing.")
+    raise FedsimError(f"'{name}' gives {kinds_of(parts)}, expected (model, loss, loader). Add the missing parts.")
 
 
 def model_of(thing: Any) -> nn.Module | None:

@@ -49,8 +49,8 @@ class EstimatorAdapter(SubjectAdapter):
         is_fitted = hasattr(self.estimator, "coef_") or hasattr(self.estimator, "coefs_")
         fitted = "as it was fitted" if is_fitted else "before its first fit, all 0"
         return (
-            f"{type(self.estimator).__name__} of scikit-learn {fitted}, {tensors_are(sent)} sent; loss: "
-            f"{self.loss_name}, one gradient step of a torch twin"
+            f"{type(self.estimator).__name__} of scikit-learn {fitted}, {tensors_are(sent)} "
+            f"sent; loss: {self.loss_name}, a single gradient step of an equal torch model"
         )
 
     def twin(self, rows: Any, labels: Tensor, build: Callable[[int], nn.Module], loss: Loss | None) -> Subject:
@@ -103,8 +103,8 @@ class EstimatorAdapter(SubjectAdapter):
         rows, labels = (part.toarray() if hasattr(part, "toarray") else np.asarray(part) for part in (rows, labels))
         if rows.ndim != 2 or labels.shape[:1] != rows.shape[:1] or labels.ndim > self.label_dimensions:  # noqa: PLR2004 - rows and columns
             raise FedsimError(
-                f"'{self.name}' gives X of shape {rows.shape} and y of shape {labels.shape}, expected (rows, columns) "
-                "and one label for each row."
+                f"'{self.name}' gives X of shape {rows.shape} and y of shape {labels.shape}, "
+                "expected (rows, columns) and a label for each row."
             )
         if not len(rows):
             raise FedsimError(f"'{self.name}' gives X without rows. {_RETURN}")

@@ -34,8 +34,9 @@ def _check(archive: Path, files: list[zipfile.ZipInfo]) -> None:
         leaves = path.is_absolute() or ".." in path.parts or ":" in file.filename
         if leaves or stat.S_ISLNK(file.external_attr >> _MODE):
             raise FedsimError(
-                f"{archive} holds '{file.filename}', a {'path that leaves' if leaves else 'link, which may leave'} its "
-                "folder. `flwr build` writes none: ask who made it."
+                f"{archive} holds '{file.filename}', a "
+                f"{'path that leaves' if leaves else 'link, which may leave'} its folder. `flwr "
+                "build` writes no such file: check its origin."
             )
     if sum(file.file_size for file in files) > _MOST_BYTES:
         raise FedsimError(f"{archive} unpacks to more than {_MOST_BYTES >> 20} MiB, expected the sources of an app.")

@@ -121,8 +121,8 @@ def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any],
             "first: the audit starts it in the same way."
         ) from error
     raise FedsimError(
-        f"the ServerApp of '{name}' ended without a message that asks a client to train, expected one of type 'train' "
-        "as strategies of flwr.serverapp send."
+        f"the ServerApp of '{name}' ended without a training request, expected a message of "
+        "type 'train', as strategies of flwr.serverapp send."
     )
 
 
@@ -130,7 +130,9 @@ def _arrays(message: Message, whose: str) -> dict[str, Tensor]:
     """Return the only array record of a message as tensors; Flower reads them without unpickling."""
     records = list(message.content.array_records.values())
     if len(records) != 1:
-        raise FedsimError(f"{whose} holds {len(records)} array records, expected one with the weights of the model.")
+        raise FedsimError(
+            f"{whose} holds {len(records)} array records, expected a single record with the model's weights."
+        )
     return dict(records[0].to_torch_state_dict())
 
 

@@ -74,7 +74,7 @@ class WatchedClient:
             return
         known = dict(zip(("input", "target"), arguments, strict=False)) | settings
         if known["input"] is not self._scores:
-            self.not_seen = "its loss is not one of what its model returns"
+            self.not_seen = "its loss does not depend on its model's output"
         self._labels.append(cast("Tensor", known["target"]).detach().clone())
         more = {name: value for name, value in settings.items() if name not in ("input", "target")}
         if not self.losses:

@@ -60,8 +60,9 @@ class FlowerApp(SubjectAdapter):
         """Run the round, and return the trained model with its batches and update."""
         if not isinstance(self.thing, Path):
             raise FedsimError(
-                f"'{self.name}' is a {type(self.thing).__name__} alone, without the weights that a server sends. Name "
-                "the folder of its app, or give --client-app beside a function that returns (model, loss, loader)."
+                f"'{self.name}' is only a {type(self.thing).__name__}, without a server's "
+                "weights. Name the folder of its app, or pass --client-app together with a "
+                "function that returns (model, loss, loader)."
             )
         with _folder_of(self.thing) as folder, _importing(folder):
             from fedsim.audit.adapters._round import first_round  # noqa: PLC0415 - Flower is slow to import
@@ -133,8 +134,9 @@ class FlowerApp(SubjectAdapter):
             if name not in received or name not in sent:
                 side = "the server sends" if name not in received else "the client answers with"
                 raise FedsimError(
-                    f"'{name}' is trained in the ClientApp of '{self.name}', but not among the arrays that {side}. "
-                    "Send ArrayRecord(model.state_dict()) of the model that trains, or what its library saves."
+                    f"'{name}' is trained in the ClientApp of '{self.name}', but not among the "
+                    f"arrays that {side}. Send ArrayRecord(model.state_dict()) of the trained "
+                    "model, or the state dict of its library."
                 )
         return {name: received[name].float() - sent[name].float() for name in trained}
 
@@ -191,7 +193,7 @@ def _folder_of(path: Path) -> Iterator[Path]:
         yield path.resolve()
         return
     if path.suffix != _ARCHIVE or not path.is_file():
-        raise FedsimError(f"there is no folder or {_ARCHIVE} file {path}, seen from {Path.cwd().name or '/'}.")
+        raise FedsimError(f"no folder or {_ARCHIVE} file {path}, searched from {Path.cwd().name or '/'}.")
     with TemporaryDirectory(prefix="fedsim-app-") as folder:
         unpack(path, Path(folder))
         yield Path(folder).resolve()
@@ -232,8 +234,8 @@ def _table_of(folder: Path, name: str) -> dict[str, Any]:
     project = folder / _PROJECT
     if not project.is_file():
         raise FedsimError(
-            f"'{name}' holds no {_PROJECT}, so it is not the folder of a Flower app. Name the folder that `flwr run` "
-            "takes, or package.module:function."
+            f"'{name}' holds no {_PROJECT}, so it is not the folder of a Flower app. Name the "
+            "folder that `flwr run` accepts, or package.module:function."
         )
     try:
         tables = tomllib.loads(project.read_text(encoding="utf-8"))
@@ -256,8 +258,8 @@ def _app(reference: str, kind: str, folder: Path, name: str) -> Any:
             app = getattr(app, part)
     except Exception as error:
         raise FedsimError(
-            f"the {kind} '{reference}' of '{name}' cannot be loaded: {type(error).__name__}: {error}. Try `flwr run` "
-            "first, and install what it needs here."
+            f"the {kind} '{reference}' of '{name}' cannot be loaded: {type(error).__name__}: "
+            f"{error}. Try `flwr run` first, and install the missing packages."
         ) from error
     if not Path(str(module.__file__)).resolve().is_relative_to(folder):
         raise FedsimError(

@@ -20,7 +20,7 @@ from fedsim.core.types import LabelHead, placed
 
 _TUPLE = 3  # model, loss, loader
 _PAIR = 2  # examples, labels
-_LIKE = "Give both the same names, or tuples of the same length; Subject(logits=...) may split what a model returns."
+_LIKE = "Give both the same names, or tuples of the same length; Subject(logits=...) may split the model's output."
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class HeadedClient(SubjectAdapter):
         """Return the subject with all outputs concatenated in a row, and all labels in another."""
         given = with_model(self.thing, self.name)
         if given.loss is None:
-            raise FedsimError(f"'{self.name}' has several heads and no loss. Give one of outputs and labels.")
+            raise FedsimError(f"'{self.name}' has several heads and no loss. Return a loss of outputs and labels.")
         loaders = [_first(loader) for loader in (given.loader, given.test) if loader is not None]
         self._sent = sum(p.requires_grad for p in given.model.parameters())
         written = self._outputs(given, loaders[0][0])
@@ -100,7 +100,9 @@ class HeadedClient(SubjectAdapter):
         output = output if given.logits is None else given.logits(output)
         if isinstance(output, Tensor):
             shape = tuple(output.shape)
-            raise FedsimError(f"the model of '{self.name}' returns one tensor {shape}, and labels have parts. {_LIKE}")
+            raise FedsimError(
+                f"the model of '{self.name}' returns a single tensor {shape}, and labels have parts. {_LIKE}"
+            )
         return output
 
     def _labels(self, item: Any) -> dict[str, Tensor]:
@@ -109,9 +111,9 @@ class HeadedClient(SubjectAdapter):
             if not isinstance(part, Tensor) or not part.ndim or len(part) != examples:
                 shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
                 raise FedsimError(
-                    f"the labels '{name}' of '{self.name}' are {shape} for {examples} examples, expected a tensor with "
-                    "a row for each example. Boxes of varying number would need a grid: what each cell holds, (B, K, "
-                    "H, W)."
+                    f"the labels '{name}' of '{self.name}' are {shape} for {examples} examples, "
+                    "expected a tensor with a row for each example. Convert boxes of varying "
+                    "number to a grid of cell values (B, K, H, W)."
                 )
         return named
 

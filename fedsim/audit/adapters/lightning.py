@@ -66,8 +66,8 @@ class LightningClient(SubjectAdapter):
         sent = sum(p.requires_grad for p in self._core.parameters())
         which = "" if self._core is self._module else f" of its {type(self._core).__name__}"
         return (
-            f"{type(self._module).__name__} of Lightning, {tensors_are(sent, which)} sent after one step; loss: that "
-            "of training_step"
+            f"{type(self._module).__name__} of Lightning, {tensors_are(sent, which)} sent after "
+            "a single step; loss: from training_step"
         )
 
     def _loaders(self, data: Any) -> tuple[Iterable[Any], Iterable[Any] | None]:
@@ -115,15 +115,16 @@ class LightningClient(SubjectAdapter):
                 called = called_modules(lambda: _loss_of(trial.training_step(batch, 0)))
         except Exception as error:
             raise FedsimError(
-                f"training_step of '{self.name}' fails without a Trainer: {describe_exception(error)}. Return (model, "
-                "loss, loader) where it needs one."
+                f"training_step of '{self.name}' fails without a Trainer: "
+                f"{describe_exception(error)}. If it needs a Trainer, return (model, loss, "
+                "loader) instead."
             ) from error
         names = [name for name, module in trial.named_modules() if any(module is one for one in called)]
         if len(called) != 1:
-            what = f"calls {' and '.join(names)} one after the other" if called else "calls no module that is trained"
+            what = f"calls {' and '.join(names)} in sequence" if called else "calls no module that is trained"
             raise FedsimError(
-                f"training_step of '{self.name}' {what}, expected one call that gives the scores. Put them into "
-                "forward, and call self(inputs)."
+                f"training_step of '{self.name}' {what}, expected a single call that returns "
+                "the scores. Move the calls into forward, and call self(inputs)."
             )
         return self._module.get_submodule(names[0])
 
@@ -138,8 +139,8 @@ class LightningClient(SubjectAdapter):
         hook.remove()
         if not isinstance(kept[0], Tensor):
             raise FedsimError(
-                f"what training_step of '{self.name}' calls returns {type(kept[0]).__name__}, expected scores. Let "
-                "forward return them alone."
+                f"the call in training_step of '{self.name}' returns {type(kept[0]).__name__}, "
+                "expected scores. Make forward return only the scores."
             )
         check_same(loss, kept[0], _labels_of(batch), lambda: actual, f"training_step of '{self.name}'")
 

@@ -35,8 +35,9 @@ _FLAT = {
     "SecureFastGradientClipping",
 }
 _RETURN = (
-    "Return what make_private returned: (model, optimizer, loader). Without the optimizer, name clip and noise: "
-    "fedsim.audit.Subject(model, loss, loader, defenses=({'name': 'dp-sgd', 'clip': 1.0, 'noise_multiplier': 1.0},))."
+    "Return the result of make_private: (model, optimizer, loader). Without the optimizer, "
+    "name clip and noise: fedsim.audit.Subject(model, loss, loader, defenses=({'name': "
+    "'dp-sgd', 'clip': 1.0, 'noise_multiplier': 1.0},))."
 )
 
 
@@ -70,7 +71,7 @@ class OpacusTriple(SubjectAdapter):
         optimizer = _optimizer_in(parts)
         loader = next((part for part in parts if isinstance(part, DataLoader)), None)
         if loader is None:
-            raise FedsimError(f"'{self.name}' gives no loader beside the model and optimizer of Opacus. {_RETURN}")
+            raise FedsimError(f"'{self.name}' returns no loader with the model and optimizer of Opacus. {_RETURN}")
         self._check(optimizer, loader)
         if optimizer is None:
             stated = self._stated(wrapped, parts)
@@ -115,8 +116,8 @@ class OpacusTriple(SubjectAdapter):
         strange = [part for part in given if not callable(part)]
         if strange:
             raise FedsimError(
-                f"'{self.name}' gives {kinds_of(strange)} beside what make_private returned, expected at most the "
-                "loss, a function of scores and labels."
+                f"'{self.name}' returns {kinds_of(strange)} in addition to the result of "
+                "make_private, expected at most the loss, a function of scores and labels."
             )
         return getattr(given[0], "criterion", given[0]) if given else None
 
@@ -138,8 +139,8 @@ class OpacusTriple(SubjectAdapter):
         kind = type(optimizer).__name__
         if optimizer is not None and kind not in _FLAT:
             raise FedsimError(
-                f"'{self.name}' clips with {kind}, which has more than one bound. Call make_private with "
-                "clipping='flat' to audit it."
+                f"'{self.name}' clips with {kind}, which has several bounds. Call make_private "
+                "with clipping='flat' to audit it."
             )
         if not is_a(loader, "DPDataLoader", "opacus"):
             raise FedsimError(
@@ -181,7 +182,7 @@ def _claim(optimizer: Any, steps_a_pass: int) -> str:
     taken = sum(int(steps) for *_, steps in cast("list[tuple[float, float, int]]", accountant.history))
     for _ in range(0 if taken else steps_a_pass):
         accountant.step(noise_multiplier=optimizer.noise_multiplier, sample_rate=rate)
-    steps = f"the {taken} steps that were taken" if taken else f"one pass of {steps_a_pass} steps"
+    steps = f"the {taken} steps of the training" if taken else f"one pass of {steps_a_pass} steps"
     name = f"Opacus ({accountant.mechanism()})"
     if not optimizer.noise_multiplier:
         return f"{name} claims no finite epsilon, since the noise multiplier is 0."

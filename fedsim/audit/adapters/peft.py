@@ -75,8 +75,8 @@ class PeftClient(SubjectAdapter):
         merged = [name for name, module in self._model.named_modules() if getattr(module, "merged", False)]
         if merged:
             raise FedsimError(
-                f"the adapter of '{self.name}' is merged into '{merged[0]}', so it is not what is trained. Call "
-                "model.unmerge_adapter() first."
+                f"the adapter of '{self.name}' is merged into '{merged[0]}', so it is not "
+                "trained separately. Call model.unmerge_adapter() first."
             )
         if not self._trained:
             raise FedsimError(

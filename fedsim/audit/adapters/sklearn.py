@@ -46,7 +46,7 @@ class SklearnClassifier(EstimatorAdapter):
         if np.issubdtype(names.dtype, np.floating) and not bool((names == names.astype(int)).all()):
             raise FedsimError(f"'{self.name}' gives y with numbers that are no classes, expected a class for each row.")
         if len(names) < 2:  # noqa: PLR2004 - classes
-            raise FedsimError(f"'{self.name}' gives y of one class alone, expected two or more.")
+            raise FedsimError(f"'{self.name}' returns y of a single class, expected at least two.")
         strange = sorted(set(names.tolist()) - set(self._classes.tolist()))
         if strange:
             raise FedsimError(f"'{self.name}' gives y with {strange[0]!r}, which is no class that it was fitted on.")
@@ -59,16 +59,15 @@ class SklearnClassifier(EstimatorAdapter):
             name = self.estimator.loss
             if name not in _MARGINS:
                 raise FedsimError(
-                    f"the SGDClassifier '{self.name}' has loss '{name}', expected one of {', '.join(_MARGINS)}."
-                    f"{nearest(name, _MARGINS)}"
+                    f"the SGDClassifier '{self.name}' has loss '{name}', expected any of "
+                    f"{', '.join(_MARGINS)}.{nearest(name, _MARGINS)}"
                 )
             return f"{name}, of each class against the rest", partial(_against_the_rest, _MARGINS[name])
         if kind == "Perceptron":
             return "perceptron, of each class against the rest", partial(_against_the_rest, _MARGINS["perceptron"])
         known = ("LogisticRegression", "SGDClassifier", "Perceptron", "MLPClassifier")
         raise FedsimError(
-            f"'{self.name}' is a {kind}, whose training sends no gradient that is known here, expected one of "
-            f"{', '.join(known)}."
+            f"'{self.name}' is a {kind}, and fedsim does not know its gradient, expected any of {', '.join(known)}."
         )
 
     def _linear(self, columns: int) -> nn.Module:
@@ -81,7 +80,7 @@ class SklearnClassifier(EstimatorAdapter):
         """Return the layers of a fitted MLPClassifier."""
         layers = self.layers()
         if self.estimator.out_activation_ == "logistic" and self.estimator.n_outputs_ > 1:
-            raise FedsimError(f"the MLPClassifier '{self.name}' gives several labels to a row, expected one class.")
+            raise FedsimError(f"the MLPClassifier '{self.name}' has several labels per row, expected a single class.")
         return nn.Sequential(*layers, _BesideZero() if self.estimator.n_outputs_ == 1 else nn.Identity())
 
 

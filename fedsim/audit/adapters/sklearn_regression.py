@@ -56,8 +56,7 @@ class SklearnRegressor(EstimatorAdapter):
                 f"the {kind} '{self.name}' has loss '{name}', expected {' or '.join(known)}.{nearest(name, known)}"
             )
         raise FedsimError(
-            f"'{self.name}' is a {kind}, whose training sends no gradient that is known here, expected one of "
-            f"{', '.join(_KNOWN)}."
+            f"'{self.name}' is a {kind}, and fedsim does not know its gradient, expected any of {', '.join(_KNOWN)}."
         )
 
 

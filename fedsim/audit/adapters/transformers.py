@@ -58,7 +58,7 @@ class TrainerClient(SubjectAdapter):
             raise FedsimError(f"'{self.name}' gives the arguments of a Trainer alone. Return the Trainer itself.")
         if len(parts) > 1:
             raise FedsimError(
-                f"'{self.name}' gives {kinds_of(parts)}, expected a Trainer alone, whose data and loss are its own."
+                f"'{self.name}' gives {kinds_of(parts)}, expected only a Trainer with its own data and loss."
             )
         self._trainer: Any = trainer
         self._check()
@@ -88,8 +88,9 @@ class TrainerClient(SubjectAdapter):
         args, sent = self._trainer.args, sum(p.requires_grad for p in self._model.parameters())
         batch = args.train_batch_size * args.gradient_accumulation_steps
         return (
-            f"transformers Trainer of {type(self._model).__name__}, {tensors_are(sent)} sent after one step; loss: "
-            f"{self._what}; it takes {batch} examples a step (--batch-sizes {batch} attacks such steps)"
+            f"transformers Trainer of {type(self._model).__name__}, {tensors_are(sent)} sent "
+            f"after a single step; loss: {self._what}; it uses {batch} examples per step "
+            f"(--batch-sizes {batch} attacks such steps)"
         )
 
     def _check(self) -> None:
@@ -101,8 +102,8 @@ class TrainerClient(SubjectAdapter):
             raise FedsimError(f"the train_dataset of the Trainer '{self.name}' is empty. Give it the client's data.")
         if getattr(config, "is_encoder_decoder", False):
             raise FedsimError(
-                f"the Trainer '{self.name}' trains an encoder with a decoder. What can be audited are classifiers and "
-                "causal language models: return one of these."
+                f"the Trainer '{self.name}' trains an encoder-decoder model. The audit supports "
+                "classifiers and causal language models."
             )
 
     def _first(self, train: Iterable[Any]) -> Mapping[str, Any]:
@@ -115,8 +116,9 @@ class TrainerClient(SubjectAdapter):
             batch = next(iter(train))
         except Exception as error:
             raise FedsimError(
-                f"the data of the Trainer '{self.name}' cannot be put into batches: {reason(error)}. Its train_dataset "
-                "must hold mappings that its data_collator takes."
+                f"the data of the Trainer '{self.name}' cannot be put into batches: "
+                f"{reason(error)}. Its train_dataset must hold mappings that its data_collator "
+                "accepts."
             ) from error
         if isinstance(batch, Mapping) and "labels" in batch and len(batch) > 1:
             return cast("Mapping[str, Any]", batch)
@@ -164,7 +166,7 @@ class TrainerClient(SubjectAdapter):
     def _notes(self) -> tuple[str, ...]:
         if not hasattr(self._model, "lm_head"):
             return ()
-        return ("Texts of one batch count alike, whatever their length; a Trainer counts tokens alike.",)
+        return ("Texts of a batch have equal weight, whatever their length; a Trainer weights tokens equally.",)
 
 
 def _dp_optimizer(trainer: Any) -> Any:

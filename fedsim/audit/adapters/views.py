@@ -31,12 +31,13 @@ _FORMS: dict[LossOfViews, str] = {
     "stacked": "as (z, partners), the row of each row's partner",
 }
 _OF_THE_WHOLE = (
-    "Audited is an encoder that maps each view by itself, and a loss of the embeddings of one batch. A memory bank, a "
-    "queue or a momentum encoder would need what they held in the attacked round, which no setting gives"
+    "The audit supports an encoder that maps each view separately, and a loss of the "
+    "embeddings of a batch. It does not support a memory bank, a queue or a momentum encoder, "
+    "because it does not know their state in the attacked round"
 )
 _ALONE = (
-    "Members of pairs are not measured: the loss of a view depends on the other views of its batch, so no attack can "
-    "judge one alone."
+    "Members of pairs are not measured: the loss of a view depends on the other views of its "
+    "batch, so no attack can score a single view."
 )
 
 
@@ -45,7 +46,7 @@ _ALONE = (
 class PairedViews(SubjectAdapter):
     """A model, a loss of embeddings, and a loader of two views of each example."""
 
-    input_description: ClassVar[str] = "a Subject with views, whose loader yields two views of each example"
+    input_description: ClassVar[str] = "a Subject with views and a loader that yields two views of each example"
 
     @classmethod
     def matches(cls, thing: Any) -> bool:
@@ -118,8 +119,9 @@ class PairedViews(SubjectAdapter):
                 ) from error
         if first != again:
             raise FedsimError(
-                f"the loss of '{self.name}' is {first:g} of some embeddings, and {again:g} of the same ones once more: "
-                f"it depends on earlier batches or on chance. {_OF_THE_WHOLE}."
+                f"the loss of '{self.name}' is {first:g} on some embeddings, and {again:g} on "
+                "the same embeddings again: it depends on earlier batches or on chance. "
+                f"{_OF_THE_WHOLE}."
             )
 
 

@@ -23,11 +23,13 @@ def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> No
         FedsimError: the scenario has overrides, or its table [expected] is empty.
     """
     if overrides:
-        raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
+        raise FedsimError(
+            "--check compares the unchanged scenario with its expected values: leave out --set and --seed."
+        )
     if not scenario.expected.figures and not scenario.expected.model_hash:
         raise FedsimError(
-            f"{path}: expected: there is nothing to compare with. `fedsim expect FOLDER` prints the table "
-            "[expected] of what ran before."
+            f"{path}: no table [expected] to compare with. `fedsim expect FOLDER` prints the "
+            "table [expected] of an earlier run."
         )
 
 

@@ -73,7 +73,7 @@ def _helps(function: Callable[..., Any]) -> dict[str, str | None]:
 
 app = typer.Typer(
     cls=Commands,
-    help="Measures what federated learning leaks, and what it costs to stop it.",
+    help="Measures the leakage of federated learning, and the cost of defenses.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -21,12 +21,13 @@ _GIB = 1 << 30
 _Target = Annotated[
     str,
     typer.Argument(
-        help="package.module:name or folder/file.py:name of a function that returns (model, loss, loader), or of what "
-        "docs/audit.md lists; or the folder or .fab file of a Flower app"
+        help="package.module:name or folder/file.py:name of a function that returns (model, loss, "
+        "loader), or of an object listed in docs/audit.md; or the folder or .fab file of a "
+        "Flower app"
     ),
 ]
 _ClientApp = Annotated[
-    str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack the reply of one round")
+    str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack its reply to a single round")
 ]
 _Gradients = Annotated[
     Path | None,
@@ -60,7 +61,7 @@ def audit(
     updates: _Updates = None,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
     junit: Annotated[Path | None, typer.Option(help="write the verdict on each threshold as JUnit XML")] = None,
-    sarif: Annotated[Path | None, typer.Option(help="write what is broken or undecided as SARIF 2.1.0")] = None,
+    sarif: Annotated[Path | None, typer.Option(help="write broken and undecided thresholds as SARIF 2.1.0")] = None,
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     group_by: _GroupBy = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -113,7 +114,7 @@ def _check_source(client_app: str | None, gradients: Path | None, weights: Path 
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
     if client_app is not None and gradients is not None:
-        raise FedsimError("--client-app and --gradients exclude each other: choose one source of the update.")
+        raise FedsimError("--client-app and --gradients exclude each other: choose a single source of the update.")
 
 
 def _tell(record: AuditRecord, folder: Path) -> None:
@@ -127,7 +128,7 @@ def _tell(record: AuditRecord, folder: Path) -> None:
     for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
     if verdict.exit_code(record) == UNDECIDED:
-        complain("The policy is undecided: no threshold is broken, but there is no evidence that all are kept.")
+        complain("The policy is undecided: no threshold is broken, but the evidence does not show that all are kept.")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

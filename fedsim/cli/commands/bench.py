@@ -45,10 +45,10 @@ def parallel(
         typer.Option(help="a list operation, puzzle or kind of sentence, and again for more; absent: list operations"),
     ] = None,
     decoder: Annotated[
-        str | None, typer.Option(help="an unmasker of `fedsim list components`; absent: the plain ones")
+        str | None, typer.Option(help="an unmasker of `fedsim list components`; unset: the basic unmaskers")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one setting of the unmasker")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting of the unmasker")
     ] = None,
     grid: Annotated[
         bool, typer.Option("--grid", help="the published grid of blocks, schedules and thresholds")
@@ -67,7 +67,7 @@ def parallel(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="lists of each operation")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="of the lists and of what is drawn")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the lists and of the samples")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Measure the cost of several tokens a step on lists, puzzles and sentences: exactly, and with an unmasker."""
@@ -110,12 +110,12 @@ def model(
         ),
     ],
     samples: Annotated[int, typer.Option(min=1, help="lists or questions of each kind that it is tested on")] = 200,
-    seed: Annotated[int, typer.Option(min=0, help="of what it is tested on")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="number of test examples")] = 1,
 ) -> None:
     """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
     known = _small_models()
     if name not in known:
-        raise FedsimError(f"there is no small model '{name}'.{nearest(name, known)}")
+        raise FedsimError(f"unknown small model '{name}'.{nearest(name, known)}")
     try:
         known[name](name, samples, seed)
     except KeyboardInterrupt:
@@ -300,7 +300,7 @@ def _exact(places: int | None, written: str | None, others: Sequence[str]) -> So
     if written is None:
         return Exact(places)
     if written not in _READINGS:
-        raise FedsimError(f"--written is '{written}', expected one of {', '.join(_READINGS)}.")
+        raise FedsimError(f"--written is '{written}', expected any of {', '.join(_READINGS)}.")
     if places is not None:
         raise FedsimError("--written has lists as long as they are: leave out --places.")
     return SpelledLists(strict=written == "strict")
@@ -314,7 +314,7 @@ def _network(name: str, written: str | None = None) -> Solver:
         raise FedsimError("--written is for the exact model: leave out --model.")
     of_lists = [one for one, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name not in of_lists:
-        raise FedsimError(f"--model: there is no model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
+        raise FedsimError(f"--model: unknown model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
     return Network(trained(name, _Steps()).model)
 
 
@@ -325,7 +325,7 @@ def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> l
     from fedsim.scenario.reading import read_settings
 
     if decoder is None and settings:
-        raise FedsimError("--set names a setting of an unmasker: say which one with --decoder.")
+        raise FedsimError("--set names a setting of an unmasker: name the unmasker with --decoder.")
     if decoder is None:
         return grid(ListTokenizer().answer_length) if wants_grid else usual(_AT_ONCE[:3])
     known = [one for one, entry in registry.entries("component").items() if entry.hook == "unmasker"]
@@ -341,7 +341,7 @@ def _show_losses(losses: Mapping[str, tuple[float, float]]) -> None:
     table = Table("asked", "C in nats", "in one step", box=None)
     for name, (nats, share) in losses.items():
         table.add_row(name, f"{nats:.3f}", f"{share:.2g}")
-    say("Exact model: total correlation, and accuracy of all places in one step; means of what is asked.")
+    say("Exact model: total correlation, and accuracy of all positions in a single step; means over the lists.")
     screen.print(table)
 
 

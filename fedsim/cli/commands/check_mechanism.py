@@ -21,8 +21,8 @@ _Noise = Annotated[
     bool,
     typer.Option(
         "--noise",
-        help="check the generator of the noise: the function runs one step as it is deployed, and returns the sent "
-        "tensors by name in the order of the draws",
+        help="check the generator of the noise: the function runs a single step as deployed, and "
+        "returns the sent tensors by name in the order of the draws",
     ),
 ]
 
@@ -39,8 +39,9 @@ def check_mechanism(target: _Target, noise: _Noise = False) -> None:
     tried = f"{outcome.neighbours} pairs of neighbouring batches were tried"
     if not outcome.faults:
         say(
-            f"Nothing was noticed: {tried}; one record moves what is sent by at most {outcome.distance:.3g} deviations "
-            f"of the noise, stated are {outcome.stated:.3g}. That proves nothing beyond these pairs."
+            f"No fault found: {tried}; a record shifts the output by at most "
+            f"{outcome.distance:.3g} noise standard deviations (stated: {outcome.stated:.3g}). "
+            "Other pairs are untested."
         )
         return
     complain(f"The step does not keep its noise multiplier: {tried}.")

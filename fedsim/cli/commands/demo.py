@@ -23,7 +23,7 @@ def demo(
         typer.Option(help="record a page with a story and sliders into this file; it opens without network"),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="serve a page to draw on, only to this machine")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="port of --live; 0: any free one")] = 8765,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port of --live; 0: any free port")] = 8765,
     host: Annotated[
         str, typer.Option(help="address of this machine at which --live serves a whole room; 0.0.0.0: all of them")
     ] = "127.0.0.1",
@@ -35,11 +35,11 @@ def demo(
 ) -> None:
     """Show how an image leaks from a gradient: on a page with a story, on a page to draw on, or in the terminal."""
     if [out is not None, live, terminal].count(True) != 1:
-        raise FedsimError("say which demo: one of --out demo.html, --live and --terminal.")
+        raise FedsimError("choose a demo: --out demo.html, --live or --terminal.")
     if full and out is None:
         raise FedsimError("--full belongs to --out. The other demos record nothing.")
     if host != "127.0.0.1" and not live:
-        raise FedsimError("--host belongs to --live. The other demos serve nobody.")
+        raise FedsimError("--host belongs to --live. The other demos start no server.")
     from fedsim.demo.messages import language_of
 
     chosen = language_of(language)

@@ -22,7 +22,7 @@ def export(
     from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
 
     if not (as_csv or as_parquet or as_duckdb):
-        raise FedsimError("choose a format: add --csv, --parquet or --duckdb, one or several.")
+        raise FedsimError("choose a format: add --csv, --parquet or --duckdb, or several.")
     for wanted, write in ((as_csv, write_csv), (as_parquet, write_parquet), (as_duckdb, write_duckdb)):
         if wanted:
             say(f"Wrote {write(folder)}")

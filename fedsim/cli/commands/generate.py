@@ -24,18 +24,16 @@ _SHOWN = 40  # steps of a trace that fit a screen
 
 @command(epilog='Example: fedsim generate --decoder speculative --set layers=4 --prompt "The capital of France is"')
 def generate(
-    prompt: Annotated[str, typer.Option(help="what the text begins with")],
+    prompt: Annotated[str, typer.Option(help="prompt of the text")],
     model: Annotated[
         str, typer.Option(help="a model's name, or the folder of a Hugging Face checkpoint")
     ] = "smollm2-135m",
     decoder: Annotated[str, typer.Option(help="how it writes, as `fedsim list components` names it")] = "greedy",
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one setting of the decoder")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a setting of the decoder")
     ] = None,
     tokenizer: Annotated[Path | None, typer.Option(help="folder of a tokenizer; absent: the model's own")] = None,
-    adapter: Annotated[
-        Path | None, typer.Option(help="folder of a LoRA adapter of package peft, beside the model's layers")
-    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="folder of a LoRA adapter of package peft for the model")] = None,
     seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens behind the prompt, at most")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print text and trace as JSON, at the end")] = False,
@@ -48,7 +46,7 @@ def generate(
     from fedsim.generation.writer import load_writer, words
 
     if not prompt:
-        raise FedsimError("--prompt is empty, and a model writes behind at least one token. Give it a word.")
+        raise FedsimError("--prompt is empty, and generation needs at least 1 token. Add a word.")
     method = _decoder(decoder, set_ or [])
     writer = load_writer(model, tokenizer, seed, adapter)
     limits = Limits(max_new_tokens=max_new_tokens, stop_tokens=writer.tokenizer.ends, context=writer.context)
@@ -76,8 +74,8 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     known = [one for one, entry in every.items() if entry.hook == "decoder"]
     if name in every and every[name].hook in ("unmasker", "sampler"):
         raise FedsimError(
-            f"--decoder: '{name}' is of hook {every[name].hook}; this command asks decoders, which write from left to "
-            "right. Scenarios run it, by their table [generation]."
+            f"--decoder: '{name}' is of hook {every[name].hook}; this command runs "
+            "autoregressive decoders. For this method use a scenario with a table [generation]."
         )
     if name not in known:
         raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")

@@ -11,11 +11,13 @@ from rich.table import Column, Table
 
 from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen
 
-guard = typer.Typer(cls=Commands, no_args_is_help=True, help="Guard what Flower apps send from a site's node.")
+guard = typer.Typer(
+    cls=Commands, no_args_is_help=True, help="Guard the messages that Flower apps send from a site's node."
+)
 app.add_typer(guard, name="guard")
 
 _POLICY = Path("guard.toml")
-_PolicyFile = Annotated[Path, typer.Argument(help="the site's policy; docs/guard.md has one to begin with")]
+_PolicyFile = Annotated[Path, typer.Argument(help="the site's policy; docs/guard.md has a first example")]
 
 
 @guard.command(cls=OneCommand, epilog="Example: fedsim guard run guard.toml")

@@ -53,7 +53,7 @@ def list_(
     """List attacks, defenses, components, models, data, scenarios and the other groups."""
     every = [*_KINDS, "scenarios"]
     if group is not None and group not in every:
-        raise FedsimError(f"there is nothing to list called '{group}'.{nearest(group, every)}")
+        raise FedsimError(f"unknown list '{group}'.{nearest(group, every)}")
     groups = [group] if group else every
     entries = {name: _entries(name) for name in groups}
     if as_json:

@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 _Target = Annotated[
     str,
     typer.Argument(
-        help="package.module:name or folder/file.py:name of a function that returns (model, loss, loader) or what "
-        "docs/audit.md lists; the loader yields members"
+        help="package.module:name or folder/file.py:name of a function that returns (model, loss, "
+        "loader) or an object listed in docs/audit.md; the loader yields members"
     ),
 ]
 _Weights = Annotated[Path, typer.Argument(help="weights of the finished model: .safetensors, .npz, .pt or .pth")]
 _Members = Annotated[str | None, typer.Option(help="function that returns a loader of members; absent: the target's")]
 _NonMembers = Annotated[
     str | None,
-    typer.Option(help="function that returns a loader of examples of the same kind that nobody trained on"),
+    typer.Option(
+        help=("function that returns a loader of non-members: examples of the same kind that were not trained on")
+    ),
 ]
 _Reference = Annotated[
     Path | None, typer.Option(help="weights of the same model, trained without the members, for stronger attacks")

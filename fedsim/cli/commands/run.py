@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def run(
     scenario: ScenarioFile,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; may be repeated")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; absent: results/NAME")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="override the scenario's seed")] = None,
@@ -44,11 +44,11 @@ def run(
         typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it differs"),
     ] = False,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="run each attack in its own process, which holds only what it may see")
+        bool, typer.Option("--isolate", help="run each attack in a subprocess that receives only its observation")
     ] = False,
     salt: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="salt of what attacks draw from, as --isolate leaves it in the run's folder"),
+        typer.Option(metavar="FILE", help="salt of the attacks' seeds, as --isolate writes it to the run's folder"),
     ] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="let the scenario name any function and read any file")
@@ -61,7 +61,7 @@ def run(
     from fedsim.scenario.user_code import staying
 
     if resume and overwrite:
-        raise FedsimError("--resume continues a run and --overwrite replaces it. Give one of them.")
+        raise FedsimError("--resume continues a run and --overwrite replaces it: pass only one of the two.")
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     with staying(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
@@ -130,7 +130,7 @@ def _run(
     except KeyboardInterrupt:
         left = folder.reopen()
         if left is None:
-            complain("Interrupted before there was a result. The same command begins anew.")
+            complain("Interrupted before the first result. The same command starts again.")
         else:
             rest = _rest(left, loaded)
             complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue with {rest}.")

@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 def sweep(
     scenario: ScenarioFile,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; may be repeated")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; absent: one per core")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; unset: one per core")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the sweep; absent: results/NAME")] = None,
     time_limit: Annotated[
         str | None, typer.Option(metavar="TIME", help="start no run after this time: 90s, 20m, 2h")
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster for the runs, or 'local' to start one"),
+        typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster for the runs, or 'local' to start a cluster"),
     ] = None,
     check: Annotated[
         bool,
@@ -90,8 +90,8 @@ def _make(
     say(f"{loaded.title}: {with_noun(len(runs), 'run')}{in_minutes(loaded.minutes)}")
     if lacks_control(runs):
         complain(
-            "No setting is undefended, so a failed attack cannot be told from a weak attack. Add a setting with "
-            "model.dropout = 0 and without defenses and components."
+            "No setting is undefended, so a failed attack may be a weak attack. Add a setting "
+            "with model.dropout = 0 and without defenses and components."
         )
     try:
         with (

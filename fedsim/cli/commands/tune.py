@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def tune(
     scenario: ScenarioFile,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a value; may be repeated")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the search; absent: results/NAME-tuned")] = None,
     trust: Annotated[
@@ -57,7 +57,7 @@ def _price(one: Tuned) -> str:
     """Return the epsilon of one training, and the epsilon of choosing the best of several."""
     if one.epsilon is None or one.delta is None:
         return ""
-    of_one = f"; one training states epsilon {one.epsilon:.4g} at delta {one.delta:g}"
+    of_one = f"; a single training has epsilon {one.epsilon:.4g} at delta {one.delta:g}"
     if one.epsilon_of_choice is None:
         return of_one
     return (

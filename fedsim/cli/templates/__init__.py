@@ -34,8 +34,8 @@ _FAMILY_OF: dict[Like, str] = {
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
 _BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
 _OUTCOMES: dict[NewKind, str] = {
-    "attack": "Recovers: what comes out, as inputs, tokens, labels or masks.",
-    "defense": "Protects: what the attacker no longer gets; and the guarantee, or: no guarantee.",
+    "attack": "Recovers: the attack's output, as inputs, tokens, labels or masks.",
+    "defense": "Protects: data that the attacker no longer recovers; and the guarantee, or: no guarantee.",
     "component": "Leaks: the privacy question of this method.",
 }
 _EXACT = ("the_image_is_exact", 'victim.scores[0].values["psnr"] > 60  # dB: rounding alone is left')
@@ -135,7 +135,7 @@ def _check_is_free(kind: NewKind, name: str) -> None:
     taken = next((entry for entry in registry.entries(kind).values() if name in entry.names), None)
     if taken is not None:
         also = "" if taken.name == name else f", which is another name of '{taken.name}'"
-        raise FedsimError(f"{kind} '{name}' is there already{also}. Choose another name; fedsim show {name}")
+        raise FedsimError(f"{kind} '{name}' exists already{also}. Choose another name; fedsim show {name}")
 
 
 def is_checkout(root: Path) -> bool:
@@ -192,7 +192,7 @@ def _check_family(kind: NewKind, family: str) -> None:
         return
     hint = nearest(family, [one.name for one in known])
     listed = "".join(f"\n  {one.name:<20}{one.holds}" for one in known)
-    raise FedsimError(f"there is no family '{family}' of {kind}s.{hint} They are:{listed}")
+    raise FedsimError(f"unknown family '{family}' of {kind}s.{hint} Known:{listed}")
 
 
 def _template(kind: NewKind, family: str, like: Like | None) -> str:

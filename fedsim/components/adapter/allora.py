@@ -73,7 +73,7 @@ class AlloraConfig(LowRankConfig):
 @final
 @component(
     "allora",
-    summary="LoRA whose gradient shrinks as the adapter grows",
+    summary="LoRA with a gradient that shrinks as the adapter grows",
     paper="2410.09692",
     fidelity="variant",
     deviates="the gradient's factor follows two public implementations by others",

@@ -32,7 +32,7 @@ class CausalMaskRemovalConfig(Config):
 
     open: str = Field(
         pattern="^[01]+$",
-        description="one digit per group of blocks, lowest first; 1: the group has no causal mask",
+        description="a digit per group of blocks, lowest first; 1: the group has no causal mask",
         examples=["01"],
     )
 
@@ -67,7 +67,7 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
     fidelity="reproduction",
     paper_steps=(
         (
-            "groups of blocks whose causal mask is taken off",
+            "groups of blocks without causal mask",
             "configurations",
             "test_groups_are_consecutive_and_hold_every_block_once",
         ),
@@ -175,6 +175,6 @@ def _blocks(model: nn.Module) -> Sequence[nn.Module]:
 
 def _refuse_to_generate(*_arguments: object, **_settings: object) -> NoReturn:
     raise FedsimError(
-        "a model with open blocks cannot generate text: a new token changes what was computed for earlier ones. "
-        "Leave out component 'causal-mask-removal'."
+        "a model with open blocks cannot generate text: a new token changes the hidden states of earlier "
+        "tokens. Leave out component 'causal-mask-removal'."
     )

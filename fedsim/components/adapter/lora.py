@@ -33,7 +33,7 @@ class LoraConfig(LowRankConfig):
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping an entry that A reads")
     trains: Literal["a-and-b", "b"] = Field(
         default="a-and-b",
-        description="what is trained; b: A keeps its first values, and the mean of B gives the mean of the products",
+        description="trained matrices; b: A keeps its initial values, so the mean of B gives the mean of the products",
     )
 
     @property

@@ -35,7 +35,7 @@ from fedsim.core.types import MethodDescription, Modality
 @final
 @component(
     "lora-drop-adapters",
-    summary="trains low-rank stand-ins for blocks, which decoder lora-drop runs",
+    summary="trains low-rank substitutes of blocks, for decoder lora-drop",
     paper="2601.02569",
     fidelity="reproduction",
     paper_steps=(

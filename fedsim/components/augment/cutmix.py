@@ -55,7 +55,7 @@ class CutMixConfig(Config):
 @final
 @component(
     "cutmix",
-    summary="pastes a box of one image into another",
+    summary="pastes a box of an image into another",
     paper="1905.04899",
     fidelity="reproduction",
     paper_steps=(

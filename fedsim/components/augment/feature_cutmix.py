@@ -39,7 +39,7 @@ _MAPS = 4  # dimensions of a batch of feature maps
 class FeatureCutMixConfig(Config):
     """Settings of Feature CutMix."""
 
-    at: str = Field(description="name of the module whose output maps are mixed", examples=["1"])
+    at: str = Field(description="name of the module with the mixed output maps", examples=["1"])
     size: tuple[int, int] = Field(description="height and width of these maps", examples=[(8, 8)])
     beta: float = Field(
         default=1.0, ge=0, le=100, description="both parameters b of the Beta distribution; 0 turns mixing off"
@@ -51,7 +51,7 @@ class FeatureCutMixConfig(Config):
 @final
 @component(
     _NAME,
-    summary="pastes a box of one feature map into another",
+    summary="pastes a box of a feature map into another",
     paper="1905.04899",
     fidelity="variant",
     deviates="the paper's ablation on features, at any named layer",

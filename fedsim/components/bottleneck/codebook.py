@@ -48,12 +48,12 @@ class CodebookConfig(Config):
 
     at: tuple[str, ...] = Field(
         min_length=1,
-        description="names, or patterns such as 'layers.*.mlp', of the modules whose output is replaced",
+        description="names, or patterns such as 'layers.*.mlp', of the modules to quantise",
         examples=[("2",)],
     )
     side: Literal["output", "input"] = Field(
         default="output",
-        description="what is replaced; input: what these modules read, such as the heads before o_proj",
+        description="replaced side of these modules; input: their input, such as the heads before o_proj",
     )
     codes: int = Field(default=512, ge=1, description="codes C per codebook")
     active: int = Field(default=8, ge=1, description="codes k per position and group")
@@ -67,7 +67,7 @@ class CodebookConfig(Config):
         description="parts of an activation with their own codebooks, such as the heads of an attention",
     )
     width: int | None = Field(
-        default=None, ge=1, description="entries of the activation; absent: taken from the layers before it"
+        default=None, ge=1, description="entries of the activation; unset: inferred from the layers before it"
     )
     similarity: Similarity = Field(
         default="dot",
@@ -212,7 +212,7 @@ class Codebook(Bottleneck[CodebookConfig]):
             places += matching
         for inner, outer in itertools.permutations(places, 2):
             if inner.startswith(f"{outer}."):
-                raise NotApplicable(f"component 'codebook': '{inner}' is a part of '{outer}'; name one of them.")
+                raise NotApplicable(f"component 'codebook': '{inner}' is a part of '{outer}'; name only one.")
         return places
 
     @property
@@ -340,7 +340,7 @@ def silence_codes(
 def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
     layers = codebooks(model)
     if place not in layers:
-        raise FedsimError(f"there is no codebook at '{place}'.{nearest(place, layers)}")
+        raise FedsimError(f"no codebook at '{place}'.{nearest(place, layers)}")
     return layers[place]
 
 

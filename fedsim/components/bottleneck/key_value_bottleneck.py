@@ -61,11 +61,13 @@ class KeyValueBottleneckConfig(Config):
         default="voting",
         description="voting: values are logits and are averaged; linear: a frozen random map of the values",
     )
-    value_width: int = Field(default=16, ge=1, description="entries per value for linear; voting has one per class")
+    value_width: int = Field(
+        default=16, ge=1, description="entries per value for linear; voting has an entry per class"
+    )
     values: Literal["zeros", "normal"] = Field(default="zeros", description="first values: 0, or N(0, 1)")
     skip_unread: bool = Field(
         default=True,
-        description="whether evaluation takes the nearest key with a nonzero value (one that training read)",
+        description="whether evaluation uses the nearest key with a nonzero value (read during training)",
     )
     keys: Literal["k-means", "normal"] = Field(
         default="k-means", description="first keys: centres of the first public batch, or N(0, 1)"
@@ -173,7 +175,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse token labels, and encoder outputs that do not fit the keys or the classes."""
         if federation.label_shape:
-            return "it gives one answer per example, and here every token has a label"
+            return "it gives a single answer per example, and in this task every token has a label"
         try:
             with torch.no_grad():
                 outputs = model(federation.probe(2).inputs)
@@ -209,7 +211,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         width = width_of(model, place)
         if width is None:
             raise NotApplicable(
-                f"component '{_NAME}': the width of '{place}' is unknown. Name a layer with weights, or a later one."
+                f"component '{_NAME}': the width of '{place}' is unknown. Name a layer with weights, or a later layer."
             )
         return width
 

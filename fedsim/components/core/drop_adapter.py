@@ -28,11 +28,11 @@ class LoraDropAdaptersConfig(Config):
     """Settings of the adapters and of the schedule that they are trained for."""
 
     blocks: tuple[int, ...] | None = Field(
-        default=None, description="numbers of the blocks that get one, from 0; absent: every second, not the last"
+        default=None, description="numbers of the blocks with an adapter, from 0; unset: every second, not the last"
     )
     cycle: int = Field(default=4, ge=1, description="c: a refresh and c - 1 tokens that lean on it; 1: no token does")
     reuse: Reuse = Field(
-        default="anchor", description="whose output stands for a block: that of the last anchor, or of the token before"
+        default="anchor", description="output that replaces a block: of the last anchor, or of the token before"
     )
     rank: int = Field(default=8, ge=1, description="rank r, at most the model's width")
     alpha: float = Field(default=16.0, gt=0, description="numerator of the adapter's scale alpha / r")
@@ -51,7 +51,7 @@ def check_blocks(chosen: tuple[int, ...], depth: int) -> str | None:
     """
     if all(0 < block < depth for block in chosen):
         return None
-    return f"expected numbers of blocks from 1 to {depth - 1}: the model has {depth}, and the first one always runs"
+    return f"expected numbers of blocks from 1 to {depth - 1}: the model has {depth}, and the first block always runs"
 
 
 def adapters_of(model: nn.Module) -> dict[int, DropAdapter]:
@@ -127,7 +127,7 @@ class DropAdapter(LowRankLinear):
         Raises:
             NotApplicable: always.
         """
-        raise NotApplicable(f"the adapter of block {self.number} stands for a whole block, and cannot be merged.")
+        raise NotApplicable(f"the adapter of block {self.number} replaces a whole block, and cannot be merged.")
 
     def hide(
         self, _block: nn.Module, inputs: tuple[Any, ...], settings: _Settings

@@ -47,9 +47,11 @@ class LayerSchedule:
 class ScheduleConfig(Config):
     """Settings of the schedule."""
 
-    speed_up: float = Field(default=2.0, ge=1, description="layers of the model over those that run, on average")
-    first: int | None = Field(default=None, ge=1, description="layers on the first written token; absent: by speed_up")
-    last: int | None = Field(default=None, ge=1, description="layers on the last expected one; absent: by speed_up")
+    speed_up: float = Field(default=2.0, ge=1, description="layers of the model over layers run per token, on average")
+    first: int | None = Field(
+        default=None, ge=1, description="layers on the first generated token; unset: from speed_up"
+    )
+    last: int | None = Field(default=None, ge=1, description="layers on the last expected token; unset: from speed_up")
     warm_up: int = Field(default=1, ge=0, description="lowest layers, which run on every token")
     expected: int = Field(default=32, ge=1, description="tokens that a text is expected to get behind its prompt")
 

@@ -251,4 +251,4 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise MissingExtra(f"{name}, which checks what is written,", _INSTALL) from None
+        raise MissingExtra(f"{name}, which checks the generated text,", _INSTALL) from None

@@ -19,8 +19,8 @@ class DraftConfig(DrawConfig):
     shortlist: int = Field(
         default=0,
         ge=0,
-        description="tokens that a draft may hold: the first so many, which are frequent ones in most tokenizers, and "
-        "those of the text so far; 0: all",
+        description="tokens that a draft may use: the first N of the vocabulary (the frequent tokens of most "
+        "tokenizers), and the tokens of the text so far; 0: all",
     )
 
 

@@ -193,9 +193,9 @@ def both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Te
 def check_adapters(model: nn.Module) -> None:
     if not any(isinstance(module, LowRankLinear) for module in model.modules()):
         raise FedsimError(
-            "the decoder steers away from the model before its tuning, and this model has neither adapters that can be "
-            "taken off nor a base. Name its base by setting base, give BesideBase(tuned, base), or set strength "
-            "= 0."
+            "the decoder steers away from the model before its tuning, and this model has neither removable "
+            "adapters nor a base. Name its base by setting base, pass BesideBase(tuned, base), or set "
+            "strength = 0."
         )
 
 

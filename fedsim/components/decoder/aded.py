@@ -49,10 +49,10 @@ class AdedConfig(DrawConfig):
     table: Path | None = Field(default=None, description="tri-grams to begin with, see save_table; absent: none")
     adaptive: bool = Field(default=True, description="whether the table learns from the text")
     prompt: bool = Field(default=False, description="whether it learns the whole prompt at the start")
-    persist: bool = Field(default=False, description="whether the decoder keeps what it learned for later texts")
+    persist: bool = Field(default=False, description="whether the decoder keeps its learned table for later texts")
     iterations: int = Field(default=60, ge=1, description="of the search, each step")
-    depth: int = Field(default=4, ge=1, description="tokens of the longest way")
-    paths: int = Field(default=24, ge=1, description="ways that are kept, those with most visits")
+    depth: int = Field(default=4, ge=1, description="tokens of the longest path")
+    paths: int = Field(default=24, ge=1, description="number of paths kept, by number of visits")
     nodes: int = Field(default=32, ge=1, description="tokens of a draft, at most")
 
 

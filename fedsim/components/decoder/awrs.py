@@ -63,9 +63,9 @@ class AwrsConfig(Config):
     )
     critic: str | None = Field(
         default=None,
-        description="package.module:function(text, is_whole) -> float of at least 0, marked with @for_scenarios; of a "
-        "whole text it says by how much it counts, of a beginning what it promises: at best the expected worth of its "
-        "ends, 0 where the constraint will refuse them. Absent: all count alike",
+        description="package.module:function(text, is_whole) -> float of at least 0, marked with @for_scenarios; the "
+        "weight of a whole text; for a prefix its expected weight, ideally over its completions, and 0 if "
+        "the constraint will refuse them. Unset: equal weights",
     )
     ends: Literal["stop", "whole"] = Field(
         default="stop", description="stop: at a stop token, where the text is whole; whole: as soon as it is whole"
@@ -84,14 +84,14 @@ class AwrsConfig(Config):
     flatness: float = Field(
         default=1.0,
         gt=0,
-        description="of the proposal q, p^(1 / flatness) up to a factor, whose draws weigh p / q; 1: q is the model",
+        description="of the proposal q, proportional to p^(1 / flatness); draws have weight p / q; 1: q is the model",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         chosen = [kind for kind in _KINDS if getattr(self, kind) is not None]
         if len(chosen) > 1:
-            raise ValueError(f"'{chosen[0]}' and '{chosen[1]}' are both given: expected one constraint.")
+            raise ValueError(f"'{chosen[0]}' and '{chosen[1]}' are both set: expected a single constraint.")
         if self.estimator == "two-loops" and self.max_rejects is not None:
             raise ValueError(
                 "max_rejects makes the estimator two-loops biased. Leave it out, or choose estimator recursive."
@@ -167,12 +167,12 @@ class _Answers:
         ("weight of a token by adaptive rejection", "draw_recursive", "test_evidence_and_weights_are_unbiased"),
         ("a proposal other than the model", "Awrs._propose", "test_evidence_and_weights_are_unbiased"),
         (
-            "a critic, by whose change of mind particles are weighted",
+            "a critic: its change of score weights the particles",
             "_judged",
             "test_with_a_critic_evidence_and_weights_are_those_of_the_enumerated_worths",
         ),
         (
-            "resampling of particles below a share of effective ones",
+            "resampling of particles below a share of the effective sample size",
             "Awrs._weigh",
             "test_the_law_of_the_particles_is_the_model_given_the_constraint",
         ),
@@ -289,7 +289,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
             return constraints.Anything()
         if context.tokenizer is None:
             raise FedsimError(
-                "decoder 'awrs' checks what it writes as text, and no tokenizer was given. Pass tokenizer= to generate."
+                "decoder 'awrs' checks its output as text, and no tokenizer was passed. Pass tokenizer= to generate."
             )
         return constraints.OfText(_rule(self.config), context.tokenizer)
 
@@ -301,7 +301,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
             return Indifferent()
         if context.tokenizer is None:
             raise FedsimError(
-                "the critic of decoder 'awrs' reads text, and no tokenizer was given. Pass tokenizer= to generate."
+                "the critic of decoder 'awrs' reads text, and no tokenizer was passed. Pass tokenizer= to generate."
             )
         return CriticOfText(name, _marked(name), context.tokenizer)
 
@@ -358,7 +358,7 @@ def _rule(config: AwrsConfig) -> constraints.TextRule:
         return constraints.grammar(config.grammar, config.start)
     if config.json_schema is not None:
         return constraints.json_schema(json.dumps(config.json_schema))
-    assert config.predicate is not None, "the caller knows that there is a constraint"
+    assert config.predicate is not None, "the caller has checked that a constraint is set"
     return constraints.Predicate(_marked(config.predicate))
 
 
@@ -423,8 +423,8 @@ def _judged(particle: Particle, critic: Critic, stops: frozenset[int]) -> Partic
 def _failure(draws: Sequence[TokenDraw], most: int | None) -> str:
     if any(draw.token is not None for draw in draws):
         return (
-            "the critic of decoder 'awrs' says that nothing behind what is written is worth anything. Have it give "
-            "more than 0 to beginnings that a text may have, or raise the number of particles."
+            "the critic of decoder 'awrs' gives 0 to every continuation of the text so far. Make it return "
+            "more than 0 for prefixes of valid texts, or increase 'particles'."
         )
     if any(draw.is_spent for draw in draws):
         return (
@@ -432,8 +432,8 @@ def _failure(draws: Sequence[TokenDraw], most: int | None) -> str:
             "begin the text so that the model leans towards the constraint."
         )
     return (
-        "the constraint of decoder 'awrs' accepts no token behind what is written, so that nobody can go on: a dead "
-        "end. Look whether a text satisfies it, or raise the number of particles."
+        "the constraint of decoder 'awrs' accepts no next token after the text so far, so generation cannot "
+        "continue (a dead end). Check that a text satisfies the constraint, or increase 'particles'."
     )
 
 

@@ -47,15 +47,17 @@ class CntpConfig(Config):
     form: Literal["code", "paper"] = Field(default="code", description="rule of the published code, or of the paper")
     by: Literal["entropy", "nothing", "certainty"] = Field(
         default="entropy",
-        description="what the number of trials grows with; nothing: always `most`; certainty: most + 1 - N. Controls",
+        description=(
+            "quantity that increases the number of trials N; controls: nothing: always `most`; certainty: most + 1 - N"
+        ),
     )
     entropy_of: Literal["drawn", "raw"] = Field(
         default="drawn", description="the distribution that is drawn from, or the model's own, before T and p"
     )
     ends: Literal["signs", "endings"] | tuple[int, ...] = Field(
         default="signs",
-        description="what ends a trial: a sign of punctuation that is a token of its own; any token that ends in one; "
-        "or these tokens",
+        description="end of a trial: a punctuation mark that is a separate token; any token that ends in a punctuation "
+        "mark; or the listed tokens",
     )
     longest: int = Field(default=64, ge=1, description="tokens of a trial, at most")
 

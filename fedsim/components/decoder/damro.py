@@ -41,7 +41,8 @@ class DamroConfig(Config):
         default=0.1, ge=0, le=1, description="beta: tokens with less of the largest probability are never written"
     )
     heads: Literal["joint", "mean"] = Field(
-        default="joint", description="one product over all channels, as the published code; or each head's, averaged"
+        default="joint",
+        description="a single product over all channels, as in the published code; or the mean over heads",
     )
     order: Literal["raster", "attention"] = Field(
         default="raster", description="order of the outliers: the image's, or falling attention, as the published code"
@@ -101,10 +102,10 @@ class Branch:
 @final
 @component(
     "damro",
-    summary="decoder: damps what a few outlying visual tokens say alone",
+    summary="decoder: damps predictions that rest on a few outlying visual tokens",
     paper="2410.04514",
     fidelity="variant",
-    deviates="outliers keep the image's order; its layer is the projected one",
+    deviates="outliers keep the image's order; the layer used is the projected layer",
     paper_steps=(
         (
             "outliers by the class token's attention",
@@ -135,7 +136,8 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         reader = self._checked(model)
         if "image" not in condition.extra_inputs:
             raise FedsimError(
-                "decoder 'damro' contrasts views of an image, and there is none. Give Condition(..., {\"image\": ...})."
+                "decoder 'damro' contrasts views of an image, and no image was passed. Pass Condition(..., "
+                '{"image": ...}).'
             )
         rows = list[tuple[Branch, ...]]()
         chosen = list[tuple[int, ...]]()
@@ -183,8 +185,8 @@ class Damro(Decoder[DamroConfig, Distrusting]):
     def _checked(self, model: nn.Module) -> AnsweringModel:
         if not can_answer(model):
             raise NotApplicable(
-                f"decoder 'damro' distrusts visual tokens, and model {type(model).__name__} has none. Choose a model "
-                "that reads images beside a question, such as 'tiny-vlm'."
+                f"decoder 'damro' needs visual tokens, and model {type(model).__name__} has none. Choose a "
+                "model for images with questions, such as 'tiny-vlm'."
             )
         if self.config.outliers > model.visual.patches:
             raise NotApplicable(

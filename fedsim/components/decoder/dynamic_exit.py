@@ -38,11 +38,9 @@ class DelConfig(DraftConfig):
 
     exits: tuple[int, ...] = Field(default=(), description="numbers of layers that may draft; none named: all but all")
     longest: int = Field(default=18, ge=1, description="tokens of a draft, below this many by choice, at most so many")
-    decay: float = Field(default=0.95, gt=0, le=1, description="omega, what is left of a count after a round")
+    decay: float = Field(default=0.95, gt=0, le=1, description="omega, factor on a count after each round")
     dynamic: bool = Field(default=True, description="whether a draft may end early, and last beyond the chosen length")
-    scoring: float = Field(
-        default=0.0, ge=0, description="what scoring a drafted token costs, in layers, for the choice; 0 as published"
-    )
+    scoring: float = Field(default=0.0, ge=0, description="cost of scoring a drafted token, in layers; 0 as published")
 
 
 @dataclass(frozen=True)
@@ -311,7 +309,7 @@ def _stack(model: nn.Module) -> LayerStack:
     stack = stack_of(model)
     if stack is None:
         raise FedsimError(
-            "decoder 'dynamic-exit' runs single layers, and those of this model are not known. Use model 'tiny-llama', "
-            "or a checkpoint of Llama's kind without token reducers."
+            "decoder 'dynamic-exit' runs single layers, and fedsim cannot find the layers of this model. "
+            "Use model 'tiny-llama', or a Llama-style checkpoint without token reducers."
         )
     return stack

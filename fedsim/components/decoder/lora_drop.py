@@ -48,7 +48,7 @@ class LoraDropConfig(DrawConfig):
 
     blocks: tuple[int, ...] | None = Field(
         default=None,
-        description="blocks to drop; absent: those with adapters, else every second, not the last",
+        description="blocks to drop; unset: the blocks with adapters, else every second, not the last",
     )
     cycle: int | None = Field(default=None, ge=1, description="c; absent: that of the model's adapters, else 4")
     reuse: Reuse | None = Field(
@@ -147,7 +147,7 @@ class Dropping(TextState):
 @final
 @component(
     "lora-drop",
-    summary="decoder: blocks stand still between anchors, with adapters",
+    summary="decoder: adapters replace blocks between anchor tokens",
     paper="2601.02569",
     fidelity="variant",
     deviates="which keys are kept, and at which places, is chosen here",
@@ -179,8 +179,8 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         stack = stack_of(model)
         if stack is None:
             raise FedsimError(
-                "decoder 'lora-drop' runs single layers, and those of this model are not known. Use model "
-                "'tiny-llama', or a checkpoint of Llama's kind without token reducers."
+                "decoder 'lora-drop' runs single layers, and fedsim cannot find the layers of this model. "
+                "Use model 'tiny-llama', or a Llama-style checkpoint without token reducers."
             )
         lengths = tuple(len(prompt) for prompt in condition.prompts)
         return Dropping(condition.prompts, lengths, {}, self._clock(model, stack))

@@ -90,8 +90,8 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
         stack = stack_of(model)
         if stack is None:
             raise FedsimError(
-                "decoder 'skipdecode' runs single layers, and those of this model are not known. Use model "
-                "'tiny-llama', or a checkpoint of Llama's kind without token reducers."
+                "decoder 'skipdecode' runs single layers, and fedsim cannot find the layers of this model. "
+                "Use model 'tiny-llama', or a Llama-style checkpoint without token reducers."
             )
         return self.config.schedule(stack.depth)
 

@@ -47,7 +47,7 @@ class SpeculativeConfig(DraftConfig):
     @model_validator(mode="after")
     def _one_drafts(self) -> Self:
         if self.draft and self.layers is not None:
-            raise ValueError("draft and layers both name what drafts: leave out one of them.")
+            raise ValueError("'draft' and 'layers' are both set, and each names the draft model: set only one.")
         return self
 
 
@@ -151,8 +151,9 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             stack = stack_of(model)
             if stack is None:
                 raise FedsimError(
-                    "decoder 'speculative' runs single layers, and those of this model are not known. Use model "
-                    "'tiny-llama', a checkpoint of Llama's kind without token reducers, or name a draft."
+                    "decoder 'speculative' runs single layers, and fedsim cannot find the layers of this "
+                    "model. Use model 'tiny-llama', a Llama-style checkpoint without token reducers, or "
+                    "name a draft."
                 )
             return Drafter(
                 model, range(min(stack.depth, self.config.layers or max(1, stack.depth // 4))), DecodingCache()

@@ -37,15 +37,16 @@ class SureSpansConfig(DrawConfig):
     pads: int = Field(default=3, ge=0, description="pads k that are read, K - 1 of the training; 0: greedy")
     beta: float = Field(default=0.9, ge=0, description="probability from which a follower is written; above 1: none is")
     rule: Literal["each", "root", "product"] = Field(
-        default="each", description="what is held to beta: each probability, its j-th power, or the product up to it"
+        default="each",
+        description="quantity compared with beta: each probability, its j-th power, or the product up to it",
     )
     ngram: int | None = Field(
-        default=None, ge=2, description="length of runs of tokens that must not stand twice in a row; absent: any may"
+        default=None, ge=2, description="length of token n-grams that must not repeat directly; unset: no limit"
     )
     pad: int | None = Field(
         default=None,
         ge=0,
-        description="token that stands for a pad; absent: the model's pad, or token 0 without one",
+        description="pad token; unset: the model's pad token, or token 0 if the model has none",
     )
 
 
@@ -85,8 +86,8 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
         most = pad if embedding is None else embedding.num_embeddings - (pad_of(model) is None)
         if pad > most:
             raise FedsimError(
-                f"pad is {pad}, and the model knows tokens up to {most}. Take one of them, or leave it out: component "
-                "'pad-blocks' gives a model a pad of its own."
+                f"pad is {pad}, and the model's tokens end at {most}. Choose a token of the model, or leave "
+                "'pad' out: component 'pad-blocks' gives the model its own pad."
             )
         return DraftedTexts(condition.prompts, tuple(map(len, condition.prompts)))
 

@@ -34,7 +34,7 @@ class DropoutConfig(Config):
 @final
 @component(
     "dropout",
-    summary="sets one rate for all dropout layers of the model",
+    summary="sets the rate of all dropout layers of the model",
     paper="Srivastava 2014",
     fidelity="reproduction",
 )
@@ -52,9 +52,7 @@ class Dropout(Layer[DropoutConfig]):
         layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
         if not layers and not attentions:
-            raise NotApplicable(
-                "component 'dropout': the model has no dropout layer whose rate could be set. Leave it out."
-            )
+            raise NotApplicable("component 'dropout': the model has no dropout layer. Remove the component.")
         for layer in layers:
             layer.p = self.config.rate
         for attention in attentions:

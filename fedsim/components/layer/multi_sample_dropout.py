@@ -53,7 +53,7 @@ class MultiSampleDropoutConfig(Config):
     deviates="masks alone differ, without the paper's flips and pooling offsets",
     paper_steps=(
         (
-            "mean loss over masks of one shared feature",
+            "mean loss over several masks of a shared feature",
             "MultiSampleDropout.prepare",
             "test_it_equals_a_loop_over_samples_and_its_gradient_is_the_mean_of_theirs",
         ),
@@ -93,7 +93,7 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         try:
             outputs = _outputs(model, inputs)
         except Exception as error:  # a layer may raise any exception on an additional dimension
-            return f"the layers after its first mask get (examples, samples, ...), and one fails: {error}"
+            return f"the layers after its first mask receive (examples, samples, ...), and a layer fails: {error}"
         if outputs.shape != (_EXAMPLES, self.config.samples, *federation.label_shape, federation.classes):
             return f"the model returns {tuple(outputs.shape)}, expected (examples, samples, classes)"
         begin = next(module for module in model.modules() if isinstance(module, Samples))

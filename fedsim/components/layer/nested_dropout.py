@@ -49,12 +49,12 @@ class NestedDropoutConfig(Config):
     ]
     mu: float = Field(default=0.0, description="top of the bell, in channels")
     kept: int | None = Field(default=None, ge=1, description="k in evaluation; all channels when absent")
-    at: str | None = Field(default=None, description="dropout layer to replace; the last one when absent")
-    per_sample: bool = Field(default=False, description="every example has its own k; else a batch shares one")
+    at: str | None = Field(default=None, description="dropout layer to replace; unset: the last")
+    per_sample: bool = Field(default=False, description="every example has its own k; else the batch shares k")
     alternate_with: str | None = Field(
         default=None,
-        description="a dropout layer in front of that one; in each training step a fair coin chooses which of both "
-        "is cut. In evaluation this one is not cut",
+        description="an earlier dropout layer; in each training step a fair coin chooses which of the two layers is "
+        "cut. In evaluation the earlier layer is not cut",
     )
 
 

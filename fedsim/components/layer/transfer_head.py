@@ -30,7 +30,7 @@ class TransferHeadConfig(Config):
     """Settings of the head."""
 
     layers: int = Field(default=2, ge=1, description="linear layers of the head")
-    width: int = Field(default=256, ge=1, description="units of each but the last one, with ReLU")
+    width: int = Field(default=256, ge=1, description="units of each layer except the last, with ReLU")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping such a unit")
 
 

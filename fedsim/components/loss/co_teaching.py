@@ -43,10 +43,10 @@ class CoTeachingConfig(Config):
         default=0, ge=0, description="rounds of a first stage, in which each network learns from the whole batch"
     )
     ramp: int = Field(
-        default=0, ge=0, description="rounds behind those in which this share grows from 0 to tau; 0: tau at once"
+        default=0, ge=0, description="rounds over which this share then grows from 0 to tau; 0: tau at once"
     )
     same_batch: bool = Field(
-        default=False, description="both networks score and learn from the whole batch; else each from one half"
+        default=False, description="both networks score and learn from the whole batch; else each from a half"
     )
     freeze_batch_norm: bool = Field(
         default=True, description="batch normalisation keeps its statistics and does not train its weights"
@@ -110,8 +110,8 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         with torch.no_grad(), without_dropout():
             answers = model.first(federation.probe(2).inputs)
         if answers.shape != (2, federation.classes):
-            expected = f"one answer per example, (examples, {federation.classes} classes)"
-            return f"each network must give {expected}, and one returns {tuple(answers.shape)}"
+            expected = f"an answer per example, (examples, {federation.classes} classes)"
+            return f"each network must return {expected}, but a network returns {tuple(answers.shape)}"
         return None
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:

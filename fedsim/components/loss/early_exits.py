@@ -40,10 +40,14 @@ class EarlyExitsConfig(Config):
     )
     share: float = Field(default=0.5, ge=0, lt=1, description="weight s of the exits' losses; 0: the plain loss")
     layer_dropout: float = Field(
-        default=0.0, ge=0, lt=1, description="p, chance that a text skips the last layer; earlier ones it skips less"
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="p, probability that a text skips the last layer; smaller for earlier layers",
     )
     schedule: Literal["all", "rotating", "gradual"] = Field(
-        default="all", description="exits of a round: all; one after the other; or the last, and one more each time"
+        default="all",
+        description="exits trained in a round: all; a single exit in turn; or the last exits, growing by 1 each time",
     )
     every: int = Field(default=1, ge=1, description="rounds after which the schedule goes on")
 
@@ -64,7 +68,7 @@ class EarlyExitsConfig(Config):
     deviates="exits are chosen; schedule counts rounds; layer dropout does not ramp up",
     paper_steps=(
         (
-            "loss of every exit, later ones weigh more",
+            "loss of every exit, weighted more for later exits",
             "EarlyExits.objective",
             "test_the_loss_is_the_weighed_sum_of_the_exits_losses",
         ),
@@ -95,7 +99,7 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
             )
         stack = stack_of(model)
         if stack is None:
-            raise NotApplicable(f"component '{_NAME}': the model's last norm and output layer cannot be told.")
+            raise NotApplicable(f"component '{_NAME}': the model's last norm and output layer were not found.")
         for block, chance in zip(blocks, skip_chances(len(blocks), self.config.layer_dropout), strict=True):
             if chance:
                 block.register_forward_hook(partial(_skip, chance=chance))

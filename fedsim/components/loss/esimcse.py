@@ -125,9 +125,7 @@ class EsimCse(
             return "another component has replaced the encoder and its two views. Leave it out"
         smallest = min(federation.batch_size, federation.examples)
         if smallest < _FEWEST and not self.config.queue_size:
-            return (
-                f"a sentence is compared with others of its batch, but a batch holds {smallest} and there is no queue"
-            )
+            return f"a sentence is compared with others of its batch, but a batch holds {smallest} and no queue is set"
         longest = federation.shape[0] + most_repeated(federation.shape[0], self.config.mode, self.config.dup_rate)
         if longest > views.longest:
             return f"a sentence with repeated tokens has up to {longest} tokens, but the model reads {views.longest}"

@@ -41,13 +41,13 @@ class PadBlocksConfig(Config):
     unsure: float = Field(
         default=0.1, ge=0, le=1, description="share of blocks that are any unit's, with K - 1 pads: to be unsure of"
     )
-    weight: float = Field(default=1.0, ge=0, description="lambda, of the pads' loss beside that of the text")
+    weight: float = Field(default=1.0, ge=0, description="lambda, weight of the pads' loss relative to the text's loss")
 
 
 @final
 @component(
     "pad-blocks",
-    summary="trains pads that stand for spans the model is sure of",
+    summary="trains pads that predict several confident tokens at once",
     paper="2405.15208",
     fidelity="inspired",
     deviates="only abstract and README were read; constants are chosen here",
@@ -74,8 +74,8 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         embedding = embedding_of(model)
         if embedding is None or stack_of(model) is None:
             raise NotApplicable(
-                "component 'pad-blocks' runs the layers of a causal language model one by one, and those of this model "
-                "are not known. Use model 'tiny-llama', or a checkpoint of Llama's kind"
+                "component 'pad-blocks' runs single layers of a causal language model, and fedsim cannot "
+                "find the layers of this model. Use model 'tiny-llama', or a Llama-style checkpoint"
             )
         add_pad(embedding)
         return model
@@ -99,7 +99,9 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
         """
         stack, pad, config = stack_of(model), pad_of(model), self.config
         if stack is None or pad is None:
-            raise NotApplicable("component 'pad-blocks' finds no layers with a pad. Leave out what replaces the model")
+            raise NotApplicable(
+                "component 'pad-blocks' finds no layers with a pad. Remove the component that replaces the model"
+            )
         with without_dropout():
             sent = {name: here.received[name] for name, weight in model.named_parameters() if weight.requires_grad}
             with torch.no_grad(), adapters_off(model):

@@ -25,7 +25,7 @@ class TracePacingConfig(Config):
 
 
 @final
-@component("trace-pacing", summary="mitigation: one token a packet at a constant pace")
+@component("trace-pacing", summary="mitigation: a token per packet at a constant rate")
 class TracePacing(Mitigation[TracePacingConfig]):
     """Sends single tokens."""
 

@@ -25,11 +25,11 @@ class TraceRedactionConfig(Config):
     """Settings of the redaction."""
 
     counts: tuple[str, ...] = Field(default=(), description="names of the counts, as 'rejected'; empty: all")
-    size: int | None = Field(default=None, ge=2, description="width of a class; absent: nothing of them is told")
+    size: int | None = Field(default=None, ge=2, description="width of a class; unset: the counts are removed")
 
 
 @final
-@component("trace-redaction", summary="mitigation: named counts are told in coarse classes, or not at all")
+@component("trace-redaction", summary="mitigation: rounds named counts to coarse classes, or removes them")
 class TraceRedaction(Mitigation[TraceRedactionConfig]):
     """Rounds named counts down, or sets them to 0."""
 

@@ -37,7 +37,7 @@ class Translator(nn.Module):
         super().__init__()
         width, blocks, heads = size
         if width % heads:
-            raise FedsimError(f"width {width} is no multiple of {heads} heads. Change one of them.")
+            raise FedsimError(f"width {width} is no multiple of {heads} heads. Change either value.")
         with seeding.isolate_randomness(int(torch.randint(2**31, (), generator=generator))):
             block = nn.TransformerEncoderLayer(
                 width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

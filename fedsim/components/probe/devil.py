@@ -64,7 +64,7 @@ class Language(NamedTuple):
         """
         layers = stack_of(self.model)
         if layers is None:
-            raise NotApplicable("the layers of this language model are not known. Choose one of Llama's kind.")
+            raise NotApplicable("fedsim cannot find the layers of this language model. Choose a Llama-style model.")
         return layers
 
     @property
@@ -110,9 +110,9 @@ class Devil(Probe[DevilConfig]):
         if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
         if not hidden.isfinite().all():
-            raise NotApplicable("some states are no finite numbers.")
+            raise NotApplicable("some states are not finite.")
         if not len(labels) or not int(labels.max()):
-            raise NotApplicable("a probe needs examples of two classes or more: there is one class.")
+            raise NotApplicable("a probe needs examples of at least two classes, found a single class.")
         names = torch.randn(int(labels.max()) + 2, _NAME_WIDTH, generator=generator)
         translator = self.make_translator([hidden.shape[1]], _NAME_WIDTH, generator)
         language = Language(_Names(names), len(names) - 1)
@@ -163,7 +163,7 @@ class Devil(Probe[DevilConfig]):
         if {len(feature) for feature in features} != {len(captions)} or not captions:
             counts = [len(feature) for feature in features]
             raise NotApplicable(
-                f"there are {len(captions)} captions, and features of {counts} images: expected one each."
+                f"found {len(captions)} captions and features of {counts} images: expected a caption per image."
             )
         translator.fit_scales(features)
         search = torch.optim.AdamW(translator.parameters(), lr=self.config.rate, weight_decay=0.0, fused=True)
@@ -226,7 +226,7 @@ def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tens
     beyond = [layer for layer in layers if not 0 <= layer < len(features)]
     if beyond or not layers:
         strange = beyond[0] if beyond else "none"
-        raise FedsimError(f"layer {strange} is not there: features have layers 0 to {len(features) - 1}.")
+        raise FedsimError(f"layer {strange} does not exist: features have layers 0 to {len(features) - 1}.")
     is_shown = torch.zeros(rows, len(features), dtype=torch.bool)
     is_shown[:, list(layers)] = True
     return is_shown

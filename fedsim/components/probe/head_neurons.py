@@ -41,7 +41,7 @@ class HeadNeuronsConfig(Config):
 @component(
     "head-neurons",
     aliases=("feature-neurons",),
-    summary="probe: neurons named by the head, classes told by a few",
+    summary="probe: neurons named by the head, classes inferred from a few neurons",
     paper="2501.02688",
     fidelity="inspired",
     deviates="only summaries were read; norm, signs and probe are chosen here",
@@ -206,9 +206,7 @@ def same_top(one: NamedNeurons, other: NamedNeurons) -> float:
         FedsimError: the numbers of neurons differ.
     """
     if len(one.tokens) != len(other.tokens):
-        raise FedsimError(
-            f"one model has {len(one.tokens)} neurons and the other {len(other.tokens)}: expected as many."
-        )
+        raise FedsimError(f"the models have {len(one.tokens)} and {len(other.tokens)} neurons: expected equal numbers.")
     return float((one.tokens[:, 0] == other.tokens[:, 0]).double().mean())
 
 
@@ -284,7 +282,7 @@ def _members(hidden: Tensor, labels: Tensor) -> list[Tensor]:
     if hidden.ndim != 2 or len(hidden) != len(labels):  # noqa: PLR2004 - (N, width)
         raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
     if not hidden.isfinite().all():
-        raise NotApplicable("some states are no finite numbers.")
+        raise NotApplicable("some states are not finite.")
     members = [labels == label for label in range(int(labels.max()) + 1)] if len(labels) else []
     empty = [number for number, member in enumerate(members) if not member.any()]
     if len(members) < 2 or empty:  # noqa: PLR2004 - classes

@@ -78,7 +78,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
             NotApplicable: fewer than two classes, non-finite states, or unequal numbers of states and labels.
         """
         if len(labels) < 2 or int(labels.max()) < 1:  # noqa: PLR2004 - classes
-            raise NotApplicable("a probe needs examples of two classes or more: there is one class.")
+            raise NotApplicable("a probe needs examples of at least two classes, found a single class.")
         book = make_codebook(int(labels.max()) + 1, self.config.dimension, generator)
         order = torch.randperm(len(labels), generator=generator)
         held, trained = order[::_HELD_OUT], order[[i for i in range(len(order)) if i % _HELD_OUT]]
@@ -101,7 +101,7 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
         if hidden.ndim != 2 or len(hidden) != len(codes) or not len(hidden):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(codes)}, width).")
         if not hidden.isfinite().all():
-            raise NotApplicable("some states are no finite numbers.")
+            raise NotApplicable("some states are not finite.")
         hidden = hidden.detach().float()
         scale = hidden.std(0, correction=0)
         scales = {"mean": hidden.mean(0), "scale": torch.where(scale > 0, scale, 1.0)}
@@ -204,7 +204,7 @@ def _check_sizes(codes: Sequence[Tensor]) -> None:
     sizes = sorted({code.shape[-1] for code in codes})
     if len(sizes) > 1:
         raise FedsimError(
-            f"codes have {sizes[0]} and {sizes[1]} entries, expected one size. Make them of one codebook."
+            f"codes have {sizes[0]} and {sizes[1]} entries, expected equal sizes. Build both from the same codebook."
         )
 
 
@@ -219,7 +219,7 @@ def pool_layers(states: Tensor, starts: Sequence[int]) -> Tensor:
         FedsimError: more means than layers.
     """
     if len(starts) > len(states):
-        raise FedsimError(f"there are {len(states)} layers, expected at least {len(starts)}: one for each mean.")
+        raise FedsimError(f"found {len(states)} layers, expected at least {len(starts)}: a layer for each mean.")
     means, nearest = states[list(starts)], torch.tensor([-1])
     while True:
         distances = torch.cdist(states, means)

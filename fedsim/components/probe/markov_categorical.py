@@ -82,7 +82,7 @@ class MarkovCategorical(Probe[MarkovCategoricalConfig]):
         """
         states = _states(hidden)
         if len(labels) != len(states):
-            raise NotApplicable(f"there are {len(states)} states and {len(labels)} labels, expected one label a state.")
+            raise NotApplicable(f"found {len(states)} states and {len(labels)} labels, expected a label per state.")
         mean = states.mean(0)
         white, back = _whiten(states - mean, torch.finfo(hidden.dtype).eps)
         classes = int(labels.max()) + 1
@@ -102,7 +102,7 @@ def _states(hidden: Tensor) -> Tensor:
     if hidden.ndim != 2 or not len(hidden):  # noqa: PLR2004 - (N, width)
         raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected (N, width) with N of 1 or more.")
     if not hidden.isfinite().all():
-        raise NotApplicable("some states are no finite numbers.")
+        raise NotApplicable("some states are not finite.")
     return hidden.double()
 
 
@@ -265,10 +265,10 @@ def _costs(scores: Tensor, labels: Tensor) -> Tensor:
 def _checked_positions(labels: Tensor, texts: Tensor, is_known: Tensor) -> Tensor:
     """Return the validation positions: those of a quarter of the known texts."""
     if labels[~is_known].max() > labels[is_known].max():
-        raise NotApplicable("a label does not occur among the known ones. Leave out rare tokens.")
+        raise NotApplicable("a label does not occur among the known labels. Leave out rare tokens.")
     known = texts[is_known].unique()
     if len(known) < _CHECKED:
-        raise NotApplicable(f"there are {len(known)} known texts, expected {_CHECKED} or more to choose penalties by.")
+        raise NotApplicable(f"found {len(known)} known texts, expected at least {_CHECKED} to choose penalties.")
     return is_known & torch.isin(texts, known[::_CHECKED])
 
 
@@ -365,7 +365,8 @@ def spectral_alignment(hidden: Tensor, features: Tensor) -> float:
     states, wanted = _states(hidden), _states(features)
     if len(states) <= states.shape[1]:
         raise NotApplicable(
-            f"there are {len(states)} states of width {states.shape[1]}, expected more; ten times is good."
+            f"found {len(states)} states of width {states.shape[1]}, expected more states than the width, "
+            "ideally ten times as many."
         )
     white, _ = _whiten(states - states.mean(0), torch.finfo(hidden.dtype).eps)
     centred = wanted - wanted.mean(0)

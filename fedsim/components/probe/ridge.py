@@ -44,9 +44,9 @@ class Ridge(Probe[RidgeConfig]):
         if hidden.ndim != 2 or len(hidden) != len(labels) or not len(labels):  # noqa: PLR2004 - (N, width)
             raise NotApplicable(f"states have shape {tuple(hidden.shape)}, expected ({len(labels)}, width).")
         if int(labels.max()) < 1:
-            raise NotApplicable("a probe needs examples of two classes or more: there is one class.")
+            raise NotApplicable("a probe needs examples of at least two classes, found a single class.")
         if not hidden.isfinite().all():
-            raise NotApplicable("some states are no finite numbers.")
+            raise NotApplicable("some states are not finite.")
         states = hidden.double()
         spread = states.std(0, correction=0)
         learned = {"mean": states.mean(0), "scale": torch.where(spread > 0, spread, 1.0)}

@@ -109,8 +109,9 @@ def patch_model(model: nn.Module) -> PatchModel:
     if all(hasattr(model, name) for name in ("conditions", "reverse", "cut", "join", "patches", "levels")):
         return cast("PatchModel", model)
     raise FedsimError(
-        f"the model {type(model).__name__} predicts no noise of patches, so that nothing can be drafted for it. Use "
-        "one that was trained for task 'next-patch', such as 'patch-diffusion', or sampler 'heun' for a denoiser."
+        f"the model {type(model).__name__} predicts no noise of patches, so the sampler cannot draft for it. "
+        "Use a model trained for task 'next-patch', such as 'patch-diffusion', or sampler 'heun' for a "
+        "denoiser."
     )
 
 
@@ -139,6 +140,6 @@ def check_draft(model: PatchModel, draft: PatchModel) -> None:
     known, wanted = (getattr(one, "classes", 0) for one in (draft, model))
     if 0 < known < wanted:
         raise FedsimError(
-            f"the draft is told {known} classes and the model {wanted}, so that it knows no such image. Train a draft "
-            "with the data of the model, or one that is told no classes."
+            f"the draft is conditioned on {known} classes and the model on {wanted}. Train a draft on the "
+            "model's data, or a draft without classes."
         )

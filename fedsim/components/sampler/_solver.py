@@ -34,7 +34,7 @@ class SolverConfig(Config):
     def _falling(self) -> SolverConfig:
         if self.least >= self.most:
             raise ValueError(
-                f"least is {self.least} and most {self.most}: levels fall, so least must be the smaller one"
+                f"least is {self.least} and most {self.most}: levels fall, so 'least' must be smaller than 'most'"
             )
         return self
 
@@ -151,14 +151,14 @@ def check_denoiser(model: nn.Module, steps: int) -> None:
     """
     if "noise" not in inspect.signature(model.forward).parameters:
         raise FedsimError(
-            f"the model {type(model).__name__} predicts no noise, so no sample can be drawn with it: its forward takes "
-            "no argument 'noise'. Use one that was trained for task 'denoising', such as 'edm-unet'."
+            f"the model {type(model).__name__} predicts no noise, so it cannot generate samples: its forward "
+            "has no argument 'noise'. Use a model trained for task 'denoising', such as 'edm-unet'."
         )
     known = getattr(model, "levels", None)
     if isinstance(known, int) and steps > known:
         raise FedsimError(
-            f"a sampler takes {steps} steps, and the model {type(model).__name__} knows {known} noise levels. Set "
-            f"steps to at most {known}."
+            f"the sampler needs {steps} steps, and model {type(model).__name__} has {known} noise levels. "
+            f"Set steps to at most {known}."
         )
 
 
@@ -171,8 +171,9 @@ def classes_of(model: nn.Module, condition: GenerationInputs, *, needed: bool) -
     known, wanted = getattr(model, "classes", 0), condition.extra_inputs.get("class")
     if needed and not known:
         raise FedsimError(
-            f"guidance compares a class with none, and the model {type(model).__name__} is told no classes. Set "
-            "guidance to 0, or train with model.classes = true and a task with classes = true."
+            f"guidance compares predictions with and without a class, and model {type(model).__name__} has "
+            "no classes. Set guidance to 0, or train with model.classes = true and a task with classes = "
+            "true."
         )
     if needed and wanted is None:
         raise FedsimError(
@@ -183,7 +184,7 @@ def classes_of(model: nn.Module, condition: GenerationInputs, *, needed: bool) -
         return torch.full((len(condition),), -1)
     wrong = wanted[(wanted < -1) | (wanted >= known)]
     if len(wrong):
-        raise FedsimError(f"class {int(wrong[0])} is asked for, and the model knows those from 0 to {known - 1}.")
+        raise FedsimError(f"class {int(wrong[0])} was requested, and the model knows classes 0 to {known - 1}.")
     return wanted
 
 
@@ -196,8 +197,7 @@ def check_finite(x: Tensor) -> None:
     is_broken = ~x.flatten(1).isfinite().all(1)
     if is_broken.any():
         raise GenerationError(
-            "what the model makes of noise are no finite numbers. Look at its weights: a training that diverged leaves "
-            "such ones.",
+            "the model's predictions are not finite. Check its weights: the training may have diverged.",
             is_broken.nonzero().flatten().tolist(),
         )
 

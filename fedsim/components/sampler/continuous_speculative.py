@@ -40,14 +40,16 @@ class ContinuousSpeculativeConfig(Config):
     """Settings of continuous speculative decoding."""
 
     draft: NameOrFolder = Field(
-        default="", description="folder of a trained model, or the name of one in the cache; empty: the model itself"
+        default="", description="folder of a trained model, or its name in the cache; empty: the model itself"
     )
-    length: int = Field(default=4, ge=0, description="patches of a draft, at most; 0: one patch a step, without drafts")
+    length: int = Field(
+        default=4, ge=0, description="maximum number of patches in a draft; 0: a patch per step, without drafts"
+    )
     prefill: float = Field(default=0.05, ge=0, le=1, description="share of the patches that are drawn without drafts")
     mode: Literal["causal", "block"] = Field(
         default="causal",
-        description="block: patches of a draft are drawn from what stands before it, and not from each other; for "
-        "models of random order",
+        description="block: patches of a draft depend on the earlier patches only, not on each other; for models of "
+        "random order",
     )
     rule: Literal["exact", "paper"] = "exact"
     soft: float = Field(default=1.0, ge=1, description="exponents are divided by its square in the test; 1 is exact")
@@ -117,7 +119,7 @@ class _Row:
             "test_a_model_that_drafts_for_itself_accepts_every_patch",
         ),
         (
-            "the paper's factor of all variances, which learned ones make differ",
+            "the paper's factor for all variances, which differ if variances are learned",
             "log_ratio",
             "tests/components/sampler/test_speculation.py::"
             "test_with_learned_variances_the_rule_of_the_paper_has_the_bias_of_its_law_and_the_exact_one_none",
@@ -129,7 +131,7 @@ class _Row:
             "test_learned_variances_are_those_of_the_posterior_so_that_numbers_get_the_variance_of_the_data",
         ),
         (
-            "one random order for both models",
+            "the same random order for both models",
             "places_of",
             "test_in_random_order_either_number_comes_first_and_the_law_is_that_of_the_model",
         ),
@@ -139,7 +141,7 @@ class _Row:
             "test_a_block_has_the_law_of_a_model_that_draws_its_places_beside_each_other",
         ),
         (
-            "drafts of all images in one batch",
+            "drafts of all images in a single batch",
             "ContinuousSpeculative._drafts",
             "test_images_of_a_batch_are_drafted_and_read_together",
         ),
@@ -158,11 +160,13 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         """
         target = patch_model(model)
         if tuple(target.shape) != tuple(context.shape):
-            raise FedsimError(f"the model draws images of shape {target.shape}, and {context.shape} is asked for.")
+            raise FedsimError(
+                f"the model generates images of shape {target.shape}, but shape {context.shape} was requested."
+            )
         if self.config.mode == "block" and order_of(target) == "reading":
             raise FedsimError(
-                "mode = 'block' draws places beside each other, and this model knows of the next one alone. Train one "
-                "with model.order = 'random', or set mode = 'causal'."
+                "mode = 'block' samples several positions at once, and this model predicts only the next "
+                "position. Train a model with model.order = 'random', or set mode = 'causal'."
             )
         draft = load_denoiser(find_denoiser(self.config.draft, _TRAINABLE)).model if self.config.draft else model
         check_draft(target, patch_model(draft))

@@ -26,7 +26,10 @@ class EulerConfig(SolverConfig):
 
 @final
 @component(
-    "euler", summary="sampler: one evaluation a step along the slope", paper="2206.00364", fidelity="reproduction"
+    "euler",
+    summary="sampler: a single evaluation per step along the slope",
+    paper="2206.00364",
+    fidelity="reproduction",
 )
 class Euler(LevelSolver[EulerConfig]):
     """Follows the slope at each level."""

@@ -28,7 +28,7 @@ class SkipTuningConfig(SolverConfig):
 
     bottom: float = Field(default=0.8, ge=0, description="rho of the skip at the lowest resolution")
     top: float = Field(default=1.0, ge=0, description="rho of the skip at the highest resolution; the same: constant")
-    above: float = Field(default=0.0, ge=0, description="rho is 1 at levels below this one")
+    above: float = Field(default=0.0, ge=0, description="rho is 1 at lower noise levels")
     below: float | None = Field(default=None, ge=0, description="rho is 1 from this level on; absent: at none")
     over_levels: Literal["constant", "fading"] = Field(
         default="constant",
@@ -49,7 +49,7 @@ class SkipTuningConfig(SolverConfig):
             "SkipTuning.factor",
             "test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up",
         ),
-        ("a factor of one is the solver", "SkipTuning.denoise", "test_a_rho_of_one_is_the_solver_bit_by_bit"),
+        ("a factor of 1 equals the plain solver", "SkipTuning.denoise", "test_a_rho_of_one_is_the_solver_bit_by_bit"),
         ("window over noise levels", "SkipTuning.factor", "test_a_window_of_levels_is_the_identity_outside"),
         ("ramp over noise levels", "SkipTuning.factor", "test_a_fading_rho_falls_in_even_steps_of_the_solver"),
     ),

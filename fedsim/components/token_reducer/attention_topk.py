@@ -25,7 +25,7 @@ from fedsim.core.registry import component
 class AttentionTopKConfig(KeptConfig):
     """Settings of the selection by attention."""
 
-    layer: int = Field(default=2, ge=0, description="layer of the language model whose attention ranks, from 0")
+    layer: int = Field(default=2, ge=0, description="layer of the language model that ranks by its attention, from 0")
 
 
 @final

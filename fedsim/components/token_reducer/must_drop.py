@@ -33,7 +33,7 @@ _PROTECTED = "must-drop.protected"  # mask over the patches of the image, (B, N)
 class MustDropConfig(Config):
     """Settings of the three stages."""
 
-    window: int = Field(default=2, ge=2, description="side of the windows of patches that may be merged into one token")
+    window: int = Field(default=2, ge=2, description="side of the windows of patches that may be merged into a token")
     likeness: float = Field(default=0.8, description="mean cosine of a window's tokens from which on it may be merged")
     protected: float = Field(
         default=0.08,
@@ -47,14 +47,14 @@ class MustDropConfig(Config):
     overall: float = Field(
         default=0.01, ge=0, description="theta_g: share of the question's attention; 0: drop nothing"
     )
-    single: float = Field(default=0.01, ge=0, description="theta_i: attention of one token of the question")
+    single: float = Field(default=0.01, ge=0, description="theta_i: attention of a single question token")
     recount: bool = Field(default=True, description="count positions anew behind a drop, as the paper; else they stay")
 
 
 @final
 @component(
     "must-drop",
-    summary="merges like visual tokens, and drops what nobody looks at",
+    summary="merges similar visual tokens, and drops tokens without attention",
     paper="2411.10803",
     fidelity="variant",
     deviates="thresholds fit fewer tokens; images merge alone; merged tokens keep their place",

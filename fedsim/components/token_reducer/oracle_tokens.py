@@ -35,7 +35,7 @@ class OracleTokensConfig(KeptConfig):
 
 
 @final
-@component("oracle-tokens", summary="keeps the visual tokens of the cell that is asked for, and of filled cells")
+@component("oracle-tokens", summary="keeps the visual tokens of the question's cell and of filled cells")
 class OracleTokens(VisualTokenReducer[OracleTokensConfig]):
     """Selects tokens with knowledge of the relevant cells."""
 

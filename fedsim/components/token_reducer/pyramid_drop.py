@@ -73,9 +73,9 @@ class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
         if not _ascend(layers) or layers[0] < 1 or layers[-1] >= visual.layers:
             return f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 1}"
         if any(one < other for one, other in pairwise((1.0, *shares))):
-            return f"shares is {shares}, expected numbers of at most 1, none larger than the one before"
+            return f"shares is {shares}, expected numbers of at most 1, none larger than its predecessor"
         if int(visual.patches * shares[-1]) < 1:
-            return f"a share of {shares[-1]:g} leaves none of {visual.patches} visual tokens, expected one at least"
+            return f"a share of {shares[-1]:g} leaves none of {visual.patches} visual tokens, expected at least 1"
         return None
 
 

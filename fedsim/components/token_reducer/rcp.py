@@ -41,13 +41,16 @@ class RcpConfig(Config):
         default=(1, 3), min_length=1, description="layers of the language model before which tokens are dropped, from 0"
     )
     repairs: tuple[int, ...] = Field(
-        default=(2, 5), description="layers behind which states are mended, by what the nearest drop before them lost"
+        default=(2, 5),
+        description="layers after which hidden states are repaired, from the tokens lost in the nearest earlier drop",
     )
     inner: int = Field(
         default=32, ge=4, multiple_of=_HEADS, description="size inside a pruner, a multiple of its 4 heads"
     )
     queries: int = Field(default=4, ge=1, description="learned queries of a pruner")
-    size: int = Field(default=32, ge=1, description="of what is kept of the lost tokens, and inside a repair")
+    size: int = Field(
+        default=32, ge=1, description="size of the summary of the lost tokens, and of the repair's hidden layer"
+    )
     temperature: float = Field(default=0.2, gt=0, description="of the gradient of a choice")
     weights: Literal["", "rcp-50", "rcp-37", "rcp-37-unmatched", "rcp-37-unmended"] = Field(
         default="", description="trained parts of `fedsim bench model`; none: first weights"
@@ -57,10 +60,10 @@ class RcpConfig(Config):
 @final
 @component(
     "rcp",
-    summary="learns which visual tokens to drop, and mends what is left",
+    summary="learns which visual tokens to drop, and repairs the hidden states of the others",
     paper="2604.04972",
     fidelity="variant",
-    deviates="no dropout; lost states are those that the layer itself dropped",
+    deviates="no dropout; the lost states are the states that the layer itself dropped",
     paper_steps=(
         (
             "pruning by attention, look and a network",
@@ -178,9 +181,7 @@ def _left(stream: Stream) -> Tensor:
 def _with_trained(reducer: RcpReducer, name: str) -> RcpReducer:
     path = checkpoints.cache() / name / checkpoints.WEIGHTS
     if not path.is_file():
-        raise FedsimError(
-            f"component 'rcp': there are no trained weights '{name}' yet. Make them: fedsim bench model {name}"
-        )
+        raise FedsimError(f"component 'rcp': no trained weights '{name}' found. Train them: fedsim bench model {name}")
     checkpoints.unchanged(path)
     try:
         reducer.load_state_dict(torch.load(path, weights_only=True))

@@ -23,7 +23,11 @@ class GradientAscentConfig(Config):
 
 
 @final
-@component("gradient-ascent", summary="unlearning: one step up the loss of what is forgotten", related="2207.05521")
+@component(
+    "gradient-ascent",
+    summary="unlearning: a single ascent step on the loss of the forgotten examples",
+    related="2207.05521",
+)
 class GradientAscent(Unlearning[GradientAscentConfig]):
     """An additional round of a client. Two global models contain the same as its update, up to rounding."""
 

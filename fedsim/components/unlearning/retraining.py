@@ -27,7 +27,7 @@ class RetrainingConfig(Config):
 
 
 @final
-@component("retraining", summary="unlearning: train again without what is forgotten (exact)")
+@component("retraining", summary="unlearning: retrain without the forgotten examples (exact)")
 class Retraining(Unlearning[RetrainingConfig]):
     """The server compares the client's updates per round or, with sums alone, the two final global models."""
 

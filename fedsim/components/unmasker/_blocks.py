@@ -23,8 +23,9 @@ class ProposalConfig(Config):
     temperature: float = Field(default=0.0, ge=0, description="T of the draws; at 0 the likeliest token is proposed")
     confidence: Literal["drawn", "max", "margin", "entropy", "random"] = Field(
         default="drawn",
-        description="how sure the model is: the probability of the proposed token, or of the likeliest one; the two "
-        "likeliest apart; the negative entropy; random order. At T above 0 all but `drawn` draw from the model's law",
+        description="confidence: the probability of the proposed token (drawn), or of the most likely "
+        "token (max); the difference between the two most likely; the negative entropy; random "
+        "order. At T above 0 all but `drawn` sample from the model's distribution at T = 1",
     )
 
 
@@ -32,7 +33,9 @@ class BlockConfig(ProposalConfig):
     """Settings of blockwise unmasking."""
 
     block: int | None = Field(
-        default=None, ge=1, description="places of a block; blocks are filled in from left to right. absent: one block"
+        default=None,
+        ge=1,
+        description="positions of a block; blocks are unmasked from left to right. unset: a single block",
     )
 
 
@@ -139,7 +142,8 @@ def check_blocks(state: MaskedTextState, block: int | None) -> None:
     for length in lengths if block else ():
         if length % (block or 1):
             raise FedsimError(
-                f"block is {block}, and an answer has {length} places: expected a divisor. Change one of them."
+                f"block is {block}, and an answer has {length} positions: expected a divisor of it. Change "
+                "either value."
             )
 
 

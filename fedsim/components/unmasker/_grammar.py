@@ -79,8 +79,8 @@ def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
     grammar = _shortened(rules)
     if grammar.start not in _generating(grammar):
         raise FedsimError(
-            f"grammar: no text can be completed from '{grammar.start}', since every alternative goes on for ever. "
-            "Give one an alternative that ends."
+            f"grammar: no text can be completed from '{grammar.start}', since every alternative recurses "
+            "forever. Add an alternative that ends."
         )
     return _without_useless(grammar)
 

@@ -50,8 +50,8 @@ def _texts(terminal: Any) -> Iterator[Body]:
         return
     if pattern.max_width != 1 or pattern.min_width != 1:
         raise FedsimError(
-            f"grammar: terminal {terminal.name} is an expression for several signs, and texts are checked sign by "
-            "sign. Write it as a rule of terminals for one sign each."
+            f"grammar: terminal {terminal.name} matches several characters, and texts are checked character "
+            "by character. Write it as a rule of single-character terminals."
         )
     expression = re.compile(pattern.to_regexp())
     yield from (((True, sign),) for sign in _SIGNS if expression.fullmatch(sign))

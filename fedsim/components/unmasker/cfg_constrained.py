@@ -30,8 +30,8 @@ from fedsim.core.registry import component
 from fedsim.core.types import Event, Tokenizer
 
 _NO_WAY = (
-    "the grammar has no text that agrees with what stands in the answer: its places are too few or too many, or tokens "
-    "that are given contradict it. Change the number of places, the grammar, or what is given."
+    "the grammar has no text that agrees with the answer: it has too few or too many positions, or its "
+    "fixed tokens contradict the grammar. Change the number of positions, the grammar, or the fixed tokens."
 )
 
 
@@ -41,15 +41,17 @@ class CfgConstrainedConfig(BlockConfig):
     grammar: str = Field(
         min_length=1,
         examples=["S = Sign | Sign S\nSign = 0 | 1 | 2 | 3 | 4 | 5"],
-        description='rules, one a line: S = "(" S ")" S | "x" | ; numbers stand for tokens',
+        description='rules, each on its own line: S = "(" S ")" S | "x" | ; numbers denote tokens',
     )
     notation: Literal["rules", "lark"] = Field(
         default="rules", description="how the grammar is written; lark: that of the package, from rule `start` on"
     )
     gap: Literal["exact", "any"] = Field(
-        default="exact", description="what a masked place becomes: one sign, or the text's end; any: any text"
+        default="exact", description="content of a masked position: a single token, or the text's end; any: any text"
     )
-    at_once: int = Field(default=1, ge=1, description="places a step; each is checked with those before it written")
+    at_once: int = Field(
+        default=1, ge=1, description="positions per step; each is checked after the earlier positions are unmasked"
+    )
     rejections: int = Field(
         default=1000, ge=1, description="rejected tokens of a text, behind which it is completed by the grammar alone"
     )
@@ -206,12 +208,12 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         """
         if self.config.gap == "any":
             raise GenerationError(
-                "no token may stand at any masked place, or too many were rejected, and with gap = any the grammar's "
-                "own completion need not fit. Use gap = exact, or more places.",
+                "no token is allowed at any masked position, or too many were rejected, and with gap = any "
+                "the grammar's own completion may not fit. Use gap = exact, or more positions.",
                 [row],
             )
         symbols = self._completion(grammar, alphabet, row_state.state, 0)
-        assert symbols is not None, "what was written can be completed"
+        assert symbols is not None, "the unmasked tokens can be completed"
         begin, end = row_state.state.begins[0], alphabet.end
         written = {
             place: alphabet.tokens[symbols[place - begin]] if place - begin < len(symbols) else end
@@ -248,7 +250,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         Raises:
             FedsimError: gaps are exact and no token spells a single symbol of the grammar.
         """
-        assert context.limits is not None, "who fills in has limits"
+        assert context.limits is not None, "the unmasker has limits"
         known = count if context.tokenizer is None else context.tokenizer.vocabulary
         spells: list[tuple[str, ...] | None] = []
         for token in range(count):

@@ -41,7 +41,7 @@ class CreditDecodingConfig(BlockConfig):
     beta: float = Field(default=0.7, ge=0, lt=1, description="share of the credit that a step keeps; 0: none")
     gamma: float = Field(default=0.2, ge=0, description="power of the probability that is earned")
     form: Literal["fixed", "tuning-free"] = Field(
-        default="fixed", description="constants of the settings, or those that follow from how far the block is written"
+        default="fixed", description="constants from the settings, or derived from the block's unmasked share"
     )
     earners: Literal["likeliest", "all"] = Field(
         default="likeliest", description="which tokens earn in a step; all: an ablation of the paper"

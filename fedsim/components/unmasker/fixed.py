@@ -26,7 +26,7 @@ class FixedConfig(BlockConfig):
     """Settings of a fixed schedule."""
 
     steps: int | None = Field(
-        default=None, ge=1, description="steps for the whole answer, shared by its blocks; absent: one token a step"
+        default=None, ge=1, description="steps for the whole answer, shared by its blocks; unset: a token per step"
     )
 
 

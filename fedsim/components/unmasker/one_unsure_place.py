@@ -36,7 +36,9 @@ class OneUnsurePlaceConfig(BlockConfig):
 
     threshold: float = Field(default=0.9, ge=0, description="tau, in the first open block")
     later_threshold: float = Field(default=0.95, ge=0, description="tau_x, in the blocks behind it")
-    later_blocks: int = Field(default=1, ge=0, description="X, blocks behind the first open one that are open too")
+    later_blocks: int = Field(
+        default=1, ge=0, description="X, number of blocks after the first open block that are open too"
+    )
     explored: int = Field(default=1, ge=0, description="e, unsure places that a round writes; 0: as a threshold does")
     when: Literal["always", "stalled"] = Field(
         default="always", description="stalled: explore only where fewer than `fewest` places are sure"
@@ -46,12 +48,12 @@ class OneUnsurePlaceConfig(BlockConfig):
     apart: int = Field(default=4, ge=0, description="least distance of two explored places")
     least: float = Field(default=0.2, ge=0, le=1, description="confidence below which the model has no opinion")
     branches: int = Field(default=1, ge=1, description="b, tokens that are tried at the first explored place")
-    ahead: float = Field(default=1.0, ge=0, description="lambda, weight of what a branch leaves masked")
+    ahead: float = Field(default=1.0, ge=0, description="lambda, weight of the positions that a branch leaves masked")
     verify: float = Field(
         default=0.0,
         ge=0,
         lt=1,
-        description="probability below which an explored token is taken back, once, in the round behind it; 0: none is",
+        description="probability below which an explored token is masked again, once, in the next round; 0: never",
     )
 
 
@@ -98,13 +100,13 @@ class _Taken(NamedTuple):
 @component(
     "one-unsure-place",
     aliases=("explore-then-exploit",),
-    summary="unmasker: sure places and one unsure place a round",
+    summary="unmasker: confident positions and an uncertain position per round",
     paper="2511.21103",
     fidelity="inspired",
     deviates="only summaries were read; the exploring rule is chosen here",
     paper_steps=(
         (
-            "all sure places and one unsure place a round",
+            "all confident positions and a single uncertain position per round",
             "OneUnsurePlace.chosen",
             "test_one_unsure_token_a_round_keeps_the_law",
         ),

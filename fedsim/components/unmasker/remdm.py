@@ -39,7 +39,7 @@ class RemdmConfig(RevisingConfig):
 @final
 @component(
     "remdm",
-    summary="unmasker: writes places by chance, and masks written ones anew by chance",
+    summary="unmasker: unmasks random positions, and remasks random unmasked positions",
     paper="2503.00307",
     fidelity="variant",
     deviates="without the loop of its third phase; blocks as in ParallelBench",

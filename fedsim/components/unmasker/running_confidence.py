@@ -28,7 +28,7 @@ class RunningConfidenceConfig(RevisingConfig):
 @final
 @component(
     "running-confidence",
-    summary="unmasker: guesses all places, and masks the least sure ones anew",
+    summary="unmasker: proposes all positions, and remasks the least confident",
     paper="2508.13148",
     fidelity="variant",
     deviates="a block that has ended stays; published code may mask it anew",

@@ -24,7 +24,9 @@ from fedsim.core.registry import component
 class ThresholdConfig(BlockConfig):
     """Settings of a threshold."""
 
-    threshold: float = Field(default=0.9, ge=0, description="theta; 0: a block in one step, above 1: one place a step")
+    threshold: float = Field(
+        default=0.9, ge=0, description="theta; 0: a whole block per step, above 1: a single position per step"
+    )
 
 
 @final

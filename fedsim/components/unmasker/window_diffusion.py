@@ -42,8 +42,8 @@ class WindowDiffusionConfig(ProposalConfig):
 
     window: int = Field(default=64, ge=1, description="W, masked places that are seen between refreshes")
     active: int = Field(default=16, ge=1, description="A, masked places that are computed; at most W")
-    refresh: int = Field(default=32, ge=1, description="R, steps from one full pass to the next; 1: every step is one")
-    steps: int | None = Field(default=None, ge=1, description="steps for the answer; absent: one token a step")
+    refresh: int = Field(default=32, ge=1, description="R, steps between full passes; 1: every step is a full pass")
+    steps: int | None = Field(default=None, ge=1, description="steps for the answer; unset: a token per step")
     keeps_refreshed: bool = Field(
         default=False, description="whether tokens written in a full pass are computed until the next, not once"
     )
@@ -146,8 +146,9 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         begun = self.begin(model, condition, context)
         if not isinstance(model, _Readable):
             raise FedsimError(
-                f"the model {type(model).__name__} cannot be read at some places alone, which window-diffusion does. "
-                "Use one with a method read(tokens, positions, store), such as 'tiny-llada'."
+                f"the model {type(model).__name__} cannot be evaluated at chosen positions only, as "
+                "window-diffusion needs. Use a model with a method read(tokens, positions, store), such as "
+                "'tiny-llada'."
             )
         due = tuple(schedule(len(places), self.config.steps or max(1, len(places))) for places in begun.masked)
         return Windowed(begun.tokens, begun.begins, begun.masked, (None,) * len(begun), due)

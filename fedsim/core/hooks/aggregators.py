@@ -34,14 +34,15 @@ class Aggregator(ConfiguredMethod[ConfigT]):
             return None
         if grants.masks_updates:
             return (
-                "looks at the updates of single clients, and behind secure aggregation the server has none: it sees "
-                "their sum. Given one mean in place of all updates, the rule would return it, and nobody would notice "
-                "that it does nothing any more. Use 'mean', or leave out secure_aggregation."
+                "needs the updates of single clients, and under secure aggregation the server "
+                "sees only their sum. Applied to the mean, the rule would silently do nothing. "
+                "Use 'mean', or remove [secure_aggregation]."
             )
         if grants.view == "sum" and grants.is_attacked:
             return (
-                "gives no mean of the updates, and attacks with threat.view = 'sum' take what the server sees for the "
-                "mean gradient of all participants' examples. Use 'mean', or leave the attacks out."
+                "does not return the mean of the updates, and attacks with threat.view = 'sum' "
+                "treat the server's view as the mean gradient of all participants' examples. "
+                "Use 'mean', or remove the attacks."
             )
         return None
 

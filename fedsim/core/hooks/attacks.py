@@ -99,9 +99,9 @@ class Attack(ConfiguredMethod[ConfigT]):
             )
         if grants.view not in cls.views:
             return (
-                f"works on {', '.join(sorted(cls.views))}, but threat.view = '{grants.view}': the server sees one sum "
-                "a round, in which the examples of all participants are mixed. Use an attack that separates them, or "
-                "leave it out."
+                f"works on {', '.join(sorted(cls.views))}, but threat.view = '{grants.view}': "
+                "the server sees a single sum per round, which mixes the examples of all "
+                "participants. Use an attack that separates examples, or remove this attack."
             )
         if cls.crafts_model and not grants.may_craft:
             return (
@@ -328,7 +328,7 @@ def check_update(observation: Observation) -> None:
             raise FedsimError(f"'{name}' of the update holds values that are not finite.")
         is_zero = is_zero and least == greatest == 0.0
     if is_zero:
-        raise FedsimError("every tensor of the update is zero: there is nothing to match.")
+        raise FedsimError("every tensor of the update is zero, so no gradient can be matched.")
     _check_labels(observation)
 
 
@@ -338,7 +338,7 @@ def _check_labels(observation: Observation) -> None:
         return
     expected = observation.examples or observation.batch_size
     if expected is not None and len(labels) != expected:
-        raise FedsimError(f"{len(labels)} labels were given, expected one an example: {expected}.")
+        raise FedsimError(f"{len(labels)} labels were returned, expected a label per example: {expected}.")
     reason = observation.task.refuses_labels(labels, observation.spec)
     if reason is not None:
         raise FedsimError(f"{reason}.")

@@ -170,8 +170,8 @@ class VisualTokenReducer(TokenReducer[ConfigT]):
         reader = reads_images(model, self.name)
         if len(reader.reducers):
             raise NotApplicable(
-                f"component '{self.name}': the model has a token reducer already, and each chooses as if the image "
-                "were whole. Leave one of the two out."
+                f"component '{self.name}': the model has a token reducer already, and each "
+                "assumes the whole image. Remove either."
             )
         why = self.does_not_fit(reader.visual)
         if why is not None:

@@ -53,8 +53,9 @@ def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
     if isinstance(value, Mapping):
         return {key: _kept(name, part, places) for key, part in cast("Mapping[str, Any]", value).items()}
     raise FedsimError(
-        f"the field '{name}' of a generation's state is a {type(value).__name__}, out of which no row can be taken. "
-        "Make it a tensor or a tuple with one entry a row, or give its class a method keep(places)."
+        f"the field '{name}' of a generation's state is a {type(value).__name__}, which cannot "
+        "be indexed by row. Make it a tensor or a tuple with an entry per row, or give its "
+        "class a method keep(places)."
     )
 
 
@@ -275,8 +276,7 @@ def check_scores(scores: Sequence[Tensor]) -> None:
     is_broken = ~torch.stack([score[0] for score in scores]).amax(-1).isfinite()  # NaN entries make the maximum NaN
     if is_broken.any():
         raise GenerationError(
-            "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
-            "diverged leaves such ones.",
+            "the model's scores of the next token are not finite. Check its weights: the training may have diverged.",
             is_broken.nonzero().flatten().tolist(),
         )
 
@@ -315,7 +315,7 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
             GenerationError: the model cannot read some prompts with their answers.
         """
         mask, limits = mask_token_of(model), context.limits
-        assert limits is not None, "who fills in a text has limits"
+        assert limits is not None, "an unmasker has limits"
         count = limits.max_new_tokens
         given = condition.extra_inputs.get("answer", torch.full((len(condition), count), mask))
         if given.shape != (len(condition), count):
@@ -367,8 +367,9 @@ def mask_token_of(model: nn.Module) -> int:
     if token is not None:
         return token
     raise FedsimError(
-        f"the model {type(model).__name__} has no mask token, so it cannot fill in masked places. Use one that was "
-        "trained for it and names its mask_token, such as 'tiny-llada', or a decoder that writes from left to right."
+        f"the model {type(model).__name__} has no mask token, so it cannot fill masked "
+        "positions. Use a masked diffusion model with a mask_token, such as 'tiny-llada', or "
+        "an autoregressive decoder."
     )
 
 

@@ -38,9 +38,10 @@ class Draws:
             return
         torch.random.set_rng_state(self._before)
         raise FedsimError(
-            "the attack drew from torch's global generator, so that its seed does not tell what it finds. Pass "
-            "generator=generator to torch.rand and its like; run the model inside inject_masks, keep_masks or "
-            "without_dropout of fedsim.core.nets.masks; and put what takes no generator, as a new layer, into "
+            "the attack drew from torch's global generator, so its seed does not determine its "
+            "result. Pass generator=generator to torch.rand and its like; run the model inside "
+            "inject_masks, keep_masks or without_dropout of fedsim.core.nets.masks; and run "
+            "code without a generator argument, such as a new layer, inside "
             "fedsim.core.seeding.isolate_randomness."
         )
 

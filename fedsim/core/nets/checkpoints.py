@@ -142,8 +142,9 @@ def unchanged(path: Path) -> Path:
     if expected == _sum(path):
         return path
     raise FedsimError(
-        f"{path} does not have the checksum in {sums.name}: it is damaged, or was changed. Delete the folder "
-        f"{path.parent}, and have it made anew: `fedsim bench model NAME` trains what it holds."
+        f"{path} does not have the checksum in {sums.name}: it is damaged, or was changed. "
+        f"Delete the folder {path.parent}, and create it again: `fedsim bench model NAME` "
+        "trains its models."
     )
 
 

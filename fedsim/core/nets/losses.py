@@ -96,8 +96,9 @@ def shaped_as(labels: Tensor, outputs: Tensor) -> Tensor:
     """
     if labels.numel() != outputs.numel():
         raise FedsimError(
-            f"outputs of shape {tuple(outputs.shape)} do not match labels of shape {tuple(labels.shape)}: a loss of "
-            "numbers needs one output for each number of a label"
+            f"outputs of shape {tuple(outputs.shape)} do not match labels of shape "
+            f"{tuple(labels.shape)}: a regression loss needs an output for each number of a "
+            "label"
         )
     return labels.reshape(outputs.shape)
 

@@ -202,7 +202,9 @@ def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[.
     for spelling in (name, *aliases):
         known = entry_of(kind, spelling) or registered(kind, spelling)
         if known is not None and (known.module, known.name) != (make.__module__, name):
-            raise FedsimError(f"two {kind}s are called '{spelling}': {known.module} and {make.__module__}. Rename one.")
+            raise FedsimError(
+                f"two {kind}s are called '{spelling}': {known.module} and {make.__module__}. Rename either."
+            )
 
 
 def _hook_of(name: str, make: Callable[..., Any]) -> Hook:
@@ -212,8 +214,9 @@ def _hook_of(name: str, make: Callable[..., Any]) -> Hook:
             return cast("type[Component[Any]]", base).hook
     bases = " and ".join(base.__name__ for base in getattr(make, "__bases__", ())) or "no class"
     raise FedsimError(
-        f"nothing runs the component '{name}' ({make.__module__}), which derives from {bases}. Derive it from one "
-        f"of these of fedsim.core.hooks: {', '.join(kind.__name__ for kind in KINDS_OF_COMPONENTS)}."
+        f"fedsim has no hook for component '{name}' ({make.__module__}), which derives from "
+        f"{bases}. Derive it from a class of fedsim.core.hooks: "
+        f"{', '.join(kind.__name__ for kind in KINDS_OF_COMPONENTS)}."
     )
 
 

@@ -115,8 +115,8 @@ def _import_package(name: str) -> ModuleType:
     ours = package.__path__[0]
     if not Path(ours).resolve().is_relative_to(HOME):
         raise FedsimError(
-            f"'{name}' was imported from {ours} before fedsim, which has a package of this name. "
-            "Import fedsim first, or rename the other one."
+            f"'{name}' was imported from {ours} before fedsim, which has a package of this "
+            "name. Import fedsim first, or rename the other package."
         )
     return package
 

@@ -149,8 +149,8 @@ def declared(names: Iterable[str]) -> tuple[Metric, ...]:
     strangers = [name for name in wanted if name not in known]
     if strangers:
         raise FedsimError(
-            f"there is no metric '{strangers[0]}'.{nearest(strangers[0], known)} "
-            "Declare it with @metric of fedsim.core.registry."
+            f"unknown metric '{strangers[0]}'.{nearest(strangers[0], known)} Declare it with "
+            "@metric of fedsim.core.registry."
         )
     return tuple(known[name] for name in wanted)
 

@@ -75,7 +75,7 @@ def _import_callable(name: str) -> Any:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise FedsimError(
-            f"cannot import '{module_name}' for '{name}': {error}. Run from the folder that holds it, or install it."
+            f"cannot import '{module_name}' for '{name}': {error}. Run from the folder that contains it, or install it."
         ) from error
     except Exception as error:
         raise FedsimError(f"importing '{module_name}' for '{name}' failed: {error!r}.") from error

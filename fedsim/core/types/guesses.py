@@ -142,7 +142,9 @@ class Reconstruction:
         """
         labels = torch.zeros(len(inputs), dtype=torch.long) if labels is None else labels.detach().clone()
         if len(labels) != len(inputs):
-            raise FedsimError(f"the guess has {len(labels)} labels for {len(inputs)} examples, expected one for each.")
+            raise FedsimError(
+                f"the guess has {len(labels)} labels for {len(inputs)} examples, expected a label for each."
+            )
         whole = list(history) or ([(iterations, objective)] if iterations else [])
         return cls(
             inputs=inputs.detach(),

@@ -17,10 +17,10 @@ from fedsim.record.store import RunFolder
 _FINDINGS, _FINDINGS_COLUMNS = "findings.csv", "findings-columns.csv"
 BEFORE = {
     "run": "hash of the resolved scenario",
-    "setting": "what the sweep set, for people",
+    "setting": "the sweep's settings, in readable form",
     "seed": "seed of the run",
 }
-_SET = "what the sweep set"
+_SET = "the sweep's settings"
 _EXAMPLE = ("arm", "attack", "round", "client", "image")  # columns that identify an attacked example
 
 

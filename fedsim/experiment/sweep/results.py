@@ -16,13 +16,13 @@ RecordedRuns = Sequence[tuple[PlannedRun, RunRecord | str]]
 
 _BEFORE_TESTS = {
     "run": "hash of the resolved scenario",
-    "setting": "what the sweep set, for people",
+    "setting": "the sweep's settings, in readable form",
     "seed": "seed of the run",
     "arm": "arm within the run",
 }
 _BEFORE_SCORES = {
     "attack": "label of the attack",
-    "knows": "what it was granted, space-separated",
+    "knows": "knowledge granted to the attack, space-separated",
     "round": "attacked round",
     "client": "attacked client, or the first of a sum",
     "image": "index of the example within the victim's batches",

@@ -142,7 +142,7 @@ def _number_of(trials: int | Law, seed: int, arm: int) -> int:
 
 def _check(scenario: Scenario) -> Tune:
     if scenario.tune is None:
-        raise ScenarioError("there is no [tune] table. Add one with attack = LABEL and [tune.space].")
+        raise ScenarioError("the scenario has no [tune] table. Add [tune] with attack = LABEL and [tune.space].")
     labels = {attack.reported: attack for attack in scenario.attacks}
     if scenario.tune.attack not in labels:
         raise ScenarioError(

@@ -91,6 +91,6 @@ def _explain_flower(engine: str) -> Iterator[None]:
             raise
         requirement = next(line for line in requires("fedsim-privacy") or ["flwr"] if line.startswith("flwr"))
         raise FedsimError(
-            f"the engine '{engine}' does not run on flwr {version('flwr')}, which lacks {error.name}. "
-            f"Get one that it runs on: pip install '{requirement}'"
+            f"the engine '{engine}' does not run on flwr {version('flwr')}, which lacks "
+            f"{error.name}. Install a supported version: pip install '{requirement}'"
         ) from error

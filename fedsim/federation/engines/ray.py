@@ -104,7 +104,7 @@ def cluster(address: str | None, cpus: float) -> Iterator[None]:
         raise FedsimError(f"Ray could not start or connect: {_first_cause(error)}") from error
     try:
         if largest < cpus:
-            raise FedsimError(f"a client takes {cpus:g} CPUs, but no machine of the Ray cluster has over {largest:g}.")
+            raise FedsimError(f"a client needs {cpus:g} CPUs, but no machine of the Ray cluster has over {largest:g}.")
         yield
     finally:
         ray.shutdown()

@@ -110,8 +110,9 @@ def serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable
         except httpx.HTTPError as error:
             deployment.check_link()
             raise FedsimError(
-                f"the SuperLink at {deployment.address} does not answer as expected: {_reason(error)}. "
-                "Look at its log, or start one; docs/federation.md has the commands."
+                f"the SuperLink at {deployment.address} does not answer as expected: "
+                f"{_reason(error)}. Check its log, or start a SuperLink; docs/federation.md has "
+                "the commands."
             ) from error
 
 

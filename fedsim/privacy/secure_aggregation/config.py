@@ -59,8 +59,8 @@ class SecureAggregation(SecureQuantisation):
         default=2 / 3,
         gt=0.5,
         le=1,
-        description="share of the cohort, and of every neighbourhood, that must answer, else the round is aborted; "
-        "above one half, so that two disjoint groups cannot both open a secret",
+        description="share of the cohort, and of every neighbourhood, that must answer, else the round is "
+        "aborted; above 1/2, so that two disjoint groups cannot both reconstruct a secret",
     )
     neighbours: int | None = Field(
         default=None,
@@ -73,8 +73,8 @@ class SecureAggregation(SecureQuantisation):
     least_contributors: int = Field(
         default=1,
         ge=1,
-        description="an element of the sum is told only where at least so many clients sent a value that is not zero; "
-        "in 'masked' mode without neighbours",
+        description="an element of the sum is revealed only if at least this number of clients sent a "
+        "nonzero value; in 'masked' mode without neighbours",
     )
 
     @model_validator(mode="after")

@@ -31,8 +31,9 @@ def check_modulus(cohort: int, modulus_bits: int) -> None:
     needed = ((2 * cohort << _shift(cohort) + _UNNOTICED_BITS) - 1).bit_length()
     if modulus_bits < needed:
         raise FedsimError(
-            f"modulus_bits is {modulus_bits}, but counts of {cohort} clients need at least {needed}, so that a forged "
-            "one is noticed. Raise modulus_bits, or set least_contributors = 1."
+            f"modulus_bits is {modulus_bits}, but counts of {cohort} clients need at least "
+            f"{needed}, so that forged counts are detected. Increase modulus_bits, or set "
+            "least_contributors = 1."
         )
 
 

@@ -44,7 +44,7 @@ def _field(name: str, kind: Any, config: Mapping[str, Any]) -> Any:
         key, value = get_args(kind)
         clients, values = _entries(f"{name}.clients", key, config), _entries(f"{name}.values", value, config)
         if len(clients) != len(values) or len(set(clients)) != len(clients):
-            raise FedsimError(f"the message of the protocol needs one value of '{name}' for each client")
+            raise FedsimError(f"the message of the protocol needs a value of '{name}' for each client")
         return dict(zip(clients, values, strict=True))
     return _entry(name, kind, config)
 

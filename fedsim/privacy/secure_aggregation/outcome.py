@@ -35,8 +35,8 @@ def check_cohort(cohort: int) -> None:
     """Raise Aborted for a cohort of a single client: its sum hides nothing."""
     if cohort < _FEWEST_CLIENTS:
         raise Aborted(
-            f"secure aggregation needs a cohort of at least {_FEWEST_CLIENTS} clients, got {cohort}: a sum of one is "
-            "the update itself."
+            f"secure aggregation needs a cohort of at least {_FEWEST_CLIENTS} clients, got "
+            f"{cohort}: the sum over a single client is its update."
         )
 
 

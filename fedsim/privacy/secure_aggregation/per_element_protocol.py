@@ -207,7 +207,7 @@ class ConcealingServer(UnmaskingServer):
             FedsimError: called before `seek`, or shares came from a client without a request.
         """
         if self._revealed is None:
-            raise FedsimError("there is no sum to unmask: collect what clients open first, with `seek`.")
+            raise FedsimError("no sum to unmask: collect the clients' shares first, with `seek`.")
         answers = self._usable(revealed, self._uploaded - self._silent, self._check_supplied)
         if self._silent:
             self._check_survivors(answers, "supplied shares")
@@ -218,7 +218,7 @@ class ConcealingServer(UnmaskingServer):
     def _bits(self, packed: bytes) -> Tensor:
         size = len(self._values) - ALWAYS_TOLD
         if len(packed) != -(-size // 8):
-            raise FedsimError(f"{len(packed)} bytes do not say of {size} elements which are told.")
+            raise FedsimError(f"{len(packed)} bytes do not encode a revealed flag for each of {size} elements.")
         return torch.from_numpy(np.unpackbits(np.frombuffer(packed, np.uint8), count=size).astype(bool))
 
     def _check_opening(self, _client: int, opening: Opening) -> None:
@@ -229,7 +229,7 @@ class ConcealingServer(UnmaskingServer):
 
     def _check_supplied(self, _client: int, shares: RevealedShares) -> None:
         if set(shares.self_masks) != self._silent or shares.mask_keys:
-            raise FedsimError("it must reveal the shares that it was asked for and no others.")
+            raise FedsimError("it must reveal exactly the requested shares.")
         check_lengths(shares.self_masks, shamir.SHARE_BYTES)
 
 

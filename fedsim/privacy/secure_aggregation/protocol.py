@@ -99,7 +99,7 @@ class MaskingClient:
         }
         self.memory = memory if memory and memory.round >= round_ else Memory(round_, cohort)
         if self.memory.round != round_:
-            raise self._refusal(f"it was asked for round {round_} when round {self.memory.round} has begun")
+            raise self._refusal(f"it got a request for round {round_} after round {self.memory.round} had begun")
         if self.memory.cohort != cohort:
             raise self._refusal(f"the cohort had {self.memory.cohort} clients, and is said to have {cohort} now")
 
@@ -190,7 +190,7 @@ class MaskingClient:
     def _check_turn(self, stage: str) -> None:
         due = self.stages[self.memory.stage] if self.memory.stage < len(self.stages) else "nothing more"
         if due != stage:
-            raise self._refusal(f"it was asked for '{stage}' when '{due}' is next")
+            raise self._refusal(f"it got a request for stage '{stage}', expected '{due}'")
 
     def _check_neighbours(self, neighbours: NeighbourKeys) -> None:
         if set(neighbours.mask_keys) != set(neighbours.seal_keys) or self._client in neighbours.mask_keys:
@@ -318,7 +318,7 @@ class UnmaskingServer:
     def _without_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
         """Return the sum of the uploads without pairwise masks of dropped clients, and the answers by client."""
         if self._masked_total is None:
-            raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
+            raise FedsimError("no sum to unmask: collect the uploads first, with `ask`.")
         answers, total = self._answers(revealed), self._masked_total
         mask_keys = {c: answer.mask_keys for c, answer in answers.items()}
         for dropped in sorted(set(self._shared) - self._uploaded):
@@ -408,9 +408,9 @@ class UnmaskingServer:
 
     def _check_sealed(self, client: int, shares: SealedShares) -> None:
         if set(shares.sealed) != set(self._neighbours[client]):
-            raise FedsimError("it must seal shares for each of its neighbours and for nobody else.")
+            raise FedsimError("it must seal shares for exactly its neighbours.")
         if set(shares.share_commitments) != {client, *self._neighbours[client]}:
-            raise FedsimError("it must commit to a share of each holder, itself included, and of nobody else.")
+            raise FedsimError("it must commit to exactly the shares of all holders, itself included.")
         secrets = len(self.secrets)
         check_lengths(shares.sealed, secrets * shamir.SHARE_BYTES + self.further_sealed + TAG_BYTES)
         check_lengths(shares.share_commitments, secrets * DIGEST_BYTES)
@@ -422,7 +422,7 @@ class UnmaskingServer:
     def _check_revealed(self, client: int, shares: RevealedShares) -> None:
         request = self._request(client)
         if set(shares.self_masks) != set(request.survivors) or set(shares.mask_keys) != set(request.dropped):
-            raise FedsimError("it must reveal the shares that it was asked for and no others.")
+            raise FedsimError("it must reveal exactly the requested shares.")
         check_lengths({**shares.self_masks, **shares.mask_keys}, shamir.SHARE_BYTES)
 
     def _check_known(self, senders: Iterable[int], expected: Iterable[int]) -> None:

@@ -29,8 +29,8 @@ def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
     for vector in remaining:
         if vector.shape != total.shape:
             raise FedsimError(
-                f"secure aggregation adds vectors of one length, but got {len(total)} and {len(vector)} entries. "
-                "All clients of a round must train the same parameters."
+                f"secure aggregation adds vectors of equal length, but got {len(total)} and "
+                f"{len(vector)} entries. All clients of a round must train the same parameters."
             )
         total.add_(vector)
         added += 1

@@ -59,16 +59,14 @@ def reconstruct(given: Iterable[Share], threshold: int) -> bytes:
     ordered = sorted(given, key=lambda share: share.point)
     points = tuple(share.point for share in ordered)
     if len(set(points)) != len(points):
-        raise FedsimError(f"every point may give one share, got points {list(points)}.")
+        raise FedsimError(f"expected a single share per point, got points {list(points)}.")
     if len(points) < threshold:
         raise FedsimError(f"{len(points)} shares cannot open a secret that needs {threshold}.")
     weights = _weights_at_zero(points[:threshold])
     values = (int.from_bytes(share.value) for share in ordered[:threshold])
     secret = sum(weight * value for weight, value in zip(weights, values, strict=True)) % PRIME
     if secret.bit_length() > 8 * SECRET_BYTES:
-        raise FedsimError(
-            "the shares do not belong to one secret: one is of another polynomial, or the threshold is another."
-        )
+        raise FedsimError("the shares do not belong to the same secret: polynomials or thresholds differ.")
     return secret.to_bytes(SECRET_BYTES)
 
 

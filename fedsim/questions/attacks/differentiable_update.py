@@ -96,7 +96,7 @@ def sent_of(victim: Victim, *, moves_masks: bool = False) -> DifferentiableUpdat
     ]
     names = [n for n, t in parts[0][0].items() if any(part[n].requires_grad for part, *_ in parts)]
     if not names:
-        raise NotDefinedError("what is sent does not depend on the examples")
+        raise NotDefinedError("the update does not depend on the examples")
     weights = [share.weight for share in shares]
     tensors, noise = _combined(victim, weights, parts)
     spread = _side_by_side(weights, [part_spread for *_, part_spread in parts])
@@ -118,13 +118,13 @@ def check(victim: Victim) -> None:
     """
     truth, world = victim.truth, victim.world
     if not len(victim.examples):
-        raise NotDefinedError("there is no example behind the update")
+        raise NotDefinedError("the update contains no example")
     if not victim.examples.inputs.is_floating_point():
         raise NotDefinedError("not defined for tokens, which have no derivative")
     if any(not torch.equal(a.inputs, b.inputs) for a, b in zip(truth.batches, truth.original_batches, strict=True)):
         raise NotDefinedError("not defined where a client trains on other examples than it owns")
     if len(truth.batches) > 1 and not truth.masks:
-        raise NotDefinedError("not defined for a captured update of several steps, whose batches are not known")
+        raise NotDefinedError("not defined for a captured update of several steps with unknown batches")
     if world.stack.loss_terms:
         raise NotDefinedError("not defined with a term of the loss that a component adds")
     if any(component.step_factors(victim.entry.received) for component in world.stack.model_components):
@@ -241,7 +241,9 @@ class _Client:
         plain = change
         for distortion in self._of_update:
             if spread or distortion.spread:
-                raise NotDefinedError("not defined for noise with a covariance beside a defense of the whole change")
+                raise NotDefinedError(
+                    "not defined for noise with a covariance together with a defense of the weight delta"
+                )
             change, noise = _distorted(distortion, change)
             noises += noise
         lost = {n: len(steps) ** 0.5 * ideal.ROUNDING * w.square().mean().sqrt() for n, w in received.items()}

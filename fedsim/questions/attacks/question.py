@@ -34,11 +34,11 @@ from fedsim.threat.victim import Victim
 
 
 @final
-@question("attacks", summary="what does an attack make of an update?")
+@question("attacks", summary="what does an attack recover from an update?")
 class WhatIsInAnUpdate(Question[TimedConfig]):
     """Runs every attack of the list `attacks` on every watched update; the question has no settings of its own."""
 
-    title: ClassVar[str] = "What is in an update?"
+    title: ClassVar[str] = "What does an update reveal?"
 
     @classmethod
     def example(cls) -> Mapping[str, Any]:
@@ -213,7 +213,7 @@ def recorded(victim: Victim, result: Reconstruction | str, place: str, work: Que
 
 def _unharmed(entry: WireEntry) -> VictimRecord:
     return _lost(
-        entry, "the update holds no example: Poisson sampling drew empty batches, so there is nothing to recover"
+        entry, "the update holds no example: Poisson sampling drew empty batches, so an attack can recover nothing"
     )
 
 

@@ -34,8 +34,9 @@ def check(world: World) -> None:
     _check_shares(world)
     if world.facts.remembers:
         raise ScenarioError(
-            "unlearning: what clients send depends on rounds before, and the second training remembers none. Leave out "
-            "federation.keep_optimizer_state, and components and defenses with a memory."
+            "unlearning: updates depend on earlier rounds, and the second training starts "
+            "without that state. Remove federation.keep_optimizer_state, and components and "
+            "defenses with a memory."
         )
     if looks_first(world):
         raise ScenarioError("unlearning: every update must count. Leave out the defense that may refuse to train.")
@@ -59,11 +60,11 @@ def _check_shares(world: World) -> None:
 
 
 def _check_draws(world: World) -> None:
-    scenario, why = world.scenario, "what is worked out of two trainings belongs to no single step"
+    scenario, why = world.scenario, "an update estimated from two trainings belongs to no single step"
     granted: set[Knowledge] = {*scenario.threat.knows, *(name for one in scenario.attacks for name in one.also_knows)}
     unknown = sorted(name for name in granted if GRANTS[name].is_drawn)
     if unknown:
-        raise ScenarioError(f"threat.knows: {why}, so there is no '{unknown[0]}' to grant. Leave it out.")
+        raise ScenarioError(f"threat.knows: {why}, so '{unknown[0]}' does not exist and cannot be granted. Remove it.")
     if world.task.draws:
         raise ScenarioError(f"unlearning: the task draws in every step, and {why}. Use another task.")
 
@@ -73,9 +74,10 @@ def _check_means(world: World) -> None:
     is_weighted = rule.name == "mean" and rule.settings["weighted"]
     if not is_weighted or optimizer.name != "sgd" or optimizer.settings["momentum"]:
         raise ScenarioError(
-            f"unlearning.method = '{_settings(world).method.name}' with threat.view = 'sum' takes the change of the "
-            "global model for a mean over all examples. Expected aggregation.name = 'mean', weighted, with the "
-            "optimizer 'sgd' without momentum; or threat.view = 'single-update'."
+            f"unlearning.method = '{_settings(world).method.name}' with threat.view = 'sum' treats the "
+            "change of the global model as a mean over all examples. Expected aggregation.name "
+            "= 'mean', weighted, with the optimizer 'sgd' without momentum; or threat.view = "
+            "'single-update'."
         )
 
 

@@ -74,5 +74,5 @@ class AttributeAttack(ConfiguredMethod[ConfigT]):
         if probabilities.shape != expected:
             raise FedsimError(f"the probabilities have shape {tuple(probabilities.shape)}, expected {expected}.")
         if not bool(probabilities.isfinite().all()):
-            raise FedsimError("a probability of a value is no finite number.")
+            raise FedsimError("a probability of a value is not finite.")
         return probabilities

@@ -280,7 +280,7 @@ class _Describing:
         size = self._sizes.setdefault(title, description.numel())
         if description.shape != (size,):
             raise FedsimError(
-                f"a description has shape {tuple(description.shape)}, expected one vector for each change: ({size},)."
+                f"a description has shape {tuple(description.shape)}, expected a vector for each update: ({size},)."
             )
         return description
 

@@ -29,7 +29,7 @@ class AttributeChoice(ReportedChoice):
     """An attribute inference attack with its attribute and its name in the report."""
 
     kind: ClassVar[Kind | None] = "attribute"
-    attribute: str = Field(min_length=1, description="what is asked; `label` is the control that must succeed")
+    attribute: str = Field(min_length=1, description="attribute to infer; `label` is the positive control")
     label: str = Field(default="", description="name in the report; attack and attribute when empty")
 
     @property
@@ -44,7 +44,7 @@ class Attributes(TimedConfig):
     public: int = Field(
         default=64,
         ge=2,
-        description="changes that the attacker computes of public examples, for each value; at most one an example",
+        description="updates that the attacker computes from public examples, for each value; at most one per example",
     )
     attacks: tuple[AttributeChoice, ...] = Field(min_length=1)
 
@@ -62,13 +62,14 @@ class WhatAreTheDataLike(Question[Attributes]):
     metric: ClassVar[str] = "attribute_balanced_accuracy"
     title: ClassVar[str] = "What are the data like?"
     summary: ClassVar[str] = (
-        "Attacks on an attribute say of every watched update which value most of its examples have. They learn from "
-        "changes that they compute themselves, of public examples whose value they know, at the weights that the "
-        "clients received."
+        "For every watched update, an attribute inference attack infers the value that most of "
+        "its examples have. It learns from updates that it computes from public examples with "
+        "known values, at the weights that the clients received."
     )
     method: ClassVar[str] = (
-        "Each value of the attribute counts alike; intervals are over clients. With permuted public values an attack "
-        "must be at the level of guessing; the label, where it was asked for, is the control that must be read."
+        "Each value of the attribute has equal weight; intervals are over clients. With "
+        "permuted public values (negative control) an attack must be at chance; the label, if "
+        "configured, is the positive control."
     )
 
     needs_public_data: ClassVar[bool] = True

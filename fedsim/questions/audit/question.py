@@ -35,10 +35,15 @@ class AuditSettings(TimedConfig):
         default=None,
         ge=2,
         multiple_of=2,
-        description="about the canaries that stand out most; absent: as many as notice half of the noise best",
+        description=(
+            "number of canaries with the most extreme scores to guess; unset: the number that best "
+            "detects half of the noise"
+        ),
     )
     runs: int = Field(
-        default=1, ge=1, description="independent trainings; 50 and more bring the bound near to what is stated"
+        default=1,
+        ge=1,
+        description="independent trainings; with 50 or more the lower bound approaches the stated epsilon",
     )
     client: int = Field(default=0, ge=0, description="whose training is audited")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -58,21 +63,22 @@ class IsTheGuaranteeKept(Question[AuditSettings]):
     metric: ClassVar[str] = "epsilon_lower_bound"
     title: ClassVar[str] = "Is the guarantee kept?"
     summary: ClassVar[str] = (
-        "Canaries were added to a client's private training by fair coins, and guessed afterwards. The figure is the "
-        "least epsilon under which so many guesses are right; above the stated one it contradicts the guarantee, and "
-        "below it proves nothing."
+        "Fair coins added canaries to a client's private training, and the audit guessed the "
+        "coins. The value is a lower bound on epsilon from the number of correct guesses. "
+        "Above the stated epsilon it contradicts the guarantee; below it proves nothing."
     )
     null_statement: ClassVar[str] = "No claim is contradicted"
     method: ClassVar[str] = (
-        "The bound is that of an audit in one run, by the whole trade-off of the stated steps (Mahloujifar et al. "
-        "2024), and of the product of accuracies over independent runs. Both hold however canaries depend."
+        "The bound is from a one-run audit with the trade-off function of the stated steps "
+        "(Mahloujifar et al. 2024), and from the product of accuracies over independent runs. "
+        "Both hold under any dependence between canaries."
     )
 
     def check(self, world: World) -> None:
         """Check that the client exists, and that examples are images with class labels."""
         clients = world.scenario.federation.clients
         if self.config.client >= clients:
-            raise ScenarioError(f"audit.client: there is no client {self.config.client}, expected 0 to {clients - 1}.")
+            raise ScenarioError(f"audit.client is {self.config.client}, expected 0 to {clients - 1}.")
         if world.task.label_kind != "class":
             raise ScenarioError(
                 f"audit: its canaries have a class each, and labels are {world.task.labels_in_words}. Leave it out."
@@ -102,9 +108,9 @@ def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | No
     faults = tried.faults if tried else ()
     is_contradicted = shown.epsilon > guarantee.epsilon or bool(faults)
     alarm = (
-        f"An audit contradicts a guarantee. {figure}. {_faults(faults)}The mechanism is not what it is said to be: "
-        "look for missing noise, a batch clipped as a whole, or a sensitivity that is too small. No epsilon of that "
-        "arm counts."
+        f"An audit contradicts a guarantee. {figure}. {_faults(faults)}The mechanism differs "
+        "from its statement: check for missing noise, clipping of the whole batch, or a "
+        "sensitivity that is too small. No epsilon of that arm is valid."
     )
     return Finding(
         question="audit",

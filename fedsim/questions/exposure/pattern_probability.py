@@ -88,7 +88,7 @@ def emission(
     """
     known = tuple(tokenizer.encode(beginning))
     if not known or not generators:
-        raise FedsimError("an emission needs a beginning of one token or more, and a generator for every run.")
+        raise FedsimError("an emission needs a prefix of at least one token, and a generator for every run.")
     # A token may extend beyond the string, so any text may follow.
     name, kind = _weigher(decoder)
     weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).with_name(name)

@@ -34,7 +34,7 @@ class Exposure(TimedConfig):
     candidates: int = Field(
         default=1000,
         ge=1,
-        description="other sentences of a secret's form that it is ranked among; or all there are",
+        description="number of other sentences of a secret's form (decoys) for its rank, at most all",
     )
     search: int = Field(
         default=0,
@@ -50,7 +50,7 @@ class Exposure(TimedConfig):
 
 
 @final
-@question("exposure", summary="what does the trained model remember of planted secrets?", related="1802.08232")
+@question("exposure", summary="which planted secrets does the trained model memorise?", related="1802.08232")
 class WhatWasMemorised(Question[Exposure]):
     """Ranks planted secrets among other values of their form, and generates completions of their prefixes."""
 
@@ -62,10 +62,10 @@ class WhatWasMemorised(Question[Exposure]):
         "bits on average among many, and t bits or more with probability 2^-t."
     )
     method: ClassVar[str] = (
-        "Written are those that the model writes itself behind their beginning, always taking the likeliest token; "
-        "found by search are those that are the likeliest of all sentences of their form. Any of the form is the "
-        "probability that the model, drawing at temperature 1, writes any string of the form behind the beginning: "
-        "unbiased estimates from weighted runs. Intervals are over secrets."
+        "Written: secrets that greedy decoding generates after their prefix. Found by search: "
+        "secrets that are the most likely of all sentences of their form. Any of the form: "
+        "probability that sampling at temperature 1 generates any string of the form after the "
+        "prefix, an unbiased estimate from weighted runs. Intervals are over secrets."
     )
 
     def check(self, world: World) -> None:

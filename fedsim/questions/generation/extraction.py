@@ -25,7 +25,7 @@ SAME = 0.1
 @metric(
     "copied_share",
     title="copied",
-    summary="share of the samples that are less than half as far from one training image as from its 50 neighbours",
+    summary="share of the samples that are less than half as far from a training image as from its 50 neighbours",
     related="2301.13188",
     over="finding",
     counted=True,

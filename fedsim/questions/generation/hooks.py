@@ -51,5 +51,5 @@ class TraceAttack(ConfiguredMethod[ConfigT]):
         if len(answer) != len(case.seen) or answer.dim() != (2 if case.question == "bits" else 1):
             raise FedsimError(f"an answer for {len(case.seen)} texts has the shape {tuple(answer.shape)}.")
         if not bool(answer.isfinite().all()):
-            raise FedsimError("an answer holds what is no finite number.")
+            raise FedsimError("an answer holds values that are not finite.")
         return answer

@@ -55,8 +55,9 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
     if settings.attacks:
         raise ScenarioError(
-            f"generation.attacks: sampler '{settings.decoder.name}' takes the same steps whatever it draws, so its "
-            "traces tell nothing. Leave attacks out; what samples repeat is looked at unasked."
+            f"generation.attacks: sampler '{settings.decoder.name}' runs the same steps for "
+            "every image, so its traces carry no information. Remove generation.attacks; "
+            "repeated training images are always measured."
         )
 
 

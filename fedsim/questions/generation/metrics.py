@@ -30,7 +30,7 @@ class Bits(NamedTuple):
 @metric(
     "prompt_accuracy",
     title="prompt told",
-    summary="share of the texts whose prompt was told from what was seen",
+    summary="share of the texts with correctly inferred prompt",
     over="finding",
     counted=True,
     form="percent",
@@ -61,7 +61,7 @@ def trace_auc(
 @metric(
     "trace_exposure",
     title="exposure",
-    summary="log2 of the number of secrets of one form, less log2 of the planted one's rank by its trace",
+    summary="log2 of the number of secrets of a form, minus log2 of the planted secret's rank by its trace",
     over="finding",
     unit="bits",
     limits=(0.0, None),
@@ -88,7 +88,7 @@ def trace_exposure(
 @metric(
     "step_ratio",
     title="steps (times)",
-    summary="how many times as many steps a mitigation takes",
+    summary="number of steps with a mitigation over the number without",
     over="finding",
     better="lower",
 )
@@ -133,7 +133,7 @@ def secret_extraction_rate(is_written: Sequence[bool], confidence: float = 0.95)
 @metric(
     "trace_bits",
     title="bits",
-    summary="mutual information between the prompt and one figure of the trace, the figure that says most",
+    summary="mutual information between the prompt and the most informative value of the trace",
     over="finding",
     unit="bits",
     limits=(0.0, None),

@@ -51,11 +51,12 @@ def _copy(step: Activations) -> Activations:
 def _check(generated: Generated, views: Collection[TraceView]) -> None:
     unknown = [view for view in views if view not in VIEWS]
     if unknown:
-        raise FedsimError(f"there is no view '{unknown[0]}' of a generation.{nearest(unknown[0], VIEWS)}")
+        raise FedsimError(f"unknown view '{unknown[0]}' of a generation.{nearest(unknown[0], VIEWS)}")
     if not views:
         raise FedsimError(f"an observer of a generation has at least one view. Known: {', '.join(VIEWS)}.")
     if "activations" in views and generated.trace.events and not generated.activations:
         raise FedsimError(
-            "the view 'activations' shows what crosses between layers, and none was kept. Name the modules whose "
-            "outputs the observer receives: cuts=[...] of fedsim.generation.generate."
+            "the view 'activations' shows activations between layers, and none were recorded. "
+            "Name the modules whose outputs the observer receives: cuts=[...] of "
+            "fedsim.generation.generate."
         )

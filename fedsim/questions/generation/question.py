@@ -37,24 +37,27 @@ _TRACES = "generation/traces"
 
 
 @final
-@question("generation", summary="what does a trained model give away when it writes or draws?")
+@question("generation", summary="what do a trained model's generation traces leak?")
 class WhatGenerationGivesAway(Question[GenerationSettings]):
     """Generates texts or images with the trained model, and runs attacks on their traces."""
 
     metric: ClassVar[str] = "tokens_per_step"
     title: ClassVar[str] = "What generation gives away"
     summary: ClassVar[str] = (
-        "The trained model wrote, and attackers saw how: tokens of each packet (counts), the work of each step, its "
-        "seconds (timing), or the text itself (outputs). Controls that must succeed know more; those at chance have "
-        "nothing to find, and show what an attack finds then."
+        "The trained model generated samples, and attackers observed tokens per packet "
+        "(counts), the work of each step, its seconds (timing), or the text itself (outputs). "
+        "Positive controls know more and must succeed; negative controls have nothing to find "
+        "and must stay at chance."
     )
     method: ClassVar[str] = (
-        "Which prompt: share of texts whose prompt was told, Wilson's interval with prompts as units. Member: AUC over "
-        "texts behind the beginnings of candidates, of which the attacker knows half; interval by bootstrap. "
-        "Planted: exposure of a secret among others of its form by the trace behind its first half, and how many the "
-        "decoder writes out. Bits: mutual information of the prompt and the one figure of the trace that says most, by "
-        "nearest neighbours; chance is the mean over shuffled prompts, p that of a permutation test. Mitigations are "
-        "applied to the traces, and their cost is counted in steps and tokens."
+        "Which prompt: share of texts with correctly inferred prompt, Wilson interval with "
+        "prompts as units. Member: AUC over completions of the candidates' prefixes, half of "
+        "them known to the attacker; bootstrap interval. Planted: exposure of a secret among "
+        "decoys of its form by the trace after its first half, and the number of secrets that "
+        "the decoder generates. Bits: mutual information between the prompt and the most "
+        "informative value of the trace, by nearest neighbours; chance is the mean over "
+        "shuffled prompts, p is from a permutation test. Mitigations are applied to the "
+        "traces, and their cost is counted in steps and tokens."
     )
 
     @classmethod

@@ -54,7 +54,7 @@ class TraceAttackChoice(Choice):
 
     kind: ClassVar[Kind | None] = "trace"
 
-    label: str = Field(default="", description="name in the report; what it is and sees when empty")
+    label: str = Field(default="", description="name in the report; unset: built from attack, target and view")
     question: TraceQuestion | None = Field(
         default=None, description="prompt, member, planted or bits; its first if absent"
     )
@@ -113,5 +113,5 @@ class GenerationSettings(TimedConfig):
         labels = [(attack.reported, attack.question) for attack in self.attacks]
         twice = [label for label, _ in labels if labels.count((label, _)) > 1]
         if twice:
-            raise ValueError(f"attacks: two are reported as '{twice[0]}'. Give one a label")
+            raise ValueError(f"attacks: two are reported as '{twice[0]}'. Set 'label' in either")
         return self

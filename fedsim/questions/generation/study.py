@@ -210,7 +210,7 @@ def references(speaker: Speaker, material: Material, question: TraceQuestion, ju
             "attack" if is_planted else "negative-control",
             metric="secret_extraction_rate",
             value=secret_extraction_rate(written, judging.confidence),
-            chance=float(np.mean([1 / secret.space for secret, _ in pairs])),
+            chance_level=float(np.mean([1 / secret.space for secret, _ in pairs])),
         )
 
 

@@ -40,8 +40,8 @@ def check(world: World) -> None:
     settings, dataset = generation_of(world), world.data.dataset
     if dataset.tokenizer is None or not (world.task.labels_are_inputs or _asks_about_images(world)):
         raise ScenarioError(
-            "generation: a decoder writes text, and what clients train here is no language model. Choose a text set "
-            "and a model such as tiny-llama, or leave the generation out."
+            "generation: a decoder generates text, and the clients' model is no language "
+            "model. Choose a text set and a model such as 'tiny-llama', or remove [generation]."
         )
     questions = {_question(attack) for attack in settings.attacks}
     if _asks_about_images(world):
@@ -60,8 +60,9 @@ def check(world: World) -> None:
     most = min(len(dataset.test), len(dataset.train))
     if "member" in questions and settings.candidates > most:
         raise ScenarioError(
-            f"generation.candidates is {settings.candidates}, but there are {len(dataset.train)} training and "
-            f"{len(dataset.test)} test sentences. Set it to at most {most}, or choose more data."
+            f"generation.candidates is {settings.candidates}, but the data have "
+            f"{len(dataset.train)} training and {len(dataset.test)} test sentences. Set it to "
+            f"at most {most}, or choose more data."
         )
     check_trained(world)
     prompts = _prompts(world)
@@ -197,7 +198,7 @@ def trained_weights(world: World, journal: Journal) -> Tensors:
     if generation_of(world).model == "global":
         return journal.weights
     if not journal.entries:
-        raise FedsimError("no watched update counted, so there is no client's model. See threat.rounds.")
+        raise FedsimError("no watched update counted, so no client model exists. See threat.rounds.")
     entry = journal.entries[-1]
     sent = {**entry.update.tensors, **entry.update.buffers}
     return {name: tensor - sent[name] if name in sent else tensor for name, tensor in entry.received.items()}

@@ -29,8 +29,8 @@ class MembershipAttack(ConfiguredMethod[ConfigT]):
         if cls.target == "model" or grants.view == "single-update":
             return None
         return (
-            f"judges the updates of one client, but threat.view = '{grants.view}'. Set threat.view = 'single-update', "
-            "or use an attack on the model."
+            f"scores the updates of a single client, but threat.view = '{grants.view}'. Set "
+            "threat.view = 'single-update', or use an attack on the model."
         )
 
     def plan(self) -> ShadowPlan | None:
@@ -67,7 +67,7 @@ class MembershipAttack(ConfiguredMethod[ConfigT]):
         """
         if scores.shape != (len(observation.candidates),):
             raise FedsimError(
-                f"the scores have shape {tuple(scores.shape)}, expected one a candidate: "
+                f"the scores have shape {tuple(scores.shape)}, expected a score per candidate: "
                 f"({len(observation.candidates)},)."
             )
         if bool(scores.isnan().any()):

@@ -107,8 +107,8 @@ def check(world: World, wanted: int) -> None:
     dataset = world.data.dataset
     if torch.equal(dataset.train.inputs, dataset.test.inputs):
         raise ScenarioError(
-            "membership: the test set of this data set is its training set, so there are no non-members. Choose "
-            "another data set."
+            "membership: the test set of this data set is its training set, so non-members are "
+            "missing. Choose another data set."
         )
     _check_enough(wanted, len(dataset.test) // 2, "half of the test set")
     _check_enough(wanted, len(dataset.train), "the training set")
@@ -174,7 +174,9 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
         ScenarioError: no update was watched, or the client trained on no example.
     """
     if not journal.entries:
-        raise ScenarioError("membership: no watched update counted, so there is none to judge. See threat.rounds.")
+        raise ScenarioError(
+            "membership: no watched update counted, so the attack has no update to score. See threat.rounds."
+        )
     client = journal.entries[0].client
     pairs = [(entry, truth) for entry, truth in zip(journal.entries, truths, strict=True) if entry.client == client]
     batches = [batch for _, truth in pairs for batch in truth.original_batches if len(batch)]

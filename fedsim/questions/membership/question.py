@@ -63,16 +63,18 @@ class WhoWasAMember(Question[Membership]):
     metric: ClassVar[str] = "auc"
     title: ClassVar[str] = "Who was a member?"
     summary: ClassVar[str] = (
-        "Membership attacks give every candidate a score; members are training examples, the others come from the test "
-        "set. An attacker that is sure of a few is a threat, so what counts is the share of the members that is found "
-        "(TPR) while hardly anybody is accused wrongly (FPR)."
+        "Membership attacks score every candidate; members are training examples, non-members "
+        "come from the test set. An attacker that is certain about a few members is a threat, "
+        "so the main value is the share of members found (TPR) at a low false-positive rate "
+        "(FPR)."
     )
     method: ClassVar[str] = (
-        "TPR at a low FPR is the largest whose FPR is not above it, with a Clopper-Pearson interval at that threshold; "
-        "a rate below one in the number of others cannot be seen. The advantage is TPR - FPR at a threshold that is "
-        "chosen on one half of the candidates and judged on the other, 0 for guessing. The AUC has a bootstrap "
-        "interval over candidates. Members of the model are examples in batches behind updates that counted; of a "
-        "client's updates, those of its own batches."
+        "TPR at a low FPR is the largest TPR with an FPR of at most this value, with a "
+        "Clopper-Pearson interval at that threshold; an FPR below 1 / (number of non-members) "
+        "is not measurable. The advantage is TPR - FPR at a threshold chosen on half of the "
+        "candidates and evaluated on the other half; guessing gives 0. The AUC has a bootstrap "
+        "interval over candidates. Members of the model are the examples in batches of counted "
+        "updates; members of a client's updates are the examples in its own batches."
     )
     watches_models: ClassVar[bool] = True
     needs_public_data: ClassVar[bool] = True
@@ -99,8 +101,8 @@ class WhoWasAMember(Question[Membership]):
         """Check that examples have a loss, and that there are enough candidates."""
         if not world.task.has_labels:
             raise ScenarioError(
-                "membership: its attacks look at the loss of an example, and those of data "
-                f"'{world.scenario.data.name}' have no labels. Leave the membership out."
+                "membership: the attacks use the loss of an example, and the examples of data "
+                f"'{world.scenario.data.name}' have no labels. Remove [membership]."
             )
         membership.check(world, self.config.candidates)
         methods = (registry.get("membership", choice.name) for choice in self.config.attacks)

@@ -48,7 +48,7 @@ class TreeAttack(ConfiguredMethod[ConfigT]):
         if answer.dim() != 2 or answer.shape[1] != self.width(view):  # noqa: PLR2004 - (N, width)
             raise FedsimError(f"the answer has shape {tuple(answer.shape)}, expected (N, {self.width(view)}).")
         if bool(answer.isnan().any()):
-            raise FedsimError("the answer holds what is no number.")
+            raise FedsimError("the answer holds values that are no numbers.")
         return answer
 
 

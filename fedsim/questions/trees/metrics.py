@@ -24,7 +24,7 @@ _NEAR = 0.319  # standard deviations of a column; TimberStrike's tolerance
 @metric(
     "leaf_counts_exact",
     title="leaves read",
-    summary="share of the leaves whose rows and sum of labels were read exactly",
+    summary="share of the leaves with exactly recovered row count and label sum",
     over="finding",
     form="percent",
     digits=1,
@@ -49,7 +49,7 @@ def _are_exact(read: Tensor, sums: Tensor) -> Tensor:
 @metric(
     "targets_exact",
     title="labels of single rows read",
-    summary="share of the rows whose label was read exactly, because they stand alone in a leaf",
+    summary="share of the rows with exactly recovered label, because they are alone in a leaf",
     over="finding",
     form="percent",
     digits=1,
@@ -85,7 +85,7 @@ def occurring(listed: Tensor, rows: Tensor) -> Tensor:
 @metric(
     "covered",
     title="rows covered",
-    summary="share of the rows that can be matched one to one to a box with the right label that holds them",
+    summary="share of the rows that a one-to-one matching assigns to a box that contains them and has the right label",
     over="finding",
     form="percent",
     digits=1,
@@ -106,7 +106,7 @@ def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
 @metric(
     "single_row_boxes",
     title="rows alone in a box",
-    summary="share of the boxes with exactly one of the client's rows in them",
+    summary="share of the boxes that contain exactly one row of the client",
     over="finding",
     form="percent",
     digits=1,

@@ -94,18 +94,19 @@ class TreeFederation:
         is_number = train.labels.is_floating_point() and train.labels.numel() == len(train)
         is_class = not train.labels.is_floating_point() and train.labels.dim() == 1
         if not is_number and not (is_class and self.dataset.spec.classes == 2):  # noqa: PLR2004 - log loss
-            raise ScenarioError("trees: expected labels of two classes, or one number each. Change data.name.")
+            raise ScenarioError("trees: expected labels of two classes, or a number per example. Change data.name.")
         if (self.settings.columns or 1) > train.inputs.shape[1]:
             raise ScenarioError(f"trees.columns is {self.settings.columns}, and the table has {train.inputs.shape[1]}.")
         if needed > len(train):
             raise ScenarioError(
-                f"trees: {self.settings.clients} clients of {self.settings.rows} rows need {needed} training rows, and "
-                f"there are {len(train)}. Lower trees.clients or trees.rows."
+                f"trees: {self.settings.clients} clients of {self.settings.rows} rows need "
+                f"{needed} training rows, but the data have {len(train)}. Lower trees.clients "
+                "or trees.rows."
             )
         if self.settings.rows > len(self.dataset.test):
             raise ScenarioError(
-                f"trees.rows is {self.settings.rows}, expected at most {len(self.dataset.test)}: as many test rows "
-                "stand beside the guesses."
+                f"trees.rows is {self.settings.rows}, expected at most "
+                f"{len(self.dataset.test)}: the baseline needs as many test rows."
             )
 
     def run(self, variant: Variant = "as it is", on_round: Callable[[int], None] = lambda _number: None) -> TreesRun:

@@ -82,23 +82,24 @@ class Trees(TreeTraining):
 
 
 @final
-@question("trees", summary="what do boosted trees that clients send say of their rows?", related="2506.07605")
+@question("trees", summary="what do clients' boosted trees reveal about their rows?", related="2506.07605")
 class WhatTreesSay(Question[Trees]):
     """Trains a federation of trees, and attacks every client's trees, with controls."""
 
     metric: ClassVar[str] = "leaf_counts_exact"
-    title: ClassVar[str] = "What do trees say of rows?"
+    title: ClassVar[str] = "What do trees reveal about rows?"
     summary: ClassVar[str] = (
         "Clients add boosted trees to a shared model and send them to the server. From each client's trees it reads "
         "counts and labels of leaves, values of the table, an interval for every value, and guesses of whole rows."
     )
     method: ClassVar[str] = (
-        "Leaves: chance is what public rows, sent down the same tree, estimate. Values: chance is how many of them "
-        "occur in the next client's rows. Boxes: chance is the best of rows that take their leaves at random, of the "
-        "boxes of as many public rows, and of what the boxes cover of these rows, whatever their label. Rows: values "
-        "count within 0.319 standard deviations after the best matching, and the gain is over as many public rows, "
-        "matched alike. An answer has at most as many boxes or rows as the client. Intervals: Wilson's, or a bootstrap "
-        "over rows."
+        "Leaves: chance is the estimate from public rows in the same tree. Values: chance is "
+        "the number that occur in the next client's rows. Boxes: chance is the best of rows "
+        "with random leaves, of the boxes of as many public rows, and of the boxes' coverage "
+        "of these rows without labels. Rows: values count within 0.319 standard deviations "
+        "after the best matching, and the gain is over as many public rows, matched alike. An "
+        "answer has at most as many boxes or rows as the client. Intervals: Wilson's, or a "
+        "bootstrap over rows."
     )
     needs_public_data: ClassVar[bool] = True
 

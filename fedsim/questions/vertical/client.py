@@ -48,7 +48,7 @@ def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> Rec
         FedsimError: no activations were requested before.
     """
     if STEP not in state:
-        raise FedsimError("gradients came back for rows that were never asked for. Ask with query.embed first.")
+        raise FedsimError("gradients were returned for rows without a request. Call query.embed first.")
     seat = _seat(world, party, state)
     _embedded(seat, world, party, state)  # recompute the graph: another process may have sent the activations
     seat.step(unpacked(content, split_settings(world).parties[party].name))

@@ -47,7 +47,7 @@ class CutAttack(ConfiguredMethod[ConfigT]):
         if answer.shape != expected:
             raise FedsimError(f"the answer has shape {tuple(answer.shape)}, expected {expected}.")
         if not bool(answer.isfinite().all()):
-            raise FedsimError("the answer holds what is no finite number.")
+            raise FedsimError("the answer holds values that are not finite.")
         return answer
 
     @abstractmethod
@@ -110,4 +110,4 @@ def check_two_classes(view: CutView) -> None:
         NotApplicable: the number of classes is not two.
     """
     if view.classes != 2:  # noqa: PLR2004 - yes or no
-        raise NotApplicable(f"it tells two classes apart, and there are {view.classes}")
+        raise NotApplicable(f"it separates two classes, and the data have {view.classes}")

@@ -19,7 +19,7 @@ _EXACT = 1e-6  # relative to the originals' standard deviation; exact solutions 
 @metric(
     "cut_label_accuracy",
     title="labels read",
-    summary="share of the examples whose label was read; chance is that of the commonest label",
+    summary="share of the examples with correctly inferred label; chance is the share of the most common label",
     over="finding",
     form="percent",
     digits=1,
@@ -40,7 +40,7 @@ def cut_label_accuracy(guessed: Tensor, labels: Tensor, confidence: float = 0.95
 @metric(
     "label_auc",
     title="AUC of labels",
-    summary="probability that an example of the second class scores above one of the first",
+    summary="probability that an example of the second class scores above an example of the first class",
     over="finding",
     limits=(0.0, 1.0),
 )
@@ -91,7 +91,7 @@ def cut_r_squared(
 @metric(
     "exact_rows",
     title="exact rows",
-    summary="share of the examples whose part was solved exactly",
+    summary="share of the examples with an exactly solved part",
     over="finding",
     form="percent",
     digits=1,

@@ -62,7 +62,8 @@ class CutAttackChoice(ReportedChoice):
     kind: ClassVar[Kind | None] = "evidence_attack"
     base: ClassVar[type[ConfiguredMethod[Any]] | None] = CutAttack
     party: str = Field(
-        default="", description="at whose seat labels are read, or whose columns are; when empty the first party"
+        default="",
+        description=("party that infers the labels, or the party with the attacked columns; unset: the first party"),
     )
     epoch: int = Field(default=1, ge=1, description="whose messages are read")
     label: str = Field(default="", description="name in the report; attack and epoch when empty")
@@ -93,9 +94,9 @@ class Vertical(SplitTraining):
         description="whether parties are parts of this program, or clients of Flower on the federation's engine",
     )
     knows: tuple[CutKnowledge, ...] = Field(
-        default=(), description="what attackers know beside what crosses the cut; each uses what it needs"
+        default=(), description="knowledge granted to attackers in addition to the messages at the cut"
     )
-    attacked_rows: int = Field(default=200, ge=10, description="examples that are asked about")
+    attacked_rows: int = Field(default=200, ge=10, description="number of attacked examples")
     labels_per_class: int = Field(
         default=1, ge=1, description="labels of each class that are known, where few-labels is granted"
     )
@@ -109,7 +110,7 @@ class Vertical(SplitTraining):
         for number, attack in enumerate(self.attacks):
             if attack.party and attack.party not in names:
                 raise ValueError(
-                    f"attacks.{number}.party: there is no party '{attack.party}'.{nearest(attack.party, names)}"
+                    f"attacks.{number}.party: unknown party '{attack.party}'.{nearest(attack.party, names)}"
                 )
             if attack.epoch > self.epochs:
                 raise ValueError(f"attacks.{number}.epoch is {attack.epoch}, and the last epoch is {self.epochs}")
@@ -117,25 +118,29 @@ class Vertical(SplitTraining):
 
 
 @final
-@question("vertical", summary="what crosses the cut of a model that parties hold in parts?", related="2102.08504")
+@question(
+    "vertical", summary="what do the messages at the cut of a vertically split model reveal?", related="2102.08504"
+)
 class WhatCrossesTheCut(Question[Vertical]):
     """Trains a split model, and attacks labels and columns from the view of a single party, with controls."""
 
     metric: ClassVar[str] = "cut_label_accuracy"
     title: ClassVar[str] = "What crosses the cut?"
     summary: ClassVar[str] = (
-        "Parties hold parts of each example, one other holds labels and the top of the model. One vector an example "
-        "and party goes up, one gradient comes back. From a party's seat attacks read labels; from the seat with the "
-        "labels, a party's columns."
+        "Feature parties hold parts of each example; the label party holds the labels and the "
+        "top of the model. Each party sends a vector of cut-layer activations per example and "
+        "receives a gradient. Attacks of a feature party infer labels; attacks of the label "
+        "party infer a party's columns."
     )
     method: ClassVar[str] = (
-        "Labels: chance is the share of the commonest label. Beside each attack stands the same attack where labels "
-        "were permuted against examples before the training, where examples get back others' gradients, where all "
-        "labels are the mean label, and, if it reads the party's bottom, on the raw columns; and a ridge on the raw "
-        "columns with the same known labels. Columns: 0 is the mean of public examples, and chance "
-        "the better of that mean and the mean of the normalised data; beside each attack stand the "
-        "nearest public example, which the truth chooses, and the same attack on a party whose input was zero. "
-        "Intervals: Wilson's, or a bootstrap over examples."
+        "Labels: chance is the share of the commonest label. Each attack is compared with the "
+        "same attack after training on permuted labels, with gradients of other examples, with "
+        "the mean label as every label, and, if it uses the party's bottom model, on the raw "
+        "columns; and with ridge regression on the raw columns with the same known labels. "
+        "Columns: 0 is the mean of public examples, and chance is the better of that mean and "
+        "the mean of the normalised data; each attack is compared with the public example "
+        "nearest to the truth, and with the same attack on a party with zero input. Intervals: "
+        "Wilson's, or a bootstrap over examples."
     )
     needs_public_data: ClassVar[bool] = True
 
@@ -149,8 +154,8 @@ class WhatCrossesTheCut(Question[Vertical]):
         """Yield the attackers' view and knowledge."""
         known = ", ".join(self.config.knows) or "nothing"
         yield (
-            f"Of a split training apart from the clients', with {len(self.config.parties)} parties, attackers see what "
-            f"crosses the cut at one seat. Beside it they know: {known}."
+            f"In a separate split training with {len(self.config.parties)} parties, attackers "
+            f"see the messages at the cut of a single party. In addition they know: {known}."
         )
 
     @classmethod

@@ -35,7 +35,7 @@ class Party(Config):
 
     name: str = Field(min_length=1)
     columns: tuple[int, int] | None = Field(
-        default=None, description="of a table: the first, counted from 0, and the one behind the last"
+        default=None, description="of a table: the first index, from 0, and the index after the last"
     )
     part: ImagePart | None = Field(default=None, description="of an image")
 
@@ -44,7 +44,9 @@ class Party(Config):
         if (self.columns is None) == (self.part is None):
             raise ValueError(f"party '{self.name}' needs either columns, of a table, or part, of an image")
         if self.columns is not None and not 0 <= self.columns[0] < self.columns[1]:
-            raise ValueError(f"party '{self.name}': columns are {list(self.columns)}, expected a first and a later one")
+            raise ValueError(
+                f"party '{self.name}': columns are {list(self.columns)}, expected a first and a larger index"
+            )
         return self
 
     def held(self, inputs: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ class Party(Config):
         if inputs.dim() != 2:  # noqa: PLR2004 - (N, D)
             raise ValueError(f"party '{self.name}' holds columns of a table, and the examples are none")
         if end > inputs.shape[1]:
-            raise ValueError(f"party '{self.name}' holds columns up to {end}, and there are {inputs.shape[1]}")
+            raise ValueError(f"party '{self.name}' holds columns up to {end}, but the data have {inputs.shape[1]}")
         return inputs[:, first:end]
 
 
@@ -105,7 +107,7 @@ class SplitTraining(TimedConfig):
     def _names_differ(self) -> SplitTraining:
         names = [party.name for party in self.parties]
         if len(set(names)) < len(names):
-            raise ValueError("parties: two have the same name. Rename one")
+            raise ValueError("parties: two parties have the same name. Rename either")
         return self
 
 

@@ -92,12 +92,12 @@ def _document(
     blind = pictures.blind(sweep, settings)
     sections = (
         Section("Verdict", tuple(_verdict(sweep, verdicts))),
-        Section("Who attacks, and what they know", tuple(_threat(sweep)), "threat"),
+        Section("Attackers and their knowledge", tuple(_threat(sweep)), "threat"),
         Section("What protection costs", tuple(_pareto(sweep, pareto.draw(settings, blind))), "pareto"),
         Section("All settings", tuple(_settings(sweep, table, numbers)), "table"),
         Section("How many examples are at least this good", tuple(_exceedance(sweep, settings)), "exceedance"),
         Section("Members at every rate of false alarms", tuple(_membership(curves.rocs(settings))), "membership"),
-        Section("Originals and what was made of them", tuple(_wall(sweep, wall)), "wall"),
+        Section("Originals and reconstructions", tuple(_wall(sweep, wall)), "wall"),
         Section("Epsilon against attacks", tuple(_epsilon(sweep, settings, blind)), "epsilon"),
         *_questions(sweep),
         Section("Did the attacks work?", tuple(_health(sweep, settings)), "health"),
@@ -133,12 +133,12 @@ def _verdict(sweep: SweepRecords, verdicts: Sequence[Statement]) -> Iterator[Blo
     yield Statements(tuple(verdicts))
     if sweep.policy.is_empty:
         example = Code("[policy] max_recovered = 0.05, max_accuracy_loss = 0.02")
-        first, last = "State what you allow in the scenario, for example ", ", and give the same command again: "
+        first, last = "Set the allowed values in the scenario, for example ", ", and give the same command again: "
         yield note(first, example, f"{last}nothing is computed twice.")
     yield note(
-        "The attack counted is the strongest of those tried on a setting, chosen on the images it is judged on, which "
-        f"errs on the attacker's side. Recovered means: {_rules(sweep)}. An attack that was granted the dropout masks "
-        "is a control and does not count."
+        "The attack counted is the strongest tried on a setting, chosen on the same images "
+        f"that it is judged on, which favours the attacker. Recovered means: {_rules(sweep)}. "
+        "An attack that was granted the dropout masks is a control and does not count."
     )
 
 
@@ -151,30 +151,32 @@ def _threat(sweep: SweepRecords) -> Iterator[Block]:
 
 def _pareto(sweep: SweepRecords, charts: Sequence[Picture]) -> Iterator[Block]:
     if not charts:
-        yield paragraph("There is no setting with both a utility and an attack.")
+        yield paragraph("No setting has both a utility and an attack.")
         return
     yield paragraph(
-        f"Right is more useful, down is less success. Bars are {_confidence(sweep)} intervals; the line joins the "
-        "settings that none beats by its estimates; grey: another setting is at least as good in both and better "
-        "beyond the intervals in one. The star is undefended, the dotted line what a guess without any update gives. "
-        "The panels differ in the attacker: how much depends on its strength, and on what it knows?"
+        f"Right is more useful, down is less success. Bars are {_confidence(sweep)} intervals; "
+        "the line joins the Pareto-optimal settings by their estimates; grey: another setting "
+        "is at least as good in both and better beyond the intervals in one. The star is "
+        "undefended, the dotted line is a guess without any update. The panels compare "
+        "attackers of different strength and knowledge."
     )
     yield Figures(tuple(charts), is_wide=True)
 
 
 def _settings(sweep: SweepRecords, table: Table, numbers: bytes) -> Iterator[Block]:
     if not table.rows:
-        yield paragraph("There is nothing to show.")
+        yield paragraph("No results to show.")
         return
     yield paragraph(
-        f"Values stand above their {_confidence(sweep)} interval. Utility is what was measured on the test set. Its "
-        "loss is against the undefended control, paired by seed; p is about the difference in attack success, paired "
-        "by victim, after Holm. Press a heading to sort."
+        f"Values are followed by their {_confidence(sweep)} interval. Utility is measured on "
+        "the test set. Its loss is relative to the undefended control, paired by seed; p is "
+        "about the difference in attack success, paired by victim, after Holm. Press a heading "
+        "to sort."
     )
     yield Download("settings.csv", "Download as CSV", numbers)
     yield table
     meanings = [(name, paragraph(meaning)) for name, meaning in tables.columns(sweep).items() if meaning]
-    yield Fold("What the columns of the CSV mean", (Definitions(tuple(meanings)),))
+    yield Fold("Columns of the CSV", (Definitions(tuple(meanings)),))
     made = (
         "Images share the fate of their update, updates the weights of their seed. Success rates count every update "
         "alike and have the wider of two intervals: Wilson's at the number of updates, and a bootstrap that draws "
@@ -213,12 +215,13 @@ def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
         yield paragraph("No pictures were stored.")
         return
     yield paragraph(
-        "The same images in every row, the strongest attack of each setting; under each guess how close it is. Framed "
-        f"and ticked by a rule: {_rules(sweep)}. {TICKS} Nobody picked them: the rows are the undefended controls and, "
-        f"of every family, the settings with most, median and least success; the images are all up to {MOST}, of more "
-        "those at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
+        "The same images in every row, the strongest attack of each setting; under each guess "
+        f"its distance. Framed and ticked by this rule: {_rules(sweep)}. {TICKS} The choice is "
+        "fixed: the rows are the undefended controls and, of every family, the settings with "
+        f"most, median and least success; the images are all up to {MOST}, of more the images "
+        "at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
     )
-    yield Walls((wall,), "Hide the originals: what would you recognise in the guesses alone?")
+    yield Walls((wall,), "Hide the originals, to judge the guesses alone")
     if has_public([wall]):
         yield note(PUBLIC)
 
@@ -227,16 +230,17 @@ def _epsilon(sweep: SweepRecords, settings: Sequence[Point], blind: dict[str, fl
     marks, floors = guarantees.marks(sweep, settings, blind), guarantees.floors(settings)
     if marks:
         yield paragraph(
-            "What attacks reached, below the most that epsilon allows (black bars): for reconstructions "
-            "exp(ε) κ + δ, with κ what a guess without the update reaches; for membership exp(ε) FPR + δ, or its "
-            "mirror. The gap is room for stronger attacks."
+            "Attack success, and the upper bound set by epsilon (black bars): for "
+            "reconstructions exp(ε) κ + δ, with κ the success of a guess without the update; "
+            "for membership exp(ε) FPR + δ, or its mirror. The gap is room for stronger "
+            "attacks."
         )
         yield Figures(tuple(figures.epsilons(marks)))
         yield guarantees.marks_table(marks)
     if floors:
         yield paragraph(
-            "What the membership attacks prove: a mechanism with a smaller epsilon would have let them find fewer "
-            "members, but for one case in twenty."
+            "Lower bounds on epsilon from the membership attacks: under a smaller epsilon they "
+            "would have found fewer members, at 95% confidence."
         )
         yield guarantees.floors_table(floors)
 
@@ -244,8 +248,9 @@ def _epsilon(sweep: SweepRecords, settings: Sequence[Point], blind: dict[str, fl
 def _questions(sweep: SweepRecords) -> Iterator[Section]:
     for question, table in findings_tables(sweep):
         text = (
-            f"{question.summary} {question.method} Each value stands above its {_confidence(sweep)} interval: of "
-            "several seeds that of their mean, by Student, of one seed its own."
+            f"{question.summary} {question.method} Each value is followed by its "
+            f"{_confidence(sweep)} interval: for several seeds Student's interval of their "
+            "mean, for a single seed its own interval."
         )
         yield Section(question.title, (paragraph(text), table), f"question-{question.name}")
 
@@ -256,9 +261,10 @@ def _health(sweep: SweepRecords, settings: Sequence[Point]) -> Iterator[Block]:
         yield paragraph("No attack on images was tried.")
         return
     yield paragraph(
-        "An attack that fails on the undefended control is no evidence for a defense. As low as the truth: the guess "
-        "explains what was sent as well as the true batch does, up to 5%. Still falling: the best came in the last "
-        "twentieth of the iterations, so that more of them might help."
+        "An attack that fails on the undefended control is no evidence for a defense. As low "
+        "as the truth: the guess explains the update as well as the true batch does, up to 5%. "
+        "Still falling: the best came in the last twentieth of the iterations, so more "
+        "iterations might help."
     )
     yield table
     if charts := health.histories(sweep, settings):
@@ -280,11 +286,12 @@ def _cost(settings: Sequence[Point]) -> Iterator[Block]:
         yield paragraph("Nothing was measured.")
         return
     yield paragraph(
-        "Wall time of one client's training in a round, mean over seeds (the run without its attacks, shadow models "
-        "included where there are any), and of one attack on one victim. Bytes up are those of the numbers in an "
-        "update at 32 bits; what a defense might save by coding them is not counted. Processor time and peak memory "
-        "are those of a client's round that the scorer repeats alone in its process, with programs and data in the "
-        "memory: compare settings, and take no figure for the client's own. Runs that share a machine slow each other."
+        "Wall time of one client's training in a round, mean over seeds (the run without its "
+        "attacks, shadow models included), and of a single attack on a victim. Bytes up count "
+        "the numbers in an update at 32 bits, without savings from a defense's encoding. "
+        "Processor time and peak memory are measured on a client's round that the scorer "
+        "repeats alone in its process, with programs and data in memory: use them to compare "
+        "settings, not as the client's own cost. Runs that share a machine slow each other."
     )
     yield tables.costs(settings)
 

@@ -230,7 +230,7 @@ def _missing(judged: Judgement) -> str:
             f" On {number} victim{'s' * (number > 1)} no search converged: none explained the update as well as the "
             "truth does, so longer searches may recover more."
         )
-    return " Its intervals reach across a threshold: more seeds or victims would tell."
+    return " Its intervals include a threshold: add seeds or victims to decide."
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:
@@ -258,8 +258,9 @@ def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
         return ""
     spent = [[Spent(one.noise_multiplier, one.sampling_rate, one.steps)] for one in every]
     return (
-        f" That is the price of one run. Chosen among {len(every)} private runs on the same data it is epsilon "
-        f"{epsilon_of_all(spent, stated.delta):.3g}, since their number is known and all of them count."
+        f" That is the epsilon of a single run. Choosing among {len(every)} private runs on the "
+        f"same data costs epsilon {epsilon_of_all(spent, stated.delta):.3g}, since all runs of "
+        "the known number count."
     )
 
 
@@ -279,8 +280,9 @@ def _about_controls(points: Sequence[Point]) -> Iterator[Banner]:
         yield Banner(
             "caution",
             "No undefended control was run",
-            "Every setting is protected in some way, so an attack that fails cannot be told from one that is weak, and "
-            "no loss of utility can be stated. Add a setting without defense, component and dropout.",
+            "Every setting has some protection, so a failed attack may be a weak attack, and "
+            "the loss of utility is unknown. Add a setting without defense, component and "
+            "dropout.",
         )
     elif attacked and not any(_succeeds(point) for point in controls):
         tried = "; ".join(f"{point.name}: it {sentence(point)}" for point in controls)

@@ -85,9 +85,9 @@ def _attended(rounds: tuple[Turnout, ...]) -> str:
     totals = [sum(column) for column in zip(*(turnout.lost for turnout in rounds), strict=True)]
     lost = [f"{total:,} {cause}" for cause, total in zip(CAUSES, totals, strict=True) if total]
     blank = sum(turnout.counted == 0 for turnout in rounds)
-    sentence = f"Of {with_noun(cohort, 'update')} that the server asked for in {with_noun(len(rounds), 'round')}, "
+    sentence = f"Of {with_noun(cohort, 'update')} requested in {with_noun(len(rounds), 'round')}, "
     sentence += f"{counted:,} counted" + (f"; lost: {', '.join(lost)}." if lost else ".")
-    return sentence + (f" Nobody counted in {with_noun(blank, 'round')}, which kept the weights." if blank else "")
+    return sentence + (f" No update counted in {with_noun(blank, 'round')}, which kept the weights." if blank else "")
 
 
 def _clients_by_reason(entry: RoundRecord) -> dict[str, list[str]]:

@@ -115,7 +115,7 @@ def doubts(findings: Sequence[Finding]) -> str:
     if at_least(len(strange), len(controls), _BY_LUCK) > SIGNIFICANT:
         strange = []
     parts = [f"Not above chance, though it must be: {'; '.join(failed)}."] if failed else []
-    parts += [f"Above chance, though there is nothing to find: {'; '.join(strange)}."] if strange else []
+    parts += [f"Above chance although a negative control has nothing to find: {'; '.join(strange)}."] if strange else []
     return " ".join(parts)
 
 

@@ -51,7 +51,7 @@ def _task_of_targets(data: Dataset) -> str:
 def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
     """Return why inputs are not of the required type (tokens or numbers), or have several heads, or None."""
     if data.spec.heads:
-        return "it has one head, and labels of several have the task 'multi-head'"
+        return "the model has a single head; labels of several heads need task 'multi-head'"
     if (data.spec.vocabulary is not None) is tokens:
         return None
     read, held = ("tokens", "numbers") if tokens else ("numbers", "tokens")
@@ -69,7 +69,7 @@ def lacks_argument(model: nn.Module, name: str) -> bool:
 def refuses_shape(data: Dataset) -> str | None:
     """Return why the examples are not images (channels, height, width), or have questions, or None."""
     if QUESTION in data.train.extra_inputs:
-        return "it reads images alone, and a question stands beside each of these"
+        return "the model's input is an image, and the data add a question to each image"
     if data.spec.is_image:
         return None
     return f"it needs images (channels, height, width) or volumes, and an example has shape {data.spec.shape}"
@@ -90,5 +90,7 @@ def refuses_words(data: Dataset) -> str | None:
     """Return why examples are not tokens with token labels, or None."""
     why = refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
     if why is None and data.spec.classes != data.spec.vocabulary:
-        return f"it needs tokens as labels, {data.spec.vocabulary} of them, and there are {data.spec.classes} classes"
+        return (
+            f"it needs tokens as labels, {data.spec.vocabulary} of them, and the data have {data.spec.classes} classes"
+        )
     return why

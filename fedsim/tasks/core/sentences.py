@@ -26,7 +26,7 @@ class TextTask(Task[ConfigT]):
         If words were recovered with certainty, as `READ_WORDS`, a flag says whether they are exactly the words of the
         batch.
         """
-        assert data.tokenizer is not None, "data sets of text have one"
+        assert data.tokenizer is not None, "data sets of text have a vocabulary"
         planted = [secret.span for secret in data.planted]
         sentences = score_sentences(guess, examples, data.tokenizer, planted).sentences
         values = score_words(guess, examples, data.tokenizer)
@@ -36,6 +36,6 @@ class TextTask(Task[ConfigT]):
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the text of each example; negative tokens are padding."""
-        assert data.tokenizer is not None, "data sets of text have one"
+        assert data.tokenizer is not None, "data sets of text have a vocabulary"
         rows = ([token for token in row if token >= 0] for row in inputs.tolist())
         return tuple(map(data.tokenizer.decode, rows))

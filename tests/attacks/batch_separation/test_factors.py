@@ -35,7 +35,7 @@ def test_more_rank_than_examples_and_too_few_units_are_hopeless() -> None:
     assert hopeless(4, 100, 4) is None
     assert "numerical rank 5 exceeds the batch size 4" in (hopeless(5, 100, 4) or "")
     assert too_few_units(4, 16) is None
-    assert "15 units cannot tell 4 examples apart, at least 16 could" in (too_few_units(4, 15) or "")
+    assert "15 units cannot separate 4 examples; at least 16 are needed" in (too_few_units(4, 15) or "")
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -154,7 +154,7 @@ def test_a_rate_of_zero_leaves_nothing_to_find(toy, attack_named):
     if attack.applicable(observation).holds:
         guess = solve(attack_named, NAME, observation)
         assert not len(guess.inputs)
-        assert "stand out" in guess.stopped
+        assert "were separated" in guess.stopped
 
 
 def test_noise_is_named_and_nothing_is_returned(toy, attack_named, without_information):

@@ -141,7 +141,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     cases = {
         "closed-form-linear": toy(dense(16, bias=True), (3, 4, 4), 1)[0],
         "dropout at rate 0.25 lies between": watched(federation={"batch_size": 2})[0],
-        "mixes units": toy(mixed, (3, 4, 4), 2)[0],
+        "mix units": toy(mixed, (3, 4, 4), 2)[0],
         "no linear layer behind": toy(shallow, (3, 4, 4), 2)[0],
         "no linear layer sees": watched(model={"name": "vit-small"}, federation={"batch_size": 2})[0],
         "3 local steps": replace(toy(dense(16, bias=True), (3, 4, 4), 2)[0], local_steps=3),

@@ -146,7 +146,7 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
 def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
     observation, _, _ = watched(data=MNIST, model={**MLP, "dropout": 0.0}, federation={"batch_size": 4})
     guess = solve(attack_named, NAME, observation, rounds=2, restarts=256)
-    assert guess.stopped.startswith("gave up: 0 of 4 examples stand out")
+    assert guess.stopped.startswith("gave up: 0 of 4 examples separated")
     assert guess.objective > 0.5
     assert not len(guess.inputs)
     assert guess.masks is None

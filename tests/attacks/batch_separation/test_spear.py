@@ -83,7 +83,7 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
         "gave up before drawing: about 1e\\+06 draws are expected for 20": toy(dense(0.0), (1, 8, 8), 20)[0],
         "about inf draws are expected": toy(dense(0.0, activation=nn.GELU), (1, 8, 8), 3)[0],
         "exceeds the batch size 4": without_information(toy(dense(0.5), (1, 8, 8), 4)[0]),
-        "120 units cannot tell 40 examples apart": toy(dense(0.0), (1, 8, 8), 40)[0],
+        "120 units cannot separate 40 examples": toy(dense(0.0), (1, 8, 8), 40)[0],
     }
     for reason, observation in cases.items():
         guess = solve(attack_named, NAME, observation)
@@ -95,7 +95,7 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
 def test_too_few_draws_end_with_nothing(toy, attack_named):
     observation, _ = toy(dense(0.0), (1, 8, 8), 14)
     guess = solve(attack_named, NAME, observation, draws=20_500)
-    assert re.match(r"gave up: \d+ of 14 examples stand out in 21504 draws", guess.stopped)
+    assert re.match(r"gave up: \d+ of 14 examples separated in 21504 draws", guess.stopped)
     assert not len(guess.inputs)
     assert guess.diagnostics["draws"] == 21504
 

@@ -151,7 +151,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         "mixes 4 examples": toy(net(), shape, 4)[0],
         "3 local steps": replace(observation, local_steps=3),
         "rates are not known": blind,
-        "has no inverse; copa": toy(relu, shape, 1)[0],
+        "has no inverse; attack 'copa'": toy(relu, shape, 1)[0],
         "GELU": watched()[0],
         "not the cross entropy": replace(observation, loss=lambda outputs, _labels: outputs.square().mean()),
     }
@@ -168,7 +168,7 @@ def test_a_batch_whose_last_layer_is_noisy_ends_without_a_guess(toy, attack_name
     noisy = replace(observation, update=replace(observation.update, tensors=tensors))
     for name in (NAME, "copa"):
         guess = solve(attack_named, name, noisy)
-        assert guess.stopped == "gave up: the gradient of the last layer does not tell the examples apart"
+        assert guess.stopped == "gave up: the gradient of the last layer does not separate the examples"
         assert len(guess.inputs) == 0
 
 

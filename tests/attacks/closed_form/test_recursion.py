@@ -67,7 +67,7 @@ def test_a_dense_chain_gives_a_batch_of_distinct_labels(toy: Toy, rate: float) -
 def test_examples_that_the_head_does_not_tell_apart_end_the_walk(toy: Toy) -> None:
     observation, _ = toy(chain(), (3, 2, 2), 2)
     noisy = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in observation.update.tensors.items()}
-    with pytest.raises(NothingFound, match="does not tell the examples apart"):
+    with pytest.raises(NothingFound, match="does not separate the examples"):
         recurse(replace(observation, update=replace(observation.update, tensors=noisy)), no_convolution, 1, print)
 
 
@@ -93,7 +93,7 @@ def test_what_no_walk_can_start_from_says_why(toy: Toy) -> None:
     observation, _ = toy(chain(0.5), (3, 2, 2), 1)
     assert refusal(observation, 100) is None
     batch, _ = toy(chain(), (3, 2, 2), 4)
-    assert "mixes 4 examples; the last layer tells fewer than its 4 outputs apart" in (refusal(batch, 100) or "")
+    assert "mixes 4 examples; the last layer separates fewer examples than its 4 outputs" in (refusal(batch, 100) or "")
     untold = replace(observation, threat=ThreatModel(knows=()))
     assert "the dropout rates are not known" in (refusal(untold, 100) or "")
     assert "not the cross entropy" in (refusal(replace(observation, loss=lambda o, _y: F.relu(o).sum()), 100) or "")

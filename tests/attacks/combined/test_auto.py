@@ -361,7 +361,7 @@ def test_inputs_that_equations_of_their_own_prove_end_the_search(
     proven = replace(found(truth.batches[0], [0, 1, 2, 3]), has_exact_inputs=True)
     others = returning(monkeypatch, inverting_gradients=proven, gradinversion=found(truth.batches[0], [2]))
     guess = attacked(observation, leave_out=tuple(name for name in others if name != "gradinversion"))
-    assert guess.notes[0].endswith("whose equations hold for these inputs alone; labels and masks are not proven")
+    assert guess.notes[0].endswith("its equations hold only for these inputs; labels and masks are not proven")
 
 
 def test_whether_later_attacks_fit_is_not_asked_behind_an_exact_one_without_a_deadline(

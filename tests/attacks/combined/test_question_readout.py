@@ -95,7 +95,7 @@ def test_what_cannot_be_read_is_refused() -> None:
         attack()(seen(victim(2)), torch.Generator())
     with pytest.raises(NotApplicable, match="more orders than the setting 'most'"):
         attack(most=2)(seen(victim()), torch.Generator())
-    with pytest.raises(NotApplicable, match="set it to another one"):
+    with pytest.raises(NotApplicable, match="set it to another attack"):
         attack(attack="question-readout")(seen(victim()), torch.Generator())
     with pytest.raises(FedsimError, match="settings of 'gauss-newton'"):
         attack(attack="gauss-newton", options={"restarts": 0})(seen(victim()), torch.Generator())

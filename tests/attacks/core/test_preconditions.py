@@ -22,7 +22,7 @@ def test_a_gradient_is_one_and_several_steps_are_counted_in_the_refusal(gradient
     assert one_gradient_only(gradient) is None
     assert gradient_steps_only(replace(gradient, local_steps=3)) is None
     reason = one_gradient_only(replace(gradient, local_steps=3))
-    assert reason == "the update holds 3 local steps; this attack matches one gradient"
+    assert reason == "the update holds 3 local steps; this attack matches a single gradient"
 
 
 @pytest.mark.parametrize(

@@ -23,5 +23,5 @@ def test_a_members_score_is_the_share_of_trees() -> None:
 
 
 def test_it_does_not_learn_from_one_kind_of_text() -> None:
-    with pytest.raises(NotApplicable, match="known texts of two kinds"):
+    with pytest.raises(NotApplicable, match="known texts of at least two kinds"):
         ATTACK(replace(case("prompt", "counts"), labels=(0,) * 12), torch.Generator())

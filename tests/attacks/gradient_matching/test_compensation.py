@@ -29,5 +29,5 @@ def test_what_is_left_lies_nearer_to_the_clients_gradient(watched: Watched) -> N
 
 def test_it_refuses_updates_without_noise_of_one_scale(watched: Watched) -> None:
     observation, _, _ = watched(knows=(*KNOWN, "defenses"), defenses=[{"name": "sign"}])
-    with pytest.raises(NotApplicable, match="no defense says that it adds noise of one scale"):
+    with pytest.raises(NotApplicable, match="no defense declares noise of a single scale"):
         attacked("compensation", observation, max_iterations=2)

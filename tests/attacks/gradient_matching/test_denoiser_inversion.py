@@ -74,5 +74,5 @@ def test_other_tasks_are_refused_and_attacks_that_search_no_draws_refuse_this_on
     with pytest.raises(NotApplicable, match="task is 'classification'"):
         attack()(other, seeding.generator(0, "attack"))
     unknown = replace(step(classes=True).observation, labels=None)
-    with pytest.raises(NotApplicable, match="told classes, and they are not known"):
+    with pytest.raises(NotApplicable, match="conditioned on classes, which are not known"):
         attack()(unknown, seeding.generator(0, "attack"))

@@ -60,7 +60,7 @@ def test_images_of_a_transformer_come_back_from_every_step(watched, attack_named
 def test_refuses_with_the_reason(watched, attack_named):
     whole = steps(watched, bias=True)[0]
     cases = {
-        "one step": replace(whole, local_steps=1),
+        "a single step": replace(whole, local_steps=1),
         "'adam'": steps(watched, bias=True, optimizer="adam")[0],
         "more than once": replace(whole, examples=6),
         "no linear layer sees": steps(watched, bias=True, model={"name": "convnet"})[0],

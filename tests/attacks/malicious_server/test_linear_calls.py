@@ -36,7 +36,7 @@ def test_calls_are_what_layers_read_and_return() -> None:
 def test_what_is_missing_is_named() -> None:
     calls = linear_calls(network(nn.GELU()), SHAPE)
     assert not isinstance(calls, str)
-    assert "no plain ReLU" in (lacks_relu(*calls) or "")
+    assert "not followed by a plain ReLU" in (lacks_relu(*calls) or "")
     assert lacks_bias(network(nn.ReLU()), "1") is None
     assert "layer '4' has no bias" in (lacks_bias(network(nn.ReLU()), "4") or "")
     assert "does not run on an image" in str(linear_calls(nn.Linear(5, 2), SHAPE))

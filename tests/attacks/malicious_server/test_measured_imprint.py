@@ -189,16 +189,16 @@ def test_only_weights_of_three_layers_change(scenario) -> None:
     [
         (
             nn.Sequential(nn.Flatten(), nn.Linear(48, 9), nn.ReLU(), nn.Linear(9, 4)),
-            "two linear layers behind those that measure, and the model has 1",
+            "two linear layers after the measuring layers, and the model has 1",
         ),
-        (nn.Sequential(*dense()[:2], nn.Tanh(), *dense()[3:]), "in front of layer '4' is not affine"),  # type: ignore[index]
-        (convolved(nn.MaxPool2d(2)), "in front of layer '6' is not affine"),
-        (convolved(nn.GroupNorm(2, 16)), "in front of layer '6' is not affine"),
+        (nn.Sequential(*dense()[:2], nn.Tanh(), *dense()[3:]), "the layers before '4' are not affine"),  # type: ignore[index]
+        (convolved(nn.MaxPool2d(2)), "the layers before '6' are not affine"),
+        (convolved(nn.GroupNorm(2, 16)), "the layers before '6' are not affine"),
         (
             nn.Sequential(nn.Conv2d(3, 20, 3, padding=1, bias=False), *convolved(nn.Identity())[5:]),  # type: ignore[index]
             "layer '0' has no bias",
         ),
-        (nn.Sequential(*dense()[:5], nn.Tanh(), *dense()[6:]), "behind layer '4' stands no plain ReLU"),  # type: ignore[index]
+        (nn.Sequential(*dense()[:5], nn.Tanh(), *dense()[6:]), "layer '4' is not followed by a plain ReLU"),  # type: ignore[index]
         (dense(bias=False), "layer '1' has no bias"),
     ],
 )

@@ -187,9 +187,9 @@ def test_sentences_are_certified_place_by_place(case: Built, tmp_path: Path) -> 
         ({"federation": {"rounds": 2}, "threat": {"rounds": [2]}}, "add round 1 to threat.rounds"),
         ({"components": [{**ONE_LAYER, "rank": 16}]}, "void: B's rows span everything"),
         ({"federation": {"optimizer": {"name": "adam", "learning_rate": 0.01}}}, "void: B's rows span everything"),
-        ({"components": [{**ONE_LAYER, "dropout": 0.1}]}, "changes during training, by dropout"),
+        ({"components": [{**ONE_LAYER, "dropout": 0.1}]}, "change during training, by dropout"),
         ({"components": [{**ONE_LAYER, "targets": ["4"]}], "model": {"name": "mlp", "width": 64, "dropout": 0.3}},
-         "changes during training, by dropout"),
+         "change during training, by dropout"),
         ({"threat": {"rounds": [1], "visible_parameters": ["1.lora_a.weight"]}}, "add round 1 to threat.rounds"),
     ],
 )  # fmt: skip

@@ -94,7 +94,7 @@ class Wrong(MembershipAttack[EmptyConfig]):
 
 def test_scores_of_another_shape_or_without_a_value_are_refused(trained: Any) -> None:
     seen = trained.cases["model"].observation
-    with pytest.raises(FedsimError, match=r"shape \(3,\), expected one a candidate: \(300,\)"):
+    with pytest.raises(FedsimError, match=r"shape \(3,\), expected a score per candidate: \(300,\)"):
         scored(Wrong(EmptyConfig()), seen)
     undefined = Wrong(EmptyConfig())
     undefined.scores = torch.full((300,), torch.nan)
@@ -104,5 +104,5 @@ def test_scores_of_another_shape_or_without_a_value_are_refused(trained: Any) ->
 
 def test_a_course_needs_two_models(trained: Any, attack_of: Callable[..., MembershipAttack[Any]]) -> None:
     seen = trained.cases["model"].observation
-    with pytest.raises(NotApplicable, match=r"two rounds at least \(in a scenario threat\.rounds names them\)"):
+    with pytest.raises(NotApplicable, match=r"at least two rounds \(in a scenario: threat\.rounds\)"):
         scored(attack_of("loss-trajectory"), replace(seen, weights=seen.weights[-1:]))

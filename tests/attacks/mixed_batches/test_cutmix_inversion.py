@@ -104,7 +104,7 @@ def test_auto_turns_to_it_where_a_component_pastes(watched: Watched, attack_name
 
 
 def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:
-    with pytest.raises(NotApplicable, match="no component in use pastes a part of one example into another"):
+    with pytest.raises(NotApplicable, match="pastes a part of an example into another"):
         attacked(watched, attack_named("cutmix-inversion"), 0, cutmix={"mode": "mixup"})
 
 

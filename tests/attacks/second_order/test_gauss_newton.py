@@ -98,7 +98,9 @@ def test_targets_that_the_output_layer_does_not_tell_must_be_granted(
     scenario: Build, size: int, task: dict[str, Any]
 ) -> None:
     one = victim(scenario, size, data={"name": "made-series"}, model=CONVOLVED, task=task)
-    with pytest.raises(NotApplicable, match=r"labels are numbers, .* single example alone, .* Add 'labels' to threat"):
+    with pytest.raises(
+        NotApplicable, match=r"labels are numbers, .* only for a single example, .* Add 'labels' to threat"
+    ):
         attacked(one, NAME)
 
 

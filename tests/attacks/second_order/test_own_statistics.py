@@ -99,7 +99,7 @@ def test_a_gradient_of_noise_loses_a_stage_and_gives_no_image(toy: Toy, without_
     assert not len(guess.inputs)
     assert not guess.is_exact
     assert guess.stopped.startswith("lost at the input of '4.first'")
-    assert "of them tell its 256 unknowns" in guess.stopped
+    assert "it has 256 unknowns" in guess.stopped
 
 
 def test_a_deadline_ends_it_without_an_image(toy: Toy) -> None:
@@ -124,9 +124,9 @@ def test_what_it_cannot_solve_it_refuses_in_a_sentence(toy: Toy) -> None:
         "2 local steps": replace(observation, update=replace(observation.update, kind="delta"), local_steps=2),
         "no block normalises by statistics of the image": plain,
         "no chain of residual blocks": dense,
-        "have 512 unknowns, and at most 464 equations": narrow,
+        "have 512 unknowns and at most 464 equations": narrow,
         "by 64 entries of images has more entries than the setting 'dense' (100)": observation,
-        "does not tell 10 examples of 10 classes apart": toy(residual(4, 8), (1, 8, 8), 10, classes=10)[0],
+        "does not separate 10 examples of 10 classes": toy(residual(4, 8), (1, 8, 8), 10, classes=10)[0],
         "the equations do not hold exactly": replace(observation, known_methods=known(AddedNoise("gaussian", 1.0))),
         "clips the gradient": replace(observation, known_methods=known(Clipped(1.0))),
         "is hidden": replace(observation, hidden=hidden),

@@ -50,5 +50,5 @@ def test_a_dropout_inside_a_block_is_refused(toy: Toy) -> None:
     assert isinstance(block, Block)
     block.activations[0] = nn.Sequential(nn.SiLU(), nn.Dropout(0.5))
     observation, _ = toy(model, (1, 8, 8), 1, classes=10)
-    with pytest.raises(NotApplicable, match="drops out inside its blocks"):
+    with pytest.raises(NotApplicable, match="has dropout inside its blocks"):
         facts_of(observation, chain_of(observation))

@@ -138,7 +138,7 @@ def test_a_contrastive_loss_is_refused_in_one_sentence(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("task", ["next words", "tags"])
+@pytest.mark.parametrize("task", ["next-word", "tags"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_sentences_are_recovered_from_their_own_gradient_alone(
     name: str, task: str, dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named

@@ -107,7 +107,10 @@ def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": {"name": "tiny-llama", "width": 64, "blocks": 1}}, "two attentions whose first layers"),
+        (
+            {"model": {"name": "tiny-llama", "width": 64, "blocks": 1}},
+            "two attention blocks that begin with linear layers",
+        ),
         ({"model": {"name": "tiny-llama", "width": 16}}, "they span everything"),
     ],
 )

@@ -162,7 +162,7 @@ def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: di
     found = attacked(replace(observation, batch_size=2))
     assert len(found.inputs) == 2
     assert set(read(found)) <= set(inputs_of(THREE))
-    assert found.notes == ("3 sentences lie in the span; the 2 best ones were taken",)
+    assert found.notes == ("3 sentences lie in the span; the 2 best were returned",)
     assert read(attacked(replace(observation, batch_size=None))) == inputs_of(THREE)
 
 
@@ -197,7 +197,7 @@ def test_the_order_of_long_sentences_in_open_blocks_is_found_by_descents(watched
 def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: Watched) -> None:
     model = {"name": "tiny-llama", "width": 64, "hidden": 64, "blocks": 3, "dropout": 0.1}
     observation, _, _ = watched(knows=KNOWN, **tagger("001", model=model))
-    with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
+    with pytest.raises(NotApplicable, match="dropout changes the layers' inputs"):
         attacked(observation)
     observation, _, _ = watched(knows=KNOWN, **tagger("100"))
     sent = observation.update.tensors
@@ -242,7 +242,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model": {"name": "tiny-llama", "width": 64, "dropout": 0.1}}, "dropout changes what the layers read"),
+        ({"model": {"name": "tiny-llama", "width": 64, "dropout": 0.1}}, "dropout changes the layers' inputs"),
         (
             {"model": {"name": "tiny-llama", "width": 64, "blocks": 1}},
             "the model does not have 2 attentions of a kind of `fedsim list attentions`: bert",
@@ -379,7 +379,7 @@ def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
     found = attacked(hidden)
     (sentence,) = truth_of(truth)
     assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))
-    with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
+    with pytest.raises(NotApplicable, match="dropout changes the layers' inputs"):
         attacked(observation)
 
 
@@ -389,7 +389,7 @@ def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences(
     tokens = sum(map(len, THREE))
     found = attacked(seen(watched, tables, adapted(llama(), tokens + 4, start=0.0), THREE))
     assert read(found) == inputs_of(THREE)
-    with pytest.raises(NotApplicable, match="it needs more rows of an adapter than tokens in the batch"):
+    with pytest.raises(NotApplicable, match="more adapter rows than tokens in the batch"):
         attacked(seen(watched, tables, adapted(llama(), 4, start=0.0), THREE))
 
 
@@ -417,5 +417,5 @@ def test_noise_on_fresh_adapters_leaves_no_span(watched: Watched, tables: dict[s
         name: tensor + 0.1 * tensor.norm() * torch.randn(tensor.shape, generator=generator) / tensor.numel() ** 0.5
         for name, tensor in observation.update.tensors.items()
     }
-    with pytest.raises(NotApplicable, match="it needs more rows of an adapter than tokens in the batch"):
+    with pytest.raises(NotApplicable, match="more adapter rows than tokens in the batch"):
         attacked(replace(observation, update=replace(observation.update, tensors=noisy)))

@@ -94,7 +94,7 @@ def test_gradients_without_spans_and_other_models_are_refused(
     attack_named: Named,
 ) -> None:
     attack = attack_named("masked-matching", draws="estimated")
-    with pytest.raises(NotApplicable, match="masked places cannot be estimated"):
+    with pytest.raises(NotApplicable, match="masked positions cannot be estimated"):
         attack(without_information(masked_texts(1)[0]), seeding.generator(0, "attack"))
     observation, _, _ = watched(**written_text, federation={"batch_size": 1}, knows=("batch-size",))
     with pytest.raises(NotApplicable, match="no mask token"):

@@ -33,7 +33,7 @@ def test_the_prefixes_that_cannot_go_on_are_the_sentences() -> None:
 def test_too_many_prefixes_or_none_are_no_answer() -> None:
     with pytest.raises(NothingFound, match="3 prefixes"):
         grow_prefixes(reading(most=2), reading().tokens(spec()), lambda _step: None)
-    with pytest.raises(NothingFound, match="no token that was read begins a sentence"):
+    with pytest.raises(NothingFound, match="no recovered token begins a sentence"):
         grow_prefixes(reading(), [torch.tensor([3, 4])] * 4, lambda _step: None)
 
 

@@ -22,7 +22,7 @@ def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span(
 def test_too_many_prefixes_within_a_threshold_are_no_answer() -> None:
     test = ShareThreshold(tolerance=0.1, most=2)
     assert test.kept(torch.zeros(2)).tolist() == [True, True]
-    with pytest.raises(NothingFound, match="3 prefixes of one length lie in the span"):
+    with pytest.raises(NothingFound, match="3 prefixes of equal length lie in the span"):
         test.kept(torch.zeros(3))
 
 

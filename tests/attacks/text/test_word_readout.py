@@ -92,7 +92,7 @@ def test_tied_weights_show_the_union(
     observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation={"batch_size": 1})
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(torch.cat(tokens_of(truth)).tolist())
-    assert "input and output layer are one" in guess.notes[1]
+    assert "input and output layer share their weights" in guess.notes[1]
     assert guess.extras == {}  # which of them were read is not certain
 
 
@@ -114,7 +114,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
     assert guess.extras == {}
     nothing = attack_named("word-readout")(under(10.0)[0], torch.Generator())
     assert nothing.inputs.shape == (0, *observation.spec.shape)
-    assert nothing.stopped.startswith("no row of the gradient stands out")
+    assert nothing.stopped.startswith("no row of the gradient is distinct")
 
 
 def test_it_says_what_is_missing(

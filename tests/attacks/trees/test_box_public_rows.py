@@ -23,7 +23,7 @@ def test_guesses_lie_in_their_boxes_and_are_public_rows_where_one_fits() -> None
 
 def test_a_label_without_a_public_row_is_refused() -> None:
     view, _ = seat()
-    with pytest.raises(NotApplicable, match="no public row has one of the labels"):
+    with pytest.raises(NotApplicable, match="no public row has any of the labels"):
         answer("box-public-rows", replace(view, public_labels=torch.zeros_like(view.public_labels)))
 
 

@@ -82,7 +82,7 @@ def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: 
         record = audited(load(str(path)), tmp_path / str(number))
         (arm,) = record.arms
         assert record.is_captured
-        assert verdict.sentence(record) == "No defense was tried, as asked for."
+        assert verdict.sentence(record) == "No defense was tried, as requested."
         assert arm.recovered is not None
         assert arm.recovered.value == 1.0
         assert record.notes[0] == (
@@ -109,7 +109,7 @@ def test_mods_are_not_repeated_in_further_trainings(apps: Apps, tmp_path: Path) 
     record = audited(path, tmp_path / "out", seconds=15.0, defend=True)
     assert record.training is None
     assert record.notes[-1] == (
-        "Members and defenses of the app are not measured: what its mods halved do is not repeated."
+        "Members and defenses of the app are not measured: the audit does not repeat its mods halved."
     )
     assert verdict.sentence(record).startswith("A captured update cannot be defended afterwards")
 
@@ -198,7 +198,10 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
         ),
         (
             (("client_app.py", '{"arrays": ArrayRecord(model.state_dict()), "metrics": metrics}', '{"m": metrics}'),),
-            "the reply of the ClientApp of 'app' holds 0 array records, expected one with the weights",
+            (
+                "the reply of the ClientApp of 'app' holds 0 array records, expected a single "
+                "record with the model's weights"
+            ),
         ),
         ((("client_app.py", "@app.train()", "@app.evaluate()"),), "failed: ValueError: No train function registered"),
         ((("pyproject.toml", "examples = 1", "examples = 0"),), "it trains no torch model in this process"),
@@ -206,18 +209,18 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
         ((("server_app.py", "torch.manual_seed(0)", "1 / 0"),), "the ServerApp of 'app' failed: ZeroDivisionError"),
         (
             (("server_app.py", "    FedAvg(", "    0 and FedAvg("),),
-            "ended without a message that asks a client to train",
+            "ended without a training request",
         ),
         ((("task.py", "optimizer.step()", BY_HAND),), "cannot be watched: it trains without an optimizer of torch"),
         ((("task.py", CROSS, BARE_LOSS),), "cannot be watched: it trains with a loss other than cross-entropy"),
-        ((("task.py", CROSS, OUTSIDE),), "cannot be watched: its loss is not one of what its model returns"),
+        ((("task.py", CROSS, OUTSIDE),), "cannot be watched: its loss does not depend on its model's output"),
         (
             (("client_app.py", "ArrayRecord(model.state_dict())", 'ArrayRecord({"1.bias": model[1].bias.data})'),),
             "'1.weight' is trained in the ClientApp of 'app', but not among the arrays that the client answers with",
         ),
         (
             (("client_app.py", '"arrays": ArrayRecord(', '"more": message.content["arrays"], "arrays": ArrayRecord('),),
-            "holds 2 array records, expected one",
+            "holds 2 array records, expected a single record",
         ),
         (
             (("client_app.py", "len(data), ", "7, "), ("pyproject.toml", "examples = 1", "examples = 5")),
@@ -267,14 +270,14 @@ def test_an_archive_of_any_size_is_not_unpacked(tmp_path: Path, monkeypatch: pyt
 
 
 def test_what_is_no_app_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match=r"there is no folder or .fab file .*, seen from"):
+    with pytest.raises(FedsimError, match=r"no folder or .fab file .*, searched from"):
         made(tmp_path / "missing.fab", "app")
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
     with pytest.raises(FedsimError, match=r"has no \[tool.flwr.app\], so it is no Flower app"):
         made(tmp_path, "app")
     from flwr.clientapp import ClientApp
 
-    with pytest.raises(FedsimError, match="is a ClientApp alone, without the weights that a server sends"):
+    with pytest.raises(FedsimError, match="is only a ClientApp, without a server's weights"):
         made(ClientApp(), "app")
 
 

@@ -88,11 +88,11 @@ def test_numbers_and_maps_of_classes_are_heads_too() -> None:
     ("client", "message"),
     [
         ((Two(lambda a, b: (a, b)), None, loader(NAMED)), "has several heads and no loss"),
-        ((Two(lambda a, b: a), of_names, loader(NAMED)), r"returns one tensor \(8, 3\), and labels have parts"),
+        ((Two(lambda a, b: a), of_names, loader(NAMED)), r"returns a single tensor \(8, 3\), and labels have parts"),
         ((Two(lambda a, b: {"a": a, "c": b}), of_names, loader(NAMED)), "returns a, c, and labels are a, b"),
         (
             (Two(lambda a, b: (a, b)), of_names, [(INPUTS[:2], {"a": CLASSES[:2], "b": BOXES})]),
-            r"labels 'b' of 'mine' are list for 2 examples.*Boxes of varying number would need a grid",
+            r"labels 'b' of 'mine' are list for 2 examples.*Convert boxes of varying number to a grid",
         ),
     ],
 )  # fmt: skip

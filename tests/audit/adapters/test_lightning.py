@@ -39,7 +39,7 @@ def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(
     lightnings: ModuleType, make: str, line: str, loss: Any
 ) -> None:
     subject = made((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")
-    assert subject.notes == (f"Understood: {line} sent after one step; loss: that of training_step.",)
+    assert subject.notes == (f"Understood: {line} sent after a single step; loss: from training_step.",)
     assert (subject.optimizer, subject.learning_rate) == ("adam", 0.02)
     sound = checked(subject, "train:make")
     assert (len(sound.dataset.train), len(sound.dataset.test), sound.dataset.spec.classes) == (24, 8, 4)
@@ -82,7 +82,7 @@ def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleT
         (lambda own: (own.ByHand(), own.Pictures()), "optimises by hand .automatic_optimization = False."),
         (
             lambda own: (own.TwoCalls(), own.Pictures()),
-            "calls net.1 and net.3 one after the other, expected one call that gives",
+            "calls net.1 and net.3 in sequence, expected a single call that returns",
         ),
         (
             lambda own: (own.WithTrainer(), own.Pictures()),

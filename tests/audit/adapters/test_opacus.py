@@ -96,19 +96,19 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
     engine = PrivacyEngine()
     triple = private(engine=engine)
     engine.accountant.history = [(1.0, 0.2, 3)]
-    assert made(triple, "train:private").notes[1].endswith("for the 3 steps that were taken.")
+    assert made(triple, "train:private").notes[1].endswith("for the 3 steps of the training.")
 
 
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (lambda: private()[0], "gives no loader beside the model and optimizer of Opacus. Return what"),
-        (lambda: private()[:2], "gives no loader beside the model and optimizer of Opacus. Return what"),
+        (lambda: private()[0], "returns no loader with the model and optimizer of Opacus. Return what"),
+        (lambda: private()[:2], "returns no loader with the model and optimizer of Opacus. Return what"),
         (lambda: PrivacyEngine(accountant="rdp"), "gives PrivacyEngine, but no wrapped model of Opacus"),
         (lambda: private()[1:], "but no wrapped model of Opacus"),
         (
             lambda: private(clip=[0.5] * 4, clipping="per_layer"),  # type: ignore[arg-type]
-            "clips with DPPerLayerOptimizer, which has more than one bound. Call make_private with clipping='flat'",
+            "clips with DPPerLayerOptimizer, which has several bounds. Call make_private with clipping='flat'",
         ),
         (
             lambda: private(poisson_sampling=False),
@@ -129,7 +129,10 @@ IMAGES, CLASSES = tensors()
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (lambda: (*private(), "mse"), "gives str beside what make_private returned, expected at most the loss"),
+        (
+            lambda: (*private(), "mse"),
+            "returns str in addition to the result of make_private, expected at most the loss",
+        ),
         (lambda: private(parts=(IMAGES[:1], CLASSES[:1])), "yields 1 examples, expected at least 2"),
         (lambda: private(parts=(IMAGES,)), "yields 1 things at once, expected two"),
         pytest.param(

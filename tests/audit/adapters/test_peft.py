@@ -136,10 +136,10 @@ def merged() -> Any:
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (lambda: of_images(LORA), r"gives PeftModel, expected \(model, loss, loader\). Add what is missing."),
+        (lambda: of_images(LORA), r"gives PeftModel, expected \(model, loss, loader\). Add the missing parts."),
         (lambda: client(LORA)[:2], r"gives PeftModel, CrossEntropyLoss, expected \(model, loss, loader\)"),
         (frozen, "is frozen, so a client would send nothing. Load it with PeftModel.from_pretrained"),
-        (merged, r"is merged into '.*head', so it is not what is trained. Call model.unmerge_adapter\(\) first."),
+        (merged, r"is merged into '.*head', so it is not trained separately. Call model.unmerge_adapter\(\) first."),
     ],
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:

@@ -77,7 +77,7 @@ def test_a_package_adds_a_kind_by_an_entry_point(installed: Path) -> None:
     assert subject.notes == ("Understood: a recipe of 2 layers.",)
     made_by_function = made(recipes.Recipe, "kitchen:make")
     assert made_by_function.notes == subject.notes
-    with pytest.raises(FedsimError, match=r"As it is, an audit also takes the folder .*; a recipe\."):
+    with pytest.raises(FedsimError, match=r"An audit also accepts the folder .*; a recipe\."):
         made(3, "kitchen:three")
 
 

@@ -87,8 +87,8 @@ def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str) -> No
 def test_a_row_comes_back_with_its_number() -> None:
     subject = made((LinearRegression(), X, Y), "train:model")
     assert subject.notes[0] == (
-        "Understood: LinearRegression of scikit-learn before its first fit, all 0, 2 tensors are sent; loss: half the "
-        "squared error, one gradient step of a torch twin."
+        "Understood: LinearRegression of scikit-learn before its first fit, all 0, 2 tensors are sent; "
+        "loss: half the squared error, a single gradient step of an equal torch model."
     )
     finding = attacked(subject)
     assert finding.value is not None
@@ -105,7 +105,7 @@ def test_a_row_comes_back_with_its_number() -> None:
         ((Ridge(), X[:0], Y[:0]), "gives X without rows"),
         ((Ridge(), X, Y.astype(str) + "a"), "gives y with values that are no numbers: ValueError"),
         ((fitted(Ridge(), Y), X[:, :3], Y), "gives X of 3 columns, expected the 6 that Ridge was fitted on"),
-        ((SVR(), X, Y), "is a SVR, whose training sends no gradient that is known here, expected one of LinearRegr"),
+        ((SVR(), X, Y), "is a SVR, and fedsim does not know its gradient, expected any of LinearRegr"),
         ((fitted(MLPRegressor(loss="poisson", max_iter=2), Y**2), X, Y), "has loss 'poisson', expected squared_error"),
         ((SGDRegressor(loss="hubert"), X, Y), "has loss 'hubert', expected squared_error or .*Did you mean 'huber'"),
         ((make_pipeline(StandardScaler(), Ridge()), X, Y), "is not fitted. Call its fit before the audit."),

@@ -53,8 +53,10 @@ def trainer(folder: Path, model: Any = None, kind: Any = Trainer, data: Any = No
 def test_model_data_and_settings_are_those_of_the_trainer(tmp_path: Path) -> None:
     subject = made(trainer(tmp_path, eval_dataset=pictures(8), learning_rate=0.02, optim="sgd"), "train:trainer")
     assert subject.notes == (
-        "Understood: transformers Trainer of Net, 4 tensors are sent after one step; loss: cross-entropy; it takes 12 "
-        "examples a step (--batch-sizes 12 attacks such steps).",
+        (
+            "Understood: transformers Trainer of Net, 4 tensors are sent after a single step; loss: "
+            "cross-entropy; it uses 12 examples per step (--batch-sizes 12 attacks such steps)."
+        ),
     )
     assert (subject.optimizer, subject.learning_rate, subject.loss) == ("sgd", 0.02, None)
     sound = checked(subject, "train:trainer")
@@ -125,7 +127,10 @@ def tokens(outputs: Any, labels: Tensor, num_items_in_batch: int | None = None) 
 def test_texts_of_a_trainer_are_next_tokens(tmp_path: Path) -> None:
     one = texts(tmp_path, compute_loss_func=tokens)
     subject = made(one, "train:trainer")
-    assert subject.notes[1] == "Texts of one batch count alike, whatever their length; a Trainer counts tokens alike."
+    assert (
+        subject.notes[1]
+        == "Texts of a batch have equal weight, whatever their length; a Trainer weights tokens equally."
+    )
     sound = checked(subject, "train:trainer")
     assert (sound.task.name, sound.dataset.spec.shape) == ("next-token", (5,))
     assert subject.loss is not None
@@ -246,10 +251,13 @@ def without_data(folder: Path) -> Any:
         ),
         (
             lambda folder: trainer(folder, data=["a", "b"]),
-            "cannot be put into batches: TypeError: .* must hold mappings that its data_collator takes.",
+            "cannot be put into batches: TypeError: .* must hold mappings that its data_collator accepts.",
         ),
-        (lambda folder: (trainer(folder), [1]), "gives Trainer, list, expected a Trainer alone, whose data and loss"),
-        (of_two_sentences, "trains an encoder with a decoder. What can be audited are classifiers and causal"),
+        (
+            lambda folder: (trainer(folder), [1]),
+            "gives Trainer, list, expected only a Trainer with its own data and loss",
+        ),
+        (of_two_sentences, "trains an encoder-decoder model. The audit supports classifiers and causal"),
         (lambda folder: trainer(folder, kind=Penalised), "it depends on more. Return .model, loss, loader., with"),
     ],
 )

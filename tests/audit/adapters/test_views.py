@@ -147,8 +147,9 @@ class Momentum(nn.Module):
         (client(loader=[((FIRST,), LABELS)]), "yields Tensor, expected two views"),
         (client(loader=[(FIRST, SECOND[..., :3])]), r"views of shapes \(24, 1, 4, 4\) and \(24, 1, 4, 3\), expected"),
         (client(loss=lambda z: z.sum()), r"fails on embeddings of shape \(4, 8\), which views='halves' gives it as"),
-        (client(loss=Queue()), "depends on earlier batches or on chance. Audited is an encoder .* A memory bank"),
-        (client(model=Momentum()), "fails on views: TypeError: .*missing 1 required .* momentum encoder would need"),
+        (client(loss=Queue()), ("depends on earlier batches or on chance. The audit supports an encoder .* a memory "
+                "bank")),
+        (client(model=Momentum()), "fails on views: TypeError: .*missing 1 required .* momentum encoder"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_audited_is_one_sentence(subject: Subject, message: str) -> None:

@@ -58,13 +58,13 @@ def test_puzzles_are_analysed_and_measured_and_lists_of_names_are_written() -> N
     [
         (("--operation", "shuffel"), "knows no 'shuffel'. Did you mean 'shuffle'"),
         (("--decoder", "greedy"), "there is no unmasker 'greedy'"),
-        (("--set", "steps=1"), "say which one with --decoder"),
-        (("--model", "list"), "there is no model 'list' of lists. Did you mean 'lists'"),
+        (("--set", "steps=1"), "name the unmasker with --decoder"),
+        (("--model", "list"), "unknown model 'list' of lists. Did you mean 'lists'"),
         (("--model", "random-lists", "--operation", "copy"), "model 'random-lists' knows no 'copy'"),
         (("--shortest", "5", "--longest", "4"), "--shortest is 5 and --longest 4"),
         (("--places", "6"), "--places is for the exact model, expected more than the 6 letters of --longest"),
         (("--places", "8", "--model", "random-lists"), "--places is for the exact model"),
-        (("--written", "loose"), "--written is 'loose', expected one of lenient, strict"),
+        (("--written", "loose"), "--written is 'loose', expected any of lenient, strict"),
         (("--written", "strict", "--operation", "sudoku"), "--written is for operations on lists: 'sudoku' is none"),
         (("--places", "8", "--operation", "latin-square-3"), "--places is for operations on lists"),
         (("--written", "strict", "--places", "8"), "leave out --places"),
@@ -127,7 +127,7 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
     assert {"position", "presence", "counting"} < set(rows)
     assert rows["position"][1] in {"0.0-65.8", "9.5-90.5", "34.2-100.0"}  # Wilson's, of two questions
     assert (tmp_path / "rcp-37" / checkpoints.WEIGHTS).is_file()
-    with pytest.raises(FedsimError, match="there is no small model 'rcp-38'. Did you mean 'rcp-37'"):
+    with pytest.raises(FedsimError, match="unknown small model 'rcp-38'. Did you mean 'rcp-37'"):
         told("model", "rcp-38")
 
 

@@ -20,7 +20,7 @@ def written(tmp_path: Path, name: str, text: str) -> str:
 def test_the_example_of_the_page_passes(command: Say, tmp_path: Path) -> None:
     code, told, said = command("check-mechanism", written(tmp_path, "kept_step", EXAMPLE))
     assert (code, said) == (0, "")
-    assert "Nothing was noticed: 81 pairs of neighbouring batches were tried" in " ".join(told.split())
+    assert "No fault found: 81 pairs of neighbouring batches were tried" in " ".join(told.split())
 
 
 def test_the_noise_of_a_seed_is_broken_and_that_of_chacha20_is_not(command: Say, tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_half_of_the_noise_is_noticed(command: Say, tmp_path: Path) -> None:
     code, told, said = command("check-mechanism", target)
     assert (code, told) == (1, "")
     assert "The step does not keep its noise multiplier" in said
-    assert "one record moves what is sent by" in said
+    assert "one record moves the output by" in said
 
 
 def sampled(claim: str) -> str:
@@ -83,7 +83,7 @@ def test_a_sampling_claim_that_is_none_ends_with_one_sentence(
     ("name", "change", "sentence"),
     [
         ("two_values", (", 2.0\n", "\n"), "returned (function, tuple), expected a tuple (step, (inputs, labels)"),
-        ("no_step", ("return step, (", "return 3, ("), "whose step is a function of inputs"),
+        ("no_step", ("return step, (", "return 3, ("), "with step a function of inputs"),
         ("no_pair", ("(torch.randn(9, 20), torch.zeros(9))", "torch.randn(9, 20)"), "no pair (inputs, labels)"),
         ("one_record", ("(torch.randn(9, 20), torch.zeros(9))", "(torch.ones(1, 2), torch.ones(1))"), "expected 2 at"),
         ("no_noise", (", 2.0\n", ", 0\n"), "the noise multiplier is 0, expected a number above 0"),

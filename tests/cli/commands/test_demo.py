@@ -17,9 +17,9 @@ LIVE = ("demo", "--live", "--port", "0")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "say which demo"),
-        (("--live", "--terminal"), "say which demo"),
-        (("--out", "missing/demo.html"), "there is no folder missing"),
+        ((), "choose a demo"),
+        (("--live", "--terminal"), "choose a demo"),
+        (("--out", "missing/demo.html"), "no folder missing"),
         (("--live", "--port", "70000"), "70000"),
         (("--live", "--host", "evil.example"), "expected an address of this machine"),
         (("--terminal", "--host", "0.0.0.0"), "--host belongs to --live"),

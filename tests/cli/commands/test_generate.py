@@ -53,13 +53,13 @@ def test_the_same_seed_writes_the_same() -> None:
         ((*TINY, "--decoder", "gredy"), "--decoder: there is no decoder 'gredy'. Did you mean 'greedy'?"),
         (
             (*TINY, "--decoder", "threshold"),
-            "'threshold' is of hook unmasker; this command asks decoders",
+            "'threshold' is of hook unmasker; this command runs autoregressive decoders",
         ),
         ((*TINY, "--decoder", "beam", "--set", "widht=2"), "beam: widht: there is no such key. Did you mean 'width'?"),
         ((*TINY, "--decoder", "beam", "--set", "width=0"), "beam: width: input should be greater than or equal to 1"),
         ((*TINY, "--decoder", "sampled", "--set", "temperature=0"), "temperature: input should be greater than 0"),
         (("--model", "tiny-lama", "--prompt", "a"), "there is no model 'tiny-lama'. Did you mean 'tiny-llama'?"),
-        (("--model", "not/there", "--prompt", "a"), "there is no folder not/there"),
+        (("--model", "not/there", "--prompt", "a"), "no folder not/there"),
         (
             (*TINY, "--decoder", "speculative", "--set", "top_p=0.9"),
             "top_p is 0.9, but at temperature 0 nothing is drawn",
@@ -92,7 +92,7 @@ def test_a_constraint_is_asked_about_the_tokenizers_text() -> None:
 
 def test_a_dead_end_is_told_apart_from_a_spent_budget_and_what_was_written_stays() -> None:
     dead, why = told(*TINY, "--decoder", "awrs", "--set", "regex=(a|b)(?!.)c")
-    assert "accepts no token behind what is written, so that nobody can go on: a dead end" in why
+    assert "accepts no next token after the text so far, so generation cannot continue (a dead end)" in why
     assert (dead["ending"], dead["reason"], dead["text"] in ("a", "b")) == ("failed", why, True)
     spent, why = told(*TINY, "--decoder", "awrs", "--set", "regex=[ab]{40}", "--set", "max_rejects=1")
     assert "spent the 1 rejections of a draw before a token was accepted. Raise max_rejects" in why
@@ -144,7 +144,7 @@ def test_scores_that_are_no_numbers_are_told_and_nothing_is_written(tmp_path: Pa
     model.save_pretrained(tmp_path)
     asked = ("--model", str(tmp_path), "--tokenizer", str(smollm2), "--prompt", "a")
     found, why = told(*asked)
-    assert "scores of the next token are no finite numbers" in why
+    assert "scores of the next token are not finite" in why
     assert (found["ending"], found["tokens"]) == ("failed", [])
 
 
@@ -152,6 +152,6 @@ def test_a_checkpoint_needs_its_own_tokenizer_and_sets_the_context(tmp_path: Pat
     package_model("Llama", max_position_embeddings=8, vocab_size=50_000).save_pretrained(tmp_path)
     asked = ("--model", str(tmp_path), "--tokenizer", str(smollm2), "--prompt")
     assert json.loads(fedsim(*asked, "one two three", "--json").stdout)["ending"] in ("context", "stop")
-    assert "prompt 0 has 9 tokens, and the model reads 8 with what it writes" in refused(*asked, " the" * 9)
+    assert "prompt 0 has 9 tokens, and the model's context is 8 tokens" in refused(*asked, " the" * 9)
     package_model("Llama").save_pretrained(tmp_path)
     assert "has 49152 tokens, the model 23: they are of different models" in refused(*asked, "one")

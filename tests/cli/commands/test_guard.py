@@ -56,7 +56,7 @@ def test_a_new_site_is_told_without_a_table(command: Say, site: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("guard", "status", "gard.toml"), "there is no policy gard.toml"),
+        (("guard", "status", "gard.toml"), "no policy gard.toml"),
         (("guard", "run"), "cannot read node.secret"),
         (("guard", "statsu"), "Did you mean 'status'"),
     ],

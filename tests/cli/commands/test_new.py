@@ -193,7 +193,7 @@ def test_a_metric_lies_in_one_folder_with_the_others_and_has_underscores(
     assert "families" not in printed
     with pytest.raises(FedsimError, match="a metric has no family: leave --family out"):
         write_new("metric", "my-metric", ROOT, "image")
-    with pytest.raises(FedsimError, match="metric 'mse_normalised' is there already"):
+    with pytest.raises(FedsimError, match="metric 'mse_normalised' exists already"):
         write_new("metric", "mse-normalised", ROOT)
 
 

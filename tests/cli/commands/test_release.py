@@ -69,7 +69,7 @@ def test_a_policy_decides_the_exit_code(command: Say, place: Path, limit: str, c
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        (("ward.py:client", "none.pt", "--non-members", "ward.py:others"), "there is no file none.pt"),
+        (("ward.py:client", "none.pt", "--non-members", "ward.py:others"), "no file none.pt"),
         (("ward.py:client", "model.pt"), "give --non-members package.module:name"),
         (("ward.py:client", "model.pt", "--non-members", "ward.py:other"), "has no 'other'. Did you mean 'others'?"),
         ((*WARD, "--members", "ward.py:others"), "60 examples are among the members and among the others"),

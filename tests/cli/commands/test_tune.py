@@ -31,8 +31,8 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
 def test_the_price_of_the_choice_stands_beside_that_of_one_training() -> None:
     one = Tuned("all", {"learning_rate": 0.1}, "SSIM", 0.5, None, None, None, 1.9931, 1e-5, 4.3155)
     assert _price(one) == (
-        "; one training states epsilon 1.993 at delta 1e-05, and the best of a number that was drawn 4.316, while that "
-        "number and the other trials stay secret"
+        "; a single training has epsilon 1.993 at delta 1e-05, and the best of a number that was drawn "
+        "4.316, while that number and the other trials stay secret"
     )
-    assert _price(replace(one, epsilon_of_choice=None)) == "; one training states epsilon 1.993 at delta 1e-05"
+    assert _price(replace(one, epsilon_of_choice=None)) == "; a single training has epsilon 1.993 at delta 1e-05"
     assert _price(replace(one, epsilon=None)) == ""

@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused() -> None:
             prepared(blocks=blocks)
     with pytest.raises(NotApplicable, match="rank is 17, expected at most 16"):
         prepared(rank=17)
-    with pytest.raises(NotApplicable, match="stands for a whole block, and cannot be merged"):
+    with pytest.raises(NotApplicable, match="replaces a whole block, and cannot be merged"):
         adapters_of(prepared())[1].merged()
     hidden = torch.zeros(1, 4, 16, dtype=torch.double)
     with pytest.raises(FedsimError, match="needs an attention that is given a mask"):

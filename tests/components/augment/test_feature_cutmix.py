@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_refused_before_training(scenario: Build) -> None:
     for others, name in (([{"name": "cutmix"}], "CutMix"), ([OWN], "FeatureCutMix")):
         with pytest.raises(ScenarioError, match=f"nothing else may change or read a batch, .*: {name}"):
             worlds.build(scenario(**TABLES, components=[OWN, *others])).check()
-    with pytest.raises(FedsimError, match="feature-cutmix: it takes a batch as a whole"):
+    with pytest.raises(FedsimError, match="feature-cutmix, which depends on the whole batch"):
         cohort.check(world_with(scenario))
     private = [{"name": "dp-sgd", "noise_multiplier": 1.0, "clip": 1.0}]
     tables = {**TABLES, "federation": {"batch_size": 4, "sampling": "poisson"}}

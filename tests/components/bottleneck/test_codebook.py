@@ -265,7 +265,7 @@ def test_vectorized_and_dp_sgd_take_the_task_loss_and_refuse_what_needs_whole_ba
         ({"loss": "base", "first_active": 4}, "first_active"),
         ({"loss": "base", "penalty": 0.01}, "penalty"),
     ):
-        with pytest.raises(FedsimError, match=f"codebook with {name}.* it takes a batch as a whole"):
+        with pytest.raises(FedsimError, match=f"codebook with {name}.* which depends on the whole batch"):
             check(built("vectorized", [], **settings))
         with pytest.raises(ScenarioError, match=f"codebook with {name}.* works on whole batches"):
             built("local", private, **settings).check()

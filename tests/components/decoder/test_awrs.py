@@ -217,14 +217,14 @@ def test_a_critic_of_text_is_a_marked_function_and_draws_its_texts(monkeypatch: 
         FedsimError, match=r"critic: 'critics_of_mine:wrong' says .* worth -1.0: expected a number of at"
     ):
         generate(make("awrs", critic="critics_of_mine:wrong"), Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
-    with pytest.raises(FedsimError, match="the critic of decoder 'awrs' reads text, and no tokenizer was given"):
+    with pytest.raises(FedsimError, match="the critic of decoder 'awrs' reads text, and no tokenizer was passed"):
         generate(make("awrs", critic="critics_of_mine:never"), Table(), asked, LIMITS, sources(1))
     (none,) = generate(make("awrs", critic="critics_of_mine:never"), Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
     assert (none.ending, none.reason[:26]) == ("failed", "the critic of decoder 'awr")
     stopped = make("awrs", regex="[ab]{2}", critic="critics_of_mine:ends")
     (late,) = generate(stopped, Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
     assert late.ending == "failed"
-    assert "nothing behind what is written is worth anything. Have it give more than 0" in late.reason
+    assert "gives 0 to every continuation of the text so far. Make it return more than 0" in late.reason
 
 
 @pytest.mark.slow
@@ -330,7 +330,7 @@ def test_a_dead_end_a_spent_budget_and_a_cut_text_are_told_apart() -> None:
         config = AwrsConfig(particles=particles)
         (dead,) = generate(Awrs(config, Trap()), Table(), asked, LIMITS, sources(1))
         assert dead.ending == "failed"
-        assert "accepts no token behind what is written, so that nobody can go on: a dead end" in dead.reason
+        assert "accepts no next token after the text so far, so generation cannot continue (a dead end)" in dead.reason
         assert len(dead.tokens) == 2, "what was written stays"
         (spent,) = generate(
             Awrs(AwrsConfig(particles=particles, max_rejects=1), TokensBut(0, 1, 2, 3)),
@@ -374,7 +374,7 @@ def test_a_row_that_dies_leaves_the_others_alone() -> None:
 
 def test_what_is_missing_is_said() -> None:
     asked = prompts([BEGIN])
-    with pytest.raises(FedsimError, match="no tokenizer was given. Pass tokenizer= to generate"):
+    with pytest.raises(FedsimError, match="no tokenizer was passed. Pass tokenizer= to generate"):
         generate(make("awrs", regex="a"), Table(), asked, LIMITS, sources(1))
     with pytest.raises(FedsimError, match='the limits name none. Set stop_tokens, .* ends = "whole"'):
         generate(make("awrs", regex="a"), Table(), asked, Limits(max_new_tokens=3), sources(1), **SIX_LETTERS)
@@ -383,7 +383,7 @@ def test_what_is_missing_is_said() -> None:
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"regex": "a", "grammar": 'start: "a"'}, "'regex' and 'grammar' are both given: expected one constraint"),
+        ({"regex": "a", "grammar": 'start: "a"'}, "'regex' and 'grammar' are both set: expected a single constraint"),
         ({"estimator": "two-loops", "max_rejects": 3}, "max_rejects makes the estimator two-loops biased"),
         ({"temperature": 0}, "greater than 0"),
         ({"accepts": 1}, "greater than or equal to 2"),

@@ -171,8 +171,8 @@ def test_it_contrasts_what_a_reducer_left() -> None:
 @pytest.mark.parametrize(
     ("model", "asked", "settings", "message"),
     [
-        (tiny_llama(), prompts([LEAKING]), {}, "distrusts visual tokens, and model .* has none. Choose a model"),
-        (None, prompts([1, 2, 3, 4]), {}, "contrasts views of an image, and there is none"),
+        (tiny_llama(), prompts([LEAKING]), {}, "needs visual tokens, and model .* has none. Choose a model"),
+        (None, prompts([1, 2, 3, 4]), {}, "contrasts views of an image, and no image was passed"),
         (None, ASKED, {"outliers": 17}, "outliers is 17, and an image has 16 visual tokens: expected at most as many"),
         (None, GenerationInputs(ASKED.prompts, {"image": IMAGES[..., :21]}), {}, "reads images of 4 x 4 patches"),
     ],

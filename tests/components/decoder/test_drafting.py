@@ -46,7 +46,7 @@ def test_no_decoder_drafts_tokens_that_cannot_count(name: str, settings: dict[st
 
 def test_a_model_whose_layers_are_not_known_is_refused_even_where_nothing_is_drafted() -> None:
     for name in ("speculative", "dynamic-exit"):
-        with pytest.raises(FedsimError, match="single layers, and those of this model are not known"):
+        with pytest.raises(FedsimError, match="cannot find the layers of this model"):
             generate(make(name), nn.Sequential(tiny_llama()), prompts([1]), Limits(max_new_tokens=1), sources(1))
 
 

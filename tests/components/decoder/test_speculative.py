@@ -161,7 +161,7 @@ def test_no_draft_goes_beyond_what_the_model_reads() -> None:
 def test_mistakes_are_told_in_a_sentence() -> None:
     with pytest.raises(ValueError, match=r"top_p is 0\.9, but at temperature 0 nothing is drawn"):
         make("speculative", top_p=0.9)
-    with pytest.raises(ValueError, match="draft and layers both name what drafts: leave out one"):
+    with pytest.raises(ValueError, match="each names the draft model: set only one"):
         make("speculative", draft="same", layers=1)
     for draft, message in (
         ("small", r'draft = "small" has 4 tokens, the model 23: they have different tokenizers'),
@@ -169,7 +169,7 @@ def test_mistakes_are_told_in_a_sentence() -> None:
     ):
         with pytest.raises(FedsimError, match=message):
             generate(make("speculative", draft=draft), tiny_llama(), prompts([1]), Limits(max_new_tokens=2), sources(1))
-    with pytest.raises(FedsimError, match="runs single layers, and those of this model are not known"):
+    with pytest.raises(FedsimError, match="cannot find the layers of this model"):
         generate(make("speculative"), nn.Sequential(tiny_llama()), prompts([1]), Limits(max_new_tokens=2), sources(1))
 
 

@@ -207,7 +207,8 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, examples: Batch) ->
 def test_what_has_no_base_or_another_tokenizer_is_refused() -> None:
     method = make("svdecode", strength=1.0)
     with pytest.raises(
-        FedsimError, match=r"neither adapters .* setting base, give BesideBase\(tuned, base\), or set strength"
+        FedsimError,
+        match=r"neither removable adapters .* setting base, pass BesideBase\(tuned, base\), or set strength",
     ):
         generate(method, tiny_llama(), ASKED, LONG, sources(4))
     odd = BesideBase(tiny_llama(), tiny_llama(vocabulary=30))
@@ -215,7 +216,7 @@ def test_what_has_no_base_or_another_tokenizer_is_refused() -> None:
         generate(method, odd, ASKED, LONG, sources(4))
     with pytest.raises(FedsimError, match="scores 23 tokens and its base 30"):
         calibrate(odd, batch(pair()), SvdecodeConfig(strength=0))
-    with pytest.raises(FedsimError, match="neither adapters"):
+    with pytest.raises(FedsimError, match="neither removable adapters"):
         calibrate(tiny_llama(), batch(pair()), SvdecodeConfig(strength=0))
     unlikely = Batch(torch.tensor([[1, 2]]), torch.tensor([[IGNORED, IGNORED]]))
     with pytest.raises(FedsimError, match="no true token has 0.1 of the largest odds"):

@@ -80,5 +80,5 @@ def test_it_is_calibrated_as_svdecode_is() -> None:
     assert method.fitted(model, examples).config.strength == calibrate(model, examples, method.config)
     with pytest.raises(FedsimError, match="strength = 'calibrate' needs texts of clients"):
         generate(method, model, prompts([1]), LIMITS, sources(1))
-    with pytest.raises(FedsimError, match="neither adapters that can be taken off nor a base"):
+    with pytest.raises(FedsimError, match="neither removable adapters nor a base"):
         generate(make("svdecode-beam", strength=1.0), model.tuned, prompts([1]), LIMITS, sources(1))

@@ -172,7 +172,7 @@ def test_heads_that_mix_samples_or_cannot_carry_them_are_refused_before_training
     assert "mixes samples" in str(own.refuses(federation, own.prepare(mixing, torch.Generator())))
     other = component(samples=3)
     normalised = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
-    assert "one fails" in str(other.refuses(federation, other.prepare(normalised, torch.Generator())))
+    assert "a layer fails" in str(other.refuses(federation, other.prepare(normalised, torch.Generator())))
     flipping = component(samples=2, flip_half=True)
     assert "flip_half needs feature maps" in str(
         flipping.refuses(federation, flipping.prepare(plain().float(), torch.Generator()))

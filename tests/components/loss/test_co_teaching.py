@@ -257,8 +257,8 @@ def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> Non
     assert classic.refuses(federation, model) is None
     several = nn.Sequential(nn.Linear(5, 6), nn.Unflatten(1, (2, 3)))
     reason = own.refuses(federation, own.prepare(several, torch.Generator()))
-    expected = "each network must give one answer per example, (examples, 3 classes)"
-    assert reason == f"{expected}, and one returns (2, 2, 3)"
+    expected = "each network must return an answer per example, (examples, 3 classes)"
+    assert reason == f"{expected}, but a network returns (2, 2, 3)"
 
 
 def test_clipping_and_training_together_are_refused_with_the_reason(scenario: Build) -> None:

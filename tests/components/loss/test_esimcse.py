@@ -90,7 +90,7 @@ def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused
     raw = world.scenario.model_dump(mode="json")
     built = parse({**raw, "threat": {"view": "sum"}, "attacks": [{"name": "auto"}]}, "test")
     monkeypatch.setattr(training, "federate", lambda *_: pytest.fail("it trained"))
-    with pytest.raises(FedsimError, match="component esimcse takes each client's batch as a whole. Set threat.view"):
+    with pytest.raises(FedsimError, match="component esimcse depends on each client's whole batch. Set threat.view"):
         recorded(built, tmp_path / "run")
 
 
@@ -364,7 +364,7 @@ def test_engines_and_defenses_that_take_examples_apart_are_refused(sentences: Ca
 
 
 def test_lonely_sentences_and_too_few_positions_are_refused(sentences: Callable[..., World]) -> None:
-    with pytest.raises(ScenarioError, match="a batch holds 1 and there is no queue"):
+    with pytest.raises(ScenarioError, match="a batch holds 1 and no queue is set"):
         sentences(federation={"batch_size": 1}, queue_size=0).check()
     sentences(federation={"batch_size": 1}).check()
     raw = sentences().scenario.model_dump(mode="json")
@@ -375,12 +375,12 @@ def test_lonely_sentences_and_too_few_positions_are_refused(sentences: Callable[
 
 def test_sentences_without_labels_need_an_objective_and_have_no_members(sentences: Callable[..., World]) -> None:
     raw = sentences().scenario.model_dump(mode="json")
-    with pytest.raises(ScenarioError, match="have no labels, so a component must say what a client minimises"):
+    with pytest.raises(ScenarioError, match="have no labels, so a component must define the client's loss"):
         worlds.build(Scenario.model_validate({**raw, "components": []})).check()
     asking = {**raw, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}}
     world = worlds.build(Scenario.model_validate(asking))
     (question,) = world.questions
-    with pytest.raises(ScenarioError, match="membership: its attacks look at the loss of an example"):
+    with pytest.raises(ScenarioError, match="membership: the attacks use the loss of an example"):
         question.check(world)
 
 

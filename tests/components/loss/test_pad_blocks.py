@@ -38,7 +38,7 @@ def test_a_model_of_layers_is_asked_for_and_scores_stay() -> None:
     model, plain = padded(), tiny_llama().eval()
     tokens = texts().inputs
     assert torch.equal(model(tokens), plain(tokens))
-    with pytest.raises(Exception, match="the layers of a causal language model one by one"):
+    with pytest.raises(Exception, match="single layers of a causal language model"):
         make("pad-blocks").prepare(nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5)), torch.Generator())
 
 

@@ -173,20 +173,20 @@ def test_a_phrase_is_found_in_its_cell() -> None:
 def test_mistakes_are_named() -> None:
     told = language()
     for layers, message in (
-        ([2], "layer 2 is not there: features have layers 0 to 1"),
-        ([], "layer none is not there"),
+        ([2], "layer 2 does not exist: features have layers 0 to 1"),
+        ([], "layer none does not exist"),
     ):
         with pytest.raises(FedsimError, match=message):
             own.see_whole(features(), layers)
     made = method()
-    with pytest.raises(NotApplicable, match=r"there are 7 captions, and features of \[8, 8\] images"):
+    with pytest.raises(NotApplicable, match=r"found 7 captions and features of \[8, 8\] images"):
         made.train(made.make_translator([3, 5], 16, source()), told, features(), captions(7), source())
-    with pytest.raises(NotApplicable, match="the layers of this language model are not known"):
+    with pytest.raises(NotApplicable, match="cannot find the layers of this language model"):
         own.cost_of(trained(told), Language(nn.Linear(2, 2), 0), own.see_whole(features(), [0]), [1])
     for states, labels, message in (
         (torch.zeros(4, 2, 2), torch.arange(4), r"states have shape \(4, 2, 2\), expected \(4, width\)"),
-        (torch.full((4, 2), torch.nan), torch.arange(4), "some states are no finite numbers"),
-        (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), "there is one class"),
+        (torch.full((4, 2), torch.nan), torch.arange(4), "some states are not finite"),
+        (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), "found a single class"),
     ):
         with pytest.raises(NotApplicable, match=message):
             made.fit(states, labels, source())

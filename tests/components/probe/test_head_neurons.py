@@ -95,7 +95,7 @@ def test_a_model_has_the_tops_of_itself_and_hardly_those_of_random_rows() -> Non
     shares = torch.stack([own.tokens[:, 0].bincount(minlength=23), others.tokens[:, 0].bincount(minlength=23)]) / 2000
     # independent rows agree as often as chance says; 4 standard errors of 2,000 draws
     assert same_top(own, others) == pytest.approx(float(shares.prod(0).sum()), abs=4 * 0.25 / 2000**0.5)
-    with pytest.raises(FedsimError, match="expected as many"):
+    with pytest.raises(FedsimError, match="expected equal numbers"):
         same_top(own, name_neurons(model, rows[:3]))
 
 
@@ -193,9 +193,9 @@ def test_mistakes_are_named() -> None:
         name_neurons(nn.Linear(2, 2), torch.ones(1, 2))
     probe = make("head-neurons")
     for hidden, labels, message in (
-        (torch.zeros(2, 3), torch.zeros(2).long(), "there is one class"),
+        (torch.zeros(2, 3), torch.zeros(2).long(), "found a single class"),
         (torch.zeros(2, 3), torch.tensor([0, 2]), "class 1 has none"),
-        (torch.full((2, 3), torch.nan), torch.tensor([0, 1]), "no finite numbers"),
+        (torch.full((2, 3), torch.nan), torch.tensor([0, 1]), "not finite"),
         (torch.zeros(2, 3, 4), torch.tensor([0, 1]), r"shape \(2, 3, 4\), expected \(2, width\)"),
     ):
         with pytest.raises(NotApplicable, match=message):

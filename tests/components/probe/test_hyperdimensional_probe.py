@@ -82,9 +82,9 @@ def test_codes_are_those_of_torch_hd() -> None:
 
 def test_codes_of_unequal_size_are_refused() -> None:
     for combine in (bind, bundle, similarity):
-        with pytest.raises(FedsimError, match="codes have 512 and 1024 entries, expected one size"):
+        with pytest.raises(FedsimError, match="codes have 512 and 1024 entries, expected equal sizes"):
             combine(torch.ones(1, 512), torch.ones(1, 1024))
-    with pytest.raises(FedsimError, match="expected one size"):
+    with pytest.raises(FedsimError, match="expected equal sizes"):
         extract(torch.ones(512), torch.ones(4, 1024), [0])
 
 
@@ -161,7 +161,7 @@ def test_a_mean_that_nothing_is_near_moves() -> None:
     states = torch.tensor([[0.0], [0.0], [1.0], [8.0]])
     torch.testing.assert_close(pool_layers(states, [0, 1, 2]), torch.tensor([0.0 + 1 + 8]))
     assert pool_layers(torch.zeros(4, 2), [0, 1, 2]).tolist() == [0, 0]
-    with pytest.raises(FedsimError, match="there are 4 layers, expected at least 5"):
+    with pytest.raises(FedsimError, match="found 4 layers, expected at least 5"):
         pool_layers(torch.zeros(4, 2), range(5))
 
 
@@ -199,8 +199,8 @@ def test_bad_states_are_refused() -> None:
     source = torch.Generator()
     for states, labels, message in (
         (torch.zeros(4, 2, 2), torch.arange(4), r"states have shape \(3, 2, 2\), expected \(3, width\)"),
-        (torch.full((4, 2), torch.nan), torch.arange(4), "some states are no finite numbers"),
-        (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), "there is one class"),
+        (torch.full((4, 2), torch.nan), torch.arange(4), "some states are not finite"),
+        (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), "found a single class"),
     ):
         with pytest.raises(NotApplicable, match=message):
             method.fit(states, labels, source)

@@ -29,9 +29,9 @@ def test_it_is_the_ridge_of_a_second_library(width: int) -> None:
 @pytest.mark.parametrize(
     ("hidden", "labels", "why"),
     [
-        (torch.ones(3, 2), torch.zeros(3, dtype=torch.long), "there is one class"),
+        (torch.ones(3, 2), torch.zeros(3, dtype=torch.long), "found a single class"),
         (torch.ones(3), torch.arange(3) % 2, r"shape \(3,\)"),
-        (torch.full((3, 2), torch.nan), torch.arange(3) % 2, "no finite numbers"),
+        (torch.full((3, 2), torch.nan), torch.arange(3) % 2, "not finite"),
     ],
 )
 def test_it_says_what_does_not_suit_it(hidden: torch.Tensor, labels: torch.Tensor, why: str) -> None:

@@ -253,7 +253,7 @@ def test_images_of_a_batch_are_drafted_and_read_together() -> None:
 
 
 def test_a_block_needs_a_model_of_random_order_and_a_draft_the_same_order(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match="knows of the next one alone. Train one with model.order = 'random'"):
+    with pytest.raises(FedsimError, match="predicts only the next position. Train a model with model.order = 'random'"):
         draw(patch_model(0), mode="block")
     with pytest.raises(FedsimError, match="the draft draws in order 'reading', and the model in order 'random'"):
         draw(patch_model(0, order="random"), draft=kept(tmp_path, 1))
@@ -275,7 +275,9 @@ def test_a_draft_that_is_told_fewer_classes_is_refused_and_one_that_is_told_none
     def drawn(draft: str) -> list[Generated]:
         return sample(make(NAME, draft=draft, prefill=0.0), model, condition, (3, 4, 4), sources(1))
 
-    with pytest.raises(FedsimError, match=r"the draft is told 2 classes and the model 3.* one that is told no classes"):
+    with pytest.raises(
+        FedsimError, match=r"the draft is conditioned on 2 classes and the model on 3.* a draft without classes"
+    ):
         drawn(kept(tmp_path, 1, two, classes=True))
     assert drawn(kept(tmp_path, 1, two, classes=False))[0].ending == "finished"
 
@@ -287,5 +289,7 @@ def test_models_and_drafts_that_do_not_fit_are_named(tmp_path: Path) -> None:
         draw(denoiser_for(NAME), draft=kept(tmp_path, 1, levels=6))
     with pytest.raises(FedsimError, match="no trained denoiser 'nobody'.* digits-patches-draft"):
         draw(denoiser_for(NAME), draft="nobody")
-    with pytest.raises(FedsimError, match=r"draws images of shape \(3, 4, 4\), and \(1, 4, 4\) is asked for"):
+    with pytest.raises(
+        FedsimError, match=r"generates images of shape \(3, 4, 4\), but shape \(1, 4, 4\) was requested"
+    ):
         draw(denoiser_for(NAME), shape=(1, 4, 4))

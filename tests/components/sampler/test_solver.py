@@ -72,7 +72,7 @@ def test_a_model_that_predicts_no_noise_is_named(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_more_steps_than_levels_are_named(name: str) -> None:
-    with pytest.raises(FedsimError, match="takes 5 steps, and the model Coarse knows 4 noise levels.*at most 4"):
+    with pytest.raises(FedsimError, match="needs 5 steps, and model Coarse has 4 noise levels.*at most 4"):
         draw(name, Coarse(), {}, steps=5)
     assert draw(name, Coarse(), {}, steps=4)[0].ending == "finished"
 
@@ -81,9 +81,9 @@ def test_more_steps_than_levels_are_named(name: str) -> None:
 def test_guidance_without_labels_and_classes_that_are_none_are_named(name: str) -> None:
     with pytest.raises(FedsimError, match="no class is given. Give each row one"):
         draw(name, Told(), {}, guidance=1.0)
-    with pytest.raises(FedsimError, match="the model Denoiser is told no classes. Set guidance to 0"):
+    with pytest.raises(FedsimError, match="model Denoiser has no classes. Set guidance to 0"):
         draw(name, Denoiser(), {"class": torch.tensor([0, 1])}, guidance=1.0)
-    with pytest.raises(FedsimError, match="class 3 is asked for, and the model knows those from 0 to 2"):
+    with pytest.raises(FedsimError, match="class 3 was requested, and the model knows classes 0 to 2"):
         draw(name, Told(), {"class": torch.tensor([0, 3])})
 
 
@@ -100,5 +100,5 @@ def test_answers_that_are_no_numbers_end_their_row_alone(name: str) -> None:
 
     first, second = draw(name, Breaking(), {"class": torch.tensor([1, 2])})
     assert first.ending == "failed"
-    assert "are no finite numbers" in first.reason
+    assert "are not finite" in first.reason
     assert second.ending == "finished"

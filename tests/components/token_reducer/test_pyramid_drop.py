@@ -99,7 +99,7 @@ def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> 
         ({"layers": (1, 2), "shares": (0.5,)}, "a share for each layer"),
         ({"layers": (0,), "shares": (0.5,)}, "from 1 to 3"),
         ({"layers": (2, 4), "shares": (0.5, 0.2)}, "from 1 to 3"),
-        ({"layers": (1, 2), "shares": (0.5, 0.6)}, "none larger than the one before"),
+        ({"layers": (1, 2), "shares": (0.5, 0.6)}, "none larger than its predecessor"),
         ({"layers": (1,), "shares": (0.05,)}, "leaves none of 16"),
     ],
 )

@@ -126,7 +126,7 @@ def test_trained_weights_that_are_missing_or_of_other_sizes_are_named(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    with pytest.raises(FedsimError, match="no trained weights 'rcp-50' yet. Make them: fedsim bench model"):
+    with pytest.raises(FedsimError, match="no trained weights 'rcp-50' found. Train them: fedsim bench model"):
         prepared("rcp", **LAYERS, weights="rcp-50")
     (tmp_path / "rcp-50").mkdir()
     torch.save(lively().reducers[0].state_dict(), tmp_path / "rcp-50" / "weights.pt")

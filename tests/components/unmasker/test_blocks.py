@@ -71,7 +71,7 @@ def test_a_block_is_the_first_that_holds_a_masked_place(row: int, block: int | N
 def test_blocks_must_divide_the_answer_and_a_step_counts_what_it_did() -> None:
     check_blocks(STATE, 2)
     check_blocks(STATE, None)
-    with pytest.raises(FedsimError, match="block is 3, and an answer has 4 places: expected a divisor"):
+    with pytest.raises(FedsimError, match="block is 3, and an answer has 4 positions: expected a divisor"):
         check_blocks(STATE, 3)
     first, second = events(STATE, [{1: 7, 2: 7}, {4: 7}])
     assert first == {"unmasked": 2, "masked": 4, "positions": 5}

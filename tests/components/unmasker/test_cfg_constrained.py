@@ -172,7 +172,7 @@ def test_with_any_gaps_every_text_that_has_not_failed_belongs_to_the_grammar(
         for text in generate(method, Moody(seed), GenerationInputs(((),) * 4), limits, sources(4), tokenizer=spelling):
             endings[text.ending] += 1
             if text.ending == "failed":
-                assert "Use gap = exact, or more places" in text.reason
+                assert "Use gap = exact, or more positions" in text.reason
             else:
                 assert spelling.decode(text.tokens).partition(".")[0] in known
     assert endings["stop"] + endings["length"] > endings["failed"]
@@ -183,7 +183,7 @@ def test_a_model_that_wants_open_brackets_alone_is_told_that_places_ran_out() ->
     scores = torch.tensor([5.0, 0, 0, 0, 0, -9]).expand(6, -1)
     (text,) = write(Fixed(scores), 6, grammar='S = "(" S ")" S |', gap="any")
     assert text.ending == "failed"
-    assert "Use gap = exact, or more places" in text.reason
+    assert "Use gap = exact, or more positions" in text.reason
 
 
 @pytest.mark.parametrize("gap", ["exact", "any"])
@@ -195,7 +195,7 @@ def test_a_grammar_of_the_empty_text_alone_ends_every_text_at_once(gap: str) -> 
 def test_a_grammar_that_no_answer_can_belong_to_is_refused_before_any_step() -> None:
     (own,) = write(Moody(0), 3, grammar='S = "(" "(" ")" ")"')
     assert (own.ending, own.trace.tokens) == ("failed", ())
-    assert "the grammar has no text that agrees with what stands in the answer" in own.reason
+    assert "the grammar has no text that agrees with the answer" in own.reason
     with pytest.raises(FedsimError, match="none of its signs is a token of the model"):
         run("cfg-constrained", Moody(0), [[]], 3, grammar='S = "x"')
 

@@ -76,7 +76,7 @@ def test_only_an_order_that_does_not_look_at_the_draw_has_the_product_law(confid
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"block": 3}, "block is 3, and an answer has 8 places: expected a divisor"),
+        ({"block": 3}, "block is 3, and an answer has 8 positions: expected a divisor"),
         ({"block": 4, "steps": 3}, "steps is 3, and the answer has 2 blocks: expected a multiple"),
     ],
 )

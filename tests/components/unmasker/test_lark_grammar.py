@@ -51,7 +51,7 @@ def test_it_derives_what_the_package_accepts(grammar: str, signs: str, longest: 
 @pytest.mark.parametrize(
     ("grammar", "message"),
     [
-        ("start: NUMBER\nNUMBER: /[0-9]+/", "terminal NUMBER is an expression for several signs"),
+        ("start: NUMBER\nNUMBER: /[0-9]+/", "terminal NUMBER matches several characters"),
         ('start: "a"\n%ignore " "', "it ignores"),
         ("start: nothing", "lark cannot read it"),
         ('start: "a" start', "no text can be completed from 'start'"),

@@ -27,5 +27,5 @@ def test_those_above_go_together_and_else_the_surest_goes() -> None:
 
 
 def test_a_block_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(FedsimError, match="block is 5, and an answer has 8 places"):
+    with pytest.raises(FedsimError, match="block is 5, and an answer has 8 positions"):
         run("threshold", tiny_llada(), PROMPTS, 8, block=5)

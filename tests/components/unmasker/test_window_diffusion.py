@@ -169,5 +169,5 @@ def test_no_state_is_changed_and_nothing_is_left_for_the_next_text() -> None:
 def test_settings_and_models_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValidationError, match="active is 5 and window 4"):
         make("window-diffusion", active=5, window=4)
-    with pytest.raises(FedsimError, match="cannot be read at some places alone"):
+    with pytest.raises(FedsimError, match="cannot be evaluated at chosen positions only"):
         run("window-diffusion", Fixed(torch.zeros(4, 5)), [[]], 4)

@@ -151,7 +151,7 @@ def test_tensors_that_are_hidden_may_lack_and_labels_must_be_one_an_example(watc
     del tensors["1.weight"]
     update = replace(observation.update, tensors=tensors)
     check_update(replace(observation, update=update, hidden=frozenset({"1.weight"})))
-    with pytest.raises(FedsimError, match="2 labels were given, expected one an example: 1"):
+    with pytest.raises(FedsimError, match="2 labels were returned, expected a label per example: 1"):
         check_update(replace(observation, labels=torch.zeros(2, dtype=torch.long)))
     with pytest.raises(FedsimError, match="10"):
         check_update(replace(observation, labels=torch.full((1,), 10)))
@@ -169,7 +169,7 @@ class Own(MembershipAttack[Config]):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        (torch.zeros(3), r"the scores have shape \(3,\), expected one a candidate: \(2,\)"),
+        (torch.zeros(3), r"the scores have shape \(3,\), expected a score per candidate: \(2,\)"),
         (torch.tensor([0.0, torch.nan]), "a score is not a number"),
     ],
 )

@@ -23,8 +23,8 @@ class Decoder(Component[Config]):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        (Decoder, r"nothing runs the component 'own' .* derives from Component. Derive it .*: Adapter, Augm.*"),
-        (Model, "derives from ModelComponent. Derive it from one of these"),
+        (Decoder, r"fedsim has no hook for component 'own' .* derives from Component. Derive it .*: Adapter, Augm.*"),
+        (Model, "derives from ModelComponent. Derive it from a class of"),
         (lambda config: None, "derives from no class"),
     ],
 )

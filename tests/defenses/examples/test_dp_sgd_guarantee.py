@@ -64,7 +64,7 @@ def test_the_record_of_a_federation_states_the_guarantee(scenario: Build, tmp_pa
     assert (found.source, found.unit, found.adjacency) == ("dp-sgd", "record", "add-or-remove")
     assert (found.epsilon, found.rdp_epsilon) == (expected.value, expected.rdp)
     assert (found.sampling_rate, found.steps, found.delta) == (rate, 2 * asked, 1e-5)
-    assert "asked most often" in found.composition
+    assert "sampled most often" in found.composition
     assert "server" in found.adversary
     assert all(entry.training_loss == 0.0 for entry in arm.rounds)
 

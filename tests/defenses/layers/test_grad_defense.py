@@ -75,4 +75,4 @@ def test_an_empty_batch_gets_noise_too() -> None:
 def test_more_slices_than_there_are_cannot_be_disturbed() -> None:
     model = local_step().model
     assert make("grad-defense", slices=3, perturbed=3).refuses(rules(), model) is None
-    assert "there are 3 slices" in str(make("grad-defense", slices=3, perturbed=4).refuses(rules(), model))
+    assert "the number of slices is 3" in str(make("grad-defense", slices=3, perturbed=4).refuses(rules(), model))

@@ -46,5 +46,5 @@ def test_both_say_against_whom_they_hold() -> None:
     local, told = make("local-dp").mechanism(rules()), make("distributed-dp", colluding=2).mechanism(rules())
     assert local is not None
     assert told is not None
-    assert local.adversary == "the server and everybody else who sees a client's uploads"
+    assert local.adversary == "the server and everybody else with access to a client's uploads"
     assert told.adversary == "a server that sees nothing but secure sums, and 2 clients on its side"

@@ -89,7 +89,7 @@ def test_an_export_writes_findings_beside_the_table_and_takes_old_ones_away(tmp_
     write_csv(folder)
     meanings = {row["column"]: row["meaning"] for row in read(folder / "findings-columns.csv")}
     assert list(meanings) == list(read(folder / "findings.csv")[0])
-    assert meanings["defense"] == "what the sweep set"
+    assert meanings["defense"] == "the sweep's settings"
     for path in (folder / "runs").iterdir():
         records.save(path, records.run([records.arm("all", [])]))
     write_csv(folder)

@@ -58,7 +58,7 @@ def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(
     ("settings", "message"),
     [
         ({}, r"every client of the round failed, the first with: RuntimeError: my layer is broken \(models_on_ray.py"),
-        ({"cpus": 4096}, r"a client takes 4096 CPUs, but no machine of the Ray cluster has over"),
+        ({"cpus": 4096}, r"a client needs 4096 CPUs, but no machine of the Ray cluster has over"),
     ],
 )
 def test_errors_are_those_of_the_local_engine(

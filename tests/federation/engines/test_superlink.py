@@ -156,7 +156,7 @@ def test_one_interrupt_ends_a_command_that_waits_for_a_node(tmp_path: Path, runn
     finally:
         process.kill()
     assert process.returncode == 130, output
-    assert "Interrupted before there was a result." in output
+    assert "Interrupted before the first result." in output
     assert engine._left() == {}
 
 

@@ -16,5 +16,5 @@ def test_a_sum_of_one_is_refused(cohort):
         lambda: MaskingClient(1, 1, 0, cohort, config),
         lambda: ideal_aggregate([], cohort, config),
     ):
-        with pytest.raises(FedsimError, match="a sum of one is the update itself"):
+        with pytest.raises(FedsimError, match="the sum over a single client is its update"):
             start()

@@ -313,7 +313,10 @@ def test_the_server_takes_openings_that_fit_each_other() -> None:
         (replace(first, values=first.values[8:]), "it opened .* entries, expected"),
         (replace(first, values=first.values[1:]), "are no vector of int64"),
         (replace(first, values=as_bytes(as_vector(first.values) - 2**BITS)), r"entries in \[0, 2\*\*40\)"),
-        (replace(first, disclosed=first.disclosed + bytes(1)), "6 bytes do not say of 40 elements which are told"),
+        (
+            replace(first, disclosed=first.disclosed + bytes(1)),
+            "6 bytes do not encode a revealed flag for each of 40 elements",
+        ),
     ]:
         trial = copy.deepcopy(server)
         assert trial.seek({**openings, 0: bad}) == dict.fromkeys(range(1, N), Silent((0,)))
@@ -327,7 +330,7 @@ def test_the_server_takes_openings_that_fit_each_other() -> None:
 
 def test_the_server_goes_through_its_stages_in_order() -> None:
     server = ConcealingServer(0, 1, range(N), CONFIG)
-    with pytest.raises(FedsimError, match="collect what clients open first, with `seek`"):
+    with pytest.raises(FedsimError, match="collect the clients' shares first, with `seek`"):
         server.unmask({})
     with pytest.raises(FedsimError, match="collect the uploads first"):
         server.count({})

@@ -93,7 +93,7 @@ def test_a_secret_needs_its_threshold():
 
 def test_a_share_counts_once():
     values = as_shares(shares(bytes(32), 3, [1, 2, 3], b"r"))
-    with pytest.raises(FedsimError, match="every point may give one share"):
+    with pytest.raises(FedsimError, match="expected a single share per point"):
         reconstruct([*values[:2], values[0]], 3)
 
 
@@ -101,14 +101,14 @@ def test_a_share_of_another_polynomial_is_noticed():
     """What comes out is a random element of the field: 32 bytes with probability 2**-265."""
     values = as_shares(shares(bytes(32), 3, [1, 2, 3], b"r"))
     values[1] = as_shares(shares(bytes(32), 3, [1, 2, 3], b"s"))[1]
-    with pytest.raises(FedsimError, match="do not belong to one secret"):
+    with pytest.raises(FedsimError, match="do not belong to the same secret"):
         reconstruct(values, 3)
 
 
 def test_the_largest_secret_opens_and_the_number_above_it_is_none():
     largest = (1 << 8 * SECRET_BYTES) - 1
     assert reconstruct([Share(1, largest.to_bytes(SHARE_BYTES))], 1) == bytes([255] * SECRET_BYTES)
-    with pytest.raises(FedsimError, match="do not belong to one secret"):
+    with pytest.raises(FedsimError, match="do not belong to the same secret"):
         reconstruct([Share(1, (largest + 1).to_bytes(SHARE_BYTES))], 1)
 
 

@@ -122,7 +122,7 @@ def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenar
         ({"scoring": {"ideal_attacker": True}}, r"scoring.ideal_attacker: .*Leave it out"),
         ({"unlearning": {"method": "sgd"}}, r"'sgd' is a component for hook optimizer, expected an unlearning"),
         ({"unlearning": {"method": "forget"}}, r"there is no component 'forget'"),
-        ({"components": [{"name": "retraining"}]}, r"give it to the table \[unlearning\]"),
+        ({"components": [{"name": "retraining"}]}, r"pass it to the table \[unlearning\]"),
     ],
 )
 def test_what_does_not_fit_together_is_said_when_the_file_is_read(
@@ -136,8 +136,8 @@ def test_what_does_not_fit_together_is_said_when_the_file_is_read(
     ("tables", "expected"),
     [
         ({"unlearning": {"method": "retraining", "examples": 30}}, r"client 0 owns 30 examples.*at least 31"),
-        ({"federation": {"clients": 3, "keep_optimizer_state": True}}, r"Leave out federation.keep_optimizer_state"),
-        ({"threat": {"knows": ["masks"]}}, r"there is no 'masks' to grant"),
+        ({"federation": {"clients": 3, "keep_optimizer_state": True}}, r"Remove federation.keep_optimizer_state"),
+        ({"threat": {"knows": ["masks"]}}, r"'masks' does not exist and cannot be granted"),
         ({"threat": {"view": "sum"}, "aggregation": {"name": "mean", "weighted": False}}, r"'mean', weighted"),
         (
             {"threat": {"view": "sum"}, "aggregation": {"optimizer": {"name": "sgd", "momentum": 0.5}}},
@@ -200,8 +200,9 @@ def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out
 def test_the_threat_model_says_who_asks_and_what_is_seen(scenario: Build) -> None:
     own = {**SMALL, "unlearning": {"method": "gradient-ascent", "examples": 2}, "threat": {"view": "sum"}}
     sentence = (
-        "After the last round 1 client asks that the federation forgets 2 of its examples, which it does by "
-        "gradient-ascent. It attacks what it works out of the answer, from global models alone."
+        "After the last round 1 client requests the unlearning of 2 of its examples, by method "
+        "gradient-ascent. The server attacks its estimate of the forgotten update, from global "
+        "models alone."
     )
     assert sentence in describe(worlds.build(scenario(**own)))
 

@@ -168,7 +168,7 @@ def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: 
     own = attributes.describe_round(world, "parity", [entry(world)], attacks, 4)
     assert own.known.keys() == own.unknown.keys() == {"norms"}
     assert "ZeroDivisionError: a bug" in own.refusals["broken"]
-    assert "expected one vector for each change: (4,)" in own.refusals["square"]
+    assert "expected a vector for each update: (4,)" in own.refusals["square"]
 
 
 def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:

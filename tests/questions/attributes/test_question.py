@@ -136,7 +136,7 @@ def test_who_asks_to_stop_is_heard_before_a_change_is_computed(calls: list[Any])
 
 def test_two_attacks_of_one_title_are_refused() -> None:
     plain = {"name": "change-norms", "attribute": "parity"}
-    message = r"two attacks are reported as 'change-norms \(parity\)'. Give one a label"
+    message = r"two attacks are reported as 'change-norms \(parity\)'. Set 'label' in either"
     with pytest.raises(ValidationError, match=message):
         Attributes.model_validate({"attacks": [plain, plain]})
     own = Attributes.model_validate({"attacks": [plain, {**plain, "label": "b"}]})

@@ -63,7 +63,7 @@ def test_less_noise_than_is_stated_is_noticed(scenario: Build) -> None:
 
     outcome = tried(scenario, {"name": "quiet"})
     assert outcome is not None
-    assert "one record moves what is sent by" in outcome.faults[0]
+    assert "one record moves the output by" in outcome.faults[0]
 
 
 def test_a_client_that_is_alone_is_compared_with_its_own_rounds(scenario: Build) -> None:

@@ -101,8 +101,8 @@ def test_neighbours_that_differ_too_much_are_an_alarm_though_canaries_show_nothi
 def test_the_alarm_says_what_to_look_for(monkeypatch: pytest.MonkeyPatch) -> None:
     (own,), _ = asked(monkeypatch, 2.0, STATED)
     assert own.alarm.startswith("An audit contradicts a guarantee. s states epsilon 1")
-    assert "look for missing noise" in own.alarm
-    assert own.alarm.endswith("No epsilon of that arm counts.")
+    assert "check for missing noise" in own.alarm
+    assert own.alarm.endswith("No epsilon of that arm is valid.")
 
 
 def test_without_a_guarantee_for_a_record_there_is_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_client_that_is_not_there_is_named_before_any_training(scenario: Build
     fine.check(world)
     beyond = world.scenario.federation.clients
     (question,) = (world := worlds.build(scenario(audit={**table, "client": beyond}))).questions
-    with pytest.raises(ScenarioError, match=f"audit.client: there is no client {beyond}, expected 0 to {beyond - 1}"):
+    with pytest.raises(ScenarioError, match=f"audit.client is {beyond}, expected 0 to {beyond - 1}"):
         question.check(world)
 
 

@@ -144,7 +144,7 @@ def test_any_registered_decoder_that_weighs_its_texts_is_asked(own_methods: None
 
 @pytest.mark.parametrize(
     ("beginning", "pattern", "reason"),
-    [("", "a", "needs a beginning"), ("c", "(", "no regular expression"), ("c", "(?!)", "no text satisfies")],
+    [("", "a", "needs a prefix"), ("c", "(", "no regular expression"), ("c", "(?!)", "no text satisfies")],
 )
 def test_what_cannot_be_estimated_is_refused(beginning: str, pattern: str, reason: str) -> None:
     with pytest.raises(FedsimError, match=reason):

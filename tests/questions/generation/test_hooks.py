@@ -14,7 +14,7 @@ from tests.attacks.generation.cases import case
     ("answered", "message"),
     [
         (torch.zeros(3), r"an answer for 12 texts has the shape \(3,\)"),
-        (torch.full((12,), torch.nan), "no finite number"),
+        (torch.full((12,), torch.nan), "not finite"),
     ],
 )
 def test_an_answer_that_is_none_is_refused(answered: torch.Tensor, message: str) -> None:

@@ -97,11 +97,11 @@ def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: 
     [
         (
             {"generation": {"attacks": [{"name": "trace-mean"}]}},
-            "sampler 'heun' takes the same steps whatever it draws.*Leave attacks out",
+            "sampler 'heun' runs the same steps for every image.*Remove generation.attacks",
         ),
         (
             {"generation": {"decoder": {"name": "euler", "guidance": 1.0}}, "model": {"classes": False}},
-            "the model EdmUnet is told no classes",
+            "model EdmUnet has no classes",
         ),
         ({"generation": {"model": "client"}, "federation": {"algorithm": "fedsgd"}}, "clients send gradients"),
     ],

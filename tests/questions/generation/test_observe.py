@@ -109,9 +109,9 @@ def test_the_toy_leaks_its_bit_through_counts_and_greedy_text_leaks_its_length_a
 
 
 def test_wrong_views_are_named(generated: Generated) -> None:
-    with pytest.raises(FedsimError, match="no view 'count' of a generation. Did you mean 'counts'"):
+    with pytest.raises(FedsimError, match="unknown view 'count' of a generation. Did you mean 'counts'"):
         observe_trace(generated, ["count", "work", "times"])  # type: ignore[list-item]
     with pytest.raises(FedsimError, match="at least one view. Known: outputs, counts, work, timing, activations"):
         observe_trace(generated, [])
-    with pytest.raises(FedsimError, match=r"none was kept. Name the modules .* cuts=\[...\]"):
+    with pytest.raises(FedsimError, match=r"none were recorded. Name the modules .* cuts=\[...\]"):
         observe_trace(replace(generated, activations=()), ["activations"])

@@ -59,7 +59,7 @@ def test_arms_may_compare_decoders(scenario: Callable[..., Scenario]) -> None:
         ({"attacks": [{**ATTACK, "view": "count"}]}, r"generation.attacks.0.view: input should be 'outputs', 'counts'"),
         ({"attacks": [{**ATTACK, "view": "activations"}]}, r"split inference, which a scenario does not run"),
         ({"attacks": [{**ATTACK, "view": "outputs", "mitigation": "trace-padding"}]}, r"a mitigation changes counts"),
-        ({"attacks": [ATTACK, ATTACK]}, r"two are reported as 'trace-forest, counts'. Give one a label"),
+        ({"attacks": [ATTACK, ATTACK]}, r"two are reported as 'trace-forest, counts'. Set 'label' in either"),
         ({"prompts": {"source": "file"}}, r"generation.prompts: source = 'file' and path go together"),
         ({"prompts": {"texts": ["a", "b"]}}, r"generation.prompts: source = 'texts' and texts go together"),
         ({"texts_per_prompt": 2}, r"generation.texts_per_prompt: input should be greater than or equal to 3, got 2"),

@@ -284,7 +284,7 @@ def test_a_draft_is_tried_before_training(
             {**unmasker("fixed"), "generation.tokens": 10},
             "'fixed' writes nothing here: the prompt has 3 tokens and its answer 10 places, and the model reads 12 in",
         ),
-        (unmasker("fixed", block=4), "block is 4, and an answer has 6 places: expected a divisor"),
+        (unmasker("fixed", block=4), "block is 4, and an answer has 6 positions: expected a divisor"),
         (unmasker("fixed", block=3, steps=5), "steps is 5, and the answer has 2 blocks: expected a multiple"),
         (unmasker("cfg-constrained", grammar='S = "a" S'), "no text can be completed from 'S'"),
         (
@@ -292,9 +292,9 @@ def test_a_draft_is_tried_before_training(
             "decoder 'greedy' writes from left to right, and the model TinyLlada fills in masked places.* an unmasker",
         ),
         ({"generation.decoder": "threshold"}, "the model TinyLlama has no mask token"),
-        ({"data": {"name": "digits"}, "model": {"name": "mlp"}}, "a decoder writes text, and what clients train here"),
+        ({"data": {"name": "digits"}, "model": {"name": "mlp"}}, "a decoder generates text, and the clients' model"),
         ({"data.canaries": 0}, "question 'planted' is about secrets, and none is planted"),
-        ({"generation.candidates": 400}, "generation.candidates is 400, but there are .* Set it to at most"),
+        ({"generation.candidates": 400}, "generation.candidates is 400, but the data have .* Set it to at most"),
         ({"generation.model": "client", "federation.algorithm": "fedsgd"}, "clients send gradients and train no model"),
         ({"generation.prompts": {"source": "texts", "texts": ["rain"]}}, "1 different prompts of up to 8 tokens"),
         (

@@ -209,7 +209,7 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, 
     (arm,) = run(built, tmp_path / "run", Watching()).arms
     failures = {finding.label: finding.failure for finding in arm.findings if finding.failure}
     assert list(failures) == ["loss-trajectory"]
-    assert "the global models of two rounds at least" in failures["loss-trajectory"]
+    assert "the global models of at least two rounds" in failures["loss-trajectory"]
     assert arm.complete
 
 
@@ -284,10 +284,13 @@ def test_fewer_examples_used_than_wanted_are_told_in_the_record(
             r"membership.candidate: there is no such key. Did you mean 'candidates'",
         ),
         ({"membership": {"attacks": []}}, r"membership.attacks: .*at least 1 item"),
-        ({"membership": {"attacks": [{"name": "lira"}] * 2}}, r"two attacks are reported as 'lira'. Give one a label"),
+        (
+            {"membership": {"attacks": [{"name": "lira"}] * 2}},
+            r"two attacks are reported as 'lira'. Set 'label' in either",
+        ),
         (
             {"membership": {"attacks": [{"name": "update-alignment"}]}, "threat": {"view": "sum"}},
-            r"'update-alignment' judges the updates of one client, but threat.view = 'sum'",
+            r"'update-alignment' scores the updates of a single client, but threat.view = 'sum'",
         ),
     ],
 )

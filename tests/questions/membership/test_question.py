@@ -190,7 +190,7 @@ def test_an_attack_on_updates_names_their_client_and_rounds(monkeypatch: pytest.
     ],
 )
 def test_two_attacks_of_one_label_are_refused(attacks: list[dict[str, Any]], twice: str) -> None:
-    with pytest.raises(ValidationError, match=f"two attacks are reported as '{twice}'. Give one a label"):
+    with pytest.raises(ValidationError, match=f"two attacks are reported as '{twice}'. Set 'label' in either"):
         Membership.model_validate({"attacks": attacks})
 
 

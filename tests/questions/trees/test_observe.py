@@ -74,7 +74,7 @@ def test_boxes_are_cut_by_all_trees_that_the_clients_last_one_builds_on() -> Non
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rows": 150}, "2 clients of 150 rows need 300 training rows, and there are 200"),
+        ({"rows": 150}, "2 clients of 150 rows need 300 training rows, but the data have 200"),
         ({"clients": 1, "rows": 120}, "trees.rows is 120, expected at most 100"),
         ({"columns": 7}, "trees.columns is 7, and the table has 6"),
     ],

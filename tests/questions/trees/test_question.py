@@ -117,7 +117,10 @@ def test_somebody_may_stop_it() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ({"attacks": [{"name": "leaf-counts"}] * 2}, "two attacks are reported as 'leaf-counts'. Give one a label"),
+        (
+            {"attacks": [{"name": "leaf-counts"}] * 2},
+            "two attacks are reported as 'leaf-counts'. Set 'label' in either",
+        ),
         ({"attacks": [{"name": "threshold"}]}, "no attack on evidence 'threshold'. Did you mean 'thresholds'"),
         ({"attacks": [{"name": "cut-norm"}]}, "cut-norm"),
         ({"defense": {"name": "leaf-sizes"}}, "no defense of evidence 'leaf-sizes'. Did you mean 'leaf-size'"),

@@ -51,7 +51,7 @@ def test_a_party_trains_on_what_comes_back_and_the_first_step_begins_again() -> 
 
 
 def test_gradients_before_rows_are_refused() -> None:
-    with pytest.raises(FedsimError, match=r"never asked for. Ask with query\.embed first"):
+    with pytest.raises(FedsimError, match=r"without a request.*Call query\.embed first"):
         cut(WORLD, 0, RecordDict({"first": packed(torch.zeros(3, 8))}), RecordDict())
 
 

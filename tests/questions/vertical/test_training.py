@@ -113,7 +113,7 @@ def test_parts_of_images_are_halves(part: Any, rows: tuple[int, int], columns: t
     ("party", "inputs", "message"),
     [
         ({"part": "left"}, ROWS, "a part of images"),
-        ({"columns": (0, 6)}, ROWS, "columns up to 6, and there are 5"),
+        ({"columns": (0, 6)}, ROWS, "columns up to 6, but the data have 5"),
         ({"columns": (0, 2)}, torch.zeros(2, 1, 4, 4), "columns of a table"),
     ],
 )
@@ -126,8 +126,8 @@ def test_a_party_that_cannot_hold_its_part_says_so(party: Any, inputs: torch.Ten
     ("table", "message"),
     [
         ({"parties": [{"name": "a"}]}, "needs either columns"),
-        ({"parties": [{"name": "a", "columns": [3, 3]}]}, "expected a first and a later one"),
-        ({"parties": [PARTIES[0], PARTIES[0]]}, "two have the same name"),
+        ({"parties": [{"name": "a", "columns": [3, 3]}]}, "expected a first and a larger index"),
+        ({"parties": [PARTIES[0], PARTIES[0]]}, "two parties have the same name"),
     ],
 )
 def test_a_mistake_in_the_parties_is_named(table: Any, message: str) -> None:

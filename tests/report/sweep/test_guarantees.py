@@ -34,8 +34,8 @@ def test_the_price_of_choosing_among_private_runs_stands_beside_that_of_one(tmp_
     )
     verdict, _ = judged(folder)
     composed = epsilon([Spent(4.0, 1.0, 4)], stated.delta).value
-    assert "That is the price of one run. Chosen among 4 private runs on the same data" in verdict.caveat
-    assert f"it is epsilon {composed:.3g}, since their number is known" in verdict.caveat
+    assert "That is the epsilon of a single run. Choosing among 4 private runs on the same data" in verdict.caveat
+    assert f"costs epsilon {composed:.3g}, since all runs of the known number count" in verdict.caveat
 
 
 def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps):

@@ -85,7 +85,7 @@ def test_searches_that_did_not_converge_are_no_evidence_however_many(tmp_path, r
 def test_too_few_victims_are_undecided(tmp_path, records, sweeps):
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy={"max_recovered": 0.05}))
     assert verdict.level == "undecided"
-    assert "more seeds or victims would tell" in verdict.after
+    assert "add seeds or victims to decide" in verdict.after
 
 
 def test_what_was_not_measured_or_not_guaranteed_is_not_kept(tmp_path, records, sweeps):

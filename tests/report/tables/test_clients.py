@@ -63,8 +63,8 @@ def test_who_took_part_is_told_by_round_and_cause(report, records, tmp_path):
     arm = losing(records, (4, ["dropout", "dropout"]), (5, []), (3, ["crash", "late", "no reply"]), (0, []))
     page = report(records.run([arm]))
     assert (
-        "Of 12 updates that the server asked for in 4 rounds, 7 counted; lost: 1 crash, 2 dropout, 1 late, 1 no reply. "
-        "Nobody counted in 2 rounds, which kept the weights."
+        "Of 12 updates requested in 4 rounds, 7 counted; lost: 1 crash, 2 dropout, 1 late, 1 no reply. "
+        "No update counted in 2 rounds, which kept the weights."
     ) in page.text
     assert "client 0, client 1 why dropout" in page.text
     rows = read_csv(tmp_path / "figures" / "participation-1-a.csv")

@@ -127,18 +127,21 @@ def test_what_explains_itself_is_a_note_and_context_gives_no_columns(report: Cal
     assert headings == ["attack", "figure", "found", "chance", "steps (times)", "tokens (times)", "n", "of what"]
     page = report(told(context, PADDED))
     assert "told : aded, the global model." in page.text
-    assert "A control did not do what it must" not in page.text
+    assert "A control failed" not in page.text
 
 
 def test_controls_that_do_not_do_what_they_must_are_named(report: Callable[..., Any]) -> None:
     assert doubts([STRONG, CONTROL]) == ""
     weak = of_traces(0.01, 0.1, role="positive-control", label="text")
     strange = of_traces(0.5, 0.6, role="negative-control", label="shuffled")
-    sentence = "Not above chance, though it must be: text. Above chance, though there is nothing to find: shuffled."
+    sentence = (
+        "Not above chance, though it must be: text. Above chance although a negative control has "
+        "nothing to find: shuffled."
+    )
     assert doubts([weak, strange]) == sentence
     assert doubts([LOST.model_copy(update={"role": "positive-control"})]).startswith("Not above chance")
-    after = "What stands beside it in the table shows little."
-    title = "A control did not do what it must"
+    after = "Do not rely on its results."
+    title = "A control failed"
     assert f"{title} told: {sentence} {after}" in report(told(weak, strange)).text
     alone = records.run([records.arm("told", [], findings=(weak, strange))])
     assert f"{title} {sentence} {after}" in report(alone).text

@@ -233,8 +233,8 @@ class _Row:
 
 
 _UNKNOWN_LAYERS = (
-    "this decoder runs single layers, and those of this model are not known. Use model 'tiny-llama', or a checkpoint "
-    "of Llama's kind without token reducers."
+    "this decoder runs single layers, and fedsim cannot find the layers of this model. Use "
+    "model 'tiny-llama', or a Llama-style checkpoint without token reducers."
 )
 
 
@@ -262,8 +262,8 @@ def _whole(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     scores: Tensor = model(tokens)
     if scores.shape[:-1] != tokens.shape:
         raise FedsimError(
-            f"the model returns scores of shape {tuple(scores.shape)} for tokens of shape {tuple(tokens.shape)}; a "
-            "decoder needs one score for every token of the vocabulary behind each of them, (B, T, V). Use a "
-            "causal language model."
+            f"the model returns scores of shape {tuple(scores.shape)} for tokens of shape "
+            f"{tuple(tokens.shape)}; a decoder needs next-token scores over the vocabulary at "
+            "each position, (B, T, V). Use a causal language model."
         )
     return scores

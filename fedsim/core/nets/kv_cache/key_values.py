@@ -67,7 +67,7 @@ class KeyValues:
             start = self.held[layer][row]
             self.held[layer][row] += len(places)
             for table in () if in_order else (self._keys[layer], self._values[layer]):
-                assert table is not None, "what is not held was written before"
+                assert table is not None, "tokens that are not cached were generated before"
                 chosen = torch.tensor([start + place for place in places], device=table.device)
                 table[row, :, start : start + len(places)] = table[row].index_select(1, chosen)
 
@@ -117,7 +117,7 @@ def _grown(buffer: Tensor | None, like: Tensor, end: int) -> Tensor:
 
 
 def _at(buffer: Tensor | None, places: Tensor) -> Tensor:
-    assert buffer is not None, "what is kept was written before"
+    assert buffer is not None, "kept tokens were generated before"
     rows, heads, tokens, _ = buffer.shape
     if rows == 1:
         return buffer.index_select(2, places[0])

@@ -153,6 +153,7 @@ def _refuse_recurrent_dropout(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.RNNBase) and module.dropout > 0:
             raise FedsimError(
-                f"'{name}' drops out between recurrent layers inside one kernel, where no mask can be seen. "
-                "Stack single layers with nn.Dropout between them."
+                f"'{name}' applies dropout between recurrent layers inside a single kernel, so "
+                "its masks are not accessible. Stack single layers with nn.Dropout between "
+                "them."
             )

@@ -37,5 +37,7 @@ def test_sentences_of_all_lengths_are_exact() -> None:
 
 
 def test_what_needs_causal_order_refuses() -> None:
-    with pytest.raises(NotApplicable, match="tokens see later ones, and sentences grow from their beginning"):
+    with pytest.raises(
+        NotApplicable, match="tokens attend to later tokens, and the search extends sentences from their beginning"
+    ):
         attacked("subspace-distance", observed(encoder(0), sentences(2, 0)))

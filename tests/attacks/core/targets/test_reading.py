@@ -141,7 +141,9 @@ def test_a_saturated_loss_bounds_the_target() -> None:
     assert not read.is_whole
     assert bool(read.are_bounded.all())
     assert float(read.values) == pytest.approx(2.5, abs=1e-12)  # 1.5 + 1, and no more is told
-    assert read.in_words == "0 of 1 targets are read from the output layer, 1 are bounded: the loss is straight there"
+    assert (
+        read.in_words == "0 of 1 targets are read from the output layer, 1 are only bounded: the loss is linear there"
+    )
 
 
 def test_an_absolute_error_tells_no_number() -> None:

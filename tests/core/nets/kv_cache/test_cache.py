@@ -177,7 +177,7 @@ def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> No
         for score, own in zip(past.scores(other, texts, [TREE, Draft()]), plain, strict=True):
             torch.testing.assert_close(score, own, rtol=0, atol=ROUNDING)
         assert past.lengths == []
-        with pytest.raises(FedsimError, match="runs single layers, and those of this model are not known"):
+        with pytest.raises(FedsimError, match="cannot find the layers of this model"):
             past.scores(other, texts, layers=[0])
     assert calls
 
