@@ -43,13 +43,18 @@ def is_open(port: int) -> bool:
 
 
 def the_one(commands: dict[int, str], *words: str) -> int:
-    """Return the id of the one process whose command line holds these words, not of its supervisor."""
-    (found,) = [
+    """Return the id of the one process whose command line holds these words."""
+    (found,) = all_of(commands, *words)
+    return found
+
+
+def all_of(commands: dict[int, str], *words: str) -> list[int]:
+    """Return the ids of the processes whose command lines hold these words, without supervisors."""
+    return [
         process
         for process, command in commands.items()
         if all(word in command for word in words) and supervisor.__file__ not in command
     ]
-    return found
 
 
 @pytest.mark.slow
@@ -147,10 +152,10 @@ def test_one_interrupt_ends_a_command_that_waits_for_a_node(tmp_path: Path, runn
     )
     engine = running.Engine(process, mark, tmp_path, tmp_path)
     try:
-        while not any("--node-config" in command for command in engine.descendants().values()):
+        while not (nodes := all_of(engine.descendants(), "--node-config")):
             assert process.poll() is None
             time.sleep(0.1)
-        os.kill(the_one(engine.descendants(), "--node-config"), signal.SIGSTOP)
+        os.kill(nodes[0], signal.SIGSTOP)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=200)
     finally:
