@@ -127,7 +127,7 @@ def make_recurrent() -> Client:
 
 
 def make_detector() -> Client:
-    """Return a client that detects a digit on a canvas: for each of 4 x 4 cells, whether it holds the corner, and the box."""
+    """Return a client that detects a digit on a canvas of 4 x 4 cells: the cell with its corner, and its box."""
     pictures, _ = digits()
     source = torch.Generator().manual_seed(1)
     corners = torch.randint(4, (len(pictures), 2), generator=source)
