@@ -79,7 +79,7 @@ def reconstruct(
     Raises:
         FedsimError: gradients are missing, extra, mis-shaped, not finite or all zero; labels or settings are out of
             range; the model is in evaluation mode but behaves differently in training mode; the device is absent; or
-                the attack does not apply, with the reason.
+            the attack does not apply, with the reason.
     """
     method, place = registry.get("attack", attack), find_device(device)
     if batch_size < 1:

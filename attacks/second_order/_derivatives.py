@@ -1,7 +1,7 @@
 """Derivatives along directions, by forward mode.
 
 The gradients of two losses have no forward derivative in torch: the mean squared error and the Huber loss. Both are
-replaced by equal losses whose gradients have one.
+replaced by equal losses with differentiable gradients.
 """
 
 from __future__ import annotations

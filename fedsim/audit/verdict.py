@@ -205,10 +205,10 @@ def unused(record: AuditRecord) -> str:
 
 
 def rank(record: AuditRecord) -> list[AuditArm]:
-    """Return the defenses that were measured, the best first.
+    """Return the measured defenses, the best first.
 
-    Those that keep the policy come first, then undecided ones. Defenses that keep the policy are sorted by their cost,
-    others by what they let through.
+    Defenses that keep the policy come first, then undecided defenses. Defenses that keep the policy are sorted by their
+    cost, others by their share of recovered examples.
     """
 
     def key(arm: AuditArm) -> tuple[float, ...]:

@@ -64,11 +64,6 @@ class Turns:
 
     Attacks share a process, and each checks that no other thread draws from torch's global generator. Parallel attacks
     would not be faster: the models are small, so that most of the time is Python's.
-
-            take as long: their models are small, so that most of the time is Python's.
-    Attacks share a process, and each checks that no other thread draws from torch's global generator. Parallel attacks
-        would not be faster: the models are small, so that most of the time is Python's.
-        take as long: their models are small, so that most of the time is Python's.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ class Places:
     Attributes:
         readable: files and folders, with all below them.
         listed: folders that it may list, recursively.
-        devices: files that it may write to and send ioctl commands to.
+        devices: files that it may read, write and send ioctl commands to.
         writable: files and folders, with all below them, that it may also write, create and remove.
     """
 

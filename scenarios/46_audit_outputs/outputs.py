@@ -127,7 +127,7 @@ def make_recurrent() -> Client:
 
 
 def make_detector() -> Client:
-    """Return a client that detects a digit on 4 x 4 cells: for each cell whether a digit begins there, and its box."""
+    """Return a client that detects a digit on a canvas of 4 x 4 cells: the cell with its corner, and its box."""
     pictures, _ = digits()
     source = torch.Generator().manual_seed(1)
     corners = torch.randint(4, (len(pictures), 2), generator=source)
@@ -146,7 +146,7 @@ def make_detector() -> Client:
 
 
 def loss_of_boxes(outputs: dict[str, Tensor], labels: dict[str, Tensor]) -> Tensor:
-    """Return the error of each cell."""
+    """Return the loss: cross-entropy of the presence of a digit plus squared error of the boxes."""
     return F.binary_cross_entropy_with_logits(outputs["is_there"], labels["is_there"]) + F.mse_loss(
         outputs["boxes"], labels["boxes"]
     )
