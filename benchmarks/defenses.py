@@ -95,7 +95,7 @@ def _opacus(world: World) -> Callable[[int], None]:
 def _secure(passes: int) -> Iterator[Row]:
     """Yield what ideal secure aggregation adds to rounds of a hundred clients."""
     federation = {"clients": _MANY, "rounds": passes, "batch_size": _BATCH}
-    tables = {"secure_aggregation": {"mode": "ideal"}, "threat": {"sees": "sum"}}
+    tables = {"secure_aggregation": {"mode": "ideal"}, "threat": {"view": "sum"}}
     plain = _round_seconds(_scenario([], federation=federation))
     secure = _round_seconds(_scenario([], federation=federation, **tables))
     yield ratio(_TIMES, f"ideal secure aggregation, a round of {_MANY} clients", secure, plain, "< 1.2")

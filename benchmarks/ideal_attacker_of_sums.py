@@ -34,7 +34,7 @@ def ceiling(seed: int, *, steps: int = 1, clients: int = 1, noise: float = 0.0, 
         "data": {"name": "digits"},
         "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0, "bias": True},
         "federation": {"clients": max(2, clients), "algorithm": "fedavg", "local_steps": steps, "batch_size": 1},
-        "threat": {"sees": "sum" if clients > 1 else "single-update"},
+        "threat": {"view": "sum" if clients > 1 else "single-update"},
     }
     if noise:
         defense = {"name": "gradient-noise", "scale": noise, "relative": True, "applies": "per_update"}

@@ -60,7 +60,7 @@ def world_of(least: int, tables: dict[str, Any], seed: int, clients: int) -> Wor
         "secure_aggregation": {"least_contributors": least},
         **tables,
     }
-    raw["threat"] = {**raw.get("threat", {}), "sees": "sum"}
+    raw["threat"] = {**raw.get("threat", {}), "view": "sum"}
     return build(parse(raw, "benchmark"))
 
 

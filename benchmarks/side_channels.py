@@ -89,7 +89,7 @@ def scenario(texts: Texts, components: Sequence[dict[str, Any]] = ()) -> Scenari
     """
     raw: dict[str, Any] = load(_SCENARIO, []).model_dump(mode="json") | {"components": list(components)}
     raw["arms"], raw["expected"] = {}, {}
-    raw["generation"] |= {"decoder": {"name": "greedy"}, "repeats": texts.repeats, "attacks": _ATTACKS}
+    raw["generation"] |= {"decoder": {"name": "greedy"}, "texts_per_prompt": texts.repeats, "attacks": _ATTACKS}
     raw["generation"]["prompts"]["count"] = texts.prompts
     return parse(raw, "benchmark")
 

@@ -161,7 +161,7 @@ def attacked(
         with seeding.isolate_randomness(1):  # an attacker who ignores noise inside the model draws it where torch does
             own = {"max_iterations": 400, "sign": "soft", "schedule": "cosine", **settings}
             found = attack_named(attack, **own)(observation, seeding.generator(5, "attack"))
-        items = score_items(found, truth.private[0], world.data.dataset.spec).items
+        items = score_items(found, truth.original_batches[0], world.data.dataset.spec).items
         return sum(item.values["psnr"] for item in items) / len(items), found
 
     return build

@@ -73,7 +73,7 @@ def test_what_a_component_drew_is_kept_and_reaches_the_attacker_only_if_granted(
     world = world_with(scenario, Shift(Config()))
     entry, truth = entry_of(world)
     (drawn,) = truth.draws  # type: ignore[attr-defined]
-    shifted = truth.batches[0].inputs - truth.private[0].inputs  # type: ignore[attr-defined]
+    shifted = truth.batches[0].inputs - truth.original_batches[0].inputs  # type: ignore[attr-defined]
     assert torch.allclose(shifted, drawn["shift.amount"], atol=1e-6)
     assert observe(Victim(world, entry, truth), {"batch-size"}).draws is None  # type: ignore[arg-type]
     granted = observe(Victim(world, entry, truth), {"batch-size", "client-randomness"}).draws  # type: ignore[arg-type]

@@ -46,7 +46,7 @@ def test_what_travelled_is_kept_for_the_watched_clients_alone(scenario: Build, t
 def test_a_defense_that_changes_uploads_leaves_both_sides(
     scenario: Build, counting: Any, tmp_path: Path, engine: str
 ) -> None:
-    assert counting.remembers
+    assert counting.keeps_state
     built = scenario(federation={"clients": 2, "engine": engine}, defenses=[{"name": "error-feedback"}])
     (arm,) = recorded(built, tmp_path / "run").arms
     assert [update.raw_is_wire for update in arm.updates] == [False]

@@ -184,7 +184,7 @@ def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
         ),
         (
             {"defenses": [{"name": "dp-sgd"}], "arms": {"federation.sampling": ["poisson", "shuffle"]}},
-            "arm 'sampling passes': defense 'dp-sgd' does not fit",
+            "arm 'sampling shuffle': defense 'dp-sgd' does not fit",
         ),
         (
             {

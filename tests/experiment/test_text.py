@@ -108,7 +108,7 @@ def test_sentences_are_shared_out_as_examples_of_one_class() -> None:
 def test_attacks_on_other_things_refuse_text_in_one_sentence(name: str) -> None:
     method = registry.get("attack", name)
     seen, attack = observation(), method.make(method.config())
-    threat = ThreatModel(knows=tuple(attack.needs), server="malicious" if attack.crafts else "honest-but-curious")
+    threat = ThreatModel(knows=tuple(attack.needs), server="malicious" if attack.crafts_model else "honest-but-curious")
     with pytest.raises(NotApplicable, match=r"^works on [a-z ]+, and the examples are text$"):
         attack(replace(seen, threat=threat), seeding.generator(0, "attack"))
 

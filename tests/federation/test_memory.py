@@ -173,7 +173,7 @@ def test_a_kept_optimizer_of_one_client_equals_torchs_that_never_stopped(scenari
 
 
 def test_error_feedback_equals_a_bare_loop(scenario: Build, counting: Any) -> None:
-    assert counting.remembers
+    assert counting.keeps_state
     built = scenario(federation=MEMORABLE, participation=LOSSES, defenses=[{"name": "error-feedback"}])
     journal = run(built)
     assert model_hash(journal.weights) == model_hash(by_hand(built, journal.rounds))
@@ -183,7 +183,7 @@ def test_error_feedback_equals_a_bare_loop(scenario: Build, counting: Any) -> No
 def test_the_replay_of_a_victim_that_remembers_gives_what_was_on_the_wire(
     scenario: Build, counting: Any, tmp_path: Path, engine: str
 ) -> None:
-    assert counting.remembers
+    assert counting.keeps_state
     built = scenario(
         federation={**MEMORABLE, "engine": engine, "optimizer": {"name": "adam"}, "keep_optimizer_state": True},
         participation=LOSSES,

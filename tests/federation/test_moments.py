@@ -172,7 +172,7 @@ def test_a_changed_batch_is_trained_on_and_the_private_one_is_what_counts(scenar
     world = world_with(scenario, "brightening", federation={"batch_size": 3})
     update, truth = trained(world)
     plain, honest = trained(world_with(scenario, federation={"batch_size": 3}))
-    (drawn,), (used,) = truth.private, truth.batches
+    (drawn,), (used,) = truth.original_batches, truth.batches
     assert torch.equal(used.inputs, drawn.inputs + 1.0)
     assert used.labels.shape == (3, 10)
     assert torch.equal(drawn.inputs, honest.private[0].inputs)

@@ -15,4 +15,4 @@ def test_settings_stand_beside_the_name_and_are_written_there() -> None:
 
 @pytest.mark.parametrize(("name", "crafts"), [("trap-weights", True), ("dlg", False)])
 def test_some_attacks_change_the_model(name: str, crafts: bool) -> None:
-    assert AttackChoice(name=name).crafts is crafts
+    assert AttackChoice(name=name).crafts_model is crafts

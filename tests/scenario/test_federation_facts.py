@@ -45,7 +45,7 @@ def test_so_many_clients_are_asked_on_average(
 
 
 @pytest.mark.parametrize(
-    ("tables", "remembers"),
+    ("tables", "keeps_state"),
     [
         ({}, False),
         ({"federation": {"keep_optimizer_state": True}}, True),
@@ -56,7 +56,7 @@ def test_so_many_clients_are_asked_on_average(
 def test_a_client_remembers_where_its_optimizer_or_a_hook_does(
     facts: Callable[..., FederationFacts], counting: Any, tables: dict[str, Any], remembers: bool
 ) -> None:
-    assert facts(**tables).remembers is remembers
+    assert facts(**tables).keeps_state is remembers
 
 
 def test_mechanisms_are_stated_by_the_defense_and_by_the_rule_that_are_them(

@@ -25,7 +25,7 @@ from fedsim.scenario import parse
             r"'greedy' is a decoder, which runs on a trained model, not during training",
         ),
         (
-            {"components": [{"name": "pyramid-drop", "layers": [2], "shares": [float("nan")]}]},
+            {"components": [{"name": "pyramid-drop", "layers": [2], "visible_parameters": [float("nan")]}]},
             r"components.0.shares.0: input should be a finite number, got nan",
         ),
         ({"partition": {"scheme": "dirichlet", "alpha": float("inf")}}, r"alpha: .* a finite number, got inf"),

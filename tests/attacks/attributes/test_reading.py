@@ -44,5 +44,5 @@ def test_a_probe_that_is_not_there_is_named_with_the_nearest() -> None:
 
 
 def test_an_update_of_which_nothing_is_seen_is_refused() -> None:
-    with pytest.raises(FedsimError, match=r"Widen threat\.shares"):
+    with pytest.raises(FedsimError, match=r"Widen threat\.visible_parameters"):
         ChangeNorms(ReadingConfig()).describe({}, torch.Generator())

@@ -65,7 +65,9 @@ def test_smoothed_labels_show_as_well(watched, attack_named):
     components = [*table(), {"name": "label-smoothing", "smoothing": 0.1}]
     observation, truth, _ = watched(model=MLP, components=components, federation={"batch_size": 5}, knows=UNTOLD)
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
-    assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.private[0].labels.sort().values.tolist()
+    assert (
+        guess.extras["key-value-bottleneck.labels"].tolist() == truth.original_batches[0].labels.sort().values.tolist()
+    )
 
 
 def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):

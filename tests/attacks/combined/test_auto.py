@@ -184,7 +184,7 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
 
     own = registry.get("attack", "cpl").make
     monkeypatch.setattr(own, "not_applicable", lambda *_: None)
-    monkeypatch.setattr(own, "continues", True)
+    monkeypatch.setattr(own, "accepts_initial_guess", True)
     monkeypatch.setattr(own, moment, broken)
     observation, _, _ = watched()
     others = tuple(name for name in registry.methods("attack") if name not in ("cpl", "inverting-gradients"))
@@ -275,7 +275,7 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     batch = truth.batches[0]
     others = returning(monkeypatch, inverting_gradients=found(batch, [0, 1]), gradinversion=found(batch, [2]))
     later = registry.get("attack", "inverting-gradients").make
-    monkeypatch.setattr(later, "continues", True)
+    monkeypatch.setattr(later, "accepts_initial_guess", True)
     whole = replace(found(batch, [0, 1, 2, 3]), is_exact=True)
     seen: list[Reconstruction] = []
     monkeypatch.setattr(later, "search_from", lambda _self, _observation, guess, *_args: (seen.append(guess), whole)[1])

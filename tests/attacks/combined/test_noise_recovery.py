@@ -40,7 +40,7 @@ def seen(scenario):
 
 
 def inputs_of(truth):
-    return truth.private[0].inputs
+    return truth.original_batches[0].inputs
 
 
 def attack(**settings):

@@ -121,6 +121,6 @@ def test_what_it_cannot_work_on_is_refused(toy, attack_named) -> None:
 
 
 def test_a_hidden_imprint_is_refused(watched, attack_named) -> None:
-    hidden, _, _ = watched(threat={"server": "malicious", "shares": ("1.*",)}, attacks=[{"name": NAME}])
+    hidden, _, _ = watched(threat={"server": "malicious", "visible_parameters": ("1.*",)}, attacks=[{"name": NAME}])
     with pytest.raises(NotApplicable, match=r"does not see the gradient of its imprint layer '0\.measure'"):
         answer(attack_named(NAME), hidden)

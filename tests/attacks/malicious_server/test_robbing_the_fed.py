@@ -277,7 +277,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     ):
         with pytest.raises(NotApplicable, match=reason):
             answer(attack, observation)
-    hidden, _, _ = watched(threat={"server": "malicious", "shares": ("1.*",)}, attacks=[{"name": NAME}])
+    hidden, _, _ = watched(threat={"server": "malicious", "visible_parameters": ("1.*",)}, attacks=[{"name": NAME}])
     with pytest.raises(NotApplicable, match="does not see the gradient of its imprint layer '0.1'"):
         answer(attack, hidden)
     nothing = torch.zeros((0, *SHAPE))

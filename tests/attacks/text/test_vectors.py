@@ -48,7 +48,7 @@ def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, writ
 def test_the_embeddings_gradient_alone_is_refused_in_a_sentence(
     name: str, settings: dict[str, Any], watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
-    tables, shares = written_text, {"shares": ("embed_tokens.*",)}
+    tables, shares = written_text, {"visible_parameters": ("embed_tokens.*",)}
     if name == "masked-matching":
         model = {"name": "tiny-llada", "width": 64, "hidden": 64, "blocks": 1}
         tables = {**written_text, "model": model, "task": "masked-diffusion"}

@@ -18,11 +18,10 @@ from fedsim.audit.subject import Subject
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.privacy.secure_noise import secure
-from tests.audit.adapters.test_flower import Apps, apps
-from tests.audit.adapters.test_opacus import private
-from tests.audit.adapters.test_transformers import Net, pictures, trainer
+from tests.audit.adapters.flower_apps import Apps
+from tests.audit.adapters.privates import private
+from tests.audit.adapters.trainers import Net, pictures, trainer
 
-__all__ = ["apps"]  # a fixture
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarning"),
     pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),

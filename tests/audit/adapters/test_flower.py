@@ -1,7 +1,6 @@
 """A Flower app is audited as it is: its own server and client, with its mods, as folder and as archive."""
 
 import io
-import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
+from tests.audit.adapters.flower_apps import EXAMPLE, Apps
 
-EXAMPLE = Path(__file__).parents[3] / "scenarios" / "45_audit_kinds" / "flower_app"
 MOD = """
 def halved(message, context, call_next):
     reply = call_next(message, context)
@@ -33,35 +32,6 @@ app = ClientApp(mods=[halved])
 """
 
 pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")  # by flwr build
-
-
-class Apps:
-    """Copies of the example, each with a package of its own name, since Python keeps the modules of every app."""
-
-    number = 0
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def make(self, *changes: tuple[str, str, str]) -> Path:
-        """Return the folder of a copy; a change is a file, a text in it and another text."""
-        Apps.number += 1
-        package, folder = f"digit_app_{Apps.number}", self.folder / f"app{Apps.number}"
-        shutil.copytree(EXAMPLE, folder)
-        (folder / "digit_app").rename(folder / package)
-        for name, old, new in changes:
-            file = next(folder.rglob(name))
-            text = file.read_text()
-            assert old in text
-            file.write_text(text.replace(old, new))
-        for file in [*folder.rglob("*.py"), folder / "pyproject.toml"]:
-            file.write_text(file.read_text().replace("digit_app", package))
-        return folder
-
-
-@pytest.fixture
-def apps(tmp_path: Path) -> Apps:
-    return Apps(tmp_path)
 
 
 def audited(path: Path, folder: Path, seconds: float = 60.0, **plan: Any) -> AuditRecord:

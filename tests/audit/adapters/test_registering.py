@@ -27,10 +27,10 @@ class Recipe:
 
 @adapter
 class OfRecipes(SubjectAdapter):
-    takes = "a recipe"
+    input_description = "a recipe"
 
     @classmethod
-    def recognises(cls, thing):
+    def matches(cls, thing):
         return isinstance(thing, Recipe)
 
     def subject(self):
@@ -38,7 +38,7 @@ class OfRecipes(SubjectAdapter):
             raise self.thing.error
         return Subject(nn.Linear(4, 2), None, [(torch.rand(8, 4), torch.arange(8) % 2)])
 
-    def understood(self):
+    def input_summary(self):
         return f"a recipe of {self.thing.layers} layers"
 """
 

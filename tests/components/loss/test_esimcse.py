@@ -213,7 +213,7 @@ def test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them(
         head = copy.deepcopy(views.head)
         views.encoder.load_state_dict(follower, strict=False)
         with torch.no_grad():
-            expected.append(head(views.encoder.eval()(truth.private[0].inputs)))
+            expected.append(head(views.encoder.eval()(truth.original_batches[0].inputs)))
     kept = memory["loss 0"]["queue"]
     assert torch.allclose(kept, torch.cat(expected)[-12:], atol=1e-6)
     assert not kept.requires_grad
@@ -244,7 +244,7 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     assert views is not None
     padding = world.facts.federation.padding
     assert padding is not None
-    inputs, places = truth.private[0].inputs, truth.draws[0]["esimcse.repeated"]
+    inputs, places = truth.original_batches[0].inputs, truth.draws[0]["esimcse.repeated"]
     more = truth.masks[0][7].shape[1] - 12
     longer = [doubled(row, place) for row, place in zip(inputs.tolist(), places.tolist(), strict=True)]
     second = torch.tensor([row + [padding] * (12 + more - len(row)) for row in longer])
@@ -290,7 +290,7 @@ def test_what_is_sent_is_encoder_and_head_and_what_stays_is_remembered_over_roun
     sentences: Callable[..., World],
 ) -> None:
     world = sentences(queue_size=7, federation={"algorithm": "fedavg", "local_steps": 2})
-    assert world.facts.remembers
+    assert world.facts.keeps_state
     memory: Memory = {}
     seen = stepped(world, memory, 2)
     assert {name.split(".")[0] for name in seen[0][1].tensors} == {"encoder", "head"}
@@ -300,7 +300,7 @@ def test_what_is_sent_is_encoder_and_head_and_what_stays_is_remembered_over_roun
     assert forgetful.loss != seen[1][1].loss
     entry = WireEntry(2, 0, seen[1][0], seen[1][1], earlier={0: ((1, seen[0][0]),)})
     assert replay(world, entry).matches
-    assert not sentences(queue_size=0).facts.remembers
+    assert not sentences(queue_size=0).facts.keeps_state
 
 
 def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences: Callable[..., World]) -> None:

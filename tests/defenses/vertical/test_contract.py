@@ -17,7 +17,7 @@ def acted(name: str) -> tuple[Any, Any]:
     gradients, labels = torch.randn(40, 6, generator=source).double(), torch.arange(40) % 2
     defense = METHODS[name].make(METHODS[name].config())
     kept = gradients.clone(), labels.clone()
-    covered = defense.cover(gradients, labels, torch.Generator().manual_seed(1))
+    covered = defense.perturb_gradients(gradients, labels, torch.Generator().manual_seed(1))
     relabelled = defense.relabel(labels, 2, torch.Generator().manual_seed(2))
     assert torch.equal(gradients, kept[0])
     assert torch.equal(labels, kept[1])
@@ -41,5 +41,7 @@ def test_it_changes_something_and_the_same_generator_gives_the_same_bits(name: s
 @pytest.mark.parametrize("name", METHODS)
 def test_gradients_of_zero_are_no_trouble(name: str) -> None:
     defense = METHODS[name].make(METHODS[name].config())
-    covered = defense.cover(torch.zeros(8, 3).double(), torch.arange(8) % 2, torch.Generator().manual_seed(1))
+    covered = defense.perturb_gradients(
+        torch.zeros(8, 3).double(), torch.arange(8) % 2, torch.Generator().manual_seed(1)
+    )
     assert torch.equal(covered, torch.zeros(8, 3).double())
