@@ -43,7 +43,7 @@ class Texts(NamedTuple):
     """How many prompts are asked, and how many texts of each are read."""
 
     prompts: int
-    repeats: int
+    texts_per_prompt: int
 
 
 SHORT, WHOLE = Texts(30, 9), Texts(50, 30)
@@ -89,7 +89,11 @@ def scenario(texts: Texts, components: Sequence[dict[str, Any]] = ()) -> Scenari
     """
     raw: dict[str, Any] = load(_SCENARIO, []).model_dump(mode="json") | {"components": list(components)}
     raw["arms"], raw["expected"] = {}, {}
-    raw["generation"] |= {"decoder": {"name": "greedy"}, "texts_per_prompt": texts.repeats, "attacks": _ATTACKS}
+    raw["generation"] |= {
+        "decoder": {"name": "greedy"},
+        "texts_per_prompt": texts.texts_per_prompt,
+        "attacks": _ATTACKS,
+    }
     raw["generation"]["prompts"]["count"] = texts.prompts
     return parse(raw, "benchmark")
 

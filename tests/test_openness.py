@@ -79,7 +79,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_the_record_holds_both_metrics_and_what_they_declare(folder: Path) -> None:
     record = json.loads((folder / "record.json").read_text())
     (arm,) = record["arms"]
-    assert [list(own["tested"]) for own in arm["rounds"]] == [["price_error"]] * 2
+    assert [list(own["test_metrics"]) for own in arm["rounds"]] == [["price_error"]] * 2
     (attack,) = arm["findings"]
     assert len(attack["victims"]) == 2
     for victim in attack["victims"]:
@@ -90,7 +90,7 @@ def test_the_record_holds_both_metrics_and_what_they_declare(folder: Path) -> No
         assert item["text"] == item["guess"]
         assert len(item["text"].split()) == 5
     assert attack["value"]["value"] == 1.0
-    assert attack["more"]["row_error_median"]["value"] < 1e-5  # as above
+    assert attack["extra_metrics"]["row_error_median"]["value"] < 1e-5  # as above
     assert {"price_error", "row_error"} <= {own["name"] for own in record["metrics"]}
 
 

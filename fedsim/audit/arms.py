@@ -102,7 +102,7 @@ class ArmAuditor:
         try:
             question.check(evidence.world)
             with interrupting(seconds):
-                return self.book.note(arm.with_findings(list(question.ask(evidence, self.book.work(arm))), {}))
+                return self.book.note(arm.with_findings(list(question.run(evidence, self.book.work(arm))), {}))
         except OutOfTime:
             why = f"its {seconds:.0f} s were not enough"
         except FedsimError as error:

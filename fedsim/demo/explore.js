@@ -167,7 +167,7 @@ function drawThreat({ rate, batch, protection }) {
   const grants = data().grants[state.attacker].filter((grant) => has[grant] ?? true).map((grant) => t(`grant.${grant}`));
   const list = grants.length > 1 ? t("grant.and", { first: grants.slice(0, -1).join(", "), last: grants[grants.length - 1] }) : grants[0];
   const sentences = [
-    t("threat.server"), t("threat.view", { images: images(batch) }), t("threat.knows", { grants: list }),
+    t("threat.server"), t("threat.sees", { images: images(batch) }), t("threat.knows", { grants: list }),
     protection === "none" ? t("threat.undefended") : t("threat.defended", { defense: defenseName(scene().setting) }),
   ];
   if (rate === 0) sentences.push(t("threat.maskless"));

@@ -137,7 +137,7 @@ class AggregationStrategy(Strategy):
             self._weights = {**self._weights, **crafted}
             arrays = self._encoded = ArrayRecord(dict(self._weights))
         self.tally = RoundState(server_round, participation.cohort(self._world.scenario, server_round))
-        if self._world.facts.remembers and server_round < max(self._world.scenario.threat.rounds):
+        if self._world.facts.keeps_state and server_round < max(self._world.scenario.threat.rounds):
             self._history[server_round] = self._weights
         counted = {client: self._counted[client][-1] for client in self.tally.cohort if client in self._counted}
         return RoundMessages(server_round, arrays, self._weights, self.tally.cohort, self._nodes, counted)
@@ -235,7 +235,7 @@ class AggregationStrategy(Strategy):
             raise Diverged(f"{failure}; {_why_diverged(self._world.scenario, self.tally.round)}")
 
     def _note_counted(self, round_: int, client: int) -> None:
-        if self._world.facts.remembers:
+        if self._world.facts.keeps_state:
             self._counted.setdefault(client, []).append(round_)
 
     def _watch_sum(self, round_: int, mean: Tensor) -> None:

@@ -161,9 +161,9 @@ def tensor_of(answer: object) -> Tensor:
     raise FedsimError(f"its answer is a {type(answer).__name__}, expected a tensor.")
 
 
-def at_once(attack: AtWork, first: Observation) -> int:
+def max_victims(attack: AtWork, first: Observation) -> int:
     """Return the number of such observations that an attack processes together; 1 if it raises."""
     try:
-        return max(1, int(attack.call("at_once", first)))
+        return max(1, int(attack.call("max_victims", first)))
     except Exception:  # the search will report the error
         return 1

@@ -15,7 +15,7 @@ FINDING_COLUMNS: Mapping[str, str] = {
     "label": "attack, attacker or comparison, as named in the report",
     "method": "name of the attack; empty where none was needed",
     "about": "subject of the value",
-    "role": "attack; a control: must succeed, or chance; or context",
+    "role": "attack, positive-control, negative-control or context",
     "metric": "of value, low, high, chance and limit",
     "is_main": "whether this metric is the finding's main metric",
     "value": "measured value",

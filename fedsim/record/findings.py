@@ -27,7 +27,8 @@ class Finding(Part):
         method: name of the attack; empty if no method was needed.
         settings: of the method, for display.
         scope: scope of the result by name: an attribute, a view, a client, rounds.
-        role: `attack`; a control that `must succeed` or must be at `chance`; or `context`, which explains the others.
+        role: `attack`; `positive-control`, which must succeed; `negative-control`, which must be at chance; or
+            `context`, which explains the others.
         metric: metric of `value`, `chance_level` and `max_value`.
         value: measured value; None after a failure.
         chance_level: value of a blind baseline.

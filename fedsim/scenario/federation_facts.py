@@ -50,7 +50,7 @@ class FederationFacts:
         )
 
     @cached_property
-    def remembers(self) -> bool:
+    def keeps_state(self) -> bool:
         """Whether a client's update depends on its own earlier rounds."""
         hooks = (*self.stack.augmentations, *self.stack.loss_terms, *self.stack.defenses)
         return self.scenario.federation.keep_optimizer_state or any(hook.keeps_state for hook in hooks)

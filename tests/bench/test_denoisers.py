@@ -81,7 +81,7 @@ def test_denoisers_that_methods_say_can_be_trained_are_recipes() -> None:
 
 
 def test_an_unknown_name_and_a_missing_copy_of_the_photographs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FedsimError, match=r"no small denoiser 'digits-net'.*digits-unet"):
+    with pytest.raises(FedsimError, match=r"unknown small denoiser 'digits-net'.*digits-unet"):
         trained("digits-net")
     monkeypatch.delenv("FEDSIM_CIFAR10", raising=False)
     with pytest.raises(FedsimError, match="Set FEDSIM_CIFAR10 to your own copy"):

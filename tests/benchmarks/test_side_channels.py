@@ -39,7 +39,7 @@ def test_every_decoder_answers_the_same_prompts_at_a_low_temperature() -> None:
     (speculative,) = decoders(["speculative"])
     assert speculative.config.temperature == 0.3
     asked = scenario(Texts(12, 4)).questions["generation"].make("question").config
-    assert (asked.prompts.count, asked.repeats) == (12, 4)
+    assert (asked.prompts.count, asked.texts_per_prompt) == (12, 4)
     assert [attack.name for attack in asked.attacks] == ["trace-forest", "trace-figures"]
 
 
@@ -51,7 +51,7 @@ def test_the_zero_control_stands_beside_what_leaks(setting: Setting) -> None:
     assert "p 1.00" in greedy.note
     assert leaky.value > 0.3
     assert leaky.setting == "toy-leaky"
-    assert "(must succeed)" in text.name
+    assert "(positive-control)" in text.name
 
 
 def test_pads_that_clients_trained_are_an_arm_of_their_own(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

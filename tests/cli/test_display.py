@@ -79,7 +79,7 @@ def test_questions_tell_where_they_are_and_what_they_found() -> None:
     assert text.getvalue().splitlines() == [
         "    parity: changes of public examples 1 of 3",
         "  norms (parity): read right 80%, n = 20, chance 50%",
-        "  norms (parity), values permuted (chance): read right 45%, n = 20, chance 50%",
+        "  norms (parity), values permuted (negative-control): read right 45%, n = 20, chance 50%",
         "  norms (parity): failed: it is empty",
         "  norms (parity) (context): greedy wrote.",
     ]

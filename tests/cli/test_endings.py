@@ -105,7 +105,7 @@ def test_findings_are_a_table_a_question_with_every_interval_where_there_is_room
     lines = [" ".join(line.split()) for line in traces.splitlines()]
     about = "question prompt, view counts, by aded"
     assert f"all forest (prompt) prompt told 60% [50 to 70] 2% \N{EN DASH} 50 {about}" in lines
-    assert "all text (prompt) (must succeed) prompt told 96% [90 to 100] 2% \N{EN DASH} 50 view outputs" in lines
+    assert "all text (prompt) (positive-control) prompt told 96% [90 to 100] 2% \N{EN DASH} 50 view outputs" in lines
     assert f"all figures (bits) bits 0.40 [0.30 to 0.50] 0.10 bits 0.01 50 {about}" in lines
     assert "all lost (prompt) failed - - - - -" in lines
     assert max(len(line.rstrip()) for line in shown[NARROW].splitlines()) <= NARROW

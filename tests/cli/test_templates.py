@@ -122,6 +122,6 @@ def test_a_package_that_is_there_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_a_family_that_is_none_leaves_no_package_behind(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match="no family 'nose' of defenses"):
+    with pytest.raises(FedsimError, match="unknown family 'nose' of defenses"):
         write_new("defense", "my-defense", tmp_path, "nose")
     assert not list(tmp_path.iterdir())

@@ -14,6 +14,6 @@ def tables(tmp_path: Path, **arms: Any) -> dict[str, Any]:
         "federation": {"clients": 2, "rounds": 2, "batch_size": 2},
         "threat": {"victims": 1, "knows": [], "keep_updates": False},
         "attacks": [{"name": "word-readout"}],
-        "generation": {"tokens": 3, "repeats": 3, "prompts": {"count": 2, "length": 2}},
+        "generation": {"max_new_tokens": 3, "texts_per_prompt": 3, "prompts": {"count": 2, "length": 2}},
         "arms": arms,
     }

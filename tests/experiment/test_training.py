@@ -70,10 +70,12 @@ def test_arms_with_other_decoders_share_a_training_and_their_records_are_those_o
 def test_arms_that_differ_in_anything_else_are_trained_each(
     scenario: Build, tmp_path: Path, trained: list[str]
 ) -> None:
-    asked = tables(tmp_path, **{"federation.batch_size": [1, 2], "generation.tokens": [2, 3]})
+    asked = tables(tmp_path, **{"federation.batch_size": [1, 2], "generation.max_new_tokens": [2, 3]})
     asked["attacks"] = []
     record = run(scenario(**asked), tmp_path / "run")
-    assert [arm.name for arm in record.arms] == [f"batch_size {size}, tokens {n}" for size in (1, 2) for n in (2, 3)]
+    assert [arm.name for arm in record.arms] == [
+        f"batch_size {size}, max_new_tokens {n}" for size in (1, 2) for n in (2, 3)
+    ]
     hashes = [arm.model_hash for arm in record.arms]
     assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
     assert len(trained) == 2

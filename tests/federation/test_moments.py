@@ -175,7 +175,7 @@ def test_a_changed_batch_is_trained_on_and_the_private_one_is_what_counts(scenar
     (drawn,), (used,) = truth.original_batches, truth.batches
     assert torch.equal(used.inputs, drawn.inputs + 1.0)
     assert used.labels.shape == (3, 10)
-    assert torch.equal(drawn.inputs, honest.private[0].inputs)
+    assert torch.equal(drawn.inputs, honest.original_batches[0].inputs)
     assert not torch.equal(next(iter(update.tensors.values())), next(iter(plain.tensors.values())))
 
 

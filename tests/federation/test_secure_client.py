@@ -32,7 +32,7 @@ class FeedbackConfig(Config):
 @final
 @defense("halving-with-feedback", summary="sends half, and the rest later")
 class Feedback(Defense[FeedbackConfig]):
-    remembers: ClassVar[bool] = True
+    keeps_state: ClassVar[bool] = True
     def on_gradient(self, gradient, here):
         whole = {n: g + here.memory.get(n, torch.zeros_like(g)) for n, g in gradient.items()}
         here.memory.update({n: g / 2 for n, g in whole.items()})

@@ -69,7 +69,7 @@ def test_what_is_more_than_lora_is_named(tmp_path: Path, settings: dict[str, Any
 
 
 def test_folders_of_something_else_and_other_models_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match=r"no  .*adapter_config\.json: expected the folder of an adapter"):
+    with pytest.raises(FedsimError, match=r"no .*adapter_config\.json: expected the folder of an adapter"):
         with_adapter(package_model("Llama"), tmp_path)
     saved(tmp_path)
     with pytest.raises(FedsimError, match="belongs to a layer 'model.layers.0.self_attn.q_proj', which the model does"):

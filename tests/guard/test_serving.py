@@ -190,7 +190,7 @@ def test_a_guard_says_that_it_is_connected_after_each_refused_connection(
 ) -> None:
     refused = httpx.ConnectError("refused")
     watched = served(tmp_path, monkeypatch, refused, refused, None, None, refused, FakeTask())
-    assert watched.lines[1:5] == [REFUSED, CONNECTED, REFUSED, CONNECTED]
+    assert watched.lines[2:6] == [REFUSED, CONNECTED, REFUSED, CONNECTED]
 
 
 def test_a_guard_that_never_reached_the_supernode_does_not_say_that_it_is_connected(

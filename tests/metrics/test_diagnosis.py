@@ -35,6 +35,8 @@ def test_each_cause_has_its_sentence(changes: dict[str, Any], words: str) -> Non
 
 
 def test_nothing_is_said_that_nothing_shows() -> None:
-    assert diagnosis(objective=0.1, at_truth=None, facts={"numerical rank": 4}, batch_size=4, wrong_labels=0) == ()
-    assert "rank" not in told(facts={"numerical rank": 4, "condition number": 3.0, "starts": 1})
-    assert "condition" not in told(facts={"condition number": diagnosing._ILL_CONDITIONED})
+    assert (
+        diagnosis(objective=0.1, at_truth=None, diagnostics={"numerical rank": 4}, batch_size=4, wrong_labels=0) == ()
+    )
+    assert "rank" not in told(diagnostics={"numerical rank": 4, "condition number": 3.0, "starts": 1})
+    assert "condition" not in told(diagnostics={"condition number": diagnosing._ILL_CONDITIONED})

@@ -21,7 +21,7 @@ def test_a_local_checkpoint_is_loaded_and_trained_by_name(tied: bool, tmp_path: 
 
 
 def test_unusable_checkpoints_are_one_clear_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FedsimError, match=r"no  .*config\.json"):
+    with pytest.raises(FedsimError, match=r"no .*config\.json"):
         build("hugging-face", path=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama", "auto_map": {"AutoModel": "x.py"}}')
     with pytest.raises(FedsimError, match="wants to run its own code"):

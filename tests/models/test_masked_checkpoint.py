@@ -204,7 +204,7 @@ def test_what_cannot_be_loaded_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(FedsimError, match=message):
             loaded(tmp_path, about)
 
-    refused(r"no  .*config\.json")
+    refused(r"no .*config\.json")
     (tmp_path / "config.json").write_text("no json")
     refused("is not JSON")
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')

@@ -53,7 +53,7 @@ def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_he
 
 def test_how_many_are_searched_together_is_a_number(watched: Watched, attack: Attack[Any]) -> None:
     observation, _, _ = watched()
-    kind, content, _ = answered(attack, ("at_once", (observation,), [], None))
+    kind, content, _ = answered(attack, ("max_victims", (observation,), [], None))
     assert (kind, packing.unpacked(content)) == (frames.ANSWER, attack.max_victims(observation))
 
 

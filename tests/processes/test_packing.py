@@ -21,7 +21,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
     whole = guess(
         masks=(torch.ones(2, 4),),
         notes=("one", "two"),
-        facts={"rank": 2.0},
+        diagnostics={"rank": 2.0},
         trained=Batch(torch.rand(2, 1, 3, 3), torch.rand(2, 5)),
         extras={"part.what": torch.arange(3)},
         is_exact=True,
@@ -32,7 +32,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
     assert whole.trained is not None
     assert torch.equal(back.trained.labels, whole.trained.labels)
     assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
-    plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "facts", "is_exact")
+    plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "diagnostics", "is_exact")
     assert all(getattr(back, name) == getattr(whole, name) for name in plain)
 
 

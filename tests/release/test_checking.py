@@ -56,7 +56,7 @@ def test_a_document_replaces_the_earlier_one_and_nothing_else(tmp_path: Path) ->
         written = json.loads((out / "release.json").read_text())
         assert (written["members"], written["plan"]["seed"]) == (120, seed)
     (out / "thesis.txt").write_text("dear")
-    with pytest.raises(FedsimError, match="holds 'thesis.txt', which fedsim did not write"):
+    with pytest.raises(FedsimError, match="holds 'thesis.txt', which is not a file of fedsim"):
         checking.run(plan, Policy(), out)
     assert json.loads((out / "release.json").read_text())["plan"]["seed"] == 1
     (tmp_path / "file").touch()

@@ -58,7 +58,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, name: str, sentence
     ("others", "sentence"),
     [
         ("mixed", "3 examples are among the members and among the others, expected none"),
-        ("few", "there are 19 different others, expected at least 20 of each side"),
+        ("few", "found 19 different others, expected at least 20 of each side"),
         ("number", "returned int, expected a loader of examples"),
         (None, "gives no examples that the model was not trained on: give --non-members package.module:name"),
     ],

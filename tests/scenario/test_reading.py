@@ -75,7 +75,7 @@ def test_overrides_are_toml_values_and_bare_words_are_text(tmp_path: Path) -> No
     scenario = load(path, ["attacks.0.max_iterations=500", "title=other words", "federation.clients=3", "seed=9"])
     assert scenario.attacks[0].settings["max_iterations"] == 500
     assert (scenario.title, scenario.federation.clients, scenario.seed) == ("other words", 3, 9)
-    with pytest.raises(ScenarioError, match="nothing at 'attacks.7.max_iterations'"):
+    with pytest.raises(ScenarioError, match="key 'attacks.7.max_iterations' is not in the scenario"):
         load(path, ["attacks.7.max_iterations=1"])
     for no_key in ("attacks", "=3", "a b=3"):
         with pytest.raises(ScenarioError, match="expected key=value"):

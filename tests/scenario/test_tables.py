@@ -25,7 +25,7 @@ from fedsim.scenario import parse
             r"'greedy' is a decoder, which runs on a trained model, not during training",
         ),
         (
-            {"components": [{"name": "pyramid-drop", "layers": [2], "visible_parameters": [float("nan")]}]},
+            {"components": [{"name": "pyramid-drop", "layers": [2], "shares": [float("nan")]}]},
             r"components.0.shares.0: input should be a finite number, got nan",
         ),
         ({"partition": {"scheme": "dirichlet", "alpha": float("inf")}}, r"alpha: .* a finite number, got inf"),
@@ -35,7 +35,10 @@ from fedsim.scenario import parse
         ({"attacks": [{"name": "inverting-gradients"}] * 2}, r"two are reported as 'inverting-gradients'"),
         ({"data": "mnist"}, r"data: "),
         ({"data": {}}, r"data.name: this key is missing. Expected: a name that `fedsim list` prints"),
-        ({"attributes": {"attacks": [{"name": "change-norms"}]}}, r"attribute: this key is missing. Expected: what is"),
+        (
+            {"attributes": {"attacks": [{"name": "change-norms"}]}},
+            r"attribute: this key is missing. Expected: attribute to infer",
+        ),
         ({"arms": {"model.dropuot": [0.1]}}, r"model.dropuot: there is no such key. Did you mean 'dropout'"),
     ],
 )

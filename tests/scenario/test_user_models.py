@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
     said = " ".join(capsys.readouterr().out.split())
     assert "The ground truth of all is uncertain: the replay of the clients gave another update" in said
     assert "(truth" in said  # in the cell of the score, which a narrow terminal breaks
-    page = (tmp_path / "results" / "own" / "report.html").read_text()
+    page = html.unescape((tmp_path / "results" / "own" / "report.html").read_text())
     assert "The ground truth of this score is uncertain: the replay of the clients' round did not match." in page
 
 

@@ -33,5 +33,5 @@ def test_data_that_do_not_say_that_they_are_pairs_are_refused(samples: dict) -> 
     task = Contrastive(ContrastiveConfig())
     assert "fedsim.audit.Subject(views=...)" in str(task.refuses(samples["regression"]))
     data = samples["contrastive"]
-    halved = type(data)(data.train.taken(torch.arange(3)), data.test, data.spec, (), task="contrastive")
+    halved = type(data)(data.train.select(torch.arange(3)), data.test, data.spec, (), task="contrastive")
     assert task.refuses(halved) == "each label is the number of a pair, which two views have"

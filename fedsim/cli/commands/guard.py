@@ -11,9 +11,7 @@ from rich.table import Column, Table
 
 from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen
 
-guard = typer.Typer(
-    cls=Commands, no_args_is_help=True, help="Guard the messages that Flower apps send from a site's node."
-)
+guard = typer.Typer(cls=Commands, no_args_is_help=True, help="Guard the messages of Flower apps at a site.")
 app.add_typer(guard, name="guard")
 
 _POLICY = Path("guard.toml")

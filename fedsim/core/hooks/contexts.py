@@ -55,7 +55,7 @@ class HookContext:
         local: local step, for hooks that require it, and the first step for hooks on received weights; None at upload.
         federation: public facts of the federation; None outside of a federation.
         memory: tensors that the hook stores by name, changed in place. They persist between a client's rounds only if
-            the hook's class sets `remembers`, and only if the client's update counted.
+            the hook's class sets `keeps_state`, and only if the client's update counted.
         draws: random draws that a component records by name, changed in place: for scores, and for an attacker that is
             granted them.
         secure_noise: adds noise from a cryptographic generator, on a real node; None in a simulation, whose noise can

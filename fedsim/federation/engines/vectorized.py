@@ -59,7 +59,7 @@ class VectorizedGrid(LocalGrid):
         memories = [known[client] for client in present]
         self._spend(fates)
         trained = cohort_training(world, orders.weights, orders.round, present, memories) if present else None
-        if world.facts.remembers:
+        if world.facts.keeps_state:
             for client, memory in zip(present, memories, strict=True):
                 remember(self._state[client], orders.round, memory)
         rows = iter(trained.rows() if trained else ())
@@ -88,7 +88,7 @@ class VectorizedGrid(LocalGrid):
         return failed(client, why.why, why.cause)
 
     def _recall(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
-        if not self._world.facts.remembers:
+        if not self._world.facts.keeps_state:
             return [{} for _ in clients]
         return [recall(self._state.setdefault(c, RecordDict()), counted.get(c, 0)) for c in clients]
 

@@ -20,7 +20,7 @@ from fedsim.judgement.evidence import is_evidence
 from fedsim.judgement.outcome import blind_chance
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.processes.methods import AtWork, at_once, search
+from fedsim.processes.methods import AtWork, max_victims, search
 from fedsim.questions.attacks import unlearning
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.questions.base import Evidence, Question, QuestionContext
@@ -144,7 +144,7 @@ def _attack(
     before, done = victims if over_rounds else (), 0
     while done < len(victims):
         first = _observe(victims[done], before, knows)
-        chunk = victims[done : done + at_once(attacker, first)]
+        chunk = victims[done : done + max_victims(attacker, first)]
         seen = [first, *(_observe(victim, before, knows) for victim in chunk[1:])]
         watch = work.on_search(label, done + len(chunk), len(victims))
         begin = time.perf_counter()

@@ -32,7 +32,7 @@ def check(world: World) -> None:
         ScenarioError: a check failed; the message gives the reason and the fix.
     """
     _check_shares(world)
-    if world.facts.remembers:
+    if world.facts.keeps_state:
         raise ScenarioError(
             "unlearning: updates depend on earlier rounds, and the second training starts "
             "without that state. Remove federation.keep_optimizer_state, and components and "

@@ -74,7 +74,7 @@ def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
     settings = {"attack": "closed-form-linear", "options": {}}
     attack = RoundAveraging(RoundAveragingConfig.model_validate(settings))
     over = attack(observation, seeding.generator(1, "attack"))
-    alone = attack(Observation(**{**vars(observation), "earlier": ()}), seeding.generator(1, "attack"))
+    alone = attack(Observation(**{**vars(observation), "earlier_observations": ()}), seeding.generator(1, "attack"))
     scores = [
         score_items(found, truth.original_batches[0], world.data.dataset.spec).items[0].values["psnr"]
         for found in (alone, over)

@@ -81,7 +81,9 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
     garbage = torch.full_like(observation.update.tensors["7.weight"], 5.0)
     update = replace(observation.update, tensors={**observation.update.tensors, "7.weight": garbage})
     told = replace(
-        observation, update=update, public=(MethodDescription("any", (UnreliableTensors(("7.weight", "none")),)),)
+        observation,
+        update=update,
+        known_methods=(MethodDescription("any", (UnreliableTensors(("7.weight", "none")),)),),
     )
     bare = replace(
         observation,

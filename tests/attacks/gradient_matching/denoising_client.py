@@ -44,7 +44,7 @@ def client_step(
         grants_draws: whether the server knows level and noise.
     """
     method = registry.get("task", "denoising")
-    task = method.make(method.config.model_validate({"classes": classes, "class_dropout": 0.0})).named("denoising")
+    task = method.make(method.config.model_validate({"classes": classes, "class_dropout": 0.0})).with_name("denoising")
     draws = task.named_draws(batch, seeding.generator(seed, "client step"))
     if level is not None:
         draws["task.level"] = torch.full_like(draws["task.level"], level)

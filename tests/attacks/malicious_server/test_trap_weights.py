@@ -156,7 +156,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         (("4.*",), "no linear layer"),
         (("1.weight",), "does not see the bias gradient of layer '1'"),
     ):
-        hidden, _, _ = watched(**tables, threat={"server": "malicious", "shares": shares})
+        hidden, _, _ = watched(**tables, threat={"server": "malicious", "visible_parameters": shares})
         with pytest.raises(NotApplicable, match=reason):
             answer(attack, hidden)
 

@@ -74,8 +74,14 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (lambda: private()[0], "returns no loader with the model and optimizer of Opacus. Return what"),
-        (lambda: private()[:2], "returns no loader with the model and optimizer of Opacus. Return what"),
+        (
+            lambda: private()[0],
+            "returns no loader with the model and optimizer of Opacus. Return the result of make_private",
+        ),
+        (
+            lambda: private()[:2],
+            "returns no loader with the model and optimizer of Opacus. Return the result of make_private",
+        ),
         (lambda: PrivacyEngine(accountant="rdp"), "gives PrivacyEngine, but no wrapped model of Opacus"),
         (lambda: private()[1:], "but no wrapped model of Opacus"),
         (

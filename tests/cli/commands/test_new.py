@@ -145,9 +145,9 @@ def test_the_command_says_what_it_wrote_and_the_other_families(
 @pytest.mark.parametrize(
     ("kind", "family", "message"),
     [
-        ("attack", "closed_forms", "no family 'closed_forms' of attacks. Did you mean 'closed_form'? They are:"),
-        ("attack", "core", "no family 'core' of attacks"),
-        ("attack", "membership", "no family 'membership' of attacks"),
+        ("attack", "closed_forms", "unknown family 'closed_forms' of attacks. Did you mean 'closed_form'? Known:"),
+        ("attack", "core", "unknown family 'core' of attacks"),
+        ("attack", "membership", "unknown family 'membership' of attacks"),
         ("defense", "entry", "Did you mean 'entries'?"),
         ("defense", "rounds", "Did you mean 'rounding'?"),
         ("component", "augmentation", "Did you mean 'augment'?"),

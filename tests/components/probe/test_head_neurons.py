@@ -193,7 +193,7 @@ def test_mistakes_are_named() -> None:
         name_neurons(nn.Linear(2, 2), torch.ones(1, 2))
     probe = make("head-neurons")
     for hidden, labels, message in (
-        (torch.zeros(2, 3), torch.zeros(2).long(), "found a single class"),
+        (torch.zeros(2, 3), torch.zeros(2).long(), "there is one class"),
         (torch.zeros(2, 3), torch.tensor([0, 2]), "class 1 has none"),
         (torch.full((2, 3), torch.nan), torch.tensor([0, 1]), "not finite"),
         (torch.zeros(2, 3, 4), torch.tensor([0, 1]), r"shape \(2, 3, 4\), expected \(2, width\)"),

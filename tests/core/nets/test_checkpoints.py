@@ -97,7 +97,7 @@ def test_a_file_that_was_changed_behind_its_seal_is_named(tmp_path: Path) -> Non
     assert checkpoints.unchanged(tmp_path / "one") == tmp_path / "one"
     (tmp_path / "one").write_text("3")
     with pytest.raises(
-        FedsimError, match=r"one does not have the checksum in sha256\.json: .* Delete the folder .*anew"
+        FedsimError, match=r"one does not have the checksum in sha256\.json: .* Delete the folder .*again"
     ):
         checkpoints.unchanged(tmp_path / "one")
     assert checkpoints.unchanged(tmp_path / "two") == tmp_path / "two"

@@ -53,7 +53,7 @@ def test_what_was_registered_in_a_block_is_entered_and_named_to_who_mistypes_it(
 def test_a_metric_that_a_question_declares_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[str] = []
     monkeypatch.setattr("fedsim.core.registry.finding.add_others", looked.append)
-    with pytest.raises(FedsimError, match="unknown metric 'no-such'"):
+    with pytest.raises(FedsimError, match="there is no metric 'no-such'"):
         registry.get("metric", "no-such")
     assert {"metric", "question"} == set(looked)
 

@@ -271,13 +271,13 @@ def test_a_client_does_not_open_a_mask_that_it_must_not() -> None:
 
 def test_stages_are_answered_once_and_in_order() -> None:
     side, counts = at("open")
-    with pytest.raises(FedsimError, match="asked for 'supply' when 'open' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'supply', expected 'open'"):
         side.supply(Silent(()))
     side.open(counts)
-    with pytest.raises(FedsimError, match="asked for 'open' when 'supply' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'open', expected 'supply'"):
         side.open(counts)
     side.supply(Silent((4,)))
-    with pytest.raises(FedsimError, match="asked for 'supply' when 'nothing more' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'supply', expected 'nothing more'"):
         side.supply(Silent((3,)))
     assert side.memory == Memory(1, N, len(STAGES))
 

@@ -204,7 +204,7 @@ def test_a_client_does_not_reveal_the_other_secret_later(federation):
     sides, _, requests = uploaded(federation)
     revealed = sides[0].reveal(requests[0])
     assert (set(revealed.self_masks), set(revealed.mask_keys)) == ({0, 1, 2, 3}, set())
-    with pytest.raises(FedsimError, match="asked for 'reveal' when 'nothing more' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'reveal', expected 'nothing more'"):
         sides[0].reveal(UnmaskRequest((0, 1, 2), (3,)))
 
 
@@ -261,12 +261,12 @@ def test_a_key_seals_one_message(federation, monkeypatch):
 
 def test_stages_are_answered_once_and_in_order(federation):
     sides, _, keys = introduced(federation)
-    with pytest.raises(FedsimError, match="asked for 'advertise' when 'share' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'advertise', expected 'share'"):
         sides[0].advertise()
-    with pytest.raises(FedsimError, match="asked for 'upload' when 'share' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'upload', expected 'share'"):
         sides[0].upload(torch.zeros(3, dtype=torch.int64), ForwardedShares({}))
     sides[0].share(keys[0])
-    with pytest.raises(FedsimError, match="asked for 'share' when 'upload' is next"):
+    with pytest.raises(FedsimError, match="request for stage 'share', expected 'upload'"):
         sides[0].share(keys[0])
 
 
@@ -445,7 +445,7 @@ def test_a_mask_key_that_was_not_advertised_aborts_the_round_although_it_was_com
         ),
         (
             lambda sent: replace(sent, share_commitments={**sent.share_commitments, 9: bytes(64)}),
-            "exactly its neighbours",
+            "exactly the shares of all holders",
         ),
         (lambda sent: replace(sent, share_commitments={**sent.share_commitments, 2: bytes(63)}), "has 63 bytes"),
         (lambda sent: replace(sent, secret_commitments=bytes(65)), "has 65 bytes, expected 64"),

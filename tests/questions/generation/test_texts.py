@@ -281,7 +281,7 @@ def test_a_draft_is_tried_before_training(
     ("changes", "message"),
     [
         (
-            {**unmasker("fixed"), "generation.tokens": 10},
+            {**unmasker("fixed"), "generation.max_new_tokens": 10},
             "'fixed' writes nothing here: the prompt has 3 tokens and its answer 10 places, and the model reads 12 in",
         ),
         (unmasker("fixed", block=4), "block is 4, and an answer has 6 positions: expected a divisor"),
