@@ -42,7 +42,7 @@ _EXACT = ("the_image_is_exact", 'victim.scores[0].values["psnr"] > 60  # dB: rou
 _CLAIMS: dict[str, tuple[str, str]] = {
     "attack-matching": ("the_search_comes_closer_than_its_start", "victim.objective < victim.history[0][1]"),
     "attack-closed-form": _EXACT,
-    "attack-text": ("tokens_are_read", 'victim.facts["tokens found"] > 0'),
+    "attack-text": ("tokens_are_read", 'victim.diagnostics["tokens found"] > 0'),
     "attack-malicious": _EXACT,
 }
 

@@ -127,7 +127,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
     counts: ClassVar[frozenset[str]] = frozenset({"rows"})
 
     def start(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> Distrusting:
-        """Process each prompt with its image, `condition.given["image"]`, in both branches.
+        """Process each prompt with its image, `condition.extra_inputs["image"]`, in both branches.
 
         Raises:
             NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
