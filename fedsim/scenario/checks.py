@@ -7,7 +7,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import RUN_AFTERWARDS, ConfiguredMethod, Grants
 from fedsim.core.registry import Method
-from fedsim.scenario.choices import AttackChoice, crafts
+from fedsim.scenario.choices import AttackChoice, crafts_model
 from fedsim.scenario.tables import Scenario
 
 _TABLES = {
@@ -77,10 +77,10 @@ def check_crafting(scenario: Scenario, source: str) -> None:
     """Check that exactly one attack of a malicious server changes the model."""
     if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied):
         return
-    names = [choice.reported for choice in scenario.attacks if choice.crafts]
+    names = [choice.reported for choice in scenario.attacks if choice.crafts_model]
     if len(names) == 1:
         return
-    known = ", ".join(name for name, method in registry.methods("attack").items() if crafts(method))
+    known = ", ".join(name for name, method in registry.methods("attack").items() if crafts_model(method))
     actual = f"{', '.join(names)} all do" if names else "none of the attacks does"
     raise ScenarioError(
         f"{source}: threat.server is 'malicious', so exactly one attack must change the model "

@@ -21,7 +21,7 @@ class ModelChoice(Choice):
     )
 
 
-def crafts(attack: Method) -> bool:
+def crafts_model(attack: Method) -> bool:
     """Return whether an attack changes the clients' model."""
     from fedsim.core.hooks import Attack  # noqa: PLC0415 - a scenario's keys need no torch
 
@@ -61,9 +61,9 @@ class AttackChoice(ReportedChoice):
     )
 
     @property
-    def crafts(self) -> bool:
+    def crafts_model(self) -> bool:
         """Whether the attack changes the clients' model."""
-        return crafts(registry.get("attack", self.name))
+        return crafts_model(registry.get("attack", self.name))
 
 
 class Aggregation(Choice):

@@ -208,7 +208,7 @@ class Scenario(Config):
         """The attack that changes the clients' model; None with an honest server."""
         if self.threat.server != "malicious":
             return None
-        return next(choice for choice in self.attacks if choice.crafts)
+        return next(choice for choice in self.attacks if choice.crafts_model)
 
     @property
     def varied(self) -> frozenset[str]:

@@ -123,5 +123,7 @@ def test_the_bars_of_an_attack_that_a_deadline_ends_go_with_the_finding() -> Non
         bars.arm("all", 1, 1, 9)
         bars.attack("closed form", 3, 4)(STEP)
         assert len(shown(bars, 50)) == 3
-        bars.answered(Finding(question="attributes", label="norms", metric="read_right", failure="it is empty"))
+        bars.answered(
+            Finding(question="attributes", label="norms", metric="attribute_balanced_accuracy", failure="it is empty")
+        )
         assert len(shown(bars, 50)) == 1

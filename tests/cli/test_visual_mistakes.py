@@ -85,7 +85,7 @@ def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ({"name": "attention-topk", "kept": 65}, "kept is 65, and an image has 64 visual tokens"),
         ({"name": "attention-topk", "layer": 3}, "layer is 3, and the language model has layers 0 to 3"),
         ({"name": "pyramid-drop", "layers": [2, 4]}, "layers is (2, 4), expected ascending numbers from 1 to 3"),
-        ({"name": "pyramid-drop", "layers": [2, 3], "visible_parameters": [1.5, 0.5]}, "expected numbers of at most 1"),
+        ({"name": "pyramid-drop", "layers": [2, 3], "shares": [1.5, 0.5]}, "expected numbers of at most 1"),
         ({"name": "must-drop", "layers": [1, 3]}, "layers is (1, 3), expected ascending numbers from 1 to 2"),
         ({"name": "must-drop", "layers": [1], "window": 3}, "windows of 3 x 3 do not tile 8 x 8 patches"),
         ({"name": "rcp", "layers": [1, 4], "repairs": [2]}, "layers is (1, 4), expected ascending numbers from 1 to 3"),

@@ -19,7 +19,7 @@ class Drawing:
     def foreign(self, _seen: object, _generator: torch.Generator) -> torch.Tensor:
         return torch.rand(3)
 
-    def at_once(self, _seen: object) -> int:
+    def max_victims(self, _seen: object) -> int:
         return 5
 
 
@@ -97,7 +97,7 @@ def test_right_answers_are_returned_in_their_order() -> None:
 @pytest.mark.parametrize(("answer", "count"), [(4, 4), (0, 1), (-3, 1), ("many", 1), (ValueError("no"), 1)])
 def test_an_attack_searches_at_least_one_update_at_once(answer: Any, count: int) -> None:
     seen: Any = object()
-    assert methods.at_once(Answering(answer), seen) == count
+    assert methods.max_victims(Answering(answer), seen) == count
 
 
 def test_an_answer_that_must_be_a_tensor_is_checked() -> None:

@@ -44,9 +44,9 @@ def test_every_generator_that_a_method_gets_is_salted() -> None:
     sources = [seeding.generator(11, "attack", client) for client in range(2)]
     seeds = [source.initial_seed() for source in sources]
     with SaltedStart(spy.start, SALT)("attack", Choice(name="dlg"), lambda: False) as attack:
-        assert attack.call("at_once", None) == 3
+        assert attack.call("max_victims", None) == 3
         attack.call("together", [], generators=sources)
-    assert spy.calls == ["at_once", "together"]
+    assert spy.calls == ["max_victims", "together"]
     assert spy.seeds == [expected(seed) for seed in seeds]
     assert not set(spy.seeds) & set(seeds)
 

@@ -20,7 +20,7 @@ from fedsim.experiment import runner
 from fedsim.processes import frames, packing
 from fedsim.processes import subprocess_runner as apart
 from fedsim.processes.child_process import ChildProcess
-from fedsim.processes.methods import at_once, search, start_here
+from fedsim.processes.methods import max_victims, search, start_here
 from fedsim.processes.subprocess_runner import Apart, start_apart
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
@@ -148,7 +148,7 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
     with start_apart("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 2) as attacker:
-        assert at_once(attacker, observation) >= 1
+        assert max_victims(attacker, observation) >= 1
         with pytest.raises(KeyboardInterrupt):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
         child = attacker._child  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def test_the_deadline_of_the_caller_ends_an_isolated_attack_and_its_process(watc
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
     with start_apart("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 100_000) as attacker:
-        assert at_once(attacker, observation) >= 1
+        assert max_victims(attacker, observation) >= 1
         with limited(1.0), pytest.raises(DeadlineReached):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
         assert attacker._child.code == -signal.SIGKILL  # type: ignore[attr-defined]
@@ -195,7 +195,7 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
     choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})
     local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
     with start_apart("attack", choice, lambda: False) as attacker:
-        assert at_once(attacker, local) == 1
+        assert max_victims(attacker, local) == 1
         why = search(attacker, [local], [seeding.generator(1, "attack")], lambda _step: None)
     assert "cannot be sent to a subprocess" in str(why)
     assert "without --isolate" in str(why)

@@ -45,7 +45,7 @@ def test_so_many_clients_are_asked_on_average(
 
 
 @pytest.mark.parametrize(
-    ("tables", "keeps_state"),
+    ("tables", "remembers"),
     [
         ({}, False),
         ({"federation": {"keep_optimizer_state": True}}, True),
