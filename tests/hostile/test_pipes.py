@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fedsim.audit import record as audits
 from fedsim.core.errors import FedsimError
@@ -38,10 +39,10 @@ def reads_texts(folder: Path) -> object:
 def test_a_pipe_is_refused(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
     (tmp_path / "cat").mkdir()
     for number in range(5):
-        (tmp_path / "cat" / f"{number}.png").write_bytes(b"")
+        Image.new("RGB", (8, 8)).save(tmp_path / "cat" / f"{number}.png")
     (tmp_path / name).unlink(missing_ok=True)
     os.mkfifo(tmp_path / name)
-    with pytest.raises(FedsimError):
+    with pytest.raises(FedsimError, match=name):
         read(tmp_path)
 
 
