@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.regular_files import read_regular
 from fedsim.core.settings import DeviceName
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy
@@ -240,10 +241,12 @@ def read(folder: Path) -> AuditRecord:
         FedsimError: the folder has no record, or the record cannot be read.
     """
     try:
-        content = (folder / RECORD).read_bytes()
+        content = read_regular(folder / RECORD)
         check_schema(folder / RECORD, content)
         return AuditRecord.model_validate_json(content)
     except OSError as error:
+        if (folder / RECORD).exists():
+            raise FedsimError(f"{folder / RECORD} cannot be read: {error.strerror}.") from error
         raise FedsimError(f"{folder} holds no {RECORD}, so it is not the folder of an audit.") from error
     except ValidationError as error:
         raise FedsimError(f"{folder / RECORD} cannot be read: {error.errors()[0]['msg']}") from error

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.regular_files import open_regular
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.data._attributes import halved
 from fedsim.data._canaries import plant
@@ -123,7 +124,8 @@ def decode(source: Path | BinaryIO, name: str) -> Tensor:
         FedsimError: the image is corrupt; the message names it.
     """
     try:
-        with Image.open(source) as image:
+        file = open_regular(source) if isinstance(source, Path) else source
+        with file, Image.open(file) as image:
             pixels = np.array(image if image.mode == "L" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise FedsimError(f"cannot read the image {name}: {error}. Replace or remove it.") from error

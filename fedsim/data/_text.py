@@ -19,6 +19,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets import checkpoints
 from fedsim.core.nets.losses import IGNORED
+from fedsim.core.regular_files import read_regular
 from fedsim.core.types import Batch, Config, Dataset, InputSpec, Planted, Tokenizer
 from fedsim.data._secrets import secrets
 from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer, frequent_words
@@ -122,10 +123,12 @@ def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file.
 
     Raises:
-        FedsimError: the file is not UTF-8, or is empty.
+        FedsimError: the file cannot be read, is no regular file, is not UTF-8, or is empty.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = read_regular(path).decode("utf-8")
+    except OSError as error:
+        raise FedsimError(f"cannot read {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise FedsimError(
             f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}. Convert the file."

@@ -234,6 +234,14 @@ def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
         if file.resolve().is_relative_to(place.resolve())
     ]
     problems += [
+        f"apps.writable: {place} holds '{entry}', by which '{key}' is found, so that an app could put another file in "
+        "its place. Name another folder, or the file without symbolic links."
+        for place in policy.apps.writable
+        for key, file in kept.items()
+        for entry in _entries(file)
+        if entry != file.resolve() and entry.parent.is_relative_to(place.resolve())
+    ]
+    problems += [
         f"apps.writable: {place} holds code that this guard runs ({code}), which an app could change. Name a folder "
         "that holds nothing else."
         for place in policy.apps.writable
@@ -245,6 +253,22 @@ def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
 def _is_same(one: Path, other: Path) -> bool:
     """Return whether two paths name the same file, also by symbolic and hard links."""
     return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _entries(path: Path) -> list[Path]:
+    """Return the directory entries that a look-up of a path reads, with those behind its symbolic links."""
+    entries: dict[Path, None] = {}
+    pending = [path.absolute()]
+    while pending:
+        current = pending.pop()
+        for part in (current, *current.parents):
+            entry = part.parent.resolve() / part.name
+            if part.name in ("", "..") or entry in entries:
+                continue
+            entries[entry] = None
+            if entry.is_symlink():
+                pending.append(entry.parent / entry.readlink())
+    return list(entries)
 
 
 def _code_within(place: Path) -> list[Path]:

@@ -24,9 +24,9 @@ def without_data(folder: Path) -> tuple[str, ...]:
     """Return the fewest paths that hold the files below a folder, but no data sets.
 
     A file is data by its suffix. A folder with data and without code is left out as a whole, since data sets also have
-    files of other suffixes.
+    files of other suffixes. A symbolic link counts as its target, which is what the sandbox grants.
     """
-    return _walk(str(folder)).places
+    return _walk(str(folder), frozenset()).places
 
 
 def standard_library(folder: Path) -> Iterator[str]:
@@ -49,20 +49,25 @@ class _Walked(NamedTuple):
     places: tuple[str, ...]
 
 
-def _walk(folder: str) -> _Walked:
+def _walk(folder: str, above: frozenset[str]) -> _Walked:
+    """Walk a folder; links to a folder in `above`, the real paths of the folders around it, are left out."""
     has_data = has_code = False
     kept: list[str] = []
+    within = above | {os.path.realpath(folder)}
     for entry in _entries(folder):
-        if entry.is_dir(follow_symlinks=False) and not entry.name.endswith(_METADATA):
-            below = _walk(entry.path)
+        path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
+        if entry.is_dir():
+            if path in within:
+                continue
+            below = _Walked(False, False, (path,)) if entry.name.endswith(_METADATA) else _walk(path, within)
             has_data |= below.has_data
             has_code |= below.has_code
             kept += below.places
-        elif os.path.splitext(entry.name)[1].lower() in _DATA:
+        elif {os.path.splitext(name)[1].lower() for name in (entry.name, path)} & _DATA:
             has_data = True
         else:
             has_code |= entry.name.endswith(_CODE)
-            kept.append(entry.path)
+            kept.append(path)
     if not has_data:
         return _Walked(has_data, has_code, (folder,))
     return _Walked(has_data, has_code, tuple(kept) if has_code else ())

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.nets.tensor_files import read_arrays
+from fedsim.core.regular_files import read_regular
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
@@ -233,16 +234,13 @@ def read_record(path: Path) -> RunRecord:
         FedsimError: the record is missing or broken, or has another schema version.
     """
     try:
-        if (path / RECORD).exists() and not (path / RECORD).is_file():  # reading a pipe would block forever
-            raise FedsimError(f"{path / RECORD} is no regular file, expected the record of a run.")
-        content = (path / RECORD).read_bytes()
+        content = read_regular(path / RECORD)
         check_schema(path / RECORD, content)
         record = RunRecord.model_validate_json(printable_json(content))
         for part in _parts(path):
             record = record.with_part(part)
     except OSError as error:
-        missing = f"no folder {path}" if not path.exists() else f"{path} holds no {RECORD}: not a run folder"
-        raise FedsimError(f"{missing}.") from error
+        raise FedsimError(f"{_unreadable(path, error)}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
@@ -256,11 +254,19 @@ def read_record(path: Path) -> RunRecord:
     return record
 
 
+def _unreadable(path: Path, error: OSError) -> str:
+    if not path.exists():
+        return f"there is no folder {path}"
+    if (path / RECORD).exists():
+        return f"{path / RECORD} cannot be read: {error.strerror}"
+    return f"{path} holds no {RECORD}: not a run folder"
+
+
 def _parts(path: Path) -> Iterator[ArmPart]:
     """Yield the parts appended to a run's record, without a last line truncated by a kill."""
     if not (path / _PARTS).is_file():
         return
-    *whole, _cut = (path / _PARTS).read_bytes().split(b"\n")
+    *whole, _cut = read_regular(path / _PARTS).split(b"\n")
     for line in whole:
         yield ArmPart.model_validate_json(printable_json(line))
 
@@ -272,7 +278,7 @@ def read_salt(path: Path) -> bytes:
         FedsimError: the file cannot be read, or contains no salt.
     """
     try:
-        salt = bytes.fromhex(path.read_text())
+        salt = bytes.fromhex(read_regular(path).decode())
     except OSError as error:
         raise FedsimError(f"cannot read the salt {path}: {error.strerror}.") from error
     except ValueError:

@@ -38,13 +38,24 @@ def leaves(text: str, folder: Path) -> bool:
     path, root = Path(text), folder.resolve()
     if not path.resolve().is_relative_to(root):
         return True
-    return any(not link.resolve().is_relative_to(root) for link in _links(path))
+    return any(not target.is_relative_to(root) for target in _link_targets(path, root))
 
 
-def _links(folder: Path) -> Iterator[Path]:
-    """Yield every symbolic link in a folder tree."""
-    for inner, folders, files in os.walk(folder):
-        yield from (path for name in (*folders, *files) if (path := Path(inner, name)).is_symlink())
+def _link_targets(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield the resolved target of every symbolic link in a folder tree, and of the links behind links within `root`.
+
+    A reader that follows a link to a folder also follows the links of that folder.
+    """
+    pending, walked = [folder.resolve()], set[Path]()
+    while pending:
+        tree = pending.pop()
+        if tree in walked or not tree.is_relative_to(root):
+            continue
+        walked.add(tree)
+        for inner, folders, files in os.walk(tree):
+            targets = [path.resolve() for name in (*folders, *files) if (path := Path(inner, name)).is_symlink()]
+            yield from targets
+            pending += targets
 
 
 def check_paths(scenarios: Iterable[Scenario], source: Path, allowed: Iterable[str]) -> None:

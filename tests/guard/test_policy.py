@@ -112,6 +112,39 @@ def test_no_app_may_write_to_code_that_the_guard_runs(tmp_path: Path, place: Pat
     assert f"apps.writable: {place} holds code that this guard runs" in said
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "link", "target"),
+    [
+        ("ledger", "cache/inner/ledger.jsonl", "cache/inner", "safe"),
+        ("ledger", "alias/inner/ledger.jsonl", "cache/inner", "safe"),
+        ("ledger", "outer/ledger.jsonl", "outer", "cache/inner"),
+        ("key", "cache/key", "cache/key", "safe/key"),
+        ("key", "outer", "outer", "cache/inner/key"),
+    ],
+)
+def test_an_app_cannot_change_by_which_links_a_file_is_found(
+    tmp_path: Path, key: str, value: str, link: str, target: str
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "safe").mkdir()
+    (tmp_path / "alias").symlink_to(tmp_path / "cache")
+    (tmp_path / link).symlink_to(tmp_path / target)
+    if target.startswith("cache"):
+        (tmp_path / "cache" / "inner").symlink_to(tmp_path / "safe")
+    said = mistake(tmp_path, **{key: value}, apps={"writable": ["cache"]})
+    assert f"apps.writable: {tmp_path}/cache holds '{tmp_path}/cache/" in said
+    assert f"by which '{key}' is found" in said
+
+
+@pytest.mark.parametrize("value", ["link/ledger.jsonl", "cache/../safe/ledger.jsonl", "safe/ledger.jsonl"])
+def test_links_that_no_app_can_change_are_taken(tmp_path: Path, value: str) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "safe").mkdir()
+    (tmp_path / "link").symlink_to("safe")
+    policy(tmp_path, ledger=value, apps={"writable": ["cache"]})
+    assert read_policy(tmp_path / "guard.toml").ledger == tmp_path / value
+
+
 def test_a_folder_beside_the_policy_is_no_code_although_python_looks_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

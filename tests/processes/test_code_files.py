@@ -43,6 +43,28 @@ def test_what_packages_say_of_themselves_stays(tmp_path: Path) -> None:
     assert kept(tmp_path) == {"y.py", "p-1.dist-info", "q.egg-info"}
 
 
+def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
+    made(tmp_path, "real/rows.csv", "real/deep/code.py", "kept/more.py", "package/x.py", "package/own.csv")
+    for name, target in (
+        ("more", "../real"),
+        ("rows", "../real/rows.csv"),
+        ("table.csv", "../real/deep/code.py"),
+        ("clean", "../kept"),
+        ("self", "."),
+        ("dangling", "nowhere"),
+    ):
+        (tmp_path / "package" / name).symlink_to(target)
+    places = {str(Path(path).relative_to(tmp_path)) for path in without_data(tmp_path / "package")}
+    assert places == {"package/x.py", "real/deep", "kept", "package/nowhere"}
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    made(tmp_path, "a/x.py", "b/y.py", "b/z.csv")
+    (tmp_path / "a" / "b").symlink_to("../b")
+    (tmp_path / "b" / "a").symlink_to("../a")
+    assert {str(Path(path).relative_to(tmp_path)) for path in without_data(tmp_path / "a")} == {"a/x.py", "b/y.py"}
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".npy", ".parquet", ".png", ".wav", ".pkl", ".cor", ".zip"])
 def test_data_has_many_suffixes(tmp_path: Path, suffix: str) -> None:
     made(tmp_path, "m.so", f"rows{suffix}", "kernel.cu")

@@ -239,7 +239,7 @@ def test_a_pipe_is_no_record_and_no_arrays(run_folder: RunFolder) -> None:
         os.mkfifo(run_folder.path / name)
     with pytest.raises(FedsimError, match=r"arrays\.npz: it is no regular file"):
         run_folder.read_arrays()
-    with pytest.raises(FedsimError, match=r"record\.json is no regular file"):
+    with pytest.raises(FedsimError, match=r"record\.json cannot be read: no regular file"):
         read_record(run_folder.path)
 
 

@@ -24,6 +24,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (root / "deep" / "in").symlink_to(root / "deep" / "file")
     (root / "far" / "below").mkdir(parents=True)
     (root / "far" / "below" / "out").symlink_to("/etc/hostname")
+    (root / "near" / "below").mkdir(parents=True)
+    (root / "near" / "below" / "on").symlink_to("../../far")
+    (root / "nearer").mkdir()
+    (root / "nearer" / "on").symlink_to("../near/below")
+    (root / "round").mkdir()
+    (root / "round" / "up").symlink_to("../round")
+    (root / "round" / "in").symlink_to("../deep")
+    (root / "up").mkdir()
+    (root / "up" / "whole").symlink_to("..")
+    (root / "alias-of-near").symlink_to("near")
     monkeypatch.chdir(root)
     return root
 
@@ -50,6 +60,11 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("out/../../x", True),
         ("far", True),
         ("far/below", True),
+        ("near", True),  # a link leads to a folder whose own link leaves
+        ("nearer", True),
+        ("alias-of-near", True),
+        ("up", True),  # a link to the whole folder, with its other links
+        ("round", False),
         ("x" * 5000, False),
         ("/" + "x" * 5000, True),
     ],

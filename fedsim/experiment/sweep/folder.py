@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.regular_files import read_regular
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
@@ -116,8 +117,10 @@ class SweepFolder:
             FedsimError: the plan is missing or unreadable.
         """
         try:
-            return SweepPlan.model_validate_json(printable_json((self.path / PLAN).read_bytes()))
+            return SweepPlan.model_validate_json(printable_json(read_regular(self.path / PLAN)))
         except OSError as error:
+            if (self.path / PLAN).exists():
+                raise FedsimError(f"{self.path / PLAN} cannot be read: {error.strerror}.") from error
             raise FedsimError(f"{self.path} holds no {PLAN}: not the folder of a sweep.") from error
         except ValidationError as error:
             raise FedsimError(f"{self.path / PLAN} cannot be read: {error.errors()[0]['msg']}.") from error
@@ -167,7 +170,7 @@ class SweepFolder:
     def failure(self, digest: str) -> Failed | None:
         """Return the failure of the last attempt at a run, or None."""
         try:
-            return Failed.model_validate_json(printable_json(self._failure_path(digest).read_bytes()))
+            return Failed.model_validate_json(printable_json(read_regular(self._failure_path(digest))))
         except (OSError, ValidationError):
             return None
 

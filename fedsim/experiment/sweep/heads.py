@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.regular_files import open_regular
 
 _START = re.compile(rb'^\{\s*"schema_version":\s*(\d+),\s*"status":\s*"(\w+)"')
 _LENGTH = 128
@@ -16,7 +17,7 @@ _END = 16
 def head(record: Path) -> tuple[int, str] | None:
     """Return (schema version, status), or None if the record is missing or has another beginning."""
     try:
-        with record.open("rb") as file:
+        with open_regular(record) as file:
             start = _START.match(file.read(_LENGTH))
     except OSError:
         return None
@@ -26,7 +27,7 @@ def head(record: Path) -> tuple[int, str] | None:
 def is_whole(record: Path) -> bool:
     """Return whether a record ends with a closing brace on its own line, and so is not truncated."""
     try:
-        with record.open("rb") as file:
+        with open_regular(record) as file:
             file.seek(-min(_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
             return file.read().rstrip().endswith(b"\n}")
     except OSError:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fedsim import __version__
 from fedsim.core.errors import ScenarioError
+from fedsim.core.regular_files import read_regular
 from fedsim.core.source import read_source
 from fedsim.experiment.sweep.heads import is_finished
 
@@ -32,7 +33,7 @@ def origin_of(scenario: Path, overrides: Sequence[str]) -> str:
 def finished_before(folder: Path, origin: str) -> int | None:
     """Return the number of runs if the folder's sweep has this origin and every run has finished, else None."""
     try:
-        noted = json.loads((folder / ORIGIN).read_bytes())
+        noted = json.loads(read_regular(folder / ORIGIN))
         records = [folder / "runs" / digest / "record.json" for digest in noted["runs"]]
         if noted["origin"] != origin or not records or not origin:
             return None
