@@ -262,7 +262,7 @@ def _texts(
     notes = ()
     if dataset.train.extra_inputs:
         names = " and ".join(sorted(dataset.train.extra_inputs))
-        notes = (f"The attacker knows the model's inputs besides the tokens ({names}) only with --knows given.",)
+        notes = (f"The attacker knows the model's inputs besides the tokens ({names}) only with --knows extra-inputs.",)
     return cross_entropy if is_plain else loss, dataset, notes
 
 

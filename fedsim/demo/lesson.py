@@ -177,7 +177,7 @@ def _parts_of(
 
 
 def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | None:
-    """Attack a picture that the sliders do not show; return None if the guess is blank.
+    """Attack a picture that the sliders do not show; return None if the guess is blank or the attack fails.
 
     Args:
         number: index of the case within its set of pictures; it chooses the picture.

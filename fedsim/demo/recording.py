@@ -66,7 +66,7 @@ class RecordedAttack(Config):
     """Result of an attack on a gradient.
 
     Attributes:
-        strip: PNG, a row per frame, a column per image in the order of the originals; empty without a guess.
+        strip: base64 picture, a row per frame, a column per image in the order of the originals; empty without a guess.
         frames: rows of the strip. An attack that stopped early has fewer than the grid; the last row is its result.
         iterations: iterations of the points of both curves.
         objective: value of the matching objective, without unit; None for NaN.

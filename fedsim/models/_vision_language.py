@@ -226,7 +226,7 @@ class VisionLanguage(nn.Module):
         if self.dialogue is None:
             raise FedsimError(
                 "the model needs a question for each image, and got only an image. For an "
-                "attack, add 'given' and 'labels' to threat.knows."
+                "attack, add 'extra-inputs' and 'labels' to threat.knows."
             )
         question, answer = self.dialogue
         chosen = torch.arange(count, device=question.device) % len(question)

@@ -99,7 +99,7 @@ def _check_losses(subject: Checked, weights: Path) -> None:
             count = int(losses.isnan().sum())
             raise FedsimError(
                 f"with the weights of {weights} the model's loss is NaN for {count} of {len(losses)} examples, "
-                " so no attack on it can be judged. Give weights of a training that converged."
+                "so no attack on it can be judged. Give weights of a training that converged."
             )
 
 

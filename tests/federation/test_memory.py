@@ -232,4 +232,6 @@ def test_a_message_that_was_answered_is_refused_the_second_time(
         (reply,) = grid.send_and_receive([again])
         assert reply.has_error()
         reason = reply.error.reason or ""
-        assert re.fullmatch(r"refused: .*(answers each round once|had begun|expected ')[^\n]*", reason)
+        assert re.fullmatch(
+            r"refused: .*(answers each round once|had begun|request for stage '\w+', expected '[\w ]+')[^\n]*", reason
+        )

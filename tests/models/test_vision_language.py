@@ -230,7 +230,7 @@ def test_answers_end_where_the_end_is_likeliest() -> None:
 @torch.no_grad()
 def test_images_alone_are_asked_what_the_model_was_told() -> None:
     model, (images, question, answer) = small_vlm(), examples()
-    with pytest.raises(FedsimError, match="add 'given' and 'labels' to threat.knows"):
+    with pytest.raises(FedsimError, match="add 'extra-inputs' and 'labels' to threat.knows"):
         model(images)
     whole = model(images, question, answer)
     model.dialogue = (question, answer)

@@ -185,7 +185,7 @@ def _with_noise(subject: Subject, optimizer: Any, is_poisson: bool) -> Subject:
         optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
         learning_rate=float(optimizer.param_groups[0]["lr"]),
         defenses=(dp_sgd_table(optimizer.max_grad_norm, optimizer.noise_multiplier),),
-        sampling="poisson" if is_poisson else "passes",
+        sampling="poisson" if is_poisson else subject.sampling,
         notes=(*subject.notes, *shuffled, *secure_note(optimizer)),
         noise=noise_of(optimizer),
     )

@@ -82,7 +82,7 @@ def test_the_noise_of_a_trainer_with_opacus_is_recovered(tmp_path: Path) -> None
 def test_a_trainer_with_opacus_states_its_mechanism(tmp_path: Path) -> None:
     subject = made(of_opacus(tmp_path), "train:trainer")
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.5},)
-    assert (subject.optimizer, subject.learning_rate, subject.sampling) == ("sgd", 0.05, "passes")
+    assert (subject.optimizer, subject.learning_rate, subject.sampling) == ("sgd", 0.05, "shuffle")
     assert next(iter(dict(subject.model.named_parameters()))) == "first.weight", "not the names of the wrapper"
     assert any("no Poisson samples" in note for note in subject.notes)
 
