@@ -309,8 +309,8 @@ def _texts_to_prompt(world: World) -> list[Tokens]:
 def _lines(path: Path) -> list[str]:
     try:
         return read_text(path).splitlines()
-    except OSError as error:
-        raise ScenarioError(f"generation.prompts.path: cannot read {path}: {error.strerror or error}.") from error
+    except FedsimError as error:
+        raise ScenarioError(f"generation.prompts.path: {error}") from error
 
 
 def _sentences(world: World, inputs: torch.Tensor) -> list[Tokens]:

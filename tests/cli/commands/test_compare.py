@@ -16,6 +16,6 @@ def test_a_sweep_is_compared_with_itself(swept: Path) -> None:
 def test_a_folder_of_neither_is_one_sentence(swept: Path) -> None:
     refused = fedsim("compare", "s", "nowhere", cwd=swept)
     assert refused.returncode == 2
-    assert refused.stderr.strip() == "no folder nowhere."
+    assert refused.stderr.strip() == "there is no folder nowhere."
     twice = fedsim("compare", "s", "./s", cwd=swept)
     assert (twice.returncode, twice.stderr.strip()) == (2, "s and s are the same folder. Name two.")
