@@ -92,7 +92,7 @@ def unexplained(
 
 
 def has_converged(at_guess: float, at_truth: float) -> bool:
-    """Return whether a guess leaves at most `CONVERGENCE_FACTOR` times as much unexplained as the truth, up to rounding."""
+    """Return whether a guess leaves at most `CONVERGENCE_FACTOR` times as much unexplained as the truth."""
     return at_guess <= CONVERGENCE_FACTOR * at_truth + _ROUNDING
 
 
