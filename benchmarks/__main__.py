@@ -137,7 +137,7 @@ def _judge(result: Result) -> int:
     """Name the rows whose bound does not hold, and return 1 where there is one."""
     broken = [row for row in result.rows if not row.holds]
     for row in broken:
-        print(f"Not kept: {row.name}, {row.setting}: {row.value:.4g} {row.unit}, asked {row.must}", file=sys.stderr)
+        print(f"Not kept: {row.name}, {row.setting}: {row.value:.4g} {row.unit}, goal {row.must}", file=sys.stderr)
     return int(bool(broken))
 
 

@@ -130,7 +130,7 @@ def cell_of(row: Row) -> str:
     if not row.n:
         return row.note
     ends = "" if row.low is None or row.high is None else f" [{_number(row.low)}, {_number(row.high)}]"
-    bound = f", asked {row.must}" if row.must else ""
+    bound = f", goal {row.must}" if row.must else ""
     return (
         f"{_number(row.value)}{ends}{bound}{'' if row.holds else ': **not kept**'}{f'; {row.note}' if row.note else ''}"
     )

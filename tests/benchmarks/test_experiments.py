@@ -111,7 +111,7 @@ def test_a_part_is_shown_and_written_only_once_all_are_there(
 def test_a_bound_that_is_not_kept_exits_with_1_and_is_named(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     toy.bound = "> 1"
     assert runner.main(["toy"]) == 1
-    assert "Not kept: figure, first: 1 x, asked > 1" in capsys.readouterr().err
+    assert "Not kept: figure, first: 1 x, goal > 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

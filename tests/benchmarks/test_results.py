@@ -80,8 +80,8 @@ def test_a_table_has_a_line_a_setting_and_says_which_bound_is_not_kept() -> None
     assert _figures.as_table([EXACT, PSNR, other, PSNR._replace(setting="ViT", note="")]).splitlines() == [
         "| setting | exact, share | PSNR, dB | n |",
         "| --- | --- | --- | --- |",
-        r"| LeNet | 0.5 [0.25, 0.75], asked >= 0.6: **not kept** | 71.2; one \| two | 4 |",
-        "| ViT | 1 [0.5, 1], asked >= 0.6 | 71.2 | 4 |",
+        r"| LeNet | 0.5 [0.25, 0.75], goal >= 0.6: **not kept** | 71.2; one \| two | 4 |",
+        "| ViT | 1 [0.5, 1], goal >= 0.6 | 71.2 | 4 |",
     ]
 
 
