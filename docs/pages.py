@@ -1,4 +1,4 @@
-"""What `make docs` adds to the pages of this folder: the front page, the reference, and the list of every method."""
+"""Pages that `make docs` generates: the front page, the reference, and the list of every method."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _navigation() -> list[dict[str, list[str]]]:
-    """Return the sections: a folder stands for its front page, if any, and the pages that no section names."""
+    """Return the sections: a folder lists its front page, if any, and the pages that no section names."""
     named = {page for pages in NAVIGATION.values() for page in pages}
     return [{title: list(_pages(pages, named))} for title, pages in NAVIGATION.items()]
 
@@ -82,7 +82,7 @@ def _pages(pages: tuple[str, ...], named: set[str]) -> Iterator[str]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add pages from the repository's root, and those that are made of docstrings."""
+    """Add pages from the repository's root, and pages generated from docstrings."""
     for name, source in PAGES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, name, content=_TARGET.sub(_from_root, text)))
@@ -105,12 +105,12 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Load what a search on a disk needs from the site itself."""
+    """Load the files of an offline search from the site itself."""
     return output.replace(_SHIM, f"{'../' * page.file.dest_uri.count('/')}worker.js")
 
 
 def on_post_template(output_content: str, **_: Any) -> str:
-    """Do the same for pages that no source stands behind."""
+    """Do the same for pages without a source file."""
     return output_content.replace(_SHIM, "/worker.js")
 
 

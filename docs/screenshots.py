@@ -1,4 +1,4 @@
-"""Takes the pictures of both demo pages, reports and an audit. `make screenshots` makes the pages first."""
+"""Pictures of both demo pages, reports and an audit. `make screenshots` makes the pages first."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def live(page: Page, url: str) -> None:
 
 
 def phone(page: Page, file: Path, url: str, folder: Path) -> None:
-    """Show story, sliders and live page beside each other, as a phone has them."""
+    """Show story, sliders and live page side by side, at a phone's width."""
     page.set_viewport_size(PHONE)
     shots = [folder / f"{number}.png" for number in range(3)]
     for shot, state in zip(shots, ("story=1", STATE), strict=False):
@@ -80,7 +80,7 @@ def phone(page: Page, file: Path, url: str, folder: Path) -> None:
 
 
 def shrink(path: Path) -> None:
-    """Keep fewer colours, which nobody sees on a page of text."""
+    """Reduce the colours: the difference is invisible on a page of text."""
     Image.open(path).convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
 
@@ -112,7 +112,7 @@ def report(page: Page, file: Path) -> None:
 
 
 def first_screen(page: Page, file: Path, name: str, width: int, height: int) -> None:
-    """Show what a page begins with."""
+    """Show the top of a page."""
     page.set_viewport_size({"width": width, "height": height})
     page.goto(file.resolve().as_uri())
     page.screenshot(path=IMAGES / f"{name}.png")

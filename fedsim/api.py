@@ -126,7 +126,7 @@ def run(
     scenario = find_source(Path(scenario)) if isinstance(scenario, str | Path) else scenario
     if resume and overwrite:
         raise FedsimError(
-            "resume and overwrite exclude each other: a run is continued, or replaced. Pass only one of the two."
+            "resume and overwrite exclude each other: a run is continued, or replaced. Pass either of the two."
         )
     loaded = _load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:

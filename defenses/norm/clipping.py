@@ -1,11 +1,11 @@
 """clipping: scales the gradient or update down to a Euclidean norm of at most C.
 
-Idea: Bounds a client's contribution to the sum: one half of differential privacy; the other half is noise.
+Idea: Bounds a client's contribution to the sum: half of differential privacy; noise is the other half.
 Equation: g' = g min(1, C / ||g||), over all parameters jointly.
 Assumes: nothing; it clips a step's whole gradient or the whole update, not each example.
 Protects: nothing by itself.
 Fails: against every attack that matches directions, since clipping changes only the scale.
-Source: Abadi et al. 2016, arXiv 1607.00133, section 3.1 (there for every example).
+Source: Abadi et al. 2016, arXiv 1607.00133, section 3.1 (in the paper per example).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""qsgd: rounds each entry at random to one of L levels of its tensor's norm, unbiased.
+"""qsgd: rounds each entry at random to a level out of L of its tensor's norm, unbiased.
 
-Idea: The rounding is independent noise, large if there are few levels; then most entries become 0.
+Idea: The rounding is independent noise, large for few levels; then most entries become 0.
 Equation: q = ||g|| sign(g) xi / L, xi = L |g| / ||g|| rounded stochastically, so that E q = g
 Assumes: a server that sees a gradient once.
 Protects: details of the input at few levels. No guarantee: the size of the noise is known.

@@ -1,6 +1,6 @@
-"""quantisation: rounds each entry at random to one of 2^k equidistant values, unbiased.
+"""quantisation: rounds each entry at random to 2^k equidistant values, unbiased.
 
-Idea: The rounding is independent noise of at most one step. Zeros become values near zero.
+Idea: The rounding is independent noise of at most a step. Zeros become values near zero.
 Equation: values low + n step, step = (high - low) / (2^k - 1), low and high the extremes of a tensor's entries
 Assumes: a server that sees a gradient once.
 Protects: details of the input at few bits. No guarantee: the size of the noise is known.

@@ -1,4 +1,4 @@
-"""sign: sends one bit per entry, the sign; zeros stay zeros.
+"""sign: sends a bit per entry, the sign; zeros stay zeros.
 
 Idea: Magnitudes carry much of the input's detail, and training needs directions only.
 Equation: g' = sign(g); with `scaled` g' = mean |g_l| sign(g) for each tensor g_l.

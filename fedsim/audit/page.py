@@ -127,7 +127,7 @@ def updates_table(record: AuditRecord) -> Iterator[Block]:
     yield note(
         f"Recovered: proof that the update holds {noun}s. Withstood: every search converged, on "
         "a guess that explains the update as well as the truth does, or the ideal attacker "
-        "recovers nothing. Undecided: the search did not find what the update may hold. The "
+        "recovers nothing. Undecided: the search did not find the examples that the update may hold. The "
         "ideal attacker runs no search: median PSNR of the best possible estimate of the "
         f"{noun}s, to first order at the truth, and the number that its guess would recover; if "
         "it recovers none, the update withstood. It is no guarantee. 95 % Wilson intervals; "

@@ -149,7 +149,7 @@ _ALL = (
         lacks="does not see the model's additional inputs",
         realistic="often not",
         why="it belongs to the example, like the question about an image",
-        beyond="what is given beside the inputs",
+        beyond="knowledge granted in addition to the inputs",
     ),
     Grant(
         name="earlier-rounds",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsim.core.supervisor import descendants
 
-_STALE = 0.2  # seconds until the CPU time of other processes is read again, which takes milliseconds
+_STALE = 0.2  # seconds until the CPU time of other processes is read again, at a cost of milliseconds
 _OWN_AND_WAITED_FOR = slice(11, 15)  # indices of utime, stime, cutime, cstime in /proc/PID/stat after the name
 
 

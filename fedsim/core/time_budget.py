@@ -30,7 +30,7 @@ _SOON = 1e-2
 _TICK = 1.0  # seconds between two looks at the budget of interrupted code
 _GRACE = 5.0  # seconds; a context switch that lasts longer is interrupted too
 _SWITCHES = {"__enter__", "__exit__"}
-_SWALLOWS = {"__del__", "gc_callback"}  # Python drops exceptions raised there, with a warning
+_SWALLOWS = {"__del__", "gc_callback"}  # Python drops exceptions raised in it, with a warning
 
 
 class DeadlineReached(BaseException):

@@ -28,7 +28,7 @@ _NO_LEVELS = (
     'model.name = "edm-unet"'
 )
 _NO_CLASSES = (
-    "classes is on, and the model takes no argument 'labels'. Choose one that is told classes, for example "
+    "classes is on, and the model has no argument 'labels'. Choose a class-conditional model, for example "
     'model.name = "edm-unet" with model.classes = true, or set classes = false'
 )
 

@@ -78,7 +78,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
             if "'masked'" not in str(error):
                 raise
             raise FedsimError(
-                "task 'masked-diffusion': the model has no mask token, since its forward takes no argument 'masked'. "
+                "task 'masked-diffusion': the model has no mask token, since its forward has no argument 'masked'. "
                 'Choose a model that fills in masked places, for example model.name = "tiny-llada".'
             ) from error
 

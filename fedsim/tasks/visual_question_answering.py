@@ -32,8 +32,8 @@ from fedsim.tasks.core.fitting import QUESTION, lacks_argument, refuses_classes,
 from fedsim.tasks.core.images import score_images
 
 _BLIND = (
-    "the model has no image tokens beside a question, since its forward takes no argument 'question'. Choose a model "
-    'that does, for example model.name = "tiny-vlm"'
+    "the model has no image tokens before a question, since its forward has no argument 'question'. Choose a "
+    'vision-language model, for example model.name = "tiny-vlm"'
 )
 READ_QUESTION, READ_ANSWER = "visual-question-answering.question", "visual-question-answering.answer"
 _FILLER = 0  # replaces padding of the answer; no counted position attends to it

@@ -109,5 +109,5 @@ def test_an_attackers_model_is_told_what_is_granted() -> None:
 
 
 def test_a_model_that_reads_no_question_is_refused() -> None:
-    with pytest.raises(FedsimError, match="takes no argument 'question'. Choose a model that does"):
+    with pytest.raises(FedsimError, match="has no argument 'question'. Choose a vision-language model"):
         TASK.outputs(torch.nn.Linear(28, 40), batch(), {})

@@ -33,5 +33,5 @@ class Targets:
     def in_words(self) -> str:
         """Number of inferred targets, as a sentence for a note."""
         read, bounded, every = int(self.are_read.sum()), int(self.are_bounded.sum()), self.are_read.numel()
-        more = f", {bounded} are only bounded: the loss is linear there" if bounded else ""
+        more = f", {bounded} are only bounded: the loss is linear in them" if bounded else ""
         return f"{read} of {every} targets are read from the output layer{more}"

@@ -11,7 +11,7 @@ from fedsim.core.types import Modality, Tensors, Truth, Update, View
 from fedsim.core.types.configured import ANYTHING, ConfigT
 
 Part = Literal["all", "rest", "forgotten"]
-"""Examples of the requesting client: all, all but those to forget, or only those to forget."""
+"""Examples of the requesting client: all, all but the examples to forget, or only these."""
 
 
 class Request(Protocol):

@@ -48,7 +48,7 @@ class AddedNoise(Noise):
 
 
 NoiseGenerator = Literal["unpredictable", "torch", "chacha20"]
-"""Generator of a client's noise: taken as unpredictable, torch's on the CPU, or ChaCha20."""
+"""Generator of a client's noise: assumed unpredictable, torch's on the CPU, or ChaCha20."""
 
 
 @dataclass(frozen=True)

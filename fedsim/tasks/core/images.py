@@ -62,7 +62,7 @@ def _identified(scored: ScoredItems, guess: Reconstruction, examples: Batch, dat
 
 
 def _missing(made: int, count: int) -> str:
-    return f"it guessed {made} of {count} examples; those without a guess count as missing, with the worst scores"
+    return f"it guessed {made} of {count} examples; examples without a guess count as missing, with the worst scores"
 
 
 def _public_images(data: Dataset) -> Tensor | None:

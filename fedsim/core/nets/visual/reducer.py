@@ -153,5 +153,5 @@ def reads_images(model: nn.Module, name: str) -> ReadsImages:
         return model
     raise NotApplicable(
         f"component '{name}' leaves visual tokens out, and model {type(model).__name__} has none. Choose a model that "
-        'reads images beside a question, for example model.name = "tiny-vlm".'
+        'reads images and a question, for example model.name = "tiny-vlm".'
     )
