@@ -16,6 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.core.regular_files import read_regular
+from fedsim.core.result_files import AUDIT, RECORD, RELEASE
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmPart, RunRecord
@@ -33,14 +34,11 @@ from fedsim.record.atomic_files import (
     write_whole,
 )
 
-RECORD = "record.json"
 ARRAYS = "arrays.npz"
 UPDATES = "updates"
 SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
-AUDIT = "audit.json"
-RELEASE = "release.json"
 _CONTENTS = {RECORD: "a run", AUDIT: "an audit", RELEASE: "a release check"}  # by file name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"

@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.regular_files import read_regular
+from fedsim.core.result_files import PLAN, RECORD
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
@@ -37,9 +38,6 @@ from fedsim.record.atomic_files import (
     remove_stale_lock,
     write_whole,
 )
-from fedsim.record.store import RECORD
-
-PLAN = "sweep.json"
 
 
 class PlannedRun(Config):
