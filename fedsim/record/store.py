@@ -23,15 +23,16 @@ from fedsim.record import ArmPart, RunRecord
 from fedsim.record.atomic_files import (
     LOCK,
     MANIFEST,
-    append,
+    append_inside,
     check_writable,
     explain,
     is_rest,
     locked,
     make_folder,
     make_inner_folder,
+    remove_inside,
     remove_rests,
-    write_whole,
+    write_inside,
 )
 
 ARRAYS = "arrays.npz"
@@ -86,7 +87,7 @@ class RunFolder:
         self._make()
         with explain(self.path):
             for name in sorted(files, key=lambda name: name == MANIFEST):  # the manifest last: it identifies the others
-                (self.path / name).unlink()
+                remove_inside(self.path, name)
             for folder in {name.partition("/")[0] for name in files if "/" in name}:
                 (self.path / folder).rmdir()
 
@@ -109,7 +110,7 @@ class RunFolder:
             FedsimError: the file cannot be written.
         """
         self.note(name)
-        write_whole(self.path / name, content, mode=mode)
+        write_inside(self.path, name, content, mode=mode)
 
     def note(self, name: str) -> None:
         """Add a file's name to the manifest, and create the file's folder.
@@ -123,7 +124,7 @@ class RunFolder:
         else:
             make_folder(self.path)
         if name not in self._manifest():
-            append(self.path / MANIFEST, name.encode())
+            append_inside(self.path, MANIFEST, name.encode())
 
     def reopen(self) -> RunRecord | None:
         """Create the folder if missing, and return its earlier record, or None."""
@@ -175,7 +176,7 @@ class RunFolder:
             count = sum(1 for _ in self._parts_of_arrays())
             self.write(f"{_IN_WORK}/{count:04}.npz", npz(dict(arrays)))
         self.note(_PARTS)
-        append(self.path / _PARTS, part.model_dump_json().encode())
+        append_inside(self.path, _PARTS, part.model_dump_json().encode())
 
     def _parts_of_arrays(self) -> Iterator[Path]:
         yield from sorted((self.path / _IN_WORK).glob("*.npz"))

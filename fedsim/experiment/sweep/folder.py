@@ -36,6 +36,7 @@ from fedsim.record.atomic_files import (
     refuse_link,
     remove_rests,
     remove_stale_lock,
+    write_inside,
     write_whole,
 )
 
@@ -179,7 +180,7 @@ class SweepFolder:
             return None
         before = self.failure(digest)
         again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
-        write_whole(self._failure_path(digest), again.model_dump_json(indent=1).encode())
+        write_inside(self.path, f"failures/{digest}.json", again.model_dump_json(indent=1).encode())
         return again
 
     def _failure_path(self, digest: str) -> Path:
