@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.regular_files import read_regular
+from fedsim.core.result_files import AUDIT
 from fedsim.core.settings import DeviceName
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy
@@ -23,7 +24,7 @@ from fedsim.record import (
     RecordModel,
     VictimRecord,
 )
-from fedsim.record.store import AUDIT, RunFolder, check_schema
+from fedsim.record.store import RunFolder, check_schema
 from fedsim.scenario import Scoring
 
 RECORD = AUDIT

@@ -9,17 +9,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+class NotRegularError(OSError):
+    """Raised for a folder, named pipe, socket or device in place of a regular file."""
+
+
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file for reading. A named pipe or device is refused at once, where `open` would block.
 
     Raises:
-        OSError: the file is missing, unreadable, or not a regular file.
+        NotRegularError: the file is not a regular file.
+        OSError: the file is missing or unreadable.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         if stat.S_ISREG(os.fstat(handle).st_mode):
             return open(handle, "rb")
-        raise OSError(errno.EINVAL, "no regular file", str(path))
+        raise NotRegularError(errno.EINVAL, "no regular file", str(path))
     except BaseException:
         os.close(handle)
         raise

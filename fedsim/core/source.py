@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import tomli_w
 
 from fedsim.core.errors import ScenarioError, did_you_mean
+from fedsim.core.regular_files import NotRegularError, open_regular
 
 _LARGEST = 4 << 20  # bytes; a real scenario has thousands
 _DEEPEST = 50  # nesting of tables and lists; a real scenario has five levels
@@ -65,18 +65,19 @@ def read_source(path: Path) -> bytes:
         ScenarioError: it is missing, unreadable, no regular file, or too large.
     """
     try:
-        about = path.stat()
-        if stat.S_ISDIR(about.st_mode):
-            raise ScenarioError(f"{path} is a folder, expected a scenario file (TOML).{_held(path)}")
-        if not stat.S_ISREG(about.st_mode):
-            raise ScenarioError(f"{path} is no regular file, expected a scenario file (TOML).")
-        if about.st_size > _LARGEST:
-            raise ScenarioError(f"{path} has {about.st_size:,} bytes, expected a scenario of at most {_LARGEST:,}.")
-        return path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read(_LARGEST + 1)
     except FileNotFoundError as error:
         raise ScenarioError(f"no scenario file {path}.{_instead(path)}") from error
+    except NotRegularError as error:
+        if path.is_dir():
+            raise ScenarioError(f"{path} is a folder, expected a scenario file (TOML).{_held(path)}") from error
+        raise ScenarioError(f"{path} is no regular file, expected a scenario file (TOML).") from error
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise ScenarioError(f"{path} is too large, expected a scenario of at most {_LARGEST:,} bytes.")
+    return content
 
 
 def read_tables(path: Path) -> dict[str, Any]:

@@ -28,6 +28,16 @@ class _SecureNoise(DPOptimizer):
             assert gradient is not None, "written by Opacus"
             gradient.add_(normal(gradient), alpha=multiplier * self.max_grad_norm)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the attributes, for a copy. torch's own list of attributes does not fit an optimizer of Opacus."""
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Set the attributes of a copy. The copy reports its steps to the accountant of the original."""
+        vars(self).update(state)
+        for parameter in self.params:
+            vars(parameter).setdefault("summed_grad", None)  # torch copies no attributes of parameters
+
 
 class SecureDPOptimizer(_SecureNoise, DPOptimizer):
     """Clips the gradient of each example."""
@@ -48,14 +58,19 @@ _SECURE: dict[type[Any], type[Any]] = {
 }
 
 
-def is_secure(optimizer: object) -> bool:
-    """Return whether an optimizer draws its noise from ChaCha20."""
-    return isinstance(optimizer, _SecureNoise)
+def is_secure(optimizer: DPOptimizer) -> bool:
+    """Return whether an optimizer draws its noise from ChaCha20, or from torchcsprng by Opacus' ``secure_mode``."""
+    return isinstance(optimizer, _SecureNoise) or bool(optimizer.secure_mode)
+
+
+def opacus_class(optimizer: DPOptimizer) -> type[Any]:
+    """Return the class that an optimizer had before `secured`."""
+    return next((plain for plain, kind in _SECURE.items() if type(optimizer) is kind), type(optimizer))
 
 
 def secured(optimizer: _T) -> _T:
     """Make an optimizer of Opacus draw from ChaCha20, in place; see `fedsim.privacy.secure_noise.secure`."""
-    if is_secure(optimizer):
+    if isinstance(optimizer, _SecureNoise):
         return optimizer
     kind = _SECURE.get(type(optimizer))
     if kind is None:

@@ -17,16 +17,19 @@ _DATA = frozenset(
     )
 )
 _CODE = (".py", ".pyc", ".so", ".pyd")
+# Names of folders in which only code is granted. Elsewhere packages read files of many suffixes when they are imported.
+_FOLDERS_OF_DATA = frozenset(("tests", "test", "testing", "data", "datasets", "benchmarks", "examples"))
 _METADATA = (".dist-info", ".egg-info")
 
 
 def without_data(folder: Path) -> tuple[str, ...]:
     """Return the fewest paths that hold the files below a folder, but no data sets.
 
-    A file is data by its suffix. A folder with data and without code is left out as a whole, since data sets also have
-    files of other suffixes. A symbolic link counts as its target, which is what the sandbox grants.
+    A file is data by its suffix; in folders of tests, data sets, benchmarks and examples, and below them, every file
+    without a suffix of code is data. A folder with data and without code is left out as a whole, since data sets also
+    have files of other suffixes. A symbolic link counts as its target, which is what the sandbox grants.
     """
-    return _walk(str(folder), frozenset()).places
+    return _walk(str(folder), frozenset(), is_of_data=False).places
 
 
 def standard_library(folder: Path) -> Iterator[str]:
@@ -49,8 +52,9 @@ class _Walked(NamedTuple):
     places: tuple[str, ...]
 
 
-def _walk(folder: str, above: frozenset[str]) -> _Walked:
+def _walk(folder: str, above: frozenset[str], *, is_of_data: bool) -> _Walked:
     """Walk a folder; links to a folder in `above`, the real paths of the folders around it, are left out."""
+    is_of_data = is_of_data or os.path.basename(folder) in _FOLDERS_OF_DATA
     has_data = has_code = False
     kept: list[str] = []
     within = above | {os.path.realpath(folder)}
@@ -59,11 +63,12 @@ def _walk(folder: str, above: frozenset[str]) -> _Walked:
         if entry.is_dir():
             if path in within:
                 continue
-            below = _Walked(False, False, (path,)) if entry.name.endswith(_METADATA) else _walk(path, within)
+            is_metadata = entry.name.endswith(_METADATA)
+            below = _Walked(False, False, (path,)) if is_metadata else _walk(path, within, is_of_data=is_of_data)
             has_data |= below.has_data
             has_code |= below.has_code
             kept += below.places
-        elif {os.path.splitext(name)[1].lower() for name in (entry.name, path)} & _DATA:
+        elif _is_data(entry.name, path, is_of_data=is_of_data):
             has_data = True
         else:
             has_code |= entry.name.endswith(_CODE)
@@ -71,6 +76,14 @@ def _walk(folder: str, above: frozenset[str]) -> _Walked:
     if not has_data:
         return _Walked(has_data, has_code, (folder,))
     return _Walked(has_data, has_code, tuple(kept) if has_code else ())
+
+
+def _is_data(name: str, path: str, *, is_of_data: bool) -> bool:
+    """Return whether a file is data, by its name or by the real path of a link."""
+    names = (name, path)
+    if is_of_data and not all(each.endswith(_CODE) for each in names):
+        return True
+    return any(os.path.splitext(each)[1].lower() in _DATA for each in names)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

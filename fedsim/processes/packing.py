@@ -13,6 +13,7 @@ import math
 import pickle
 from collections.abc import Mapping
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -32,15 +33,42 @@ _TYPES = {
 }
 
 
+class _Pickler(pickle.Pickler):
+    """Writes a tensor that is a view of more values as a copy: torch would write all values of its memory."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Return the reduction of a copy for such a view, and leave everything else to pickle."""
+        is_plain = type(obj) is Tensor and obj.layout == torch.strided and not obj.is_quantized
+        if is_plain and not _fills_its_memory(obj):
+            own = obj.detach().clone()
+            return own.requires_grad_(obj.requires_grad).__reduce_ex__(2)
+        return NotImplemented
+
+
+def _fills_its_memory(tensor: Tensor) -> bool:
+    """Return whether a tensor holds each value of its memory once."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+_PICKLE = SimpleNamespace(__name__="pickle", Pickler=_Pickler)  # the part of the module pickle that `torch.save` uses
+
+
 def saved(value: Any) -> bytes:
-    """Return `torch.save` of a value.
+    """Return `torch.save` of a value, where each tensor brings its own values alone.
 
     Raises:
         FedsimError: something in it has no name by which another process finds it.
     """
     file = io.BytesIO()
     try:
-        torch.save(value, file)
+        torch.save(value, file, pickle_module=_PICKLE)
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
         raise FedsimError(
             f"the attacker's observation cannot be sent to a subprocess: {error}. Put your own "

@@ -7,7 +7,7 @@ import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -30,29 +30,70 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     Raises:
         FedsimError: the file cannot be written: no space or no permission.
     """
-    temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
-    with io_advice(path):
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    write_inside(path.parent, path.name, content, mode=mode)
+
+
+def write_inside(root: Path, name: str, content: bytes, *, mode: int = 0o666) -> None:
+    """Write a file atomically below a folder, as `write_atomic`.
+
+    A symbolic link that replaces the folder inside `root`, even during the write, leads no file elsewhere.
+
+    Args:
+        root: the folder.
+        name: path inside it, at most one folder deep.
+        content: content of the file.
+        mode: permission bits, before the umask.
+
+    Raises:
+        FedsimError: the file cannot be written, or its folder is a symbolic link.
+    """
+    temporary = f"{_REST}{secrets.token_hex(8)}"
+    with io_advice(root / name), _opened_parent(root, name) as (folder, file_name):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
+            os.replace(temporary, file_name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
             raise
 
 
-def append(path: Path, line: bytes) -> None:
-    """Append a line and sync it to disk; a line truncated by an earlier kill is terminated first."""
-    with io_advice(path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+def append_inside(root: Path, name: str, line: bytes) -> None:
+    """Append a line to a file below a folder, and sync it to disk; see `write_inside`.
+
+    A line truncated by an earlier kill is terminated first.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    with io_advice(root / name), _opened_parent(root, name) as (folder, file_name):
+        handle = os.open(file_name, flags, 0o666, dir_fd=folder)
         with os.fdopen(handle, "a+b") as file:
             is_cut = file.tell() and os.pread(handle, 1, file.tell() - 1) != b"\n"
             file.write(b"\n" * bool(is_cut) + line + b"\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def remove_inside(root: Path, name: str) -> None:
+    """Remove a file below a folder, never through a symbolic link; see `write_inside`."""
+    with io_advice(root / name), _opened_parent(root, name) as (folder, file_name):
+        os.unlink(file_name, dir_fd=folder)
+
+
+@contextmanager
+def _opened_parent(root: Path, name: str) -> Iterator[tuple[int, str]]:
+    """Yield a handle of the folder that holds `name` below `root`, and the name of the file in it."""
+    inner, _, file_name = name.rpartition("/")
+    with ExitStack() as stack:
+        handle = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, handle)
+        if inner:
+            handle = os.open(inner, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=handle)
+            stack.callback(os.close, handle)
+        yield handle, file_name
 
 
 def make_folder(path: Path) -> Path:
@@ -101,7 +142,9 @@ def open_log(path: Path) -> TextIO:
     """
     refuse_link(path)
     with io_advice(path):
-        return path.open("a")
+        return os.fdopen(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666), "a"
+        )
 
 
 def check_writable(folder: Path) -> None:

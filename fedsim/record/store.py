@@ -16,31 +16,30 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.core.regular_files import read_regular
+from fedsim.core.result_files import AUDIT, RECORD, RELEASE
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmUpdate, RunRecord
 from fedsim.record.atomic_files import (
     LOCK,
     MANIFEST,
-    append,
+    append_inside,
     check_writable,
     io_advice,
     is_temporary,
     locked,
     make_folder,
     make_inner_folder,
+    remove_inside,
     remove_temporary_files,
-    write_atomic,
+    write_inside,
 )
 
-RECORD = "record.json"
 ARRAYS = "arrays.npz"
 UPDATES = "updates"
 SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
-AUDIT = "audit.json"
-RELEASE = "release.json"
 _CONTENTS = {RECORD: "a run", AUDIT: "an audit", RELEASE: "a release check"}  # by file name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
@@ -88,7 +87,7 @@ class RunFolder:
         self._make()
         with io_advice(self.path):
             for name in sorted(files, key=lambda name: name == MANIFEST):  # the manifest last: it identifies the others
-                (self.path / name).unlink()
+                remove_inside(self.path, name)
             for folder in {name.partition("/")[0] for name in files if "/" in name}:
                 (self.path / folder).rmdir()
 
@@ -111,7 +110,7 @@ class RunFolder:
             FedsimError: the file cannot be written.
         """
         self.note(name)
-        write_atomic(self.path / name, content, mode=mode)
+        write_inside(self.path, name, content, mode=mode)
 
     def note(self, name: str) -> None:
         """Add a file's name to the manifest, and create the file's folder.
@@ -125,7 +124,7 @@ class RunFolder:
         else:
             make_folder(self.path)
         if name not in self._manifest():
-            append(self.path / MANIFEST, name.encode())
+            append_inside(self.path, MANIFEST, name.encode())
 
     def reopen(self) -> RunRecord | None:
         """Create the folder if missing, and return its earlier record, or None."""
@@ -177,7 +176,7 @@ class RunFolder:
             count = sum(1 for _ in self._parts_of_arrays())
             self.write(f"{_IN_WORK}/{count:04}.npz", npz(dict(arrays)))
         self.note(_PARTS)
-        append(self.path / _PARTS, part.model_dump_json().encode())
+        append_inside(self.path, _PARTS, part.model_dump_json().encode())
 
     def _parts_of_arrays(self) -> Iterator[Path]:
         yield from sorted((self.path / _IN_WORK).glob("*.npz"))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+from fedsim.core import registry
 from fedsim.record.findings import Finding
 
-_MARGIN = (
-    2.0  # lower halves of the control's interval: with a 95 % interval, about 1 in 20,000 fair controls exceeds it
-)
+FALSE_ALARM = 0.001  # largest probability that a control at chance is marked
+# Lower halves of the interval of a control that is no share of units: with a 95 % interval and a normal estimate, about
+# 1 in 20,000 controls at chance exceeds them. Bootstrap intervals over few clients are too narrow, hence the reserve.
+_MARGIN = 2.0
+_ROUNDING = 1e-6
 
 
 def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:
@@ -28,11 +32,30 @@ def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def is_clearly_above_chance(control: Finding) -> bool:
-    """Whether a finding is a control that must be at chance, and lies above it by more than luck explains."""
+    """Whether a finding is a control that must be at chance, and lies above it by more than luck explains.
+
+    For a share of n units (a counted metric) by a one-sided exact binomial test with error rate `FALSE_ALARM`. For
+    other values, and for mean shares of clusters, by twice the lower half of the interval.
+    """
     value, chance = control.value, control.chance_level
     if control.role != "negative-control" or not control.is_above_chance or value is None or chance is None:
         return False
-    return value.low is not None and value.value - _MARGIN * (value.value - value.low) > chance
+    if value.low is not None and value.value - _MARGIN * (value.value - value.low) > chance:
+        return True
+    return _is_share(control.metric) and binomial_tail(value.value * value.n, value.n, chance) <= FALSE_ALARM
+
+
+def binomial_tail(successes: float, n: int, chance: float) -> float:
+    """Return the probability of at least so many successes in n independent trials; a fraction is rounded down."""
+    from scipy.special import bdtrc  # noqa: PLC0415 - a list of methods does not wait for it
+
+    below = math.floor(successes + _ROUNDING) - 1
+    return 1.0 if below < 0 else float(bdtrc(below, n, chance))
+
+
+def _is_share(name: str) -> bool:
+    known = registry.every_metric().get(name)
+    return known is not None and known.counted
 
 
 def _controlled(control: Finding, findings: Sequence[Finding]) -> list[int]:

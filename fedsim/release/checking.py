@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fedsim.core import seeding
+from fedsim.core.result_files import RELEASE
 from fedsim.judgement.policy import Policy
 from fedsim.record.environment import environment
-from fedsim.record.store import RELEASE, RunFolder
+from fedsim.record.store import RunFolder
 from fedsim.release import finished, membership, memory, page, sites, verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
 from fedsim.report.document import to_html, to_markdown

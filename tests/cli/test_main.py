@@ -88,6 +88,29 @@ def test_what_needs_no_method_waits_for_no_package_that_takes_long(arguments: li
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("words", ["report FOLDER", "expect FOLDER", "export FOLDER --csv", "compare . FOLDER"])
+@pytest.mark.parametrize("folder", ["empty", "missing", "audited"])
+def test_a_folder_without_a_result_is_refused_without_torch(words: str, folder: str, tmp_path: Path) -> None:
+    for held in (tmp_path / "record.json", tmp_path / "empty" / "x.txt", tmp_path / "audited" / "audit.json"):
+        held.parent.mkdir(exist_ok=True)
+        held.touch()
+    run = (
+        "import atexit, sys; from fedsim.cli.main import main; "
+        "atexit.register(lambda: print(sorted({'torch', 'numpy', 'flwr'} & set(sys.modules)))); main()"
+    )
+    command = [sys.executable, "-c", run, *words.replace("FOLDER", folder).split()]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    holds = f"{folder} holds no record.json and no sweep.json: not the folder of a run or sweep."
+    told = {
+        "empty": holds,
+        "missing": "there is no folder missing.",
+        "audited": f"{holds} It holds an audit, with the page audit.html.",
+    }
+    assert done.stderr.replace("\n", " ").strip() == told[folder]
+    assert done.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("name", ["run", "sweep", "tune"])
 def test_wrong_keys_of_a_scenario_are_told_without_torch(name: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("titel = 't'\nmodel = { name = 'mlp' }\nfederation = { client = 2 }\n")

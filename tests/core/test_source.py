@@ -69,10 +69,27 @@ def test_what_is_no_scenario_file_is_named(tmp_path: Path) -> None:
         read_source(tmp_path / "pipe.toml")
     with (tmp_path / "large.toml").open("wb") as file:
         file.truncate((4 << 20) + 1)
-    with pytest.raises(ScenarioError, match="has 4,194,305 bytes, expected a scenario of at most 4,194,304"):
+    with pytest.raises(ScenarioError, match="large.toml is too large, expected a scenario of at most 4,194,304 bytes"):
         read_source(tmp_path / "large.toml")
     with pytest.raises(ScenarioError, match="cannot read"):
         read_source(tmp_path / "good.toml" / "below")
+
+
+def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b" " * (4 << 20))
+    assert len(read_source(tmp_path / "s.toml")) == 4 << 20
+
+
+def test_a_pipe_that_replaces_the_file_between_check_and_opening_does_not_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, as_file = tmp_path / "s.toml", Path.stat
+    os.mkfifo(path)
+    (tmp_path / "other").touch()
+    about = as_file(tmp_path / "other")
+    monkeypatch.setattr(Path, "stat", lambda self, **_: about if self == path else as_file(self))
+    with pytest.raises(ScenarioError, match="is no regular file"):
+        read_source(path)
 
 
 def test_a_key_without_a_value_is_left_out_of_toml(tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ class Federation:
             yield grid
 
     def await_nodes(self, grid: superlink._NodeGrid) -> list[int]:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while len(nodes := list(grid.get_node_ids())) < len(self.sites):
             assert time.monotonic() < deadline, self.sites[0].log("node")
             time.sleep(0.2)

@@ -29,7 +29,8 @@ from fedsim.privacy.ledger import Ledger, LedgerEntry, open_reservations
 from tests.guard import site
 from tests.guard.site import NOISE, START, Federation, Site, asking
 
-PATIENCE = 240.0  # seconds that four apps at once may take on a busy machine
+PATIENCE = 900.0  # seconds for four apps at once on a busy machine; an idle one needs less than 140
+APPS = {"seconds": 600.0}  # of an app, of which most is the import of torch and Flower
 SMUGGLING = ("metrics", "config", "record", "names", "types", "error", "death")
 SPENT = "the site's guard: the epsilon of this site is spent."
 WAITS = "Connects to the SuperNode"
@@ -66,14 +67,14 @@ def federation(tmp_path: Path) -> Iterator[Federation]:
     federation = Federation(tmp_path)
     three = epsilon([Spent(2.0, 1.0, 3)], 1e-5).value + 1e-6
     for one, budget in zip(federation.sites, (three, 50.0, 50.0, 50.0), strict=True):
-        site.policy(one.folder, one.port, budget={"epsilon": budget, "delta": 1e-5})
+        site.policy(one.folder, one.port, budget={"epsilon": budget, "delta": 1e-5}, apps=APPS)
     with contextlib.closing(federation):
         federation.begin()
         for one in federation.sites:
             one.begin()
         yield federation
     for one in federation.sites:
-        print(f"{one.folder.name}:\n{one.log('guard')}")
+        print(f"{one.folder.name}:\n{one.log('guard')}\n{one.log('node')[-4000:]}")
 
 
 def entries(one: Site) -> tuple[LedgerEntry, ...]:
@@ -95,13 +96,17 @@ def start_guards(sites: Sequence[Site]) -> None:
     starts = [one.log("guard").count(WAITS) for one in sites]
     for one in sites:
         one.start_guard()
-    await_so(lambda: all(one.log("guard").count(WAITS) > before for one, before in zip(sites, starts, strict=True)))
+
+    def are_waiting() -> bool:
+        return all(one.log("guard").count(WAITS) > before for one, before in zip(sites, starts, strict=True))
+
+    await_so(are_waiting, "guards that wait for messages")
 
 
-def await_so(is_so: Callable[[], object]) -> None:
+def await_so(is_so: Callable[[], object], awaited: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while not is_so():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, f"no {awaited} after {PATIENCE:.0f} s"
         time.sleep(0.1)
 
 
@@ -189,7 +194,7 @@ def test_guards_killed_at_twenty_moments_send_nothing_undefended_and_what_they_r
     federation: Federation,
 ) -> None:
     sites, replies, stages = federation.sites, list[Message](), Counter[str]()
-    site.policy(sites[0].folder, sites[0].port, budget={"epsilon": 50.0, "delta": 1e-5})
+    site.policy(sites[0].folder, sites[0].port, budget={"epsilon": 50.0, "delta": 1e-5}, apps=APPS)
     seed = int(os.environ.get("FEDSIM_KILLS_SEED", "0"))
     moments = kill_moments(random.Random(seed))
     modes = ("", "metrics", "", "config", "sleep")  # an app that sleeps would be there still when its guard is killed
@@ -207,7 +212,7 @@ def test_guards_killed_at_twenty_moments_send_nothing_undefended_and_what_they_r
                 one.kill("guard")
                 stages[stage(one, waiting)] += 1
             for one in sites:
-                await_so(lambda one=one: is_gone(one))
+                await_so(lambda one=one: is_gone(one), "end of the app and its folders")
             start_guards(sites)
             replies += pulled(grid, waiting)
             waiting = set()
@@ -248,7 +253,7 @@ def test_guards_killed_between_two_calls_leave_no_message_without_a_reply(federa
         waiting = push(grid, "", nodes)
         for one, (name, times) in zip(sites, calls, strict=True):
             one.start("guard", [sys.executable, "-c", KILLED_AFTER, name, str(times)])
-        await_so(lambda: all(one.processes["guard"].poll() is not None for one in sites))
+        await_so(lambda: all(one.processes["guard"].poll() is not None for one in sites), "end of all guards")
         start_guards(sites)
         replies = pulled(grid, waiting)
         last = pulled(grid, push(grid, "", nodes))
@@ -292,5 +297,5 @@ def pulled(grid: Grid, waiting: set[str]) -> list[Message]:
         replies.extend(grid.pull_messages(list(waiting - answered)))
         return len(replies) == len(waiting)
 
-    await_so(are_all_here)
+    await_so(are_all_here, f"replies to {len(waiting)} messages")
     return replies

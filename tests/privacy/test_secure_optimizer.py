@@ -1,27 +1,28 @@
 """Opacus' optimizers with noise from ChaCha20: the same clipping, the stated deviation, and other kinds."""
 
+import copy
 import warnings
 
 import pytest
 import torch
 from opacus import PrivacyEngine
-from opacus.optimizers import AdaClipDPOptimizer
+from opacus.optimizers import AdaClipDPOptimizer, DPOptimizer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_noise import secure
-from fedsim.privacy.secure_optimizer import is_secure
+from fedsim.privacy.secure_optimizer import is_secure, opacus_class
 
 SIZE, EXAMPLES = 400, 12
 
 
-def private(multiplier=0.7, poisson=True, ghost=False, clipping="flat", clip=0.5):
+def private(multiplier=0.7, poisson=True, ghost=False, clipping="flat", clip=0.5, engine=None):
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(SIZE, 5), nn.Tanh(), nn.Linear(5, 3))
     data = TensorDataset(torch.randn(EXAMPLES, SIZE), torch.arange(EXAMPLES) % 3)
     loss = nn.CrossEntropyLoss()
-    made = PrivacyEngine().make_private(
+    made = (engine or PrivacyEngine()).make_private(
         module=net,
         optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
         criterion=loss,
@@ -113,3 +114,48 @@ def test_other_optimizers_are_refused_with_the_expected_ones():
         with pytest.raises(FedsimError, match="make_private") as caught:
             secure(other)
         assert "DPOptimizerFastGradientClipping" in str(caught.value)
+
+
+def step_of_given_gradients(optimizer):
+    optimizer.zero_grad()
+    for parameter in optimizer.params:
+        parameter.grad_sample, parameter.grad = torch.ones(4, *parameter.shape), torch.ones_like(parameter)
+    optimizer.step()
+
+
+@pytest.mark.parametrize(("ghost", "clipping"), [(False, "flat"), (True, "flat"), (False, "per_layer")])
+def test_a_deep_copy_has_parameters_and_noise_of_its_own(ghost, clipping):
+    engine = PrivacyEngine()
+    model, optimizer, _, _ = private(ghost=ghost, clipping=clipping, engine=engine)
+    made_model, made = copy.deepcopy((model, secure(optimizer)))
+    assert type(made) is type(optimizer)
+    assert (made.noise_multiplier, made.expected_batch_size) == (0.7, 4)
+    assert [id(p) for p in made.params] == [id(p) for p in made_model.parameters()]
+    before = [p.detach().clone() for p in optimizer.params]
+    step_of_given_gradients(made)
+    assert all(torch.equal(a, b) for a, b in zip(before, optimizer.params, strict=True))
+    step_of_given_gradients(optimizer)
+    assert not any(torch.equal(a, b) for a, b in zip(made.params, optimizer.params, strict=True))
+    assert sum(steps for *_, steps in engine.accountant.history) == 2  # one accountant counts both
+
+
+@pytest.mark.parametrize("is_after_a_step", [False, True])
+def test_a_shallow_copy_has_the_same_parameters_and_gradients(is_after_a_step):
+    model, optimizer, loss, _ = private()
+    secure(optimizer)
+    if is_after_a_step:
+        step(model, optimizer, loss, torch.ones(4, SIZE), torch.zeros(4, dtype=torch.long))
+    made = copy.copy(optimizer)
+    assert is_secure(made)
+    assert all(a is b for a, b in zip(made.params, optimizer.params, strict=True))
+    assert [p.summed_grad is None for p in made.params] == [not is_after_a_step] * 4
+
+
+def test_an_optimizer_is_secure_by_class_or_by_the_mode_of_opacus_and_not_by_name():
+    _, optimizer, _, _ = private()
+    assert opacus_class(secure(private()[1])) is opacus_class(optimizer) is DPOptimizer
+    optimizer.__class__ = named = type("SecureDPOptimizer", (DPOptimizer,), {})
+    assert not is_secure(optimizer)
+    assert opacus_class(optimizer) is named
+    optimizer.secure_mode = True
+    assert is_secure(optimizer)

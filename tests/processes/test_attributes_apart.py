@@ -125,8 +125,8 @@ def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here(
         stops.append(1)
         with pytest.raises(KeyboardInterrupt):
             apart.call("describe", {"a": known}, generators=[source()])
-        process = apart._process  # type: ignore[attr-defined]
-    assert process.returncode is not None
+        child = apart._child  # type: ignore[attr-defined]
+    assert child.code is not None
 
 
 def test_an_answer_is_checked_on_this_side() -> None:

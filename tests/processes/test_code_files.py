@@ -38,6 +38,18 @@ def test_a_folder_of_data_with_code_below_it_keeps_the_code(tmp_path: Path) -> N
     assert kept(tmp_path) == {"data/read"}
 
 
+@pytest.mark.parametrize("name", ["tests", "data", "datasets", "benchmarks"])
+def test_of_a_folder_of_tests_or_data_only_code_is_kept(tmp_path: Path, name: str) -> None:
+    made(
+        tmp_path, "x.py", "rules.json", f"{name}/rows.txt", f"{name}/load.py", f"{name}/raw/rows.json", f"{name}/a/b.so"
+    )
+    made(tmp_path, f"{name}/a/mine.txt.py", f"{name}/raw/names", "metadata/rules.json", "metadata/y.py")
+    assert kept(tmp_path) == {"x.py", "rules.json", f"{name}/load.py", f"{name}/a", "metadata"}
+    (tmp_path / name / "link.py").symlink_to("rows.txt")
+    assert f"{name}/link.py" not in kept(tmp_path)
+    assert f"{name}/rows.txt" not in kept(tmp_path)
+
+
 def test_what_packages_say_of_themselves_stays(tmp_path: Path) -> None:
     made(tmp_path, "x.csv", "y.py", "p-1.dist-info/RECORD.gz", "q.egg-info/names.txt")
     assert kept(tmp_path) == {"y.py", "p-1.dist-info", "q.egg-info"}

@@ -1,5 +1,6 @@
 """What travels between an attack's process and the scorer's comes back as it was, and is no code."""
 
+import io
 import os
 from dataclasses import replace
 from typing import Any
@@ -34,6 +35,46 @@ def test_a_guess_comes_back_as_it_was() -> None:
     assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
     plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "diagnostics", "is_exact")
     assert all(getattr(back, name) == getattr(whole, name) for name in plain)
+
+
+SECRET = torch.arange(1000.0)
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        SECRET[3:8],
+        SECRET[::7],
+        SECRET.view(10, 100)[:, :2].t(),
+        SECRET[5:6].expand(4),
+        SECRET[5:6].expand(2, 1000),
+        SECRET.as_strided((500, 2), (1, 500))[:, :1].expand(500, 2),
+        SECRET[:0],
+        torch.nn.Parameter(SECRET[:4]),
+        SECRET.clone().requires_grad_()[2:4],
+        SECRET.long()[1:3],
+        torch.complex(SECRET, torch.zeros(1000))[2:4].conj(),
+    ],
+)
+def test_a_view_is_sent_without_the_values_around_it(view: torch.Tensor) -> None:
+    sent = packing.saved({"one": [view, view]})
+    (one, two) = torch.load(io.BytesIO(sent), weights_only=False)["one"]
+    assert torch.equal(one, view.detach())
+    assert torch.equal(two, view.detach())
+    assert (one.dtype, one.requires_grad, type(one)) == (view.dtype, view.requires_grad, type(view))
+    assert one.untyped_storage().nbytes() <= view.numel() * view.element_size()
+    around = set(SECRET.tolist()) - set(view.detach().abs().flatten().tolist())
+    memory = torch.empty(0, dtype=one.dtype).set_(one.untyped_storage())
+    assert not around & set(memory.abs().tolist())
+
+
+def test_tensors_of_their_own_memory_are_sent_once_in_any_order_of_axes() -> None:
+    transposed = torch.arange(6.0).view(1, 2, 3).permute(2, 0, 1)
+    (back,) = torch.load(io.BytesIO(packing.saved([transposed])), weights_only=False)
+    assert (back.stride(), back.tolist()) == (transposed.stride(), transposed.tolist())
+    assert len(packing.saved([SECRET, SECRET, SECRET])) < 6000
+    one, two = torch.load(io.BytesIO(packing.saved([SECRET, SECRET])), weights_only=False)
+    assert one.data_ptr() == two.data_ptr()
 
 
 def test_what_an_attack_sends_is_no_code() -> None:

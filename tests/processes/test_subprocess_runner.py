@@ -60,7 +60,7 @@ STRANGE = '''
             drawn = torch.rand(1, *observation.spec.shape, generator=generator)
             return Reconstruction(
                 drawn, torch.zeros(1, dtype=torch.long), None, float("nan"), 1, 1, (), "done",
-                facts={"truths": found}, trained=object() if deed == "object" else None,
+                diagnostics={"truths": found}, trained=object() if deed == "object" else None,
             )
 '''
 

@@ -44,7 +44,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_does_not_count(
 
 def test_a_line_follows_one_that_a_kill_cut_off_on_a_line_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "lines").write_bytes(b"whole\ncut")
-    atomic_files.append(tmp_path / "lines", b"next")
+    atomic_files.append_inside(tmp_path, "lines", b"next")
     assert (tmp_path / "lines").read_bytes() == b"whole\ncut\nnext\n"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.record import Environment, RunRecord, store
+from fedsim.record import ArmUpdate, Environment, RunRecord, store
 from fedsim.record.store import RunFolder, read_record
 
 
@@ -130,6 +130,40 @@ def test_no_file_is_written_through_a_link_to_a_folder(tmp_path: Path, name: str
         folder.write(f"{name}/wall.png", b"picture")
     assert everything(tmp_path) == before
     assert is_dangling or (elsewhere / "wall.png").read_text() == "precious"
+
+
+@pytest.mark.parametrize("deed", ["write", "append", "remove"])
+def test_a_folder_that_becomes_a_link_after_the_check_leads_no_file_elsewhere(
+    tmp_path: Path, deed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
+    folder.create(overwrite=False)
+    folder.write("in-work/parts.jsonl", b"ours")
+    elsewhere.mkdir()
+    (elsewhere / "parts.jsonl").write_text("precious")
+
+    def swap() -> None:
+        (folder.path / "in-work").rename(folder.path / "was")
+        (folder.path / "in-work").symlink_to(elsewhere)
+
+    def swap_after(name: str) -> None:
+        real = getattr(store, name)
+        monkeypatch.setattr(store, name, lambda *given: (real(*given), swap())[0])
+
+    if deed == "remove":
+        swap_after("check_writable")
+        with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
+            folder.create(overwrite=True)
+    else:
+        swap_after("make_inner_folder")
+        deeds = {
+            "write": lambda: folder.write("in-work/parts.jsonl", b"new"),
+            "append": lambda: folder.append(ArmUpdate(arm=0, place=0), {}),
+        }
+        with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
+            deeds[deed]()
+    assert everything(elsewhere) == {"parts.jsonl"}
+    assert (elsewhere / "parts.jsonl").read_text() == "precious"
 
 
 def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path: Path) -> None:

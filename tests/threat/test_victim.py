@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
         return called
 
-    for name in ("distinct", "dropout_sites", "objective_at_truth", "unexplained"):
+    for name in ("unique_examples", "dropout_sites", "objective_at_truth", "unexplained"):
         monkeypatch.setattr(victims, name, counting(name))
     return counted
 
@@ -56,7 +56,7 @@ def test_two_attacks_on_two_victims_in_two_arms_work_everything_out_once_a_victi
     assert len(answers) == 8
     assert all(victim.objective_at_truth is not None and victim.scores for victim in answers)
     assert any(victim.masks for victim in answers)
-    once = {"distinct": 4, "dropout_sites": 4, "objective_at_truth": 4}
+    once = {"unique_examples": 4, "dropout_sites": 4, "objective_at_truth": 4}
     assert calls == {**once, "unexplained": 4 + 8}  # of each truth, and of each guess
 
 

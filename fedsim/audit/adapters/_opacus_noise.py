@@ -27,21 +27,22 @@ def noise_of(optimizer: Any) -> Callable[[], dict[str, Tensor]] | None:
     and tests whether one of them took part, so it subtracts the gradients. A server that does not know them
     recovers the same state where the noise is far above the update.
     """
-    if is_cryptographic(optimizer) or not optimizer.noise_multiplier or not _is_on_cpu(optimizer):
+    if _is_secure(optimizer) or not optimizer.noise_multiplier or not _is_on_cpu(optimizer):
         return None
     return lambda: _drawn(optimizer)
 
 
 def secure_note(optimizer: Any) -> tuple[str, ...]:
     """Return the sentence about a cryptographic generator, or nothing."""
-    if not optimizer.noise_multiplier or not is_cryptographic(optimizer):
+    if not optimizer.noise_multiplier or not _is_secure(optimizer):
         return ()
     return (f"The noise is not computable: {'torchcsprng' if optimizer.secure_mode else 'ChaCha20'}.",)
 
 
-def is_cryptographic(optimizer: Any) -> bool:
-    """Return whether the noise comes from Opacus' secure mode or from `fedsim.privacy.secure_noise.secure`."""
-    return bool(optimizer.secure_mode) or type(optimizer).__name__.startswith("Secure")
+def _is_secure(optimizer: Any) -> bool:
+    from fedsim.privacy.secure_optimizer import is_secure  # noqa: PLC0415 - imports Opacus
+
+    return is_secure(optimizer)
 
 
 def _is_on_cpu(optimizer: Any) -> bool:

@@ -31,8 +31,6 @@ _FLAT = {
     "DistributedDPOptimizer",
     "DistributedDPOptimizerFastGradientClipping",
     "FSDPOptimizerFastGradientClipping",
-    "SecureDPOptimizer",
-    "SecureFastGradientClipping",
 }
 _RETURN = (
     "Return the result of make_private: (model, optimizer, loader). Without the optimizer, "
@@ -136,17 +134,23 @@ class OpacusTriple(SubjectAdapter):
         return dp_sgd_table(clip, noise)
 
     def _check(self, optimizer: Any, loader: DataLoader[Any]) -> None:
-        kind = type(optimizer).__name__
-        if optimizer is not None and kind not in _FLAT:
-            raise FedsimError(
-                f"'{self.name}' clips with {kind}, which has several bounds. Call make_private "
-                "with clipping='flat' to audit it."
-            )
+        if optimizer is not None:
+            self._check_bound(optimizer)
         if not is_instance_by_name(loader, "DPDataLoader", "opacus"):
             raise FedsimError(
                 f"'{self.name}' has a {type(loader).__name__} in place of the DPDataLoader, so batches are no Poisson "
                 "samples and the epsilon of Opacus does not hold. Return the loader of make_private, called with "
                 "poisson_sampling=True."
+            )
+
+    def _check_bound(self, optimizer: Any) -> None:
+        from fedsim.privacy.secure_optimizer import opacus_class  # noqa: PLC0415 - imports Opacus
+
+        kind = opacus_class(optimizer)
+        if kind.__module__.partition(".")[0] != "opacus" or kind.__name__ not in _FLAT:
+            raise FedsimError(
+                f"'{self.name}' clips with {kind.__name__}, expected a single bound. Call make_private "
+                "with clipping='flat' to audit it."
             )
 
 

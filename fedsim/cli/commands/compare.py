@@ -9,6 +9,7 @@ import typer
 
 from fedsim.cli.commands._console import command, screen
 from fedsim.core.errors import FedsimError
+from fedsim.core.result_files import check_run_or_sweep
 
 
 @command(epilog="Example: fedsim compare results/before results/after")
@@ -17,10 +18,13 @@ def compare(
     b: Annotated[Path, typer.Argument(help="folder of another sweep or run")],
 ) -> None:
     """Compare two sweeps or runs, setting by setting, on the same seeds and victims."""
+    if a.resolve() == b.resolve():
+        raise FedsimError(f"{a} and {b} are the same folder. Name two.")
+    for folder in (a, b):
+        check_run_or_sweep(folder)
+
     from fedsim.report.document import to_terminal
     from fedsim.report.sweep.compare import compare as compare_folders
     from fedsim.report.sweep.compare import in_blocks
 
-    if a.resolve() == b.resolve():
-        raise FedsimError(f"{a} and {b} are the same folder. Name two.")
     to_terminal(in_blocks(compare_folders(a, b), a, b), screen)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError, first_line
+from fedsim.core.regular_files import NotRegularError, open_regular
 
 _PICKLED = "it holds Python objects, which could run code, so they were not opened"
 
@@ -22,11 +23,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         FedsimError: the file is missing, cut off, not a regular file, or holds something other than arrays.
     """
-    if path.exists() and not path.is_file():
-        raise FedsimError(f"cannot read arrays from {path}: it is no regular file.")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
+    except NotRegularError as error:
+        raise FedsimError(f"cannot read arrays from {path}: it is no regular file.") from error
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for a file that is not whole
         why = _PICKLED if "allow_pickle" in str(error) else first_line(error).rstrip(".")
         sentence = f"cannot read arrays from {path}: {why}. Expected an .npz file as numpy.savez writes it."

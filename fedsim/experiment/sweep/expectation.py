@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from fedsim.core.result_files import PLAN
 from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
-from fedsim.experiment.sweep.folder import PLAN
 from fedsim.experiment.sweep.plan import in_words
 from fedsim.experiment.sweep.results import each
 from fedsim.metrics.comparison import mean_over_seeds

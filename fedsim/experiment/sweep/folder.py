@@ -23,6 +23,7 @@ from pydantic import Field, ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.regular_files import read_regular
+from fedsim.core.result_files import PLAN, RECORD
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
@@ -36,10 +37,8 @@ from fedsim.record.atomic_files import (
     remove_stale_lock,
     remove_temporary_files,
     write_atomic,
+    write_inside,
 )
-from fedsim.record.store import RECORD
-
-PLAN = "sweep.json"
 
 
 class PlannedRun(Config):
@@ -181,7 +180,7 @@ class SweepFolder:
             return None
         before = self.failure(digest)
         again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
-        write_atomic(self._failure_path(digest), again.model_dump_json(indent=1).encode())
+        write_inside(self.path, f"failures/{digest}.json", again.model_dump_json(indent=1).encode())
         return again
 
     def _failure_path(self, digest: str) -> Path:

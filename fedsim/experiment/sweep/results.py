@@ -8,7 +8,8 @@ from typing import Any
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
+from fedsim.core.result_files import PLAN
+from fedsim.experiment.sweep.folder import PlannedRun, SweepFolder
 from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
 from fedsim.record.store import read_record
 

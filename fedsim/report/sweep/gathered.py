@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.metric import Metric
+from fedsim.core.result_files import PLAN
 from fedsim.core.types import Knowledge
-from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
+from fedsim.experiment.sweep.folder import PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.comparison import Victims

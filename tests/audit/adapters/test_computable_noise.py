@@ -15,6 +15,7 @@ from fedsim.audit.loading import load_subject
 from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import Subject
+from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.privacy.secure_noise import secure
@@ -95,6 +96,22 @@ def test_secure_noise_is_named_and_not_attacked(tmp_path: Path) -> None:
     ):
         assert subject.noise is None
         assert "The noise is not computable: ChaCha20." in subject.notes
+
+
+@pytest.mark.parametrize("name", ["SecureDPOptimizer", "SecureNoise"])
+def test_a_class_that_is_only_named_secure_is_not_trusted(tmp_path: Path, name: str) -> None:
+    trainer = of_opacus(tmp_path)
+    trainer.optimizer.__class__ = type(name, (type(trainer.optimizer),), {})
+    subject = load_subject(trainer, "train:trainer")
+    assert subject.noise is not None
+    assert not any("ChaCha20" in note for note in subject.notes)
+
+
+def test_a_strangers_clipping_under_a_known_name_is_refused() -> None:
+    model, optimizer, loader = private()
+    optimizer.__class__ = type("DPOptimizer", (type(optimizer),), {})
+    with pytest.raises(FedsimError, match="clips with DPOptimizer, expected a single bound"):
+        load_subject((model, optimizer, loader), "train:private")
 
 
 def test_without_noise_nothing_is_said_of_a_generator() -> None:

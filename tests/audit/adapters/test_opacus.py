@@ -86,7 +86,7 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
         (lambda: private()[1:], "but no wrapped model of Opacus"),
         (
             lambda: private(clip=[0.5] * 4, clipping="per_layer"),  # type: ignore[arg-type]
-            "clips with DPPerLayerOptimizer, which has several bounds. Call make_private with clipping='flat'",
+            "clips with DPPerLayerOptimizer, expected a single bound. Call make_private with clipping='flat'",
         ),
         (
             lambda: private(poisson_sampling=False),

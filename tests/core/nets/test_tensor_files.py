@@ -1,5 +1,6 @@
 """Files of tensors are read in any byte order; others are refused in one sentence that advises nothing dangerous."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.tensor_files import read_npz, read_saved
+from fedsim.core.nets.tensor_files import read_arrays, read_npz, read_saved
 
 
 @pytest.mark.parametrize("order", ["<", ">", "="])
@@ -23,6 +24,18 @@ def test_numbers_of_either_byte_order_are_the_same(tmp_path: Path, order: str) -
 def test_what_torch_saved_is_read(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "t.pt")
     assert torch.equal(read_saved(tmp_path / "t.pt")["a"], torch.ones(2))
+
+
+def test_a_pipe_is_refused_also_where_it_replaces_the_file_after_a_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.npz"
+    os.mkfifo(path)
+    with pytest.raises(FedsimError, match=r"t\.npz: it is no regular file\.$"):
+        read_arrays(path)
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    with pytest.raises(FedsimError, match=r"t\.npz: it is no regular file\.$"):
+        read_arrays(path)
 
 
 class Foreign:
