@@ -6,14 +6,14 @@ Equation: u1 = exp(-(z1^2 + z2^2) / 2), u2 = atan2(z2, z1) / (2 pi), z = sent / 
     one row of A s = b over GF(2), s the state. Bits are used in the order of the error of z that they bear.
 Assumes: honest-but-curious server; one step; a private defense that is known with its noise and its generator; all
     tensors are seen. It knows nothing of the data, and no seed of the run.
-Recovers: what `attack` recovers of the update without noise; of the noisy update where the noise stays unknown.
+Recovers: what `attack` recovers of the update without noise; of the noisy update where the noise stays unknown; of
+    the partly noisy update where the noise of some tensors stays unknown.
 Fails: against a cryptographic generator, noise that several parties or steps add up, and fewer than 1,700 coordinates.
 Source: this project; generators: Matsumoto and Nishimura 1998; related: Mironov 2012, Holohan and Braghin 2021.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, final
 
@@ -26,7 +26,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, MethodDescription, Observation, OnStep, Reconstruction
-from fedsim.core.types.effects import Effect, PrivateNoise
+from fedsim.core.types.effects import Noise, PrivateNoise
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS
@@ -74,49 +74,63 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         inner = inner_attack("noise-recovery", self.config.attack, self.config.options)
         if isinstance(inner, NoiseRecovery):
             raise NotApplicable("'attack' names this attack itself: set it to another attack")
-        clean, note, diagnostics = self._clean(observation)
-        guess = inner(clean, generator, on_step)
-        notes = (note, f"attacked by {inner.name}", *guess.notes)
-        # The noise is proven by spare equations, so a guess that explains the clean update needs no other attack. The
-        # noisy update gives no such proof: noise hides whether a guess explains it.
-        is_explained = bool(diagnostics) and guess.objective < _EXPLAINED
+        outcome, cleaned = self._clean(observation)
+        guess = inner(cleaned, generator, on_step)
+        notes = (str(outcome), f"attacked by {inner.name}", *guess.notes)
+        # The noise is proven by spare equations, so a guess that explains the clean update needs no other attack. A
+        # noisy tensor gives no such proof: noise hides whether a guess explains it.
+        is_explained = _is_clean(outcome) and guess.objective < _EXPLAINED
         return replace(
             guess,
             notes=notes,
-            diagnostics={**guess.diagnostics, **diagnostics},
+            diagnostics={**guess.diagnostics, **_diagnostics(outcome)},
             has_exact_inputs=guess.has_exact_inputs or is_explained,
         )
 
-    def _clean(self, observation: Observation) -> tuple[Observation, str, dict[str, float]]:
-        """Return the observation of the clean update, how the noise was found, and figures of the recovery."""
+    def _clean(self, observation: Observation) -> tuple[ComputedNoise | UnknownNoise, Observation]:
+        """Return how the noise was found, and the observation without the noise that was."""
         outcome, tensors = subtract_noise(observation.update.tensors, self.config.most_seeds, self.config.seconds)
-        clean = replace(
-            observation,
-            update=replace(observation.update, tensors=tensors),
-            known_methods=_after_recovery(observation, outcome),
+        update = replace(observation.update, tensors=tensors)
+        return outcome, replace(
+            observation, update=update, known_methods=_after_recovery(observation, _is_clean(outcome))
         )
-        if isinstance(outcome, UnknownNoise):
-            return clean, str(outcome), {}
-        diagnostics = {
-            "equations": float(outcome.equations),
-            "rank": float(outcome.rank),
-            "disagreement": outcome.disagreement,
-        }
-        return clean, str(outcome), diagnostics
+
+
+def _is_clean(outcome: ComputedNoise | UnknownNoise) -> bool:
+    return isinstance(outcome, ComputedNoise) and outcome.is_complete
+
+
+def _diagnostics(outcome: ComputedNoise | UnknownNoise) -> dict[str, float]:
+    if isinstance(outcome, UnknownNoise):
+        return {}
+    return {
+        "equations": float(outcome.equations),
+        "rank": float(outcome.rank),
+        "disagreement": outcome.disagreement,
+        "cleaned_fraction": outcome.fraction,
+    }
 
 
 def _generators(observation: Observation) -> set[str]:
     return {noise.generator for noise in observation.effects(PrivateNoise)} - {"unpredictable"}
 
 
-def _after_recovery(observation: Observation, outcome: ComputedNoise | UnknownNoise) -> tuple[MethodDescription, ...]:
-    """Return what is known of the defenses, without noise that was computed, or with noise that cannot be."""
+def _after_recovery(observation: Observation, is_clean: bool) -> tuple[MethodDescription, ...]:
+    """Return what is known of the defenses, without noise that was computed, or with noise that stays."""
+    remaining = _without_noise if is_clean else _with_unpredictable_noise
+    return tuple(remaining(known) for known in observation.known_methods)
 
-    def effects_of(known: MethodDescription) -> Iterator[Effect]:
-        for effect in known.effects:
-            if not isinstance(effect, PrivateNoise):
-                yield effect
-            elif isinstance(outcome, UnknownNoise):
-                yield replace(effect, generator="unpredictable")
 
-    return tuple(replace(known, effects=tuple(effects_of(known))) for known in observation.known_methods)
+def _without_noise(known: MethodDescription) -> MethodDescription:
+    """Return a description without noise if the noise is private: other noise was not computed."""
+    if not any(isinstance(effect, PrivateNoise) for effect in known.effects):
+        return known
+    return replace(known, effects=tuple(effect for effect in known.effects if not isinstance(effect, Noise)))
+
+
+def _with_unpredictable_noise(known: MethodDescription) -> MethodDescription:
+    effects = tuple(
+        replace(effect, generator="unpredictable") if isinstance(effect, PrivateNoise) else effect
+        for effect in known.effects
+    )
+    return replace(known, effects=effects)

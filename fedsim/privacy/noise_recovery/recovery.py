@@ -23,6 +23,8 @@ def subtract_noise(
 ) -> tuple[ComputedNoise | UnknownNoise, Tensors]:
     """Return the recovered noise and the tensors without it, or the failure and the unchanged tensors.
 
+    Tensors that the noise does not fit stay unchanged too: `ComputedNoise.fraction` is below 1 then.
+
     The standard deviation is measured: noise can be recovered only if the update is small against it.
 
     Args:

@@ -20,7 +20,14 @@ from fedsim.privacy.noise_recovery import mersenne
 from fedsim.privacy.noise_recovery.box_muller import BLOCK, FIRST_BIT, layout
 from fedsim.privacy.noise_recovery.philox import GPU_THREADS, first_normals
 from fedsim.privacy.noise_recovery.philox import draw_like as draw_philox
-from fedsim.privacy.noise_recovery.result import AGREES, ComputedNoise, UnknownNoise, concatenated, disagreement
+from fedsim.privacy.noise_recovery.result import (
+    AGREES,
+    ComputedNoise,
+    UnknownNoise,
+    concatenated,
+    disagreement,
+    fitting_part,
+)
 from fedsim.privacy.noise_recovery.state_recovery import GENERATOR, draw_like
 
 SMALL_SEEDS = 1 << 20
@@ -99,8 +106,9 @@ def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: f
     off = disagreement(concatenated(values), concatenated(noise))
     if off > AGREES:
         return None
-    count = sum(value.numel() for value in values)
-    return ComputedNoise(noise, generator.name, f"seed {seed}", count, 0, 0, 0, off, time.perf_counter() - start)
+    part, count = fitting_part(values, noise), sum(value.numel() for value in values)
+    seconds = time.perf_counter() - start
+    return ComputedNoise(part.noise, generator.name, f"seed {seed}", count, 0, 0, 0, off, seconds, part.fraction)
 
 
 def _close(noise: Any, seen: Any) -> NDArray[np.bool_]:

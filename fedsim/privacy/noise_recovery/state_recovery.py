@@ -19,7 +19,14 @@ from torch import Tensor
 from fedsim.privacy.noise_recovery import box_muller, mersenne
 from fedsim.privacy.noise_recovery.box_muller import Pairs
 from fedsim.privacy.noise_recovery.elimination import LinearSystem
-from fedsim.privacy.noise_recovery.result import AGREES, ComputedNoise, UnknownNoise, concatenated, disagreement
+from fedsim.privacy.noise_recovery.result import (
+    AGREES,
+    ComputedNoise,
+    UnknownNoise,
+    concatenated,
+    disagreement,
+    fitting_part,
+)
 from fedsim.privacy.noise_recovery.torch_state import generator_from
 
 GENERATOR = "MT19937 (torch CPU)"
@@ -56,7 +63,7 @@ def recover_state(
         if isinstance(solved, str):
             reason = solved
             continue
-        noise, off = _regenerate(values, z, solved, quiet)
+        noise, fraction, off = _regenerate(values, z, solved, quiet)
         if off > AGREES:
             reason = f"the recovered state disagrees with held-out values by {off:.2f} deviations of the noise"
             continue
@@ -71,6 +78,7 @@ def recover_state(
             system.inconsistent,
             off,
             time.perf_counter() - start,
+            fraction,
         )
     return UnknownNoise(reason, time.perf_counter() - start)
 
@@ -102,25 +110,32 @@ def _why_impossible(values: Sequence[Tensor]) -> str | None:
 
 def _regenerate(
     values: Sequence[Tensor], z: Tensor, solved: _Solved, quiet: Sequence[Tensor] | None
-) -> tuple[list[Tensor], float]:
-    """Return all noise, and its disagreement with held-out values, with or without a value kept before the message."""
+) -> tuple[list[Tensor], float, float]:
+    """Return the noise that fits, the fraction of values that it fits, and its disagreement with held-out values."""
     comparable = torch.ones(len(z), dtype=torch.bool) if quiet is None else torch.cat([m.flatten() for m in quiet])
     held_out = comparable.clone()
     held_out[torch.from_numpy(solved.used)] = False
     if not held_out.any():
         held_out = comparable
+    noise = _repeat(values, z, solved, held_out)
+    part = fitting_part(values, noise)
+    is_fitting = torch.cat([torch.full((v.numel(),), fit) for v, fit in zip(values, part.fits, strict=True)])
+    compared = held_out & is_fitting
+    if not compared.any():
+        compared = comparable & is_fitting
+    return part.noise, part.fraction, disagreement(z[compared], concatenated(noise)[compared])
+
+
+def _repeat(values: Sequence[Tensor], z: Tensor, solved: _Solved, held_out: Tensor) -> list[Tensor]:
+    """Return all noise, with or without a value that the generator kept before the message, whichever fits better."""
     small = torch.cat([torch.full((v.numel(),), v.numel() < box_muller.BLOCK) for v in values])
     compared = small if small.any() else held_out
-    best: tuple[list[Tensor], Tensor] | None = None
+    candidates: list[list[Tensor]] = []
     for holds_value in (False, True)[: 1 + bool(small.any())]:
         pairs = box_muller.layout(*_sizes(values), holds_value)
         origin = int(pairs.radius[np.searchsorted(pairs.cosine, solved.first)])
-        noise = draw_like(values, generator_from(mersenne.rewind(solved.state, origin), holds_value))
-        flat = concatenated(noise)
-        if best is None or disagreement(z[compared], flat[compared]) < disagreement(z[compared], best[1][compared]):
-            best = noise, flat
-    assert best is not None
-    return best[0], disagreement(z[held_out], best[1][held_out])
+        candidates.append(draw_like(values, generator_from(mersenne.rewind(solved.state, origin), holds_value)))
+    return min(candidates, key=lambda noise: disagreement(z[compared], concatenated(noise)[compared]))
 
 
 def _sizes(values: Sequence[Tensor]) -> tuple[list[int], list[torch.dtype]]:

@@ -9,8 +9,8 @@ from attacks.combined.auto import Auto, AutoConfig
 from attacks.combined.noise_recovery import NoiseRecovery, NoiseRecoveryConfig
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.types import WireEntry
-from fedsim.core.types.effects import PrivateNoise
+from fedsim.core.types import Reconstruction, WireEntry
+from fedsim.core.types.effects import Clipped, Noise, PrivateNoise
 from fedsim.federation.client import local_training
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
@@ -72,6 +72,57 @@ def test_auto_removes_the_noise_first(seen):
     guess = Auto(AutoConfig(max_iterations=20, mask_iterations=5))(observation, seeding.generator(1, "attack"))
     assert float((guess.inputs - inputs_of(truth)).abs().max()) < 0.05
     assert any("noise-recovery" in note for note in guess.notes)
+
+
+@pytest.fixture
+def handed_on(monkeypatch):
+    """The observations that the inner attack gets; its guess explains them."""
+    kept = []
+
+    class Inner:
+        name = "inner"
+
+        def __call__(self, observation, generator, on_step):
+            kept.append(observation)
+            return Reconstruction(torch.zeros(1, 1, 8, 8), torch.zeros(1).long(), (), 1e-4, 0, 0, (), "given")
+
+    monkeypatch.setattr("attacks.combined.noise_recovery.inner_attack", lambda *_: Inner())
+    return kept
+
+
+def with_seeded_noise(observation, other_source=()):
+    """Return the observation of an update of zeros with noise of seed 8, or of a large seed in the named tensors."""
+    usual, other = torch.Generator().manual_seed(8), torch.Generator().manual_seed(8_000_009)
+    tensors = {
+        name: torch.empty_like(tensor).normal_(generator=other if name in other_source else usual)
+        for name, tensor in observation.update.tensors.items()
+    }
+    return replace(observation, update=replace(observation.update, tensors=tensors))
+
+
+def test_a_clean_update_is_handed_on_as_clean(seen, handed_on):
+    observation = with_seeded_noise(seen()[0])
+    guess = NoiseRecovery(NoiseRecoveryConfig(most_seeds=10))(observation, seeding.generator(1, "attack"))
+    (clean,) = handed_on
+    assert not clean.effects(Noise)
+    assert clean.effects(Clipped) == observation.effects(Clipped)
+    assert max(float(t.abs().max()) for t in clean.update.tensors.values()) < 1e-5
+    assert guess.has_exact_inputs
+    assert guess.diagnostics["cleaned_fraction"] == 1.0
+
+
+def test_an_update_that_is_cleaned_in_part_is_handed_on_as_noisy(seen, handed_on):
+    observation = with_seeded_noise(seen()[0], other_source=["7.weight"])
+    guess = NoiseRecovery(NoiseRecoveryConfig(most_seeds=10))(observation, seeding.generator(1, "attack"))
+    (partly,) = handed_on
+    assert [type(effect) for effect in partly.effects(Noise)] == [type(e) for e in observation.effects(Noise)]
+    assert partly.effects(PrivateNoise)[0].generator == "unpredictable"
+    cleaned, received = partly.update.tensors, observation.update.tensors
+    assert torch.equal(cleaned["7.weight"], received["7.weight"])
+    assert all(float(cleaned[name].abs().max()) < 1e-5 for name in cleaned if name != "7.weight")
+    assert not guess.has_exact_inputs
+    assert 0.9 < guess.diagnostics["cleaned_fraction"] < 1.0
+    assert "% of the values is computable" in guess.notes[0]
 
 
 def test_a_generator_that_is_taken_as_unpredictable_is_left_alone(seen):
