@@ -18,7 +18,7 @@ from benchmarks import _figures, _results, _sources  # noqa: E402
 from benchmarks._experiments import Budget, Cells, experiments, find  # noqa: E402
 from benchmarks._results import Done, Result  # noqa: E402
 from benchmarks._rows import Row  # noqa: E402
-from fedsim.core.errors import FedsimError, nearest  # noqa: E402
+from fedsim.core.errors import FedsimError, did_you_mean  # noqa: E402
 
 QUICK = 1.5  # minutes of an experiment that `--check` runs again
 
@@ -106,7 +106,7 @@ def _check(chosen: str | None) -> int:
     elif chosen in known:
         known = {chosen: known[chosen]}
     else:
-        raise FedsimError(f"there is no result of '{chosen}'.{nearest(chosen, known)}")
+        raise FedsimError(f"there is no result of '{chosen}'.{did_you_mean(chosen, known)}")
     has_moved = False
     for name, before in known.items():
         entry = find(name)

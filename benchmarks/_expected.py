@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks._results import ROOT
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.core.registry import every_metric
 from fedsim.core.registry.discovery import discover
@@ -35,7 +35,7 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     """
     file = folder / f"{name}.toml"
     if not file.is_file():
-        known = nearest(name, [other.stem for other in folder.glob("*.toml")])
+        known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
         raise FedsimError(f"unknown scenario '{name}'.{known}")
     scenario = tomllib.loads(file.read_text(encoding="utf-8"))
     figures = Expected.model_validate(scenario.get("expected", {})).figures
@@ -56,7 +56,7 @@ def _chosen(figures: Sequence[ExpectedFigure], name: str, metrics: Sequence[str]
     expected = {figure.metric for figure in figures}
     for metric in metrics:
         if metric not in expected:
-            raise FedsimError(f"scenario '{name}' expects no '{metric}'.{nearest(metric, expected)}")
+            raise FedsimError(f"scenario '{name}' expects no '{metric}'.{did_you_mean(metric, expected)}")
     named = [figure for figure in figures if re.search(pattern, figure.arm) or re.search(pattern, figure.attack)]
     if not named:
         arms = "; ".join(dict.fromkeys(figure.arm for figure in figures))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks._rows import Row
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 FOLDER = Path(__file__).parent
 
@@ -87,7 +87,9 @@ def find(name: str) -> Experiment:
     """
     known = experiments()
     if name not in known:
-        raise FedsimError(f"no experiment is called '{name}'.{nearest(name, known)} See python -m benchmarks --list")
+        raise FedsimError(
+            f"no experiment is called '{name}'.{did_you_mean(name, known)} See python -m benchmarks --list"
+        )
     return known[name]
 
 

@@ -19,7 +19,7 @@ from benchmarks import _costs, _expected, _map, _papers
 from benchmarks._experiments import experiments
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURE = re.compile(r"(<!-- (?P<kind>map|costs): (?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
@@ -53,7 +53,7 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
             raise FedsimError(f"{page}: {error}") from error
         cell = match["cell"]
         if cell and cell not in result.cells:
-            known = nearest(cell, result.cells)
+            known = did_you_mean(cell, result.cells)
             raise FedsimError(f"{page}: the results of '{match['name']}' have no cell '{cell}'.{known}")
         rows = result.cells[cell] if cell else result.rows
         return f"{match[1]}\n{as_table(rows)}\n\n{origin(result, cell)}\n\n{match[4]}"

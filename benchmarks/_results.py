@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from benchmarks._experiments import FOLDER, Budget
 from benchmarks._rows import Row
-from fedsim.core.errors import FedsimError, in_a_line
-from fedsim.record.atomic_files import write_whole
+from fedsim.core.errors import FedsimError, first_line
+from fedsim.record.atomic_files import write_atomic
 from fedsim.record.environment import environment
 
 ROOT = FOLDER.parent
@@ -116,7 +116,7 @@ def write(result: Result, folder: Path) -> Path:
     """Write a result to its file."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{result.experiment}.json"
-    write_whole(file, as_json(result).encode())
+    write_atomic(file, as_json(result).encode())
     return file
 
 
@@ -134,7 +134,7 @@ def read(name: str, folder: Path = RESULTS) -> Result:
         cells = {cell: [Row(**row) for row in rows] for cell, rows in table.pop("cells").items()}
         return Result(**table, cells=cells)
     except (ValidationError, TypeError, KeyError) as error:
-        raise FedsimError(f"{file} holds no results of an experiment: {in_a_line(error)}") from error
+        raise FedsimError(f"{file} holds no results of an experiment: {first_line(error)}") from error
 
 
 def results(folder: Path = RESULTS) -> dict[str, Result]:

@@ -18,7 +18,7 @@ from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, averaged, measured
 from benchmarks._runs import arms_of
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.errors import FedsimError, first_line
 from fedsim.core.types import Config
 from fedsim.record import VictimRecord
 from fedsim.scenario import Scenario, parse
@@ -60,7 +60,7 @@ def case_of(name: str) -> Case:
     try:
         return Case(**table, tables=tables)
     except (ValidationError, TypeError) as error:
-        raise FedsimError(f"{file} is no case of an attack: {in_a_line(error)}") from error
+        raise FedsimError(f"{file} is no case of an attack: {first_line(error)}") from error
 
 
 @experiment("attack-family", minutes=15, page="attacks/README")

@@ -17,11 +17,11 @@ from pathlib import Path
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
 from fedsim.audit.captured import read_update
-from fedsim.audit.loading import load, made
+from fedsim.audit.loading import load, load_subject
 from fedsim.audit.record import KNOWS, AuditPlan
 from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import checked
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.judgement.evidence import recovered
 from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import QuestionContext
@@ -82,10 +82,10 @@ def attacked(folder: Path, target: str, most: int) -> AttackFinding:
     sys.path.insert(0, str(folder))
     try:
         with chdir(folder):
-            subject = checked(made(load(target), target), target)
+            subject = checked(load_subject(load(target), target), target)
             world = world_of(subject, plan, 1)
             victims = updates(world) if subject.subject.reply is None else iter([read_update(subject, plan).victim])
-            inspector = Inspector(KNOWS, lambda _said: None)
+            inspector = UpdateAttacker(KNOWS, lambda _said: None)
             return inspector.inspect(world, victims, QuestionContext(), most, _ITERATIONS, _SECONDS)
     finally:
         sys.path.remove(str(folder))

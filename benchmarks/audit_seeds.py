@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
 from fedsim.audit import AuditPlan, single_client
-from fedsim.audit.limits import of_client
+from fedsim.audit.limits import client_thresholds
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
-from fedsim.audit.subject import Checked, Subject, checked
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.subject import CheckedSubject, Subject, checked
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
 from fedsim.questions.base import QuestionContext
@@ -28,7 +28,7 @@ _LIMIT = 0.6  # share of recovered images: none of 3 keeps it, 6 of 6 break it
 _UPDATES, _SECONDS, _ITERATIONS = 6, 20.0, 20
 
 
-def subjects() -> Iterator[tuple[str, Checked]]:
+def subjects() -> Iterator[tuple[str, CheckedSubject]]:
     """Yield a client that leaks, two with noise that destroys or does not, and one whose search is too weak."""
     with seeding.isolate_randomness(0):
         dense = nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Linear(24, 4))
@@ -39,7 +39,7 @@ def subjects() -> Iterator[tuple[str, Checked]]:
     yield "weak search", _checked(deep, 0.0)
 
 
-def _checked(model: nn.Module, scale: float) -> Checked:
+def _checked(model: nn.Module, scale: float) -> CheckedSubject:
     generator = torch.Generator().manual_seed(5)
     images = nn.functional.interpolate(torch.rand(40, 1, 4, 4, generator=generator), size=(8, 8), mode="bilinear")
     data = TensorDataset(images, torch.randint(4, (40,), generator=generator))
@@ -47,11 +47,11 @@ def _checked(model: nn.Module, scale: float) -> Checked:
     return checked(Subject(model, nn.functional.cross_entropy, DataLoader(data, batch_size=8), defenses=noise), "seeds")
 
 
-def judged(subject: Checked, seed: int) -> str:
+def judged(subject: CheckedSubject, seed: int) -> str:
     """Return what an audit with a seed says of the limit."""
     plan = AuditPlan(target="seeds", seed=seed)
     world = single_client.world_of(subject, plan, 1)
-    inspector = Inspector(KNOWS, lambda _said: None)
+    inspector = UpdateAttacker(KNOWS, lambda _said: None)
     finding = inspector.inspect(world, updates(world), QuestionContext(), _UPDATES, _ITERATIONS, _SECONDS)
     arm = AuditArm(name="seeds", batch_size=world.scenario.federation.batch_size, findings=(finding,))
     record = AuditRecord(
@@ -61,7 +61,7 @@ def judged(subject: Checked, seed: int) -> str:
         started="",
         arms=(arm,),
     )
-    return of_client(record)[0].state
+    return client_thresholds(record)[0].state
 
 
 @experiment("audit-seeds", minutes=5, page="audit")
@@ -70,7 +70,7 @@ def audit_seeds(budget: Budget) -> Cells:
     return {name: partial(_rows, name, subject, 10 if budget.full else 4) for name, subject in subjects()}
 
 
-def _rows(name: str, subject: Checked, seeds: int) -> Iterator[Row]:
+def _rows(name: str, subject: CheckedSubject, seeds: int) -> Iterator[Row]:
     states = [judged(subject, seed) for seed in range(seeds)]
     for state in ("kept", "undecided", "broken"):
         yield share(state, name, [float(one == state) for one in states])

@@ -22,10 +22,10 @@ from flwr.cli.build import build_fab_from_files
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, measured
 from fedsim.core.types import Tensors
-from fedsim.guard.app_command import check_walls
+from fedsim.guard.app_command import check_sandbox
 from fedsim.guard.policy import AppsTable, BudgetTable, GuardPolicy, MandatoryDefense, MessagesTable, NodeTable
-from fedsim.guard.private_reply import Cover
-from fedsim.guard.running import AppProcesses, Order
+from fedsim.guard.private_reply import ReplyPrivatizer
+from fedsim.guard.running import AppProcesses, AppTask
 from fedsim.privacy.ledger import Ledger
 
 _REPEATS = 5
@@ -79,14 +79,14 @@ def _of_size(parameters: int, repeats: int) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         policy, ledger = _site(folder)
-        order, cover = _order(parameters), Cover(policy, ledger)
+        order, cover = _order(parameters), ReplyPrivatizer(policy, ledger)
         times = [_milliseconds(lambda: cover.answer(order.message, "a" * 64, _unmoved)) for _ in range(repeats + 1)]
         yield measured("the guard's own work", setting, times[1:], "ms")
         received = order.message.content.array_records["arrays"].to_torch_state_dict()
         kinds: tuple[Literal["none", "sandbox"], ...] = ("none", "sandbox")
         for isolation in kinds:
             apps = AppsTable(sha256="any", isolation=isolation)
-            check_walls(apps)
+            check_sandbox(apps)
             processes = AppProcesses(apps, folder)
             times = [_milliseconds(lambda run=processes: run.train(order, received)) for _ in range(repeats)]
             yield measured(f"an app's process, isolation {isolation}", setting, times, "ms")
@@ -106,7 +106,7 @@ def _site(folder: Path) -> tuple[GuardPolicy, Ledger]:
     return policy, Ledger.open(policy.ledger, policy.key)
 
 
-def _order(parameters: int) -> Order:
+def _order(parameters: int) -> AppTask:
     weights = torch.randn(parameters // 100, 100, generator=torch.Generator().manual_seed(0))
     metadata = Metadata(1, secrets.token_hex(8), 1, 2, "", "", time.time(), 1e6, "train")
     content = RecordDict({"arrays": ArrayRecord({"weight": weights})})
@@ -115,7 +115,7 @@ def _order(parameters: int) -> Order:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
         fab = build_fab_from_files(_FILES)[0]
-    return Order(message, Context(1, 2, {}, RecordDict(), {}), 1, fab)
+    return AppTask(message, Context(1, 2, {}, RecordDict(), {}), 1, fab)
 
 
 def _unmoved(received: Tensors) -> Tensors:

@@ -19,8 +19,8 @@ from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.processes import packing
-from fedsim.processes.methods import Start, search, start_here
-from fedsim.processes.subprocess_runner import start_apart
+from fedsim.processes.methods import Start, search, start_in_process
+from fedsim.processes.subprocess_runner import start_in_subprocess
 from fedsim.scenario import AttackChoice, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
@@ -49,7 +49,9 @@ def isolation(budget: Budget) -> Cells:
 def _of_model(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
     yield measured("observation, serialised", name, [len(packing.saved(observation)) / 1e6], "MB")
-    here, apart = in_turn([partial(_timed, how) for how in (start_here, start_apart)], [observation] * repeats)
+    here, apart = in_turn(
+        [partial(_timed, how) for how in (start_in_process, start_in_subprocess)], [observation] * repeats
+    )
     added = [there.seconds - at_home.seconds for at_home, there in zip(here, apart, strict=True)]
     yield measured("seconds that a process of its own adds to an attack", name, added, "s")
     same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(here, apart, strict=True)]

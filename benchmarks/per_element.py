@@ -26,7 +26,7 @@ from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions
 from fedsim.privacy.secure_aggregation.ring import modular_sum
-from fedsim.processes.methods import Here, search
+from fedsim.processes.methods import InProcessRunner, search
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
@@ -93,7 +93,7 @@ def images_read(variant: str, least: int, colluders: int, seed: int, clients: in
     observation = observe(victim, world.scenario.threat.knows)
     method = registry.get("attack", "robbing-the-fed")
     made = method.make(method.config.model_validate({"bins": 64, "variant": variant}))
-    guesses = search(Here(made), [observation], [seeding.generator(seed, "attack")])
+    guesses = search(InProcessRunner(made), [observation], [seeding.generator(seed, "attack")])
     if isinstance(guesses, str):
         return [0.0] * len(victim.examples)
     record, _ = score(victim, guesses[0])

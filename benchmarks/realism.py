@@ -27,7 +27,7 @@ from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.audit import evidence
 from fedsim.audit.searching import descents, searching
-from fedsim.audit.update_attacks import STRENGTH
+from fedsim.audit.update_attacks import REFERENCE_ITERATIONS
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
@@ -102,7 +102,9 @@ def _guess(observation: Observation, number: int, seconds: float) -> Reconstruct
 
 def _auto(observation: Observation, number: int, leave_out: Collection[str], seconds: float) -> Reconstruction:
     method = registry.get("attack", "auto")
-    attack = method.make(method.config.model_validate({"leave_out": sorted(leave_out), "max_iterations": STRENGTH}))
+    attack = method.make(
+        method.config.model_validate({"leave_out": sorted(leave_out), "max_iterations": REFERENCE_ITERATIONS})
+    )
     return attack(observation, seeding.generator(1, "attack", number), seconds=seconds)
 
 

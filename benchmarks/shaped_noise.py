@@ -22,7 +22,7 @@ from fedsim.core.types import WireEntry
 from fedsim.experiment import runner
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
-from fedsim.processes.methods import Here, search
+from fedsim.processes.methods import InProcessRunner, search
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
@@ -130,7 +130,7 @@ def matched(kind: str, share: float, seed: int, iterations: int) -> float:
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": iterations}))
     seen = observe(victim, ("labels", "batch-size", "input-statistics"))
-    guesses = search(Here(attack), [seen], [seeding.generator(seed, "attack")])
+    guesses = search(InProcessRunner(attack), [seen], [seeding.generator(seed, "attack")])
     if isinstance(guesses, str):
         raise RuntimeError(guesses)
     return float(score(victim, guesses[0])[0].scores[0].values["psnr"] or 0.0)

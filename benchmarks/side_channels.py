@@ -19,8 +19,8 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.hooks import Decoder
 from fedsim.experiment.training import train
-from fedsim.questions.generation.side_channels import Judging, TraceInquiry
-from fedsim.questions.generation.study import Material, Speaker, TraceQuestion, study
+from fedsim.questions.generation.side_channels import ScoringOptions, TraceInquiry
+from fedsim.questions.generation.study import StudyInputs, TextGenerator, TraceQuestion, study
 from fedsim.questions.generation.texts import inquiries_of, material_of, speaker_of
 from fedsim.record import Finding
 from fedsim.scenario import Scenario, load, parse
@@ -53,10 +53,10 @@ SHORT, WHOLE = Texts(30, 9), Texts(50, 30)
 class Setting:
     """What every decoder gets."""
 
-    speaker: Speaker
-    material: Material
+    speaker: TextGenerator
+    material: StudyInputs
     inquiries: list[tuple[TraceQuestion, TraceInquiry]]
-    judging: Judging
+    judging: ScoringOptions
 
 
 class Arm(NamedTuple):
@@ -67,7 +67,7 @@ class Arm(NamedTuple):
     setting: Setting
 
     @property
-    def speaker(self) -> Speaker:
+    def speaker(self) -> TextGenerator:
         """The model with this decoder."""
         return replace(self.setting.speaker, decoder=self.decoder)
 
@@ -77,7 +77,7 @@ def prepare(scenario: Scenario) -> Setting:
     world = build(scenario)
     journal = train(world, lambda _round: None)
     speaker = speaker_of(world, journal.weights)
-    return Setting(speaker, material_of(world, journal), inquiries_of(world), Judging(scenario.seed))
+    return Setting(speaker, material_of(world, journal), inquiries_of(world), ScoringOptions(scenario.seed))
 
 
 def scenario(texts: Texts, components: Sequence[dict[str, Any]] = ()) -> Scenario:

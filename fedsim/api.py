@@ -31,7 +31,7 @@ from fedsim.report import writing as reports
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
-from fedsim.scenario.user_code import staying
+from fedsim.scenario.user_code import forbid_exit
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -206,7 +206,7 @@ def load(folder: str | Path) -> Run | Runs:
 
 def _load(scenario: Source, overrides: Sequence[str], *, trust: bool) -> Scenario:
     if isinstance(scenario, str | Path):
-        with staying(f"code that {scenario} names"):
+        with forbid_exit(f"code that {scenario} names"):
             return read_scenario(Path(scenario), overrides, trust=trust)
     if overrides:
         raise FedsimError("overrides change the scenario of a file. Change the tables that you pass instead.")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
 from fedsim.core.devices import find_device
-from fedsim.core.errors import FedsimError, describe_exception, nearest
+from fedsim.core.errors import FedsimError, describe_exception, did_you_mean
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.settings import DeviceName
@@ -221,5 +221,5 @@ def _config(method: registry.Method, settings: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         strangers = [str(one["loc"][0]) for one in error.errors() if one["type"] == "extra_forbidden"]
-        hint = nearest(strangers[0], method.config.model_fields) if strangers else ""
+        hint = did_you_mean(strangers[0], method.config.model_fields) if strangers else ""
         raise FedsimError(f"settings of attack '{method.name}': {'; '.join(problems)}.{hint}") from error

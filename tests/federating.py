@@ -9,14 +9,14 @@ import torch
 from fedsim.core.hooks import ServerRound
 from fedsim.core.types import Tensors, Update
 from fedsim.experiment import runner
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.record import RoundRecord, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
 
-def run(scenario: Scenario) -> Journal:
+def run(scenario: Scenario) -> ServerLog:
     return runner.train(worlds.build(scenario), lambda _record: None)
 
 

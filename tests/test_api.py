@@ -56,7 +56,7 @@ def test_an_unknown_name_is_no_attribute() -> None:
 
 
 def test_an_audit_is_a_function_beside_the_package_of_its_modules() -> None:
-    assert importlib.import_module("fedsim.audit.session").AuditJournal is fedsim.audit.session.AuditJournal
+    assert importlib.import_module("fedsim.audit.session").AuditSession is fedsim.audit.session.AuditSession
     assert list(inspect.signature(fedsim.audit_client).parameters)[:2] == ["client", "batches"]
     with pytest.raises(FedsimError, match=re.escape("expected a tuple (model, loss, loader)")):
         fedsim.audit_client(lambda: None)

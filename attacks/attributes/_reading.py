@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.types import Config
 from fedsim.questions.attributes.hooks import AttributeAttack
 
@@ -29,7 +29,7 @@ class ReadingConfig(Config):
     @classmethod
     def _is_known(cls, name: str) -> str:
         if name not in _probes():
-            raise ValueError(f"there is no probe '{name}'.{nearest(name, _probes())}")
+            raise ValueError(f"there is no probe '{name}'.{did_you_mean(name, _probes())}")
         return name
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 
 _DESCENT_STEPS = 200
 _FIRST_SMOOTHING, _LAST_SMOOTHING = 0.3, 0.03
@@ -271,7 +271,7 @@ def settled(space: Space, vectors: Tensor) -> Tensor:
         return vectors[:0]
     near = vectors
     for _ in range(_TRIMMED_STEPS):
-        check_time()
+        check_deadline()
         smallest = (near @ directions.T).abs().topk(count, largest=False).indices
         near = torch.stack([_null(directions[rows], one) for rows, one in zip(smallest, near, strict=True)])
     are_zero, _ = zeros(space, near)

@@ -37,7 +37,7 @@ from fedsim.core import registry
 from fedsim.core.errors import NotApplicable, describe_exception
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort, LabelFreeAttack
 from fedsim.core.registry import attack
-from fedsim.core.time_budget import OUT_OF_TIME, limited, seconds_left
+from fedsim.core.time_budget import OUT_OF_TIME, seconds_left, time_limit
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
@@ -100,7 +100,7 @@ class _Attempts:
 
     def succeed(self, name: str, candidate: Attack[Any], seconds: float) -> bool:
         """Run an attack from each possible start, within `seconds` of CPU time; return whether it ends the attempts."""
-        with limited(seconds):
+        with time_limit(seconds):
             ways = _ways(self._observation, name, candidate, tuple(self.tried))
             return any(self.ends_with(words, partial(way, self._generator, self._counted)) for words, way in ways)
 
@@ -180,7 +180,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         """Return the guesses up to the first exact guess, the failures of other attacks, and whether any attack ran."""
         attempts = _Attempts(observation, generator, counted)
         fitting = (one for one in self._candidates(attempts, undoing=undoing) if attempts.fits(*one))
-        with limited(_FOR_SEARCHES * seconds_left()):
+        with time_limit(_FOR_SEARCHES * seconds_left()):
             for name, candidate, share in _with_shares(fitting):
                 if not share:
                     attempts.leave_out(name)

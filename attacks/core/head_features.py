@@ -23,7 +23,7 @@ from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import EXACT, LEAST, SINGLE
 from fedsim.core.nets.losses import is_cross_entropy
 from fedsim.core.nets.output_layer import output_layer
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 from fedsim.core.types import Observation
 
 _STARTS = 32
@@ -126,7 +126,7 @@ def separate_features(head: Head, labels: Tensor, generator: torch.Generator) ->
     if problem.blur < 1.0:
         likely = likely + _APART * problem.draw_about(likely, generator)
     for number in range(_STARTS):
-        check_time()
+        check_deadline()
         residual, unknowns = problem.solve(problem.draw_about(likely, generator) if number else likely)
         if residual < EXACT:
             return problem.unpack(unknowns, residual)

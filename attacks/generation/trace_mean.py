@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.registry import trace_attack
 from fedsim.core.types import Config, TraceObservation, TraceView
 from fedsim.questions.generation.hooks import TraceAttack
@@ -58,7 +58,7 @@ class TraceMean(TraceAttack[TraceMeanConfig]):
             return ()
         if self.config.count not in trace.work:
             raise NotApplicable(
-                f"the steps have no count '{self.config.count}'.{nearest(self.config.count, trace.work)} They have: "
-                f"{', '.join(trace.work)}"
+                f"the steps have no count '{self.config.count}'.{did_you_mean(self.config.count, trace.work)} They "
+                f"have: {', '.join(trace.work)}"
             )
         return trace.work[self.config.count]

@@ -30,7 +30,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT
 from fedsim.core.nets.layer_calls import read_by
-from fedsim.core.nets.losses import list_failures
+from fedsim.core.nets.losses import ignored_labels
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, Modality, Tensors
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -206,7 +206,7 @@ def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
 def _worst(shares: Tensor, labels: Tensor) -> Tensor:
     """Return the largest share (B, places) of each example; padding of a text is ignored."""
     if labels.shape == shares.shape:
-        shares = shares.masked_fill(list_failures(labels), 0.0)
+        shares = shares.masked_fill(ignored_labels(labels), 0.0)
     return shares.amax(1)
 
 

@@ -22,7 +22,7 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import Block, Bounded, Logits, Unknowns, Values
 from attacks.local_steps._unrolled import SimulatedStep, UnrolledComparison
 from fedsim.core.types import Masks, Observation, Tensors
-from fedsim.metrics.boxes import Pasted, inside
+from fedsim.metrics.boxes import CutMixRecord, inside
 
 ORDER, BOXES, PARTNERS, SHARES = "order", "boxes", "partners", "label shares"  # names of blocks
 _COLDEST = 0.1  # temperature of soft permutations at the end of a search; it starts at 1
@@ -74,7 +74,7 @@ class Mixture(NamedTuple):
 class GrantedPasting:
     """Known boxes and partners; the order of the dummy inputs is searched."""
 
-    def __init__(self, pasted: Pasted, height: int, width: int) -> None:
+    def __init__(self, pasted: CutMixRecord, height: int, width: int) -> None:
         """Store the drawn partners and boxes."""
         assert pasted.partners is not None
         assert pasted.boxes is not None

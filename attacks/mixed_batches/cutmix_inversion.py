@@ -46,7 +46,7 @@ from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, changed
 from fedsim.core.types.effects import PastedBoxes, PastedMaps
-from fedsim.metrics.boxes import Pasted, name_pasted_maps
+from fedsim.metrics.boxes import CutMixRecord, name_pasted_maps
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations
@@ -179,7 +179,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
     """Return the unknowns: the order for granted draws, label shares for composites of a single step, else boxes."""
-    read = Pasted.written_in if _layer_of(observation) is None else name_pasted_maps
+    read = CutMixRecord.written_in if _layer_of(observation) is None else name_pasted_maps
     pasted = None if observation.draws is None else read(observation.draws[step])
     if pasted is not None and pasted.partners is not None and pasted.boxes is not None:
         return GrantedPasting(pasted, *_size(observation))

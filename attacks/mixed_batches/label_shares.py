@@ -35,7 +35,7 @@ from fedsim.core.nets.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
 from fedsim.core.types.effects import PastedImages
-from fedsim.metrics.boxes import Pasted
+from fedsim.metrics.boxes import CutMixRecord
 
 _NAME = "label-shares"
 _IMAGE = 3
@@ -144,7 +144,7 @@ def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstructi
     pasting = observation.effects(PastedImages)
     if batch is None or not pasting or observation.local_steps > 1 or len(observation.spec.shape) != _IMAGE:
         return guess
-    pasted = None if observation.draws is None else Pasted.written_in(observation.draws[0])
+    pasted = None if observation.draws is None else CutMixRecord.written_in(observation.draws[0])
     if pasting[0].per_sample:
         return guess if pasted is None else _with_own_boxes(guess, batch, pasted)
     box = None if pasted is None or pasted.boxes is None else pasted.boxes[0]
@@ -160,7 +160,7 @@ def _span(edges: Tensor) -> str:
     return f"{int(edges[0])} to {int(edges[1])}"
 
 
-def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reconstruction:
+def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: CutMixRecord) -> Reconstruction:
     if pasted.boxes is None or pasted.partners is None:
         return guess
     assembled = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)

@@ -17,7 +17,7 @@ from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._derivatives import push_all_forward
 from attacks.second_order._layout import UnknownsLayout, UnknownsPart
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 from fedsim.core.types import Observation
 
 _SURE = 5.0  # standard deviations
@@ -125,7 +125,7 @@ class Equations:
             point = values[part.places]
             directions = torch.eye(len(point), dtype=point.dtype, device=point.device).split(_COLUMNS)
             for places, some in zip(part.places.split(_COLUMNS), directions, strict=True):
-                check_time()
+                check_deadline()
                 rows[places] = push_all_forward(self._of(part), point, some)
         return rows
 

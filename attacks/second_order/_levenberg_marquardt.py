@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.second_order._equations import Linearisation
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
 _AGAIN = 0.25  # a formed matrix is used again while it lowers the objective to this share
@@ -223,7 +223,7 @@ def conjugate_gradients(multiply: Map, right: Tensor, precondition: Map, accurac
     size = left @ nearly
     end = float(size) * accuracy**2
     for _ in range(iterations):
-        check_time()
+        check_deadline()
         image = multiply(direction)
         length = size / (direction @ image)
         solution, left = solution + length * direction, left - length * image

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.nets.kv_cache import Draft, KeyValues, Reading, stack_of
+from fedsim.core.nets.kv_cache import Draft, IncrementalForward, KVCache, stack_of
 from fedsim.core.nets.layer_calls import read_by, read_while
 from fedsim.core.types import DropoutSite
 
@@ -60,8 +60,8 @@ class Front:
             longer = torch.cat((prefixes.repeat_interleave(len(tokens), 0), tokens.repeat(count)[:, None]), 1)
             return [vectors.unflatten(0, (count, len(tokens))) for vectors in self.read_last(longer)]
         branches = Draft(tuple(tokens.tolist()), (-1,) * len(tokens))
-        starts, store = [0] * count, KeyValues(stack.depth, count)
-        reading = Reading(stack, store, prefixes.tolist(), starts, [branches] * count, prefixes.device)
+        starts, store = [0] * count, KVCache(stack.depth, count)
+        reading = IncrementalForward(stack, store, prefixes.tolist(), starts, [branches] * count, prefixes.device)
 
         def run() -> None:
             hidden = reading.embed()

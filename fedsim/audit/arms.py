@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from fedsim.audit import members
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import AuditArm
-from fedsim.audit.session import AuditJournal
+from fedsim.audit.session import AuditSession
 from fedsim.audit.single_client import check, world_of
-from fedsim.audit.subject import Checked
+from fedsim.audit.subject import CheckedSubject
 from fedsim.audit.training import TrainedClient, train
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
-from fedsim.core.time_budget import OutOfTime, interrupting
+from fedsim.core.time_budget import TimeBudgetExceeded, interrupting
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership.question import Cases, MembershipChoice
 from fedsim.record import AttackFinding
@@ -35,14 +35,14 @@ class ArmAuditor:
         inspector: attacks the updates of all arms.
     """
 
-    book: AuditJournal
-    subject: Checked
-    inspector: Inspector
+    session: AuditSession
+    subject: CheckedSubject
+    inspector: UpdateAttacker
 
     @classmethod
-    def of(cls, book: AuditJournal, subject: Checked) -> ArmAuditor:
+    def of(cls, book: AuditSession, subject: CheckedSubject) -> ArmAuditor:
         """Return an auditor; its attacks have the knowledge that the plan grants."""
-        return cls(book, subject, Inspector(book.plan.knows, book.tell, groups=subject.groups))
+        return cls(book, subject, UpdateAttacker(book.plan.knows, book.tell, groups=subject.groups))
 
     def world(self, arm: AuditArm) -> World:
         """Return the world of an arm.
@@ -51,7 +51,7 @@ class ArmAuditor:
             FedsimError: the batch size or the defense does not fit; the message states the reason.
         """
         tables = [{"name": arm.defense, **arm.settings}] if arm.defense else []
-        world = world_of(self.subject, self.book.plan, arm.batch_size, tables, arm.sampling)
+        world = world_of(self.subject, self.session.plan, arm.batch_size, tables, arm.sampling)
         check(world, self.subject)
         return world
 
@@ -60,32 +60,32 @@ class ArmAuditor:
 
         An exception or timeout of `ask` becomes the arm's `failure`.
         """
-        begin, failure = self.book.clock.used, ""
+        begin, failure = self.session.clock.used, ""
         try:
             ask(arm)
-        except OutOfTime:
-            failure = f"its {self.book.clock.used - begin:.0f} s were not enough"
+        except TimeBudgetExceeded:
+            failure = f"its {self.session.clock.used - begin:.0f} s were not enough"
         except Exception as error:
             failure = reason(error)
-        known = next((one for one in self.book.record.arms if one.name == arm.name), arm)
-        spent = self.book.clock.used - begin
-        return self.book.put(known.model_copy(update={"failure": failure, "seconds": spent}))
+        known = next((one for one in self.session.record.arms if one.name == arm.name), arm)
+        spent = self.session.clock.used - begin
+        return self.session.put(known.model_copy(update={"failure": failure, "seconds": spent}))
 
     def attack(self, arm: AuditArm, world: World, most: int, iterations: int, seconds: float) -> AuditArm:
         """Attack updates of an arm, continuing after the updates already attacked."""
-        work, allowed = self.book.work(arm), self.book.record.policy.max_recovered
+        work, allowed = self.session.work(arm), self.session.record.policy.max_recovered
         finding = self.inspector.inspect(world, updates(world), work, most, iterations, seconds, allowed, arm.victims)
         return self._noted(arm, finding)
 
     def attack_again(self, arm: AuditArm, world: World, iterations: int, seconds: float) -> AuditArm:
         """Attack the updates of an arm again with more iterations; updates beyond the time limit keep their guess."""
-        work, most = self.book.work(arm), len(arm.victims)
+        work, most = self.session.work(arm), len(arm.victims)
         longer = self.inspector.inspect(world, updates(world), work, most, iterations, seconds).victims
         return self._noted(arm, self.inspector.finding(world, (*longer, *arm.victims[len(longer) :])))
 
     def _noted(self, arm: AuditArm, finding: AttackFinding) -> AuditArm:
         """Replace the arm's attack finding and note the arm in the journal."""
-        return self.book.note(arm.model_copy(update={"findings": arm.answers}).with_findings([finding], {}))
+        return self.session.note(arm.model_copy(update={"findings": arm.answers}).with_findings([finding], {}))
 
     def train(self, arm: AuditArm, world: World, rounds: int, seconds: float) -> tuple[AuditArm, TrainedClient]:
         """Train an arm for `rounds` rounds, or fewer if the time ends, and state its guarantees."""
@@ -98,16 +98,18 @@ class ArmAuditor:
         if not arm.guarantees:
             return arm
         question, evidence = Choice(name="audit").make("question"), replace(trained.evidence, guarantees=arm.guarantees)
-        self.book.tell("tests the stated epsilon with canaries")
+        self.session.tell("tests the stated epsilon with canaries")
         try:
             question.check(evidence.world)
             with interrupting(seconds):
-                return self.book.note(arm.with_findings(list(question.run(evidence, self.book.work(arm))), {}))
-        except OutOfTime:
+                return self.session.note(arm.with_findings(list(question.run(evidence, self.session.work(arm))), {}))
+        except TimeBudgetExceeded:
             why = f"its {seconds:.0f} s were not enough"
         except FedsimError as error:
             why = str(error).rstrip(".")
-        self.book.keep(notes=(*self.book.record.notes, f"The stated epsilon was not tested with canaries: {why}."))
+        self.session.keep(
+            notes=(*self.session.record.notes, f"The stated epsilon was not tested with canaries: {why}.")
+        )
         return arm
 
     def judge_members(
@@ -119,7 +121,7 @@ class ArmAuditor:
         """
         if self.subject.subject.views is not None or members.count_candidates(trained) < members.FEWEST:
             return arm, None
-        cases = members.cases_of(trained, self.book.work(arm))
-        seconds = self.book.clock.left * (_FOR_MEMBERS if self.book.plan.defend else _ALL)
-        findings = list(members.judge_within(seconds, attacks, cases, trained, self.book.tell))
+        cases = members.cases_of(trained, self.session.work(arm))
+        seconds = self.session.clock.left * (_FOR_MEMBERS if self.session.plan.defend else _ALL)
+        findings = list(members.judge_within(seconds, attacks, cases, trained, self.session.tell))
         return arm.with_findings(findings, cases.work.items), cases

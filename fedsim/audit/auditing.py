@@ -17,11 +17,11 @@ from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, compare_recovered
 from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
-from fedsim.audit.session import AuditJournal
+from fedsim.audit.session import AuditSession
 from fedsim.audit.single_client import ROUNDS, world_of
-from fedsim.audit.subject import Checked, ClientReply, Subject, checked
+from fedsim.audit.subject import CheckedSubject, ClientReply, Subject, checked
 from fedsim.audit.training import TrainedClient
-from fedsim.audit.update_attacks import STRENGTH, Inspector, enough
+from fedsim.audit.update_attacks import REFERENCE_ITERATIONS, UpdateAttacker, enough
 from fedsim.audit.verdict import control_failed
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import one_thread
@@ -82,7 +82,7 @@ def run(
         is_captured=plan.is_captured or subject.reply is not None,
         notes=(*sound.notes, *_noise_notes(subject, tell)),
     )
-    book = AuditJournal(folder, clock, record, tell)
+    book = AuditSession(folder, clock, record, tell)
     if record.is_captured:
         arm = _attack_captured(book, sound)
         if subject.reply is not None:
@@ -110,7 +110,7 @@ def _noise_notes(subject: Subject, tell: Callable[[str], None]) -> tuple[str, ..
     return (note,)
 
 
-def _attack_sizes(book: AuditJournal, subject: Checked) -> list[AuditArm]:
+def _attack_sizes(book: AuditSession, subject: CheckedSubject) -> list[AuditArm]:
     """Attack the undefended client with every batch size, and return the arms without a failure.
 
     Raises:
@@ -137,7 +137,7 @@ def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
     Raises:
         FedsimError: the attack cannot run; the message states the reason.
     """
-    book, size = auditor.book, arm.batch_size
+    book, size = auditor.session, arm.batch_size
     try:
         world = auditor.world(arm)
         _introduce(book, world)
@@ -151,7 +151,7 @@ def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
         raise FedsimError(f"one training step failed: {reason(error)}") from error
 
 
-def _plant(book: AuditJournal, subject: Checked, arm: AuditArm) -> AuditArm:
+def _plant(book: AuditSession, subject: CheckedSubject, arm: AuditArm) -> AuditArm:
     """Measure memorisation of planted secrets if the client trains a causal language model; other tasks are skipped."""
     if not subject.task.labels_are_inputs:
         return arm
@@ -163,7 +163,7 @@ def _plant(book: AuditJournal, subject: Checked, arm: AuditArm) -> AuditArm:
         return arm
 
 
-def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient:
+def _train(book: AuditSession, subject: CheckedSubject, arm: AuditArm) -> TrainedClient:
     """Train the undefended client, run membership inference, and compare the risk of its groups."""
     auditor = ArmAuditor.of(book, subject)
     book.tell("trains for a few rounds, without further defenses")
@@ -174,12 +174,12 @@ def _train(book: AuditJournal, subject: Checked, arm: AuditArm) -> TrainedClient
     compared: list[Finding] = []
     for groups in subject.groups:
         compared += compare_recovered(book.record, groups)
-        compared += members.compare_groups(arm.of("membership"), cases, groups) if cases else ()
+        compared += members.compare_groups(arm.findings_of("membership"), cases, groups) if cases else ()
     book.put(arm.with_findings(compared, {}))
     return trained
 
 
-def _search_longer(book: AuditJournal, subject: Checked) -> None:
+def _search_longer(book: AuditSession, subject: CheckedSubject) -> None:
     """Search undecided updates again with the time that is free because no defense could be judged.
 
     An update that is not searched again keeps its first guess.
@@ -194,7 +194,7 @@ def _search_longer(book: AuditJournal, subject: Checked) -> None:
             book.put(auditor.attack_again(arm, world, iterations, seconds))
 
 
-def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
+def _use_the_rest(book: AuditSession, subject: CheckedSubject) -> None:
     """Attack more updates of batch sizes with a still undecided policy."""
     allowed, scoring = book.record.policy.max_recovered, book.plan.scoring
     most = book.plan.updates or fewest(allowed, scoring.confidence)
@@ -207,7 +207,7 @@ def _use_the_rest(book: AuditJournal, subject: Checked) -> None:
         book.put(auditor.attack(arm, world, most, auditor.inspector.iterations(world, left), left))
 
 
-def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
+def _suggest(book: AuditSession, inspector: UpdateAttacker, world: World) -> None:
     """Report once how many minutes searches at the literature's strength need, if more than the plan's minutes."""
     if book.record.needed_minutes is not None:
         return
@@ -218,7 +218,7 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
         return
     minutes = math.ceil(needed / 60)
     note = (
-        f"{SUGGESTS} {minutes}: a search of {STRENGTH} iterations, as in the literature, for "
+        f"{SUGGESTS} {minutes}: a search of {REFERENCE_ITERATIONS} iterations, as in the literature, for "
         f"each batch size needs this time. With {book.plan.minutes:g} minutes searches are "
         "shorter where exact attacks fail."
     )
@@ -226,11 +226,11 @@ def _suggest(book: AuditJournal, inspector: Inspector, world: World) -> None:
     book.keep(notes=(*book.record.notes, note), needed_minutes=minutes)
 
 
-def _attack_captured(book: AuditJournal, subject: Checked) -> AuditArm:
+def _attack_captured(book: AuditSession, subject: CheckedSubject) -> AuditArm:
     update = captured.read_update(subject, book.plan)
     world = update.victim.world
     _introduce(book, world)
-    inspector = Inspector(update.knows, book.tell, subject.is_scored, subject.groups)
+    inspector = UpdateAttacker(update.knows, book.tell, subject.is_scored, subject.groups)
     arm = AuditArm(name="captured", batch_size=world.scenario.federation.batch_size)
     seconds = book.clock.left * (_FOR_UPDATES if subject.subject.reply is not None and book.plan.defend else 1.0)
     iterations = inspector.iterations(world, seconds)
@@ -238,7 +238,7 @@ def _attack_captured(book: AuditJournal, subject: Checked) -> AuditArm:
     return book.put(arm.with_findings([finding], {}))
 
 
-def _question_loop(book: AuditJournal, subject: Checked, reply: ClientReply, arm: AuditArm) -> None:
+def _question_loop(book: AuditSession, subject: CheckedSubject, reply: ClientReply, arm: AuditArm) -> None:
     """Repeat the client's own training, run membership inference and evaluate defenses.
 
     Skipped with a note if mods change the reply, because fedsim does not repeat the mods.
@@ -252,7 +252,7 @@ def _question_loop(book: AuditJournal, subject: Checked, reply: ClientReply, arm
         try_defenses(book, subject, trained)
 
 
-def _introduce(book: AuditJournal, world: World) -> None:
+def _introduce(book: AuditSession, world: World) -> None:
     """Record the threat model once, for all batch sizes."""
     if book.record.threat_model:
         return

@@ -17,8 +17,8 @@ from torch import Tensor
 from fedsim.audit.loading import load
 from fedsim.audit.record import AuditPlan
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import Checked, ClientReply
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line, nearest
+from fedsim.audit.subject import CheckedSubject, ClientReply
+from fedsim.core.errors import FedsimError, MissingExtra, did_you_mean, first_line
 from fedsim.core.nets.tensor_files import read_npz
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
 from fedsim.threat.victim import Victim
@@ -34,7 +34,7 @@ class Captured:
     knows: tuple[Knowledge, ...]
 
 
-def read_update(subject: Checked, plan: AuditPlan) -> Captured:
+def read_update(subject: CheckedSubject, plan: AuditPlan) -> Captured:
     """Return the update named by the plan, or the reply stored in the subject.
 
     Raises:
@@ -73,10 +73,10 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:
-        raise FedsimError(f"cannot read tensors from {path}: {in_a_line(error).rstrip('.')}.") from error
+        raise FedsimError(f"cannot read tensors from {path}: {first_line(error).rstrip('.')}.") from error
 
 
-def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
+def _of_files(subject: CheckedSubject, plan: AuditPlan, path: Path) -> Captured:
     if plan.weights is not None:
         subject = replace(subject, model=model_holding(subject, read_tensors(plan.weights), plan.weights))
     gradients = _renamed(subject, read_tensors(path))
@@ -89,7 +89,7 @@ def _of_files(subject: Checked, plan: AuditPlan, path: Path) -> Captured:
     return _seen(subject, plan, size, Update(kind, sent, {}, size, 0.0))
 
 
-def model_holding(subject: Checked, tensors: Tensors, path: Path) -> torch.nn.Module:
+def model_holding(subject: CheckedSubject, tensors: Tensors, path: Path) -> torch.nn.Module:
     """Return a copy of the subject's model with the weights of a file loaded.
 
     Raises:
@@ -116,7 +116,7 @@ def _tied(weights: Tensors, known: Tensors) -> Tensors:
     return {name: places[place] for name, place in absent.items() if place in places}
 
 
-def _renamed(subject: Checked, tensors: Tensors) -> Tensors:
+def _renamed(subject: CheckedSubject, tensors: Tensors) -> Tensors:
     """Return tensors under the names of the model's parameters."""
     return {subject.subject.names.get(name, name): tensor for name, tensor in tensors.items()}
 
@@ -125,7 +125,7 @@ def _check_names(gradients: Tensors, trained: Mapping[str, Tensor], path: Path) 
     strangers = sorted(gradients.keys() - trained.keys())
     if strangers:
         raise FedsimError(
-            f"{path} holds '{strangers[0]}', which the model does not train.{nearest(strangers[0], trained)}"
+            f"{path} holds '{strangers[0]}', which the model does not train.{did_you_mean(strangers[0], trained)}"
         )
     missing = sorted(trained.keys() - gradients.keys())
     if missing:
@@ -151,7 +151,7 @@ def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> 
             )
 
 
-def _of_reply(subject: Checked, plan: AuditPlan, reply: ClientReply) -> Captured:
+def _of_reply(subject: CheckedSubject, plan: AuditPlan, reply: ClientReply) -> Captured:
     examples = sum(map(len, reply.batches))
     update = Update("delta", reply.moved, {}, examples, 0.0)
     world = world_of(subject, plan, max(map(len, reply.batches)))
@@ -159,7 +159,7 @@ def _of_reply(subject: Checked, plan: AuditPlan, reply: ClientReply) -> Captured
     return Captured(Victim(world, entry, Truth(reply.batches, (), update, reply.batches)), plan.knows)
 
 
-def _of_client_app(subject: Checked, plan: AuditPlan, target: str) -> Captured:
+def _of_client_app(subject: CheckedSubject, plan: AuditPlan, target: str) -> Captured:
     """Run a round of a ClientApp in this process and take the update from its reply."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower is slow to import
@@ -204,7 +204,7 @@ def _run_config(project: Path) -> dict[str, Any]:
     return flatten_dict(config)
 
 
-def _seen(subject: Checked, plan: AuditPlan, examples: int, update_: Update) -> Captured:
+def _seen(subject: CheckedSubject, plan: AuditPlan, examples: int, update_: Update) -> Captured:
     """Wrap an update as a victim with the loader's first examples as ground truth; zeros if originals are unknown."""
     data, steps = subject.dataset, subject.subject.local_steps
     rows, owned = examples * subject.subject.rows_of_one, len(data.train) // subject.subject.rows_of_one

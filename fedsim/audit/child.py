@@ -19,7 +19,7 @@ from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.core.time_budget import TimeBudget  # noqa: E402
 from fedsim.judgement.policy import Policy  # noqa: E402
 from fedsim.processes import frames  # noqa: E402
-from fedsim.scenario.user_code import staying  # noqa: E402
+from fedsim.scenario.user_code import forbid_exit  # noqa: E402
 
 
 def serve() -> None:
@@ -34,11 +34,11 @@ def serve() -> None:
     policy = Policy.model_validate(order["policy"])
     tell(f"imports {plan.target}")
     try:
-        with staying(f"'{plan.target}'"):
+        with forbid_exit(f"'{plan.target}'"):
             thing = loading.load(plan.target)
             tell(f"calls {plan.target}")
             clock = TimeBudget.with_wall_limit(order["seconds"])
-            audited = loading.made(thing, plan.target)
+            audited = loading.load_subject(thing, plan.target)
             auditing.run(audited, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:
         tell(str(error), "mistake")

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedsim.audit import auditing, running
-from fedsim.audit.loading import load, made
+from fedsim.audit.loading import load, load_subject
 from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord, folder_of
 from fedsim.core.devices import find_device
 from fedsim.core.settings import DeviceName
@@ -68,5 +68,5 @@ def audit_client(
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         with folder_of(folder).renewed():
-            record = auditing.run(made(thing, name), plan, policy or Policy(), folder, clock)
+            record = auditing.run(load_subject(thing, name), plan, policy or Policy(), folder, clock)
             return running.finished(record, folder)

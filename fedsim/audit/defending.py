@@ -16,9 +16,9 @@ from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import AuditArm, DefenseCost
-from fedsim.audit.session import AuditJournal
+from fedsim.audit.session import AuditSession
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import Checked
+from fedsim.audit.subject import CheckedSubject
 from fedsim.audit.training import TrainedClient, accuracy_lost
 from fedsim.audit.update_attacks import enough
 from fedsim.audit.verdict import control_failed
@@ -39,7 +39,7 @@ _STRONGER: dict[str, tuple[dict[str, Any], ...]] = {  # in addition to the defau
 }
 
 
-def try_defenses(book: AuditJournal, subject: Checked, without: TrainedClient) -> None:
+def try_defenses(book: AuditSession, subject: CheckedSubject, without: TrainedClient) -> None:
     """Attack the control, then attack and train the client with each additional defense in turn.
 
     If nothing is recovered from the control, no defense can be judged, so none is evaluated.
@@ -77,7 +77,7 @@ def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tupl
 
     Defenses with a guarantee come first, then cheap defenses that change only the sent update.
     """
-    used = {str(defense.get("name")) for defense in auditor.book.record.client_defenses}
+    used = {str(defense.get("name")) for defense in auditor.session.record.client_defenses}
     fitting: list[tuple[bool, bool, str, AuditArm]] = []
     unfit: list[tuple[str, str]] = []
     for name in (name for name in registry.entries("defense") if name not in used):
@@ -136,13 +136,13 @@ class _Defender:
         auditor, before = self.auditor, self.without.summary
         with interrupting(seconds):
             arm = auditor.attack(arm, auditor.world(arm), self.most, self.iterations, _FOR_THE_ATTACK * seconds)
-            auditor.book.tell(f"{arm.name}: trains for {before.rounds} rounds")
+            auditor.session.tell(f"{arm.name}: trains for {before.rounds} rounds")
             world = auditor.world(arm.model_copy(update={"batch_size": before.batch_size}))
             arm, trained = auditor.train(arm, world, before.rounds, math.inf)
             arm, _ = auditor.judge_members(arm, trained, members.attacks_without_shadows())
             cost = DefenseCost(
-                accuracy_loss=accuracy_lost(self.without.correct, trained.correct, auditor.book.plan.seed),
+                accuracy_loss=accuracy_lost(self.without.correct, trained.correct, auditor.session.plan.seed),
                 loss_change=trained.summary.loss - before.loss,
                 slowdown=trained.summary.seconds_a_round / before.seconds_a_round,
             )
-            return auditor.book.note(arm.model_copy(update={"cost": cost}))
+            return auditor.session.note(arm.model_copy(update={"cost": cost}))

@@ -39,7 +39,7 @@ def restarts(victims: Sequence[VictimRecord]) -> int:
     return max((int(victim.diagnostics.get("starts", 1)) for victim in victims), default=0)
 
 
-def is_short(victims: Sequence[VictimRecord]) -> bool:
+def ended_early(victims: Sequence[VictimRecord]) -> bool:
     """Return whether the time limit ended a search before its end."""
     return any(victim.stopped == OUT_OF_TIME or victim.failure == NO_GUESS for victim in victims)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 
-from fedsim.audit.limits import of_client
+from fedsim.audit.limits import client_thresholds
 from fedsim.audit.record import AuditRecord
 from fedsim.judgement.limits import exit_code
 from fedsim.report.limits import sentence
@@ -16,7 +16,7 @@ _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
 
 def junit(record: AuditRecord) -> bytes:
     """Return a JUnit suite with a case per threshold; an undecided threshold fails unless the policy passes it."""
-    thresholds = of_client(record)
+    thresholds = client_thresholds(record)
     failing = [one for one in thresholds if exit_code(record.policy, [one.state])]
     suite = ET.Element(
         "testsuite",
@@ -38,7 +38,7 @@ def junit(record: AuditRecord) -> bytes:
 
 def sarif(record: AuditRecord) -> bytes:
     """Return a SARIF 2.1.0 log with a result per threshold that is broken or undecided."""
-    open_ = [one for one in of_client(record) if one.state != "kept"]
+    open_ = [one for one in client_thresholds(record) if one.state != "kept"]
     rules = [{"id": rule} for rule in dict.fromkeys(one.rule for one in open_)]
     results = [
         {

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import GROUPS, AuditRecord
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.examples import keys
 from fedsim.core.nets.losses import are_classes
 from fedsim.core.types import Batch
@@ -124,7 +124,7 @@ def _column(name: str, item: Any, batch: Batch, what: str) -> Sequence[Any] | Te
     if is_table and name.isdecimal() and int(name) < batch.inputs.shape[1]:
         return batch.inputs[:, int(name)]
     where = f"a table's columns are 0 to {batch.inputs.shape[1] - 1}" if is_table else "it yields no mapping with it"
-    close = nearest(name, columns) if columns else f" Here {where}."
+    close = did_you_mean(name, columns) if columns else f" Here {where}."
     raise FedsimError(f"{what} has no column '{name}' to group by.{close}")
 
 

@@ -13,7 +13,7 @@ from fedsim.audit.verdict import first_named
 from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore
-from fedsim.report.document import Wall, WallCell, WallRow
+from fedsim.report.document import ImageGrid, WallCell, WallRow
 from fedsim.report.image_grid import MOST, TICKS, Arrays, pixels_of
 
 _WHAT = {"known": "The ideal attacker's estimate", "originals": "Original", "guesses": "Guess"}
@@ -25,7 +25,7 @@ def read(folder: Path) -> Arrays:
     return read_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
 
 
-def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
+def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
     """Yield a grid per batch size with pictures, beginning with the batch size that the verdict names first."""
     labels = {
         "originals": "original",
@@ -39,7 +39,7 @@ def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
         yield from _wall(title, rows, arm, pictures)
 
 
-def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
+def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
     """Yield a grid of the same images without and with each defense.
 
     Defenses with Poisson sampling are omitted, because they draw other batches.
@@ -56,12 +56,12 @@ def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[Wall]:
     yield from _wall(f"batch {control.batch_size}, without and with each defense", rows, control, pictures)
 
 
-def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> Iterator[Wall]:
+def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> Iterator[ImageGrid]:
     count = sum(len(pictures.get(f"{victim.arrays}/guesses", ())) for victim in arm.victims)
     shown = tuple(row for row in rows if row.cells)
     if shown:
         which = f"The first {MOST} of {count} attacked images" if count > MOST else "All that was attacked"
-        yield Wall(title, (), shown, f"{which}. Framed and ticked by the same rule. {TICKS}")
+        yield ImageGrid(title, (), shown, f"{which}. Framed and ticked by the same rule. {TICKS}")
 
 
 def _row(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str, label: str) -> WallRow:

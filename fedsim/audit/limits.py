@@ -18,7 +18,7 @@ _NO_RATE = (
 )
 
 
-def of_client(record: AuditRecord) -> list[JudgedLimit]:
+def client_thresholds(record: AuditRecord) -> list[JudgedLimit]:
     """Return the state of every limit for the client as it is; its accuracy loss is not limited."""
     case = Case(
         recognisable=[_recognisable(record, arm) for arm in record.client],
@@ -29,13 +29,13 @@ def of_client(record: AuditRecord) -> list[JudgedLimit]:
     return judge(record.policy, case)
 
 
-def of_defense(record: AuditRecord, arm: AuditArm) -> list[JudgedLimit]:
+def defense_thresholds(record: AuditRecord, arm: AuditArm) -> list[JudgedLimit]:
     """Return the state of every limit for the client with one more defense; a defense needs updates to be judged."""
     lost = arm.cost.accuracy_loss if arm.cost else None
     case = Case(
         recognisable=[_recovered(record, arm)] if arm.victims else None,
         accuracy_loss=Figure("accuracy", lost, missing="" if lost else "its cost has no interval"),
-        members=_members(arm.of("membership")),
+        members=_members(arm.findings_of("membership")),
         findings=_findings(record.policy, arm.findings),
         guarantees=arm.guarantees,
     )

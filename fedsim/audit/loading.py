@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from torch import nn
 
-from fedsim.audit.adapters import adapted, adapter_of, what_is_taken
+from fedsim.audit.adapters import adapted, adapter_of, supported_targets
 from fedsim.audit.extras import extra_of
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core import process, seeding, targets
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 _WITH_LOSS = """  def audited():
       model, loader = make_client()
@@ -48,7 +48,7 @@ def load(target: str) -> Any:
         raise FedsimError(f"importing '{module_name}' for '{target}' failed: {reason(error)}.") from error
     names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]
     if attribute not in names:
-        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}")
+        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{did_you_mean(attribute, names)}")
     return getattr(module, attribute)
 
 
@@ -64,7 +64,7 @@ def _reachable(file: Path) -> str:
     return file.stem
 
 
-def made(thing: Any, name: str) -> Subject:
+def load_subject(thing: Any, name: str) -> Subject:
     """Return the subject of a supported object, of a subject or its tuple, or of a factory's returned value.
 
     Raises:
@@ -81,7 +81,7 @@ def made(thing: Any, name: str) -> Subject:
         return adapted(kind, thing, name)
     if not isinstance(thing, tuple | Subject | nn.Module):
         raise FedsimError(
-            f"'{name}' is of type {type(thing).__name__}, expected a function without arguments. {what_is_taken()}"
+            f"'{name}' is of type {type(thing).__name__}, expected a function without arguments. {supported_targets()}"
         )
     return _plain(thing, f"'{name}' is")
 
@@ -111,7 +111,7 @@ def _plain(thing: Any, what: str) -> Subject:
     kind = f"{len(cast('tuple[Any, ...]', thing))} values" if is_tuple else type(thing).__name__
     hint = f" Two values lack the loss:\n{_WITH_LOSS}\n" if kind == "2 values" else " "
     raise FedsimError(
-        f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.{hint}{what_is_taken()}"
+        f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.{hint}{supported_targets()}"
     )
 
 

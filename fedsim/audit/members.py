@@ -15,9 +15,9 @@ from fedsim.audit.training import TrainedClient
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
-from fedsim.core.time_budget import OutOfTime, TimeBudget, interrupting
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
 from fedsim.metrics.groups import aucs
-from fedsim.processes.methods import AtWork, ShouldStop, start_here
+from fedsim.processes.methods import MethodRunner, ShouldStop, start_in_process
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -85,7 +85,7 @@ def judge_within(
     budget = TimeBudget.with_wall_limit(seconds)
 
     @contextmanager
-    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
         on_progress(f"membership: {choice.name}")
         attack: MembershipAttack[Any] = choice.make(kind)
         plan, left = attack.plan(), budget.left
@@ -93,9 +93,9 @@ def judge_within(
         if left <= cost:
             raise FedsimError(too_long(plan, cost, seconds))
         try:
-            with interrupting(left), start_here(kind, choice, should_stop) as at_work:
+            with interrupting(left), start_in_process(kind, choice, should_stop) as at_work:
                 yield at_work
-        except OutOfTime:
+        except TimeBudgetExceeded:
             raise FedsimError("its time was over") from None
 
     cases.work.starts = start

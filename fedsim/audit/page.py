@@ -21,13 +21,13 @@ from fedsim.report.document import (
     Figures,
     Fold,
     Heading,
+    ImageGrid,
+    ImageGrids,
     Section,
     Table,
     TableCell,
     TableRow,
     Verdict,
-    Wall,
-    Walls,
     note,
     paragraph,
 )
@@ -156,7 +156,7 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     if arm.failure:
         return TableRow.of(batch, *[""] * 7, arm.failure)
     failures = [victim.failure for victim in victims if victim.failure]
-    clock = ["ended by the clock: a lower bound"] if evidence.is_short(victims) and not arm.is_unknown else []
+    clock = ["ended by the clock: a lower bound"] if evidence.ended_early(victims) and not arm.is_unknown else []
     by = table_cells.winner(arm) if len(failures) < len(victims) else failures[0]
     reasons = [reason for reason in dict.fromkeys(failures) if reason != by]
     updates, searched, recovered, ideal = table_cells.searches(record, arm)
@@ -404,6 +404,6 @@ def repeat(record: AuditRecord) -> Section:
     return Section("Run it again", (Code(made.command), how), AGAIN)
 
 
-def _walls(shown: Sequence[Wall]) -> Iterator[Walls]:
+def _walls(shown: Sequence[ImageGrid]) -> Iterator[ImageGrids]:
     if shown:
-        yield Walls(tuple(shown))
+        yield ImageGrids(tuple(shown))

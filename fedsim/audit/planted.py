@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import Checked
+from fedsim.audit.subject import CheckedSubject
 from fedsim.audit.texts import MASK
 from fedsim.audit.training import rounds_of
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.time_budget import OutOfTime, TimeBudget, interrupting
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
 from fedsim.core.types import Batch, Tensors, Tokenizer
 from fedsim.metrics.exposure import SecretScore
 from fedsim.questions.exposure.memorisation import recall
@@ -48,7 +48,7 @@ class _Secret:  # not `Planted`: a user's tokenizer need not encode its letters 
     examples: tuple[int, ...]
 
 
-def measure(subject: Checked, plan: AuditPlan, arm: AuditArm, seconds: float) -> AuditArm:
+def measure(subject: CheckedSubject, plan: AuditPlan, arm: AuditArm, seconds: float) -> AuditArm:
     """Train the client on some of its texts and on planted secrets, and add the memorisation findings to its arm.
 
     Args:
@@ -66,7 +66,7 @@ def measure(subject: Checked, plan: AuditPlan, arm: AuditArm, seconds: float) ->
     world = world_of(replace(subject, dataset=dataset), plan, min(arm.batch_size, len(texts)))
     scores: list[SecretScore] = []
     budget = TimeBudget.with_wall_limit(seconds)
-    with suppress(OutOfTime):
+    with suppress(TimeBudgetExceeded):
         weights, uses = _train(world, seconds / 2)
         with interrupting(budget.left):
             model, tokenizer = world.models.holding(weights).eval(), _tokenizer(subject)
@@ -113,13 +113,13 @@ def _times(planted: Sequence[Finding]) -> str:
     return " and ".join("once" if number == 1 else f"{number} times" for number in numbers)
 
 
-def _alphabet(subject: Checked) -> Tensor:
+def _alphabet(subject: CheckedSubject) -> Tensor:
     """Return the tokens from which secrets are sampled: all distinct tokens of the client's texts except padding."""
     tokens = subject.dataset.train.inputs.unique()
     return tokens[tokens != subject.dataset.spec.padding] if subject.dataset.spec.padding is not None else tokens
 
 
-def _planted(subject: Checked, source: np.random.Generator) -> tuple[Batch, tuple[_Secret, ...]]:
+def _planted(subject: CheckedSubject, source: np.random.Generator) -> tuple[Batch, tuple[_Secret, ...]]:
     """Return some of the client's texts followed by copies that begin with a secret, and the secrets."""
     texts, alphabet = subject.dataset.train, _alphabet(subject)
     length = min(_LENGTH, texts.inputs.shape[1])
@@ -162,7 +162,7 @@ def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
             for one in itertools.islice(rounds_of(world), _PASSES * -(-len(world.data.dataset.train) // batch)):
                 weights = one.weights
                 rounds.append(one.record)
-    except OutOfTime:
+    except TimeBudgetExceeded:
         if not rounds:
             raise
     return weights, count_training(world, rounds)
@@ -195,6 +195,6 @@ def _score(
     )
 
 
-def _tokenizer(subject: Checked) -> Tokenizer:
+def _tokenizer(subject: CheckedSubject) -> Tokenizer:
     assert subject.dataset.tokenizer is not None, "texts have one"
     return subject.dataset.tokenizer

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from fedsim.audit.adapters import kinds_of
+from fedsim.audit.adapters import type_names
 from fedsim.audit.loading import called, load
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Batch
@@ -49,7 +49,7 @@ def _parts(returned: Any, target: str) -> tuple[Any, ...]:
     parts = cast("tuple[Any, ...]", returned) if isinstance(returned, tuple) else (returned,)
     if len(parts) not in (_PARTS, _PARTS + 1) or not callable(parts[0]):
         raise FedsimError(
-            f"'{target}' returned ({kinds_of(parts)}), expected a tuple (step, (inputs, "
+            f"'{target}' returned ({type_names(parts)}), expected a tuple (step, (inputs, "
             "labels), noise multiplier), with step a function of inputs, labels, seed and "
             "number; a fourth value (sizes of batches, number of records, rate) claims Poisson "
             "sampling."

@@ -20,7 +20,7 @@ from fedsim.record import (
     Finding,
     GuaranteeRecord,
     Interval,
-    Part,
+    RecordModel,
     VictimRecord,
 )
 from fedsim.record.store import AUDIT, RunFolder, check_schema
@@ -37,7 +37,7 @@ Sampling = Literal["shuffle", "poisson"]
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
-class AuditPlan(Part):
+class AuditPlan(RecordModel):
     """Plan of an audit.
 
     Attributes:
@@ -73,7 +73,7 @@ class AuditPlan(Part):
         return self.client_app is not None or self.gradients is not None
 
 
-class Training(Part):
+class Training(RecordModel):
     """A short training from the audited weights on the client's own examples.
 
     `guessing` is the accuracy of always predicting the most frequent class of the test data.
@@ -88,7 +88,7 @@ class Training(Part):
     seconds_a_round: float
 
 
-class DefenseCost(Part):
+class DefenseCost(RecordModel):
     """Cost of an additional defense for a client.
 
     Attributes:
@@ -144,7 +144,7 @@ class AuditArm(ArmFindings):
         return any(attack.failure for attack in self.attacks)
 
 
-class AuditRecord(Part):
+class AuditRecord(RecordModel):
     """Results of an audit, arm by arm: the undefended client first, then the defenses."""
 
     schema_version: Literal[2] = 2
@@ -203,7 +203,7 @@ class AuditRecord(Part):
 
     def of(self, question: str) -> tuple[Finding, ...]:
         """Return the findings of a question about the undefended client, in order."""
-        return tuple(finding for arm in self.client for finding in arm.of(question))
+        return tuple(finding for arm in self.client for finding in arm.findings_of(question))
 
 
 def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None) -> str:

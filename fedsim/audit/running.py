@@ -18,7 +18,7 @@ from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
 from fedsim.processes.frames import FrameError, json_frame
-from fedsim.record.atomic_files import open_log, remove_rests
+from fedsim.record.atomic_files import open_log, remove_temporary_files
 from fedsim.report.document import to_html, to_markdown
 
 LOG = "audit.log"
@@ -58,11 +58,11 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
             "seconds": _FOR_THE_CHILD * seconds,
         }
         child.send(json_frame(order))
-        said = _Said(child)
+        said = _ChildOutput(child)
         _await_import(said, plan, seconds, on_progress)
         begin = time.monotonic()
         is_whole = _follow_child(said, plan, folder, seconds, on_progress)
-    remove_rests(folder)  # temporary file of a write that the child did not complete
+    remove_temporary_files(folder)  # temporary file of a write that the child did not complete
     record = read(folder)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
@@ -85,7 +85,7 @@ def finished(record: AuditRecord, path: Path) -> AuditRecord:
     return record
 
 
-def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
+def _await_import(said: _ChildOutput, plan: AuditPlan, seconds: float, on_progress: OnProgress) -> None:
     """Wait until the child has imported the target's module; imports do not count as the audit's time.
 
     Raises:
@@ -101,7 +101,7 @@ def _await_import(said: _Said, plan: AuditPlan, seconds: float, on_progress: OnP
         )
 
 
-def _follow_child(said: _Said, plan: AuditPlan, folder: Path, seconds: float, on_progress: OnProgress) -> bool:
+def _follow_child(said: _ChildOutput, plan: AuditPlan, folder: Path, seconds: float, on_progress: OnProgress) -> bool:
     """Follow the child until it ends or the time is over; return whether it finished the audit."""
     budget = said.budget(seconds)
 
@@ -138,7 +138,7 @@ def _follow_child(said: _Said, plan: AuditPlan, folder: Path, seconds: float, on
     return False
 
 
-class _Said:
+class _ChildOutput:
     """Reader of a child's messages."""
 
     def __init__(self, child: ChildProcess) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsim.audit.evidence import NO_GUESS
 from fedsim.core import registry, seeding
-from fedsim.core.best_step import guess_of
+from fedsim.core.best_step import guess_from_step
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.time_budget import OUT_OF_TIME
@@ -24,7 +24,7 @@ _READS = "word-readout"  # closed-form attack; its result is added to any guess
 
 
 @dataclass
-class Latest:
+class LatestGuess:
     """Intermediate results of an update, used if the time limit interrupts its attack.
 
     Attributes:
@@ -47,7 +47,7 @@ class Latest:
             return self.exact
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
             return replace(self.exact, stopped=OUT_OF_TIME)
-        return NO_GUESS if self.step is None else replace(guess_of(observation, self.step), notes=(_LAST_GUESS,))
+        return NO_GUESS if self.step is None else replace(guess_from_step(observation, self.step), notes=(_LAST_GUESS,))
 
 
 def search(
@@ -56,7 +56,7 @@ def search(
     iterations: int,
     leave_out: Collection[str],
     round_: int,
-    latest: Latest,
+    latest: LatestGuess,
 ) -> Reconstruction:
     """Return the best guess of all attacks except `leave_out`; `latest` records each step.
 
@@ -93,7 +93,7 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     if reader is None or world.task.refuses_method(reader):
         return {}
     try:
-        return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, Latest()).extras
+        return search(world, observation, 1, registry.entries("attack").keys() - {_READS}, round_, LatestGuess()).extras
     except NotApplicable:
         return {}
 

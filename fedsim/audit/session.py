@@ -16,7 +16,7 @@ from fedsim.record.store import npz
 
 
 @dataclass
-class AuditJournal:
+class AuditSession:
     """Record and pictures of an audit in a folder."""
 
     folder: Path

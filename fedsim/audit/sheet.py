@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedsim.audit import planted, scoring, table_cells, verdict
-from fedsim.audit.limits import best_membership, of_client
+from fedsim.audit.limits import best_membership, client_thresholds
 from fedsim.audit.page import bullets, headline, repeat, subject_of, table
 from fedsim.audit.record import AuditRecord
 from fedsim.judgement.outcome import outcome_of
@@ -54,7 +54,7 @@ def _subject(record: AuditRecord) -> Block:
 
 
 def _verdict(record: AuditRecord) -> Block:
-    thresholds = of_client(record)
+    thresholds = client_thresholds(record)
     if not thresholds:
         return paragraph("No policy states thresholds, so none is judged.")
     rows = [

@@ -9,14 +9,14 @@ import torch
 from pydantic import ValidationError
 
 from fedsim.audit.record import AuditPlan, Sampling
-from fedsim.audit.subject import Checked
+from fedsim.audit.subject import CheckedSubject
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Optimizer
 from fedsim.core.types import Knowledge
 from fedsim.scenario import Choice, Scenario
 from fedsim.scenario.data import Data
-from fedsim.scenario.stack import Stack
+from fedsim.scenario.stack import HookSet
 from fedsim.scenario.world import World
 
 ROUNDS = 20  # rounds of a training; private mechanisms divide their budget among them
@@ -26,7 +26,7 @@ _WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
 
 
 def world_of(
-    subject: Checked,
+    subject: CheckedSubject,
     plan: AuditPlan,
     batch_size: int,
     further: Sequence[Mapping[str, Any]] = (),
@@ -59,7 +59,7 @@ def world_of(
     return World(
         scenario=scenario,
         data=Data(subject.dataset, (share,), scenario.federation, scenario.seed),
-        stack=Stack(
+        stack=HookSet(
             components=(),
             defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),
             optimizer=_optimizer(scenario.federation.optimizer),
@@ -71,7 +71,7 @@ def world_of(
     )
 
 
-def check(world: World, subject: Checked) -> None:
+def check(world: World, subject: CheckedSubject) -> None:
     """Check that the defenses fit the world and the loss.
 
     Raises:
@@ -84,7 +84,7 @@ def check(world: World, subject: Checked) -> None:
 
 
 def _scenario(
-    subject: Checked, plan: AuditPlan, batch_size: int, further: Sequence[Mapping[str, Any]], sampling: Sampling
+    subject: CheckedSubject, plan: AuditPlan, batch_size: int, further: Sequence[Mapping[str, Any]], sampling: Sampling
 ) -> Scenario:
     client = subject.subject
     optimizer = {"name": client.optimizer, "learning_rate": client.learning_rate}

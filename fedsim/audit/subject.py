@@ -117,7 +117,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedSubject:
     """A validated subject.
 
     Attributes:
@@ -160,7 +160,7 @@ def task_of(dataset: Dataset) -> Task[Any]:
     return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task").fitted(dataset)
 
 
-def checked(subject: Subject, name: str) -> Checked:
+def checked(subject: Subject, name: str) -> CheckedSubject:
     """Copy the model, read the data, and try a training step.
 
     Raises:
@@ -179,7 +179,7 @@ def checked(subject: Subject, name: str) -> Checked:
     if subject.group is not None and values:
         examples = Batch.concat([dataset.train, dataset.test])
         groups = (CLASSES, group_examples(subject.group, values, examples))
-    return Checked(subject, model, loss, dataset, (*subject.notes, *modes(model), *notes, *guessed), groups)
+    return CheckedSubject(subject, model, loss, dataset, (*subject.notes, *modes(model), *notes, *guessed), groups)
 
 
 def _numbers(

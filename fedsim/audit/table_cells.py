@@ -22,7 +22,7 @@ def interval(figure: Interval, scale: float, digits: int) -> str:
 def recovered(arm: AuditArm) -> str:
     """Return the recovered share in percent, as text."""
     if arm.is_unknown:
-        return "not known" if evidence.is_short(arm.victims) else "failed"
+        return "not known" if evidence.ended_early(arm.victims) else "failed"
     if arm.recovered is None:
         return "not scored"
     failed = failed_on(sum(victim.failure is not None for victim in arm.victims), len(arm.victims))
@@ -53,7 +53,7 @@ def winner(arm: AuditArm) -> str:
     ]
     if won:
         return max(set(won), key=lambda name: (won.count(name), name))
-    return "an unfinished search" if evidence.is_short(arm.victims) else "none"
+    return "an unfinished search" if evidence.ended_early(arm.victims) else "none"
 
 
 def headline(noun: str = "image") -> Column:

@@ -17,7 +17,7 @@ from fedsim.core.seeding import derive
 from fedsim.core.time_budget import TimeBudget
 from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.stepping import stepped
 from fedsim.metrics.statistics import mean_interval
 from fedsim.questions.base import Evidence
@@ -74,7 +74,7 @@ def rounds_of(world: World) -> Iterator[AuditRound]:
 
 def train(world: World, rounds: int, seconds: float) -> TrainedClient:
     """Train for this many rounds, or as many as fit the time, but at least two."""
-    journal, replays = Journal(lambda _record: None), list[Replay]()
+    journal, replays = ServerLog(lambda _record: None), list[Replay]()
     budget, spent = TimeBudget(), 0.0
     for one in itertools.islice(rounds_of(world), rounds):
         _keep(journal, one)
@@ -95,7 +95,7 @@ def train(world: World, rounds: int, seconds: float) -> TrainedClient:
     return TrainedClient(Evidence(world, journal, replays), correct, summary)
 
 
-def _keep(journal: Journal, one: AuditRound) -> None:
+def _keep(journal: ServerLog, one: AuditRound) -> None:
     journal.wire(one.entry)
     journal.model(one.entry.round, one.weights)
     journal.round(one.record)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups
-from fedsim.audit.searching import Latest, descents, read_words, search, searching
+from fedsim.audit.searching import LatestGuess, descents, read_words, search, searching
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import without_dropout
-from fedsim.core.time_budget import OutOfTime, TimeBudget, interrupting
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.judgement.evidence import is_evidence, is_out_of_reach
@@ -38,7 +38,7 @@ from fedsim.threat.victim import Victim
 
 _LEAST_IMAGES = 8
 _LEAST_UPDATES = 2
-STRENGTH = 4800  # iterations per restart, as in Geiping et al. 2020, arXiv 2003.14053
+REFERENCE_ITERATIONS = 4800  # iterations per restart, as in Geiping et al. 2020, arXiv 2003.14053
 _SHORT = 300  # iterations if the ideal attacker recovers nothing
 _MOST_EXACT = 1000  # gradients of an exact attack that uses gradients
 _FOR_EXACT, _LEAST_EXACT = 0.3, 10.0  # share of an update's time, and minimum seconds
@@ -53,7 +53,7 @@ _AUTO = AttackChoice(name="auto")
 
 
 @dataclass
-class Inspector:
+class UpdateAttacker:
     """Attacks updates of worlds.
 
     Attributes:
@@ -114,27 +114,27 @@ class Inspector:
         return finding.model_copy(update={"scope": {"batch size": scenario.federation.batch_size}})
 
     def iterations(self, world: World, seconds: float) -> int:
-        """Return the number of gradients of a search that fit the time, at most `STRENGTH`, from the measured cost."""
+        """Return the number of gradients that fit the time at the measured cost, at most `REFERENCE_ITERATIONS`."""
         batch_size = world.scenario.federation.batch_size
         if batch_size not in self._cost:
             self._cost[batch_size] = _cost(world, batch_size)
         affordable = int(seconds / (_RESERVE * self._cost[batch_size]))
-        return min(max(affordable, _LEAST_ITERATIONS), STRENGTH)
+        return min(max(affordable, _LEAST_ITERATIONS), REFERENCE_ITERATIONS)
 
     def seconds(self, world: World) -> float:
         """Return the estimated seconds of a search at the literature's strength."""
         self.iterations(world, 0.0)
-        return STRENGTH * _RESERVE * self._cost[world.scenario.federation.batch_size]
+        return REFERENCE_ITERATIONS * _RESERVE * self._cost[world.scenario.federation.batch_size]
 
     def _attack(
         self, victim: Victim, iterations: int, seconds: float, place: str, work: QuestionContext
     ) -> VictimRecord:
         budget = TimeBudget()
-        latest, observation = Latest(), observe(victim, self.knows)
+        latest, observation = LatestGuess(), observe(victim, self.knows)
         try:
             with interrupting(seconds):
                 guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, latest)
-        except OutOfTime:
+        except TimeBudgetExceeded:
             guess = latest.best(observation)
         except Exception as error:
             guess = reason(error)
@@ -146,7 +146,7 @@ class Inspector:
         return record.model_copy(update={"seconds": budget.used, "ceiling": latest.ceiling})
 
     def _find(
-        self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
+        self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: LatestGuess
     ) -> Reconstruction:
         """Run the exact attacks and the ideal attacker, then search if that can still change the verdict.
 
@@ -169,21 +169,21 @@ class Inspector:
         guess = search(world, observation, strength, others, round_, latest)
         return latest.exact if latest.exact is not None and latest.exact.objective < guess.objective else guess
 
-    def _ask_ideal(self, victim: Victim, seconds: float, latest: Latest) -> None:
+    def _ask_ideal(self, victim: Victim, seconds: float, latest: LatestGuess) -> None:
         """Run the ideal attacker, and store whether it recovers nothing."""
         latest.ceiling, latest.known = self._ceiling(victim, _FOR_THE_CEILING * seconds)
         empty = VictimRecord(round=victim.entry.round, client=0, ceiling=latest.ceiling)
         self._is_hopeless = is_out_of_reach(empty, victim.world.scenario.scoring.rule)
 
     def _exact(
-        self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: Latest
+        self, victim: Victim, observation: Observation, iterations: int, seconds: float, latest: LatestGuess
     ) -> Reconstruction | None:
         """Return the best guess of the attacks without a search; None if no such attack succeeds in time."""
         try:
             with interrupting(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
                 most, round_ = min(iterations, _MOST_EXACT), victim.entry.round
                 guess = search(victim.world, observation, most, descents(), round_, latest)
-        except (OutOfTime, NotApplicable):
+        except (TimeBudgetExceeded, NotApplicable):
             latest.step = None
             return None
         return guess if len(guess.inputs) else None
@@ -205,7 +205,7 @@ class Inspector:
         try:
             with interrupting(_HANGS * seconds):
                 return ceiling_of(victim, seconds=seconds)
-        except OutOfTime:
+        except TimeBudgetExceeded:
             inputs = victim.truth.batches[0].inputs.numel()
             return Ceiling(inputs=inputs, undefined="its time was too short"), None
         except Exception as error:
@@ -235,7 +235,7 @@ def _has_classes(victim: Victim) -> bool:
     return victim.world.task.label_kind == "class"
 
 
-def with_read_targets(victim: Victim, guess: Reconstruction, latest: Latest) -> Reconstruction:
+def with_read_targets(victim: Victim, guess: Reconstruction, latest: LatestGuess) -> Reconstruction:
     """Return a guess with targets set to NaN unless exact attacks recovered them: a search is given the targets."""
     is_read = latest.exact is not None and guess.inputs is latest.exact.inputs
     if _has_classes(victim) or is_read:

@@ -126,7 +126,7 @@ def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
 
 def broken(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the client breaks as it is."""
-    return tuple(sentence_of(one) for one in limits.of_client(record) if one.state == "broken")
+    return tuple(sentence_of(one) for one in limits.client_thresholds(record) if one.state == "broken")
 
 
 def exit_code(record: AuditRecord) -> int:
@@ -142,12 +142,12 @@ def unjudged(record: AuditRecord) -> tuple[str, ...]:
 def _of_working_sizes(record: AuditRecord) -> Iterator[JudgedLimit]:
     """Yield the limits of the client as it is, without those of batch sizes that failed."""
     failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure}
-    return (one for one in limits.of_client(record) if one.where not in failed)
+    return (one for one in limits.client_thresholds(record) if one.where not in failed)
 
 
 def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return a sentence for every threshold that a client with one more defense breaks."""
-    return tuple(sentence_of(one) for one in limits.of_defense(record, arm) if one.state == "broken")
+    return tuple(sentence_of(one) for one in limits.defense_thresholds(record, arm) if one.state == "broken")
 
 
 def judged(record: AuditRecord, arm: AuditArm) -> LimitState:
@@ -172,7 +172,7 @@ def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
         yield "its cost has no interval"
     if record.policy.is_empty and not evidence.is_below(arm.recovered, record.control and record.control.recovered):
         yield "the intervals with and without it overlap"
-    yield from (reason for one in limits.of_defense(record, arm) for reason in reasons(one))
+    yield from (reason for one in limits.defense_thresholds(record, arm) for reason in reasons(one))
 
 
 def weak_control(record: AuditRecord) -> tuple[str, ...]:
@@ -234,7 +234,7 @@ def recommend(record: AuditRecord) -> AuditArm | None:
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation and its cost, as text."""
     if record.client and all(arm.is_unknown for arm in record.client):
-        if any(evidence.is_short(arm.victims) for arm in record.client):
+        if any(evidence.ended_early(arm.victims) for arm in record.client):
             return "No attack returned a guess within the time, so nothing is known. Give the audit more minutes."
         return "No attack returned a guess, so the result is unknown. The page gives each attack's failure."
     best = recommend(record)

@@ -21,7 +21,7 @@ from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, u
 from fedsim.bench.training import share_of_rate
 from fedsim.core import registry, seeding
 from fedsim.core.denoisers import load_denoiser, save_denoiser
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.types import Batch, Dataset
 from fedsim.core.types.tasks import Task
 
@@ -144,7 +144,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:
-        raise FedsimError(f"unknown small denoiser '{name}'.{nearest(name, RECIPES)}")
+        raise FedsimError(f"unknown small denoiser '{name}'.{did_you_mean(name, RECIPES)}")
     recipe = RECIPES[name]
     data = data_of(recipe)
     identity = hashlib.sha256(repr(recipe).encode()).hexdigest()[:8]

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.errors import FedsimError, first_line
 from fedsim.core.nets import checkpoints
-from fedsim.record.atomic_files import explain
+from fedsim.record.atomic_files import io_advice
 
 _EVERY = 25  # steps between saved states
 
@@ -82,7 +82,7 @@ def _save(state: dict[str, Any], path: Path) -> None:
     content = io.BytesIO()
     torch.save(state, content)
     new = path.with_suffix(f".{os.getpid()}")  # per process, because another process may train the same model
-    with explain(path):
+    with io_advice(path):
         new.write_bytes(content.getbuffer())
         new.replace(path)
 
@@ -97,7 +97,7 @@ def _go_on(path: Path, generator: torch.Generator, parts: dict[str, Stateful]) -
         return int(saved["step"])
     except (OSError, RuntimeError, UnpicklingError, KeyError, ValueError, TypeError, EOFError) as error:
         raise FedsimError(
-            f"{path} is no state of this training: {in_a_line(error)}. Delete it, and the training begins anew."
+            f"{path} is no state of this training: {first_line(error)}. Delete it, and the training begins anew."
         ) from error
 
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.nets import checkpoints
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.list_operations import ListOperationsConfig, draw_lists
@@ -109,7 +109,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
         MissingExtra: a package with its data is not installed.
     """
     if name not in RECIPES:
-        raise FedsimError(f"unknown small model '{name}'.{nearest(name, RECIPES)}")
+        raise FedsimError(f"unknown small model '{name}'.{did_you_mean(name, RECIPES)}")
     recipe = RECIPES[name]
     source = registry.get("dataset", recipe.data)
     data = source.make(source.config.model_validate(dict(recipe.settings)))

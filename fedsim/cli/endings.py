@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.record import ArmRecord, AttackFinding, Finding, RunRecord
-from fedsim.report.brief import write_brief
+from fedsim.report.brief import summarise_run
 from fedsim.report.document import Block, paragraph
 from fedsim.report.tables.attacks import attacks_of, results
 from fedsim.report.tables.findings import findings_table, questions
@@ -46,7 +46,7 @@ def summary_of(record: RunRecord, page: Path) -> dict[str, Any]:
     return {
         "title": record.scenario["title"],
         "status": record.status,
-        "verdict": list(write_brief(record)),
+        "verdict": list(summarise_run(record)),
         "report": str(page),
         "record": str(page.with_name("record.json")),
         "arms": [_arm(arm) for arm in record.arms],

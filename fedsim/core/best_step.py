@@ -45,10 +45,10 @@ class BestStep:
 
     def guess(self, observation: Observation) -> Reconstruction:
         """Return the best step as a guess, without examples if there was no step."""
-        return guess_of(observation, self._best)
+        return guess_from_step(observation, self._best)
 
 
-def best_in_time(
+def search_until_deadline(
     search: Callable[[OnStep], Reconstruction], observation: Observation, on_step: OnStep
 ) -> Reconstruction:
     """Run a search, and return its result, or its best step if the deadline ended it."""
@@ -59,7 +59,7 @@ def best_in_time(
         return best.guess(observation)
 
 
-def guess_of(observation: Observation, step: Step | None) -> Reconstruction:
+def guess_from_step(observation: Observation, step: Step | None) -> Reconstruction:
     """Return the guess of a search that was ended at a step.
 
     Labels are the granted labels, or unknown. Without a step the guess has no examples.

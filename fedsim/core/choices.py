@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # this module imports torch
 
 
 @final
-class Settled(dict[str, Any]):
+class ResolvedSettings(dict[str, Any]):
     """Settings with all defaults, together with the validated config."""
 
     def __init__(self, config: Config) -> None:
@@ -61,7 +61,7 @@ class Choice(Config):
         from fedsim.core.types.configured import ConfiguredMethod  # noqa: PLC0415 - a scenario's keys need no torch
 
         method, settings = registry.get(kind, self.name), self.settings
-        config = settings.config if isinstance(settings, Settled) else method.config.model_validate(settings)
+        config = settings.config if isinstance(settings, ResolvedSettings) else method.config.model_validate(settings)
         made = method.make(config, *context)
         return cast("ConfiguredMethod[Any]", made).with_name(self.name) if isinstance(made, ConfiguredMethod) else made
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.nets import checkpoints
 from fedsim.core.types import InputSpec
 
@@ -79,7 +79,7 @@ def find_denoiser(name: str, trainable: Sequence[str]) -> Path:
     kept = sorted(folder for folder in every if re.fullmatch(pattern, folder.name) and (folder / _SETTINGS).is_file())
     if not kept:
         command = f"`fedsim bench model {name}` trains it."
-        others = f"`fedsim bench model NAME` trains a denoiser.{nearest(name, trainable)}"
+        others = f"`fedsim bench model NAME` trains a denoiser.{did_you_mean(name, trainable)}"
         raise FedsimError(
             f"no trained denoiser '{name}': neither a folder, nor a name in the cache {cache}. "
             f"{command if name in trainable else others}"

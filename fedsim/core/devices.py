@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.settings import DeviceName
 
 CPU = torch.device("cpu")
@@ -77,7 +77,7 @@ def device_of(text: str) -> DeviceName:
     """
     if text not in get_args(DeviceName):
         names = get_args(DeviceName)
-        raise FedsimError(f"unknown device '{text}'. Expected any of: {', '.join(names)}.{nearest(text, names)}")
+        raise FedsimError(f"unknown device '{text}'. Expected any of: {', '.join(names)}.{did_you_mean(text, names)}")
     name = cast("DeviceName", text)
     find_device(name)
     return name
@@ -92,7 +92,7 @@ def move(value: _T, device: torch.device) -> _T:
 
 
 @contextmanager
-def placed(device: torch.device) -> Iterator[None]:
+def creating_on(device: torch.device) -> Iterator[None]:
     """Create tensors of the block on a device, with random numbers drawn on the CPU. No effect for the CPU."""
     if device.type == "cpu":
         yield
@@ -103,16 +103,16 @@ def placed(device: torch.device) -> Iterator[None]:
         yield
 
 
-class Stay:
-    """Run a block on a device: `take` moves values there, `bring` moves results back to the CPU.
+class DeviceScope:
+    """Run a block on a device: `to_device` moves values there, `to_cpu` moves results back to the CPU.
 
-    No effect for the CPU, and inside another `Stay`.
+    No effect for the CPU, and inside another `DeviceScope`.
     """
 
     def __init__(self, device: torch.device) -> None:
         is_there = any(isinstance(mode, _Placed) for mode in _get_current_function_mode_stack())
         self._device = CPU if is_there else device
-        self._place = placed(self._device)
+        self._place = creating_on(self._device)
 
     def __enter__(self) -> Self:
         self._place.__enter__()
@@ -121,17 +121,17 @@ class Stay:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._place.__exit__(kind, error, at)
 
-    def take(self, value: _T) -> _T:
+    def to_device(self, value: _T) -> _T:
         """Return a value on the device."""
         return value if self._device.type == "cpu" else move(value, self._device)
 
-    def bring(self, value: _T) -> _T:
+    def to_cpu(self, value: _T) -> _T:
         """Return a value on the CPU."""
         return value if self._device.type == "cpu" else move(value, CPU)
 
-    def put_back(self, value: dict[str, Any], into: dict[str, Any]) -> None:
+    def copy_back(self, value: dict[str, Any], into: dict[str, Any]) -> None:
         """Copy a mapping back to the CPU, in place."""
-        kept = self.bring(value)
+        kept = self.to_cpu(value)
         if kept is not into:
             into.clear()
             into.update(kept)

@@ -63,12 +63,12 @@ def reason(error: Exception) -> str:
     return str(error) if isinstance(error, FedsimError) else describe_exception(error)
 
 
-def in_a_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     """Return the first line of an exception's message, or its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'X'?`` for the closest known word (case-insensitive), else the list of all words.
 
     Returns an empty string if the list is too long.

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.types import Batch
 
 
-def distinct(batches: Sequence[Batch]) -> Batch:
+def unique_examples(batches: Sequence[Batch]) -> Batch:
     """Return the examples of all local steps without duplicates, in the order of their first use.
 
     Several local epochs repeat examples. Two examples are equal if inputs, label and further model inputs are bitwise
@@ -18,13 +18,13 @@ def distinct(batches: Sequence[Batch]) -> Batch:
     """
     if len(batches) == 1:
         return batches[0]
-    number = torch.cat(numbers(batches))
+    number = torch.cat(example_indices(batches))
     chosen = torch.tensor([number.tolist().index(value) for value in range(int(number.max()) + 1)])
     return Batch.concat(batches).select(chosen)
 
 
-def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
-    """Return the index in `distinct` of each example of each batch, one tensor (B,) per batch."""
+def example_indices(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
+    """Return the index in `unique_examples` of each example of each batch, one tensor (B,) per batch."""
     if len(batches) == 1:
         return (torch.arange(len(batches[0])),)
     known: dict[tuple[bytes, ...], int] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import tomli_w
 
-from fedsim.core.errors import ScenarioError, nearest
+from fedsim.core.errors import ScenarioError, did_you_mean
 
 _LARGEST = 4 << 20  # bytes; a real scenario has thousands
 _DEEPEST = 50  # nesting of tables and lists; a real scenario has five levels
@@ -53,7 +53,7 @@ def find_source(given: Path) -> Path:
     short = {short_name(name): name for name in known}
     path = known.get(str(given)) or known.get(short.get(str(given), ""))
     if path is None and not given.is_dir():
-        hint = nearest(str(given), [*known, *short])
+        hint = did_you_mean(str(given), [*known, *short])
         raise ScenarioError(f"unknown scenario '{given}'.{hint} `fedsim list scenarios` shows all.")
     return path or given
 
@@ -129,4 +129,4 @@ def _instead(missing: Path) -> str:
     if missing.stem in list_scenarios():
         return f" fedsim has a scenario of this name: use {missing.stem} without folder and ending."
     siblings = [str(path) for path in missing.parent.glob("*.toml")] if missing.parent.is_dir() else []
-    return nearest(str(missing), siblings)
+    return did_you_mean(str(missing), siblings)

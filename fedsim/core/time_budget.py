@@ -1,8 +1,8 @@
 """Budgets of processor seconds, with a wall-clock limit as a safety net.
 
-A budget counts this process and all processes that it started, so a busy machine changes no result. `limited` sets a
-budget for a block, in which work polls: `seconds_left`, or `check_time` between its parts. In nested blocks the budget
-with the least left applies. `interrupting` ends user code, which polls nothing, by a signal.
+A budget counts this process and all processes that it started, so a busy machine changes no result. `time_limit` sets a
+budget for a block, in which work polls: `seconds_left`, or `check_deadline` between its parts. In nested blocks the
+budget with the least left applies. `interrupting` ends user code, which polls nothing, by a signal.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DeadlineReached(BaseException):
     """A poll found the budget used up. Not an `Exception`, so that `except Exception` cannot swallow it."""
 
 
-class OutOfTime(BaseException):
+class TimeBudgetExceeded(BaseException):
     """A signal interrupted code whose budget is used up. Not an `Exception`, for the same reason."""
 
 
@@ -87,12 +87,12 @@ _current: ContextVar[TimeBudget | None] = ContextVar("budget of the block", defa
 
 
 def current_budget() -> TimeBudget:
-    """Return the budget of the innermost `limited` block, or a budget without a limit."""
+    """Return the budget of the innermost `time_limit` block, or a budget without a limit."""
     return _current.get() or TimeBudget()
 
 
 @contextmanager
-def limited(seconds: float | None) -> Iterator[None]:
+def time_limit(seconds: float | None) -> Iterator[None]:
     """Limit the processor seconds of a block, including the processes that it starts; None sets no limit."""
     token = _current.set(TimeBudget(min(math.inf if seconds is None else seconds, seconds_left())))
     try:
@@ -107,7 +107,7 @@ def seconds_left() -> float:
     return math.inf if budget is None else budget.left
 
 
-def check_time() -> None:
+def check_deadline() -> None:
     """Raise if the budget of the block is used up.
 
     Raises:
@@ -119,7 +119,7 @@ def check_time() -> None:
 
 @contextmanager
 def interrupting(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` in the block after this many processor seconds, or `WALL_LIMIT` times as many seconds.
+    """Raise `TimeBudgetExceeded` in the block after this many processor seconds, or `WALL_LIMIT` times as many seconds.
 
     Without effect outside the main thread. Blocks may be nested. The signal acts between two operations, so a long
     operation runs to its end. An import is not interrupted, because that would leave a half-loaded module. Neither is a
@@ -142,7 +142,7 @@ def interrupting(seconds: float) -> Iterator[None]:
         is_late = rung_at[-1] - rung_at[0] > _GRACE
         if not any(map(_imports, _frames(frame))) and (is_late or not any(map(_switches, _frames(frame, owner)))):
             _set_alarm(_TICK)
-            raise OutOfTime
+            raise TimeBudgetExceeded
         _set_alarm(_SOON)
 
     before, begin = signal.signal(signal.SIGALRM, ring), time.monotonic()

@@ -8,7 +8,7 @@ from fedsim.core.types import Observation
 from fedsim.core.types.effects import UnreliableTensors
 
 
-def informed(observation: Observation) -> Observation:
+def without_unreliable_tensors(observation: Observation) -> Observation:
     """Return the observation as passed to all attacks; the same object if no known defense requires a change.
 
     Tensors that a defense makes unreliable are set aside and count as hidden, unless no tensor would remain.

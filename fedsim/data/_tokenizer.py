@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 
 _BYTES = 256
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -96,7 +96,7 @@ class ModelTokenizer:
         try:
             return AutoTokenizer.from_pretrained(self._folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
-            raise FedsimError(f"{self._folder} holds no tokenizer that can be read: {in_a_line(error)}") from error
+            raise FedsimError(f"{self._folder} holds no tokenizer that can be read: {first_line(error)}") from error
 
     @property
     def vocabulary(self) -> int:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field, model_validator
 
 from fedsim.core import seeding
-from fedsim.core.errors import nearest
+from fedsim.core.errors import did_you_mean
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
@@ -36,7 +36,7 @@ class ListOperationsConfig(Config):
     def _check(self) -> Self:
         unknown = [operation for operation in self.operations if operation not in OPERATIONS]
         if unknown:
-            raise ValueError(f"operations: there is none '{unknown[0]}'.{nearest(unknown[0], OPERATIONS)}")
+            raise ValueError(f"operations: there is none '{unknown[0]}'.{did_you_mean(unknown[0], OPERATIONS)}")
         if self.shortest > self.longest:
             raise ValueError(f"shortest is {self.shortest} and longest {self.longest}: expected at most as many.")
         return self

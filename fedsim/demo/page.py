@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.core.errors import FedsimError
 from fedsim.demo.lesson import Lesson
 from fedsim.demo.messages import LANGUAGES, Language, messages
-from fedsim.record.atomic_files import check_writable, write_whole
+from fedsim.record.atomic_files import check_writable, write_atomic
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -53,7 +53,7 @@ def write(lesson: Lesson, path: Path, language: Language = "en") -> None:
     Raises:
         FedsimError: the page cannot be written.
     """
-    write_whole(path, page_of(lesson, language).encode())
+    write_atomic(path, page_of(lesson, language).encode())
 
 
 def page_of(lesson: Lesson, language: Language = "en") -> str:

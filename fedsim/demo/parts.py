@@ -12,7 +12,7 @@ from pydantic_core import to_json
 
 import fedsim
 from fedsim.demo.jobs import Job
-from fedsim.record.atomic_files import write_whole
+from fedsim.record.atomic_files import write_atomic
 
 PartT = TypeVar("PartT")
 
@@ -38,7 +38,7 @@ class KeptParts(Generic[PartT]):
             FedsimError: it cannot be written.
         """
         self.folder.mkdir(exist_ok=True)
-        write_whole(self._file(job), self.kind.dump_json(part))
+        write_atomic(self._file(job), self.kind.dump_json(part))
 
     def remove(self) -> None:
         """Remove all parts."""

@@ -15,7 +15,7 @@ from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.progress import RunInProgress
 from fedsim.federation import engines
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.questions.attacks.question import place_of
 from fedsim.questions.base import Evidence, answers, describe
 from fedsim.record import ArmRecord, ClientCost, RoundRecord, SavedUpdate
@@ -62,7 +62,7 @@ def run_arm(this: RunInProgress, world: World, number: int, name: str, values: d
 
 def _train(
     world: World,
-    journal: Journal,
+    journal: ServerLog,
     replays: Sequence[Replay],
     name: str,
     values: dict[str, Any],

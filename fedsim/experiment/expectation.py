@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fedsim.core.errors import nearest
+from fedsim.core.errors import did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.record import ATTACKS, ArmRecord, Interval, RunRecord
 from fedsim.scenario.expectations import Expected, ExpectedFigure
@@ -110,7 +110,7 @@ def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], f
     key = (expected.arm, expected.attack, expected.metric)
     who = ", ".join(filter(None, key))
     if key not in values:
-        hint = nearest(who, [", ".join(filter(None, other)) for other in values])
+        hint = did_you_mean(who, [", ".join(filter(None, other)) for other in values])
         return f"{who}: no such value in the results.{hint}"
     if abs(values[key] - expected.value) <= expected.tolerance:
         return None

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fedsim.core.errors import FedsimError
 from fedsim.processes import landlock
-from fedsim.processes.methods import Start, start_here
+from fedsim.processes.methods import Start, start_in_process
 from fedsim.processes.salt import SaltedStart
-from fedsim.processes.subprocess_runner import start_apart
+from fedsim.processes.subprocess_runner import start_in_subprocess
 from fedsim.record.store import SALT, SALT_BYTES, RunFolder, read_salt
 
 
@@ -39,7 +39,7 @@ def choose_start(folder: RunFolder, *, isolate: bool, salt: Path | None) -> Star
             f"{folder.path} holds a run with another salt than {salt}. Leave out --salt to go on with it."
         )
     chosen = kept or given or (secrets.token_bytes(SALT_BYTES) if isolate else None)
-    start = start_apart if isolate else start_here
+    start = start_in_subprocess if isolate else start_in_process
     if chosen is None:
         return start
     folder.write_salt(chosen)

@@ -13,7 +13,7 @@ from fedsim.experiment.training import Trainings
 from fedsim.experiment.watching import Watcher
 from fedsim.processes.methods import Start
 from fedsim.questions.base import QuestionContext
-from fedsim.record import ArmPart, ArmRecord, Failure, Finding, QuestionInfo, RunRecord
+from fedsim.record import ArmRecord, ArmUpdate, Failure, Finding, QuestionInfo, RunRecord
 from fedsim.record.store import RunFolder
 
 
@@ -66,7 +66,7 @@ class RunInProgress:
         """Append a finding to the arm in progress, with its table and images."""
         arm = self.record.arms[-1]
         is_new = finding.items and finding.items not in arm.items
-        part = ArmPart(
+        part = ArmUpdate(
             arm=len(self.record.arms) - 1,
             place=len(arm.findings),
             findings=(finding,),

@@ -11,10 +11,10 @@ from fedsim.experiment import runner
 from fedsim.experiment.isolating import choose_start
 from fedsim.experiment.watching import SILENT, Watcher
 from fedsim.record import RunRecord
-from fedsim.record.atomic_files import explain
+from fedsim.record.atomic_files import io_advice
 from fedsim.record.store import RECORD, RunFolder
 from fedsim.scenario import Scenario
-from fedsim.scenario.user_code import staying
+from fedsim.scenario.user_code import forbid_exit
 
 Existing = Literal["refuse", "replace", "resume", "retry"]
 """Treatment of an earlier run in the folder. `retry` also replaces a failed run, and an unreadable record, which it
@@ -59,7 +59,7 @@ def run_into(
         earlier = _open(folder, existing)
         on_open(earlier)
         start = choose_start(folder, isolate=isolate, salt=salt)
-        with staying(f"code that {source} names"):
+        with forbid_exit(f"code that {source} names"):
             record = runner.run(
                 scenario, folder, watcher, command=command, earlier=earlier, should_stop=should_stop, start=start
             )
@@ -77,7 +77,7 @@ def _open(folder: RunFolder, existing: Existing) -> RunRecord | None:
     except FedsimError:
         if existing == "resume":
             raise
-        with explain(folder.path):
+        with io_advice(folder.path):
             (folder.path / RECORD).replace(folder.path / UNREADABLE)
         earlier = None
     if existing == "retry":

@@ -18,7 +18,7 @@ from fedsim.experiment.hashes import model_hash, scenario_hash
 from fedsim.experiment.progress import RunInProgress, declaring, now
 from fedsim.experiment.training import train
 from fedsim.experiment.watching import Watcher
-from fedsim.processes.methods import Start, start_here
+from fedsim.processes.methods import Start, start_in_process
 from fedsim.record import RunRecord
 from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
@@ -39,7 +39,7 @@ def run(
     command: str,
     earlier: RunRecord | None,
     should_stop: Callable[[], bool] = lambda: False,
-    start: Start = start_here,
+    start: Start = start_in_process,
 ) -> RunRecord:
     """Run every arm of a scenario, and write record, arrays and weights to `folder`.
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fedsim.federation import engines
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.replay import Replay, replay
 
 
-def train(world: World, on_round: Callable[[RoundRecord], None]) -> Journal:
+def train(world: World, on_round: Callable[[RoundRecord], None]) -> ServerLog:
     """Check that the engine supports the federation of an arm, run it, and return the server's journal."""
     engines.check(world)
     return federate(world, on_round)
@@ -23,9 +23,9 @@ def train(world: World, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 def federate(
     world: World, on_round: Callable[[RoundRecord], None], check_cancelled: Callable[[], None] = lambda: None
-) -> Journal:
+) -> ServerLog:
     """Run the federation of a checked arm, and return the server's journal."""
-    journal = Journal(on_round, check_cancelled=check_cancelled)
+    journal = ServerLog(on_round, check_cancelled=check_cancelled)
     engines.run(world, journal)
     return journal
 
@@ -33,7 +33,7 @@ def federate(
 class Trained(NamedTuple):
     """The server's journal, the replays of clients, and the seconds of training and replays."""
 
-    journal: Journal
+    journal: ServerLog
     replays: list[Replay]
     seconds: float
 

@@ -18,11 +18,11 @@ from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core import seeding
-from fedsim.core.errors import ClientRefusal, FedsimError, nearest
+from fedsim.core.errors import ClientRefusal, FedsimError, did_you_mean
 from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.memory import begin, recall, remember
 from fedsim.federation.secure_server import SecureSum
 from fedsim.federation.server import AggregationStrategy, Nodes, lost, pack
@@ -63,7 +63,7 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
         order = cast("ConfigRecord", message.content["config"])
         round_, counted = cast("int", order["round"]), cast("int", order["counted"])
         begin(context.state, round_)
-        fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
+        fate = participation.client_failure(world.scenario, round_, client, world.data.steps(client))
         if fate is not None and fate.cause == "crash":
             raise RuntimeError(fate.why)
         if fate is not None:
@@ -93,7 +93,7 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
     return app
 
 
-def server_app(world: World, journal: Journal) -> ServerApp:
+def server_app(world: World, journal: ServerLog) -> ServerApp:
     """Return the ServerApp of a world. It writes observed updates, rounds and the final weights to the journal."""
     app = ServerApp()
 
@@ -146,7 +146,7 @@ def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
         try:
             return answer(message, context)
         except ClientRefusal as why:
-            return Message(lost(participation.refused(str(why))), reply_to=message)
+            return Message(lost(participation.refusal_failure(str(why))), reply_to=message)
 
     return answering
 
@@ -157,7 +157,7 @@ def _answer(
     """Answer a stage of the masked protocol, or report a dropout before training."""
     world, client = world_of(context), _client(context)
     round_ = cast("int", message.content.config_records[secure_client.ROUND]["round"])
-    fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
+    fate = participation.client_failure(world.scenario, round_, client, world.data.steps(client))
     if fate is not None and fate.is_absent:
         return Message(lost(fate), reply_to=message)
     return Message(secure_client.answered(stage, world, client, message.content, context.state), reply_to=message)
@@ -173,9 +173,9 @@ def _answer_question(world_of: Callable[[Context], World], message: Message, con
     name, step = cast("str", call["name"]), cast("str", call["step"])
     handlers = {question.name: question.message_handlers() for question in world.questions}
     if name not in handlers:
-        raise FedsimError(f"the scenario does not ask the question '{name}'.{nearest(name, handlers)}")
+        raise FedsimError(f"the scenario does not ask the question '{name}'.{did_you_mean(name, handlers)}")
     if step not in handlers[name]:
-        raise FedsimError(f"question '{name}' has no message '{step}'.{nearest(step, handlers[name])}")
+        raise FedsimError(f"question '{name}' has no message '{step}'.{did_you_mean(step, handlers[name])}")
     content = handlers[name][step](world, _client(context), message.content, context.state)
     return Message(content, reply_to=message)
 

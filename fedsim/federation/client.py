@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.devices import Stay
+from fedsim.core.devices import DeviceScope
 from fedsim.core.errors import ClientRefusal
 from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
 from fedsim.core.nets.masks import KeptPrefixes, keep_masks
 from fedsim.core.nets.step_draws import Showing
 from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
-from fedsim.scenario.model_source import Workspace
+from fedsim.scenario.model_source import ScratchModel
 from fedsim.scenario.world import World
 
 
@@ -44,22 +44,22 @@ def local_training(
     """
     private, memory = tuple(world.data.batches(round_, client)), {} if memory is None else memory
     _inspect(world, received, round_, client, memory, private)
-    bench = world.bench  # built before tensors are moved to the device
-    with Stay(world.device) as there:
-        working_memory = there.take(memory)
-        here = ClientRound(world, there.take(received), round_, client, working_memory)
-        result = there.bring(_train(here, bench, there.take(private)))
-        there.put_back(working_memory, memory)
+    scratch = world.scratch_model  # built before tensors are moved to the device
+    with DeviceScope(world.device) as there:
+        working_memory = there.to_device(memory)
+        here = ClientRound(world, there.to_device(received), round_, client, working_memory)
+        result = there.to_cpu(_train(here, scratch, there.to_device(private)))
+        there.copy_back(working_memory, memory)
     return result
 
 
-def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
+def _train(here: ClientRound, scratch: ScratchModel, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
     world, received, round_, client = here.world, here.received, here.round, here.client
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
-        model = bench.holding(received)
-        parameters = bench.parameters
+        model = scratch.holding(received)
+        parameters = scratch.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
@@ -82,7 +82,7 @@ def _train(here: ClientRound, bench: Workspace, private: tuple[Batch, ...]) -> t
         raw = Update(
             kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
-            buffers={n: received[n] - b for n, b in bench.buffers.items()},
+            buffers={n: received[n] - b for n, b in scratch.buffers.items()},
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )

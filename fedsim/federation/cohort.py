@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.core import seeding
-from fedsim.core.devices import Stay
+from fedsim.core.devices import DeviceScope
 from fedsim.core.errors import ClientRefusal, FedsimError, describe_exception
 from fedsim.core.nets.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
-from fedsim.scenario.model_source import Workspace
+from fedsim.scenario.model_source import ScratchModel
 from fedsim.scenario.world import World
 
 ROUNDING = 1e-4
@@ -62,15 +62,18 @@ def cohort_training(
     Returns:
         The clients' updates, in the order of `clients`.
     """
-    choices, bench = _choices(world, round_, clients), world.bench  # built before tensors are moved to the device
-    with Stay(world.device) as there:
-        memories_here = there.take(memories)
-        trained = there.bring(
-            _Cohort(world, bench, there.take(received), round_, clients, memories_here, choices, there).trained()
+    choices, bench = (
+        _choices(world, round_, clients),
+        world.scratch_model,
+    )  # built before tensors are moved to the device
+    with DeviceScope(world.device) as there:
+        memories_here = there.to_device(memories)
+        trained = there.to_cpu(
+            _Cohort(world, bench, there.to_device(received), round_, clients, memories_here, choices, there).trained()
         )
         if memories_here is not memories:
             for memory, changed in zip(memories, memories_here, strict=True):
-                there.put_back(changed, memory)
+                there.copy_back(changed, memory)
     return trained
 
 
@@ -115,7 +118,7 @@ def check(world: World) -> None:
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
-        with named_calls(world.bench.holding(world.models.first_weights), where):
+        with named_calls(world.scratch_model.holding(world.models.first_weights), where):
             together = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
@@ -157,13 +160,13 @@ class _Cohort:
     def __init__(
         self,
         world: World,
-        bench: Workspace,
+        bench: ScratchModel,
         received: Tensors,
         round_: int,
         clients: Sequence[int],
         memories: Sequence[Memory],
         choices: Sequence[Sequence[Tensor]],
-        there: Stay,
+        there: DeviceScope,
     ) -> None:
         self._there = there
         self._order = sorted(range(len(clients)), key=lambda i: -len(choices[i]))
@@ -220,11 +223,11 @@ class _Cohort:
         if not self._world.stack.augmentations and not self._world.task.draws:
             chosen = pad_sequence(choices, batch_first=True)
             given = {name: column[chosen] for name, column in train.extra_inputs.items()}
-            return self._there.take(Batch(train.inputs[chosen], train.labels[chosen], given)), {}
+            return self._there.to_device(Batch(train.inputs[chosen], train.labels[chosen], given)), {}
         batches: list[Batch] = []
         draws: list[dict[str, Tensor]] = []
         for place, part in zip(self._rounds, choices, strict=False):
-            batches.append(place.augment(self._there.take(train.select(part)), step, {}))
+            batches.append(place.augment(self._there.to_device(train.select(part)), step, {}))
             draws.append({})
             place.draw(batches[-1], step, draws[-1])
         return _pad(batches), _fill_up(draws)

@@ -10,7 +10,7 @@ from fedsim.record import RoundRecord
 
 
 @dataclass
-class Journal:
+class ServerLog:
     """Stores all observations, and passes on every finished round.
 
     Engines call `check_cancelled` while they wait, because a round may take minutes. It raises KeyboardInterrupt after

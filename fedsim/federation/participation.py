@@ -18,7 +18,7 @@ from fedsim.scenario import Participation, Scenario
 
 
 @dataclass(frozen=True)
-class Loss:
+class ClientFailure:
     """Simulated failure of a client in a round.
 
     Attributes:
@@ -48,7 +48,7 @@ def cohort(scenario: Scenario, round_: int) -> tuple[int, ...]:
     return tuple(sorted(order[available[order]][: scenario.cohort_size].tolist()))
 
 
-def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | None:
+def client_failure(scenario: Scenario, round_: int, client: int, steps: int) -> ClientFailure | None:
     """Return the simulated failure of a sampled client in a round, or None.
 
     Args:
@@ -59,7 +59,7 @@ def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | Non
     """
     settings = scenario.participation
     if client in settings.always_crash:
-        return Loss("crash", "crashed")
+        return ClientFailure("crash", "crashed")
     if not settings.is_eventful:
         return None
     chance = torch.rand((), generator=seeding.generator(scenario.seed, "fate", round_, client), dtype=torch.float64)
@@ -70,19 +70,19 @@ def fate(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | Non
     return _lateness(scenario, round_, client, steps)
 
 
-def fates(
+def client_failures(
     scenario: Scenario, round_: int, clients: Sequence[int], steps: Callable[[int], int]
-) -> dict[int, Loss | None]:
-    """Return `fate` of several clients, by number; `steps` returns a client's local steps per round."""
+) -> dict[int, ClientFailure | None]:
+    """Return `client_failure` of several clients, by number; `steps` returns a client's local steps per round."""
     settings = scenario.participation
     if not settings.is_eventful and not settings.always_crash:
         return dict.fromkeys(clients)
-    return {client: fate(scenario, round_, client, steps(client)) for client in clients}
+    return {client: client_failure(scenario, round_, client, steps(client)) for client in clients}
 
 
-def refused(why: str) -> Loss:
+def refusal_failure(why: str) -> ClientFailure:
     """Return the failure of a client that rejected the server's message."""
-    return Loss("refused", f"refused: {why}", is_absent=True)
+    return ClientFailure("refused", f"refused: {why}", is_absent=True)
 
 
 def duration(scenario: Scenario, round_: int, client: int, steps: int) -> float:
@@ -101,20 +101,20 @@ def _available(settings: Participation, seed: int, clients: int, round_: int) ->
     return torch.rand(clients, generator=generator, dtype=torch.float64) < settings.availability
 
 
-def _events(settings: Participation) -> tuple[tuple[float, Loss], ...]:
+def _events(settings: Participation) -> tuple[tuple[float, ClientFailure], ...]:
     return (
-        (settings.drop_before, Loss("dropout", "dropped out before training", is_absent=True)),
-        (settings.drop_during, Loss("dropout", "dropped out during training")),
-        (settings.drop_after, Loss("dropout", "dropped out after training")),
-        (settings.crash, Loss("crash", "crashed")),
+        (settings.drop_before, ClientFailure("dropout", "dropped out before training", is_absent=True)),
+        (settings.drop_during, ClientFailure("dropout", "dropped out during training")),
+        (settings.drop_after, ClientFailure("dropout", "dropped out after training")),
+        (settings.crash, ClientFailure("crash", "crashed")),
     )
 
 
-def _lateness(scenario: Scenario, round_: int, client: int, steps: int) -> Loss | None:
+def _lateness(scenario: Scenario, round_: int, client: int, steps: int) -> ClientFailure | None:
     deadline = scenario.participation.deadline
     if deadline is None:
         return None
     seconds = duration(scenario, round_, client, steps)
     if seconds <= deadline:
         return None
-    return Loss("late", f"late: {seconds:.1f} simulated seconds, the deadline is {deadline:g}")
+    return ClientFailure("late", f"late: {seconds:.1f} simulated seconds, the deadline is {deadline:g}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import ClientRefusal, FedsimError, ScenarioError
-from fedsim.federation.participation import Loss
+from fedsim.federation.participation import ClientFailure
 from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.counting import check_modulus
@@ -44,7 +44,7 @@ from fedsim.scenario.world import World
 Stage = Literal["advertise", "share", "reveal", "open", "supply"]
 STAGES: tuple[Stage, ...] = get_args(Stage)  # the upload is the reply to a train message
 PROTOCOL, ROUND = "protocol", "config"
-NOT_FINITE = Loss("not finite", "the update is not finite")
+NOT_FINITE = ClientFailure("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
 _LARGEST_LOSS = 64.0
 _SEVERAL = 2  # examples, to test whether a rule weights by their number

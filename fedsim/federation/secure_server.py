@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Contribution
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.secure_client import (
     PROTOCOL,
     ROUND,
@@ -59,7 +59,7 @@ _TYPES = {"int32": torch.int32, "int64": torch.int64}
 class SecureSum(AggregationStrategy):
     """Applies the rule's step to the mean of a round's updates; a round below the threshold changes nothing."""
 
-    def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
+    def __init__(self, world: World, nodes: Nodes, journal: ServerLog) -> None:
         """Set world, node ids by client number, and journal.
 
         Raises:

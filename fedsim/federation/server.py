@@ -18,7 +18,7 @@ from fedsim.core.errors import Diverged, FedsimError
 from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import Contribution, Tensors, Update, WireEntry
 from fedsim.federation import participation
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.stepping import stepped
 from fedsim.metrics.testing import training_loss
 from fedsim.record import Cause, Failure
@@ -113,7 +113,7 @@ class AggregationStrategy(Strategy):
     replies arrive in order, each is combined and freed before the next is requested.
     """
 
-    def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
+    def __init__(self, world: World, nodes: Nodes, journal: ServerLog) -> None:
         """Set world, node ids by client number, and journal."""
         self._world = world
         self._nodes = nodes
@@ -217,7 +217,9 @@ class AggregationStrategy(Strategy):
         failure = reply.failure or _unusable(reply, self._world.models.layout)
         if failure is None or failure.cause != "error":
             return failure
-        fate = participation.fate(self._world.scenario, round_, reply.client, self._world.data.steps(reply.client))
+        fate = participation.client_failure(
+            self._world.scenario, round_, reply.client, self._world.data.steps(reply.client)
+        )
         if fate is None or fate.cause != "crash":
             return failure
         return Failure(subject=failure.subject, reason=fate.why, cause=fate.cause)
@@ -275,7 +277,7 @@ def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:
     return RecordDict({UPDATE: ConfigRecord(entries)})
 
 
-def lost(loss: participation.Loss) -> Error:
+def lost(loss: participation.ClientFailure) -> Error:
     """Return the error reply for a simulated failure."""
     codes = {cause: code for code, cause in _CAUSES.items()}
     return Error(code=codes[loss.cause], reason=loss.why)

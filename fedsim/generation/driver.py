@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.hooks import Decoder, Generation, GenerationContext, GenerationInputs, Sampler, Unmasker
 from fedsim.core.nets.kept_tokens import reducing_places
 from fedsim.core.nets.visual import can_read_images
@@ -205,4 +205,4 @@ def _check(
     names = [name for name, _ in model.named_modules() if name]
     unknown = [cut for cut in cuts if cut not in names]
     if unknown:
-        raise FedsimError(f"cuts: the model has no module '{unknown[0]}'.{nearest(unknown[0], names)}")
+        raise FedsimError(f"cuts: the model has no module '{unknown[0]}'.{did_you_mean(unknown[0], names)}")

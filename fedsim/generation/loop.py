@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks import Generation, GenerationContext, GenerationInputs, MaskedTextState, Sampling, TextState
 from fedsim.core.nets.kept_tokens import reducing_places
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 from fedsim.core.types import Activations, Ending, Event, Generated, Trace
 from fedsim.generation.ending import cut
 from fedsim.generation.reading import Inside, evaluating, reading_inside
@@ -116,7 +116,7 @@ class Loop:
             for row, text, masked in zip(self._rows, state.tokens, state.masked, strict=True):
                 row.text, row.masked, row.tokens = text, masked, list(text[row.seen :])
         while state is not None and self._rows:
-            check_time()
+            check_deadline()
             self._check_rows(len(state), "a state")
             self._end_finished(state)
             state = self._without_ended(state)

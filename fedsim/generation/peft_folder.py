@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 
 _SETTINGS, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FACTOR = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?P<side>[AB])\.weight")
@@ -46,7 +46,7 @@ def with_adapter(model: nn.Module, folder: Path) -> nn.Module:
     try:
         unknown = adapted.load_state_dict(named, strict=False).unexpected_keys
     except RuntimeError as error:
-        raise FedsimError(f"the adapter in {folder} is of a model of other sizes: {in_a_line(error)}") from error
+        raise FedsimError(f"the adapter in {folder} is of a model of other sizes: {first_line(error)}") from error
     assert not unknown, "every layer has both factors"
     return adapted.eval()
 
@@ -59,7 +59,7 @@ def _settings(folder: Path) -> Mapping[str, Any]:
         settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind, _ = settings["peft_type"], (settings["r"], settings["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
-        raise FedsimError(f"{path} lacks the LoRA settings that package peft writes: {in_a_line(error)}.") from error
+        raise FedsimError(f"{path} lacks the LoRA settings that package peft writes: {first_line(error)}.") from error
     uneven = [name for name in _PATTERNS if settings.get(name)]
     if kind != "LORA" or uneven:
         what = f"has a {uneven[0]}" if kind == "LORA" else f"is of kind {kind}"
@@ -77,7 +77,7 @@ def _factors(folder: Path) -> dict[tuple[str, str], Tensor]:
     try:
         tensors = load_file(path)
     except Exception as error:
-        raise FedsimError(f"{path} cannot be read: {in_a_line(error)}") from error
+        raise FedsimError(f"{path} cannot be read: {first_line(error)}") from error
     factors: dict[tuple[str, str], Tensor] = {}
     for name, tensor in tensors.items():
         match = _FACTOR.fullmatch(name)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.hooks import Probe
-from fedsim.core.nets.kv_cache import KeyValues, stack_of
+from fedsim.core.nets.kv_cache import KVCache, stack_of
 from fedsim.core.nets.layer_calls import layer_outputs
 from fedsim.core.nets.masks import without_dropout
 from fedsim.generation.reading import evaluating
@@ -32,7 +32,7 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     """
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
-        raise FedsimError(f"the model has no layer '{layer}'.{nearest(layer, names)}")
+        raise FedsimError(f"the model has no layer '{layer}'.{did_you_mean(layer, names)}")
     states: list[Tensor] = []
     with evaluating(list(model.modules())), without_dropout():
         for some in inputs.split(_AT_ONCE):
@@ -66,7 +66,7 @@ def layer_states(model: nn.Module, inputs: Tensor, layers: Sequence[int]) -> Ite
         with evaluating(list(model.modules())), without_dropout(), torch.no_grad():
             hidden = stack.embed(some)
             place = stack.place(hidden, torch.arange(length).expand(len(some), -1))
-            store, states = KeyValues(stack.depth, len(some)), list[Tensor]()
+            store, states = KVCache(stack.depth, len(some)), list[Tensor]()
             for number in range(layers[-1] + 1):
                 hidden = stack.layer(number, hidden, place, mask.to(hidden.dtype), store)
                 if number in layers:

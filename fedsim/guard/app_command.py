@@ -28,7 +28,7 @@ _CHOICE = (
 )
 
 
-def check_walls(apps: AppsTable) -> None:
+def check_sandbox(apps: AppsTable) -> None:
     """Refuse a machine that cannot shut apps off as the policy says, or lacks the places that they get.
 
     Raises:

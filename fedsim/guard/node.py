@@ -56,7 +56,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 
 from fedsim.core.errors import FedsimError
 from fedsim.guard.policy import NodeTable
-from fedsim.guard.running import Order
+from fedsim.guard.running import AppTask
 
 _PATIENCE = 20.0  # seconds for a SuperNode that is busy
 _ARRIVAL, _POLL = 10.0, 0.5  # seconds in which a SuperNode that made a task has stored its message
@@ -74,7 +74,7 @@ class NodeTask:
         is_known: whether it is for a ClientApp.
     """
 
-    def __init__(self, client: RuntimeHttpClient, kind: str, order: Order) -> None:
+    def __init__(self, client: RuntimeHttpClient, kind: str, order: AppTask) -> None:
         self._client = client
         self.is_known, self.order = kind == TaskType.CLIENT_APP, order
         self.is_ended = False
@@ -162,7 +162,7 @@ class RuntimeApi:
                 raise self._not_accepted(error) from error
         return claim if claim.token else None
 
-    def _order(self, client: RuntimeHttpClient) -> Order | None:
+    def _order(self, client: RuntimeHttpClient) -> AppTask | None:
         """Begin a task, and return its data; None if a killed guard has fetched its message already.
 
         Such a task is begun nevertheless: the SuperNode then sends an error because of its silence.
@@ -184,7 +184,7 @@ class RuntimeApi:
             return_type=Message,
         )
         message.metadata.__dict__["_message_id"] = tree.object_id  # which is no part of it
-        return Order(message, context_from_proto(given.context), given.run.series_id, given.fab.content)
+        return AppTask(message, context_from_proto(given.context), given.run.series_id, given.fab.content)
 
     def _beat(self, client: RuntimeHttpClient) -> bool:
         """Send a heartbeat; Flower's own function would interrupt the guard after a run was stopped."""

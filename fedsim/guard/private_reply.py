@@ -31,7 +31,7 @@ Train = Callable[[Tensors], Tensors]
 
 
 @dataclass(frozen=True)
-class Covered:
+class PrivateReply:
     """Reply to a message.
 
     Attributes:
@@ -45,7 +45,7 @@ class Covered:
     why: str
 
 
-class Cover:
+class ReplyPrivatizer:
     """Answers messages under a policy, and records their cost in the ledger before an app runs."""
 
     def __init__(self, policy: GuardPolicy, ledger: Ledger) -> None:
@@ -55,7 +55,7 @@ class Cover:
         self._check = [as_mod("server-check")] if policy.server_check else []
         self._run, self._state = 0, RecordDict()  # state of the defenses in the current run
 
-    def answer(self, message: Message, app: str, train: Train) -> Covered:
+    def answer(self, message: Message, app: str, train: Train) -> PrivateReply:
         """Return the reply to a message; no failure sends data that did not pass the defenses.
 
         Args:
@@ -63,20 +63,22 @@ class Cover:
             app: SHA-256 of the app that it is for.
             train: runs the app; its exceptions are failures of the app.
         """
-        charge = _Charge(partial(self._reserve, message, app))
+        charge = _BudgetMod(partial(self._reserve, message, app))
         try:
             name, received = self._admitted(message, app)
             chain = _composed([*self._check, charge, *self._mods], partial(self._trained, train, name, received))
             reply = chain(message, self._context(message))
             if reply.has_error():
                 raise ClientRefusal((reply.error.reason or _NOTHING).rstrip("."))
-            return Covered(self._built(message, name, received, reply), charge.reservation, "")
+            return PrivateReply(self._built(message, name, received, reply), charge.reservation, "")
         except FedsimError as error:
             why, said = str(error), _said(error)
         except Exception as error:
             _LOG.exception("the guard failed")
             why, said = f"the guard failed: {type(error).__name__}: {error}", _NOTHING
-        return Covered(declined(message, said if charge.reservation is None else _NOTHING), charge.reservation, why)
+        return PrivateReply(
+            error_reply(message, said if charge.reservation is None else _NOTHING), charge.reservation, why
+        )
 
     def _reserve(self, message: Message, app: str) -> int:
         about = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
@@ -131,7 +133,7 @@ class Cover:
         return Context(self._run, message.metadata.dst_node_id, {}, self._state, {})
 
 
-class _Charge:
+class _BudgetMod:
     """A mod that records the cost of a message, after the check of the server's content, before the app."""
 
     def __init__(self, reserve: Callable[[], int]) -> None:
@@ -155,7 +157,7 @@ def _like(received: Tensors, arrays: Tensors) -> ArrayRecord:
     return ArrayRecord({name: arrays[name] for name in received})
 
 
-def declined(message: Message, why: str) -> Message:
+def error_reply(message: Message, why: str) -> Message:
     """Return the reply that no update is sent, and why."""
     return Message(Error(_REFUSED, f"the site's guard: {why}."), reply_to=message)
 

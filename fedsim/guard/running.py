@@ -33,7 +33,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Order:
+class AppTask:
     """A SuperNode's data for a message.
 
     Attributes:
@@ -61,7 +61,7 @@ class AppProcesses:
         self._apps, self._folder = apps, folder
         self._states: dict[int, bytes] = {}
 
-    def train(self, order: Order, received: Tensors) -> Tensors:
+    def train(self, order: AppTask, received: Tensors) -> Tensors:
         """Return the app's arrays, with names, shapes and types of the received arrays.
 
         The app's folder stays until `clean`: the app controls the time that its removal needs.
@@ -93,7 +93,7 @@ class AppProcesses:
         for oldest in list(self._states)[:-_MOST_SERIES]:
             del self._states[oldest]
 
-    def _run(self, folder: Path, order: Order, answers: IO[bytes], limit: int) -> None:
+    def _run(self, folder: Path, order: AppTask, answers: IO[bytes], limit: int) -> None:
         state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()
         with tempfile.TemporaryFile() as questions, self._log() as log:
             parts = (message_to_proto(order.message), context_to_proto(order.context))

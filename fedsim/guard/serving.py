@@ -17,7 +17,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.guard import app_command
 from fedsim.guard.node import NodeTask, RuntimeApi
 from fedsim.guard.policy import GuardPolicy
-from fedsim.guard.private_reply import Cover, Covered, declined
+from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, error_reply
 from fedsim.guard.running import AppProcesses
 from fedsim.privacy.ledger import Ledger
 from fedsim.processes import reaper
@@ -40,7 +40,7 @@ def serve(policy: GuardPolicy, should_stop: threading.Event, tell: Tell) -> None
     Raises:
         FedsimError: the ledger was changed, apps cannot be sandboxed, or the SuperNode does not accept this guard.
     """
-    app_command.check_walls(policy.apps)
+    app_command.check_sandbox(policy.apps)
     ledger, api = Ledger.open(policy.ledger, policy.key), RuntimeApi(policy.node)
     if api.waits():
         tell("An earlier guard stopped during a message. The SuperNode drops that message in about a minute.")
@@ -96,7 +96,7 @@ class Guard:
 
     def __init__(self, policy: GuardPolicy, ledger: Ledger, folder: Path, tell: Tell) -> None:
         self._policy, self._ledger, self._tell = policy, ledger, tell
-        self._cover, self._apps = Cover(policy, ledger), AppProcesses(policy.apps, folder)
+        self._cover, self._apps = ReplyPrivatizer(policy, ledger), AppProcesses(policy.apps, folder)
 
     def handle(self, task: NodeTask) -> None:
         """Answer a message, settle its cost after the reply was sent, and then remove the app's folder."""
@@ -122,10 +122,10 @@ class Guard:
             )
         time.sleep(max(0.0, -late))
 
-    def _covered(self, task: NodeTask) -> Covered:
+    def _covered(self, task: NodeTask) -> PrivateReply:
         order = task.order
         if not task.is_known:
             why = "this site runs ClientApps alone"
-            return Covered(declined(order.message, why), None, why)
+            return PrivateReply(error_reply(order.message, why), None, why)
         app = hashlib.sha256(order.fab).hexdigest()
         return self._cover.answer(order.message, app, partial(self._apps.train, order))

@@ -40,8 +40,8 @@ class Status:
         allowed: epsilon that may be spent.
         delta: of both.
         rounds_left: number of further rounds of the policy's defenses within the budget.
-        broken_off: recorded rounds without a sent reply: running or aborted. They count.
-        cut: number of lines truncated by a kill.
+        unanswered: recorded rounds without a sent reply: running or aborted. They count.
+        truncated_lines: number of lines truncated by a kill.
         entries: number of the last entry of the ledger. Note it: only this number reveals a removed end.
         runs: budget spent by each run, the oldest first.
     """
@@ -51,8 +51,8 @@ class Status:
     allowed: float
     delta: float
     rounds_left: int
-    broken_off: int
-    cut: int
+    unanswered: int
+    truncated_lines: int
     entries: int
     runs: tuple[RunShare, ...]
 
@@ -72,8 +72,8 @@ def status_of(policy: GuardPolicy) -> Status:
         allowed=policy.budget.epsilon,
         delta=policy.budget.delta,
         rounds_left=_rounds_left(policy, rounds),
-        broken_off=sum(entry.number in still_open for entry in rounds),
-        cut=sum(entry.kind == "cut" for entry in entries),
+        unanswered=sum(entry.number in still_open for entry in rounds),
+        truncated_lines=sum(entry.kind == "cut" for entry in entries),
         entries=len(entries),
         runs=tuple(_share(run, rounds, policy.budget.delta) for run in dict.fromkeys(e.about["run"] for e in rounds)),
     )

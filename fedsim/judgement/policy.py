@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.settings import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -66,5 +66,5 @@ def policy_of(project: Path) -> Policy:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
-        hint = nearest(key, list(Policy.model_fields)) if first["type"] == "extra_forbidden" else ""
+        hint = did_you_mean(key, list(Policy.model_fields)) if first["type"] == "extra_forbidden" else ""
         raise FedsimError(f"{project}: tool.fedsim.policy.{key}: {first['msg']}.{hint}") from error

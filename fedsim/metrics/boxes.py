@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.types import Draws
 
 
-class Pasted(NamedTuple):
+class CutMixRecord(NamedTuple):
     """Pasting record of a batch of B images.
 
     Attributes:
@@ -25,7 +25,7 @@ class Pasted(NamedTuple):
     weights: Tensor
 
     @classmethod
-    def written_in(cls, draws: Draws) -> Pasted | None:
+    def written_in(cls, draws: Draws) -> CutMixRecord | None:
         """Return the record under ``NAME.partners``, ``NAME.boxes`` and ``NAME.weights``, or None without weights."""
         by_word = {name.rpartition(".")[2]: tensor for name, tensor in draws.items()}
         if "weights" not in by_word:
@@ -33,10 +33,10 @@ class Pasted(NamedTuple):
         return cls(by_word.get("partners"), by_word.get("boxes"), by_word["weights"])
 
 
-def name_pasted_maps(draws: Draws) -> Pasted | None:
+def name_pasted_maps(draws: Draws) -> CutMixRecord | None:
     """Return the record with ``NAME.map-boxes``, in map entries, in place of ``NAME.boxes``, or None without it."""
     boxes = next((tensor for name, tensor in draws.items() if name.endswith(".map-boxes")), None)
-    pasted = Pasted.written_in(draws)
+    pasted = CutMixRecord.written_in(draws)
     return None if pasted is None or boxes is None else pasted._replace(boxes=boxes)
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from fedsim.core import registry
-from fedsim.core.examples import numbers
+from fedsim.core.examples import example_indices
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
-from fedsim.metrics.boxes import Pasted, inside
+from fedsim.metrics.boxes import CutMixRecord, inside
 from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
 from fedsim.metrics.missing import fill
 from fedsim.record import ItemScore
@@ -173,7 +173,7 @@ def with_composites(
         examples: distinct examples of the update.
         spec: the true normalisation.
     """
-    steps = [Pasted.written_in(draws) for draws in truth.draws]
+    steps = [CutMixRecord.written_in(draws) for draws in truth.draws]
     if not any(steps):
         return scored.items
     guesses, items = _finite_pixels(reconstruction.inputs, spec), scored.items
@@ -220,9 +220,9 @@ def _finite_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
     return to_pixels(inputs, spec).where(is_usable[:, None, None, None], torch.nan)
 
 
-def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
+def _sightings(truth: Truth, steps: list[CutMixRecord | None]) -> Iterator[_Sighting]:
     """Yield the visible regions of each example; steps without pasted rectangles yield none."""
-    everyone = numbers(truth.original_batches)
+    everyone = example_indices(truth.original_batches)
     for step, (pasted, examples) in enumerate(zip(steps, everyone, strict=True)):
         if pasted is None or pasted.boxes is None:
             continue

@@ -17,7 +17,7 @@ from fedsim.core.nets.masks import inject_masks
 from fedsim.core.nets.step_draws import Showing
 from fedsim.core.types import Batch, DropoutSite, Loss, Masks, Reconstruction, Truth, Update
 from fedsim.core.types.tasks import Answer, plain_answer
-from fedsim.record.scores import AS_LOW
+from fedsim.record.scores import CONVERGENCE_FACTOR
 
 _ROUNDING = 1e-12  # remaining 1 - cosine of two float32 gradients that are equal up to rounding
 
@@ -92,8 +92,8 @@ def unexplained(
 
 
 def has_converged(at_guess: float, at_truth: float) -> bool:
-    """Return whether a guess's unexplained part is at most that of the truth, up to `AS_LOW` and rounding."""
-    return at_guess <= AS_LOW * at_truth + _ROUNDING
+    """Return whether a guess leaves at most `CONVERGENCE_FACTOR` times as much unexplained as the truth."""
+    return at_guess <= CONVERGENCE_FACTOR * at_truth + _ROUNDING
 
 
 def _guessed(batch: Batch, guess: Reconstruction) -> Batch:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, float32, nn
 
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 from fedsim.core.nets.checkpoints import quiet
 from fedsim.core.nets.kv_cache import LayerStack
 from fedsim.core.nets.kv_cache.stack import is_listened_to
@@ -108,7 +108,7 @@ def load(kind: str, folder: Path, **settings: Any) -> Any:
                 **settings,
             )
     except Exception as error:
-        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {in_a_line(error)}") from error
+        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {first_line(error)}") from error
 
 
 def causal_model(folder: Path, spec: InputSpec) -> CausalModel:

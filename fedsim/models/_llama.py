@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedsim.core.nets.kv_cache import KeyValues
+from fedsim.core.nets.kv_cache import KVCache
 from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.models._language import matrix_of
 
@@ -54,7 +54,7 @@ class LlamaLayers:
         """Return the cosines and sines of rotary positions."""
         return self._inner.rotary_emb(hidden, position_ids=positions)
 
-    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
+    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KVCache) -> Tensor:
         """Run a layer with fused attention, faster than the model's own twice-differentiable attention."""
         config = vars(self._model.config)  # bypasses the property, which costs a hundredth of a pass
         before, config[_ATTENTION] = config[_ATTENTION], "sdpa"

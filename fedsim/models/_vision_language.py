@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.visual import Held, LayerView, ReadPrompt, Stream, VisualReducer, VisualShape
+from fedsim.core.nets.visual import LayerView, PromptCache, ReadPrompt, Stream, VisualReducer, VisualShape
 
 Seen = Callable[[Tensor], None]  # receives the attention weights (B, heads, L, L) of a layer
 
@@ -43,14 +43,14 @@ class LanguageModel(ABC):
         """Return the states (B, T, width) of tokens (B, T)."""
 
     @abstractmethod
-    def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
+    def run(self, number: int, stream: Stream, held: PromptCache | None, seen: Seen | None = None) -> Tensor:
         """Return the hidden states after a layer; store keys and values in `held`, pass attention to `seen`.
 
         Not every model provides attention.
         """
 
     @abstractmethod
-    def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
+    def step(self, number: int, hidden: Tensor, held: PromptCache) -> Tensor:
         """Return the hidden state of one more token (B, 1, width) after a layer."""
 
     @abstractmethod
@@ -166,7 +166,7 @@ class VisionLanguage(nn.Module):
             notes=encoded.notes,
         )
 
-    def read(self, stream: Stream, held: Held | None = None) -> Stream:
+    def read(self, stream: Stream, held: PromptCache | None = None) -> Stream:
         """Run the language model's layers on a sequence, with all reducers."""
         language, seen = self.language(), list[Stream]()
         for reducer in self._reducers():
@@ -195,7 +195,7 @@ class VisionLanguage(nn.Module):
             is_contiguous: whether positions are renumbered as if dropped visual tokens had not existed.
         """
         sequence = self.sequence(encoded, question)
-        held = Held(self.visual.layers, len(question))
+        held = PromptCache(self.visual.layers, len(question))
         stream = self.read(sequence.reindexed() if is_contiguous else sequence, held)
         for reducer in self._reducers():
             reducer.after_prompt(held)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.visual import Held, Stream, VisualShape
+from fedsim.core.nets.visual import PromptCache, Stream, VisualShape
 from fedsim.models._checkpoint import load
 from fedsim.models._llama import LlamaLayers, is_like_llama
 from fedsim.models._vision_language import LanguageModel, Seen, VisionEncoder, VisionLanguage
@@ -153,7 +153,7 @@ class _LlamaLanguage(LanguageModel):
     def embed(self, tokens: Tensor) -> Tensor:
         return self._layers.embed(tokens)
 
-    def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
+    def run(self, number: int, stream: Stream, held: PromptCache | None, seen: Seen | None = None) -> Tensor:
         _refuse_shares(stream)
         store: Any = _Passing() if held is None else held.store
         place = self._layers.place(stream.hidden, stream.positions)
@@ -162,7 +162,7 @@ class _LlamaLanguage(LanguageModel):
             held.add(number, stream)
         return output
 
-    def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
+    def step(self, number: int, hidden: Tensor, held: PromptCache) -> Tensor:
         place = self._layers.place(hidden, held.following[number][:, None])
         output = self._layers.layer(number, hidden, place, held.mask(number, hidden), held.store)
         held.stepped(number)

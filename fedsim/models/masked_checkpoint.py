@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._language import scores_tokens, text_shape
@@ -220,7 +220,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
         try:
             weights |= {name: weight.float() for name, weight in load_file(file).items()}
         except Exception as error:
-            raise FedsimError(f"{file} cannot be read: {in_a_line(error)}") from error
+            raise FedsimError(f"{file} cannot be read: {first_line(error)}") from error
     return weights
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.kv_cache import KeyValues, LayerStack
+from fedsim.core.nets.kv_cache import KVCache, LayerStack
 from fedsim.core.nets.kv_cache.stack import is_listened_to
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
@@ -118,7 +118,7 @@ class _Layers:
     def place(self, hidden: Tensor, positions: Tensor) -> Tensor:
         return positions
 
-    def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: KeyValues) -> Tensor:
+    def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: KVCache) -> Tensor:
         past = partial(store.update, layer=number)
         return self._tiny.layers[number](hidden, attention_mask=mask, positions=place, past=past)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets import checkpoints
-from fedsim.core.nets.visual import Held, Stream, VisualShape
+from fedsim.core.nets.visual import PromptCache, Stream, VisualShape
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.data._grid_words import GridWords
@@ -213,7 +213,7 @@ class _TinyLanguage(LanguageModel):
     def embed(self, tokens: Tensor) -> Tensor:
         return self._tiny.embed_tokens(tokens)
 
-    def run(self, number: int, stream: Stream, held: Held | None, seen: Seen | None = None) -> Tensor:
+    def run(self, number: int, stream: Stream, held: PromptCache | None, seen: Seen | None = None) -> Tensor:
         past = None if held is None else partial(held.store.update, layer=number)
         output = self._tiny.layers[number](
             stream.hidden,
@@ -227,7 +227,7 @@ class _TinyLanguage(LanguageModel):
             held.add(number, stream)
         return output
 
-    def step(self, number: int, hidden: Tensor, held: Held) -> Tensor:
+    def step(self, number: int, hidden: Tensor, held: PromptCache) -> Tensor:
         output = self._tiny.layers[number](
             hidden,
             attention_mask=held.mask(number, hidden),

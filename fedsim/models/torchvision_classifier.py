@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
@@ -55,7 +55,9 @@ def _network(config: TorchvisionConfig, classes: int) -> nn.Module:
 
     known = models.list_models(module=models)
     if config.classifier not in known:
-        raise FedsimError(f"torchvision has no classifier '{config.classifier}'.{nearest(config.classifier, known)}")
+        raise FedsimError(
+            f"torchvision has no classifier '{config.classifier}'.{did_you_mean(config.classifier, known)}"
+        )
     settings: dict[str, Any] = dict(_SPECIAL.get(config.classifier, {}))
     if config.dropout is not None:
         settings["dropout"] = config.dropout

@@ -19,7 +19,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from fedsim.core.errors import in_a_line
+from fedsim.core.errors import first_line
 from fedsim.core.types import Batch, Tensors
 
 Release = Callable[[Batch, int, int], Tensors]
@@ -142,7 +142,7 @@ def _sent(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
     try:
         return release(batch, 0, 0), release(batch, 1, 0)
     except Exception as error:  # foreign code
-        return in_a_line(error)
+        return first_line(error)
 
 
 def _between(release: Release, batch: Batch, pair: int, step: int) -> Tensors:

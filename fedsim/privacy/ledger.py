@@ -28,7 +28,7 @@ from typing import Any, Literal
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Adjacency, Mechanism, Unit
 from fedsim.privacy.accounting import Epsilon, Spent, epsilon, in_rounds
-from fedsim.record.atomic_files import explain
+from fedsim.record.atomic_files import io_advice
 
 _KEY_BYTES = 32
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -101,7 +101,7 @@ class Ledger:
                 f"budget is unknown. To start again with nothing spent, move {there} away too."
             )
         if not key.exists():
-            with explain(path):
+            with io_advice(path):
                 _write_new(key, secrets.token_hex(_KEY_BYTES).encode())
                 _write_new(path, b"")
         ledger = cls(path, _read_key(key))
@@ -179,7 +179,7 @@ class Ledger:
     @contextmanager
     def _locked(self, how: int) -> Iterator[int]:
         """Open and lock the file (`how`: shared or exclusive)."""
-        with explain(self._path):
+        with io_advice(self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -214,7 +214,7 @@ class Ledger:
     def _append(self, handle: int, rest: bytes, **entry: Any) -> int:
         """Write a line in place of a truncated last line, flushed to disk; return its number."""
         number, code = self._last[0] + 1, self._last[1]
-        with explain(self._path):
+        with io_advice(self._path):
             if rest:
                 os.ftruncate(handle, os.fstat(handle).st_size - len(rest))
                 number, code = number + 1, self._write(handle, code, number, kind="cut")

@@ -19,10 +19,10 @@ import torch  # noqa: E402
 from fedsim.core.choices import Choice  # noqa: E402
 from fedsim.core.errors import reason  # noqa: E402
 from fedsim.processes import frames, packing  # noqa: E402
-from fedsim.processes.methods import Here  # noqa: E402
+from fedsim.processes.methods import InProcessRunner  # noqa: E402
 
 
-def answer(method: Here, payload: bytes, answers: IO[bytes]) -> bytes:
+def answer(method: InProcessRunner, payload: bytes, answers: IO[bytes]) -> bytes:
     """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
 
     def watch(step: Any) -> None:
@@ -54,7 +54,7 @@ def _serve() -> None:
         return
     about = json.loads(hello[1])
     kind = about.pop("kind")
-    method = Here(Choice.model_validate(about).make(kind))
+    method = InProcessRunner(Choice.model_validate(about).make(kind))
     while (request := frames.read(requests)) is not None:
         answers.write(answer(method, request[1], answers))
         answers.flush()

@@ -1,9 +1,9 @@
 """Calls of a method in this process, or in a subprocess that receives only the attacker's observation.
 
 An attack cannot see data beyond its grants by accident. A hostile attack in the scorer's process can: `sys._getframe`
-and `gc` reach every object of the process. `apart.start_apart` keeps the ground truth out of the attack's process, and
-this process away from the run. The run still imports the attack's module to read its settings, and weights crafted for
-a malicious server are computed in the run; code that acts at these moments is not isolated.
+and `gc` reach every object of the process. `start_in_subprocess` keeps the ground truth out of the attack's process,
+and this process away from the run. The run still imports the attack's module to read its settings, and weights crafted
+for a malicious server are computed in the run; code that acts at these moments is not isolated.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def ignore_step(_step: Step) -> None:
     """Do nothing."""
 
 
-def never() -> bool:
+def never_stop() -> bool:
     """Return False: no stop is requested."""
     return False
 
 
-class AtWork(Protocol):
+class MethodRunner(Protocol):
     """A method at work."""
 
     def call(
@@ -61,7 +61,7 @@ class AtWork(Protocol):
 
 
 ShouldStop = Callable[[], bool]
-Start = Callable[[Kind, Choice, ShouldStop], AbstractContextManager[AtWork]]
+Start = Callable[[Kind, Choice, ShouldStop], AbstractContextManager[MethodRunner]]
 """Starts a method of a kind for as long as the block lasts. Records are the same wherever methods run."""
 
 
@@ -89,11 +89,11 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Here:
+class InProcessRunner:
     """A method in this process. Its draws from torch's global generator follow from its own generators."""
 
     method: ConfiguredMethod[Any]
-    should_stop: ShouldStop = never
+    should_stop: ShouldStop = never_stop
 
     def call(
         self,
@@ -114,13 +114,13 @@ class Here:
 
 
 @contextmanager
-def start_here(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+def start_in_process(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
     """Yield a method in this process."""
-    yield Here(choice.make(kind), should_stop)
+    yield InProcessRunner(choice.make(kind), should_stop)
 
 
 def search(
-    attack: AtWork,
+    attack: MethodRunner,
     seen: Sequence[Observation],
     generators: Sequence[torch.Generator],
     watch: OnStep = ignore_step,
@@ -150,7 +150,7 @@ def search(
     return guesses
 
 
-def tensor_of(answer: object) -> Tensor:
+def require_tensor(answer: object) -> Tensor:
     """Return an answer that must be a tensor.
 
     Raises:
@@ -161,7 +161,7 @@ def tensor_of(answer: object) -> Tensor:
     raise FedsimError(f"its answer is a {type(answer).__name__}, expected a tensor.")
 
 
-def max_victims(attack: AtWork, first: Observation) -> int:
+def max_victims(attack: MethodRunner, first: Observation) -> int:
     """Return the number of such observations that an attack processes together; 1 if it raises."""
     try:
         return max(1, int(attack.call("max_victims", first)))

@@ -17,7 +17,7 @@ import torch
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import OnStep
-from fedsim.processes.methods import AtWork, ShouldStop, Start, ignore_step
+from fedsim.processes.methods import MethodRunner, ShouldStop, Start, ignore_step
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SaltedStart:
     salt: bytes
 
     @contextmanager
-    def __call__(self, kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+    def __call__(self, kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
         """Start a method for as long as the block lasts."""
         with self.start(kind, choice, should_stop) as method:
             yield _Salted(method, self.salt)
@@ -48,7 +48,7 @@ def salt_of(start: Start) -> bytes:
 class _Salted:
     """A method with salted generators."""
 
-    method: AtWork
+    method: MethodRunner
     salt: bytes
 
     def call(

@@ -13,11 +13,11 @@ import torch
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
-from fedsim.core.time_budget import DeadlineReached, check_time
+from fedsim.core.time_budget import DeadlineReached, check_deadline
 from fedsim.core.types import Observation, OnStep
 from fedsim.processes import frames, landlock, packing, sandbox
 from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
-from fedsim.processes.methods import AtWork, ShouldStop, ignore_step
+from fedsim.processes.methods import MethodRunner, ShouldStop, ignore_step
 
 _LOOK_UP_EVERY = 0.1  # seconds
 _ROOM = 64 << 20  # bytes that any answer may have
@@ -27,16 +27,16 @@ _MANY = 256  # examples, where their number is not known
 
 
 @contextmanager
-def start_apart(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
+def start_in_subprocess(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
     """Yield a method in a process of its own, which ends with this block."""
-    method = Apart({"kind": kind, "name": choice.name, "settings": choice.settings}, should_stop)
+    method = SubprocessRunner({"kind": kind, "name": choice.name, "settings": choice.settings}, should_stop)
     try:
         yield method
     finally:
         method.end()
 
 
-class Apart:
+class SubprocessRunner:
     """A method in a subprocess; a new subprocess replaces a subprocess that ended by itself.
 
     Args:
@@ -140,7 +140,7 @@ class Apart:
         """Raise if a stop was requested, or if the caller's processor time is used up."""
         if self._should_stop():
             raise KeyboardInterrupt
-        check_time()
+        check_deadline()
 
 
 def _start() -> ChildProcess:

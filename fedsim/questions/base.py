@@ -22,10 +22,10 @@ from fedsim.core.errors import reason
 from fedsim.core.hooks import ANYTHING, ConfiguredMethod
 from fedsim.core.processor_time import processor_seconds
 from fedsim.core.registry import Kind
-from fedsim.core.time_budget import DeadlineReached, check_time, limited
+from fedsim.core.time_budget import DeadlineReached, check_deadline, time_limit
 from fedsim.core.types import Modality, OnStep, Truth
-from fedsim.federation.journal import Journal
-from fedsim.processes.methods import AtWork, Start, start_here
+from fedsim.federation.journal import ServerLog
+from fedsim.processes.methods import MethodRunner, Start, start_in_process
 from fedsim.processes.salt import salt_of
 from fedsim.record import Finding, GuaranteeRecord, QuestionInfo, VictimRecord
 from fedsim.scenario.world import World
@@ -53,7 +53,7 @@ class Evidence:
     """
 
     world: World
-    journal: Journal
+    journal: ServerLog
     replays: Sequence[Replay] = ()
     guarantees: Sequence[GuaranteeRecord] = ()
 
@@ -79,7 +79,7 @@ class QuestionContext:
         arrays: originals and reconstructions by prefix and name.
     """
 
-    starts: Start = start_here
+    starts: Start = start_in_process
     should_stop: Callable[[], bool] = lambda: False
     on_progress: Callable[[str, int, int], None] = lambda _what, _number, _of: None
     on_search: Callable[[str, int, int], OnStep] = lambda _label, _number, _of: lambda _step: None
@@ -99,7 +99,7 @@ class QuestionContext:
         self.arrays.update({f"{place}/{key}": array for key, array in arrays.items()})
         return place
 
-    def start(self, kind: Kind, choice: Choice) -> AbstractContextManager[AtWork]:
+    def start(self, kind: Kind, choice: Choice) -> AbstractContextManager[MethodRunner]:
         """Start a method; it ends with the block."""
         return self.starts(kind, choice, self.should_stop)
 
@@ -122,7 +122,7 @@ class QuestionContext:
         """
         if self.should_stop():
             raise KeyboardInterrupt
-        check_time()
+        check_deadline()
 
 
 class Question(ConfiguredMethod[ConfigT]):
@@ -197,8 +197,8 @@ def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Fin
     left = seconds
     while True:
         begin = processor_seconds(is_fresh=True)
-        with limited(left):
-            check_time()
+        with time_limit(left):
+            check_deadline()
             finding = next(findings, None)
         if finding is None:
             return
@@ -218,8 +218,8 @@ def _undecided(question: Question[Any]) -> Finding:
     )
 
 
-def attempted(
-    work: QuestionContext, choice: Choice, findings: Callable[[AtWork], Iterator[Finding]], open_finding: Finding
+def run_or_fail(
+    work: QuestionContext, choice: Choice, findings: Callable[[MethodRunner], Iterator[Finding]], open_finding: Finding
 ) -> Iterator[Finding]:
     """Yield the findings of an attack on evidence; after an exception, a finding with the failure.
 

@@ -24,7 +24,7 @@ from fedsim.components.probe.hyperdimensional_probe import (
 )
 from fedsim.core import seeding
 from fedsim.core.best_step import TimedConfig
-from fedsim.core.errors import ScenarioError, nearest, reason
+from fedsim.core.errors import ScenarioError, did_you_mean, reason
 from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.registry import question
 from fedsim.core.types import Attribute
@@ -61,7 +61,7 @@ class _Texts(NamedTuple):
 @question(
     "binding", summary="which value belongs to a known value, from hidden states of a text?", related="2509.25045"
 )
-class WhatBelongsTogether(Question[Binding]):
+class BindingQuestion(Question[Binding]):
     """Unbinds the known value from the code of a text's last-token state."""
 
     metric: ClassVar[str] = "attribute_balanced_accuracy"
@@ -96,7 +96,7 @@ class WhatBelongsTogether(Question[Binding]):
             if name not in attributes:
                 raise ScenarioError(
                     f"binding.{key}: data '{world.scenario.data.name}' has no attribute '{name}'."
-                    f"{nearest(name, attributes) if attributes else ' It has none.'}"
+                    f"{did_you_mean(name, attributes) if attributes else ' It has none.'}"
                 )
         if self.config.known == self.config.wanted:
             raise ScenarioError(f"binding.wanted: '{self.config.wanted}' is known already. Ask for another attribute.")

@@ -77,7 +77,7 @@ class _Named(NamedTuple):
 
 @final
 @question("neurons", summary="which words name the neurons that a client's text moved?", related="2501.02688")
-class WhichWordsNameMovedNeurons(Question[Neurons]):
+class NeuronQuestion(Question[Neurons]):
     """Names the neurons whose rows an update changed by the tokens of the model's head."""
 
     metric: ClassVar[str] = "words_named"

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.registry import metric, question
 from fedsim.core.types import Batch, Tensors, WireEntry
 from fedsim.metrics.attributes import share_read
@@ -63,7 +63,7 @@ def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator
 
 @final
 @question("sources", summary="which client did an example come from?", related="2109.05659")
-class WhoseExampleIsIt(Question[Sources]):
+class SourceQuestion(Question[Sources]):
     """Infers an example's client from each client's update."""
 
     metric: ClassVar[str] = "source_told"
@@ -116,7 +116,7 @@ class WhoseExampleIsIt(Question[Sources]):
         """Yield the watched rounds with counted updates of at least two clients, with examples of each client."""
         pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
         for number, group in groupby(pairs, key=lambda pair: pair[0].round):
-            some = [(entry, distinct([b for b in truth.original_batches if len(b)])) for entry, truth in group]
+            some = [(entry, unique_examples([b for b in truth.original_batches if len(b)])) for entry, truth in group]
             if len(some) >= _FEWEST:
                 source = seeding.generator(evidence.world.scenario.seed, "sources", number)
                 yield _Round.of(some, self.config.examples, source)

@@ -108,7 +108,7 @@ class _Positions(NamedTuple):
 
 @final
 @question("surplus", summary="what do hidden states reveal about tokens beyond the next token?", related="2507.19247")
-class WhatStatesSayOfLaterTokens(Question[Surplus]):
+class SurplusQuestion(Question[Surplus]):
     """Measures information surplus and spectral alignment of clients' states, each with permuted states as control."""
 
     metric: ClassVar[str] = "surplus"

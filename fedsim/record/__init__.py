@@ -6,9 +6,9 @@ are stored separately. The record, `record.json`, is log, checkpoint and input o
 
 from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, Outcome, QuestionInfo, Role
 from fedsim.record.guarantees import GuaranteeRecord
-from fedsim.record.parts import Cause, Failure, Interval, Part
+from fedsim.record.parts import Cause, Failure, Interval, RecordModel
 from fedsim.record.rounds import ClientCost, PartitionRecord, RoundRecord, SavedUpdate, Utility
-from fedsim.record.runs import ArmFindings, ArmPart, ArmRecord, Environment, RunRecord
+from fedsim.record.runs import ArmFindings, ArmRecord, ArmUpdate, Environment, RunRecord
 from fedsim.record.scores import (
     AttackFinding,
     Ceiling,
@@ -21,8 +21,8 @@ __all__ = [
     "ATTACKS",
     "SIGNIFICANT",
     "ArmFindings",
-    "ArmPart",
     "ArmRecord",
+    "ArmUpdate",
     "AttackFinding",
     "Cause",
     "Ceiling",
@@ -36,9 +36,9 @@ __all__ = [
     "ItemScore",
     "MaskScore",
     "Outcome",
-    "Part",
     "PartitionRecord",
     "QuestionInfo",
+    "RecordModel",
     "Role",
     "RoundRecord",
     "RunRecord",

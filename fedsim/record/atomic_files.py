@@ -19,7 +19,7 @@ _REST = ".fedsim-"  # prefix of temporary files
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+def write_atomic(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file atomically: readers see the old file or the new file, even after a crash.
 
     Args:
@@ -31,7 +31,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         FedsimError: the file cannot be written: no space or no permission.
     """
     temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
-    with explain(path):
+    with io_advice(path):
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -46,7 +46,7 @@ def write_whole(path: Path, content: bytes, *, mode: int = 0o666) -> None:
 
 def append(path: Path, line: bytes) -> None:
     """Append a line and sync it to disk; a line truncated by an earlier kill is terminated first."""
-    with explain(path):
+    with io_advice(path):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         with os.fdopen(handle, "a+b") as file:
             is_cut = file.tell() and os.pread(handle, 1, file.tell() - 1) != b"\n"
@@ -61,7 +61,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         FedsimError: the folder cannot be created.
     """
-    with explain(path):
+    with io_advice(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -75,7 +75,7 @@ def make_inner_folder(root: Path, name: str) -> Path:
     path = root / name
     make_folder(root)
     refuse_link(path)
-    with explain(path):
+    with io_advice(path):
         path.mkdir(exist_ok=True)
     return path
 
@@ -100,7 +100,7 @@ def open_log(path: Path) -> TextIO:
         FedsimError: the file cannot be written, or is a symbolic link.
     """
     refuse_link(path)
-    with explain(path):
+    with io_advice(path):
         return path.open("a")
 
 
@@ -111,23 +111,23 @@ def check_writable(folder: Path) -> None:
         FedsimError: no file can be created.
     """
     probe = folder / f"{_REST}{secrets.token_hex(8)}"
-    with explain(folder):
+    with io_advice(folder):
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         probe.unlink()
 
 
-def remove_rests(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Remove the temporary files of killed writes from a folder. No other process may be writing to the folder."""
     if folder.is_symlink() or not folder.is_dir():
         return
-    with explain(folder):
+    with io_advice(folder):
         for path in folder.glob(f"{_REST}*"):
             if path.name not in (LOCK, MANIFEST):
                 path.unlink()
 
 
 @contextmanager
-def explain(path: Path) -> Iterator[None]:
+def io_advice(path: Path) -> Iterator[None]:
     """Convert an `OSError` on a file or folder into an error message with advice.
 
     Raises:
@@ -154,7 +154,7 @@ def locked(folder: Path, who: str) -> Iterator[None]:
     """
     path = folder / LOCK
     while True:
-        with explain(path):
+        with io_advice(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             if not _holds(handle):
                 os.close(handle)
@@ -196,6 +196,6 @@ def _is(path: Path, handle: int) -> bool:
         return False
 
 
-def is_rest(path: Path) -> bool:
+def is_temporary(path: Path) -> bool:
     """Return whether the file is a temporary file of a killed write."""
     return path.name.startswith(_REST) and path.is_file() and not path.is_symlink()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from fedsim.record.parts import Interval, Part
+from fedsim.record.parts import Interval, RecordModel
 
 Role = Literal["attack", "positive-control", "negative-control", "context"]
 Outcome = Literal["recovered", "withstood", "undecided", "invalid", "failed"]
@@ -18,7 +18,7 @@ ATTACKS = "attacks"  # the question with the attacked updates in its findings
 SIGNIFICANT = 0.05  # error rate of a permutation test
 
 
-class Finding(Part):
+class Finding(RecordModel):
     """A result of a question in an arm.
 
     Attributes:
@@ -113,7 +113,7 @@ class Finding(Part):
         return ", ".join(f"{name} {value}" for name, value in self.scope.items())
 
 
-class QuestionInfo(Part):
+class QuestionInfo(RecordModel):
     """Description of a question, for readers of a record.
 
     Attributes:

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from fedsim.core.types import Adjacency, Unit
-from fedsim.record.parts import Part
+from fedsim.record.parts import RecordModel
 
 
-class GuaranteeRecord(Part):
+class GuaranteeRecord(RecordModel):
     """Guarantee of a differentially private method in an arm. Epsilon has no meaning without the other fields.
 
     `source` names the method. `epsilon` is the tightest upper bound at `delta`, computed by `accountant`: ``exact``

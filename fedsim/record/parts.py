@@ -10,7 +10,7 @@ from pydantic import ConfigDict
 from fedsim.core.types import Config
 
 
-class Part(Config):
+class RecordModel(Config):
     """Base class of record parts. JSON has no infinite numbers or NaN, so they are serialised as text."""
 
     model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="strings")
@@ -27,7 +27,7 @@ class Part(Config):
         return super().model_copy(update=update, deep=deep)
 
 
-class Interval(Part):
+class Interval(RecordModel):
     """An estimate over n units. `low` and `high` are None when n does not support an interval."""
 
     value: float
@@ -39,7 +39,7 @@ class Interval(Part):
 Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply", "refused", "aborted"]
 
 
-class Failure(Part):
+class Failure(RecordModel):
     """A client, arm or round without a result, and the reason.
 
     `error` is an unexpected exception; `refused` is a client that rejected the server's message; `aborted` is a whole

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import Field
 
 from fedsim.core.metric import Metric
-from fedsim.record.parts import Failure, Part
+from fedsim.record.parts import Failure, RecordModel
 
 
 class Utility(NamedTuple):
@@ -28,7 +28,7 @@ class Utility(NamedTuple):
         return self.metric.format(self.value)
 
 
-class RoundRecord(Part):
+class RoundRecord(RecordModel):
     """A federated round, with the test metrics of the new global model if it was evaluated.
 
     `participants` are the clients of the cohort with counted updates, empty in an aborted round.
@@ -56,7 +56,7 @@ class RoundRecord(Part):
         return next(iter(self.utilities(metrics)), None)
 
 
-class PartitionRecord(Part):
+class PartitionRecord(RecordModel):
     """Data partition: clients' sizes and class counts.
 
     Sizes cover the first `clients_measured` clients: all clients, or a part if every client's share is sampled
@@ -73,7 +73,7 @@ class PartitionRecord(Part):
     class_names: tuple[str, ...]
 
 
-class SavedUpdate(Part):
+class SavedUpdate(RecordModel):
     """An attacked update in a file of the run folder.
 
     The file holds ``round-R/client-C/wire/NAME``, the sent tensor or buffer, for every name, and
@@ -87,7 +87,7 @@ class SavedUpdate(Part):
     raw_is_wire: bool
 
 
-class ClientCost(Part):
+class ClientCost(RecordModel):
     """Cost of a client's local training of a round, measured in the scorer's replay.
 
     Over `n` replays: the median CPU time, and the maximum memory of the process in bytes, code and data included; None

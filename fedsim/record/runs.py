@@ -11,7 +11,7 @@ from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
 from fedsim.record.findings import ATTACKS, Columns, Finding, QuestionInfo
 from fedsim.record.guarantees import GuaranteeRecord
-from fedsim.record.parts import Failure, Part
+from fedsim.record.parts import Failure, RecordModel
 from fedsim.record.rounds import ClientCost, PartitionRecord, RoundRecord, SavedUpdate
 from fedsim.record.scores import AttackFinding
 from fedsim.record.validity import mark_invalid
@@ -27,7 +27,7 @@ AnyFinding = Annotated[
 ]
 
 
-class ArmFindings(Part):
+class ArmFindings(RecordModel):
     """Guarantees and findings of an arm of a run or an audit."""
 
     name: str
@@ -48,7 +48,7 @@ class ArmFindings(Part):
         """The findings of all other questions."""
         return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
 
-    def of(self, question: str) -> tuple[Finding, ...]:
+    def findings_of(self, question: str) -> tuple[Finding, ...]:
         """Return the findings of a question, in their order."""
         return tuple(finding for finding in self.findings if finding.question == question)
 
@@ -84,7 +84,7 @@ class ArmRecord(ArmFindings):
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
 
-class ArmPart(Part):
+class ArmUpdate(RecordModel):
     """Findings of a question, appended to the record of the arm in progress."""
 
     arm: int = Field(description="its number from 0")
@@ -95,7 +95,7 @@ class ArmPart(Part):
     metrics: tuple[Metric, ...] = Field(default=(), description="definitions of the metrics in the part")
 
 
-class Environment(Part):
+class Environment(RecordModel):
     """Environment of a run, for its repetition."""
 
     command: str
@@ -109,7 +109,7 @@ class Environment(Part):
     git_dirty: bool | None
 
 
-class RunRecord(Part):
+class RunRecord(RecordModel):
     """Record of a run. Its status is ``interrupted`` until the run ends, so a kill leaves a correct record."""
 
     schema_version: Literal[2] = SCHEMA_VERSION
@@ -125,7 +125,7 @@ class RunRecord(Part):
     questions: tuple[QuestionInfo, ...] = Field(default=(), description="questions besides attacks on updates")
     metrics: tuple[Metric, ...] = Field(default=(), description="definitions of the metrics in the record")
 
-    def with_part(self, part: ArmPart) -> RunRecord:
+    def with_part(self, part: ArmUpdate) -> RunRecord:
         """Return the record with the part added to its last arm; a part of another arm or a known part is ignored."""
         if part.arm != len(self.arms) - 1:
             return self

@@ -9,12 +9,14 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.core.types import Knowledge
 from fedsim.record.findings import Finding
-from fedsim.record.parts import Part
+from fedsim.record.parts import RecordModel
 
-AS_LOW = 1.05  # a search has converged if its objective is at most this multiple of the objective at the ground truth
+CONVERGENCE_FACTOR = (
+    1.05  # a search has converged if its objective is at most this multiple of the objective at the ground truth
+)
 
 
-class MaskScore(Part):
+class MaskScore(RecordModel):
     """Estimated against true dropout mask of a site, over its identifiable units only.
 
     `accuracy` uses (estimate > 0.5); `auc` is None when the true units are all kept or all dropped.
@@ -27,7 +29,7 @@ class MaskScore(Part):
     auc: float | None
 
 
-class ItemScore(Part):
+class ItemScore(RecordModel):
     """An example of a client with its matched guess: an image, a sentence, or another kind.
 
     `values` holds its metrics by name, in the order of tables. Other fields are absent if unknown: `label` and
@@ -54,7 +56,7 @@ class ItemScore(Part):
         return {name: value for name, value in fields(self).items() if value is not None and value is not False}
 
 
-class Ceiling(Part):
+class Ceiling(RecordModel):
     """Bound on an ideal attacker's knowledge of the examples, to first order at the ground truth; no guarantee.
 
     `psnr` bounds the mean error in dB, for examples in pixels; for inputs too large for the exact value it lies between
@@ -79,7 +81,7 @@ class Ceiling(Part):
     undefined: str = ""
 
 
-class VictimRecord(Part):
+class VictimRecord(RecordModel):
     """An attacked update, or the attacked mean of a round's updates.
 
     `clients` holds all participants of a mean, with `client` the first; it is empty for a single update.
@@ -87,8 +89,9 @@ class VictimRecord(Part):
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order); empty for
     text.
     `objective_at_truth` is the attack's matching objective at the true batch and masks, computed by the scorer.
-    `converged` is whether the guess explains the update as well as the ground truth does, up to factor `AS_LOW` of the
-    scorer's own objective; None if undefined. A failed search is evidence only if it converged.
+    `converged` is whether the guess explains the update as well as the ground truth does, up to a factor
+    `CONVERGENCE_FACTOR` of the scorer's own objective; None if undefined. A failed search is evidence only if it
+    converged.
     `facts` are the attack's diagnostics by name; `extras` are the components' scores of recovered quantities other than
     images and masks; `why` explains in sentences why images were not recovered, using the scorer's knowledge too, and
     is empty if all were.

@@ -18,19 +18,19 @@ from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.core.regular_files import read_regular
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
-from fedsim.record import ArmPart, RunRecord
+from fedsim.record import ArmUpdate, RunRecord
 from fedsim.record.atomic_files import (
     LOCK,
     MANIFEST,
     append,
     check_writable,
-    explain,
-    is_rest,
+    io_advice,
+    is_temporary,
     locked,
     make_folder,
     make_inner_folder,
-    remove_rests,
-    write_whole,
+    remove_temporary_files,
+    write_atomic,
 )
 
 RECORD = "record.json"
@@ -68,11 +68,11 @@ class RunFolder:
             FedsimError: the folder holds a record and `overwrite` is false, holds a record of another kind or a file
                 outside the manifest, or cannot be written.
         """
-        with explain(self.path):
+        with io_advice(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
             ours = self._manifest()
         for name in files:
-            if name not in ours and not is_rest(self.path / name):
+            if name not in ours and not is_temporary(self.path / name):
                 raise FedsimError(
                     f"{self.path} holds '{name}', which is not a file of fedsim. fedsim "
                     "replaces only its own files: move it elsewhere, or choose another --out."
@@ -86,7 +86,7 @@ class RunFolder:
                 "replace it, or --resume to keep the complete arms of an interrupted run."
             )
         self._make()
-        with explain(self.path):
+        with io_advice(self.path):
             for name in sorted(files, key=lambda name: name == MANIFEST):  # the manifest last: it identifies the others
                 (self.path / name).unlink()
             for folder in {name.partition("/")[0] for name in files if "/" in name}:
@@ -111,7 +111,7 @@ class RunFolder:
             FedsimError: the file cannot be written.
         """
         self.note(name)
-        write_whole(self.path / name, content, mode=mode)
+        write_atomic(self.path / name, content, mode=mode)
 
     def note(self, name: str) -> None:
         """Add a file's name to the manifest, and create the file's folder.
@@ -134,7 +134,7 @@ class RunFolder:
             return None
         record = read_record(self.path)
         for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
-            remove_rests(folder)
+            remove_temporary_files(folder)
         return record
 
     @contextmanager
@@ -171,7 +171,7 @@ class RunFolder:
         self.write(RECORD, record.model_dump_json(indent=1).encode())
         self._forget_parts()
 
-    def append(self, part: ArmPart, arrays: Mapping[str, np.ndarray]) -> None:
+    def append(self, part: ArmUpdate, arrays: Mapping[str, np.ndarray]) -> None:
         """Append findings of an attack or question to the record's last arm, synced to disk."""
         if arrays:
             count = sum(1 for _ in self._parts_of_arrays())
@@ -186,10 +186,10 @@ class RunFolder:
         folder = self.path / _IN_WORK
         if folder.is_symlink() or not folder.is_dir():
             return
-        with explain(folder):
+        with io_advice(folder):
             for path in (self.path / _PARTS, *self._parts_of_arrays()):
                 path.unlink(missing_ok=True)
-            remove_rests(folder)
+            remove_temporary_files(folder)
             with suppress(OSError):  # the folder contains a foreign file
                 folder.rmdir()
 
@@ -262,13 +262,13 @@ def _unreadable(path: Path, error: OSError) -> str:
     return f"{path} holds no {RECORD}: not a run folder"
 
 
-def _parts(path: Path) -> Iterator[ArmPart]:
+def _parts(path: Path) -> Iterator[ArmUpdate]:
     """Yield the parts appended to a run's record, without a last line truncated by a kill."""
     if not (path / _PARTS).is_file():
         return
     *whole, _cut = read_regular(path / _PARTS).split(b"\n")
     for line in whole:
-        yield ArmPart.model_validate_json(printable_json(line))
+        yield ArmUpdate.model_validate_json(printable_json(line))
 
 
 def read_salt(path: Path) -> bytes:

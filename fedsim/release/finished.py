@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.captured import model_holding, read_tensors
-from fedsim.audit.loading import called, load, made
-from fedsim.audit.subject import MOST_EXAMPLES, Checked, Subject, checked
+from fedsim.audit.loading import called, load, load_subject
+from fedsim.audit.subject import MOST_EXAMPLES, CheckedSubject, Subject, checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.examples import keys
 from fedsim.core.nets.tensor_files import read_saved
@@ -27,7 +27,7 @@ _NAMED, _SAVED = (".safetensors", ".npz"), (".pt", ".pth", ".bin")
 
 
 @dataclass(frozen=True)
-class FinishedModel:
+class ReleaseCandidate:
     """A model to be released.
 
     Attributes:
@@ -37,7 +37,7 @@ class FinishedModel:
         notes: warnings for the reader, as sentences.
     """
 
-    subject: Checked
+    subject: CheckedSubject
     reference: Tensors | None
     notes: tuple[str, ...]
 
@@ -52,13 +52,13 @@ class FinishedModel:
         return self.subject.dataset.test
 
 
-def read(plan: ReleasePlan) -> FinishedModel:
+def read(plan: ReleasePlan) -> ReleaseCandidate:
     """Return the model that a plan names.
 
     Raises:
         FedsimError: weights do not fit, examples are missing, too few, or on both sides; the message says which.
     """
-    subject = made(load(plan.target), plan.target)
+    subject = load_subject(load(plan.target), plan.target)
     loader = _loader_of(plan.members) if plan.members else subject.loader
     others = _loader_of(plan.others) if plan.others else subject.test
     if loader is None:
@@ -82,11 +82,11 @@ def read(plan: ReleasePlan) -> FinishedModel:
     )
     _check_losses(known, plan.weights)
     reference = plan.reference and model_holding(known, read_weights(plan.reference), plan.reference).state_dict()
-    return FinishedModel(known, reference or None, (*known.notes, *notes))
+    return ReleaseCandidate(known, reference or None, (*known.notes, *notes))
 
 
 @torch.no_grad()
-def _check_losses(subject: Checked, weights: Path) -> None:
+def _check_losses(subject: CheckedSubject, weights: Path) -> None:
     """Check that the loss of a first batch of members and of non-members is not NaN.
 
     Raises:
@@ -162,7 +162,7 @@ def _loader_of(target: str) -> Iterable[Any]:
     thing = load(target)
     thing = called(thing, target) if callable(thing) else thing
     if isinstance(thing, Subject) or (isinstance(thing, tuple) and len(cast("tuple[Any, ...]", thing)) == 3):  # noqa: PLR2004 - as audits take it
-        thing = made(thing, target).loader
+        thing = load_subject(thing, target).loader
     if not isinstance(thing, Iterable):
         raise FedsimError(f"'{target}' returned {type(thing).__name__}, expected a loader of examples.")
     return cast("Iterable[Any]", thing)

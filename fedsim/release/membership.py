@@ -14,7 +14,7 @@ from fedsim.audit.single_client import world_of
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.metrics.membership import name_of, roc
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -22,8 +22,8 @@ from fedsim.questions.membership.observe import Case
 from fedsim.questions.membership.question import Cases, MembershipChoice, judge_all
 from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, Target
 from fedsim.record import Finding
-from fedsim.release.finished import FinishedModel
-from fedsim.release.permutation import beside, shuffle
+from fedsim.release.finished import ReleaseCandidate
+from fedsim.release.permutation import beside, permutation_test
 from fedsim.threat.orders import secret_order
 
 RARE = 0.01
@@ -31,7 +31,7 @@ _ROUNDING = 1e-12
 _SAME = 1e-6  # in single precision a loss near 0 is known no better
 
 
-def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
+def find(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the figures of each attack, the control of shuffled labels behind each.
 
     Args:
@@ -43,7 +43,7 @@ def find(finished: FinishedModel, seed: int) -> Iterator[Finding]:
     plans = {plan for choice in choices if (plan := _made(choice).plan()) is not None}
     trained = {("model", plan): (_reference(finished, case),) for plan in plans}
     cases = Cases(
-        Evidence(world, Journal(lambda _round: None)),
+        Evidence(world, ServerLog(lambda _round: None)),
         QuestionContext(),
         len(finished.members),
         made={"model": case},
@@ -80,7 +80,7 @@ def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
     return choice.make("membership")
 
 
-def _case(finished: FinishedModel, seed: int) -> Case:
+def _case(finished: ReleaseCandidate, seed: int) -> Case:
     """Return the candidates in random order; with a reference, half of the non-members belong to the attacker."""
     others = finished.others
     held = len(others) // 2 if finished.reference is not None else 0
@@ -106,7 +106,7 @@ def _train_nothing(_examples: Batch, _generator: torch.Generator) -> NoReturn:
     raise FedsimError("a release check trains no model")
 
 
-def _reference(finished: FinishedModel, case: Case) -> Shadow:
+def _reference(finished: ReleaseCandidate, case: Case) -> Shadow:
     """Return the reference as a shadow model, trained on no candidate and on none of the attacker's examples."""
     seen = case.observation
     nobody = [torch.zeros(len(batch), dtype=torch.bool) for batch in (seen.candidates, seen.reference)]
@@ -128,7 +128,7 @@ def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: 
     source = np.random.default_rng(seeding.derive(seed, "release shuffles"))
     for name, figure in (("auc", auc), (name_of(RARE), rate)):
         if (value := finding.figures.get(name)) is not None:
-            luck = shuffle(figure, is_member, source)
+            luck = permutation_test(figure, is_member, source)
             chance = 0.5 if name == "auc" else luck.value.value
             one = finding.model_copy(
                 update={"metric": name, "value": value, "chance_level": chance, "extra_metrics": {}, "items": ""}

@@ -20,8 +20,8 @@ from fedsim.metrics.statistics import wilson
 from fedsim.questions.exposure.memorisation import recall, score
 from fedsim.questions.exposure.question import summarise
 from fedsim.record import Finding
-from fedsim.release.finished import FinishedModel
-from fedsim.release.permutation import beside, shuffle
+from fedsim.release.finished import ReleaseCandidate
+from fedsim.release.permutation import beside, permutation_test
 from fedsim.scenario import Scoring
 
 _TEXTS = 100  # members, and as many others, that the model writes on
@@ -31,7 +31,7 @@ _LANGUAGE = "next-token"
 _SHAPE = "a list of (beginning, secret, form, repetitions), as [('The code is ', '4711', '####', 3)]"
 
 
-def read_secrets(target: str | None, finished: FinishedModel) -> list[Planted]:
+def read_secrets(target: str | None, finished: ReleaseCandidate) -> list[Planted]:
     """Return the secrets that a function returns; an empty list without a function.
 
     Raises:
@@ -55,7 +55,7 @@ def read_secrets(target: str | None, finished: FinishedModel) -> list[Planted]:
     return secrets
 
 
-def find_secrets(secrets: Sequence[Planted], finished: FinishedModel, seed: int) -> Iterator[Finding]:
+def find_secrets(secrets: Sequence[Planted], finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the mean exposure of secrets planted equally often, and that of others of their form behind it."""
     model, tokenizer = finished.subject.new_model().eval(), finished.subject.dataset.tokenizer
     ordered = sorted((one for one in secrets if one.examples), key=lambda one: len(one.examples))
@@ -77,11 +77,11 @@ def find_secrets(secrets: Sequence[Planted], finished: FinishedModel, seed: int)
         bits = np.array([one.exposure for one in scores])
         source = np.random.default_rng(seeding.derive(seed, "release secrets", repetitions))
         is_planted = np.arange(len(scores)) < len(alike)
-        luck = shuffle(lambda labels, bits=bits: float(bits[labels].mean()), is_planted, source)
+        luck = permutation_test(lambda labels, bits=bits: float(bits[labels].mean()), is_planted, source)
         yield from beside(finding, luck.p, control.value)
 
 
-def find_texts(finished: FinishedModel, seed: int) -> Iterator[Finding]:
+def find_texts(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the share of members that the model writes on word by word, and the control; nothing of other models."""
     if finished.subject.dataset.task != _LANGUAGE:
         return
@@ -98,7 +98,7 @@ def find_texts(finished: FinishedModel, seed: int) -> Iterator[Finding]:
     is_member = np.arange(len(written)) < len(members)
     value, control = (wilson(int(some.sum()), len(some)) for some in (written[is_member], written[~is_member]))
     shuffles = np.random.default_rng(seeding.derive(seed, "release texts"))
-    luck = shuffle(lambda labels: float(written[labels].mean()), is_member, shuffles)
+    luck = permutation_test(lambda labels: float(written[labels].mean()), is_member, shuffles)
     yield from beside(finding.model_copy(update={"value": value, "chance_level": control.value}), luck.p, control)
 
 
@@ -130,6 +130,6 @@ def _texts(batch: Batch) -> list[tuple[int, ...]]:
     return [text for text in texts if len(text) >= _SHORTEST][:_TEXTS]
 
 
-def _is_written(model: nn.Module, finished: FinishedModel, text: tuple[int, ...], source: torch.Generator) -> bool:
+def _is_written(model: nn.Module, finished: ReleaseCandidate, text: tuple[int, ...], source: torch.Generator) -> bool:
     tokenizer = cast("Tokenizer", finished.subject.dataset.tokenizer)
     return recall(model, tokenizer, [text], len(text) // 2, source).written == text

@@ -13,14 +13,16 @@ _SHUFFLES = 999
 _ROUNDING = 1e-12
 
 
-class Luck(NamedTuple):
+class PermutationTest(NamedTuple):
     """p-value of a permutation test, and mean and 95 % range of the null distribution."""
 
     p: float
     value: Interval
 
 
-def shuffle(figure: Callable[[np.ndarray], float], labels: np.ndarray, generator: np.random.Generator) -> Luck:
+def permutation_test(
+    figure: Callable[[np.ndarray], float], labels: np.ndarray, generator: np.random.Generator
+) -> PermutationTest:
     """Return the result of a permutation test.
 
     Args:
@@ -32,7 +34,7 @@ def shuffle(figure: Callable[[np.ndarray], float], labels: np.ndarray, generator
     lucky = np.array([figure(generator.permutation(labels)) for _ in range(_SHUFFLES)])
     low, high = (float(end) for end in np.quantile(lucky, [0.025, 0.975]))
     p = (1 + int((lucky >= true - _ROUNDING).sum())) / (1 + _SHUFFLES)
-    return Luck(p, Interval(value=float(lucky.mean()), low=low, high=high, n=len(labels)))
+    return PermutationTest(p, Interval(value=float(lucky.mean()), low=low, high=high, n=len(labels)))
 
 
 def beside(finding: Finding, p: float, control: Interval) -> Iterator[Finding]:

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import Field
 
 from fedsim.judgement.policy import Policy
-from fedsim.record import Environment, Finding, Part
+from fedsim.record import Environment, Finding, RecordModel
 
 
-class ReleasePlan(Part):
+class ReleasePlan(RecordModel):
     """Plan of a release check, as given on the command line."""
 
     target: str = Field(description="function that returns (model, loss, loader); its loader yields members")
@@ -26,7 +26,7 @@ class ReleasePlan(Part):
     command: str = ""
 
 
-class ReleaseRecord(Part):
+class ReleaseRecord(RecordModel):
     """Results of the attacks on a finished model.
 
     Attributes:

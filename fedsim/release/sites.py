@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.audit.loading import load, made
-from fedsim.audit.subject import Checked, checked
+from fedsim.audit.loading import load, load_subject
+from fedsim.audit.subject import CheckedSubject, checked
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
@@ -23,7 +23,7 @@ from fedsim.metrics.statistics import wilson
 from fedsim.questions.sources import source_told
 from fedsim.record import Finding
 from fedsim.release.finished import check_sides, each_once
-from fedsim.release.permutation import beside, shuffle
+from fedsim.release.permutation import beside, permutation_test
 
 _FEWEST = 2
 
@@ -32,7 +32,7 @@ _FEWEST = 2
 class Site:
     """A site's own model in evaluation mode, and its training examples."""
 
-    subject: Checked
+    subject: CheckedSubject
     model: nn.Module
     examples: Batch
 
@@ -78,12 +78,12 @@ def find(sites: Mapping[str, Site], seed: int) -> Iterator[Finding]:
         chance_level=1 / len(sites),
     )
     shuffles = np.random.default_rng(seeding.derive(seed, "release sites"))
-    luck = shuffle(lambda order: float((guesses == order).mean()), labels, shuffles)
+    luck = permutation_test(lambda order: float((guesses == order).mean()), labels, shuffles)
     yield from beside(finding, luck.p, luck.value)
 
 
 def _site(target: str) -> Site:
-    subject = made(load(target), target)
+    subject = load_subject(load(target), target)
     if subject.loader is None:
         raise FedsimError(f"--sites: '{target}' returned no loader, expected (model, loss, loader) of the site.")
     loader, again = tee(subject.loader)  # all of them are the site's: none is left for tests

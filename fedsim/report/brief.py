@@ -9,12 +9,12 @@ from fedsim.record import ArmRecord, AttackFinding, RunRecord
 from fedsim.report.banners import banners
 from fedsim.report.document import Statement
 from fedsim.report.tables.findings import finding_sentences
-from fedsim.report.verdict import RunJudge, as_strong, listed, sentences, strength
+from fedsim.report.verdict import RunJudge, equally_strong, listed, sentences, strength
 
 _MOST_NAMED = 3  # arms and attacks that a sentence names
 
 
-def write_brief(record: RunRecord) -> tuple[str, str]:
+def summarise_run(record: RunRecord) -> tuple[str, str]:
     """Return a sentence on the strongest attacks' results and a sentence on their reliability."""
     judge = RunJudge.of(record)
     return _outcome(record, judge), _trust(record, judge)
@@ -30,14 +30,14 @@ def _outcome(record: RunRecord, judge: RunJudge) -> str:
     return f"{'; '.join(f'{name}: {outcome}' for name, outcome in outcomes.items())}."
 
 
-def every_sentence(record: RunRecord, judge: RunJudge) -> list[Statement]:
+def all_statements(record: RunRecord, judge: RunJudge) -> list[Statement]:
     """Return a statement per arm on recovered examples, then statements on the findings of questions."""
     return [*sentences(record, judge), *finding_sentences(record)]
 
 
 def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) -> str:
     """Return the number of arms with a successful attack, and the arms with the highest and lowest success."""
-    leaking = {one.subject for one in every_sentence(record, judge) if one.level == "recovered"}
+    leaking = {one.subject for one in all_statements(record, judge) if one.level == "recovered"}
     if not leaking:
         return f"No attack succeeded in any of {len(outcomes)} arms."
     tried = [arm for arm in record.arms if arm.name in leaking or _strongest(arm, judge) is not None]
@@ -51,14 +51,14 @@ def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) 
 
 def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
     """Return the results of an arm: examples recovered by the strongest attack, then findings on members."""
-    of_arm = [sentence for sentence in every_sentence(record, judge) if sentence.subject == arm.name]
+    of_arm = [sentence for sentence in all_statements(record, judge) if sentence.subject == arm.name]
     parts = [f"{sentence.before if arm.answers else ''}{sentence.strong}" for sentence in of_arm]
     attack = _strongest(arm, judge)
     if attack is not None:
         count = judge.count(attack)
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.verdict(attack)
-        equals = as_strong(attack, _judged(arm), judge)
+        equals = equally_strong(attack, _judged(arm), judge)
         by = listed([one.label for one in (attack, *equals)][:_MOST_NAMED])
         is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
         parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} with {by}"

@@ -19,7 +19,7 @@ COLUMNS = ("arm", "method", "epsilon", "delta", "what", "attack", "measured", "l
 COLUMNS = (*COLUMNS, "audited_floor")
 
 
-class Mark(NamedTuple):
+class BoundComparison(NamedTuple):
     """An attack in an arm with a guarantee.
 
     Attributes:
@@ -44,32 +44,34 @@ class Mark(NamedTuple):
     floor: float | None
 
 
-class Guaranteed(NamedTuple):
+class GuaranteedArm(NamedTuple):
     """An arm, or a setting of a sweep, with a guarantee; its findings may contain an audit of the guarantee."""
 
     name: str
     findings: Sequence[Finding]
     guarantee: GuaranteeRecord
 
-    def membership(self, attack: str, rate: Interval, fpr: float) -> Mark:
+    def membership(self, attack: str, rate: Interval, fpr: float) -> BoundComparison:
         """Return the mark of a membership attack: its TPR at a false-positive rate, with the ceiling."""
         ceiling = membership_ceiling(self.guarantee.epsilon, self.guarantee.delta, fpr)
         return self._mark(f"membership, FPR {fpr:g}", attack, rate, fpr, ceiling)
 
-    def reconstruction(self, attack: str, rule: str, rate: Interval, prior: float) -> Mark:
+    def reconstruction(self, attack: str, rule: str, rate: Interval, prior: float) -> BoundComparison:
         """Return the mark of an attack on updates with its ceiling; `rule` is the success rule in words."""
         ceiling = reconstruction_ceiling(self.guarantee.epsilon, self.guarantee.delta, prior)
         return self._mark(f"reconstruction, {rule}", attack, rate, prior, ceiling)
 
-    def _mark(self, what: str, attack: str, rate: Interval, prior: float, ceiling: float) -> Mark:
+    def _mark(self, what: str, attack: str, rate: Interval, prior: float, ceiling: float) -> BoundComparison:
         low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
         audited = ("audit", self.guarantee.source)
         audits = [one.value.value for one in self.findings if one.value and (one.question, one.label) == audited]
         of = (self.name, self.guarantee.source, self.guarantee.epsilon, self.guarantee.delta)
-        return Mark(*of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None))
+        return BoundComparison(
+            *of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None)
+        )
 
 
-def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> tuple[Mark, ...]:
+def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> tuple[BoundComparison, ...]:
     """Return every attack bounded by a guarantee, with its ceiling; guarantees of infinite epsilon are skipped.
 
     Reconstruction attacks are run by the server, so they are bounded only if the guarantee holds against the server.
@@ -79,12 +81,12 @@ def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) 
         for arm in record.arms
         for guarantee in arm.guarantees
         if math.isfinite(guarantee.epsilon)
-        for of in [Guaranteed(arm.name, arm.findings, guarantee)]
+        for of in [GuaranteedArm(arm.name, arm.findings, guarantee)]
         for mark in (*_memberships(of), *_reconstructions(of, arm, arrays, judge))
     )
 
 
-def _memberships(of: Guaranteed) -> Iterator[Mark]:
+def _memberships(of: GuaranteedArm) -> Iterator[BoundComparison]:
     for finding in of.findings:
         for fpr in LOW_FPR:
             rate = finding.figures.get(name_of(fpr)) if finding.question == "membership" else None
@@ -93,8 +95,8 @@ def _memberships(of: Guaranteed) -> Iterator[Mark]:
 
 
 def _reconstructions(
-    of: Guaranteed, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge
-) -> Iterator[Mark]:
+    of: GuaranteedArm, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge
+) -> Iterator[BoundComparison]:
     if not of.guarantee.holds_against_server:
         return
     for attack in arm.attacks:

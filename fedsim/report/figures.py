@@ -12,8 +12,8 @@ import numpy as np
 from fedsim.core.metric import Metric
 from fedsim.core.sanitize import slug
 from fedsim.record import ArmRecord, AttackFinding, Finding, PartitionRecord, RunRecord
-from fedsim.report.ceilings import COLUMNS, Mark
-from fedsim.report.document import Picture, Wall
+from fedsim.report.ceilings import COLUMNS, BoundComparison
+from fedsim.report.document import ImageGrid, Picture
 from fedsim.report.drawing import (
     DASHES,
     HATCHES,
@@ -27,7 +27,7 @@ from fedsim.report.drawing import (
     utility_axis,
 )
 from fedsim.report.image_grid import sheet_name
-from fedsim.report.tables.clients import CAUSES, Attendance, Ownership
+from fedsim.report.tables.clients import CAUSES, ArmParticipation, Ownership
 from fedsim.report.verdict import RunJudge
 
 _Styles = dict[str, tuple[str, str]]
@@ -114,7 +114,7 @@ def _utility_of(record: RunRecord, metric: Metric) -> Picture:
 
 
 @styled()
-def epsilons(marks: Sequence[Mark]) -> list[Picture]:
+def epsilons(marks: Sequence[BoundComparison]) -> list[Picture]:
     """Return a picture per kind of attack: measured success over epsilon, with the ceiling of each guarantee."""
     kinds = dict.fromkeys(mark.what for mark in marks)
     return [_epsilons_of([mark for mark in marks if mark.what == kind], number) for number, kind in enumerate(kinds, 1)]
@@ -127,7 +127,7 @@ def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
 
 
 @styled()
-def participation(attendances: Sequence[Attendance]) -> list[Picture]:
+def participation(attendances: Sequence[ArmParticipation]) -> list[Picture]:
     """Return a picture per arm: counted and lost updates by cause, a bar per round."""
     return [_participation_of(attended, number) for number, attended in enumerate(attendances, 1)]
 
@@ -148,7 +148,7 @@ def roc_curves(arm: ArmRecord) -> Iterator[tuple[Finding, list[tuple[float, floa
 
 
 @styled()
-def wall_sheet(wall: Wall, number: int) -> Picture:
+def wall_sheet(wall: ImageGrid, number: int) -> Picture:
     """Return an image grid as a single sheet for slides; the page shows its pictures individually."""
     figure = blank(1.15 * len(wall.columns) + 1.2, 1.35 * len(wall.rows) + 0.3, dpi=_SHEET_DPI)
     axes = figure.subplots()  # a single axes object: hundreds of axes take a minute to lay out
@@ -243,7 +243,7 @@ def _exceedance_of(
     )
 
 
-def _epsilons_of(marks: list[Mark], number: int) -> Picture:
+def _epsilons_of(marks: list[BoundComparison], number: int) -> Picture:
     figure, axes = canvas()
     what = marks[0].what
     for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
@@ -302,7 +302,7 @@ def _ownership_of(owned: Ownership, number: int) -> Picture:
     )
 
 
-def _participation_of(attended: Attendance, number: int) -> Picture:
+def _participation_of(attended: ArmParticipation, number: int) -> Picture:
     figure = blank(*SIZE)
     axes = figure.subplots()
     rounds = [turnout.round for turnout in attended.rounds]

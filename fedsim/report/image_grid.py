@@ -8,7 +8,7 @@ import numpy as np
 
 from fedsim.core.sanitize import slug
 from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
-from fedsim.report.document import Wall, WallCell, WallRow
+from fedsim.report.document import ImageGrid, WallCell, WallRow
 from fedsim.report.verdict import RunJudge
 
 MOST = 8
@@ -27,13 +27,13 @@ Arrays = Mapping[str, np.ndarray]
 Key = tuple[int, int, int]
 
 
-def walls(record: RunRecord, arrays: Arrays, judge: RunJudge) -> list[Wall]:
+def walls(record: RunRecord, arrays: Arrays, judge: RunJudge) -> list[ImageGrid]:
     """Return a grid for every arm with pictures; arms in which some attacks succeed and others fail come first.
 
     The examples are chosen once, in the first arm with scores, and reused in every arm that has them.
     """
     preferred = next((keys for arm in record.arms if (keys := choose(arm, judge))), ())
-    built: list[Wall] = []
+    built: list[ImageGrid] = []
     for arm in sorted(record.arms, key=lambda arm: not _is_telling(arm, judge)):
         if wall := _wall(arm, preferred, arrays, judge, number=len(built) + 1):
             built.append(wall)
@@ -61,7 +61,7 @@ def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:
     return ()
 
 
-def has_public(walls: Sequence[Wall]) -> bool:
+def has_public(walls: Sequence[ImageGrid]) -> bool:
     """Return whether any guess is shown with its nearest public picture."""
     return any(cell.public is not None for one in walls for row in one.rows for cell in row.cells)
 
@@ -71,13 +71,15 @@ def sheet_name(number: int, title: str) -> str:
     return f"wall-{number}-{slug(title)}"
 
 
-def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, of: int, number: int) -> Wall:
+def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, of: int, number: int) -> ImageGrid:
     """Return a grid with a note on the number of examples shown and the path of its sheet."""
     note = f"{len(columns)} of {of} examples. Sheet for slides: figures/{sheet_name(number, title)}.png"
-    return Wall(title, tuple(columns), tuple(rows), note)
+    return ImageGrid(title, tuple(columns), tuple(rows), note)
 
 
-def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: RunJudge, *, number: int) -> Wall | None:
+def _wall(
+    arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: RunJudge, *, number: int
+) -> ImageGrid | None:
     scores = [scores_of(attack) for attack in arm.attacks]
     known = dict.fromkeys(key for of_attack in scores for key in of_attack)
     keys = [key for key in preferred if key in known] or list(choose(arm, judge))

@@ -11,7 +11,7 @@ from fedsim.core.glossary import TERMS
 from fedsim.record import QuestionInfo, RunRecord
 from fedsim.report import ceilings, figures, image_grid
 from fedsim.report.banners import banners
-from fedsim.report.brief import every_sentence, write_brief
+from fedsim.report.brief import all_statements, summarise_run
 from fedsim.report.document import (
     Banner,
     Block,
@@ -22,6 +22,8 @@ from fedsim.report.document import (
     Document,
     Figures,
     Fold,
+    ImageGrid,
+    ImageGrids,
     Paragraph,
     Picture,
     Section,
@@ -29,13 +31,11 @@ from fedsim.report.document import (
     Strong,
     Table,
     Verdict,
-    Wall,
-    Walls,
     note,
     paragraph,
 )
 from fedsim.report.tables.attacks import attackers, attacks_of, diagnoses, has_ceilings, readings, results
-from fedsim.report.tables.clients import Attendance, Ownership, attendances, failures, ownerships
+from fedsim.report.tables.clients import ArmParticipation, Ownership, attendances, failures, ownerships
 from fedsim.report.tables.findings import by_arm, doubts, examples, findings_table, questions
 from fedsim.report.tables.guarantees import guarantees
 from fedsim.report.tables.metric_tables import metric_tables
@@ -68,7 +68,9 @@ _CEILINGS = (
 )
 
 
-def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[Wall]) -> Document:
+def page_of(
+    record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[ImageGrid]
+) -> Document:
     """Return the page of a run; `walls` are its image grids."""
     return Document(
         title=str(record.scenario.get("title", "Untitled run")),
@@ -81,9 +83,9 @@ def page_of(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge
 
 
 def _sections(
-    record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[Wall]
+    record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge, walls: Sequence[ImageGrid]
 ) -> Iterator[Section]:
-    sentences, texts = every_sentence(record, judge), readings(record, judge)
+    sentences, texts = all_statements(record, judge), readings(record, judge)
     has_texts = bool(texts.groups[0].rows)
     yield Section("Verdict", (_verdict(record, any(one.level == "recovered" for one in sentences)),))
     if walls or (attacks_of(record) and not has_texts):
@@ -144,15 +146,15 @@ def _charts(title: str, place: str, pictures: Sequence[Picture], text: str, noth
 def _verdict(record: RunRecord, is_leaking: bool) -> Block:
     if not record.arms:
         return paragraph("No arm of this run was recorded, so nothing can be said about privacy.")
-    outcome, trust = write_brief(record)
+    outcome, trust = summarise_run(record)
     return Verdict("recovered" if is_leaking else "", outcome, (paragraph(trust),))
 
 
-def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[Wall]) -> Iterator[Block]:
+def _wall(record: RunRecord, judge: RunJudge, walls: Sequence[ImageGrid]) -> Iterator[Block]:
     if not walls:
         yield paragraph("No pictures were stored with this run.")
         return
-    yield Walls(tuple(walls), hides="Hide the originals")
+    yield ImageGrids(tuple(walls), hides="Hide the originals")
     yield note(
         "The same examples in every row; under each guess its distance. Framed and ticked by "
         f"this rule: {judge.rule(*attacks_of(record))}. {image_grid.TICKS} The choice is fixed: "
@@ -256,7 +258,7 @@ def _ownership(record: RunRecord, shares: Sequence[Ownership]) -> Iterator[Block
     yield Figures(tuple(figures.ownership(shares)))
 
 
-def _participation(record: RunRecord, turnouts: Sequence[Attendance]) -> Iterator[Block]:
+def _participation(record: RunRecord, turnouts: Sequence[ArmParticipation]) -> Iterator[Block]:
     for turnout in turnouts:
         yield _of_arm(record, turnout.arm, turnout.sentence)
     yield Figures(tuple(figures.participation(turnouts)))

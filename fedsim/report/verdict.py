@@ -250,7 +250,7 @@ def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
         after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, which blind guesses explain.{control}"
         return Statement(arm.name, strong, before=before, after=after)
     fooled = _fooled_clause(uninformed, judge)
-    equals = listed([attack.label for attack in as_strong(strongest, uninformed, judge)])
+    equals = listed([attack.label for attack in equally_strong(strongest, uninformed, judge)])
     also = f" As many with {equals}." if equals else ""
     after = f" ({_measure(strongest, judge)}) with attack {strongest.label}.{also}{fooled}{control}"
     return Statement(arm.name, strong, "recovered", before, after)
@@ -282,7 +282,7 @@ def _measure(attack: AttackFinding, judge: RunJudge) -> str:
     return ", ".join(filter(None, (judge.rule(attack), stated, f"{failed} updates" if failed else "")))
 
 
-def as_strong(strongest: AttackFinding, attacks: Sequence[AttackFinding], judge: RunJudge) -> list[AttackFinding]:
+def equally_strong(strongest: AttackFinding, attacks: Sequence[AttackFinding], judge: RunJudge) -> list[AttackFinding]:
     """Return the other attacks that recover as many examples as the strongest, the closest guesses first."""
     count = judge.count(strongest).recovered
     if not count:

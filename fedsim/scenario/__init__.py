@@ -11,7 +11,7 @@ from fedsim.scenario.combinations import expand, expand_sweep, with_values
 from fedsim.scenario.reading import arms, load, parse
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.threat_tables import Scoring, Threat, UnlearningSettings
-from fedsim.scenario.variations import Law, Span, Sweep, Tune, Values
+from fedsim.scenario.variations import SearchRange, Sweep, TrialCountLaw, Tune, Values
 
 __all__ = [
     "Aggregation",
@@ -19,15 +19,15 @@ __all__ = [
     "Choice",
     "Federation",
     "LabelNoise",
-    "Law",
     "ModelChoice",
     "Participation",
     "Partition",
     "Scenario",
     "Scoring",
-    "Span",
+    "SearchRange",
     "Sweep",
     "Threat",
+    "TrialCountLaw",
     "Tune",
     "UnlearningSettings",
     "Values",

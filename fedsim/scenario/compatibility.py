@@ -8,13 +8,13 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Aggregator, Component, Defense, Task
 from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource
-from fedsim.scenario.stack import Stack
+from fedsim.scenario.stack import HookSet
 from fedsim.scenario.tables import Scenario
 
 _Hook = Component[Any] | Defense[Any] | Aggregator[Any]
 
 
-def check_objectives(stack: Stack) -> None:
+def check_objectives(stack: HookSet) -> None:
     """Check that clients have a single training objective.
 
     Raises:
@@ -25,7 +25,7 @@ def check_objectives(stack: Stack) -> None:
         raise ScenarioError(f"components: {names} both define the client's loss. Remove either.")
 
 
-def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
+def check_modality(scenario: Scenario, task: Task[Any], stack: HookSet) -> None:
     """Check that every component and defense supports the task's examples; attacks are checked by their `fits`.
 
     Raises:
@@ -42,7 +42,7 @@ def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         )
 
 
-def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
+def check_labels(scenario: Scenario, task: Task[Any], stack: HookSet) -> None:
     """Check that a task without labels has a training objective.
 
     Raises:
@@ -58,7 +58,7 @@ def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
         )
 
 
-def check_hooks(stack: Stack, facts: FederationFacts, models: ModelSource) -> None:
+def check_hooks(stack: HookSet, facts: FederationFacts, models: ModelSource) -> None:
     """Check that every component, every defense and the aggregation rule fit the federation and the model.
 
     Raises:

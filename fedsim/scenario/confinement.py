@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from fedsim.core.choices import Choice, Settled
+from fedsim.core.choices import Choice, ResolvedSettings
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry.user_functions import OpenConfig
 from fedsim.core.settings import NAMES_PATH
@@ -108,7 +108,7 @@ def _paths_of(value: Any, place: Place, is_path: bool) -> Iterator[tuple[Place, 
             yield place, value
         case BaseModel():
             yield from _paths_in(value, place)
-        case Settled():
+        case ResolvedSettings():
             yield from _paths_in(value.config, place)
         case Mapping():
             for key, inner in cast("Mapping[str, Any]", value).items():

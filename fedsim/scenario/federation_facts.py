@@ -8,7 +8,7 @@ from functools import cached_property
 from fedsim.core.hooks import PublicFederation
 from fedsim.core.types import Mechanism
 from fedsim.scenario.data import Data
-from fedsim.scenario.stack import Stack
+from fedsim.scenario.stack import HookSet
 from fedsim.scenario.tables import Scenario
 
 
@@ -18,7 +18,7 @@ class FederationFacts:
 
     scenario: Scenario
     data: Data
-    stack: Stack
+    stack: HookSet
 
     @cached_property
     def federation(self) -> PublicFederation:

@@ -20,7 +20,7 @@ from fedsim.core.types import DropoutSite, Tensors
 from fedsim.scenario import memory
 from fedsim.scenario.data import Data
 from fedsim.scenario.second_derivatives import allow_second_derivatives
-from fedsim.scenario.stack import Stack
+from fedsim.scenario.stack import HookSet
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.tasks import trial
 from fedsim.scenario.weights import load_checkpoint
@@ -40,7 +40,7 @@ class Crafted:
 
 
 @dataclass(frozen=True)
-class Workspace:
+class ScratchModel:
     """A training model on a device; each user overwrites its weights."""
 
     model: nn.Module
@@ -83,7 +83,7 @@ class ModelSource:
 
     scenario: Scenario
     data: Data
-    stack: Stack
+    stack: HookSet
     task: Task[Any]
     own_model: Callable[[], nn.Module] | None = None
 
@@ -103,12 +103,12 @@ class ModelSource:
         """Load `weights` into this process's only training model, and return it. The next call overwrites it."""
         return self.workspace.holding(weights)
 
-    def on(self, device: torch.device) -> Workspace:
+    def on(self, device: torch.device) -> ScratchModel:
         """Return a training model on a device: on the CPU the model of `holding`, elsewhere a new model."""
         if device.type == "cpu":
             return self.workspace
         _ = self.sites  # computed on the CPU, before a client needs them on the device
-        return Workspace(self.new().to(device), self.layout.buffers)
+        return ScratchModel(self.new().to(device), self.layout.buffers)
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -226,7 +226,7 @@ class ModelSource:
             return cast("nn.Module", self.scenario.model.make("model", self.data.dataset.spec))
 
     @cached_property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> ScratchModel:
         """This process's only training model on the CPU."""
         model = self.new()
-        return Workspace(model, Layout(model).buffers)
+        return ScratchModel(model, Layout(model).buffers)

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedsim.core import registry
-from fedsim.core.choices import Choice, Settled, choices_in
-from fedsim.core.errors import FedsimError, ScenarioError, nearest
+from fedsim.core.choices import Choice, ResolvedSettings, choices_in
+from fedsim.core.errors import FedsimError, ScenarioError, did_you_mean
 from fedsim.core.registry import Kind, Method
 from fedsim.core.source import read_tables
 from fedsim.scenario.combinations import expand, expand_sweep
@@ -185,7 +185,7 @@ def _fill_in(
         assert part.kind is not None, "such choices alone are yielded"
         filled = _fill_in(scenario, source, (*place, *inner), part.kind, part, problems)
         settings = settings if filled is None else _with_part(settings, inner, filled)
-    named = {"name": _own_name(method, choice.name), "settings": Settled(settings)}
+    named = {"name": _own_name(method, choice.name), "settings": ResolvedSettings(settings)}
     return choice.model_copy(update=named)  # seeds derive from names, not aliases
 
 
@@ -246,7 +246,7 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
         key = _key(where) or ("scenario" if model is Scenario else "settings")
         if problem["type"] == "extra_forbidden":
             siblings = _keys_at(model, problem["loc"][:-1])
-            lines.append(f"{source}: {key}: there is no such key.{nearest(str(where[-1]), siblings)}")
+            lines.append(f"{source}: {key}: there is no such key.{did_you_mean(str(where[-1]), siblings)}")
             continue
         if problem["type"] == "missing":
             lines.append(f"{source}: {key}: this key is missing.{_wanted(model, problem['loc'])}")
@@ -266,7 +266,7 @@ def _wrong(problem: ErrorDetails) -> str:
             example = f", as in [{json.dumps(given)}]" if isinstance(given, str) else ""
             return f"expected a list{example}, got {given!r}"
         case "literal_error":
-            return f"{message}, got {given!r}.{nearest(str(given), re.findall(_QUOTED, message))}"
+            return f"{message}, got {given!r}.{did_you_mean(str(given), re.findall(_QUOTED, message))}"
         case _:
             return f"{message}, got {given!r}"
 

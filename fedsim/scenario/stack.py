@@ -27,7 +27,7 @@ from fedsim.scenario.tables import Scenario
 
 
 @dataclass(frozen=True)
-class Stack:
+class HookSet:
     """The hooks of a scenario.
 
     Attributes:
@@ -114,9 +114,9 @@ class Stack:
         return copy.deepcopy(self.rule)
 
 
-def build_stack(scenario: Scenario, criterion: Loss) -> Stack:
+def build_stack(scenario: Scenario, criterion: Loss) -> HookSet:
     """Build the hooks of a scenario; `criterion` is the loss of its task."""
-    return Stack(
+    return HookSet(
         components=tuple(choice.make("component") for choice in scenario.components),
         defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),
         optimizer=scenario.federation.optimizer.make("component"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.errors import FedsimError, ScenarioError, nearest
+from fedsim.core.errors import FedsimError, ScenarioError, did_you_mean
 from fedsim.core.hooks import IMAGES, Task
 from fedsim.core.metric import USUAL
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth, Update
@@ -91,7 +91,7 @@ def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
         deciding = [name for name in values if registry.every_metric()[name].decides]
         way = f"{', '.join(deciding)} can decide" if deciding else "leave the key out"
         raise ScenarioError(
-            f"scoring.metric: task '{task.name}' has no '{wanted}'.{nearest(wanted, deciding)} Its examples have "
+            f"scoring.metric: task '{task.name}' has no '{wanted}'.{did_you_mean(wanted, deciding)} Its examples have "
             f"{', '.join(values)}; {way}."
         )
 

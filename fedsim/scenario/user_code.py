@@ -14,7 +14,7 @@ from fedsim.core.hosting import SharedChange, Undo
 
 
 @contextmanager
-def staying(whose: str) -> Iterator[None]:
+def forbid_exit(whose: str) -> Iterator[None]:
     """Raise an error if user code would end the process.
 
     `os._exit` leaves only an exit code, possibly 0, so it is replaced while the block runs.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, describe_exception, in_a_line
-from fedsim.scenario.user_code import staying
+from fedsim.core.errors import FedsimError, describe_exception, first_line
+from fedsim.scenario.user_code import forbid_exit
 
 Run = Callable[[nn.Module, Tensor], Tensor]
 
@@ -40,7 +40,7 @@ def checked(
     Raises:
         FedsimError: the model cannot be trained, watched or replayed; the message gives the reason and the fix.
     """
-    with staying(whose):
+    with forbid_exit(whose):
         model = _made(make, whose)
         check_structure(model, whose)
         _check_types(model, whose)
@@ -224,7 +224,7 @@ def _check_gradient(model: nn.Module, loss: Tensor, whose: str) -> None:
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     except RuntimeError as error:
         raise FedsimError(
-            f"{whose} gives no gradient: {in_a_line(error).rstrip('.')}. Its scores must come from its parameters, by "
+            f"{whose} gives no gradient: {first_line(error).rstrip('.')}. Its scores must come from its parameters, by "
             "operations that torch can differentiate: no .detach(), no .data, no torch.no_grad()."
         ) from error
     if all(gradient is None for gradient in gradients):

@@ -54,7 +54,7 @@ class Sweep(Config):
         return self
 
 
-class Span(Config):
+class SearchRange(Config):
     """A search range; of integers if both ends are integers."""
 
     low: int | float
@@ -62,13 +62,13 @@ class Span(Config):
     log: bool = Field(default=False, description="search orders of magnitude")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Span:
+    def _consistent(self) -> SearchRange:
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(f"expected low below high, and low above 0 with log; got {self.low} and {self.high}")
         return self
 
 
-class Law(Config):
+class TrialCountLaw(Config):
     """Distribution of a random number of runs: truncated negative binomial, at least 1."""
 
     mean: float = Field(gt=1, lt=1e6, description="of the number of runs")
@@ -78,8 +78,8 @@ class Law(Config):
 
 
 Trials = Annotated[
-    Annotated[int, Field(ge=1), Tag("number")] | Annotated[Law, Tag("law")],
-    Discriminator(lambda raw: "law" if isinstance(raw, Law | Mapping) else "number"),
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[TrialCountLaw, Tag("law")],
+    Discriminator(lambda raw: "law" if isinstance(raw, TrialCountLaw | Mapping) else "number"),
 ]
 
 
@@ -87,7 +87,7 @@ class Tune(Config):
     """Search of `fedsim tune` for the strongest settings of an attack, for every arm."""
 
     attack: str = Field(description="its label, or its name")
-    space: Annotated[dict[str, Span | tuple[Any, ...]], NAMES_PATH] = Field(
+    space: Annotated[dict[str, SearchRange | tuple[Any, ...]], NAMES_PATH] = Field(
         min_length=1, description="setting to {low, high, log} or to a list of values"
     )
     trials: Trials = Field(

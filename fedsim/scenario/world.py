@@ -17,8 +17,8 @@ from fedsim.core.types import Batch, Draws, Tensors
 from fedsim.scenario import compatibility, tasks, user_models
 from fedsim.scenario.data import Data, build_data
 from fedsim.scenario.federation_facts import FederationFacts
-from fedsim.scenario.model_source import ModelSource, Workspace
-from fedsim.scenario.stack import Stack, build_stack
+from fedsim.scenario.model_source import ModelSource, ScratchModel
+from fedsim.scenario.stack import HookSet, build_stack
 from fedsim.scenario.tables import Scenario
 
 
@@ -35,7 +35,7 @@ class World:
 
     scenario: Scenario
     data: Data
-    stack: Stack
+    stack: HookSet
     own_model: Callable[[], nn.Module] | None = None
 
     @cached_property
@@ -83,7 +83,7 @@ class World:
         return find_device(self.scenario.device)
 
     @cached_property
-    def bench(self) -> Workspace:
+    def scratch_model(self) -> ScratchModel:
         """The clients' training model on the scenario's device."""
         return self.models.on(self.device)
 

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import ScenarioError, nearest
+from fedsim.core.errors import ScenarioError, did_you_mean
 from fedsim.core.types import (
     GRANTS,
     Batch,
@@ -195,7 +195,7 @@ def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
             raise ScenarioError(
-                f"threat.visible_parameters: no parameter matches '{pattern}'.{nearest(pattern, names)}"
+                f"threat.visible_parameters: no parameter matches '{pattern}'.{did_you_mean(pattern, names)}"
             )
     return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
 

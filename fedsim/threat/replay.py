@@ -24,7 +24,7 @@ _ROUNDING_ENGINES = ("vectorized",)
 
 
 @dataclass(frozen=True)
-class Repeated:
+class ReplayedClient:
     """Replay of a client's round: its update, its ground truth and its cost."""
 
     client: int
@@ -98,16 +98,16 @@ def check_union(world: World) -> None:
         )
 
 
-def repeat(world: World, entry: WireEntry, client: int) -> Repeated:
+def repeat(world: World, entry: WireEntry, client: int) -> ReplayedClient:
     """Replay the round of a client behind an observed update, after the earlier rounds that its memory depends on."""
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
     (update, truth), cost = measure_cost(lambda: local_training(world, entry.received, entry.round, client, memory))
-    return Repeated(client, update, truth, cost)
+    return ReplayedClient(client, update, truth, cost)
 
 
-def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) -> Tensor:
+def _observe_vector(world: World, entry: WireEntry, replayed: list[ReplayedClient]) -> Tensor:
     updates = {one.client: one.update for one in replayed}
     if not entry.clients:
         return _flat(world, updates[entry.client])
@@ -122,7 +122,7 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[Repeated]) ->
     return mean_of(world, tell(total, settings.least_contributors, settings.modulus_bits))[0]
 
 
-def _union(world: World, round_: int, replayed: list[Repeated]) -> Truth:
+def _union(world: World, round_: int, replayed: list[ReplayedClient]) -> Truth:
     """Concatenate the batches and masks of several clients by step; an empty batch has no masks."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))

@@ -22,7 +22,7 @@ from fedsim.threat.answers import check_count
 from fedsim.threat.victim import Victim
 
 
-class Judged(NamedTuple):
+class ScoredVictim(NamedTuple):
     """A scored guess.
 
     Attributes:
@@ -35,7 +35,7 @@ class Judged(NamedTuple):
     arrays: Mapping[str, np.ndarray]
 
 
-def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
+def score(victim: Victim, reconstruction: Reconstruction) -> ScoredVictim:
     """Score an attack's guess of an update.
 
     Raises:
@@ -74,7 +74,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> Judged:
         judged["explanations"] = _why(
             world.scenario.scoring, scored.guess or reconstruction, items, values, record.objective_at_truth
         )
-    return Judged(record.model_copy(update=judged), {**arrays, **scored.arrays})
+    return ScoredVictim(record.model_copy(update=judged), {**arrays, **scored.arrays})
 
 
 def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool | None:

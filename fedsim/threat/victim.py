@@ -8,7 +8,7 @@ from functools import cached_property
 from torch import nn
 
 from fedsim.core import seeding
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import Batch, DropoutSite, Reconstruction, Truth, WireEntry
 from fedsim.metrics.matching import has_converged, objective_at_truth, unexplained
@@ -40,7 +40,7 @@ class Victim:
     @cached_property
     def examples(self) -> Batch:
         """All distinct examples behind the update."""
-        return distinct(self.truth.original_batches)
+        return unique_examples(self.truth.original_batches)
 
     @cached_property
     def sites(self) -> tuple[DropoutSite, ...]:

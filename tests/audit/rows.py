@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, checked
 
 VOCABULARY, LENGTH = 40, 10
 
@@ -24,7 +24,7 @@ class Rows(nn.Module):
         return self.head(self.mix(self.embedding(input_ids))[0])
 
 
-def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Checked:
+def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> CheckedSubject:
     source = torch.Generator().manual_seed(5)
     rows = [{"input_ids": own} for own in torch.randint(VOCABULARY, (count, length), generator=source)]
     torch.manual_seed(1)

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import AuditPlan
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, checked
 from fedsim.scenario.world import World
 
 
@@ -20,7 +20,7 @@ def examples() -> TensorDataset:
 
 def small(
     loss: Callable[[Tensor, Tensor], Tensor] = nn.functional.cross_entropy, batch: int = 4, **more: Any
-) -> Checked:
+) -> CheckedSubject:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
     return checked(Subject(model, loss, DataLoader(examples(), batch_size=batch), **more), "test")
@@ -30,5 +30,5 @@ def plan(**more: Any) -> AuditPlan:
     return AuditPlan.model_validate({"target": "test", "batches": (2,), "minutes": 1.0, **more})
 
 
-def world(subject: Checked, batch: int = 2) -> World:
+def world(subject: CheckedSubject, batch: int = 2) -> World:
     return world_of(subject, plan(), batch)

@@ -9,7 +9,7 @@ import pytest
 from fedsim.audit import auditing, members, page
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.record import AuditArm
-from fedsim.audit.session import AuditJournal
+from fedsim.audit.session import AuditSession
 from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import train
 from fedsim.judgement.policy import Policy
@@ -24,7 +24,7 @@ ARM = AuditArm(name="batch 2", batch_size=2)
 
 @pytest.fixture
 def auditor(tmp_path: Path) -> ArmAuditor:
-    book = AuditJournal(tmp_path, StoppedClock(), record(Policy(), control=None, training=None), lambda _said: None)
+    book = AuditSession(tmp_path, StoppedClock(), record(Policy(), control=None, training=None), lambda _said: None)
     return ArmAuditor.of(book, small())
 
 
@@ -37,25 +37,25 @@ def test_an_arm_that_is_attacked_again_has_all_of_its_updates_in_one_finding(aud
     assert finding.scope == {"batch size": 2}
     assert [victim.round for victim in both.victims] == [1, 2]
     assert both.victims[0] == first.victims[0]
-    assert auditor.book.record.client[-1] == both
+    assert auditor.session.record.client[-1] == both
 
 
 def test_what_is_known_before_something_fails_is_kept_with_the_reason(auditor: ArmAuditor) -> None:
     def ask(_arm: AuditArm) -> None:
-        auditor.book.put(attacked(3, batch=2))
+        auditor.session.put(attacked(3, batch=2))
         raise LookupError("no layer")
 
     kept = auditor.attempt(ARM, ask)
     assert kept.failure.startswith("LookupError: no layer")
     assert kept.findings == attacked(3, batch=2).findings
-    assert auditor.book.record.client[-1] == kept
+    assert auditor.session.record.client[-1] == kept
 
 
 def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_shadows(
     auditor: ArmAuditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    book, subject = auditor.book, auditor.subject
+    book, subject = auditor.session, auditor.subject
     book.tell, trained, given = said.append, train(world(subject), 2, 60.0), list[Any]()
 
     def judge(_auditor: ArmAuditor, arm: AuditArm, _trained: object, attacks: object) -> tuple[AuditArm, None]:
@@ -74,7 +74,7 @@ def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_s
 def test_members_are_judged_in_a_share_of_the_time(
     auditor: ArmAuditor, monkeypatch: pytest.MonkeyPatch, defends: bool, seconds: float
 ) -> None:
-    book, given = auditor.book, list[Any]()
+    book, given = auditor.session, list[Any]()
     book.keep(plan=book.plan.model_copy(update={"defend": defends}))
     cases: Any = SimpleNamespace(work=QuestionContext())
     monkeypatch.setattr(members, "count_candidates", lambda _trained: members.FEWEST)
@@ -94,17 +94,19 @@ def test_canaries_test_what_a_private_training_states_and_nothing_else(auditor: 
     plain, trained = auditor.train(ARM, auditor.world(ARM), 2, 60.0)
     assert auditor.test_guarantees(plain, trained, 60.0) == plain
     private = small(defenses=({"name": "dp-sgd", "noise_multiplier": 2.0},), sampling="poisson")
-    auditor = ArmAuditor.of(auditor.book, private)
+    auditor = ArmAuditor.of(auditor.session, private)
     arm = ARM.model_copy(update={"sampling": "poisson"})
     arm, trained = auditor.train(arm, auditor.world(arm), 2, 60.0)
     arm = auditor.test_guarantees(arm, trained, 60.0)
-    (finding,) = arm.of("audit")
+    (finding,) = arm.findings_of("audit")
     assert finding.chance_level == arm.guarantees[0].epsilon
     assert finding.value is not None
     assert finding.value.value <= finding.chance_level
     assert not finding.alarm
     late = auditor.test_guarantees(arm.model_copy(update={"findings": ()}), trained, 0.0)
     assert late.findings == ()
-    assert auditor.book.record.notes[-1] == "The stated epsilon was not tested with canaries: its 0 s were not enough."
-    (table,) = [block for block in page._guarantees(auditor.book.record).blocks if isinstance(block, Table)]
+    assert (
+        auditor.session.record.notes[-1] == "The stated epsilon was not tested with canaries: its 0 s were not enough."
+    )
+    (table,) = [block for block in page._guarantees(auditor.session.record).blocks if isinstance(block, Table)]
     assert table.rows[0].cells[1].text == f"{finding.chance_level:.3g}"

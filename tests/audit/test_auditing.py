@@ -7,9 +7,9 @@ import pytest
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.record import AuditArm, AuditRecord, read
-from fedsim.audit.session import AuditJournal
-from fedsim.audit.subject import Checked
-from fedsim.audit.update_attacks import Inspector
+from fedsim.audit.session import AuditSession
+from fedsim.audit.subject import CheckedSubject
+from fedsim.audit.update_attacks import UpdateAttacker
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
@@ -29,12 +29,12 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusals:
     def attack(auditor: ArmAuditor, arm: AuditArm, *_: object) -> AuditArm:
         if arm.batch_size in refusals:
             raise refusals[arm.batch_size]
-        return auditor.book.put(attacked(4, batch=arm.batch_size))
+        return auditor.session.put(attacked(4, batch=arm.batch_size))
 
-    def train(_book: AuditJournal, _subject: Checked, arm: AuditArm) -> AuditArm:
+    def train(_book: AuditSession, _subject: CheckedSubject, arm: AuditArm) -> AuditArm:
         return arm
 
-    def try_defenses(book: AuditJournal, _subject: Checked, trained: AuditArm) -> None:
+    def try_defenses(book: AuditSession, _subject: CheckedSubject, trained: AuditArm) -> None:
         book.keep(not_tried=(f"on {trained.name}",))
 
     monkeypatch.setattr(ArmAuditor, "attack", attack)
@@ -76,7 +76,7 @@ def test_without_data_there_is_nothing_to_train_on(tmp_path: Path) -> None:
 def test_secrets_are_planted_into_language_models_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def measure(_subject: Checked, _plan: AuditPlan, arm: AuditArm, _seconds: float) -> AuditArm:
+    def measure(_subject: CheckedSubject, _plan: AuditPlan, arm: AuditArm, _seconds: float) -> AuditArm:
         asked.append(arm.batch_size)
         if arm.batch_size == 1:
             raise FedsimError("planted secrets were not measured: 0 s were not enough")
@@ -105,22 +105,24 @@ def test_what_an_adapter_understood_is_said_at_once(tmp_path: Path) -> None:
 def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_to_control(book: AuditJournal, _subject: Checked, _trained: AuditArm) -> None:
+    def fail_to_control(book: AuditSession, _subject: CheckedSubject, _trained: AuditArm) -> None:
         book.put(as_control(attacked(0)))
 
     def attack(auditor: ArmAuditor, arm: AuditArm, *_: object) -> AuditArm:
         missed = attacked(4 if arm.batch_size == 2 else 0, batch=arm.batch_size, iterations=50, converged=False)
-        return auditor.book.put(missed)
+        return auditor.session.put(missed)
 
-    def inspect(_self: Inspector, _world: object, _updates: object, _work: object, most: int, *rest: float) -> object:
+    def inspect(
+        _self: UpdateAttacker, _world: object, _updates: object, _work: object, most: int, *rest: float
+    ) -> object:
         asked.append((most, rest[0]))
         return attacked(1, of=1, iterations=900).attacks[0]  # for one update of four the time is enough
 
     asked: list[tuple[int, float]] = []
     monkeypatch.setattr(ArmAuditor, "attack", attack)
-    monkeypatch.setattr(Inspector, "iterations", lambda _self, world, _seconds: 900 if size_of(world) == 1 else 50)
-    monkeypatch.setattr(Inspector, "seconds", lambda *_: 1.0)
-    monkeypatch.setattr(Inspector, "inspect", inspect)
+    monkeypatch.setattr(UpdateAttacker, "iterations", lambda _self, world, _seconds: 900 if size_of(world) == 1 else 50)
+    monkeypatch.setattr(UpdateAttacker, "seconds", lambda *_: 1.0)
+    monkeypatch.setattr(UpdateAttacker, "inspect", inspect)
     monkeypatch.setattr(auditing, "_train", lambda _book, _subject, arm: arm)
     monkeypatch.setattr(auditing, "try_defenses", fail_to_control)
     found = auditing.run(small().subject, plan(batches=(1, 2, 4)), Policy(), tmp_path, TimeBudget(60)).client

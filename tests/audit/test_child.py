@@ -36,7 +36,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
         }
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(frames.json_frame(order))))
         monkeypatch.setattr(child.process, "serve_parent", lambda: answers)
-        monkeypatch.setattr(child, "loading", SimpleNamespace(load=lambda name: name, made=lambda *_: None))
+        monkeypatch.setattr(child, "loading", SimpleNamespace(load=lambda name: name, load_subject=lambda *_: None))
         monkeypatch.setattr(child.auditing, "run", run)
         child.serve()
         return [frame.json() for frame in frames.read_all(io.BytesIO(answers.getvalue()))]

@@ -10,12 +10,12 @@ import torch
 from fedsim.audit import defending, page
 from fedsim.audit.arms import ArmAuditor
 from fedsim.audit.record import AuditArm
-from fedsim.audit.session import AuditJournal
+from fedsim.audit.session import AuditSession
 from fedsim.audit.training import train
-from fedsim.audit.update_attacks import Inspector
+from fedsim.audit.update_attacks import UpdateAttacker
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.time_budget import OutOfTime, TimeBudget
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded
 from fedsim.judgement.policy import Policy
 from tests.audit.clocks import StoppedClock
 from tests.audit.findings import as_control, attacked, failed, record
@@ -25,11 +25,11 @@ PRUNING = AuditArm(kind="defense", name="pruning", defense="pruning", batch_size
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> AuditJournal:
-    return AuditJournal(tmp_path, TimeBudget(60), record(Policy(), control=None), lambda _said: None)
+def book(tmp_path: Path) -> AuditSession:
+    return AuditSession(tmp_path, TimeBudget(60), record(Policy(), control=None), lambda _said: None)
 
 
-def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditJournal) -> None:
+def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditSession) -> None:
     book.keep(client_defenses=({"name": "pruning"},))
     fitting, unfit = defending._fitting(ArmAuditor.of(book, small()), 2)
     tried = {own.defense for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
@@ -46,10 +46,10 @@ def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(bo
 
 
 @pytest.mark.parametrize(
-    ("error", "told"), [(LookupError("no layer"), "LookupError: no layer"), (OutOfTime(), "s were not enough")]
+    ("error", "told"), [(LookupError("no layer"), "LookupError: no layer"), (TimeBudgetExceeded(), "s were not enough")]
 )
 def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
-    book: AuditJournal, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: str
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -65,7 +65,7 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
 
 
 def test_what_a_defense_stopped_is_kept_where_its_training_fails(
-    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise LookupError("no step")
@@ -85,7 +85,7 @@ class Reached(Exception):
 
 
 def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
-    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fitting(_auditor: ArmAuditor, size: int) -> None:
         raise Reached(size)
@@ -98,7 +98,7 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
 
 
 def test_no_defense_is_tried_on_a_batch_size_that_does_not_work(
-    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fitting(_auditor: ArmAuditor, size: int) -> None:
         raise Reached(size)
@@ -111,7 +111,7 @@ def test_no_defense_is_tried_on_a_batch_size_that_does_not_work(
 
 
 def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
-    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     book.clock = clock = StoppedClock()
     arms = [PRUNING.model_copy(update={"name": f"own-{number}"}) for number in range(5)]  # and the control: six shares
@@ -124,8 +124,8 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
 
     control = as_control(attacked(3))
     monkeypatch.setattr(defending, "_fitting", lambda *_: (arms, (("unfit", "why"),)))
-    monkeypatch.setattr(Inspector, "iterations", lambda *_: 7)
-    monkeypatch.setattr(Inspector, "inspect", lambda *_: control.attacks[0])
+    monkeypatch.setattr(UpdateAttacker, "iterations", lambda *_: 7)
+    monkeypatch.setattr(UpdateAttacker, "inspect", lambda *_: control.attacks[0])
     monkeypatch.setattr(defending._Defender, "ask", ask)
     defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
     assert given == [("own-0", 20.0), ("own-1", 20.0), ("own-2", 20.0), ("own-3", 1.0)]
@@ -135,14 +135,14 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
     assert book.record.unfit == (("unfit", "why"),)
 
 
-def test_where_the_control_withstands_no_defense_is_tried(book: AuditJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_control_withstands_no_defense_is_tried(book: AuditSession, monkeypatch: pytest.MonkeyPatch) -> None:
     def ask(_self: object, arm: AuditArm, seconds: float) -> None:
         pytest.fail(f"{arm.name} was tried for {seconds} s")
 
     arms = [PRUNING.model_copy(update={"name": f"own-{number}"}) for number in range(2)]
     monkeypatch.setattr(defending, "_fitting", lambda *_: (arms, ()))
-    monkeypatch.setattr(Inspector, "iterations", lambda *_: 7)
-    monkeypatch.setattr(Inspector, "inspect", lambda *_: as_control(attacked(0)).attacks[0])
+    monkeypatch.setattr(UpdateAttacker, "iterations", lambda *_: 7)
+    monkeypatch.setattr(UpdateAttacker, "inspect", lambda *_: as_control(attacked(0)).attacks[0])
     monkeypatch.setattr(defending._Defender, "ask", ask)
     defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
     assert (book.record.defended, book.record.not_tried) == ((), ("own-0", "own-1"))
@@ -160,7 +160,7 @@ def test_where_the_control_withstands_no_defense_is_tried(book: AuditJournal, mo
 
 
 def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
-    book: AuditJournal, monkeypatch: pytest.MonkeyPatch
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse_passes(seen: object, _subject: object) -> None:
         checked.append(seen)
@@ -175,7 +175,7 @@ def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
     assert checked[1] is made
 
 
-def test_what_a_defense_costs_is_what_it_adds(book: AuditJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_defense_costs_is_what_it_adds(book: AuditSession, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = small()
     without = train(world(subject), 2, 60.0)
     more = {"loss": without.summary.loss + 2.0, "seconds_a_round": 3.0 * without.summary.seconds_a_round}

@@ -22,7 +22,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(name: str) -> subject.Subject:
     import foreign
 
-    return loading.made(getattr(foreign, name), name)
+    return loading.load_subject(getattr(foreign, name), name)
 
 
 @pytest.mark.parametrize("name", FACTORIES)

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 from fedsim.audit import groups, members
 from fedsim.audit.record import GROUPS, KNOWS
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, checked
 from fedsim.audit.training import train
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Reconstruction
 from fedsim.questions.base import QuestionContext
@@ -20,7 +20,7 @@ from tests.audit.subjects import plan, world
 ROWS = torch.rand(80, 6, generator=torch.Generator().manual_seed(4))
 
 
-def subject(group: groups.Grouping) -> Checked:
+def subject(group: groups.Grouping) -> CheckedSubject:
     rows = [
         {"features": row, "labels": row[0].gt(0.5).long(), "sex": "mf"[number % 2], "age": number}
         for number, row in enumerate(ROWS)
@@ -29,7 +29,7 @@ def subject(group: groups.Grouping) -> Checked:
     return checked(Subject(model, None, DataLoader(rows, 7), group=group), "test")  # pyright: ignore[reportArgumentType]
 
 
-def named(own: Checked) -> list[str]:
+def named(own: CheckedSubject) -> list[str]:
     (named,) = own.groups[1:]
     data = own.dataset
     return named.of(Batch.concat([data.train, data.test]))
@@ -88,10 +88,10 @@ def test_every_attacked_example_has_the_group_of_its_original() -> None:
     seen = next(updates(at))
     truth = seen.truth.original_batches[0]
     found = Reconstruction.of(truth.inputs.flip(0), truth.labels.flip(0))
-    record = Inspector(KNOWS, lambda _said: None, groups=own.groups)._record(seen, found, "1", QuestionContext())
+    record = UpdateAttacker(KNOWS, lambda _said: None, groups=own.groups)._record(seen, found, "1", QuestionContext())
     assert [item.values["row_exact"] for item in record.scores] == [1.0] * 4
     assert [item.group for item in record.scores] == [own.groups[1].of(truth)[item.index] for item in record.scores]
-    bare = Inspector(KNOWS, lambda _said: None)._record(seen, found, "1", QuestionContext())
+    bare = UpdateAttacker(KNOWS, lambda _said: None)._record(seen, found, "1", QuestionContext())
     assert [item.group for item in bare.scores] == [None] * 4
 
 

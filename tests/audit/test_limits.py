@@ -1,7 +1,7 @@
 """Each threshold of a policy is judged by itself."""
 
 from fedsim.audit import verdict
-from fedsim.audit.limits import best_membership, of_client, of_defense
+from fedsim.audit.limits import best_membership, client_thresholds, defense_thresholds
 from fedsim.judgement.policy import Policy
 from fedsim.report.limits import sentence
 from tests.audit.audited import audited
@@ -9,19 +9,19 @@ from tests.audit.findings import ENOUGH, attacked, defended, exposure, failed, g
 
 
 def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> None:
-    found = [(own.rule, own.where, own.state) for own in of_client(audited())]
+    found = [(own.rule, own.where, own.state) for own in client_thresholds(audited())]
     assert found == [
         ("max_recovered", "batch 1", "kept"),
         ("max_recovered", "batch 2", "undecided"),
         ("max_recovered", "batch 4", "broken"),
         ("max_epsilon", "guarantees", "broken"),
     ]
-    assert of_client(audited(Policy())) == []
+    assert client_thresholds(audited(Policy())) == []
 
 
 def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit() -> None:
     found = record(Policy(max_recovered=0.1), client=(attacked(0, ENOUGH), failed("too many")))
-    first, second = of_client(found)
+    first, second = client_thresholds(found)
     assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
     assert sentence(second) == "Undecided: max_recovered on batch 16 was not judged: too many."
     assert verdict.unjudged(found) == ()
@@ -31,14 +31,14 @@ def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit(
 def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
     blind = (attacked(0, scores=()), attacked(0, batch=4, scores=()))
     found = record(Policy(max_recovered=0.1), client=blind)
-    assert {threshold.state for threshold in of_client(found)} == {"undecided"}
+    assert {threshold.state for threshold in client_thresholds(found)} == {"undecided"}
     assert len(verdict.unjudged(found)) == 1
 
 
 def test_figures_of_attacks_are_held_to_the_limits_that_the_policy_names() -> None:
     limits = {"exposure": 3.0, "auc": 0.65, "source_told": 0.5}
     client = attacked(0, ENOUGH).model_copy(update={"findings": (membership(0.1), *exposure())})
-    judged = {one.where: one for one in of_client(record(Policy(findings=limits), client=(client,)))}
+    judged = {one.where: one for one in client_thresholds(record(Policy(findings=limits), client=(client,)))}
     assert {where: one.state for where, one in judged.items()} == {
         "canary x 1": "kept", "canary x 16": "broken", "lira": "undecided", "findings": "undecided",
     }  # fmt: skip
@@ -59,12 +59,12 @@ def test_a_policy_names_the_reason_of_each_limit_that_one_attack_leaves_open() -
 def test_a_defense_is_judged_by_its_own_figures_and_guarantees() -> None:
     policy = Policy(max_recovered=0.1, max_epsilon=4.0, max_accuracy_loss=0.05)
     arm = defended("dp", 0, 0.015).model_copy(update={"guarantees": (guarantee(3.0),)})
-    states = [(one.rule, one.where, one.state) for one in of_defense(record(policy), arm)]
+    states = [(one.rule, one.where, one.state) for one in defense_thresholds(record(policy), arm)]
     assert states == [
         ("max_recovered", "batch 1", "kept"),
         ("max_accuracy_loss", "accuracy", "kept"),
         ("max_epsilon", "guarantees", "kept"),
     ]
     unattacked = arm.model_copy(update={"findings": (), "cost": None})
-    states = [(one.rule, one.state) for one in of_defense(record(policy), unattacked)]
+    states = [(one.rule, one.state) for one in defense_thresholds(record(policy), unattacked)]
     assert states == [("max_accuracy_loss", "undecided"), ("max_epsilon", "kept")]

@@ -49,7 +49,7 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     plan = AuditPlan(target=name, batches=(1,), minutes=1)
     with pytest.raises(FedsimError, match=message) as raised:
-        auditing.run(loading.made(loading.load(name), name), plan, Policy(), tmp_path, TimeBudget(60))
+        auditing.run(loading.load_subject(loading.load(name), name), plan, Policy(), tmp_path, TimeBudget(60))
     assert "\n" not in str(raised.value).partition("wrap it:")[0]
 
 
@@ -78,8 +78,8 @@ def test_a_missing_file_or_a_taken_name_is_a_users_mistake(folder: Path) -> None
 
 def test_two_values_are_shown_the_third() -> None:
     with pytest.raises(FedsimError, match=r"'own' returned 2 values, expected a tuple") as raised:
-        loading.made(lambda: (1, 2), "own")
+        loading.load_subject(lambda: (1, 2), "own")
     assert "return model, None, loader  # None: cross-entropy\n" in str(raised.value)
     with pytest.raises(FedsimError) as other:
-        loading.made(lambda: (1, 2, 3, 4), "own")
+        loading.load_subject(lambda: (1, 2, 3, 4), "own")
     assert "cross-entropy" not in str(other.value)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsim.audit.loading import load, made
+from fedsim.audit.loading import load, load_subject
 from fedsim.audit.subject import checked
 from tests.audit.adapters.recovering import attacked
 
@@ -31,7 +31,7 @@ SEARCHED = ("outputs.py:make_volumes",)  # by gauss-newton, until the clock ends
 def test_one_example_comes_back_with_its_target(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     monkeypatch.syspath_prepend(str(FOLDER))
-    finding = attacked(made(load(target), target))
+    finding = attacked(load_subject(load(target), target))
     assert finding.value is not None
     assert finding.value.value == 1.0
     assert [victim.scores[0].values[READ[target]] for victim in finding.victims] == [1.0, 1.0]
@@ -46,7 +46,7 @@ def test_the_readme_names_every_example() -> None:
 def test_both_views_of_each_picture_come_back(target: str, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     monkeypatch.syspath_prepend(str(FOLDER))
-    finding = attacked(made(load(target), target), pairs)
+    finding = attacked(load_subject(load(target), target), pairs)
     assert [len(victim.scores) for victim in finding.victims] == [2 * pairs, 2 * pairs]
     # Exact up to rounding: half a step of 256 levels is 54 dB.
     assert all(item.values["psnr"] > 60 for victim in finding.victims for item in victim.scores)
@@ -55,7 +55,7 @@ def test_both_views_of_each_picture_come_back(target: str, pairs: int, monkeypat
 def test_volumes_of_a_conv3d_client_are_taken_and_shown_by_their_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     monkeypatch.syspath_prepend(str(FOLDER))
-    sound = checked(made(load(SEARCHED[0]), SEARCHED[0]), SEARCHED[0])
+    sound = checked(load_subject(load(SEARCHED[0]), SEARCHED[0]), SEARCHED[0])
     assert (sound.task.name, sound.task.noun_of(sound.dataset.spec)) == ("classification", "image")
     volumes = sound.dataset.train.inputs[:3]
     shown = sound.task.show(volumes, sound.dataset)

@@ -9,9 +9,9 @@ from torch import nn
 from fedsim.audit import AuditPlan, single_client, verdict
 from fedsim.audit.evidence import doubts, fewest, has_learned
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
-from fedsim.audit.subject import Checked, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, checked
 from fedsim.audit.training import train
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.judgement.limits import BROKEN, UNDECIDED
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
@@ -31,13 +31,13 @@ def convolutions() -> nn.Module:
     return nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
 
 
-def subject(model: nn.Module, **settings: Any) -> Checked:
+def subject(model: nn.Module, **settings: Any) -> CheckedSubject:
     return checked(Subject(model, nn.functional.cross_entropy, clients.loader(), **settings), "rigged")
 
 
-def inspected(own: Checked, most: int, batch: int = 1, iterations: int = 20) -> AuditArm:
+def inspected(own: CheckedSubject, most: int, batch: int = 1, iterations: int = 20) -> AuditArm:
     world = single_client.world_of(own, AuditPlan(target="rigged"), batch)
-    inspector = Inspector(KNOWS, lambda _said: None)
+    inspector = UpdateAttacker(KNOWS, lambda _said: None)
     finding = inspector.inspect(world, updates(world), QuestionContext(), most, iterations, 60.0)
     return AuditArm(name="rigged", batch_size=batch, findings=(finding,))
 
@@ -93,10 +93,10 @@ def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:
 def test_an_inspection_is_continued_where_it_ended_and_ends_where_the_policy_is_broken() -> None:
     own = subject(perceptron())
     world = single_client.world_of(own, AuditPlan(target="rigged"), 1)
-    inspector, work = Inspector(KNOWS, lambda _said: None), QuestionContext()
+    inspector, work = UpdateAttacker(KNOWS, lambda _said: None), QuestionContext()
     first = inspector.inspect(world, updates(world), work, 1, 5, 60.0)
     both = inspector.inspect(world, updates(world), work, 3, 5, 60.0, before=first.victims)
-    whole = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), work, 3, 5, 60.0)
+    whole = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), work, 3, 5, 60.0)
     assert [victim.scores for victim in both.victims] == [victim.scores for victim in whole.victims]
     assert (both.value, both.extra_metrics) == (whole.value, whole.extra_metrics)
     broken = inspector.inspect(world, updates(world), work, 12, 5, 60.0, allowed=0.0)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from fedsim.audit import subject
 from fedsim.audit.record import KNOWS
-from fedsim.audit.searching import Latest, descents, read_words, search, searching
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.searching import LatestGuess, descents, read_words, search, searching
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import CostEstimate
 from fedsim.core.registry import methods
@@ -37,7 +37,7 @@ class Sentences(nn.Module):
         return self.head(torch.tanh(self.words(input_ids) + places).mean(1))
 
 
-def texts() -> subject.Checked:
+def texts() -> subject.CheckedSubject:
     torch.manual_seed(0)
     tokens, labels = torch.randint(60, (8, 6)), torch.arange(8) % 2
     loader: Any = [{"input_ids": tokens, "labels": labels}]
@@ -60,7 +60,7 @@ def test_rows_of_the_embedding_name_every_word_without_a_search() -> None:
 
 def test_an_audit_says_that_a_text_was_read_where_no_search_finds_its_order() -> None:
     world = world_of(texts())
-    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 2, 30.0)
+    finding = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 2, 30.0)
     assert finding.value is not None
     assert finding.value.value == 0.0
     assert outcome_of(finding.victims, plan().scoring.rule) == "recovered"
@@ -73,18 +73,18 @@ def step(best: float) -> Step:
 def test_the_guess_of_lower_objective_is_kept() -> None:
     observation, _ = watched(world_of(texts()))
     exact = Reconstruction.of(torch.zeros(2, 6, dtype=torch.long), objective=0.5)
-    assert Latest().best(observation) == "no guess within the time"
+    assert LatestGuess().best(observation) == "no guess within the time"
     for latest, expected in (
-        (Latest(exact, step(0.6)), 0),
-        (Latest(exact, step(0.4)), 7),
-        (Latest(None, step(9.0)), 7),
+        (LatestGuess(exact, step(0.6)), 0),
+        (LatestGuess(exact, step(0.4)), 7),
+        (LatestGuess(None, step(9.0)), 7),
     ):
         kept = latest.best(observation)
         assert isinstance(kept, Reconstruction)
         assert kept.stopped == OUT_OF_TIME
         assert set(kept.inputs.flatten().tolist()) == {expected}
     solved = Reconstruction.of(exact.inputs, objective=0.5, is_exact=True, stopped="solved")
-    assert Latest(solved, step(0.1)).best(observation) is solved
+    assert LatestGuess(solved, step(0.1)).best(observation) is solved
 
 
 def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     undoing = {name for name, own in descents().items() if own.inverts_augmentation}
     assert searching(observation) == {"dropout-inversion", *undoing}
     with pytest.raises(NotApplicable):
-        search(world, observation, 1, methods("attack"), 1, Latest())
+        search(world, observation, 1, methods("attack"), 1, LatestGuess())
     monkeypatch.setattr(descents()["cpl"], "outlook", lambda *_: CostEstimate(1.0, 0.9))
     assert searching(observation) == {"cpl", *undoing}
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from fedsim.audit.record import ARRAYS, RECORD, read
-from fedsim.audit.session import AuditJournal
+from fedsim.audit.session import AuditSession
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from tests.audit.findings import attacked, exposure, membership, record, secrets
 
 
 def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path: Path) -> None:
-    book = AuditJournal(tmp_path, TimeBudget(60), record(Policy(), control=None), print)
+    book = AuditSession(tmp_path, TimeBudget(60), record(Policy(), control=None), print)
     assert book.plan is book.record.plan
     book.arrays["batch-1/1/guesses"] = np.ones((1, 1, 2, 2), np.float32)
     assert book.note(attacked(3)) == attacked(3)
@@ -31,7 +31,7 @@ def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path:
 
 
 def test_an_arm_of_the_same_name_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
-    book = AuditJournal(tmp_path, TimeBudget(60), record(Policy()), print)
+    book = AuditSession(tmp_path, TimeBudget(60), record(Policy()), print)
     book.put(attacked(3).with_findings([membership(0.2)], {}).with_findings(exposure(), secrets()))
     stored = read(tmp_path)
     assert [arm.kind for arm in stored.arms] == ["client", "control"]
@@ -42,6 +42,6 @@ def test_an_arm_of_the_same_name_takes_the_place_of_the_one_before(tmp_path: Pat
 
 
 def test_pictures_of_an_arm_stand_under_its_name(tmp_path: Path) -> None:
-    book = AuditJournal(tmp_path, TimeBudget(60), record(Policy()), print)
+    book = AuditSession(tmp_path, TimeBudget(60), record(Policy()), print)
     assert book.work(attacked(3)).keep("2", {"guesses": np.ones(1)}) == "batch 1/2"
     assert [*book.arrays] == ["batch 1/2/guesses"]

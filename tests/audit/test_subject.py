@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from fedsim.audit import AuditPlan, subject
 from fedsim.audit.record import KNOWS
-from fedsim.audit.searching import Latest
+from fedsim.audit.searching import LatestGuess
 from fedsim.audit.single_client import world_of
 from fedsim.audit.training import train
-from fedsim.audit.update_attacks import Inspector, updates, with_read_targets
+from fedsim.audit.update_attacks import UpdateAttacker, updates, with_read_targets
 from fedsim.core.nets.losses import NumberLoss
 from fedsim.core.types import Batch, Step
 from fedsim.questions.base import QuestionContext
@@ -25,7 +25,7 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
     assert (own.task.noun, own.task.name, own.dataset.spec.shape) == ("row", "tabular", (6,))
     world = world_of(own, AuditPlan(target="rows"), 1)
-    found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
+    found = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
     assert found.value is not None
     assert found.value.value == 1.0
     assert found.victims[0].scores[0].values["number_error"] < 1e-3
@@ -84,7 +84,7 @@ def test_what_is_no_single_class_is_read_with_its_targets_though_labels_are_gran
     assert any(note.startswith("Accuracy is the share of") for note in own.notes)
     world = world_of(own, AuditPlan(target=kind), 1)
     world.check()
-    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
+    finding = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
     assert finding.value is not None
     assert finding.value.value == 1.0
     assert finding.victims[0].scores[0].values[read] == 1.0
@@ -123,7 +123,7 @@ def test_a_number_may_have_a_dimension_of_its_own_in_outputs_or_labels_or_both(
     expected = squared(answers.flatten(), shown.labels.flatten())
     assert float(own.loss(answers, shown.labels)) == pytest.approx(float(expected))
     world = world_of(own, AuditPlan(target="rows"), 2)
-    finding = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
+    finding = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
     assert [item.values["target_read"] for item in finding.victims[0].scores] == [1.0, 1.0]
     assert 0.0 <= train(world, 2, 5.0).summary.accuracy <= 1.0
 
@@ -197,7 +197,7 @@ def test_a_search_that_was_granted_targets_reads_none() -> None:
     own = subject.checked(subject.Subject(model, nn.MSELoss(), [(PICTURES, ROWS[:, :2] + 0.1)]), "convolutions")
     world = world_of(own, AuditPlan(target="convolutions"), 2)
     victim = next(updates(world))
-    latest = Latest(step=Step(1, 1, 1, 0.5, 0.5, victim.examples.inputs))
+    latest = LatestGuess(step=Step(1, 1, 1, 0.5, 0.5, victim.examples.inputs))
     guess = latest.best(observe(victim, KNOWS))
     assert not isinstance(guess, str)
     assert torch.equal(guess.labels, victim.examples.labels)

@@ -12,7 +12,7 @@ from torch import nn
 from fedsim.audit import AuditPlan, loading, single_client, subject, texts
 from fedsim.audit.record import KNOWS
 from fedsim.audit.training import train
-from fedsim.audit.update_attacks import Inspector, updates
+from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
 from fedsim.questions.base import QuestionContext
@@ -23,10 +23,10 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
 
 
-def checked(name: str) -> subject.Checked:
+def checked(name: str) -> subject.CheckedSubject:
     import foreign
 
-    return subject.checked(loading.made(getattr(foreign, name), name), name)
+    return subject.checked(loading.load_subject(getattr(foreign, name), name), name)
 
 
 def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
@@ -87,7 +87,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
 def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
     own = checked(name)
     world = single_client.world_of(own, AuditPlan(target=name), 1)
-    inspector = Inspector((*KNOWS, "extra-inputs"), lambda _said: None)
+    inspector = UpdateAttacker((*KNOWS, "extra-inputs"), lambda _said: None)
     found = inspector.inspect(world, updates(world), QuestionContext(), 1, 20, 20.0)
     (victim,) = found.victims
     assert victim.failure is None
@@ -100,7 +100,7 @@ def test_words_of_unchanged_models_are_found_and_they_train(name: str) -> None:
 @pytest.mark.parametrize("size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_sentence_of_an_encoder_without_dropout_is_read_in_order(size: int) -> None:
     world = single_client.world_of(checked("encoder"), AuditPlan(target="encoder"), size)
-    found = Inspector(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 20, 30.0)
+    found = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 20, 30.0)
     (victim,) = found.victims
     assert [score.values["exact"] for score in victim.scores] == [1.0] * size
 

@@ -10,8 +10,8 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder
 from fedsim.core.types import Limits
-from fedsim.questions.generation.side_channels import Judging, TraceInquiry
-from fedsim.questions.generation.study import Material, Speaker
+from fedsim.questions.generation.side_channels import ScoringOptions, TraceInquiry
+from fedsim.questions.generation.study import StudyInputs, TextGenerator
 from fedsim.scenario import Scenario
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, make, registered_toys, tiny_llama
@@ -23,9 +23,9 @@ def setting() -> Setting:
     trace_inquiry = TraceInquiry(
         method.make(method.config()).with_name("trace-figures"), "trace-figures, counts", "counts"
     )
-    speaker = Speaker(tiny_llama(), make("greedy"), Letters(), Limits(max_new_tokens=4))
-    material = Material(prompts=((LEAKING, 1), (1, 2), (2, 3)), texts_per_prompt=4)
-    return Setting(speaker, material, [("bits", trace_inquiry)], Judging())
+    speaker = TextGenerator(tiny_llama(), make("greedy"), Letters(), Limits(max_new_tokens=4))
+    material = StudyInputs(prompts=((LEAKING, 1), (1, 2), (2, 3)), texts_per_prompt=4)
+    return Setting(speaker, material, [("bits", trace_inquiry)], ScoringOptions())
 
 
 def test_every_decoder_of_the_registry_is_asked_later_ones_too() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.best_step import BestStep, guess_of
+from fedsim.core.best_step import BestStep, guess_from_step
 from fedsim.core.hooks import Attack
-from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached, limited, seconds_left
+from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached, seconds_left, time_limit
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 
@@ -26,12 +26,12 @@ def step(objective: float, value: float = 0.0, size: int = 1) -> Step:
 
 def test_the_nearest_end_counts_and_no_end_is_set_outside() -> None:
     assert seconds_left() == math.inf
-    with limited(100.0):
-        with limited(None):
+    with time_limit(100.0):
+        with time_limit(None):
             assert 0 < seconds_left() <= 100
-        with limited(1000.0):
+        with time_limit(1000.0):
             assert seconds_left() <= 100
-        with limited(0.0):
+        with time_limit(0.0):
             assert seconds_left() == 0
         assert seconds_left() > 0
     assert seconds_left() == math.inf
@@ -39,10 +39,10 @@ def test_the_nearest_end_counts_and_no_end_is_set_outside() -> None:
 
 def test_the_best_step_is_kept_and_the_first_one_behind_the_end_ends_the_search() -> None:
     shown = list[float]()
-    with limited(0.01):
+    with time_limit(0.01):
         watch = BestStep(lambda one: shown.append(one.objective))
         watch(step(2.0, 2.0))
-        with limited(0.0):
+        with time_limit(0.0):
             watch(step(1.0, 1.0))  # a shorter end, which is not this search's
         work(0.02)
         with pytest.raises(DeadlineReached):
@@ -70,8 +70,8 @@ def test_an_attack_returns_its_best_guess_when_its_time_is_over(watched: Callabl
 
 def test_labels_are_those_that_are_granted_or_unknown(watched: Callable[..., Any]) -> None:
     known, *_ = watched(knows=("labels", "batch-size", "dropout-rates", "input-statistics"))
-    assert torch.equal(guess_of(known, step(1.0)).labels, known.labels)
-    assert guess_of(watched(knows=("batch-size", "input-statistics"))[0], step(1.0, size=3)).labels.tolist() == [
+    assert torch.equal(guess_from_step(known, step(1.0)).labels, known.labels)
+    assert guess_from_step(watched(knows=("batch-size", "input-statistics"))[0], step(1.0, size=3)).labels.tolist() == [
         -1,
         -1,
         -1,

@@ -4,7 +4,7 @@ import copy
 from typing import ClassVar
 
 from fedsim.core import registry
-from fedsim.core.choices import Choice, Settled, choices_in
+from fedsim.core.choices import Choice, ResolvedSettings, choices_in
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 
@@ -17,7 +17,7 @@ def test_what_is_made_knows_the_name_under_which_it_was_chosen() -> None:
 
 def test_settings_that_were_checked_are_not_checked_again_and_other_ones_are() -> None:
     config = registry.get("attack", "dlg").config.model_validate({"max_iterations": 5})
-    checked = Choice(name="dlg").model_copy(update={"settings": Settled(config)})
+    checked = Choice(name="dlg").model_copy(update={"settings": ResolvedSettings(config)})
     assert copy.deepcopy(checked) == Choice(name="dlg", settings=config.model_dump(mode="json"))
     assert checked.make("attack").config is config
     changed = checked.model_copy(update={"settings": {**checked.settings, "max_iterations": 6}})

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.devices import CPU, ROUNDING, Stay, device_of, find_device, move, placed
+from fedsim.core.devices import CPU, ROUNDING, DeviceScope, creating_on, device_of, find_device, move
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import cohort_training
-from fedsim.processes.methods import Here, search
+from fedsim.processes.methods import InProcessRunner, search
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
@@ -81,14 +81,14 @@ DRAWN: dict[str, Callable[[torch.Generator], Tensor]] = {
 
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
 def test_what_is_drawn_elsewhere_is_what_the_cpu_draws(draw: Callable[[torch.Generator], Tensor]) -> None:
-    with second_device(), placed(ELSEWHERE):
+    with second_device(), creating_on(ELSEWHERE):
         drawn = draw(numbers())
         assert isinstance(drawn, Far)
     assert torch.equal(drawn.here, draw(numbers()))
 
 
 def test_what_is_created_in_a_placed_block_is_there_and_numpy_gets_a_copy() -> None:
-    with second_device(), placed(ELSEWHERE):
+    with second_device(), creating_on(ELSEWHERE):
         made = torch.zeros(2), torch.arange(3), torch.tensor([1.0, 2.0]), torch.eye(2), nn.Linear(2, 2).weight
         assert all(isinstance(own, Far) for own in made)
         assert torch.zeros(2, device="cpu").device == CPU
@@ -102,8 +102,8 @@ def test_what_is_created_in_a_placed_block_is_there_and_numpy_gets_a_copy() -> N
 def test_on_the_cpu_nothing_changes() -> None:
     value = {"a": (torch.ones(2), [Batch(torch.ones(1), torch.zeros(1))])}
     assert move(value, CPU) is value
-    with Stay(CPU) as there:
-        assert there.take(value) is there.bring(value) is value
+    with DeviceScope(CPU) as there:
+        assert there.to_device(value) is there.to_cpu(value) is value
         assert not torch.overrides._get_current_function_mode_stack()
 
 
@@ -125,10 +125,10 @@ def test_a_stay_within_a_stay_does_nothing_and_who_is_told_is_outside() -> None:
     def tell(value: Tensor) -> None:
         told.extend((value, torch.zeros(2), torch.rand(2, generator=numbers())))
 
-    with second_device(), Stay(ELSEWHERE) as outer:
-        there = outer.take(torch.ones(2))
-        with Stay(ELSEWHERE) as inner:
-            assert inner.take(there) is inner.bring(there) is there
+    with second_device(), DeviceScope(ELSEWHERE) as outer:
+        there = outer.to_device(torch.ones(2))
+        with DeviceScope(ELSEWHERE) as inner:
+            assert inner.to_device(there) is inner.to_cpu(there) is there
             outer.outside(tell)(there)
             assert isinstance(torch.zeros(2), Far)
         assert isinstance(torch.zeros(2), Far)
@@ -232,7 +232,7 @@ def test_an_attack_that_leaves_a_tensor_behind_is_seen(watched: Watched, monkeyp
 
     monkeypatch.setattr(attack, "search", careless)
     with second_device():
-        found = search(Here(attack), [replace(observation, device=ELSEWHERE)], [numbers()])
+        found = search(InProcessRunner(attack), [replace(observation, device=ELSEWHERE)], [numbers()])
     assert isinstance(found, str)
     assert "expected all tensors on one device" in found
 
@@ -250,7 +250,7 @@ def test_a_replay_elsewhere_matches_what_was_sent_and_scores_are_the_same(scenar
             seen = observe(victim, KNOWN)
             assert seen.device == device
             assert replayed.matches
-            found = search(Here(few("closed-form-linear")), [seen], [numbers()])
+            found = search(InProcessRunner(few("closed-form-linear")), [seen], [numbers()])
             assert not isinstance(found, str)
             scores.append(score(victim, found[0])[0].values)
     assert scores[0] == scores[1]

@@ -8,8 +8,8 @@ from fedsim.core.errors import (
     MissingExtra,
     ScenarioError,
     describe_exception,
-    in_a_line,
-    nearest,
+    did_you_mean,
+    first_line,
     reason,
 )
 
@@ -30,8 +30,8 @@ def test_errors_of_ours_are_told_by_their_words_and_others_with_their_place() ->
 
 
 def test_a_message_of_several_lines_is_told_in_one() -> None:
-    assert in_a_line(ValueError("\nfirst\nsecond")) == "first"
-    assert in_a_line(KeyError()) == "KeyError"
+    assert first_line(ValueError("\nfirst\nsecond")) == "first"
+    assert first_line(KeyError()) == "KeyError"
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_message_of_several_lines_is_told_in_one() -> None:
     ],
 )
 def test_the_nearest_word_is_named_or_else_all(word: str, known: list[str], told: str) -> None:
-    assert nearest(word, known) == told
+    assert did_you_mean(word, known) == told
 
 
 def test_rows_that_end_and_lines_that_install_are_kept() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fedsim.core import processor_time
 from fedsim.core.processor_time import processor_seconds
-from fedsim.core.time_budget import DeadlineReached, check_time, limited, seconds_left
+from fedsim.core.time_budget import DeadlineReached, check_deadline, seconds_left, time_limit
 
 BUSY = "import time\nwhile time.process_time() < {seconds}: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
 NESTED = "import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])"
@@ -59,10 +59,10 @@ def test_the_time_of_others_is_read_now_and_then_and_never_falls(monkeypatch: py
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a living process is read from /proc")
 def test_a_deadline_ends_where_a_started_process_has_used_the_time_up() -> None:
-    with limited(0.3):
-        check_time()
+    with time_limit(0.3):
+        check_deadline()
         with busy(0.5):
             time.sleep(0.25)  # until the time of others is read again
             assert seconds_left() == 0.0
             with pytest.raises(DeadlineReached):
-                check_time()
+                check_deadline()

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fedsim.core import time_budget
-from fedsim.core.time_budget import DeadlineReached, OutOfTime, TimeBudget, interrupting
+from fedsim.core.time_budget import DeadlineReached, TimeBudget, TimeBudgetExceeded, interrupting
 
 
 def stubborn() -> None:
@@ -24,7 +24,7 @@ def stubborn() -> None:
 
 
 def test_code_that_catches_every_exception_is_ended() -> None:
-    with pytest.raises(OutOfTime), interrupting(0.05):
+    with pytest.raises(TimeBudgetExceeded), interrupting(0.05):
         stubborn()
 
 
@@ -35,11 +35,11 @@ def test_the_outer_block_still_ends_after_an_inner_one() -> None:
         try:
             with interrupting(0.05):
                 stubborn()
-        except OutOfTime:
+        except TimeBudgetExceeded:
             ended.append("inner")
         stubborn()
 
-    with pytest.raises(OutOfTime), interrupting(0.3):
+    with pytest.raises(TimeBudgetExceeded), interrupting(0.3):
         both()
     assert ended == ["inner"]
 
@@ -54,7 +54,7 @@ def test_an_import_is_not_left_half_done(tmp_path: Path, monkeypatch: pytest.Mon
         assert slow_module.whole
         stubborn()
 
-    with pytest.raises(OutOfTime), interrupting(0.05):
+    with pytest.raises(TimeBudgetExceeded), interrupting(0.05):
         imports_then_waits()
 
 
@@ -66,7 +66,7 @@ def switching() -> None:
 
 def test_gradients_are_as_before_wherever_a_block_is_interrupted() -> None:
     for _ in range(40):  # without care, more than half of these interruptions left gradients switched off
-        with pytest.raises(OutOfTime), interrupting(0.01):
+        with pytest.raises(TimeBudgetExceeded), interrupting(0.01):
             switching()
         assert torch.is_grad_enabled()
 
@@ -81,7 +81,7 @@ class Endless:
 
 def test_a_context_that_never_opens_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_budget, "_GRACE", 0.05)
-    with pytest.raises(OutOfTime), interrupting(0.05), Endless():
+    with pytest.raises(TimeBudgetExceeded), interrupting(0.05), Endless():
         pass
 
 
@@ -111,7 +111,7 @@ def test_the_alarm_of_an_outer_block_or_of_the_host_has_the_time_that_is_left(
 
 def test_code_that_sleeps_is_ended_by_the_wall_clock() -> None:
     begin, used = time.monotonic(), time.process_time()
-    with pytest.raises(OutOfTime), interrupting(0.1):
+    with pytest.raises(TimeBudgetExceeded), interrupting(0.1):
         time.sleep(60)
     assert 0.4 <= time.monotonic() - begin < 30
     assert time.process_time() - used < 0.1
@@ -121,12 +121,12 @@ def test_the_outer_block_ends_after_an_inner_one_that_takes_longer() -> None:
     ended: list[str] = []
 
     def both() -> None:
-        with pytest.raises(OutOfTime), interrupting(0.2):
+        with pytest.raises(TimeBudgetExceeded), interrupting(0.2):
             stubborn()
         ended.append("inner")
         stubborn()
 
-    with pytest.raises(OutOfTime), interrupting(0.1):
+    with pytest.raises(TimeBudgetExceeded), interrupting(0.1):
         both()
     assert ended == ["inner"]
 
@@ -161,7 +161,7 @@ def test_a_wall_limit_is_some_times_the_processor_seconds(monkeypatch: pytest.Mo
 def test_a_budget_without_limits_never_ends() -> None:
     assert TimeBudget().left == math.inf
     assert time_budget.seconds_left() == math.inf
-    time_budget.check_time()
+    time_budget.check_deadline()
 
 
 def test_the_budget_of_another_process_counts_that_process_and_its_children() -> None:

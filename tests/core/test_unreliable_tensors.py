@@ -6,7 +6,7 @@ from typing import Any
 
 from fedsim.core.types import MethodDescription, Observation
 from fedsim.core.types.effects import UnreliableTensors
-from fedsim.core.unreliable_tensors import informed
+from fedsim.core.unreliable_tensors import without_unreliable_tensors
 
 
 def knowing(observation: Observation, *unreliable: str) -> Observation:
@@ -16,7 +16,7 @@ def knowing(observation: Observation, *unreliable: str) -> Observation:
 def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
     first, *rest = observation.update.tensors
-    found = informed(knowing(observation, first, "no such tensor"))
+    found = without_unreliable_tensors(knowing(observation, first, "no such tensor"))
     assert list(found.update.tensors) == rest
     assert found.hidden == observation.hidden | {first}
     assert found.unreliable_tensors[first] is observation.update.tensors[first]
@@ -24,7 +24,7 @@ def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) ->
 
 def test_where_nothing_or_everything_is_named_the_observation_is_the_same(watched: Callable[..., Any]) -> None:
     observation, _, _ = watched()
-    assert informed(observation) is observation
+    assert without_unreliable_tensors(observation) is observation
     for names in ((), ("no such tensor",), tuple(observation.update.tensors)):
         own = knowing(observation, *names)
-        assert informed(own) is own
+        assert without_unreliable_tensors(own) is own

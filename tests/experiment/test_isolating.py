@@ -11,7 +11,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
 from fedsim.experiment.isolating import choose_start, describe_open
 from fedsim.processes import landlock
-from fedsim.processes.methods import Start, start_here
+from fedsim.processes.methods import Start, start_in_process
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -47,9 +47,9 @@ def test_an_isolated_run_keeps_a_new_salt_for_its_owner_alone(folder: RunFolder,
 
 
 def test_without_isolation_nothing_is_salted_unless_somebody_gives_a_salt(folder: RunFolder, salt: Path) -> None:
-    assert choose_start(folder, isolate=False, salt=None) is start_here
+    assert choose_start(folder, isolate=False, salt=None) is start_in_process
     assert not (folder.path / "salt").exists()
-    assert choose_start(folder, isolate=False, salt=salt) is not start_here
+    assert choose_start(folder, isolate=False, salt=salt) is not start_in_process
     assert (folder.path / "salt").read_text().strip() == KNOWN
 
 
@@ -100,7 +100,7 @@ def test_seed_and_salt_together_say_what_attacks_draw_and_nothing_else(
     scenario: Build, tmp_path: Path, folder: RunFolder, salt: Path
 ) -> None:
     built = scenario(attacks=[{"name": "inverting-gradients", "max_iterations": 2}], threat={"victims": 2})
-    plain = run(built, tmp_path / "plain", start_here)
+    plain = run(built, tmp_path / "plain", start_in_process)
     salted = [run(built, tmp_path / f"salted{n}", _salted(tmp_path, n, salt)) for n in range(2)]
     salt.write_text(KNOWN[::-1])
     other = run(built, tmp_path / "other", _salted(tmp_path, 2, salt))

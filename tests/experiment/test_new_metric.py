@@ -28,7 +28,7 @@ from fedsim.report.document import Table
 from fedsim.report.sweep import build
 from fedsim.scenario import Scenario, parse
 from fedsim.tasks.classification import Classification
-from fedsim.threat.scoring import Judged, score
+from fedsim.threat.scoring import ScoredVictim, score
 from fedsim.threat.victim import Victim
 
 from .test_runner import Silent
@@ -126,7 +126,7 @@ def test_settings_are_tuned_for_it(tmp_path: Path) -> None:
 def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def with_stranger(victim: Victim, found: Reconstruction) -> Judged:
+    def with_stranger(victim: Victim, found: Reconstruction) -> ScoredVictim:
         own = score(victim, found)
         items = tuple(item.with_values({"psnrr": 1.0}) for item in own.record.scores)
         return own._replace(record=own.record.model_copy(update={"scores": items}))

@@ -88,8 +88,8 @@ def test_dropout_is_found_behind_an_embedding() -> None:
 def test_repeated_sentences_are_one_example_and_another_label_makes_two() -> None:
     tokens = torch.tensor([[1, 2], [3, 4]])
     first, second = Batch(tokens, tokens + 1), Batch(tokens.flip(0), torch.tensor([[4, 5], [2, -100]]))
-    assert [own.tolist() for own in examples.numbers([first, second])] == [[0, 1], [1, 2]]
-    assert examples.distinct([first, second]).labels.tolist() == [[2, 3], [4, 5], [2, -100]]
+    assert [own.tolist() for own in examples.example_indices([first, second])] == [[0, 1], [1, 2]]
+    assert examples.unique_examples([first, second]).labels.tolist() == [[2, 3], [4, 5], [2, -100]]
 
 
 def test_sentences_are_shared_out_as_examples_of_one_class() -> None:

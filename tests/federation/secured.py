@@ -8,7 +8,7 @@ from flwr.app import Message
 
 from fedsim.federation import apps
 from fedsim.federation.engines.local import LocalGrid
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
@@ -20,7 +20,7 @@ def plain(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"secure_aggregation": None})
 
 
-def failures(journal: Journal) -> list[tuple[int, str, str]]:
+def failures(journal: ServerLog) -> list[tuple[int, str, str]]:
     return [(record.round, lost.subject, lost.cause) for record in journal.rounds for lost in record.failures]
 
 
@@ -46,7 +46,7 @@ class Tapped(LocalGrid):
 
 def tapped(scenario: Scenario) -> Tapped:
     grid = Tapped(scenario)
-    grid.serve(apps.server_app(grid.world, Journal(lambda _record: None)))
+    grid.serve(apps.server_app(grid.world, ServerLog(lambda _record: None)))
     return grid
 
 

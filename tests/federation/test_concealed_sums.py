@@ -10,7 +10,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import apps, engines
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.secure_client import PROTOCOL, answered
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -68,8 +68,8 @@ class Meddling(Tapped):
             yield message
 
 
-def served(grid: Meddling) -> Journal:
-    journal = Journal(lambda _record: None)
+def served(grid: Meddling) -> ServerLog:
+    journal = ServerLog(lambda _record: None)
     grid.serve(apps.server_app(grid.world, journal))
     return journal
 

@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Update
 from fedsim.experiment.runner import train
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
 
@@ -22,7 +22,7 @@ SUM = {"view": "sum"}
 CHANCE = 0.1  # ten classes
 
 
-def run(scenario: Scenario) -> Journal:
+def run(scenario: Scenario) -> ServerLog:
     return train(worlds.build(scenario), lambda _record: None)
 
 

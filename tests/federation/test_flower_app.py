@@ -13,7 +13,7 @@ import torch
 from flwr.app import Context, RecordDict
 from flwr.cli.build import build_fab_from_disk
 
-from fedsim.audit.loading import load, made
+from fedsim.audit.loading import load, load_subject
 from fedsim.federation.engines.local import LocalGrid
 
 APP = Path(__file__).parents[2] / "scenarios" / "47_flower_app" / "private-digits"
@@ -47,7 +47,7 @@ def test_flower_packs_all_of_it_within_its_limits(archive: Path) -> None:
 
 
 def test_an_audit_of_the_archive_sees_a_private_update(archive: Path) -> None:
-    subject = made(load(str(archive)), str(archive))
+    subject = load_subject(load(str(archive)), str(archive))
     assert "mods DefendingMod" in subject.notes[0]
     assert subject.reply is not None
     values = torch.cat([tensor.flatten() for tensor in subject.reply.moved.values()])

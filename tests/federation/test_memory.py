@@ -16,7 +16,7 @@ from fedsim.core.types import Memory, Tensors
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import apps
 from fedsim.federation.client import local_training
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.memory import recall, remember
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
@@ -224,7 +224,7 @@ def test_a_message_that_was_answered_is_refused_the_second_time(
     """Noise, rounding and masks follow from the round: two uploads of one round would differ by the updates alone."""
     threat = {"view": "sum"} if secure else {}
     grid = Noting(scenario(federation={"clients": 3, "rounds": 2}, threat=threat, secure_aggregation=secure))
-    grid.serve(apps.server_app(grid.world, Journal(lambda _record: None)))
+    grid.serve(apps.server_app(grid.world, ServerLog(lambda _record: None)))
     assert len(grid.orders) == 3 * 2 * stages
     assert not any(reply.has_error() for reply in grid.replies)
     for order in list(grid.orders):

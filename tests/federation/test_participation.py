@@ -29,8 +29,8 @@ def likely(count: int, n: int, probability: float) -> bool:
     return low <= count <= high
 
 
-def fates(scenario: Scenario, steps: int = 1) -> dict[tuple[int, int], participation.Loss | None]:
-    return {place: participation.fate(scenario, *place, steps) for place in PLACES}
+def fates(scenario: Scenario, steps: int = 1) -> dict[tuple[int, int], participation.ClientFailure | None]:
+    return {place: participation.client_failure(scenario, *place, steps) for place in PLACES}
 
 
 def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
@@ -143,9 +143,9 @@ def test_decisions_depend_on_neither_the_order_of_calls_nor_on_others(scenario: 
     built = scenario(federation={"clients": 100}, participation=settings)
     expected = fates(built)
     order = torch.randperm(len(PLACES), generator=torch.Generator().manual_seed(1)).tolist()
-    assert all(participation.fate(built, *PLACES[i], 1) == expected[PLACES[i]] for i in order)
+    assert all(participation.client_failure(built, *PLACES[i], 1) == expected[PLACES[i]] for i in order)
     fewer = scenario(federation={"clients": 10}, participation={**settings, "cohort": 2, "always_crash": [9]})
-    assert all(participation.fate(fewer, r, c, 1) == expected[r, c] for r, c in PLACES if c < 9)
+    assert all(participation.client_failure(fewer, r, c, 1) == expected[r, c] for r, c in PLACES if c < 9)
     other = scenario(seed=4, federation={"clients": 100}, participation=settings)
     assert fates(other) != expected
 
@@ -186,7 +186,7 @@ def test_who_is_lost_is_declared_and_recorded_alike_on_every_engine(scenario: Bu
     built = scenario(federation={**federation, "engine": engine}, participation={**EVENTFUL, "fraction": 0.75})
     rounds = run(built).rounds
     for record in rounds:
-        expected = {c: participation.fate(built, record.round, c, 4) for c in record.cohort}
+        expected = {c: participation.client_failure(built, record.round, c, 4) for c in record.cohort}
         lost = [(f"client {c}", loss.cause, loss.why) for c, loss in expected.items() if loss is not None]
         assert [(failure.subject, failure.cause, failure.reason) for failure in record.failures] == lost
         assert record.participants == tuple(c for c, loss in expected.items() if loss is None)
@@ -264,5 +264,5 @@ def test_who_is_available_and_who_is_asked_are_two_draws(scenario: Build) -> Non
 @pytest.mark.parametrize("events", [{}, {"drop_before": 0.5}, {"always_crash": [1]}])
 def test_the_fates_of_clients_are_those_of_each(events: dict[str, Any], scenario: Build) -> None:
     built = scenario(participation=events)
-    together = participation.fates(built, 1, (0, 1, 3), lambda client: client + 1)
-    assert together == {client: participation.fate(built, 1, client, client + 1) for client in (0, 1, 3)}
+    together = participation.client_failures(built, 1, (0, 1, 3), lambda client: client + 1)
+    assert together == {client: participation.client_failure(built, 1, client, client + 1) for client in (0, 1, 3)}

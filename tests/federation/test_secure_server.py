@@ -9,7 +9,7 @@ import torch
 from fedsim.core.errors import ScenarioError
 from fedsim.experiment.runner import model_hash
 from fedsim.federation.client import local_training
-from fedsim.federation.participation import fate
+from fedsim.federation.participation import client_failure
 from fedsim.scenario import arms
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
@@ -142,7 +142,7 @@ def test_who_is_gone_before_the_keys_is_never_asked_to_train(scenario: Build) ->
         threat=SUM,
         secure_aggregation={"mode": "masked", "threshold": 0.51},
     )
-    fates = [fate(built, round_, client, 1) for round_ in (1, 2) for client in range(12)]
+    fates = [client_failure(built, round_, client, 1) for round_ in (1, 2) for client in range(12)]
     absent = sum(lost is not None and lost.is_absent for lost in fates)
     assert absent
     assert sum(lost is not None for lost in fates) > absent

@@ -18,7 +18,7 @@ from fedsim.core.hooks import Defense, ServerRound
 from fedsim.core.types import Config, Contribution, MethodDescription
 from fedsim.experiment.runner import train
 from fedsim.federation.engines.local import LocalGrid
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.server import AggregationStrategy, Reply
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
@@ -32,10 +32,10 @@ class _NoGrid(LocalGrid):
         pass
 
 
-def server(scenario: Scenario) -> tuple[AggregationStrategy, Journal, worlds.World]:
+def server(scenario: Scenario) -> tuple[AggregationStrategy, ServerLog, worlds.World]:
     """A server in its first round."""
     world = worlds.build(scenario)
-    journal = Journal(lambda _record: None)
+    journal = ServerLog(lambda _record: None)
     strategy = AggregationStrategy(world, range(scenario.federation.clients), journal)
     first = ArrayRecord(dict(world.models.first_weights))
     assert strategy.configure_train(1, first, ConfigRecord(), _NoGrid())

@@ -196,7 +196,7 @@ NOISE = 2.0  # standard deviation: clip 0.5 times noise multiplier 4
 def has_walls() -> bool:
     """Return whether this machine can run apps in the sandbox."""
     try:
-        app_command.check_walls(AppsTable(sha256="any"))
+        app_command.check_sandbox(AppsTable(sha256="any"))
     except FedsimError:
         return False
     return True

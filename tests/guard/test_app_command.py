@@ -18,8 +18,8 @@ SANDBOX, NONE = AppsTable(sha256="any"), AppsTable(sha256="any", isolation="none
 def test_a_machine_without_landlock_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "version", lambda: 3)
     with pytest.raises(FedsimError, match='no Landlock of version 4.*isolation = "none"'):
-        app_command.check_walls(SANDBOX)
-    app_command.check_walls(NONE)
+        app_command.check_sandbox(SANDBOX)
+    app_command.check_sandbox(NONE)
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,12 @@ def test_a_machine_without_namespaces_is_refused(
     monkeypatch.setattr(landlock, "version", lambda: 6)
     monkeypatch.setattr(shutil, "which", lambda _name: program)
     with pytest.raises(FedsimError, match=words):
-        app_command.check_walls(SANDBOX)
+        app_command.check_sandbox(SANDBOX)
 
 
 def test_a_place_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=f"names {tmp_path}/data, which does not exist"):
-        app_command.check_walls(NONE.model_copy(update={"readable": (tmp_path / "data",)}))
+        app_command.check_sandbox(NONE.model_copy(update={"readable": (tmp_path / "data",)}))
 
 
 def test_an_app_may_write_its_folder_and_what_the_policy_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

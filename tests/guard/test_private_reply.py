@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, Record
 
 from fedsim.core.types import Tensors
 from fedsim.guard.policy import read_policy
-from fedsim.guard.private_reply import Cover, Covered, Train
+from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, Train
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
 from tests.guard.site import NOISE, START, policy
@@ -43,13 +43,13 @@ class Guarded:
         policy(folder, **changes)
         self.policy = read_policy(folder / "guard.toml")
         self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
-        self.cover = Cover(self.policy, self.ledger)
+        self.cover = ReplyPrivatizer(self.policy, self.ledger)
 
-    def answer(self, sent: Message | None = None, train: Train = trained, app: str = APP) -> Covered:
+    def answer(self, sent: Message | None = None, train: Train = trained, app: str = APP) -> PrivateReply:
         return self.cover.answer(sent or message(), app, train)
 
 
-def only_arrays(covered: Covered) -> dict[str, torch.Tensor]:
+def only_arrays(covered: PrivateReply) -> dict[str, torch.Tensor]:
     """Return the arrays of a reply that holds nothing else."""
     content = covered.reply.content
     assert list(content) == ["weights", "metrics"]
@@ -65,7 +65,7 @@ def assert_is_noise(arrays: Tensors) -> None:
     assert float(values.std()) == pytest.approx(NOISE, abs=5 * NOISE / (2 * len(values)) ** 0.5)
 
 
-def reason(covered: Covered) -> str:
+def reason(covered: PrivateReply) -> str:
     assert covered.reply.has_error()
     return covered.reply.error.reason or ""
 

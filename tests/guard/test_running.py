@@ -19,7 +19,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
 from fedsim.guard import running
 from fedsim.guard.policy import read_policy
-from fedsim.guard.running import AppProcesses, Order
+from fedsim.guard.running import AppProcesses, AppTask
 from fedsim.processes import frames
 from tests.guard import site
 
@@ -31,10 +31,10 @@ BYTES = pytest.param("bytes", "wrote", 1 << 29, 1 << 30, marks=pytest.mark.slow)
 ISOLATIONS = ["none", pytest.param("sandbox", marks=site.needs_walls)]
 
 
-def order(mode: str, **config: str) -> Order:
+def order(mode: str, **config: str) -> AppTask:
     metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
     message = Message(site.content(mode, **config), metadata=metadata)  # pyright: ignore[reportCallIssue]
-    return Order(message, Context(5, 7, {}, RecordDict(), {}), 9, FAB)
+    return AppTask(message, Context(5, 7, {}, RecordDict(), {}), 9, FAB)
 
 
 def processes(folder: Path, **apps: Any) -> AppProcesses:
@@ -178,7 +178,7 @@ def test_answers_of_another_form_are_refused(write: Write) -> None:
 
 
 def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def writing(_self: AppProcesses, _folder: Path, _order: Order, answers: Any, _limit: int) -> None:
+    def writing(_self: AppProcesses, _folder: Path, _order: AppTask, answers: Any, _limit: int) -> None:
         frames.write_parts(answers, b"1234", b"")
 
     monkeypatch.setattr(AppProcesses, "_run", writing)

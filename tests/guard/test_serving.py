@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
 from fedsim.guard import app_command, serving
 from fedsim.guard.policy import read_policy
-from fedsim.guard.running import AppProcesses, Order
+from fedsim.guard.running import AppProcesses, AppTask
 from fedsim.guard.serving import Guard, serve
 from fedsim.privacy.ledger import Ledger, open_reservations
 from tests.guard import site
@@ -26,18 +26,18 @@ from tests.guard import site
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(_self: AppProcesses, _order: Order, received: Tensors) -> Tensors:
+    def train(_self: AppProcesses, _order: AppTask, received: Tensors) -> Tensors:
         return received
 
     monkeypatch.setattr(AppProcesses, "train", train)
-    monkeypatch.setattr(app_command, "check_walls", lambda _apps: None)
+    monkeypatch.setattr(app_command, "check_sandbox", lambda _apps: None)
 
 
 class FakeTask:
     def __init__(self, error: Exception | None = None, *, is_known: bool = True) -> None:
         metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
         message = Message(site.content(), metadata=metadata)  # pyright: ignore[reportCallIssue]
-        self.order, self.is_known = Order(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab"), is_known
+        self.order, self.is_known = AppTask(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab"), is_known
         self.sent: list[Message] = []
         self._error = error
 

@@ -22,7 +22,7 @@ from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Reconstruction
 from fedsim.experiment import runner
-from fedsim.processes.methods import AtWork, ShouldStop, Start, start_here
+from fedsim.processes.methods import MethodRunner, ShouldStop, Start, start_in_process
 from fedsim.processes.salt import SaltedStart
 from fedsim.questions.base import Evidence, QuestionContext, answers
 from fedsim.record import ArmFindings, Finding
@@ -34,7 +34,7 @@ from fedsim.threat.replay import replay
 class Recording:
     """Answers as the method does, and keeps its answers."""
 
-    def __init__(self, method: AtWork, kept: list[Any]) -> None:
+    def __init__(self, method: MethodRunner, kept: list[Any]) -> None:
         self.method, self.kept = method, kept
 
     def call(self, name: str, *seen: Any, **more: Any) -> Any:
@@ -64,7 +64,7 @@ class Playing:
 class Spraying:
     """Answers what the method does, three times."""
 
-    def __init__(self, method: AtWork) -> None:
+    def __init__(self, method: MethodRunner) -> None:
         self.method = method
 
     def call(self, name: str, *seen: Any, **more: Any) -> Any:
@@ -89,8 +89,8 @@ def numbers_in(seen: Any) -> Tensor | None:
 
 def wrapped(make: Any) -> Start:
     @contextmanager
-    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[AtWork]:
-        with start_here(kind, choice, should_stop) as method:
+    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
+        with start_in_process(kind, choice, should_stop) as method:
             yield make(method)
 
     return start
@@ -128,7 +128,7 @@ def starts_methods(name: str) -> bool:
     question: Any = registry.get("question", name).make
     path = Path(inspect.getfile(question))
     package = [path] if path.parent == Path(questions.__file__).parent else path.parent.rglob("*.py")
-    return any(sign in one.read_text() for one in package for sign in ("work.start(", ".starts(", "attempted("))
+    return any(sign in one.read_text() for one in package for sign in ("work.start(", ".starts(", "run_or_fail("))
 
 
 PLAYED = [name for name in registry.methods("question") if starts_methods(name)]

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import apps
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.secure_client import PROTOCOL
 from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.scenario import Scenario
@@ -58,8 +58,8 @@ def scenario_of(scenario: Build) -> Scenario:
     )
 
 
-def ran(built: Scenario, stage: str, forge: Forge) -> Journal:
-    grid, journal = Forged(built, stage=stage, forge=forge, is_open_lost=True), Journal(lambda _record: None)
+def ran(built: Scenario, stage: str, forge: Forge) -> ServerLog:
+    grid, journal = Forged(built, stage=stage, forge=forge, is_open_lost=True), ServerLog(lambda _record: None)
     grid.serve(apps.server_app(grid.world, journal))
     assert len(grid.seen) == 1
     return journal
@@ -124,7 +124,7 @@ def right_answer(built: Scenario, stage: str) -> ConfigRecord:
     return answers[0]
 
 
-def failures_of(journal: Journal, round_: int) -> list[str]:
+def failures_of(journal: ServerLog, round_: int) -> list[str]:
     return [failure.subject for failure in journal.rounds[round_ - 1].failures]
 
 
@@ -167,7 +167,7 @@ def naming(reply: Message, client: int) -> list[Message]:
 
 
 @pytest.fixture(scope="module")
-def honest(scenario: Build) -> Journal:
+def honest(scenario: Build) -> ServerLog:
     """The federation in which nobody forges."""
     return ran(scenario_of(scenario), "train", lambda reply: [reply])
 
@@ -189,7 +189,7 @@ DOUBLES: dict[str, Forge] = {
     ],
 )
 def test_the_first_answer_of_the_node_that_was_asked_counts_whatever_it_says_of_itself(
-    scenario: Build, honest: Journal, stage: str, forge: Forge
+    scenario: Build, honest: ServerLog, stage: str, forge: Forge
 ) -> None:
     journal = ran(scenario_of(scenario), stage, forge)
     assert failures_of(journal, 1) == []

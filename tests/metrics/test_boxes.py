@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.metrics.boxes import Pasted, areas, gather, inside, name_pasted_maps
+from fedsim.metrics.boxes import CutMixRecord, areas, gather, inside, name_pasted_maps
 
 EDGES = st.tuples(*[st.integers(0, 5)] * 4).map(
     lambda e: [min(e[0], e[1]), max(e[0], e[1]), min(e[2], e[3]), max(e[2], e[3])]
@@ -33,12 +33,12 @@ def test_with_one_box_nothing_is_lost(edges: list[int], order: list[int]) -> Non
 def test_draws_are_read_by_the_last_word_of_their_names() -> None:
     weights, boxes, maps = torch.ones(2), torch.zeros(2, 4), torch.ones(2, 4)
     draws = {"cutmix.weights": weights, "cutmix.boxes": boxes, "cutmix.map-boxes": maps}
-    found = Pasted.written_in(draws)
+    found = CutMixRecord.written_in(draws)
     assert found is not None
     assert found.partners is None
     assert found.boxes is boxes
     pasted = name_pasted_maps(draws)
     assert pasted is not None
     assert pasted.boxes is maps
-    assert Pasted.written_in({"cutmix.boxes": boxes}) is None
+    assert CutMixRecord.written_in({"cutmix.boxes": boxes}) is None
     assert name_pasted_maps({"cutmix.weights": weights}) is None

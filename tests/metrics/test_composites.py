@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth
-from fedsim.metrics.boxes import Pasted, gather, inside
+from fedsim.metrics.boxes import CutMixRecord, gather, inside
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.missing import complete
@@ -34,7 +34,7 @@ def guess(inputs: torch.Tensor, shown: Batch | None = None) -> Reconstruction:
 
 def scores(found: Reconstruction, truth: Truth, world: World) -> tuple[ItemScore, ...]:
     spec = world.data.dataset.spec
-    examples = distinct(truth.original_batches)
+    examples = unique_examples(truth.original_batches)
     return with_composites(score_items(found, examples, spec), found, truth, examples, spec)
 
 
@@ -43,7 +43,7 @@ def test_the_composites_themselves_score_best_and_show_what_the_boxes_say(watche
     truth, world = trained(watched, client)
     order = torch.tensor([2, 0, 3, 1])
     items = scores(guess(truth.batches[0].inputs[order]), truth, world)
-    pasted = Pasted.written_in(truth.draws[0])
+    pasted = CutMixRecord.written_in(truth.draws[0])
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
@@ -66,7 +66,7 @@ def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched:
     noise = 0.1 * torch.randn(truth.batches[0].inputs.shape, generator=torch.Generator().manual_seed(1))
     shown = truth.batches[0].inputs + noise
     items = scores(guess(shown), truth, world)
-    pasted = Pasted.written_in(truth.draws[0])
+    pasted = CutMixRecord.written_in(truth.draws[0])
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
@@ -129,7 +129,7 @@ def test_over_several_steps_every_box_shows_more_of_a_record(watched: Watched) -
     federation = {"algorithm": "fedavg", "local_epochs": 3, "batch_size": 4}
     partition = {"scheme": "resampled", "examples_per_client": 4}
     several, world = trained(watched, federation=federation, partition=partition)
-    originals = distinct(several.original_batches).inputs
+    originals = unique_examples(several.original_batches).inputs
     assert len(several.draws) == 3
     items = scores(guess(originals), several, world)
     assert all(item.values.get("psnr_trained") is None and item.values.get("psnr_seen") == 160.0 for item in items)
@@ -162,10 +162,10 @@ def test_nothing_is_added_where_nothing_was_mixed_and_absent_scores_are_not_writ
 @pytest.mark.parametrize("client", range(4))
 def test_with_one_box_the_batch_is_put_together_again_bit_by_bit(watched: Watched, client: int) -> None:
     truth, _ = trained(watched, client, components=[{**CUTMIX, "per_sample": False}])
-    pasted = Pasted.written_in(truth.draws[0])
+    pasted = CutMixRecord.written_in(truth.draws[0])
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
     assert torch.equal(gather(truth.batches[0].inputs, pasted.partners, pasted.boxes), truth.original_batches[0].inputs)
-    assert Pasted.written_in({}) is None
+    assert CutMixRecord.written_in({}) is None
     assert replace(truth, draws=()).draws == ()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fedsim.core.nets.kv_cache import DecodingCache, Draft, KeyValues
+from fedsim.core.nets.kv_cache import DecodingCache, Draft, KVCache
 from fedsim.core.types import InputSpec
 from fedsim.models._llama import LlamaLayers, is_like_llama
 from tests.components.generating import VOCABULARY
@@ -62,5 +62,5 @@ def test_a_layer_that_fails_leaves_the_models_own_attention() -> None:
     layers = LlamaLayers(own)
     assert layers.depth == 2
     with pytest.raises(IndexError):
-        layers.layer(7, torch.zeros(1, 1, 16), None, None, KeyValues(2, 1))
+        layers.layer(7, torch.zeros(1, 1, 16), None, None, KVCache(2, 1))
     assert own.config._attn_implementation == "eager"

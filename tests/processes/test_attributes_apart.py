@@ -10,8 +10,8 @@ import torch
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.processes.methods import start_here, tensor_of
-from fedsim.processes.subprocess_runner import start_apart
+from fedsim.processes.methods import require_tensor, start_in_process
+from fedsim.processes.subprocess_runner import start_in_subprocess
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Finding, RunRecord
 from fedsim.record.store import RunFolder
@@ -89,8 +89,10 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
 ) -> None:
     """`see` raises where the scorer's world lies in its process: that is so here, and not in a process of its own."""
     deeds = ("raise", "sizes", "values", "see", "")
-    here = results(run(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", start_here))
-    apart = results(run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", start_apart))
+    here = results(run(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", start_in_process))
+    apart = results(
+        run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", start_in_subprocess)
+    )
     assert apart["end"].failure == "its process ended with 7 before it answered."
     assert "ValueError: it sees the world" in str(here.pop("see").failure)
     assert not apart.pop("see").failure
@@ -116,9 +118,9 @@ def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here(
     def source() -> torch.Generator:
         return seeding.generator(1, "reading")
 
-    with start_apart("attribute", choice, lambda: bool(stops)) as apart:
+    with start_in_subprocess("attribute", choice, lambda: bool(stops)) as apart:
         read = apart.call("read", known, labels, known, generators=[source()])
-        with start_here("attribute", choice, lambda: False) as here:
+        with start_in_process("attribute", choice, lambda: False) as here:
             assert torch.equal(read, here.call("read", known, labels, known, generators=[source()]))
         stops.append(1)
         with pytest.raises(KeyboardInterrupt):
@@ -132,4 +134,4 @@ def test_an_answer_is_checked_on_this_side() -> None:
     with pytest.raises(FedsimError, match="not finite"):
         AttributeAttack.checked(torch.full((4, 2), torch.nan), labels, known)
     with pytest.raises(FedsimError, match="its answer is a dict, expected a tensor"):
-        tensor_of({"a": 1})
+        require_tensor({"a": 1})

@@ -12,7 +12,7 @@ from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation
 from fedsim.processes import frames, packing
 from fedsim.processes.child import answer
-from fedsim.processes.methods import Here
+from fedsim.processes.methods import InProcessRunner
 from fedsim.scenario import AttackChoice
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
@@ -27,7 +27,7 @@ def answered(attack: Attack[Any], request: Any) -> tuple[frames.Kind, bytes, lis
     """Return kind and content of the answer, and the kinds of what came before it."""
     meanwhile = io.BytesIO()
     payload = request if isinstance(request, bytes) else packing.saved(request)
-    found = frames.read(io.BytesIO(answer(Here(attack), payload, meanwhile)))
+    found = frames.read(io.BytesIO(answer(InProcessRunner(attack), payload, meanwhile)))
     assert found is not None
     meanwhile.seek(0)
     return found.kind, found.payload, [kind for kind, _ in frames.read_all(meanwhile)]

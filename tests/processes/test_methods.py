@@ -8,7 +8,7 @@ import torch
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Reconstruction, Step
 from fedsim.processes import methods
-from fedsim.processes.methods import Here, Progress
+from fedsim.processes.methods import InProcessRunner, Progress
 
 
 def generators(*seeds: int) -> list[torch.Generator]:
@@ -49,7 +49,9 @@ def guess() -> Reconstruction:
 def test_draws_from_the_global_generator_follow_the_methods_own_generator_and_leave_the_state() -> None:
     method: Any = Drawing()
     before = torch.get_rng_state()
-    first, again, other = (Here(method).call("foreign", 0, generators=generators(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        InProcessRunner(method).call("foreign", 0, generators=generators(seed)) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
@@ -102,6 +104,6 @@ def test_an_attack_searches_at_least_one_update_at_once(answer: Any, count: int)
 
 def test_an_answer_that_must_be_a_tensor_is_checked() -> None:
     tensor = torch.ones(2)
-    assert methods.tensor_of(tensor) is tensor
+    assert methods.require_tensor(tensor) is tensor
     with pytest.raises(FedsimError, match="list, expected a tensor"):
-        methods.tensor_of([1.0])
+        methods.require_tensor([1.0])

@@ -9,7 +9,7 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.registry import Kind
-from fedsim.processes.methods import AtWork
+from fedsim.processes.methods import MethodRunner
 from fedsim.processes.salt import SaltedStart, salt_of
 from fedsim.scenario import Choice
 
@@ -35,7 +35,7 @@ class Spying:
         return 3
 
     @contextmanager
-    def start(self, kind: Kind, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[AtWork]:
+    def start(self, kind: Kind, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[MethodRunner]:
         yield self
 
 

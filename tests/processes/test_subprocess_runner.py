@@ -14,14 +14,14 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.time_budget import DeadlineReached, limited
+from fedsim.core.time_budget import DeadlineReached, time_limit
 from fedsim.core.types import Observation, Step
 from fedsim.experiment import runner
 from fedsim.processes import frames, packing
 from fedsim.processes import subprocess_runner as apart
 from fedsim.processes.child_process import ChildProcess
-from fedsim.processes.methods import max_victims, search, start_here
-from fedsim.processes.subprocess_runner import Apart, start_apart
+from fedsim.processes.methods import max_victims, search, start_in_process
+from fedsim.processes.subprocess_runner import SubprocessRunner, start_in_subprocess
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
@@ -106,7 +106,7 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
             {"name": "closed-form-linear"},
         ],
     )
-    here, apart = run(built, tmp_path / "here", start_here), run(built, tmp_path / "apart", start_apart)
+    here, apart = run(built, tmp_path / "here", start_in_process), run(built, tmp_path / "apart", start_in_subprocess)
     assert results(here) == results(apart)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert here.arms[0].attacks[0].victims[0].failure is None
@@ -125,7 +125,7 @@ def test_what_an_attack_does_to_its_process_is_its_own_failure(
 ) -> None:
     attacks = [{"name": "strange", "deed": deed}]
     built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
-    victims = run(built, tmp_path / "apart", start_apart).arms[0].attacks[0].victims
+    victims = run(built, tmp_path / "apart", start_in_subprocess).arms[0].attacks[0].victims
     assert len(victims) == 2
     assert all(why in str(victim.failure) for victim in victims)
 
@@ -135,7 +135,9 @@ def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same
     scenario: Build, tmp_path: Path, strange: None
 ) -> None:
     built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
-    here, apart = (run(built, tmp_path / name, how) for name, how in (("here", start_here), ("apart", start_apart)))
+    here, apart = (
+        run(built, tmp_path / name, how) for name, how in (("here", start_in_process), ("apart", start_in_subprocess))
+    )
     assert all(victim.diagnostics["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert [(victim.failure, victim.diagnostics["truths"]) for victim in apart.arms[0].attacks[0].victims] == [
@@ -147,7 +149,7 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     observation, _, _ = watched()
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
-    with start_apart("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 2) as attacker:
+    with start_in_subprocess("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 2) as attacker:
         assert max_victims(attacker, observation) >= 1
         with pytest.raises(KeyboardInterrupt):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
@@ -163,9 +165,9 @@ def test_the_deadline_of_the_caller_ends_an_isolated_attack_and_its_process(watc
     observation, _, _ = watched()
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
-    with start_apart("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 100_000) as attacker:
+    with start_in_subprocess("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 100_000) as attacker:
         assert max_victims(attacker, observation) >= 1
-        with limited(1.0), pytest.raises(DeadlineReached):
+        with time_limit(1.0), pytest.raises(DeadlineReached):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
         assert attacker._child.code == -signal.SIGKILL  # type: ignore[attr-defined]
     assert shown
@@ -179,11 +181,11 @@ def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watc
     def broken(_step: Step) -> None:
         raise ValueError("nobody understands this step")
 
-    with start_apart("attack", choice, lambda: False) as attacker:
+    with start_in_subprocess("attack", choice, lambda: False) as attacker:
         why = search(attacker, [observation], [seeding.generator(1, "attack")], broken)
         assert "nobody understands this step" in str(why)
         found = search(attacker, [observation], [seeding.generator(1, "attack")], lambda _step: None)
-    with start_here("attack", choice, lambda: False) as attacker:
+    with start_in_process("attack", choice, lambda: False) as attacker:
         expected = search(attacker, [observation], [seeding.generator(1, "attack")], lambda _step: None)
     assert isinstance(found, list)
     assert isinstance(expected, list)
@@ -194,7 +196,7 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
     observation, _, _ = watched()
     choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})
     local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
-    with start_apart("attack", choice, lambda: False) as attacker:
+    with start_in_subprocess("attack", choice, lambda: False) as attacker:
         assert max_victims(attacker, local) == 1
         why = search(attacker, [local], [seeding.generator(1, "attack")], lambda _step: None)
     assert "cannot be sent to a subprocess" in str(why)
@@ -214,11 +216,13 @@ def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> N
         assert waited_for(lambda: not alive(child))
 
 
-def answering(monkeypatch: pytest.MonkeyPatch, code: str, should_stop: Callable[[], bool] = lambda: False) -> Apart:
+def answering(
+    monkeypatch: pytest.MonkeyPatch, code: str, should_stop: Callable[[], bool] = lambda: False
+) -> SubprocessRunner:
     """Return a process that runs this code in place of an attack's."""
 
     monkeypatch.setattr(apart, "_start", lambda: ChildProcess([sys.executable, "-c", code]))
-    return Apart({}, should_stop)
+    return SubprocessRunner({}, should_stop)
 
 
 @pytest.mark.parametrize("kind", [frames.ANSWER, frames.STEP])

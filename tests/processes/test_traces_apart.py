@@ -12,8 +12,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.experiment import runner
-from fedsim.processes.methods import AtWork, start_here
-from fedsim.processes.subprocess_runner import start_apart
+from fedsim.processes.methods import MethodRunner, start_in_process
+from fedsim.processes.subprocess_runner import start_in_subprocess
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.side_channels import answer_here
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
@@ -35,7 +35,10 @@ def source() -> torch.Generator:
 @pytest.mark.slow
 def test_the_answer_of_another_process_is_that_of_this_one_and_so_is_its_failure() -> None:
     choice, prompt = Choice(name="trace-forest", settings={"trees": 3}), paces("prompt")
-    with start_apart("trace", choice, lambda: False) as apart, start_here("trace", choice, lambda: False) as here:
+    with (
+        start_in_subprocess("trace", choice, lambda: False) as apart,
+        start_in_process("trace", choice, lambda: False) as here,
+    ):
 
         def answers(case: TraceCase) -> list[torch.Tensor]:
             return [at_work.call("__call__", case, generators=[source()]) for at_work in (apart, here)]
@@ -69,9 +72,9 @@ def test_a_run_starts_each_attack_once_where_it_was_told(scenario: Callable[...,
     ended: list[str] = []
 
     @contextmanager
-    def noting(kind: Kind, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[AtWork]:
+    def noting(kind: Kind, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[MethodRunner]:
         started.append(f"{kind} {choice.name} {choice.settings.get('trees', '')}".strip())
-        with start_here(kind, choice, should_stop) as at_work:
+        with start_in_process(kind, choice, should_stop) as at_work:
             yield at_work
         ended.append(started[-1])
 
@@ -98,7 +101,7 @@ def test_the_record_is_the_same_wherever_traces_are_attacked(scenario: Callable[
     own["generation"]["candidates"] = 4
     own["data"]["test_fraction"] = 0.5
     found = []
-    for name, start in (("here", start_here), ("apart", start_apart)):
+    for name, start in (("here", start_in_process), ("apart", start_in_subprocess)):
         folder = RunFolder(tmp_path / name)
         folder.create(overwrite=False)
         record = runner.run(scenario(**own), folder, Silent(), command="test", earlier=None, start=start)

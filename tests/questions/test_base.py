@@ -8,7 +8,7 @@ import pytest
 
 from fedsim.core import registry
 from fedsim.core.best_step import TimedConfig
-from fedsim.core.time_budget import DeadlineReached, limited, seconds_left
+from fedsim.core.time_budget import DeadlineReached, seconds_left, time_limit
 from fedsim.questions.base import Evidence, Question, QuestionContext, answers
 from fedsim.record import Finding, Interval
 
@@ -75,7 +75,7 @@ def test_every_question_takes_seconds_and_names_a_metric() -> None:
 
 def test_work_stops_between_two_steps_where_no_time_is_left() -> None:
 
-    with limited(0.0), pytest.raises(DeadlineReached):
+    with time_limit(0.0), pytest.raises(DeadlineReached):
         QuestionContext().progress("a step", 1, 1)
     QuestionContext().progress("a step", 1, 1)
     assert not issubclass(DeadlineReached, Exception)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import ScenarioError
 from fedsim.questions import binding as asking
 from fedsim.questions.base import Evidence, QuestionContext
-from fedsim.questions.binding import Binding, WhatBelongsTogether
+from fedsim.questions.binding import Binding, BindingQuestion
 from fedsim.record import Finding
 from fedsim.scenario import world as worlds
 from tests.questions.texts import TEXTS, Build, evidence_of
@@ -20,7 +20,7 @@ SMALL = {"dimension": 512, "width": 64, "epochs": 30}
 
 def ask(evidence: Evidence) -> list[Finding]:
     config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, "probe": SMALL})
-    return list(WhatBelongsTogether(config).run(evidence, QuestionContext()))
+    return list(BindingQuestion(config).run(evidence, QuestionContext()))
 
 
 def plant(monkeypatch: pytest.MonkeyPatch, evidence: Evidence, *, is_meant: bool) -> None:
@@ -88,4 +88,4 @@ def test_a_real_model_is_read_in_its_upper_half(evidence: Evidence) -> None:
 def test_what_has_no_answer_is_refused_before_training(scenario: Build, settings: dict[str, Any], message: str) -> None:
     config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, **settings})
     with pytest.raises(ScenarioError, match=message):
-        WhatBelongsTogether(config).check(worlds.build(scenario(**TEXTS)))
+        BindingQuestion(config).check(worlds.build(scenario(**TEXTS)))

@@ -9,7 +9,7 @@ from torch import nn
 from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import ScenarioError
 from fedsim.questions.base import QuestionContext
-from fedsim.questions.neurons import Neurons, WhichWordsNameMovedNeurons, weight_changes
+from fedsim.questions.neurons import NeuronQuestion, Neurons, weight_changes
 from fedsim.scenario import world as worlds
 from tests.components.generating import tiny_llama
 from tests.questions.texts import TEXTS, Build, evidence_of
@@ -43,7 +43,7 @@ def test_a_planted_neuron_that_moved_names_its_token() -> None:
     rows.data[5] = 3 * torch.eye(16)[token]
     beyond = {f"{UP}.weight": torch.zeros(16, 16).double()}
     beyond[f"{UP}.weight"][5] = 1.0
-    question = WhichWordsNameMovedNeurons(Neurons(moved=1, words=1))
+    question = NeuronQuestion(Neurons(moved=1, words=1))
     assert question._words(model, beyond, torch.zeros(23, dtype=torch.bool)) == [token]
     is_common = torch.arange(23) == token
     assert token not in question._words(model, beyond, is_common)
@@ -52,7 +52,7 @@ def test_a_planted_neuron_that_moved_names_its_token() -> None:
 @pytest.mark.parametrize("tables", [{}, LORA])
 def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: dict[str, Any]) -> None:
     evidence = evidence_of(scenario(**{**TEXTS, **tables}))
-    named, control = WhichWordsNameMovedNeurons(Neurons(moved=5, words=5, public=2)).run(evidence, QuestionContext())
+    named, control = NeuronQuestion(Neurons(moved=5, words=5, public=2)).run(evidence, QuestionContext())
     assert (named.role, control.role, named.scope) == ("attack", "negative-control", {"updates": 16})
     assert named.value is not None
     assert control.value is not None
@@ -68,4 +68,4 @@ def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: d
 )
 def test_what_has_no_answer_is_refused_before_training(scenario: Build, tables: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
-        WhichWordsNameMovedNeurons(Neurons()).check(worlds.build(scenario(**{**TEXTS, **tables})))
+        NeuronQuestion(Neurons()).check(worlds.build(scenario(**{**TEXTS, **tables})))

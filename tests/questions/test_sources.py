@@ -11,7 +11,7 @@ from fedsim.core.types import Batch
 from fedsim.experiment.runner import train
 from fedsim.questions import sources as asking
 from fedsim.questions.base import Evidence, QuestionContext
-from fedsim.questions.sources import Sources, WhoseExampleIsIt
+from fedsim.questions.sources import SourceQuestion, Sources
 from fedsim.record import Finding
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -46,7 +46,7 @@ def evidence(scenario: Scenario) -> Evidence:
 
 
 def ask(scenario: Scenario) -> list[Finding]:
-    question = WhoseExampleIsIt(Sources.model_validate(scenario.questions["sources"].settings))
+    question = SourceQuestion(Sources.model_validate(scenario.questions["sources"].settings))
     return list(question.run(evidence(scenario), QuestionContext()))
 
 
@@ -64,7 +64,7 @@ def test_clients_of_one_class_each_are_told_by_loss_and_by_agreement(scenario: B
 
 def test_the_gradient_of_one_example_agrees_with_no_other_as_well(scenario: Build) -> None:
     known = evidence(scenario(**GRADIENTS))
-    (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
+    (own,) = SourceQuestion(Sources(examples=6))._rounds(known)
     cosines = asking._by_alignment(known.world, own)
     assert cosines.shape == (6, 6)
     assert cosines[torch.arange(6), own.sources].tolist() == pytest.approx([1.0] * 6, abs=1e-5)  # single precision
@@ -85,14 +85,14 @@ def test_a_clients_model_is_what_it_trained(scenario: Build) -> None:
 
 def test_an_order_that_tells_nothing(scenario: Build) -> None:
     known = evidence(scenario(**STEPS))
-    (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
+    (own,) = SourceQuestion(Sources(examples=6))._rounds(known)
     assert own.sources.bincount().tolist() == [6] * 5
     assert not torch.equal(own.sources, own.sources.sort().values)
 
 
 def test_examples_of_a_round_stay_with_their_labels(scenario: Build) -> None:
     known = evidence(scenario(**STEPS))
-    (own,) = WhoseExampleIsIt(Sources(examples=6))._rounds(known)
+    (own,) = SourceQuestion(Sources(examples=6))._rounds(known)
     held = [Batch.concat([b for b in truth.original_batches if len(b)]) for truth in known.truths]
     for place, source in enumerate(own.sources.tolist()):
         alike = (held[source].inputs == own.examples.inputs[place]).flatten(1).all(1)
@@ -109,10 +109,10 @@ def test_examples_of_a_round_stay_with_their_labels(scenario: Build) -> None:
 )
 def test_what_has_no_answer_is_refused_before_training(scenario: Build, tables: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
-        WhoseExampleIsIt(Sources()).check(worlds.build(scenario(**{**STEPS, **tables})))
+        SourceQuestion(Sources()).check(worlds.build(scenario(**{**STEPS, **tables})))
 
 
 def test_no_round_with_two_updates_is_a_failure(scenario: Build) -> None:
     known = evidence(scenario(**{**STEPS, "threat": {"victims": 1}}))
-    found = list(WhoseExampleIsIt(Sources()).run(known, QuestionContext()))
+    found = list(SourceQuestion(Sources()).run(known, QuestionContext()))
     assert [finding.state for finding in found] == ["failed", "failed"]

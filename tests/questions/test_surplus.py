@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from fedsim.components.probe.markov_categorical import spectral_alignment
 from fedsim.questions import surplus as asking
 from fedsim.questions.base import QuestionContext
-from fedsim.questions.surplus import Estimator, Surplus, WhatStatesSayOfLaterTokens
+from fedsim.questions.surplus import Estimator, Surplus, SurplusQuestion
 from tests.questions.texts import TEXTS, Build, evidence_of
 
 
@@ -25,7 +25,7 @@ def exclusive(count: int) -> asking._Positions:
 @pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "nats"), [("log-linear", 0.0), ("network", math.log(2))])
 def test_the_surplus_of_an_exclusive_or_is_seen_by_a_network_alone(estimator: Estimator, nats: float) -> None:
-    question, source = WhatStatesSayOfLaterTokens(Surplus()), torch.Generator().manual_seed(0)
+    question, source = SurplusQuestion(Surplus()), torch.Generator().manual_seed(0)
     told = question._nats(exclusive(600), estimator, is_control=False, generator=source)
     assert told.shape == (300,)
     assert float(told.mean()) == pytest.approx(nats, abs=0.02)  # the sheet's
@@ -42,7 +42,7 @@ def test_places_have_a_state_and_all_tokens_behind_it() -> None:
 
 def test_a_federation_of_texts_has_each_figure_and_its_control(scenario: Build) -> None:
     evidence = evidence_of(scenario(**TEXTS))
-    question = WhatStatesSayOfLaterTokens(Surplus(vocabulary=10, directions=4))
+    question = SurplusQuestion(Surplus(vocabulary=10, directions=4))
     findings = list(question.run(evidence, QuestionContext()))
     assert [(finding.label, finding.role) for finding in findings] == [
         ("surplus, log-linear", "attack"),

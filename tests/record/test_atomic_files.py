@@ -15,7 +15,7 @@ from fedsim.record import atomic_files
 def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
-        atomic_files.write_whole(tmp_path / "file", b"")
+        atomic_files.write_atomic(tmp_path / "file", b"")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
@@ -51,9 +51,9 @@ def test_a_line_follows_one_that_a_kill_cut_off_on_a_line_of_its_own(tmp_path: P
 def test_rests_of_killed_writes_go_and_lock_and_manifest_stay(tmp_path: Path) -> None:
     for name in (atomic_files.LOCK, atomic_files.MANIFEST, ".fedsim-0123", "other"):
         (tmp_path / name).touch()
-    assert atomic_files.is_rest(tmp_path / ".fedsim-0123")
-    assert not atomic_files.is_rest(tmp_path / "other")
-    atomic_files.remove_rests(tmp_path)
+    assert atomic_files.is_temporary(tmp_path / ".fedsim-0123")
+    assert not atomic_files.is_temporary(tmp_path / "other")
+    atomic_files.remove_temporary_files(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [atomic_files.MANIFEST, atomic_files.LOCK, "other"]
 
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from fedsim.record import Finding, Interval
-from fedsim.release.permutation import Luck, beside, shuffle
+from fedsim.release.permutation import PermutationTest, beside, permutation_test
 
 LABELS = np.arange(40) < 20
 
 
-def luck_of(scores: np.ndarray) -> Luck:
-    return shuffle(lambda labels: float(scores[labels].mean()), LABELS, np.random.default_rng(0))
+def luck_of(scores: np.ndarray) -> PermutationTest:
+    return permutation_test(lambda labels: float(scores[labels].mean()), LABELS, np.random.default_rng(0))
 
 
 def test_what_luck_never_reaches_has_the_least_p() -> None:

@@ -4,7 +4,7 @@ from types import ModuleType
 from typing import Any
 
 from fedsim.record import ItemScore
-from fedsim.report.brief import write_brief
+from fedsim.report.brief import summarise_run
 from fedsim.report.verdict import RunJudge, sentences
 
 MASKS = ("labels", "masks")
@@ -20,14 +20,14 @@ def test_of_two_arms_each_is_told_with_its_strongest_attack(records: ModuleType)
             records.attack("WIIG", records.recovered(), knows=MASKS),
         ],
     )
-    found, trust = write_brief(records.run([free, dropped]))
+    found, trust = summarise_run(records.run([free, dropped]))
     assert found == ("dropout 0.0: 4 of 4 images readable with IG; dropout 0.5: 4 of 4 images readable with DIA.")
     assert trust == "Alone, IG (dropout 0.5) recovered none: that would have passed for protection."
 
 
 def test_a_single_arm_needs_no_name_and_success_everywhere_is_followed_by_the_accuracy(records: ModuleType) -> None:
     plain = records.arm("all", [records.attack("IG", records.recovered(clients=1))], dropout=())
-    assert write_brief(records.run([plain])) == (
+    assert summarise_run(records.run([plain])) == (
         "1 of 1 image readable with IG.",
         "The trained model: accuracy 80.0%.",
     )
@@ -35,14 +35,14 @@ def test_a_single_arm_needs_no_name_and_success_everywhere_is_followed_by_the_ac
 
 def test_arms_alike_are_told_once(records: ModuleType) -> None:
     arms = [records.arm(name, [records.attack("IG", records.recovered())], dropout=()) for name in "ab"]
-    assert write_brief(records.run(arms))[0] == "4 of 4 images readable with IG in each of 2 arms."
+    assert summarise_run(records.run(arms))[0] == "4 of 4 images readable with IG in each of 2 arms."
 
 
 def test_of_many_arms_the_ends_are_told(records: ModuleType) -> None:
     halves = [*records.recovered(2), *records.missed(2)]
     outcomes = {"a": records.recovered(), "b": halves, "c": records.missed(), "d": records.recovered()}
     arms = [records.arm(name, [records.attack("IG", own)], dropout=()) for name, own in outcomes.items()]
-    assert write_brief(records.run(arms))[0] == (
+    assert summarise_run(records.run(arms))[0] == (
         "Attacks succeeded in 3 of 4 arms: most in 'a' (4 of 4 images readable with IG), "
         "least in 'c' (0 of 4 images readable with IG)."
     )
@@ -51,13 +51,13 @@ def test_of_many_arms_the_ends_are_told(records: ModuleType) -> None:
 def test_an_arm_without_a_result_is_no_end(records: ModuleType) -> None:
     arms = [records.arm(name, [records.attack("IG", records.recovered())], dropout=()) for name in ("a", "b", "c")]
     arms += [records.arm("d", [records.attack("IG", records.missed())], dropout=()), records.arm("e", [], dropout=())]
-    found, _ = write_brief(records.run(arms))
+    found, _ = summarise_run(records.run(arms))
     assert "in 3 of 5 arms" in found
     assert "least in 'd'" in found
 
 
 def test_a_warning_comes_before_anything_else(records: ModuleType) -> None:
-    found, trust = write_brief(records.run([records.arm("all", [records.attack("IG", records.missed())])]))
+    found, trust = summarise_run(records.run([records.arm("all", [records.attack("IG", records.missed())])]))
     assert found == "0 of 4 images readable with IG."
     assert trust.startswith("No control was run: no attack was granted the masks")
     assert trust.count(". ") == 0
@@ -65,17 +65,17 @@ def test_a_warning_comes_before_anything_else(records: ModuleType) -> None:
 
 def test_failure_beside_a_control_that_worked_is_no_guarantee(records: ModuleType) -> None:
     attacks = [records.attack("IG", records.missed()), records.attack("WIIG", records.recovered(), knows=MASKS)]
-    trust = write_brief(records.run([records.arm("all", attacks)]))[1]
+    trust = summarise_run(records.run([records.arm("all", attacks)]))[1]
     assert trust == "That these attacks recovered nothing is no guarantee."
 
 
 def test_a_run_without_attacks_says_so(records: ModuleType) -> None:
-    assert write_brief(records.run([records.arm("all", [])])) == (
+    assert summarise_run(records.run([records.arm("all", [])])) == (
         "No attack was tried.",
         "The trained model: accuracy 80.0%.",
     )
     none = records.arm("all", [records.attack("IG", [records.failed(0)])])
-    assert write_brief(records.run([none]))[0] == "Every attack failed."
+    assert summarise_run(records.run([none]))[0] == "Every attack failed."
 
 
 def test_attacks_that_recover_as_many_are_all_named(records: ModuleType) -> None:
@@ -86,7 +86,7 @@ def test_attacks_that_recover_as_many_are_all_named(records: ModuleType) -> None
         )
     ]
     run = records.run(arms)
-    assert write_brief(run)[0] == "2 of 2 images readable with closed form and DIA."
+    assert summarise_run(run)[0] == "2 of 2 images readable with closed form and DIA."
     (told,) = sentences(run, RunJudge.of(run))
     assert told.after.endswith("with attack closed form. As many with DIA.")
 
@@ -104,11 +104,11 @@ def test_no_more_successes_than_blind_guesses_have_are_no_success(records: Modul
         for hits in (1, 3)
     }
     lucky = records.run([arms[1]], scenario=scenario)
-    assert write_brief(lucky)[0] == "1 of 20 images identified with IG, which blind guesses explain."
+    assert summarise_run(lucky)[0] == "1 of 20 images identified with IG, which blind guesses explain."
     (told,) = sentences(lucky, RunJudge.of(lucky))
     assert told.level == ""
     assert "which blind guesses explain" in told.after
-    found, trust = write_brief(records.run([arms[3]], scenario=scenario))
+    found, trust = summarise_run(records.run([arms[3]], scenario=scenario))
     assert found == "3 of 20 images identified with IG."
     assert trust == "Alone, A recovered none: that would have passed for protection."
-    assert "Alone" not in write_brief(lucky)[1]
+    assert "Alone" not in summarise_run(lucky)[1]

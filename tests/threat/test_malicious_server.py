@@ -10,7 +10,7 @@ import torch
 
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import runner
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.report import writing
@@ -31,7 +31,7 @@ def recorded(scenario: Scenario, path: Path) -> RunRecord:
     return runner.run(scenario, folder, Silent(), command="test", earlier=None)
 
 
-def trained(scenario: Scenario) -> Journal:
+def trained(scenario: Scenario) -> ServerLog:
     return runner.train(worlds.build(scenario), lambda _round: None)
 
 

@@ -15,12 +15,19 @@ from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Config, Tensors, TraceView, Update, WireEntry
 from fedsim.generation import loop
 from fedsim.privacy.audit import audit, coins
-from fedsim.processes.methods import Here
+from fedsim.processes.methods import InProcessRunner
 from fedsim.questions.attributes import observe as attributes
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.questions.generation.hooks import TraceAttack
-from fedsim.questions.generation.side_channels import Judging, Speech, TraceInquiry, answer_here, controls, judge
-from fedsim.questions.generation.study import Material, Speaker, study
+from fedsim.questions.generation.side_channels import (
+    GeneratedTexts,
+    ScoringOptions,
+    TraceInquiry,
+    answer_here,
+    controls,
+    judge,
+)
+from fedsim.questions.generation.study import StudyInputs, TextGenerator, study
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.questions.membership.types import Target
 from fedsim.record import Finding
@@ -58,14 +65,14 @@ def asked(view: TraceView = "counts", hidden: Mitigation[Any] | None = None) -> 
     return TraceInquiry(Positions(Config()).with_name("positions"), "positions", view, hidden)
 
 
-def spoken(question: TraceQuestion) -> Speech:
+def spoken(question: TraceQuestion) -> GeneratedTexts:
     """Texts that are all alike, in the order in which they are asked for."""
     truth = tuple(number for number in range(PROMPTS) for _ in range(COPIES))
     first = tuple(place % COPIES == 0 for place in range(len(truth))) if question == "planted" else ()
     if question == "member":
         truth = tuple(int(number < PROMPTS / 2) for number in truth)
     known = tuple(question in ("prompt", "member") and place % COPIES < COPIES - 2 for place in range(len(truth)))
-    return Speech(question, (text(1),) * len(truth), truth, known, first)
+    return GeneratedTexts(question, (text(1),) * len(truth), truth, known, first)
 
 
 def value(own: Finding) -> float:
@@ -86,7 +93,7 @@ def assert_at_chance(found: Sequence[float], chance: float) -> None:
 def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: str | None) -> None:
     method = registry.get("component", hidden) if hidden else None
     mitigation = method.make(method.config()).with_name(method.name) if method else None
-    findings = [judge(spoken(question), asked(hidden=mitigation), Judging(seed)) for seed in range(JUDGED)]
+    findings = [judge(spoken(question), asked(hidden=mitigation), ScoringOptions(seed)) for seed in range(JUDGED)]
     if question == "bits":
         at_random = [finding.p_value for finding in findings if finding.p_value is not None]
         assert len(at_random) == JUDGED
@@ -99,7 +106,8 @@ def test_the_position_of_a_trace_tells_nothing(question: TraceQuestion, hidden: 
 @pytest.mark.parametrize("question", ["prompt", "member"])
 def test_the_position_tells_nothing_in_controls_either(question: TraceQuestion) -> None:
     found = [
-        [value(control) for control in controls(spoken(question), asked(), Judging(seed))] for seed in range(JUDGED)
+        [value(control) for control in controls(spoken(question), asked(), ScoringOptions(seed))]
+        for seed in range(JUDGED)
     ]
     for of_control in zip(*found, strict=True):
         assert_at_chance(of_control, 1 / PROMPTS if question == "prompt" else 0.5)
@@ -112,8 +120,10 @@ def test_answers_come_back_in_the_order_of_the_texts() -> None:
         def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
             return torch.tensor([float(sum(own.counts or ())) for own in case.seen])
 
-    lengths = Speech("prompt", tuple(text(1, 1 + number) for number in range(40)), tuple(range(1, 41)), (False,) * 40)
-    assert value(judge(lengths, replace(asked(), attack=Reads(Config()).with_name("reads")), Judging())) == 1.0
+    lengths = GeneratedTexts(
+        "prompt", tuple(text(1, 1 + number) for number in range(40)), tuple(range(1, 41)), (False,) * 40
+    )
+    assert value(judge(lengths, replace(asked(), attack=Reads(Config()).with_name("reads")), ScoringOptions())) == 1.0
 
 
 def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
@@ -123,7 +133,7 @@ def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
         orders.append((case.question, [sum(own.counts or (len(own.output or ()),)) for own in case.seen]))
         return answer_here(attack, case, generator)
 
-    class Numbered(Speaker):
+    class Numbered(TextGenerator):
         """Writes texts whose lengths number them."""
 
         def write(self, prompts: Any, purpose: str, given: Any = None) -> Any:
@@ -131,7 +141,7 @@ def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
 
     plain = speaker()
     numbered = Numbered(plain.model, plain.decoder, plain.tokenizer, plain.limits)
-    study(numbered, MATERIAL, [(own, asked()) for own in QUESTIONS], Judging(seed=1, answer=noting))
+    study(numbered, MATERIAL, [(own, asked()) for own in QUESTIONS], ScoringOptions(seed=1, answer=noting))
     assert [question for question, _ in orders] == [
         *["prompt"] * 3, *["member"] * 2, *["planted"] * 2, "bits", "bits"
     ]  # fmt: skip
@@ -155,15 +165,15 @@ def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch:
             return float(self.calls**2)
 
     found = list[float]()
-    material = Material(
-        members=tuple((1, number) for number in range(16)), strangers=tuple((2, number) for number in range(16))
+    material = StudyInputs(
+        members=tuple((1, number) for number in range(16)), non_members=tuple((2, number) for number in range(16))
     )
     mean = registry.get("trace", "trace-mean")
     timing = TraceInquiry(mean.make(mean.config()).with_name("trace-mean"), "trace-mean", "timing")
     for seed in range(JUDGED):
         monkeypatch.setattr(loop, "time", Slower())
         speech = replace(speaker("greedy"), seed=seed).speech("member", material)
-        found.append(value(judge(speech, timing, Judging(seed))))
+        found.append(value(judge(speech, timing, ScoringOptions(seed))))
     assert_at_chance(found, 0.5)
 
 
@@ -198,7 +208,7 @@ def test_the_position_of_an_update_tells_nothing_of_its_attribute(scenario: Buil
     found = list[float]()
     for seed in range(JUDGED):
         changed = replace(world, scenario=world.scenario.model_copy(update={"seed": seed}))
-        attack = Here(CallsOfDescribe(Config()))
+        attack = InProcessRunner(CallsOfDescribe(Config()))
         described = attributes.describe_round(changed, "parity", entries, {"calls": attack}, 2)
         found.append(attributes.score("calls", "parity", attack, [described], changed).right.value)
     assert_at_chance(found, 0.5)

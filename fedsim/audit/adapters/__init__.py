@@ -81,7 +81,7 @@ def adapters() -> tuple[type[SubjectAdapter], ...]:
     return tuple(_ADAPTERS)
 
 
-def what_is_taken() -> str:
+def supported_targets() -> str:
     """Return a sentence that lists the objects accepted by all adapters."""
     return f"An audit also accepts {'; '.join(kind.input_description for kind in adapters())}."
 
@@ -112,12 +112,12 @@ def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
     return subject if inner in (None, kind) else adapted(inner, subject, name)
 
 
-def parts_of(thing: Any) -> tuple[Any, ...]:
+def as_sequence(thing: Any) -> tuple[Any, ...]:
     """Return the items of a tuple or list, or the object itself as the only item."""
     return tuple(cast("tuple[Any, ...]", thing)) if isinstance(thing, tuple | list) else (thing,)
 
 
-def kinds_of(parts: Iterable[Any]) -> str:
+def type_names(parts: Iterable[Any]) -> str:
     """Return the type names of the given parts as text."""
     return ", ".join(type(part).__name__ for part in parts) or "nothing"
 
@@ -127,7 +127,7 @@ def optimizer_called(name: str) -> Literal["adam", "sgd"]:
     return "adam" if "adam" in name.lower() else "sgd"
 
 
-def is_a(thing: Any, name: str, *packages: str) -> bool:
+def is_instance_by_name(thing: Any, name: str, *packages: str) -> bool:
     """Return whether an object's class has this name in one of these packages, without importing them."""
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(thing).__mro__)
 
@@ -147,15 +147,15 @@ def with_model(thing: Any, name: str) -> Subject:
     """
     if isinstance(thing, Subject):
         return thing
-    parts = parts_of(thing)
+    parts = as_sequence(thing)
     if len(parts) == _PARTS:
         return Subject(*parts)
-    raise FedsimError(f"'{name}' gives {kinds_of(parts)}, expected (model, loss, loader). Add the missing parts.")
+    raise FedsimError(f"'{name}' gives {type_names(parts)}, expected (model, loss, loader). Add the missing parts.")
 
 
 def model_of(thing: Any) -> nn.Module | None:
     """Return the model of a subject or of a tuple that begins with it, or the object itself if it is a module."""
-    first = thing.model if isinstance(thing, Subject) else next(iter(parts_of(thing)), None)
+    first = thing.model if isinstance(thing, Subject) else next(iter(as_sequence(thing)), None)
     return first if isinstance(first, nn.Module) else None
 
 

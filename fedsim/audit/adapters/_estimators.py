@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, is_a, kinds_of, parts_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, as_sequence, is_instance_by_name, tensors_are, type_names
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
@@ -96,9 +96,11 @@ class EstimatorAdapter(SubjectAdapter):
         Raises:
             FedsimError: a part is missing or does not fit, or the pipeline is not fitted.
         """
-        parts = parts_of(self.thing)
+        parts = as_sequence(self.thing)
         if len(parts) != _PARTS:
-            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, expected an estimator with its data. {_RETURN}")
+            raise FedsimError(
+                f"'{self.name}' gives {type_names(parts)}, expected an estimator with its data. {_RETURN}"
+            )
         estimator, rows, labels = parts
         rows, labels = (part.toarray() if hasattr(part, "toarray") else np.asarray(part) for part in (rows, labels))
         if rows.ndim != 2 or labels.shape[:1] != rows.shape[:1] or labels.ndim > self.label_dimensions:  # noqa: PLR2004 - rows and columns
@@ -134,7 +136,7 @@ class EstimatorAdapter(SubjectAdapter):
 
     def _last_of(self, estimator: Any, rows: Any) -> tuple[Any, Any]:
         """Return the last estimator of a pipeline, and the rows transformed by its earlier steps."""
-        if not is_a(estimator, "Pipeline", "sklearn"):
+        if not is_instance_by_name(estimator, "Pipeline", "sklearn"):
             return estimator, rows
         not_fitted = importlib.import_module("sklearn.exceptions").NotFittedError
         try:
@@ -148,5 +150,5 @@ class EstimatorAdapter(SubjectAdapter):
 
 def last_step(thing: Any) -> Any:
     """Return the first given object, or the last step if it is a pipeline."""
-    first: Any = next(iter(parts_of(thing)), None)
-    return first.steps[-1][1] if is_a(first, "Pipeline", "sklearn") else first
+    first: Any = next(iter(as_sequence(thing)), None)
+    return first.steps[-1][1] if is_instance_by_name(first, "Pipeline", "sklearn") else first

@@ -6,7 +6,7 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.errors import FedsimError, first_line
 
 _MOST_BYTES = 100 << 20  # unpacked size; Flower allows 10 MiB packed
 _MODE = 16  # bits to shift for the file mode in a zip entry
@@ -24,7 +24,7 @@ def unpack(archive: Path, folder: Path) -> None:
             packed.extractall(folder)
     except (OSError, zipfile.BadZipFile) as error:
         raise FedsimError(
-            f"cannot read {archive}: {in_a_line(error).rstrip('.')}. Build it again with `flwr build`."
+            f"cannot read {archive}: {first_line(error).rstrip('.')}. Build it again with `flwr build`."
         ) from error
 
 

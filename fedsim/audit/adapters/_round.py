@@ -15,7 +15,7 @@ from flwr.serverapp import ServerApp
 from torch import Tensor
 
 from fedsim.audit.adapters._watching import WatchedClient, watching
-from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.errors import FedsimError, first_line
 from fedsim.federation.engines.local import LocalGrid
 
 _CLIENTS = 2  # replies to await: the first is attacked, the second client's examples are test data
@@ -117,8 +117,8 @@ def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any],
         return sorted(grid.answered, key=lambda one: one.node)
     if error is not None:
         raise FedsimError(
-            f"the ServerApp of '{name}' failed: {type(error).__name__}: {in_a_line(error).rstrip('.')}. Try `flwr run` "
-            "first: the audit starts it in the same way."
+            f"the ServerApp of '{name}' failed: {type(error).__name__}: {first_line(error).rstrip('.')}. Try `flwr "
+            "run` first: the audit starts it in the same way."
         ) from error
     raise FedsimError(
         f"the ServerApp of '{name}' ended without a training request, expected a message of "

@@ -19,7 +19,7 @@ from fedsim.audit.adapters import (
     adapted,
     adapter,
     adapter_of,
-    is_a,
+    is_instance_by_name,
     optimizer_called,
     tensors_are,
     unwrapped,
@@ -54,7 +54,11 @@ class FlowerApp(SubjectAdapter):
     @classmethod
     def matches(cls, thing: Any) -> bool:
         """Return whether the object is a folder, an archive, or an app without its folder."""
-        return isinstance(thing, Path) or is_a(thing, "ClientApp", "flwr") or is_a(thing, "ServerApp", "flwr")
+        return (
+            isinstance(thing, Path)
+            or is_instance_by_name(thing, "ClientApp", "flwr")
+            or is_instance_by_name(thing, "ServerApp", "flwr")
+        )
 
     def subject(self) -> Subject:
         """Run the round, and return the trained model with its batches and update."""
@@ -117,7 +121,11 @@ class FlowerApp(SubjectAdapter):
                 f"the ClientApp of '{self.name}' says that it trained on {examples} examples, but {seen} were seen. "
                 f"{_FUNCTION}"
             )
-        model = unwrapped(client.model) if is_a(client.model, "AbstractGradSampleHooks", "opacus") else client.model
+        model = (
+            unwrapped(client.model)
+            if is_instance_by_name(client.model, "AbstractGradSampleHooks", "opacus")
+            else client.model
+        )
         return model.cpu(), tuple(client.steps)
 
     def _names_in(self, model: nn.Module) -> Mapping[str, str]:
@@ -147,7 +155,7 @@ def _mods_of(client: Any) -> tuple[Any, ...]:
 
 def _is_secure(mod: Any) -> bool:
     """Return whether a mod is a private defense of fedsim that draws its noise from ChaCha20."""
-    return is_a(mod, "DefendingMod", "fedsim") and mod.mechanism is not None and mod.is_secure
+    return is_instance_by_name(mod, "DefendingMod", "fedsim") and mod.mechanism is not None and mod.is_secure
 
 
 def _secure_mods(client: Any) -> tuple[str, ...]:
@@ -160,7 +168,8 @@ def _noise_of(
     """Return a function that gives the sent update with its noise, or None if no mod adds noise or one is secure."""
     mods = _mods_of(client)
     is_noisy = any(
-        is_a(mod, "LocalDpMod", "flwr") or (is_a(mod, "DefendingMod", "fedsim") and mod.mechanism is not None)
+        is_instance_by_name(mod, "LocalDpMod", "flwr")
+        or (is_instance_by_name(mod, "DefendingMod", "fedsim") and mod.mechanism is not None)
         for mod in mods
     )
     if not is_noisy or any(map(_is_secure, mods)):
@@ -267,6 +276,6 @@ def _app(reference: str, kind: str, folder: Path, name: str) -> Any:
             "of its own."
         )
     wanted = "ServerApp" if kind == "serverapp" else "ClientApp"
-    if not is_a(app, wanted, "flwr"):
+    if not is_instance_by_name(app, wanted, "flwr"):
         raise FedsimError(f"the {kind} '{reference}' of '{name}' is of type {type(app).__name__}, expected a {wanted}.")
     return app

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast, final
 import torch
 from torch import Tensor
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, model_of, parts_of, tensors_are, with_model
+from fedsim.audit.adapters import SubjectAdapter, adapter, as_sequence, model_of, tensors_are, with_model
 from fedsim.audit.pairs import LABEL_KEYS
 from fedsim.audit.subject import MOST_EXAMPLES, Subject
 from fedsim.core.errors import FedsimError
@@ -52,7 +52,7 @@ class HeadedClient(SubjectAdapter):
         """Return whether the loader's first labels have several parts; iterators are not read."""
         if model_of(thing) is None or (isinstance(thing, Subject) and thing.views is not None):
             return False
-        parts = parts_of(thing)
+        parts = as_sequence(thing)
         loader: Any = thing.loader if isinstance(thing, Subject) else parts[-1] if len(parts) == _TUPLE else None
         if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
             return False

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, kinds_of, optimizer_called, parts_of, tensors_are
+from fedsim.audit.adapters import (
+    SubjectAdapter,
+    adapter,
+    as_sequence,
+    is_instance_by_name,
+    optimizer_called,
+    tensors_are,
+    type_names,
+)
 from fedsim.audit.adapters._replaying import called_modules, check_same
 from fedsim.audit.pairs import LABEL_KEYS
 from fedsim.audit.subject import Subject
@@ -32,15 +40,15 @@ class LightningClient(SubjectAdapter):
     def matches(cls, thing: Any) -> bool:
         """Return whether a part belongs to Lightning."""
         kinds = ("LightningModule", "LightningDataModule", "Trainer")
-        return any(is_a(part, kind, *_PACKAGES) for part in parts_of(thing) for kind in kinds)
+        return any(is_instance_by_name(part, kind, *_PACKAGES) for part in as_sequence(thing) for kind in kinds)
 
     def subject(self) -> Subject:
         """Return a copy of the called module, with the loaders of the data."""
-        parts = parts_of(self.thing)
-        module = next((part for part in parts if is_a(part, "LightningModule", *_PACKAGES)), None)
+        parts = as_sequence(self.thing)
+        module = next((part for part in parts if is_instance_by_name(part, "LightningModule", *_PACKAGES)), None)
         if module is None or len(parts) != _PAIR:
             raise FedsimError(
-                f"'{self.name}' gives {kinds_of(parts)}, expected a LightningModule and its data. {_RETURN}"
+                f"'{self.name}' gives {type_names(parts)}, expected a LightningModule and its data. {_RETURN}"
             )
         if not module.automatic_optimization:
             raise FedsimError(
@@ -71,7 +79,7 @@ class LightningClient(SubjectAdapter):
         )
 
     def _loaders(self, data: Any) -> tuple[Iterable[Any], Iterable[Any] | None]:
-        if not is_a(data, "LightningDataModule", *_PACKAGES):
+        if not is_instance_by_name(data, "LightningDataModule", *_PACKAGES):
             if not isinstance(data, Iterable):
                 raise FedsimError(
                     f"'{self.name}' gives {type(data).__name__} as its data, expected a DataModule or a loader. "
@@ -88,7 +96,7 @@ class LightningClient(SubjectAdapter):
             test = data.val_dataloader()
         except Exception:  # no validation loader
             return train, None
-        return train, test if is_a(test, "DataLoader", "torch") else None
+        return train, test if is_instance_by_name(test, "DataLoader", "torch") else None
 
     def _first(self, train: Iterable[Any]) -> Any:
         batch = next(iter(train), None)

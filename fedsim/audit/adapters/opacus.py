@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader
 from fedsim.audit.adapters import (
     SubjectAdapter,
     adapter,
-    is_a,
-    kinds_of,
+    as_sequence,
+    is_instance_by_name,
     optimizer_called,
-    parts_of,
     tensors_are,
+    type_names,
     unwrapped,
 )
 from fedsim.audit.adapters._opacus_noise import DELTA, dp_sgd_table, noise_of, secure_note
@@ -56,18 +56,18 @@ class OpacusTriple(SubjectAdapter):
     def matches(cls, thing: Any) -> bool:
         """Return whether a part is from Opacus."""
         return any(
-            is_a(part, "AbstractGradSampleHooks", "opacus")
-            or is_a(part, "DPOptimizer", "opacus")
-            or is_a(part, "PrivacyEngine", "opacus")
+            is_instance_by_name(part, "AbstractGradSampleHooks", "opacus")
+            or is_instance_by_name(part, "DPOptimizer", "opacus")
+            or is_instance_by_name(part, "PrivacyEngine", "opacus")
             for part in _parts(thing)
         )
 
     def subject(self) -> Subject:
         """Return the unwrapped model with `dp-sgd` at the clip and noise of the mechanism."""
         parts = _parts(self.thing)
-        wrapped = next((part for part in parts if is_a(part, "AbstractGradSampleHooks", "opacus")), None)
+        wrapped = next((part for part in parts if is_instance_by_name(part, "AbstractGradSampleHooks", "opacus")), None)
         if wrapped is None:
-            raise FedsimError(f"'{self.name}' gives {kinds_of(parts)}, but no wrapped model of Opacus. {_RETURN}")
+            raise FedsimError(f"'{self.name}' gives {type_names(parts)}, but no wrapped model of Opacus. {_RETURN}")
         optimizer = _optimizer_in(parts)
         loader = next((part for part in parts if isinstance(part, DataLoader)), None)
         if loader is None:
@@ -116,7 +116,7 @@ class OpacusTriple(SubjectAdapter):
         strange = [part for part in given if not callable(part)]
         if strange:
             raise FedsimError(
-                f"'{self.name}' returns {kinds_of(strange)} in addition to the result of "
+                f"'{self.name}' returns {type_names(strange)} in addition to the result of "
                 "make_private, expected at most the loss, a function of scores and labels."
             )
         return getattr(given[0], "criterion", given[0]) if given else None
@@ -130,8 +130,8 @@ class OpacusTriple(SubjectAdapter):
         clip, noise = (getattr(wrapped, name, None) for name in ("max_grad_norm", "noise_multiplier"))
         if clip is None or noise is None:
             raise FedsimError(
-                f"'{self.name}' gives {kinds_of(parts)}, but no DPOptimizer of Opacus, so clip and noise are unknown. "
-                f"{_RETURN}"
+                f"'{self.name}' gives {type_names(parts)}, but no DPOptimizer of Opacus, so clip and noise are "
+                f"unknown. {_RETURN}"
             )
         return dp_sgd_table(clip, noise)
 
@@ -142,7 +142,7 @@ class OpacusTriple(SubjectAdapter):
                 f"'{self.name}' clips with {kind}, which has several bounds. Call make_private "
                 "with clipping='flat' to audit it."
             )
-        if not is_a(loader, "DPDataLoader", "opacus"):
+        if not is_instance_by_name(loader, "DPDataLoader", "opacus"):
             raise FedsimError(
                 f"'{self.name}' has a {type(loader).__name__} in place of the DPDataLoader, so batches are no Poisson "
                 "samples and the epsilon of Opacus does not hold. Return the loader of make_private, called with "
@@ -151,15 +151,15 @@ class OpacusTriple(SubjectAdapter):
 
 
 def _parts(thing: Any) -> tuple[Any, ...]:
-    return (thing.model, thing.loss, thing.loader) if isinstance(thing, Subject) else parts_of(thing)
+    return (thing.model, thing.loss, thing.loader) if isinstance(thing, Subject) else as_sequence(thing)
 
 
 def _optimizer_in(parts: Iterable[Any]) -> Any:
     """Return the DPOptimizer of a tuple, or of its loss in ghost clipping; None if there is none."""
     for part in parts:
-        if is_a(part, "DPOptimizer", "opacus"):
+        if is_instance_by_name(part, "DPOptimizer", "opacus"):
             return part
-        if is_a(part, "DPLossFastGradientClipping", "opacus"):
+        if is_instance_by_name(part, "DPLossFastGradientClipping", "opacus"):
             return part.optimizer
     return None
 

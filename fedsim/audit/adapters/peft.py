@@ -10,7 +10,7 @@ from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, is_a, model_of, tensors_are, with_model
+from fedsim.audit.adapters import SubjectAdapter, adapter, is_instance_by_name, model_of, tensors_are, with_model
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 
@@ -35,7 +35,7 @@ class PeftClient(SubjectAdapter):
     @classmethod
     def matches(cls, thing: Any) -> bool:
         """Return whether the model is a peft model."""
-        return is_a(model_of(thing), "PeftModel", "peft")
+        return is_instance_by_name(model_of(thing), "PeftModel", "peft")
 
     def subject(self) -> Subject:
         """Return the subject with the tensor names of peft files."""

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import adapter, is_a
+from fedsim.audit.adapters import adapter, is_instance_by_name
 from fedsim.audit.adapters._estimators import EstimatorAdapter, last_step
 from fedsim.audit.subject import Subject
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.types import Loss
 
 
@@ -29,7 +29,9 @@ class SklearnClassifier(EstimatorAdapter):
     def matches(cls, thing: Any) -> bool:
         """Return whether the first part is an estimator that is not a regressor."""
         last = last_step(thing)
-        return is_a(last, "BaseEstimator", "sklearn") and not is_a(last, "RegressorMixin", "sklearn")
+        return is_instance_by_name(last, "BaseEstimator", "sklearn") and not is_instance_by_name(
+            last, "RegressorMixin", "sklearn"
+        )
 
     def subject(self) -> Subject:
         """Return the torch twin, with rows as the pipeline passes them to the classifier."""
@@ -60,7 +62,7 @@ class SklearnClassifier(EstimatorAdapter):
             if name not in _MARGINS:
                 raise FedsimError(
                     f"the SGDClassifier '{self.name}' has loss '{name}', expected any of "
-                    f"{', '.join(_MARGINS)}.{nearest(name, _MARGINS)}"
+                    f"{', '.join(_MARGINS)}.{did_you_mean(name, _MARGINS)}"
                 )
             return f"{name}, of each class against the rest", partial(_against_the_rest, _MARGINS[name])
         if kind == "Perceptron":

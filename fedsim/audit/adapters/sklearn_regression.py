@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.adapters import adapter, is_a
+from fedsim.audit.adapters import adapter, is_instance_by_name
 from fedsim.audit.adapters._estimators import EstimatorAdapter, last_step
 from fedsim.audit.subject import Subject
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.types import Loss
 
 _SQUARED = ("LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "MLPRegressor")
@@ -31,7 +31,7 @@ class SklearnRegressor(EstimatorAdapter):
     @classmethod
     def matches(cls, thing: Any) -> bool:
         """Return whether the first part is a regressor."""
-        return is_a(last_step(thing), "RegressorMixin", "sklearn")
+        return is_instance_by_name(last_step(thing), "RegressorMixin", "sklearn")
 
     def subject(self) -> Subject:
         """Return the torch twin, with rows as the pipeline passes them to the regressor."""
@@ -53,7 +53,7 @@ class SklearnRegressor(EstimatorAdapter):
         if name:
             known = tuple(_ERRORS) if kind == "SGDRegressor" else ("squared_error",)
             raise FedsimError(
-                f"the {kind} '{self.name}' has loss '{name}', expected {' or '.join(known)}.{nearest(name, known)}"
+                f"the {kind} '{self.name}' has loss '{name}', expected {' or '.join(known)}.{did_you_mean(name, known)}"
             )
         raise FedsimError(
             f"'{self.name}' is a {kind}, and fedsim does not know its gradient, expected any of {', '.join(_KNOWN)}."

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from fedsim.audit.adapters import (
     SubjectAdapter,
     adapter,
-    is_a,
-    kinds_of,
+    as_sequence,
+    is_instance_by_name,
     optimizer_called,
-    parts_of,
     tensors_are,
+    type_names,
     unwrapped,
 )
 from fedsim.audit.adapters._opacus_noise import dp_sgd_table, noise_of, secure_note
@@ -47,23 +47,25 @@ class TrainerClient(SubjectAdapter):
     def matches(cls, thing: Any) -> bool:
         """Return whether a part is a Trainer or its TrainingArguments."""
         return any(
-            is_a(part, kind, "transformers") for part in parts_of(thing) for kind in ("Trainer", "TrainingArguments")
+            is_instance_by_name(part, kind, "transformers")
+            for part in as_sequence(thing)
+            for kind in ("Trainer", "TrainingArguments")
         )
 
     def subject(self) -> Subject:
         """Return a copy of the model in training mode, with the trainer's loaders and loss."""
-        parts = parts_of(self.thing)
-        trainer = next((part for part in parts if is_a(part, "Trainer", "transformers")), None)
+        parts = as_sequence(self.thing)
+        trainer = next((part for part in parts if is_instance_by_name(part, "Trainer", "transformers")), None)
         if trainer is None:
             raise FedsimError(f"'{self.name}' gives the arguments of a Trainer alone. Return the Trainer itself.")
         if len(parts) > 1:
             raise FedsimError(
-                f"'{self.name}' gives {kinds_of(parts)}, expected only a Trainer with its own data and loss."
+                f"'{self.name}' gives {type_names(parts)}, expected only a Trainer with its own data and loss."
             )
         self._trainer: Any = trainer
         self._check()
         private = _dp_optimizer(trainer)
-        is_wrapped = is_a(trainer.model, "AbstractGradSampleHooks", "opacus")
+        is_wrapped = is_instance_by_name(trainer.model, "AbstractGradSampleHooks", "opacus")
         model: Any = unwrapped(trainer.model) if is_wrapped else copy.deepcopy(trainer.model)
         model = model.cpu()
         if getattr(model, "is_activation_checkpointing", False):
@@ -81,7 +83,11 @@ class TrainerClient(SubjectAdapter):
             tokenizer=trainer.processing_class if hasattr(trainer.processing_class, "decode") else None,
             notes=self._notes(),
         )
-        return subject if private is None else _with_noise(subject, private, is_a(train, "DPDataLoader", "opacus"))
+        return (
+            subject
+            if private is None
+            else _with_noise(subject, private, is_instance_by_name(train, "DPDataLoader", "opacus"))
+        )
 
     def input_summary(self) -> str:
         """Describe the trained model and its loss."""
@@ -172,9 +178,9 @@ class TrainerClient(SubjectAdapter):
 def _dp_optimizer(trainer: Any) -> Any:
     """Return the trainer's optimizer of Opacus, also inside the wrapper of accelerate; None if there is none."""
     optimizer = trainer.optimizer
-    if is_a(optimizer, "AcceleratedOptimizer", "accelerate"):
+    if is_instance_by_name(optimizer, "AcceleratedOptimizer", "accelerate"):
         optimizer = optimizer.optimizer
-    return optimizer if is_a(optimizer, "DPOptimizer", "opacus") else None
+    return optimizer if is_instance_by_name(optimizer, "DPOptimizer", "opacus") else None
 
 
 def _with_noise(subject: Subject, optimizer: Any, is_poisson: bool) -> Subject:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast, final
 import torch
 from torch import Tensor
 
-from fedsim.audit.adapters import SubjectAdapter, adapter, kinds_of, tensors_are
+from fedsim.audit.adapters import SubjectAdapter, adapter, tensors_are, type_names
 from fedsim.audit.copying import copied
 from fedsim.audit.foreign import reason
 from fedsim.audit.pairs import check_inputs
@@ -131,8 +131,8 @@ def _views_in(item: Any, what: str) -> Tensor:
     inside = cast("list[Any]", parts[0]) if parts and isinstance(parts[0], tuple | list) else parts
     if len(inside) != _PAIR or not all(isinstance(view, Tensor) for view in inside):
         raise FedsimError(
-            f"{what} yields {kinds_of(inside) if inside else type(item).__name__}, expected two views of each example, "
-            "(x1, x2) or ((x1, x2), anything), as tensors."
+            f"{what} yields {type_names(inside) if inside else type(item).__name__}, expected two views of each "
+            "example, (x1, x2) or ((x1, x2), anything), as tensors."
         )
     first, second = inside
     for view in inside:

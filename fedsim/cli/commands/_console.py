@@ -19,7 +19,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 from typer.models import ArgumentInfo
 
 from fedsim import __version__
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.sanitize import printable
 from fedsim.core.source import find_source, read_tables, shipped
 
@@ -31,7 +31,7 @@ class Commands(TyperGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            raise click.UsageError(f"there is no command '{args[0]}'.{nearest(args[0], self.commands)}", ctx)
+            raise click.UsageError(f"there is no command '{args[0]}'.{did_you_mean(args[0], self.commands)}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -10,7 +10,7 @@ import typer
 
 from fedsim.cli.commands._console import command, complain, say, screen
 from fedsim.core import targets
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 if TYPE_CHECKING:
     from fedsim.audit import AuditRecord
@@ -80,7 +80,7 @@ def audit(
     from fedsim.audit.record import KNOWS, command_of
     from fedsim.core.devices import device_of
     from fedsim.judgement.policy import policy_of
-    from fedsim.record.atomic_files import write_whole
+    from fedsim.record.atomic_files import write_atomic
 
     folder = out or Path("results") / f"audit-{Path(target.rpartition(':')[2]).resolve().stem}"
     plan = AuditPlan(
@@ -105,7 +105,7 @@ def audit(
     _tell(record, folder)
     for path, make in ((junit, exports.junit), (sarif, exports.sarif)):
         if path is not None:
-            write_whole(path, make(record))
+            write_atomic(path, make(record))
     if code := verdict.exit_code(record):
         raise typer.Exit(code)
 
@@ -147,7 +147,7 @@ def _knowledge(text: str) -> tuple[Knowledge, ...]:
     words = tuple(part.strip() for part in text.split(",") if part.strip())
     for word in words:
         if word not in GRANTS:
-            raise FedsimError(f"--knows: there is no knowledge '{word}'.{nearest(word, GRANTS)}")
+            raise FedsimError(f"--knows: there is no knowledge '{word}'.{did_you_mean(word, GRANTS)}")
     return cast("tuple[Knowledge, ...]", words)
 
 

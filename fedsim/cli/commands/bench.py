@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli.commands._console import Commands, OneCommand, app, complain, say, screen
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 if TYPE_CHECKING:
     from fedsim.bench.descent import TrainingStep
@@ -115,7 +115,7 @@ def model(
     """Train a small model of texts, of images, or of both from scratch, once, and print how good it is."""
     known = _small_models()
     if name not in known:
-        raise FedsimError(f"unknown small model '{name}'.{nearest(name, known)}")
+        raise FedsimError(f"unknown small model '{name}'.{did_you_mean(name, known)}")
     try:
         known[name](name, samples, seed)
     except KeyboardInterrupt:
@@ -287,7 +287,7 @@ def _operations(model: str, names: Sequence[str]) -> list[str]:
     known = [*usual, *OTHERS] if model == "table" else usual
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise FedsimError(f"--operation: model '{model}' knows no '{unknown[0]}'.{nearest(unknown[0], known)}")
+        raise FedsimError(f"--operation: model '{model}' knows no '{unknown[0]}'.{did_you_mean(unknown[0], known)}")
     return list(dict.fromkeys(names)) or list(usual)
 
 
@@ -314,7 +314,7 @@ def _network(name: str, written: str | None = None) -> Solver:
         raise FedsimError("--written is for the exact model: leave out --model.")
     of_lists = [one for one, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name not in of_lists:
-        raise FedsimError(f"--model: unknown model '{name}' of lists.{nearest(name, ['table', *of_lists])}")
+        raise FedsimError(f"--model: unknown model '{name}' of lists.{did_you_mean(name, ['table', *of_lists])}")
     return Network(trained(name, _Steps()).model)
 
 
@@ -330,7 +330,7 @@ def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> l
         return grid(ListTokenizer().answer_length) if wants_grid else usual(_AT_ONCE[:3])
     known = [one for one, entry in registry.entries("component").items() if entry.hook == "unmasker"]
     if decoder not in known:
-        raise FedsimError(f"--decoder: there is no unmasker '{decoder}'.{nearest(decoder, known)}")
+        raise FedsimError(f"--decoder: there is no unmasker '{decoder}'.{did_you_mean(decoder, known)}")
     chosen = read_settings(registry.get("component", decoder), settings)
     return [Strategy(" ".join([decoder, *settings]), decoder, chosen.model_dump(exclude_unset=True))]
 

@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 if TYPE_CHECKING:
     from fedsim.core.hooks import Decoder
@@ -78,7 +78,7 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
             "autoregressive decoders. For this method use a scenario with a table [generation]."
         )
     if name not in known:
-        raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")
+        raise FedsimError(f"--decoder: there is no decoder '{name}'.{did_you_mean(name, known)}")
     method = registry.get("component", name)
     return method.make(read_settings(method, settings)).with_name(name)
 

@@ -40,10 +40,10 @@ def status(policy: _PolicyFile = _POLICY) -> None:
         f"'{now.subject}' has spent epsilon {now.spent:.4g} of {now.allowed:g} at delta {now.delta:g}. "
         f"Rounds left: {now.rounds_left}."
     )
-    if now.broken_off:
-        say(f"Rounds at work or broken off: {now.broken_off}. They count.")
-    if now.cut:
-        say(f"Lines that a kill cut off, before which nothing was trained: {now.cut}.")
+    if now.unanswered:
+        say(f"Rounds at work or broken off: {now.unanswered}. They count.")
+    if now.truncated_lines:
+        say(f"Lines that a kill cut off, before which nothing was trained: {now.truncated_lines}.")
     say(f"Last entry: {now.entries}. Note it: a ledger that later has fewer was cut.")
     if not now.runs:
         return

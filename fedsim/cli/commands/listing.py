@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
-from fedsim.core.errors import FedsimError, ScenarioError, in_a_line, nearest
+from fedsim.core.errors import FedsimError, ScenarioError, did_you_mean, first_line
 from fedsim.core.source import list_scenarios, read_tables
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def list_(
     """List attacks, defenses, components, models, data, scenarios and the other groups."""
     every = [*_KINDS, "scenarios"]
     if group is not None and group not in every:
-        raise FedsimError(f"unknown list '{group}'.{nearest(group, every)}")
+        raise FedsimError(f"unknown list '{group}'.{did_you_mean(group, every)}")
     groups = [group] if group else every
     entries = {name: _entries(name) for name in groups}
     if as_json:
@@ -180,5 +180,5 @@ def _title(path: Path) -> str:
     try:
         tables = read_tables(path)
     except ScenarioError as error:
-        return in_a_line(error)
+        return first_line(error)
     return str(tables.get("title", ""))

@@ -58,12 +58,12 @@ def run(
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into a folder."""
     from fedsim.scenario import load
-    from fedsim.scenario.user_code import staying
+    from fedsim.scenario.user_code import forbid_exit
 
     if resume and overwrite:
         raise FedsimError("--resume continues a run and --overwrite replaces it: pass only one of the two.")
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    with staying(f"code that {scenario} names"):
+    with forbid_exit(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
     from fedsim.cli import display
     from fedsim.experiment.expectation import figures, hashes
@@ -156,9 +156,9 @@ def _print_json(record: RunRecord, page: Path) -> None:
 
 def _show(record: RunRecord, page: Path, *, is_short: bool) -> None:
     from fedsim.cli import endings
-    from fedsim.report.brief import write_brief
+    from fedsim.report.brief import summarise_run
 
-    say("\n".join(write_brief(record)))
+    say("\n".join(summarise_run(record)))
     for line in endings.doubt_truth(record):
         say(line)
     if not is_short:

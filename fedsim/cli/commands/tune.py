@@ -33,7 +33,7 @@ def tune(
 
     from fedsim.core.sanitize import csv_table
     from fedsim.experiment.sweep.tuning import tune as tuned
-    from fedsim.record.atomic_files import write_whole
+    from fedsim.record.atomic_files import write_atomic
 
     try:
         best = tuned(loaded, folder, lambda *where: say(_trial(*where)))
@@ -41,8 +41,8 @@ def tune(
         complain(f"Interrupted. Finished trials are in {folder}; the same command continues.")
         raise typer.Exit(130) from None
     rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in best]
-    write_whole(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
-    write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in best], indent=1).encode())
+    write_atomic(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
+    write_atomic(folder / "tuned.json", json.dumps([asdict(one) for one in best], indent=1).encode())
     for one in best:
         default = "" if one.default is None else f" (default {one.default:.4g})"
         say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'}{default}{_price(one)}")

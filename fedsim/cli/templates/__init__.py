@@ -11,7 +11,7 @@ from string import Template
 from typing import Literal
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 NewKind = Literal["attack", "defense", "component", "metric", "question", "task"]
 Like = Literal["matching", "closed-form", "text", "malicious"]
@@ -190,7 +190,7 @@ def _check_family(kind: NewKind, family: str) -> None:
         raise FedsimError(f"a {kind} has no family: leave --family out.")
     if not known or family in [one.name for one in known]:
         return
-    hint = nearest(family, [one.name for one in known])
+    hint = did_you_mean(family, [one.name for one in known])
     listed = "".join(f"\n  {one.name:<20}{one.holds}" for one in known)
     raise FedsimError(f"unknown family '{family}' of {kind}s.{hint} Known:{listed}")
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.augment._mixing import Chances, Draw, draw_boxes, mixed_labels, paste
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, PublicFederation
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.nets.step_draws import shown
@@ -73,7 +73,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         names = {name for name, _ in model.named_modules() if name}
         if self.config.at not in names:
             raise NotApplicable(
-                f"component '{_NAME}': no layer is called '{self.config.at}'.{nearest(self.config.at, names)}"
+                f"component '{_NAME}': no layer is called '{self.config.at}'.{did_you_mean(self.config.at, names)}"
             )
         model.get_submodule(self.config.at).register_forward_hook(_mix)
         return model

@@ -32,7 +32,7 @@ from fedsim.components.bottleneck._codebook import (
     find_fired_codes,
 )
 from fedsim.components.bottleneck._widths import width_into, width_of
-from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
 from fedsim.core.nets.kv_cache import whole_texts
 from fedsim.core.nets.masks import dropout_sites, inject_masks, without_dropout
@@ -208,7 +208,9 @@ class Codebook(Bottleneck[CodebookConfig]):
         for pattern in self.config.at:
             matching = [name for name in names if fnmatchcase(name, pattern)]
             if not matching:
-                raise NotApplicable(f"component 'codebook': no layer is called '{pattern}'.{nearest(pattern, names)}")
+                raise NotApplicable(
+                    f"component 'codebook': no layer is called '{pattern}'.{did_you_mean(pattern, names)}"
+                )
             places += matching
         for inner, outer in itertools.permutations(places, 2):
             if inner.startswith(f"{outer}."):
@@ -340,7 +342,7 @@ def silence_codes(
 def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
     layers = codebooks(model)
     if place not in layers:
-        raise FedsimError(f"no codebook at '{place}'.{nearest(place, layers)}")
+        raise FedsimError(f"no codebook at '{place}'.{did_you_mean(place, layers)}")
     return layers[place]
 
 

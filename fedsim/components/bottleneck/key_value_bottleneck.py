@@ -29,7 +29,7 @@ from fedsim.components.core.key_value import (
     VotingDecoder,
     centre,
 )
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
@@ -207,7 +207,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
     def _width(self, model: nn.Module, place: str) -> int:
         names = {name for name, _ in model.named_modules() if name}
         if place not in names:
-            raise NotApplicable(f"component '{_NAME}': no layer is called '{place}'.{nearest(place, names)}")
+            raise NotApplicable(f"component '{_NAME}': no layer is called '{place}'.{did_you_mean(place, names)}")
         width = width_of(model, place)
         if width is None:
             raise NotApplicable(

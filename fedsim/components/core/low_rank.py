@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.types import Config
 
 
@@ -98,7 +98,7 @@ def adapt(
         matching = fnmatch.filter(layers, pattern)
         if not matching:
             raise NotApplicable(
-                f"component '{method}': no linear layer matches '{pattern}'.{nearest(pattern, _patterns(layers))}"
+                f"component '{method}': no linear layer matches '{pattern}'.{did_you_mean(pattern, _patterns(layers))}"
             )
         chosen |= {name: layers[name] for name in matching}
     model.requires_grad_(False)
@@ -115,7 +115,7 @@ def adapt(
         if not matching:
             raise NotApplicable(
                 f"component '{method}': also_train: no parameter matches '{pattern}'."
-                f"{nearest(pattern, _patterns(parameters))}"
+                f"{did_you_mean(pattern, _patterns(parameters))}"
             )
         for name in matching:
             parameters[name].requires_grad_(True)

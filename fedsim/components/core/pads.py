@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core.nets.kv_cache import KeyValues, LayerStack
+from fedsim.core.nets.kv_cache import KVCache, LayerStack
 from fedsim.core.nets.losses import IGNORED
 
 
@@ -146,7 +146,7 @@ def read(stack: LayerStack, packed: Packed, first: int = 0) -> Tensor:
     return stack.score(hidden[:, first:])
 
 
-class _Nothing(KeyValues):
+class _Nothing(KVCache):
     """Key-value store that keeps nothing: each pass uses its own keys and values."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 from fedsim.core.types import Tokenizer
 
 _INSTALL = "pip install 'fedsim-privacy[constrain]'"
@@ -139,7 +139,7 @@ class LarkGrammar:
         try:
             self._parser = self._lark.Lark(grammar, start=start, parser="lalr", regex=True)
         except self._lark.exceptions.LarkError as error:
-            raise FedsimError(f"grammar: lark cannot read it as LALR(1): {in_a_line(error)}") from error
+            raise FedsimError(f"grammar: lark cannot read it as LALR(1): {first_line(error)}") from error
         patterns = {terminal.name: terminal.pattern.to_regexp() for terminal in self._parser.terminals}
         self._terminals = {name: package.compile(pattern) for name, pattern in patterns.items()}
         self._is_plain = all(map(is_plain, patterns.values()))

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from fedsim.components.decoder._drafting import DraftedTexts, in_text
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
-from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.errors import FedsimError, first_line
 from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, check_scores
 from fedsim.core.nets.kv_cache import DecodingCache, Draft, stack_of
 from fedsim.core.nets.kv_cache.stack import Weighted
@@ -334,6 +334,6 @@ def load_table(path: Path) -> dict[Pair, dict[int, float]]:
         return {(int(a), int(b)): {int(c): float(p) for c, p in after} for a, b, after in rows}
     except (OSError, ValueError, TypeError) as error:
         raise FedsimError(
-            f"table: {path} is no table of tri-grams: {in_a_line(error)}. Write one with "
+            f"table: {path} is no table of tri-grams: {first_line(error)}. Write one with "
             "fedsim.components.decoder.aded.save_table."
         ) from error

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import ANYTHING, Layer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
@@ -49,7 +49,9 @@ class Freeze(Layer[FreezeConfig]):
         for pattern in self.config.parameters:
             matching = fnmatch.filter(names, pattern)
             if not matching:
-                raise NotApplicable(f"component 'freeze': no parameter matches '{pattern}'.{nearest(pattern, names)}")
+                raise NotApplicable(
+                    f"component 'freeze': no parameter matches '{pattern}'.{did_you_mean(pattern, names)}"
+                )
             for name in matching:
                 model.get_parameter(name).requires_grad_(False)
         if not any(parameter.requires_grad for parameter in model.parameters()):

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.registry import component
@@ -115,7 +115,7 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         if path not in layers:
             raise NotApplicable(
                 f"component '{_NAME}': no dropout, flattening or pooling layer is called '{path}'."
-                f"{nearest(path, layers)}"
+                f"{did_you_mean(path, layers)}"
             )
         return path
 

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from fedsim.components.core.feature_prefix import Alternating, Prefix, prefixes
-from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
 from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.registry import component
@@ -111,7 +111,9 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         place, other = self.config.at or layers[-1], self.config.alternate_with
         for name in (place, other):
             if name is not None and name not in layers:
-                raise NotApplicable(f"component '{_NAME}': no dropout layer is called '{name}'.{nearest(name, layers)}")
+                raise NotApplicable(
+                    f"component '{_NAME}': no dropout layer is called '{name}'.{did_you_mean(name, layers)}"
+                )
         if other is not None and layers.index(other) >= layers.index(place):
             raise NotApplicable(f"component '{_NAME}': alternate_with must name a layer in front of '{place}'.")
         return place, other

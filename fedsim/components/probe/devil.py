@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fedsim.components.probe._translator import Translator, draw_kept, pool
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Probe
-from fedsim.core.nets.kv_cache import KeyValues, LayerStack, stack_of
+from fedsim.core.nets.kv_cache import KVCache, LayerStack, stack_of
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.registry import component
@@ -321,7 +321,7 @@ def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:
     length = hidden.shape[1]
     place = stack.place(hidden, torch.arange(length).expand(len(hidden), -1))
     mask = torch.full((length, length), -torch.inf, dtype=hidden.dtype).triu(1)[None, None]
-    store = KeyValues(stack.depth, len(hidden))
+    store = KVCache(stack.depth, len(hidden))
     for number in range(stack.depth):
         hidden = stack.layer(number, hidden, place, mask, store)
     return stack.score(hidden[:, prompt.shape[1] :])
@@ -365,7 +365,7 @@ class _Names(nn.Module):
     def place(self, hidden: Tensor, positions: Tensor) -> Any:
         """Return None: there are no layers."""
 
-    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
+    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KVCache) -> Tensor:
         """Raise, because there are no layers."""
         raise IndexError(number)
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.core.low_rank import LowRankLinear
-from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.hooks import Probe
 from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.nets.masks import without_dropout
@@ -59,7 +59,7 @@ class HeadNeuronsConfig(Config):
         ),
         (
             "names of the neurons that an update moved",
-            "fedsim.questions.neurons.WhichWordsNameMovedNeurons",
+            "fedsim.questions.neurons.NeuronQuestion",
             "tests/questions/test_neurons.py::test_a_planted_neuron_that_moved_names_its_token",
         ),
     ),
@@ -228,7 +228,7 @@ def clamped(
     """
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
-        raise FedsimError(f"the model has no layer '{layer}'.{nearest(layer, names)}")
+        raise FedsimError(f"the model has no layer '{layer}'.{did_you_mean(layer, names)}")
     module = model.get_submodule(layer)
     neurons, held = list(values), list(values.values())
     width = module.get_parameter("weight").shape[0 if place == "output" else 1]

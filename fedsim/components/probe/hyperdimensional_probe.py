@@ -63,7 +63,7 @@ class HyperdimensionalProbeConfig(Config):
         ("unbinding queries over the known words", "extract", "test_a_true_code_gives_every_missing_word"),
         (
             "extraction from a model's states",
-            "fedsim.questions.binding.WhatBelongsTogether",
+            "fedsim.questions.binding.BindingQuestion",
             "tests/questions/test_binding.py::test_the_value_that_is_bound_to_the_known_one_is_extracted",
         ),
     ),

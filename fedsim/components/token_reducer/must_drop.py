@@ -23,7 +23,7 @@ from torch import Tensor
 
 from fedsim.components.token_reducer._choosing import attention_from, or_best
 from fedsim.core.hooks import VisualTokenReducer
-from fedsim.core.nets.visual import Held, LayerView, Stream, VisualReducer, VisualShape
+from fedsim.core.nets.visual import LayerView, PromptCache, Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
 from fedsim.core.types import Config
 
@@ -132,7 +132,7 @@ class _MustDrop(VisualReducer):
         kept = ~unneeded(rows, self._config.overall, self._config.single) | _protected(before)
         return self._recounted(after.keep_where(or_best(kept, rows.sum(1), before)))
 
-    def after_prompt(self, held: Held) -> None:
+    def after_prompt(self, held: PromptCache) -> None:
         """Reduce the caches of the layers from the first drop on to the final tokens, and renumber their positions."""
         final_ones = held.patches[-1]
         for number in range(len(held.patches)):

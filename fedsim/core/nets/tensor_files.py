@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.errors import FedsimError, first_line
 
 _PICKLED = "it holds Python objects, which could run code, so they were not opened"
 
@@ -28,7 +28,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except Exception as error:  # zipfile, zlib and numpy raise a dozen kinds for a file that is not whole
-        why = _PICKLED if "allow_pickle" in str(error) else in_a_line(error).rstrip(".")
+        why = _PICKLED if "allow_pickle" in str(error) else first_line(error).rstrip(".")
         sentence = f"cannot read arrays from {path}: {why}. Expected an .npz file as numpy.savez writes it."
         raise FedsimError(sentence) from error
 
@@ -43,7 +43,7 @@ def read_npz(path: Path) -> dict[str, Tensor]:
     try:
         return {name: _tensor_of(array) for name, array in arrays.items()}
     except TypeError as error:
-        raise FedsimError(f"cannot read tensors from {path}: {in_a_line(error).rstrip('.')}.") from error
+        raise FedsimError(f"cannot read tensors from {path}: {first_line(error).rstrip('.')}.") from error
 
 
 def _tensor_of(array: np.ndarray) -> Tensor:
@@ -65,4 +65,4 @@ def read_saved(path: Path) -> Any:
             "Write it with torch.save(model.state_dict(), path)."
         ) from error
     except Exception as error:
-        raise FedsimError(f"{path} cannot be read: {in_a_line(error).rstrip('.')}.") from error
+        raise FedsimError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from error

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.registry.discovery import add_named, add_others, discover, import_own
 from fedsim.core.registry.index import FOLDERS, entries_of, entry_of, metrics_beside_questions
 from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, registered
@@ -105,7 +105,7 @@ def _hint(name: str, names: Iterable[str]) -> str:
     begun = sorted(candidate for candidate in known if candidate.startswith(f"{name}-"))
     if begun:
         return f" Did you mean {' or '.join(map(repr, begun))}?"
-    return nearest(name, known) or " `fedsim list` names all."
+    return did_you_mean(name, known) or " `fedsim list` names all."
 
 
 def every_metric() -> dict[str, Metric]:
@@ -149,7 +149,7 @@ def declared(names: Iterable[str]) -> tuple[Metric, ...]:
     strangers = [name for name in wanted if name not in known]
     if strangers:
         raise FedsimError(
-            f"unknown metric '{strangers[0]}'.{nearest(strangers[0], known)} Declare it with "
+            f"unknown metric '{strangers[0]}'.{did_you_mean(strangers[0], known)} Declare it with "
             "@metric of fedsim.core.registry."
         )
     return tuple(known[name] for name in wanted)

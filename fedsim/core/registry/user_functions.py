@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from fedsim.core import process
-from fedsim.core.errors import FedsimError, describe_exception, nearest
+from fedsim.core.errors import FedsimError, describe_exception, did_you_mean
 from fedsim.core.registry.method import F, Kind, Method
 from fedsim.core.settings import Config
 
@@ -84,4 +84,6 @@ def _import_callable(name: str) -> Any:
     except AttributeError as error:
         names = [n for n in vars(module) if not n.startswith("_")]
         where = f" of {module.__file__}" if getattr(module, "__file__", None) else ""
-        raise FedsimError(f"module '{module_name}'{where} has no '{attribute}'.{nearest(attribute, names)}") from error
+        raise FedsimError(
+            f"module '{module_name}'{where} has no '{attribute}'.{did_you_mean(attribute, names)}"
+        ) from error

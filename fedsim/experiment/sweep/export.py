@@ -7,10 +7,10 @@ import io
 from pathlib import Path
 from typing import Any
 
-from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.errors import FedsimError, MissingExtra, first_line
 from fedsim.core.sanitize import csv_table, without_empty_columns
 from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
-from fedsim.record.atomic_files import explain
+from fedsim.record.atomic_files import io_advice
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import RunFolder
 
@@ -92,10 +92,10 @@ def write_duckdb(path: Path) -> Path:
                 "row_number() over (partition by run, arm, round, client, image "
                 f"order by {_order(path, source)}) = 1"
             )
-        with explain(target):
+        with io_advice(target):
             fresh.replace(target)
     except duckdb.Error as error:
-        raise FedsimError(f"cannot write to {target}: {in_a_line(error)}") from error
+        raise FedsimError(f"cannot write to {target}: {first_line(error)}") from error
     finally:
         fresh.unlink(missing_ok=True)
         log.unlink(missing_ok=True)

@@ -29,13 +29,13 @@ from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
 from fedsim.record.atomic_files import (
-    explain,
+    io_advice,
     locked,
     make_inner_folder,
     refuse_link,
-    remove_rests,
     remove_stale_lock,
-    write_whole,
+    remove_temporary_files,
+    write_atomic,
 )
 from fedsim.record.store import RECORD
 
@@ -81,7 +81,7 @@ class SweepFolder:
         Raises:
             FedsimError: the folder contains something else, or cannot be written.
         """
-        with explain(self.path):
+        with io_advice(self.path):
             occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if PLAN in occupants:
             if (other := self.plan()).digest != plan.digest:
@@ -91,13 +91,13 @@ class SweepFolder:
                 )
             self._make_folders(plan)
             if other != plan:
-                write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
+                write_atomic(self.path / PLAN, plan.model_dump_json(indent=1).encode())
             return
         strangers = [name for name in occupants if not name.startswith(".fedsim-")]
         if strangers:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
         self._make_folders(plan)
-        write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
+        write_atomic(self.path / PLAN, plan.model_dump_json(indent=1).encode())
 
     def _make_folders(self, plan: SweepPlan) -> None:
         for name in ("runs", "failures", "logs"):
@@ -108,7 +108,7 @@ class SweepFolder:
     def keep_origin(self, origin: str) -> None:
         """Store the hash of the plan's inputs."""
         noted = {"origin": origin, "runs": [run.digest for run in self.plan().runs]}
-        write_whole(self.path / ORIGIN, json.dumps(noted).encode())
+        write_atomic(self.path / ORIGIN, json.dumps(noted).encode())
 
     def plan(self) -> SweepPlan:
         """Return the plan.
@@ -134,7 +134,7 @@ class SweepFolder:
         """
         with locked(self.path, "another sweep"):
             for folder in (self.path, self.path / "failures"):
-                remove_rests(folder)
+                remove_temporary_files(folder)
             self._remove_stale_locks()
             yield
             self._remove_stale_locks()
@@ -181,7 +181,7 @@ class SweepFolder:
             return None
         before = self.failure(digest)
         again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
-        write_whole(self._failure_path(digest), again.model_dump_json(indent=1).encode())
+        write_atomic(self._failure_path(digest), again.model_dump_json(indent=1).encode())
         return again
 
     def _failure_path(self, digest: str) -> Path:

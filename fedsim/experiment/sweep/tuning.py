@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
+from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, did_you_mean
 from fedsim.experiment.hashes import scenario_hash
 from fedsim.experiment.run_into import run_into
 from fedsim.metrics.success import Rule
@@ -29,7 +29,7 @@ from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import draw_number, epsilon_of_best
 from fedsim.record import GuaranteeRecord
 from fedsim.record.atomic_files import make_folder
-from fedsim.scenario import Law, Scenario, Span, Tune, arms, parse
+from fedsim.scenario import Scenario, SearchRange, TrialCountLaw, Tune, arms, parse
 from fedsim.scenario.combinations import put
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def tune(
     optuna.logging.set_verbosity(logging.CRITICAL)
     make_folder(folder)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / _LOG)))
-    law = wanted.trials if isinstance(wanted.trials, Law) else None
+    law = wanted.trials if isinstance(wanted.trials, TrialCountLaw) else None
     best: list[Tuned] = []
     for place, (values, arm) in enumerate(arms(scenario)):
         name = ", ".join(f"{key} {value}" for key, value in values.items()) or "all"
@@ -132,7 +132,7 @@ def tune(
     return best
 
 
-def _number_of(trials: int | Law, seed: int, arm: int) -> int:
+def _number_of(trials: int | TrialCountLaw, seed: int, arm: int) -> int:
     """Return the number of trials of an arm."""
     if isinstance(trials, int):
         return trials
@@ -145,14 +145,14 @@ def _check(scenario: Scenario) -> Tune:
     labels = {attack.reported: attack for attack in scenario.attacks}
     if scenario.tune.attack not in labels:
         raise ScenarioError(
-            f"tune.attack: no attack is '{scenario.tune.attack}'.{nearest(scenario.tune.attack, labels)}"
+            f"tune.attack: no attack is '{scenario.tune.attack}'.{did_you_mean(scenario.tune.attack, labels)}"
         )
     settings = labels[scenario.tune.attack].model_dump(mode="json")
     for place in scenario.tune.space:
         try:
             _at(settings, place)
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            near = nearest(place, settings)
+            near = did_you_mean(place, settings)
             raise ScenarioError(f"tune.space: the attack has no setting '{place}'.{near}") from error
     return scenario.tune
 
@@ -164,8 +164,8 @@ def _at(settings: Any, place: str) -> Any:
     return settings
 
 
-def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> Any:
-    if not isinstance(span, Span):
+def _suggest(trial: optuna.Trial, name: str, span: SearchRange | tuple[Any, ...]) -> Any:
+    if not isinstance(span, SearchRange):
         return trial.suggest_categorical(name, list(span))
     if isinstance(span.low, int) and isinstance(span.high, int):
         return trial.suggest_int(name, span.low, span.high, log=span.log)
@@ -192,7 +192,7 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any], training: int)
     return Trial(goal.title, score, record.arms[0].guarantees)
 
 
-def _tune(name: str, study: optuna.Study, law: Law | None) -> Tuned:
+def _tune(name: str, study: optuna.Study, law: TrialCountLaw | None) -> Tuned:
     done = [trial for trial in study.trials if trial.value is not None]
     if not done:
         reasons = Counter(str(trial.user_attrs["reason"]) for trial in study.trials if "reason" in trial.user_attrs)
@@ -212,7 +212,7 @@ def _tune(name: str, study: optuna.Study, law: Law | None) -> Tuned:
     )
 
 
-def _prices(guarantees: Sequence[GuaranteeRecord], law: Law | None) -> dict[str, float]:
+def _prices(guarantees: Sequence[GuaranteeRecord], law: TrialCountLaw | None) -> dict[str, float]:
     """Return the epsilon of a training, and of the best of a random number of trials; empty without guarantees."""
     if not guarantees:
         return {}

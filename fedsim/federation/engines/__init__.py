@@ -11,7 +11,7 @@ from flwr.serverapp import ServerApp
 from fedsim.core.errors import FedsimError
 from fedsim.federation import apps
 from fedsim.federation.cohort import check as check_cohorts
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.secure_client import check_largest_sum
 from fedsim.scenario.world import World
 
@@ -29,7 +29,7 @@ def check(world: World) -> None:
         check_largest_sum(world)
 
 
-def run(world: World, journal: Journal) -> None:
+def run(world: World, journal: ServerLog) -> None:
     """Run the federation of a world accepted by `check` on the scenario's engine.
 
     Raises:

@@ -17,7 +17,7 @@ from fedsim.federation import apps, participation, secure_client
 from fedsim.federation.client import looks_first, refusal
 from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines.local import LocalGrid
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.memory import recall, remember
 from fedsim.federation.server import Reply, RoundMessages, failed
 from fedsim.privacy.history import spend
@@ -48,13 +48,13 @@ class VectorizedGrid(LocalGrid):
 
     def _train(self, orders: RoundMessages, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario
-        fates = participation.fates(scenario, orders.round, clients, world.data.steps)
+        fates = participation.client_failures(scenario, orders.round, clients, world.data.steps)
         expected = [client for client in clients if fates[client] is None]
         known = dict(zip(expected, self._recall(expected, orders.counted), strict=True))
         if looks_first(world):
             for client, memory in known.items():
                 why = refusal(world, orders.weights, orders.round, client, memory)
-                fates[client] = None if why is None else participation.refused(why)
+                fates[client] = None if why is None else participation.refusal_failure(why)
         present = [client for client in expected if fates[client] is None]
         memories = [known[client] for client in present]
         self._spend(fates)
@@ -69,7 +69,7 @@ class VectorizedGrid(LocalGrid):
             else:
                 yield failed(client, fate.why, fate.cause)
 
-    def _spend(self, fates: Mapping[int, participation.Loss | None]) -> None:
+    def _spend(self, fates: Mapping[int, participation.ClientFailure | None]) -> None:
         """Record the privacy cost in the state of every client that trained, in time or not."""
         if not self._world.facts.client_mechanisms:
             return
@@ -93,6 +93,6 @@ class VectorizedGrid(LocalGrid):
         return [recall(self._state.setdefault(c, RecordDict()), counted.get(c, 0)) for c in clients]
 
 
-def run(world: World, journal: Journal) -> None:
+def run(world: World, journal: ServerLog) -> None:
     """Run the federation in this process, with batched training."""
     VectorizedGrid(world).serve(apps.server_app(world, journal))

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.core.examples import numbers
+from fedsim.core.examples import example_indices
 from fedsim.core.hooks import Distortion
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.nets.step_draws import Showing
@@ -139,12 +139,14 @@ def _shares(victim: Victim, *, moves_masks: bool) -> list[_Share]:
     """Return the local training of each client behind the update; of a single client from the ground truth itself."""
     world, entry = victim.world, victim.entry
     if not entry.clients:
-        return [_share(victim, entry.update, victim.truth, numbers(victim.truth.original_batches), 1.0, moves_masks)]
+        return [
+            _share(victim, entry.update, victim.truth, example_indices(victim.truth.original_batches), 1.0, moves_masks)
+        ]
     parts = [repeat(world, entry, client) for client in entry.clients]
     of_steps = [
         whole.split([len(batch) if batch is not None else 0 for batch in step])
         for whole, step in zip(
-            numbers(victim.truth.original_batches),
+            example_indices(victim.truth.original_batches),
             zip_longest(*(part.truth.original_batches for part in parts)),
             strict=True,
         )

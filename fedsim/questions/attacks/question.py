@@ -20,7 +20,7 @@ from fedsim.judgement.evidence import is_evidence
 from fedsim.judgement.outcome import blind_chance
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.processes.methods import AtWork, max_victims, search
+from fedsim.processes.methods import MethodRunner, max_victims, search
 from fedsim.questions.attacks import unlearning
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.questions.base import Evidence, Question, QuestionContext
@@ -35,7 +35,7 @@ from fedsim.threat.victim import Victim
 
 @final
 @question("attacks", summary="what does an attack recover from an update?")
-class WhatIsInAnUpdate(Question[TimedConfig]):
+class UpdateQuestion(Question[TimedConfig]):
     """Runs every attack of the list `attacks` on every watched update; the question has no settings of its own."""
 
     title: ClassVar[str] = "What does an update reveal?"
@@ -133,7 +133,7 @@ def _find_ceilings(victims: Sequence[Victim], work: QuestionContext) -> dict[str
 
 
 def _attack(
-    world: World, choice: AttackChoice, attacker: AtWork, victims: Sequence[Victim], work: QuestionContext
+    world: World, choice: AttackChoice, attacker: MethodRunner, victims: Sequence[Victim], work: QuestionContext
 ) -> Iterator[VictimRecord]:
     """Attack every observed update, in chunks of the size that the attack supports."""
     attack_class = registry.get("attack", choice.name).derived_from(Attack)
@@ -173,7 +173,7 @@ def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowled
 def _search(
     world: World,
     choice: AttackChoice,
-    attacker: AtWork,
+    attacker: MethodRunner,
     seen: Sequence[Observation],
     entries: Sequence[WireEntry],
     watch: OnStep,

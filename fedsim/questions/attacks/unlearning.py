@@ -18,7 +18,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import Part, ServerEstimate, Unlearning
 from fedsim.core.types import GRANTS, Knowledge, Tensors, Truth, Update, View, WireEntry
 from fedsim.federation.client import local_training, looks_first
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.federation.stepping import trained
 from fedsim.scenario import UnlearningSettings
 from fedsim.scenario.world import World
@@ -81,7 +81,7 @@ def _check_means(world: World) -> None:
         )
 
 
-def shown(world: World, journal: Journal) -> list[Victim]:
+def shown(world: World, journal: ServerLog) -> list[Victim]:
     """Return a victim per server estimate, by round and client: the estimated update with its ground truth."""
     way, victims = _way(world), list[Victim]()
     for client in range(_settings(world).clients):
@@ -108,7 +108,7 @@ class _Request:
     """A client's unlearning request, as documented in `fedsim.core.hooks.Request`."""
 
     world: World
-    journal: Journal
+    journal: ServerLog
     client: int
 
     @property

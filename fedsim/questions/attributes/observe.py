@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, nearest, reason
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError, did_you_mean, reason
 from fedsim.core.types import Attribute, Dataset, Tensors, WireEntry
 from fedsim.metrics.attributes import share_read
-from fedsim.processes.methods import AtWork, tensor_of
+from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Interval
 from fedsim.scenario.world import World
@@ -58,7 +58,7 @@ def check(world: World, names: Sequence[str]) -> None:
         if name not in known:
             raise ScenarioError(
                 f"{where}: data '{world.scenario.data.name}' has no attribute '{name}'."
-                f"{nearest(name, known) if known else ' It has none.'}"
+                f"{did_you_mean(name, known) if known else ' It has none.'}"
             )
         if len(_public_values(known[name])) < _FEWEST_VALUES:
             raise ScenarioError(
@@ -103,7 +103,7 @@ def describe_round(
     world: World,
     name: str,
     entries: Sequence[WireEntry],
-    attacks: Mapping[str, AtWork],
+    attacks: Mapping[str, MethodRunner],
     public: int,
     on_change: OnChange = lambda _number, _total: None,
     salt: bytes = b"",
@@ -197,7 +197,7 @@ class AttributeAccuracy:
 
 
 def score(
-    label: str, attribute: str, attack: AtWork, rounds: Sequence[Descriptions], world: World
+    label: str, attribute: str, attack: MethodRunner, rounds: Sequence[Descriptions], world: World
 ) -> AttributeAccuracy:
     """Return the accuracy of an attack and of its negative control.
 
@@ -229,7 +229,7 @@ def score(
     )
 
 
-def _right(attack: AtWork, descriptions: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
+def _right(attack: MethodRunner, descriptions: Descriptions, label: str, seed: int, *, is_control: bool) -> Tensor:
     """Return per update whether the inferred value is correct, (N,); for the control the share over permutations.
 
     A single permutation is not enough: its chance agreement with the true values is shared by all updates.
@@ -247,16 +247,16 @@ def _right(attack: AtWork, descriptions: Descriptions, label: str, seed: int, *,
     return torch.stack(right).double().mean(0)
 
 
-def _read(attack: AtWork, known: Tensor, labels: Tensor, changes: Tensor, generator: torch.Generator) -> Tensor:
+def _read(attack: MethodRunner, known: Tensor, labels: Tensor, changes: Tensor, generator: torch.Generator) -> Tensor:
     """Return the probability of each value for every client update, shape (N, K)."""
-    read = tensor_of(attack.call("read", known, labels, changes, generators=[generator]))
+    read = require_tensor(attack.call("read", known, labels, changes, generators=[generator]))
     return AttributeAttack.checked(read.detach(), labels, changes)
 
 
 class _Describing:
     """Passes updates of a round to the attacks; an attack that failed once is not called again."""
 
-    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, AtWork]) -> None:
+    def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, MethodRunner]) -> None:
         self.refusals: dict[str, str] = {}
         self._attacks, self._round, self._seed = attacks, entry.round, world.scenario.seed
         self._shared = shared(world.models.workspace.model, world.scenario.threat.visible_parameters)
@@ -270,7 +270,7 @@ class _Describing:
             seen = {name: tensor.detach().clone() for name, tensor in change.items() if name in self._shared}
             source = seeding.generator(self._seed, f"describing for {title}", self._round)
             try:
-                description = tensor_of(attack.call("describe", seen, generators=[source]))
+                description = require_tensor(attack.call("describe", seen, generators=[source]))
                 descriptions[title] = self._checked(title, description.detach())
             except Exception as error:  # a method may raise anything
                 self.refusals[title] = reason(error)

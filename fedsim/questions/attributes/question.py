@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import reason
 from fedsim.core.registry import Kind, question
-from fedsim.processes.methods import AtWork
+from fedsim.processes.methods import MethodRunner
 from fedsim.questions.attributes import observe as attributes
 from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding
@@ -56,7 +56,7 @@ class Attributes(TimedConfig):
 
 @final
 @question("attributes", summary="which value has an attribute of the data behind an update?", related="1805.04049")
-class WhatAreTheDataLike(Question[Attributes]):
+class AttributeQuestion(Question[Attributes]):
     """Runs attribute inference attacks, each with permuted public values as negative control."""
 
     metric: ClassVar[str] = "attribute_balanced_accuracy"
@@ -115,7 +115,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         work: QuestionContext,
         name: str,
         choices: Sequence[AttributeChoice],
-        attacks: Mapping[str, AtWork],
+        attacks: Mapping[str, MethodRunner],
     ) -> Iterator[Finding]:
         what = f"{name}: changes of public examples"
 
@@ -142,7 +142,7 @@ class WhatAreTheDataLike(Question[Attributes]):
         self,
         evidence: Evidence,
         name: str,
-        attacks: Mapping[str, AtWork],
+        attacks: Mapping[str, MethodRunner],
         on_change: Callable[[int, int], None],
         salt: bytes,
     ) -> list[attributes.Descriptions]:
@@ -170,7 +170,7 @@ def _finding(choice: AttributeChoice) -> Finding:
 
 def _score(
     choice: AttributeChoice,
-    attack: AtWork,
+    attack: MethodRunner,
     rounds: Sequence[attributes.Descriptions],
     world: World,
     shared: float,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import ClientRefusal
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 from fedsim.core.types import Batch, Memory, Tensors
 from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import Spent
@@ -145,7 +145,7 @@ def _sum_of_updates(world: World, weights: Tensors, rounds: int, client: int) ->
     memory: Memory = {}
     total: Tensors = {}
     for round_ in range(1, rounds + 1):
-        check_time()
+        check_deadline()
         update, _ = local_training(world, weights, round_, client, memory)
         total = {name: total.get(name, 0.0) + tensor for name, tensor in update.tensors.items()}
     return total

@@ -57,7 +57,7 @@ class AuditSettings(TimedConfig):
 
 @final
 @question("audit", summary="does a private training keep the epsilon that it states?", related="2410.22235")
-class IsTheGuaranteeKept(Question[AuditSettings]):
+class PrivacyAuditQuestion(Question[AuditSettings]):
     """Audits every record-level guarantee of a client's mechanism with canaries."""
 
     metric: ClassVar[str] = "epsilon_lower_bound"

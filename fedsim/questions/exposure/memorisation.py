@@ -20,9 +20,9 @@ from fedsim.core.choices import Choice
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.masked_positions import mask_token
-from fedsim.core.time_budget import check_time
+from fedsim.core.time_budget import check_deadline
 from fedsim.core.types import Limits, Planted, Tokenizer
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.generation import generate
 from fedsim.metrics.exposure import (
     SecretScore,
@@ -71,7 +71,7 @@ def check(world: World, *, search: int = 0, emission: int = 0) -> None:
 
 
 def measure_exposure(
-    world: World, journal: Journal, *, candidates: int, search: int = 0, emission: int = 0
+    world: World, journal: ServerLog, *, candidates: int, search: int = 0, emission: int = 0
 ) -> tuple[SecretScore, ...]:
     """Return exposure and extraction of every planted secret in the final model.
 
@@ -115,7 +115,7 @@ def score(
         number: index of the secret, part of its seeds.
         uses: number of training uses of the secret.
     """
-    check_time()
+    check_deadline()
     source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
     secret = planted.text[len(planted.prompt) :]
     others = alternatives(planted.form, secret, most, source)

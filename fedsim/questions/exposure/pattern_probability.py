@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.hooks import GenerationContext, GenerationInputs, WeightedDecoder
 from fedsim.core.types import Limits, Planted, Tokenizer
 from fedsim.generation.reading import evaluating
@@ -35,7 +35,7 @@ _SIGNS = {"#": "[0-9]", "?": "[a-z]"}
 
 
 @dataclass(frozen=True)
-class Emission:
+class PatternProbability:
     """Estimates of a probability.
 
     Attributes:
@@ -68,7 +68,7 @@ def emission(
     *,
     particles: int = 5,
     decoder: str | None = None,
-) -> Emission:
+) -> PatternProbability:
     """Estimate the probability that the completion of a prefix starts with a string of a pattern.
 
     Args:
@@ -94,11 +94,11 @@ def emission(
     weigher = kind.within(rf"(?:{pattern})[\s\S]*", particles).with_name(name)
     weigher.check(model)
     limits = Limits(max_new_tokens=longest)
-    total = Emission((), 0, 0)
+    total = PatternProbability((), 0, 0)
     for start in range(0, len(generators), _AT_ONCE):
         some = tuple(generators[start : start + _AT_ONCE])
         part = _run(weigher, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
-        total = Emission(total.estimates + part.estimates, total.calls + part.calls, total.rows + part.rows)
+        total = PatternProbability(total.estimates + part.estimates, total.calls + part.calls, total.rows + part.rows)
     return total
 
 
@@ -134,13 +134,13 @@ def _weigher(name: str | None) -> tuple[str, type[WeightedDecoder[Any, Any]]]:
     weighers = {label: kind for label, kind in known.items() if kind is not None}
     chosen = next(iter(weighers), "") if name is None else name
     if chosen not in weighers:
-        raise FedsimError(f"decoder: '{chosen}' does not weigh its texts.{nearest(chosen, weighers)}")
+        raise FedsimError(f"decoder: '{chosen}' does not weigh its texts.{did_you_mean(chosen, weighers)}")
     return chosen, weighers[chosen]
 
 
 def _run(
     weigher: WeightedDecoder[Any, Any], model: nn.Module, known: tuple[int, ...], context: GenerationContext
-) -> Emission:
+) -> PatternProbability:
     """Step until all runs have ended, and return their evidence."""
     ended: dict[int, float] = {}
     calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
@@ -155,7 +155,7 @@ def _run(
             }
             places = [place for place, log_evidence in enumerate(evidence) if log_evidence is None]
             if not places:
-                return Emission(tuple(ended[run] for run in range(len(context.generators))), calls, rows)
+                return PatternProbability(tuple(ended[run] for run in range(len(context.generators))), calls, rows)
             open_runs, state = [open_runs[place] for place in places], state.keep(places)
             generators = tuple(context.generators[run] for run in open_runs)
             state, events = weigher.step(model, state, replace(context, generators=generators))

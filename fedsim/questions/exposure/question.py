@@ -51,7 +51,7 @@ class Exposure(TimedConfig):
 
 @final
 @question("exposure", summary="which planted secrets does the trained model memorise?", related="1802.08232")
-class WhatWasMemorised(Question[Exposure]):
+class ExposureQuestion(Question[Exposure]):
     """Ranks planted secrets among other values of their form, and generates completions of their prefixes."""
 
     metric: ClassVar[str] = "exposure"

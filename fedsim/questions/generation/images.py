@@ -13,7 +13,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Batch, Generated, PlantedImage
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.generation import sample
 from fedsim.metrics.image import to_pixels
 from fedsim.questions.generation.extraction import copied_share, image_extraction_rate, is_among
@@ -61,7 +61,7 @@ def check(world: World) -> None:
         )
 
 
-def draw(world: World, journal: Journal) -> GenerationStudy:
+def draw(world: World, journal: ServerLog) -> GenerationStudy:
     """Sample from the trained model, and return samples and findings.
 
     Args:
@@ -89,7 +89,7 @@ def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:
     return sample(sampler, model, condition, spec.shape, sources, at_once=_AT_ONCE)
 
 
-def _findings(world: World, journal: Journal, model: nn.Module, samples: Tensor) -> Iterator[Finding]:
+def _findings(world: World, journal: ServerLog, model: nn.Module, samples: Tensor) -> Iterator[Finding]:
     dataset = world.data.dataset
     confidence = world.scenario.scoring.confidence
     uses = count_training(world, journal.rounds)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import get_args
 
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.types import Activations, Generated, TraceObservation, TraceView
 
 VIEWS: tuple[TraceView, ...] = get_args(TraceView)
@@ -51,7 +51,7 @@ def _copy(step: Activations) -> Activations:
 def _check(generated: Generated, views: Collection[TraceView]) -> None:
     unknown = [view for view in views if view not in VIEWS]
     if unknown:
-        raise FedsimError(f"unknown view '{unknown[0]}' of a generation.{nearest(unknown[0], VIEWS)}")
+        raise FedsimError(f"unknown view '{unknown[0]}' of a generation.{did_you_mean(unknown[0], VIEWS)}")
     if not views:
         raise FedsimError(f"an observer of a generation has at least one view. Known: {', '.join(VIEWS)}.")
     if "activations" in views and generated.trace.events and not generated.activations:

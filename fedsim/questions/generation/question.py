@@ -20,7 +20,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.registry import question
-from fedsim.processes.methods import AtWork, tensor_of
+from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.generation import images as sampled_images
 from fedsim.questions.generation import texts as written_texts
@@ -38,7 +38,7 @@ _TRACES = "generation/traces"
 
 @final
 @question("generation", summary="what do a trained model's generation traces leak?")
-class WhatGenerationGivesAway(Question[GenerationSettings]):
+class GenerationQuestion(Question[GenerationSettings]):
     """Generates texts or images with the trained model, and runs attacks on their traces."""
 
     metric: ClassVar[str] = "tokens_per_step"
@@ -142,7 +142,7 @@ class WhatGenerationGivesAway(Question[GenerationSettings]):
 @contextmanager
 def _answering(work: QuestionContext) -> Iterator[Answer]:
     """Yield the function that runs attacks; an attack starts at its first case and ends with this block."""
-    attacks: dict[str, AtWork] = {}
+    attacks: dict[str, MethodRunner] = {}
     with ExitStack() as started:
 
         def answer(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
@@ -151,6 +151,6 @@ def _answering(work: QuestionContext) -> Iterator[Answer]:
             if whose not in attacks:
                 choice = Choice(name=attack.name, settings=settings)
                 attacks[whose] = started.enter_context(work.start("trace", choice))
-            return tensor_of(attacks[whose].call("__call__", case, generators=[generator]))
+            return require_tensor(attacks[whose].call("__call__", case, generators=[generator]))
 
         yield answer

@@ -16,7 +16,7 @@ from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Generated, TraceView
 from fedsim.generation.trace_mitigation import veil
 from fedsim.metrics.membership import LOW_FPR, name_of, tpr_at
-from fedsim.processes.methods import Here, tensor_of
+from fedsim.processes.methods import InProcessRunner, require_tensor
 from fedsim.questions.generation import metrics as figures
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.observe import observe_trace
@@ -31,11 +31,11 @@ Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]
 
 def answer_here(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
     """Return an attack's answer, computed in this process."""
-    return tensor_of(Here(attack).call("__call__", case, generators=[generator]))
+    return require_tensor(InProcessRunner(attack).call("__call__", case, generators=[generator]))
 
 
 @dataclass(frozen=True)
-class Speech:
+class GeneratedTexts:
     """Generated texts of one question with their ground truth.
 
     Attributes:
@@ -52,7 +52,7 @@ class Speech:
     is_known: tuple[bool, ...]
     is_secret: tuple[bool, ...] = ()
 
-    def of(self, texts: Sequence[Generated]) -> Speech:
+    def of(self, texts: Sequence[Generated]) -> GeneratedTexts:
         """Return a copy with other texts."""
         return replace(self, texts=tuple(texts))
 
@@ -80,7 +80,7 @@ class TraceInquiry:
 
 
 @dataclass(frozen=True)
-class Judging:
+class ScoringOptions:
     """Settings of findings.
 
     Attributes:
@@ -98,7 +98,7 @@ class Judging:
     salt: bytes = b""
 
 
-def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
+def case_of(speech: GeneratedTexts, view: TraceView, order: Sequence[int]) -> TraceCase:
     """Build the inputs of an attack under one view; they contain nothing else.
 
     Args:
@@ -117,17 +117,17 @@ def case_of(speech: Speech, view: TraceView, order: Sequence[int]) -> TraceCase:
     )
 
 
-def judge(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Finding:
+def judge(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions) -> Finding:
     """Run an attack and score it; an exception becomes the finding's failure."""
     return _judge(speech, inquiry, judging, "attack")
 
 
-def judge_at_chance(speech: Speech, inquiry: TraceInquiry, judging: Judging, what: str) -> Finding:
+def negative_control(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions, what: str) -> Finding:
     """Run an attack as a negative control; `what` names the reason in the label."""
     return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {what}"), judging, "negative-control")
 
 
-def controls(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Iterator[Finding]:
+def controls(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions) -> Iterator[Finding]:
     """Yield the attack's positive control and its negative control.
 
     The generated text identifies its prompt, so view `outputs` must succeed; shuffled labels must stay at chance.
@@ -138,10 +138,10 @@ def controls(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> Iterato
     if speech.question in ("prompt", "member"):
         order = seeding.generator(judging.seed, "shuffled labels")
         shuffled = [speech.truth[int(place)] for place in torch.randperm(len(speech.truth), generator=order)]
-        yield judge_at_chance(replace(speech, truth=tuple(shuffled)), inquiry, judging, "labels shuffled")
+        yield negative_control(replace(speech, truth=tuple(shuffled)), inquiry, judging, "labels shuffled")
 
 
-def _judge(speech: Speech, inquiry: TraceInquiry, judging: Judging, role: Any) -> Finding:
+def _judge(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions, role: Any) -> Finding:
     finding = Finding(
         question="generation",
         label=inquiry.label,
@@ -162,7 +162,7 @@ def about(question: TraceQuestion, view: str, mitigation: str = "") -> dict[str,
     return {"question": question, "view": view, **({"mitigation": mitigation} if mitigation else {})}
 
 
-def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str, Any]:
+def _score(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions) -> dict[str, Any]:
     cost: dict[str, Interval] = {}
     if inquiry.mitigation is not None:
         source = seeding.generator(judging.seed, f"mitigation {inquiry.mitigation.name}")
@@ -173,7 +173,7 @@ def _score(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> dict[str,
     return {**scores, "extra_metrics": {**scores.get("extra_metrics", {}), **cost}}
 
 
-def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndarray:
+def _answers(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions) -> np.ndarray:
     """Return the answer for each observed text in the speech's order; the attacker gets a secret order."""
     purpose = f"order of traces {inquiry.label} {speech.question}"
     private = (*judging.private, torch.tensor(speech.truth), *(torch.tensor(text.tokens) for text in speech.texts))
@@ -184,14 +184,14 @@ def _answers(speech: Speech, inquiry: TraceInquiry, judging: Judging) -> np.ndar
     return answer[order.argsort()].numpy()
 
 
-def _prompt_accuracy(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+def _prompt_accuracy(speech: GeneratedTexts, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score the inferred prompt of each text."""
     truth = speech.seen_truth
     accuracy = figures.prompt_accuracy(answer, truth, confidence)
     return {"value": accuracy, "chance_level": 1 / len(set(speech.truth))}
 
 
-def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+def _trace_auc(speech: GeneratedTexts, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score membership inference."""
     is_member = speech.seen_truth == 1
     rates = {name_of(fpr): tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
@@ -203,7 +203,7 @@ def _trace_auc(speech: Speech, answer: np.ndarray, draws: np.random.Generator, c
     }
 
 
-def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+def _trace_exposure(speech: GeneratedTexts, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Score each planted secret's rank among the alternatives of its form."""
     secrets, is_own = np.array(speech.truth), np.array(speech.is_secret)
     rows = np.array(
@@ -213,7 +213,7 @@ def _trace_exposure(speech: Speech, answer: np.ndarray, draws: np.random.Generat
     return {"value": exposure, "chance_level": chance}
 
 
-def _trace_bits(speech: Speech, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
+def _trace_bits(speech: GeneratedTexts, answer: np.ndarray, draws: np.random.Generator, confidence: float) -> Any:
     """Estimate the mutual information of the best feature and the prompt."""
     bits = figures.trace_bits(answer, speech.seen_truth, draws, confidence)
     return {"value": bits.information, "chance_level": bits.chance, "p_value": bits.p}
@@ -225,7 +225,7 @@ _METRICS: dict[TraceQuestion, str] = {
     "planted": "trace_exposure",
     "bits": "trace_bits",
 }
-_SCORES: dict[TraceQuestion, Callable[[Speech, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
+_SCORES: dict[TraceQuestion, Callable[[GeneratedTexts, np.ndarray, np.random.Generator, float], dict[str, Any]]] = {
     "prompt": _prompt_accuracy,
     "member": _trace_auc,
     "planted": _trace_exposure,

@@ -20,13 +20,13 @@ from fedsim.generation import Piece, generate, stream
 from fedsim.metrics.exposure import log_perplexities
 from fedsim.questions.generation.metrics import prompt_accuracy, secret_extraction_rate, trace_auc, trace_exposure
 from fedsim.questions.generation.side_channels import (
-    Judging,
-    Speech,
+    GeneratedTexts,
+    ScoringOptions,
     TraceInquiry,
     about,
     controls,
     judge,
-    judge_at_chance,
+    negative_control,
 )
 from fedsim.questions.generation.types import TraceQuestion
 from fedsim.record import Finding
@@ -35,7 +35,7 @@ Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class SecretAmongOthers:
+class SecretWithDecoys:
     """A secret and alternative values of its form.
 
     Attributes:
@@ -56,7 +56,7 @@ class SecretAmongOthers:
 
 
 @dataclass(frozen=True)
-class Material:
+class StudyInputs:
     """Prompts of a generation study.
 
     Attributes:
@@ -73,13 +73,13 @@ class Material:
     given: Tensors = field(default_factory=dict[str, Tensor])
     texts_per_prompt: int = 6
     members: tuple[Tokens, ...] = ()
-    strangers: tuple[Tokens, ...] = ()
+    non_members: tuple[Tokens, ...] = ()
     length: int = 8
-    secrets: tuple[SecretAmongOthers, ...] = ()
+    secrets: tuple[SecretWithDecoys, ...] = ()
 
 
 @dataclass(frozen=True)
-class Speaker:
+class TextGenerator:
     """A model with its decoder.
 
     Attributes:
@@ -117,41 +117,46 @@ class Speaker:
         with seeding.isolate_randomness(seeding.derive(self.seed, "generation")):
             return next(stream(self.decoder, self.model, condition, self.limits, sources, tokenizer=self.tokenizer))
 
-    def speech(self, question: TraceQuestion, material: Material) -> Speech:
+    def speech(self, question: TraceQuestion, material: StudyInputs) -> GeneratedTexts:
         """Generate the texts of a question.
 
         For question prompt the attacker requests two thirds of the texts itself; for question member it knows the label
         of every other text.
         """
         if question == "member":
-            both = (material.members, material.strangers)
+            both = (material.members, material.non_members)
             prompts = [prompt[: material.length] for alike in both for prompt in alike]
             truth = [int(alike is material.members) for alike in both for _ in alike]
             known = [place % 2 == 0 for alike in both for place in range(len(alike))]
-            return Speech(question, tuple(self.write(prompts, question)), tuple(truth), tuple(known))
+            return GeneratedTexts(question, tuple(self.write(prompts, question)), tuple(truth), tuple(known))
         if question == "planted":
             prompts = [half for secret in material.secrets for half in secret.halves]
             truth = [number for number, secret in enumerate(material.secrets) for _ in secret.halves]
             first = tuple(place == 0 for secret in material.secrets for place in range(len(secret.halves)))
-            return Speech(question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first)
+            return GeneratedTexts(
+                question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first
+            )
         numbers = [number for number in range(len(material.prompts)) for _ in range(material.texts_per_prompt)]
         given = {name: rows[numbers] for name, rows in material.given.items()}
         texts = self.write([material.prompts[number] for number in numbers], "prompt", given)
         is_asked = [place < round(material.texts_per_prompt * 2 / 3) for place in range(material.texts_per_prompt)]
         known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(numbers)
-        return Speech(question, tuple(texts), tuple(numbers), tuple(known))
+        return GeneratedTexts(question, tuple(texts), tuple(numbers), tuple(known))
 
 
 @dataclass(frozen=True)
 class Study:
     """The texts of each question, and the findings."""
 
-    speeches: tuple[Speech, ...]
+    speeches: tuple[GeneratedTexts, ...]
     findings: tuple[Finding, ...]
 
 
 def study(
-    speaker: Speaker, material: Material, inquiries: Sequence[tuple[TraceQuestion, TraceInquiry]], judging: Judging
+    speaker: TextGenerator,
+    material: StudyInputs,
+    inquiries: Sequence[tuple[TraceQuestion, TraceInquiry]],
+    judging: ScoringOptions,
 ) -> Study:
     """Generate the texts of all questions, and run every attack, followed by its controls.
 
@@ -161,7 +166,7 @@ def study(
         inquiries: pairs of a question and an attack.
         judging: settings of the findings.
     """
-    speeches: dict[TraceQuestion, Speech] = {}
+    speeches: dict[TraceQuestion, GeneratedTexts] = {}
     planted = replace(material, secrets=tuple(secret for secret in material.secrets if secret.is_planted))
     never = replace(material, secrets=tuple(secret for secret in material.secrets if not secret.is_planted))
     asks_secrets = never.secrets and any(question == "planted" for question, _ in inquiries)
@@ -179,11 +184,13 @@ def study(
             controlled.add((question, inquiry.attack.name))
             findings += controls(speeches[question], inquiry, judging)
             if question == "planted" and strange is not None:
-                findings.append(judge_at_chance(strange, inquiry, judging, "never planted"))
+                findings.append(negative_control(strange, inquiry, judging, "never planted"))
     return Study((*speeches.values(), *([strange] if strange is not None else [])), tuple(findings))
 
 
-def references(speaker: Speaker, material: Material, question: TraceQuestion, judging: Judging) -> Iterator[Finding]:
+def references(
+    speaker: TextGenerator, material: StudyInputs, question: TraceQuestion, judging: ScoringOptions
+) -> Iterator[Finding]:
     """Yield references without a trace: the model's loss of candidates and secrets, and generated secrets."""
     if question == "member":
         yield _by_loss(speaker, material, judging)
@@ -214,8 +221,8 @@ def references(speaker: Speaker, material: Material, question: TraceQuestion, ju
         )
 
 
-def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
-    sentences = (*material.members, *material.strangers)
+def _by_loss(speaker: TextGenerator, material: StudyInputs, judging: ScoringOptions) -> Finding:
+    sentences = (*material.members, *material.non_members)
     bits = log_perplexities(speaker.model, sentences, speaker.tokenizer).numpy()
     scores = -bits / np.array([len(sentence) - 1 for sentence in sentences])
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel loss"))
@@ -231,7 +238,9 @@ def _by_loss(speaker: Speaker, material: Material, judging: Judging) -> Finding:
     )
 
 
-def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging: Judging) -> Finding:
+def _by_likelihood(
+    speaker: TextGenerator, material: StudyInputs, speech: GeneratedTexts, judging: ScoringOptions
+) -> Finding:
     """Infer the prompt of each observed text by maximum likelihood under the model."""
     seen = [text.tokens for text, known in zip(speech.texts, speech.is_known, strict=True) if not known]
     alone = _bits(speaker, material.prompts)
@@ -250,7 +259,7 @@ def _by_likelihood(speaker: Speaker, material: Material, speech: Speech, judging
     )
 
 
-def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
+def _bits(speaker: TextGenerator, sentences: Sequence[Tokens]) -> np.ndarray:
     """Return -log2 of each sentence's probability after its first token; 0 for a single token."""
     bits = np.zeros(len(sentences))
     longer = [place for place, sentence in enumerate(sentences) if len(sentence) > 1]
@@ -260,7 +269,7 @@ def _bits(speaker: Speaker, sentences: Sequence[Tokens]) -> np.ndarray:
     return bits
 
 
-def _by_rank(speaker: Speaker, secrets: Sequence[SecretAmongOthers], judging: Judging) -> Finding:
+def _by_rank(speaker: TextGenerator, secrets: Sequence[SecretWithDecoys], judging: ScoringOptions) -> Finding:
     """Rank planted secrets by the model's log-perplexity."""
     scores = [-log_perplexities(speaker.model, secret.wholes, speaker.tokenizer).numpy() for secret in secrets]
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))
@@ -281,8 +290,8 @@ def _reference(question: TraceQuestion, label: str, view: str, role: Any, **figu
 
 
 def _speech(
-    speaker: Speaker, question: TraceQuestion, material: Material, before: dict[TraceQuestion, Speech]
-) -> Speech:
+    speaker: TextGenerator, question: TraceQuestion, material: StudyInputs, before: dict[TraceQuestion, GeneratedTexts]
+) -> GeneratedTexts:
     """Return the texts of a question; questions prompt and bits share texts."""
     shared = before.get("bits" if question == "prompt" else "prompt") if question in ("prompt", "bits") else None
     if shared is None:

@@ -15,12 +15,12 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import IMAGES, Decoder
 from fedsim.core.types import Batch, Generated, Limits, Planted, Tensors, Tokenizer
 from fedsim.data._text import read_text
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.settings import GenerationSettings, TraceAttackChoice
-from fedsim.questions.generation.side_channels import Answer, Judging, Speech, TraceInquiry, answer_here
-from fedsim.questions.generation.study import Material, SecretAmongOthers, Speaker, Tokens, study
+from fedsim.questions.generation.side_channels import Answer, GeneratedTexts, ScoringOptions, TraceInquiry, answer_here
+from fedsim.questions.generation.study import SecretWithDecoys, StudyInputs, TextGenerator, Tokens, study
 from fedsim.questions.generation.types import TraceQuestion
 from fedsim.record import Finding, RoundRecord
 from fedsim.scenario.world import World
@@ -88,7 +88,7 @@ class GenerationStudy:
     traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
 
 
-def speak(world: World, journal: Journal, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
+def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
     """Generate texts with the trained model, and run every attack on the traces.
 
     Args:
@@ -104,7 +104,7 @@ def speak(world: World, journal: Journal, answer: Answer = answer_here, salt: by
     speaker = speaker_of(world, trained_weights(world, journal), rounds=journal.rounds)
     material = material_of(world, journal)
     train = world.data.dataset.train
-    judging = Judging(scenario.seed, scenario.scoring.confidence, answer, (train.inputs, train.labels), salt)
+    judging = ScoringOptions(scenario.seed, scenario.scoring.confidence, answer, (train.inputs, train.labels), salt)
     done = study(speaker, material, inquiries_of(world), judging)
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
@@ -131,7 +131,7 @@ def _inquiry_of(choice: TraceAttackChoice) -> TraceInquiry:
 
 def speaker_of(
     world: World, weights: Tensors, tokens: int | None = None, rounds: Sequence[RoundRecord] = ()
-) -> Speaker:
+) -> TextGenerator:
     """Return the model with these weights and the scenario's decoder, fitted to texts of clients.
 
     Args:
@@ -152,7 +152,7 @@ def speaker_of(
     decoder = settings.decoder.make("component")
     if isinstance(decoder, Decoder):
         decoder = decoder.fitted(model.eval(), _unseen(world, rounds))
-    return Speaker(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
+    return TextGenerator(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
 
 
 def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
@@ -163,7 +163,7 @@ def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
     return train.select(unseen[torch.randperm(len(unseen), generator=source)][:_FITTED])
 
 
-def _speaker_to_try(world: World) -> Speaker:
+def _speaker_to_try(world: World) -> TextGenerator:
     """Return a speaker with the untrained model for `check`.
 
     An unmasker gets the full text length, which decides whether blocks fit. Other decoders get two tokens, because no
@@ -189,7 +189,7 @@ def check_trained(world: World) -> None:
         )
 
 
-def trained_weights(world: World, journal: Journal) -> Tensors:
+def trained_weights(world: World, journal: ServerLog) -> Tensors:
     """Return the last global weights, or the trained weights of the last observed update's client.
 
     Raises:
@@ -209,7 +209,7 @@ def inquiries_of(world: World) -> list[tuple[TraceQuestion, TraceInquiry]]:
     return [(_question(attack), _inquiry_of(attack)) for attack in generation_of(world).attacks]
 
 
-def material_of(world: World, journal: Journal) -> Material:
+def material_of(world: World, journal: ServerLog) -> StudyInputs:
     """Return the prompts that the scenario's questions need."""
     settings, dataset = generation_of(world), world.data.dataset
     questions = {_question(attack) for attack in settings.attacks}
@@ -223,12 +223,12 @@ def material_of(world: World, journal: Journal) -> Material:
         members, strangers = _some(world, trained, count, "members"), _some(world, others, count, "strangers")
     secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
     prompts = _prompts(world)
-    return Material(
+    return StudyInputs(
         prompts=prompts.tokens,
         given=prompts.given,
         texts_per_prompt=settings.texts_per_prompt,
         members=tuple(members),
-        strangers=tuple(strangers),
+        non_members=tuple(strangers),
         length=settings.prompts.length,
         secrets=tuple(secrets) if "planted" in questions else (),
     )
@@ -326,7 +326,7 @@ def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -
     return [sentences[place] for place in torch.randperm(len(sentences), generator=source)[:count].tolist()]
 
 
-def _secret(world: World, planted: Planted, number: int) -> SecretAmongOthers:
+def _secret(world: World, planted: Planted, number: int) -> SecretWithDecoys:
     tokenizer = _tokenizer(world)
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
     filling = planted.text[len(planted.prompt) :]
@@ -334,7 +334,7 @@ def _secret(world: World, planted: Planted, number: int) -> SecretAmongOthers:
     beginning = tokenizer.encode(planted.prompt)
     wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *others.texts))
     shared = [common_beginning(whole, beginning) for whole in wholes]
-    return SecretAmongOthers(
+    return SecretWithDecoys(
         text=planted.text,
         known=wholes[0][: shared[0]],
         wholes=wholes,
@@ -352,15 +352,15 @@ def _tokenizer(world: World) -> Tokenizer:
     return tokenizer
 
 
-def _distinct(speeches: Sequence[Speech]) -> list[Speech]:
+def _distinct(speeches: Sequence[GeneratedTexts]) -> list[GeneratedTexts]:
     """Return speeches, without those that share their texts with an earlier speech."""
-    kept: dict[int, Speech] = {}
+    kept: dict[int, GeneratedTexts] = {}
     for speech in speeches:
         kept.setdefault(id(speech.texts), speech)
     return list(kept.values())
 
 
-def _traces(speeches: Sequence[Speech]) -> dict[str, list[Any]]:
+def _traces(speeches: Sequence[GeneratedTexts]) -> dict[str, list[Any]]:
     """Return the table of traces, one row per text; a series is a string of numbers to keep it on one line."""
     rows = [
         (speech.question, about, text.ending, _in_a_line(text.trace.tokens), _counts(text))

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.hooks import Optimizer, Task
 from fedsim.core.types import Batch, Loss, Tensors, Truth, Update
 from fedsim.federation import participation
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, WatchedUpdate
 from fedsim.scenario import Threat
 from fedsim.scenario.world import World
@@ -123,7 +123,7 @@ def check_trained_on(world: World, wanted: int) -> None:
     scenario, is_member = world.scenario, torch.zeros(len(world.data.dataset.train), dtype=torch.bool)
     for round_ in range(1, scenario.federation.rounds + 1):
         cohort = participation.cohort(scenario, round_)
-        fates = participation.fates(scenario, round_, cohort, world.data.steps)
+        fates = participation.client_failures(scenario, round_, cohort, world.data.steps)
         for client in (client for client, fate in fates.items() if fate is None):
             for chosen in world.data.numbers_of(round_, client):
                 is_member[chosen] = True
@@ -133,7 +133,7 @@ def check_trained_on(world: World, wanted: int) -> None:
     _check_enough(wanted, int(is_member.sum()), "what clients train on", "train longer")
 
 
-def of_model(world: World, journal: Journal, wanted: int, salt: bytes = b"") -> Case:
+def of_model(world: World, journal: ServerLog, wanted: int, salt: bytes = b"") -> Case:
     """Return the case of an attack on the final model, with up to `wanted` members.
 
     Members are training examples in batches of counted updates. Planted secrets are no candidates, because they are
@@ -160,7 +160,7 @@ def _planted(world: World) -> list[int]:
     return [number for secret in world.data.dataset.planted for number in secret.examples]
 
 
-def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: int, salt: bytes = b"") -> Case:
+def of_updates(world: World, journal: ServerLog, truths: Sequence[Truth], most: int, salt: bytes = b"") -> Case:
     """Return the case of an attack on the first watched client: members are in its batches of the watched rounds.
 
     Args:
@@ -182,7 +182,7 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth], most: in
     batches = [batch for _, truth in pairs for batch in truth.original_batches if len(batch)]
     if not batches:
         raise ScenarioError(f"membership: client {client} trained on no example in the watched rounds.")
-    private = distinct(batches)
+    private = unique_examples(batches)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
     return _case(world, journal, private.select(order[:most]), updates, client, salt=salt)
@@ -225,7 +225,7 @@ def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
 
 def _case(
     world: World,
-    journal: Journal,
+    journal: ServerLog,
     members: Batch,
     updates: tuple[WatchedUpdate, ...],
     client: int | None = None,
@@ -258,7 +258,7 @@ def _case(
     return Case(observation, is_member[shuffled], client)
 
 
-def _recipe(world: World, journal: Journal) -> ShadowTraining:
+def _recipe(world: World, journal: ServerLog) -> ShadowTraining:
     settings = world.scenario.federation
     is_fedsgd = settings.algorithm == "fedsgd"
     uses = count_training(world, journal.rounds)

@@ -20,7 +20,7 @@ from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
 from fedsim.core.registry import Kind, question
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
-from fedsim.processes.methods import AtWork, tensor_of
+from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -54,7 +54,7 @@ class Membership(TimedConfig):
 
 @final
 @question("membership", summary="was an example trained on?", related="2112.03570")
-class WhoWasAMember(Question[Membership]):
+class MembershipQuestion(Question[Membership]):
     """Runs membership attacks, and measures the separation of members and non-members by their scores.
 
     A finding's value is the TPR at the lowest FPR that the number of candidates supports.
@@ -191,7 +191,7 @@ def open_finding(label: str, method: str, settings: dict[str, Any], target: Targ
     )
 
 
-def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, cases: Cases) -> Finding:
+def judge(finding: Finding, attack: MembershipAttack[Any], at_work: MethodRunner, cases: Cases) -> Finding:
     """Run one attack, and complete its finding.
 
     Args:
@@ -204,7 +204,7 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: AtWork, case
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
     begin = time.perf_counter()
     source = seeding.generator(scenario.seed, f"membership attack {finding.label}")
-    scores = attack.checked(tensor_of(at_work.call("__call__", seen, generators=[source])), seen)
+    scores = attack.checked(require_tensor(at_work.call("__call__", seen, generators=[source])), seen)
     seconds = time.perf_counter() - begin
     cases.scores[finding.label] = scores
     cases.work.check_cancelled()

@@ -21,8 +21,8 @@ from fedsim.core.choices import Choice
 from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
-from fedsim.processes.methods import AtWork, tensor_of
-from fedsim.questions.base import Evidence, Question, QuestionContext, attempted
+from fedsim.processes.methods import MethodRunner, require_tensor
+from fedsim.questions.base import Evidence, Question, QuestionContext, run_or_fail
 from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.questions.trees.metrics import (
     alone_in,
@@ -83,7 +83,7 @@ class Trees(TreeTraining):
 
 @final
 @question("trees", summary="what do clients' boosted trees reveal about their rows?", related="2506.07605")
-class WhatTreesSay(Question[Trees]):
+class TreeQuestion(Question[Trees]):
     """Trains a federation of trees, and attacks every client's trees, with controls."""
 
     metric: ClassVar[str] = "leaf_counts_exact"
@@ -128,7 +128,7 @@ class WhatTreesSay(Question[Trees]):
         study = _Study(self.config, evidence.world, work)
         yield study.utility()
         for choice in self.config.attacks:
-            yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
+            yield from run_or_fail(work, choice, partial(study.findings, choice), study.finding(choice))
 
 
 def _federation(config: Trees, world: World, salt: bytes = b"") -> TreeFederation:
@@ -190,7 +190,7 @@ class _Study:
             metric=choice.attack.metric,
         )
 
-    def findings(self, choice: TreeAttackChoice, attack: AtWork) -> Iterator[Finding]:
+    def findings(self, choice: TreeAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         """Yield the findings of an attack on every client's trees, and its controls."""
         begin = time.perf_counter()
         answers = self._answers(choice, attack, self._run)
@@ -206,7 +206,7 @@ class _Study:
             yield from (self._boxes if is_box else self._rows)(known, answers, blind)
 
     def _answers(
-        self, choice: TreeAttackChoice, attack: AtWork, run: TreesRun, function: str = "__call__"
+        self, choice: TreeAttackChoice, attack: MethodRunner, run: TreesRun, function: str = "__call__"
     ) -> list[Tensor]:
         """Return an attack's answer for every client."""
         answers = []
@@ -214,7 +214,7 @@ class _Study:
             self._work.progress(f"{choice.reported}: client", client + 1, self._config.clients)
             source = seeding.generator(self._seed, f"attack on trees {choice.reported}", client)
             view = self._federation.view(run, client)
-            answer = tensor_of(attack.call(function, view, generators=[source]))
+            answer = require_tensor(attack.call(function, view, generators=[source]))
             answers.append(self._checked(choice.attack, answer, view))
         return answers
 

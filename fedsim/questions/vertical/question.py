@@ -18,11 +18,11 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.errors import ScenarioError, nearest
+from fedsim.core.errors import ScenarioError, did_you_mean
 from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind, question
-from fedsim.processes.methods import AtWork, tensor_of
-from fedsim.questions.base import Evidence, Question, QuestionContext, attempted
+from fedsim.processes.methods import MethodRunner, require_tensor
+from fedsim.questions.base import Evidence, Question, QuestionContext, run_or_fail
 from fedsim.questions.vertical.hooks import CutAttack, CutDefense, CutLabelAttack, CutSteering
 from fedsim.questions.vertical.metrics import (
     cut_label_accuracy,
@@ -110,7 +110,7 @@ class Vertical(SplitTraining):
         for number, attack in enumerate(self.attacks):
             if attack.party and attack.party not in names:
                 raise ValueError(
-                    f"attacks.{number}.party: unknown party '{attack.party}'.{nearest(attack.party, names)}"
+                    f"attacks.{number}.party: unknown party '{attack.party}'.{did_you_mean(attack.party, names)}"
                 )
             if attack.epoch > self.epochs:
                 raise ValueError(f"attacks.{number}.epoch is {attack.epoch}, and the last epoch is {self.epochs}")
@@ -121,7 +121,7 @@ class Vertical(SplitTraining):
 @question(
     "vertical", summary="what do the messages at the cut of a vertically split model reveal?", related="2102.08504"
 )
-class WhatCrossesTheCut(Question[Vertical]):
+class VerticalQuestion(Question[Vertical]):
     """Trains a split model, and attacks labels and columns from the view of a single party, with controls."""
 
     metric: ClassVar[str] = "cut_label_accuracy"
@@ -193,7 +193,7 @@ class WhatCrossesTheCut(Question[Vertical]):
         yield study.utility("the split model", study.run("as it is"))
         yield from study.baselines()
         for choice in self.config.attacks:
-            yield from attempted(work, choice, partial(study.findings, choice), study.finding(choice))
+            yield from run_or_fail(work, choice, partial(study.findings, choice), study.finding(choice))
 
 
 def _federation(config: Vertical, world: World, salt: bytes = b"") -> SplitFederation:
@@ -280,7 +280,7 @@ class _Study:
                 }
             )
 
-    def findings(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+    def findings(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         """Yield the findings of an attack and its controls."""
         if issubclass(choice.attack, CutLabelAttack):
             yield from self._labels(choice, attack)
@@ -306,13 +306,13 @@ class _Study:
     def _knows(self, choice: CutAttackChoice) -> frozenset[CutKnowledge]:
         return frozenset(self._config.knows) & (choice.attack.needs | choice.attack.uses)
 
-    def _answer(self, choice: CutAttackChoice, attack: AtWork, view: CutView) -> Tensor:
+    def _answer(self, choice: CutAttackChoice, attack: MethodRunner, view: CutView) -> Tensor:
         source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
-        answer = tensor_of(attack.call("__call__", view, generators=[source]))
+        answer = require_tensor(attack.call("__call__", view, generators=[source]))
         is_labels = issubclass(choice.attack, CutLabelAttack)
         return check_shape(answer, (len(view.rows), *((view.classes,) if is_labels else view.shape)))
 
-    def _labels(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+    def _labels(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         self._work.progress(choice.reported, 1, 1)
         view = self._labels_view(choice, "as it is")
         yield from self._scored_labels(choice, attack, view, "", "attack")
@@ -336,7 +336,7 @@ class _Study:
     def _scored_labels(
         self,
         choice: CutAttackChoice,
-        attack: AtWork,
+        attack: MethodRunner,
         view: CutView,
         suffix: str,
         role: Any,
@@ -370,7 +370,7 @@ class _Study:
     def _resampler(self) -> np.random.Generator:
         return np.random.default_rng(seeding.derive(self._seed, "bootstrap"))
 
-    def _features(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+    def _features(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         self._work.progress(choice.reported, 1, 1)
         party = self._party(choice)
         view = self._features_view(choice, self.run("as it is"))
@@ -393,14 +393,14 @@ class _Study:
             self._sizes,
         )
 
-    def _steered(self, choice: CutAttackChoice, attack: AtWork) -> Iterator[Finding]:
+    def _steered(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         """Yield the findings of a malicious label party that sends crafted gradients, and the model's utility."""
         party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.reported}")
         attack.call("begin", blank_view(self._federation, party, self._knows(choice)), generators=[source])
 
         def steer(step: CutStep, _labels: Tensor, number: int) -> dict[str, Tensor]:
             generator = seeding.generator(self._seed, f"steering {choice.reported}", number)
-            return {**step.down, party: tensor_of(attack.call("steer", step.up[party], generators=[generator]))}
+            return {**step.down, party: require_tensor(attack.call("steer", step.up[party], generators=[generator]))}
 
         run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.reported)))
         view = self._features_view(choice, run)

@@ -284,7 +284,7 @@ class WallRow:
 
 
 @dataclass(frozen=True)
-class Wall:
+class ImageGrid:
     """Image grid; every row shows the same examples."""
 
     title: str
@@ -294,10 +294,10 @@ class Wall:
 
 
 @dataclass(frozen=True)
-class Walls:
+class ImageGrids:
     """Image grids side by side; `hides` labels a switch that hides the originals, and is empty without a switch."""
 
-    walls: tuple[Wall, ...]
+    walls: tuple[ImageGrid, ...]
     hides: str = ""
 
 
@@ -364,7 +364,18 @@ class Section:
 
 
 Block = (
-    Paragraph | Banner | Verdict | Statements | Table | Figures | Walls | Cards | Definitions | Download | Code | Fold
+    Paragraph
+    | Banner
+    | Verdict
+    | Statements
+    | Table
+    | Figures
+    | ImageGrids
+    | Cards
+    | Definitions
+    | Download
+    | Code
+    | Fold
 )
 
 

@@ -20,14 +20,14 @@ from fedsim.report.document import (
     Download,
     Figures,
     Fold,
+    ImageGrid,
+    ImageGrids,
     Picture,
     Section,
     Statement,
     Statements,
     Table,
     TableRow,
-    Wall,
-    Walls,
     note,
     paragraph,
     to_html,
@@ -83,7 +83,7 @@ def _write(folder: RunFolder, picture: Picture) -> None:
 def _document(
     sweep: SweepRecords,
     settings: Sequence[Point],
-    wall: Wall | None,
+    wall: ImageGrid | None,
     *,
     verdicts: Sequence[Statement],
     table: Table,
@@ -210,7 +210,7 @@ def _membership(charts: Sequence[Picture]) -> Iterator[Block]:
         yield Figures(tuple(charts))
 
 
-def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
+def _wall(sweep: SweepRecords, wall: ImageGrid | None) -> Iterator[Block]:
     if wall is None:
         yield paragraph("No pictures were stored.")
         return
@@ -221,7 +221,7 @@ def _wall(sweep: SweepRecords, wall: Wall | None) -> Iterator[Block]:
         f"most, median and least success; the images are all up to {MOST}, of more the images "
         "at percentiles 0, 25, 50, 75 and 100 of the scores in the first row."
     )
-    yield Walls((wall,), "Hide the originals, to judge the guesses alone")
+    yield ImageGrids((wall,), "Hide the originals, to judge the guesses alone")
     if has_public([wall]):
         yield note(PUBLIC)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fedsim.metrics.membership import clopper_pearson
 from fedsim.record import Interval
-from fedsim.report.ceilings import Guaranteed, Mark
+from fedsim.report.ceilings import BoundComparison, GuaranteedArm
 from fedsim.report.document import Table, TableRow, number
 from fedsim.report.sweep.cells import FindingCurve
 from fedsim.report.sweep.gathered import SweepRecords
@@ -24,7 +24,7 @@ class EpsilonFloor(NamedTuple):
     floor: float
 
 
-def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, float]) -> list[Mark]:
+def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, float]) -> list[BoundComparison]:
     """Return every attack on a setting of finite epsilon, over all seeds, with its ceiling.
 
     `blind` maps `SweepSetting.data` to the recovered share of a guess without an update.
@@ -33,7 +33,7 @@ def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, floa
         mark
         for point in points
         if point.guarantee and math.isfinite(point.epsilon)
-        for of in [Guaranteed(point.name, point.setting.findings, point.guarantee)]
+        for of in [GuaranteedArm(point.name, point.setting.findings, point.guarantee)]
         for mark in (*_memberships(of, point), *_reconstructions(of, sweep, point, blind.get(point.setting.data)))
     ]
 
@@ -49,7 +49,7 @@ def floors(points: Sequence[Point], confidence: float = 0.95) -> list[EpsilonFlo
     return [floor for point in points if (floor := _floor(point, confidence))]
 
 
-def marks_table(marks: Sequence[Mark]) -> Table:
+def marks_table(marks: Sequence[BoundComparison]) -> Table:
     """Return a table of attack success with its chance level and its ceiling."""
     headings = ["setting", "what", "attack", *map(number, ("epsilon", "seeing nothing", "reached", "ceiling"))]
     rows = [
@@ -71,12 +71,14 @@ def _odds(probability: float) -> str:
     return "never" if probability <= 0 else f"1 in {max(1.0, 1 / probability):,.3g}"
 
 
-def _memberships(of: Guaranteed, point: Point) -> Iterator[Mark]:
+def _memberships(of: GuaranteedArm, point: Point) -> Iterator[BoundComparison]:
     if point.membership:
         yield of.membership(point.membership.attack, point.membership.rate, FEW_FALSE_ALARMS)
 
 
-def _reconstructions(of: Guaranteed, sweep: SweepRecords, point: Point, blind: float | None) -> Iterator[Mark]:
+def _reconstructions(
+    of: GuaranteedArm, sweep: SweepRecords, point: Point, blind: float | None
+) -> Iterator[BoundComparison]:
     if blind is None or not of.guarantee.holds_against_server:
         return
     for label in attackers(point.setting):

@@ -12,7 +12,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.record import ArmRecord, AttackFinding
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, image_grid
-from fedsim.report.document import Wall, WallCell, WallRow
+from fedsim.report.document import ImageGrid, WallCell, WallRow
 from fedsim.report.image_grid import Key
 from fedsim.report.sweep.cells import SweepCell
 from fedsim.report.sweep.gathered import SweepRecords
@@ -32,7 +32,7 @@ class _Shown(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> Wall | None:
+def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> ImageGrid | None:
     """Return the image grid of the first seed, or None if no pictures were stored.
 
     Rows are chosen by rule: the undefended controls, and of each family of defenses the settings with the most, the

@@ -23,7 +23,7 @@ class Ownership:
 
 
 @dataclass(frozen=True)
-class Turnout:
+class RoundParticipation:
     """A round's cohort size, counted updates, and lost updates by cause in CAUSES."""
 
     round: int
@@ -33,12 +33,12 @@ class Turnout:
 
 
 @dataclass(frozen=True)
-class Attendance:
+class ArmParticipation:
     """Participation in an arm: a summary sentence and the turnout of each round."""
 
     arm: str
     sentence: str
-    rounds: tuple[Turnout, ...]
+    rounds: tuple[RoundParticipation, ...]
 
 
 def failures(record: RunRecord) -> Table:
@@ -64,23 +64,23 @@ def ownerships(record: RunRecord) -> list[Ownership]:
     return [Ownership("; ".join(arms), _owned(partition), partition) for partition, arms in names.items()]
 
 
-def attendances(record: RunRecord) -> list[Attendance]:
+def attendances(record: RunRecord) -> list[ArmParticipation]:
     """Return the participation of every arm with varying cohort sizes or a lost update."""
     by_arm = [(arm.name, tuple(_turnout(entry) for entry in arm.rounds)) for arm in record.arms]
     return [
-        Attendance(name, _attended(rounds), rounds)
+        ArmParticipation(name, _attended(rounds), rounds)
         for name, rounds in by_arm
         if len({turnout.cohort for turnout in rounds}) > 1 or any(any(turnout.lost) for turnout in rounds)
     ]
 
 
-def _turnout(entry: RoundRecord) -> Turnout:
+def _turnout(entry: RoundRecord) -> RoundParticipation:
     lost = Counter(failure.cause for failure in entry.failures)
     cohort = len(entry.cohort)
-    return Turnout(entry.round, cohort, cohort - lost.total(), tuple(lost[cause] for cause in CAUSES))
+    return RoundParticipation(entry.round, cohort, cohort - lost.total(), tuple(lost[cause] for cause in CAUSES))
 
 
-def _attended(rounds: tuple[Turnout, ...]) -> str:
+def _attended(rounds: tuple[RoundParticipation, ...]) -> str:
     cohort, counted = sum(turnout.cohort for turnout in rounds), sum(turnout.counted for turnout in rounds)
     totals = [sum(column) for column in zip(*(turnout.lost for turnout in rounds), strict=True)]
     lost = [f"{total:,} {cause}" for cause, total in zip(CAUSES, totals, strict=True) if total]

@@ -26,7 +26,7 @@ def questions(record: RunRecord) -> list[QuestionInfo]:
 
 def by_arm(record: RunRecord, question: QuestionInfo) -> list[tuple[ArmRecord, list[Finding]]]:
     """Return the findings of every arm about a question."""
-    return [(arm, list(arm.of(question.name))) for arm in record.arms]
+    return [(arm, list(arm.findings_of(question.name))) for arm in record.arms]
 
 
 def findings_table(record: RunRecord, question: QuestionInfo) -> Table:
@@ -155,7 +155,7 @@ def finding_sentences(record: RunRecord) -> list[Statement]:
 
 
 def _sentence(arm: ArmRecord, question: QuestionInfo, declared: Mapping[str, Metric]) -> Statement | None:
-    attacks = [one for one in arm.of(question.name) if one.role == "attack"]
+    attacks = [one for one in arm.findings_of(question.name) if one.role == "attack"]
     if not attacks:
         return None
     before = f"{question.title} "

@@ -18,7 +18,7 @@ class ClassTask(Task[Config]):
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
         """Return an error for an invalid class, or None; token labels may be the ignored label."""
-        strangers = labels[((labels < 0) | (labels >= spec.classes)) & ~losses.list_failures(labels)]
+        strangers = labels[((labels < 0) | (labels >= spec.classes)) & ~losses.ignored_labels(labels)]
         if not len(strangers):
             return None
         return f"label {int(strangers[0])} is out of range, expected 0 to {spec.classes - 1}"
@@ -59,7 +59,7 @@ def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
         each.append(task.losses(outputs, batch.labels))
         guesses.append(outputs.argmax(-1))
     guessed = torch.cat(guesses)
-    counted = ~losses.list_failures(data.test.labels)
+    counted = ~losses.ignored_labels(data.test.labels)
     accuracy = test_accuracy(guessed[counted], data.test.labels[counted])
     return TokenAnswers(guessed, test_loss(torch.cat(each)), accuracy)
 

@@ -292,7 +292,7 @@ def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
     others = returning(monkeypatch, inverting_gradients=found(batch, [0], noise=0.3))
     later = registry.get("attack", "gauss-newton").make
     monkeypatch.setattr(later, "not_applicable", lambda *_: None)
-    monkeypatch.setattr(later, "search", lambda *_: best_step.guess_of(observation, None))
+    monkeypatch.setattr(later, "search", lambda *_: best_step.guess_from_step(observation, None))
 
     def end(_self: object, _observation: object, _guess: object, _generator: object, on_step: OnStep) -> None:
         on_step(Step(0, 1, 2, 0.1, 0.1, batch.inputs))

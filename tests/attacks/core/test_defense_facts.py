@@ -23,7 +23,7 @@ from fedsim.core.types.effects import (
     Sparsified,
     UnreliableTensors,
 )
-from fedsim.core.unreliable_tensors import informed
+from fedsim.core.unreliable_tensors import without_unreliable_tensors
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from fedsim.tasks.classification import Classification
@@ -108,14 +108,14 @@ def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) ->
     observation, _, _ = watched(knows=KNOWN)
     names = tuple(observation.update.tensors)
     told = replace(observation, known_methods=(MethodDescription("any", (UnreliableTensors(names),)),))
-    assert informed(told) is told
-    assert informed(observation) is observation
+    assert without_unreliable_tensors(told) is told
+    assert without_unreliable_tensors(observation) is observation
 
 
 def test_being_informed_twice_is_being_informed_once(watched: Watched) -> None:
     observation, _, _ = watched(knows=(*KNOWN, "defenses"), defenses=[{"name": "soteria"}], model=PLAIN)
-    once = informed(observation)
-    twice = informed(once)
+    once = without_unreliable_tensors(observation)
+    twice = without_unreliable_tensors(once)
     assert once.hidden == twice.hidden == {"7.weight"}
     assert once is twice
 

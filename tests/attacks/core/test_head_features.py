@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.core.head_features import Head, separate_features
-from fedsim.core.time_budget import DeadlineReached, limited
+from fedsim.core.time_budget import DeadlineReached, time_limit
 
 
 def mix(inputs: Tensor, labels: Tensor, classes: int, has_bias: bool, seed: int = 0) -> Head:
@@ -68,7 +68,7 @@ def test_inputs_that_share_their_scores_share_their_answer() -> None:
 def test_no_further_start_begins_once_the_time_is_over() -> None:
     labels = torch.arange(3)
     head = mix(draw(3, 20), labels, 10, has_bias=True)
-    with limited(1e-9), pytest.raises(DeadlineReached):
+    with time_limit(1e-9), pytest.raises(DeadlineReached):
         separate_features(head, labels, _new())
 
 
@@ -88,7 +88,7 @@ def test_a_gradient_with_noise_is_not_separated(has_bias: bool) -> None:
 def test_a_gradient_of_higher_rank_than_the_batch_is_given_up_before_any_start() -> None:
     labels = torch.tensor([0, 1, 2, 2])
     head = mix(draw(4, 20), labels, 10, has_bias=True)
-    with limited(1e-9):  # a start would raise DeadlineReached
+    with time_limit(1e-9):  # a start would raise DeadlineReached
         assert separate_features(head, labels[:3], _new()) is None
 
 

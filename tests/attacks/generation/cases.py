@@ -5,7 +5,7 @@ import torch
 from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Event, Generated, Trace, TraceView
 from fedsim.generation import veil
-from fedsim.questions.generation.side_channels import Speech, case_of
+from fedsim.questions.generation.side_channels import GeneratedTexts, case_of
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 LENGTH = 12
@@ -18,14 +18,14 @@ def text(pace: int, length: int = LENGTH) -> Generated:
     return Generated(trace, "length", (pace,) * length, seconds=(0.25 * pace,) * steps)
 
 
-def speech(question: TraceQuestion, copies: int = 12, leaks: bool = True) -> Speech:
+def speech(question: TraceQuestion, copies: int = 12, leaks: bool = True) -> GeneratedTexts:
     """Texts of two prompts, or of members and others; the latter half of each is seen."""
     truth = (0,) * copies + (1,) * copies
     texts = tuple(text(1 + (own if leaks else 0)) for own in truth)
     half = question in ("prompt", "member")
     known = tuple(half and place % copies < copies // 2 for place in range(2 * copies))
     first = tuple(place % copies == 0 for place in range(2 * copies))
-    return Speech(question, texts, truth, known, first if question == "planted" else ())
+    return GeneratedTexts(question, texts, truth, known, first if question == "planted" else ())
 
 
 def case(question: TraceQuestion, view: TraceView, leaks: bool = True, hidden: Mitigation | None = None) -> TraceCase:

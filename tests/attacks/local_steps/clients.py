@@ -8,7 +8,7 @@ from torch import nn
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from fedsim.core import seeding
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
@@ -46,7 +46,8 @@ def found(
     observation, truth, world = seen
     guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
     return guess, [
-        item.values["psnr"] for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items
+        item.values["psnr"]
+        for item in score_items(guess, unique_examples(truth.batches), world.data.dataset.spec).items
     ]
 
 

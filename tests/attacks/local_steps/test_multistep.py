@@ -11,7 +11,7 @@ import torch
 from attacks.core.labels import infer_labels
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
@@ -70,7 +70,7 @@ def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) 
         )
         guessed = infer_labels(observation)
         assert len(guessed) == 8
-        accuracies.append(label_accuracy(guessed.tolist(), distinct(truth.batches).labels.tolist()))
+        accuracies.append(label_accuracy(guessed.tolist(), unique_examples(truth.batches).labels.tolist()))
     assert sum(accuracies) / 4 > 0.9
 
 

@@ -9,7 +9,7 @@ import pytest
 from fedsim.core import registry
 from fedsim.core.types import Batch
 from fedsim.experiment import runner
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, Target
@@ -71,7 +71,7 @@ class Trained:
     """A trained federation and its cases."""
 
     world: World
-    journal: Journal
+    journal: ServerLog
     cases: dict[Target, membership.Case]
     shadows: dict[tuple[Any, ...], tuple[Shadow, ...]] = field(default_factory=dict)
 

@@ -11,8 +11,8 @@ from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps
 from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balance, covered
 from attacks.mixed_batches.cutmix_inversion import compare, pasting_of
-from fedsim.core.examples import distinct, numbers
-from fedsim.metrics.boxes import Pasted, inside
+from fedsim.core.examples import example_indices, unique_examples
+from fedsim.metrics.boxes import CutMixRecord, inside
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.mixed_batches.pasting import Watched, observed, on_maps, pasted
 
@@ -34,12 +34,12 @@ def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
         watched, 1, "client-randomness", federation=federation, cutmix={"per_sample": per_sample},
         partition={"scheme": "resampled", "examples_per_client": 4},
     )  # fmt: skip
-    originals = distinct(truth.original_batches)
+    originals = unique_examples(truth.original_batches)
     steps: list[PastingStep] = []
     orders: list[torch.Tensor] = []
-    everyone = zip(local_steps(observation), truth.draws, numbers(truth.original_batches), strict=True)
+    everyone = zip(local_steps(observation), truth.draws, example_indices(truth.original_batches), strict=True)
     for number, (step, draws, places) in enumerate(everyone):
-        pasted = Pasted.written_in(draws)
+        pasted = CutMixRecord.written_in(draws)
         assert pasted is not None
         steps.append(PastingStep(step.examples, (), number=number, pasting=GrantedPasting(pasted, 28, 28)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
@@ -76,9 +76,9 @@ def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
     watched: Watched, passes: int, per_sample: bool, at: str
 ) -> None:
     observation, truth, _ = on_maps(watched, 4, "client-randomness", at=at, passes=passes, per_sample=per_sample)
-    originals = distinct(truth.original_batches)
+    originals = unique_examples(truth.original_batches)
     steps, orders = list[PastingStep](), list[torch.Tensor]()
-    everyone = zip(local_steps(observation), truth.draws, numbers(truth.original_batches), strict=True)
+    everyone = zip(local_steps(observation), truth.draws, example_indices(truth.original_batches), strict=True)
     for number, (step, draws, places) in enumerate(everyone):
         assert draws["feature-cutmix.weights"].min() < 1.0
         steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))

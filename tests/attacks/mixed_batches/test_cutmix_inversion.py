@@ -13,7 +13,7 @@ from attacks.mixed_batches._cutmix_client import PastingStep
 from attacks.mixed_batches.cutmix_inversion import CutmixInversion, compare, pasting_of
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.examples import distinct
+from fedsim.core.examples import unique_examples
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Reconstruction
 from fedsim.metrics.composites import with_composites
@@ -28,7 +28,7 @@ Named = Callable[..., Attack[Any]]
 def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, **changes: Any) -> Any:
     observation, truth, world = observed(watched, client, *granted, **changes)
     reconstruction: Reconstruction = attack(observation, seeding.generator(1, "attack"))
-    examples, spec = distinct(truth.original_batches), world.data.dataset.spec
+    examples, spec = unique_examples(truth.original_batches), world.data.dataset.spec
     items: tuple[ItemScore, ...] = with_composites(
         score_items(reconstruction, examples, spec), reconstruction, truth, examples, spec
     )

@@ -12,7 +12,7 @@ from torch.func import jacrev
 from attacks.second_order._equations import Equations, Linearisation
 from attacks.second_order._levenberg_marquardt import Solution, SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_from
-from fedsim.core.time_budget import DeadlineReached, limited
+from fedsim.core.time_budget import DeadlineReached, time_limit
 from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve
 
 
@@ -60,7 +60,7 @@ def test_a_step_that_takes_long_ends_with_the_time(toy: Toy, dense: int) -> None
     observation, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
     equations = equations_of(observation)
     start = equations.unknowns.start(torch.Generator().manual_seed(0), 0.1)
-    with limited(1e-9), pytest.raises(DeadlineReached):
+    with time_limit(1e-9), pytest.raises(DeadlineReached):
         solve_from(equations, start, SolverLimits(1, 10, dense, 0.0), lambda *_: None)
 
 

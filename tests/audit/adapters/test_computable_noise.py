@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from fedsim.audit import AuditPlan, auditing
 from fedsim.audit.adapters._opacus_noise import noise_of
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import Subject
@@ -67,7 +67,7 @@ def of_opacus(folder: Path, is_secure: bool = False, data: Any = None) -> Any:
 
 @pytest.mark.slow
 def test_an_audit_of_opacus_recovers_the_state_and_names_the_remedy(tmp_path: Path) -> None:
-    record = audited(made(private(), "train:private"), tmp_path)
+    record = audited(load_subject(private(), "train:private"), tmp_path)
     (note,) = [note for note in record.notes if "computable" in note]
     assert re.match(STATE, note), note
     assert "optimizer = secure(optimizer)" in note
@@ -75,12 +75,12 @@ def test_an_audit_of_opacus_recovers_the_state_and_names_the_remedy(tmp_path: Pa
 
 @pytest.mark.slow
 def test_the_noise_of_a_trainer_with_opacus_is_recovered(tmp_path: Path) -> None:
-    subject = made(of_opacus(tmp_path), "train:trainer")
+    subject = load_subject(of_opacus(tmp_path), "train:trainer")
     assert re.match(STATE, noise_sentence(subject))
 
 
 def test_a_trainer_with_opacus_states_its_mechanism(tmp_path: Path) -> None:
-    subject = made(of_opacus(tmp_path), "train:trainer")
+    subject = load_subject(of_opacus(tmp_path), "train:trainer")
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.5},)
     assert (subject.optimizer, subject.learning_rate, subject.sampling) == ("sgd", 0.05, "shuffle")
     assert next(iter(dict(subject.model.named_parameters()))) == "first.weight", "not the names of the wrapper"
@@ -90,15 +90,15 @@ def test_a_trainer_with_opacus_states_its_mechanism(tmp_path: Path) -> None:
 def test_secure_noise_is_named_and_not_attacked(tmp_path: Path) -> None:
     model, optimizer, loader = private()
     for subject in (
-        made((model, secure(optimizer), loader), "train:private"),
-        made(of_opacus(tmp_path, is_secure=True), "train:trainer"),
+        load_subject((model, secure(optimizer), loader), "train:private"),
+        load_subject(of_opacus(tmp_path, is_secure=True), "train:trainer"),
     ):
         assert subject.noise is None
         assert "The noise is not computable: ChaCha20." in subject.notes
 
 
 def test_without_noise_nothing_is_said_of_a_generator() -> None:
-    subject = made(private(noise=0.0), "train:private")
+    subject = load_subject(private(noise=0.0), "train:private")
     assert subject.noise is None
     assert not any("computable" in note for note in subject.notes)
 
@@ -145,7 +145,7 @@ def test_noise_that_cannot_be_drawn_or_computed_is_not_called_broken() -> None:
 @pytest.mark.parametrize("seed", [7, 123])
 def test_the_seed_of_a_flower_mod_is_guessed(apps: Apps, seed: int) -> None:
     seeded = ("client_app.py", "    config, node =", f"    numpy.random.seed({seed})\n    config, node =")
-    note = noise_sentence(made(apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded), "app"), 0.0)
+    note = noise_sentence(load_subject(apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded), "app"), 0.0)
     assert note.startswith("Broken: the noise is computable (MT19937 (numpy.random.seed, RandomState), ")
     assert f"seed {seed} from" in note
     assert 'as_mod("local-dp", ...)' in note
@@ -162,7 +162,7 @@ def own_mod(seed: str) -> tuple[str, str, str]:
 
 
 def test_a_mod_of_this_package_is_secure_unless_it_has_a_seed(apps: Apps) -> None:
-    subject, seeded = (made(apps.make(METRICS, own_mod(seed)), "app") for seed in ("", ", seed=1"))
+    subject, seeded = (load_subject(apps.make(METRICS, own_mod(seed)), "app") for seed in ("", ", seed=1"))
     assert subject.noise is None
     assert "The noise is not computable: ChaCha20." in subject.notes
     assert seeded.noise is not None
@@ -170,6 +170,6 @@ def test_a_mod_of_this_package_is_secure_unless_it_has_a_seed(apps: Apps) -> Non
 
 
 def test_the_noise_of_an_app_without_mods_is_no_question(apps: Apps) -> None:
-    plain = made(apps.make(), "app")
+    plain = load_subject(apps.make(), "app")
     assert plain.noise is None
     assert not any("computable" in note for note in plain.notes)

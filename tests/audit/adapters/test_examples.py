@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.audit import audit_client, verdict
-from fedsim.audit.loading import load, made
+from fedsim.audit.loading import load, load_subject
 from fedsim.audit.subject import Subject
 from fedsim.core.errors import FedsimError
 from fedsim.judgement.policy import Policy
@@ -36,7 +36,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 def subject_of(target: str) -> Subject:
     if target.startswith("lightning") and "CI" not in os.environ:  # there all of the dev extra is installed
         pytest.importorskip("lightning")
-    return made(load(target), target)
+    return load_subject(load(target), target)
 
 
 @pytest.mark.parametrize(

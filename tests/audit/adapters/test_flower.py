@@ -11,7 +11,7 @@ from flwr.cli.build import build_fab_from_disk
 
 from fedsim.audit import AuditPlan, auditing, verdict
 from fedsim.audit.captured import read_update
-from fedsim.audit.loading import load, made
+from fedsim.audit.loading import load, load_subject
 from fedsim.audit.record import AuditRecord
 from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationW
 def audited(path: Path, folder: Path, seconds: float = 60.0, **plan: Any) -> AuditRecord:
     folder.mkdir()
     settings = AuditPlan(target="app", **{"defend": False, **plan})
-    return auditing.run(made(path, "app"), settings, Policy(), folder, TimeBudget(seconds))
+    return auditing.run(load_subject(path, "app"), settings, Policy(), folder, TimeBudget(seconds))
 
 
 def moved(subject: Subject) -> torch.Tensor:
@@ -68,7 +68,7 @@ def test_members_and_defenses_of_the_loop_are_measured(apps: Apps, tmp_path: Pat
     (reply,) = record.client
     assert reply.training is not None
     assert (reply.name, reply.training.batch_size, reply.training.test_examples) == ("captured", 8, 40)
-    assert reply.of("membership")
+    assert reply.findings_of("membership")
     assert record.control is not None
     assert "captured update cannot be defended" not in verdict.sentence(record) + verdict.unused(record)
 
@@ -86,7 +86,7 @@ def test_mods_are_not_repeated_in_further_trainings(apps: Apps, tmp_path: Path) 
 
 def test_steps_batches_and_settings_are_those_of_the_clients_own_loop(apps: Apps) -> None:
     path = apps.make(("pyproject.toml", "examples = 1", "examples = 5"), ("pyproject.toml", "size = 1", "size = 2"))
-    subject = made(path, "app")
+    subject = load_subject(path, "app")
     assert subject.reply is not None
     assert [len(batch) for batch in subject.reply.batches] == [2, 2, 1]
     assert (subject.local_steps, subject.learning_rate, subject.optimizer) == (3, 0.1, "sgd")
@@ -105,15 +105,15 @@ def test_steps_batches_and_settings_are_those_of_the_clients_own_loop(apps: Apps
 
 
 def test_mods_are_in_place(apps: Apps) -> None:
-    plain = made(apps.make(), "app")
-    modded = made(apps.make(("client_app.py", "\napp = ClientApp()\n", MOD)), "app")
+    plain = load_subject(apps.make(), "app")
+    modded = load_subject(apps.make(("client_app.py", "\napp = ClientApp()\n", MOD)), "app")
     assert "by its ClientApp (mods halved) after" in modded.notes[0]
     assert torch.allclose(moved(modded), moved(plain) / 2, atol=1e-7)  # float32
 
 
 def test_a_server_that_waits_for_more_clients_gets_them(apps: Apps) -> None:
     changes = ("server_app.py", "FedAvg(", "FedAvg(min_available_nodes=8, ")
-    assert made(apps.make(changes), "app").reply is not None
+    assert load_subject(apps.make(changes), "app").reply is not None
 
 
 def test_a_loss_by_a_module_is_seen_as_one_by_a_function(apps: Apps) -> None:
@@ -122,7 +122,7 @@ def test_a_loss_by_a_module_is_seen_as_one_by_a_function(apps: Apps) -> None:
         "nn.functional.cross_entropy(model(images), labels)",
         "nn.CrossEntropyLoss()(model(images), labels)",
     )
-    assert torch.equal(moved(made(apps.make(changes), "app")), moved(made(apps.make(), "app")))
+    assert torch.equal(moved(load_subject(apps.make(changes), "app")), moved(load_subject(apps.make(), "app")))
 
 
 def test_an_evaluation_before_the_first_step_is_no_training(apps: Apps) -> None:
@@ -132,7 +132,7 @@ def test_an_evaluation_before_the_first_step_is_no_training(apps: Apps) -> None:
         before,
         "    model.eval()(__import__('torch').rand(3, 1, 8, 8)); model.train()\n" + before,
     )
-    subject = made(apps.make(changes), "app")
+    subject = load_subject(apps.make(changes), "app")
     assert subject.reply is not None
     assert [len(batch) for batch in subject.reply.batches] == [1]
 
@@ -201,7 +201,7 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
 def test_a_mistake_in_an_app_is_one_sentence(apps: Apps, changes: Any, message: str) -> None:
     path = apps.make(*changes)
     with pytest.raises(FedsimError, match=message) as raised:
-        made(path, "app")
+        load_subject(path, "app")
     assert "\n" not in str(raised.value)
 
 
@@ -228,7 +228,7 @@ def archive_of(name: str, mode: int = 0o644) -> bytes:
 def test_an_archive_stays_in_its_folder(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "app.fab").write_bytes(content)
     with pytest.raises(FedsimError, match=message):
-        made(tmp_path / "app.fab", "app")
+        load_subject(tmp_path / "app.fab", "app")
     assert [file.name for file in tmp_path.rglob("*")] == ["app.fab"]
 
 
@@ -236,19 +236,19 @@ def test_an_archive_of_any_size_is_not_unpacked(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("fedsim.audit.adapters._fab._MOST_BYTES", 3)
     (tmp_path / "app.fab").write_bytes(archive_of("pyproject.toml"))
     with pytest.raises(FedsimError, match="expected the sources of an app"):
-        made(tmp_path / "app.fab", "app")
+        load_subject(tmp_path / "app.fab", "app")
 
 
 def test_what_is_no_app_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=r"no folder or .fab file .*, searched from"):
-        made(tmp_path / "missing.fab", "app")
+        load_subject(tmp_path / "missing.fab", "app")
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'other'\n")
     with pytest.raises(FedsimError, match=r"has no \[tool.flwr.app\], so it is no Flower app"):
-        made(tmp_path, "app")
+        load_subject(tmp_path, "app")
     from flwr.clientapp import ClientApp
 
     with pytest.raises(FedsimError, match="is only a ClientApp, without a server's weights"):
-        made(ClientApp(), "app")
+        load_subject(ClientApp(), "app")
 
 
 OLD_CLIENT = """
@@ -296,7 +296,7 @@ def test_an_app_of_the_old_style_with_numbered_arrays_and_threads_gives_the_same
     """Its server calls both clients at once, from threads."""
     client, server = ((EXAMPLE / "digit_app" / f"{kind}_app.py").read_text() for kind in ("client", "server"))
     path = apps.make(("client_app.py", client, OLD_CLIENT), ("server_app.py", server, OLD_SERVER))
-    old, new = made(path, "app"), made(apps.make(), "app")
+    old, new = load_subject(path, "app"), load_subject(apps.make(), "app")
     assert torch.equal(moved(old), moved(new))
     assert [batch[0].tolist() for batch in old.loader or ()] == [batch[0].tolist() for batch in new.loader or ()]
 
@@ -304,7 +304,7 @@ def test_an_app_of_the_old_style_with_numbered_arrays_and_threads_gives_the_same
 def test_a_last_batch_that_is_left_out_is_no_reason_to_refuse(apps: Apps) -> None:
     settings = (("pyproject.toml", "examples = 1", "examples = 5"), ("pyproject.toml", "size = 1", "size = 2"))
     path = apps.make(*settings, ("task.py", "batch_size=batch_size)", "batch_size=batch_size, drop_last=True)"))
-    subject = made(path, "app")
+    subject = load_subject(path, "app")
     assert subject.reply is not None
     assert [len(batch) for batch in subject.reply.batches] == [2, 2]
 
@@ -324,8 +324,8 @@ def test_a_client_that_trains_with_opacus_is_unwrapped(apps: Apps) -> None:
     plain = """    optimizer, loss = torch.optim.SGD(model.parameters(), lr=learning_rate), torch.zeros(())
     for images, labels in DataLoader(data, batch_size=batch_size):
 """
-    open_ = made(apps.make(), "app")
-    private = made(apps.make(("task.py", plain, PRIVATE)), "app")
+    open_ = load_subject(apps.make(), "app")
+    private = load_subject(apps.make(("task.py", plain, PRIVATE)), "app")
     assert "SGD at 0.1" in private.notes[0]
     assert float(moved(private).norm()) == pytest.approx(0.1 * 0.001, rel=1e-3)  # Opacus adds 1e-6 to the norm
     assert torch.allclose(moved(private) / moved(private).norm(), moved(open_) / moved(open_).norm(), atol=1e-3)
@@ -343,7 +343,7 @@ def test_an_app_that_sends_an_adapter_of_peft_names_its_arrays_as_peft_does(apps
         ("client_app.py", "ArrayRecord(model.state_dict())", saved.format("model")),
         ("client_app.py", "model.load_state_dict(", "__import__('peft').set_peft_model_state_dict(model, "),
     )
-    subject = made(path, "app")
+    subject = load_subject(path, "app")
     assert subject.reply is not None
     assert len(subject.reply.moved) == 4
     assert subject.notes[0].startswith("Understood: peft LoRA, 2 tensors of rank 2 and 2 saved whole are sent")

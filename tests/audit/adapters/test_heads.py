@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, StackDataset
 
 from fedsim.audit import Subject
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import LabelHead
@@ -59,7 +59,7 @@ NAMED = StackDataset(a=CLASSES, b=SETS)
     ],
 )
 def test_outputs_and_labels_are_tuples_or_have_names(client: Any, names: tuple[str, str]) -> None:
-    subject = made(lambda: client, "mine")
+    subject = load_subject(lambda: client, "mine")
     assert subject.heads == (LabelHead(names[0], "class", (), 3), LabelHead(names[1], "set", (2,), 2))
     assert subject.notes == (
         f"Understood: a model with 2 heads, '{names[0]}' (3 classes), '{names[1]}' (2 labels of 0 and 1); 4 "
@@ -78,7 +78,7 @@ def test_numbers_and_maps_of_classes_are_heads_too() -> None:
 
     maps = torch.randint(2, (24, 1, 1), generator=torch.Generator().manual_seed(0))
     model = Two(lambda a, b: (a[:, :1], b[:, :, None, None]))
-    subject = made(lambda: (model, loss, loader(StackDataset(INPUTS.mean((1, 2, 3)), maps))), "mine")
+    subject = load_subject(lambda: (model, loss, loader(StackDataset(INPUTS.mean((1, 2, 3)), maps))), "mine")
     assert subject.heads == (LabelHead("1", "numbers", (), 1), LabelHead("2", "mask", (1, 1), 2))
     assert "'1' (1 number), '2' (2 classes of each place)" in subject.notes[0]
     assert checked(subject, "mine").task.name == "multi-head"
@@ -98,9 +98,9 @@ def test_numbers_and_maps_of_classes_are_heads_too() -> None:
 )  # fmt: skip
 def test_what_is_missing_is_said(client: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message):
-        made(lambda: client, "mine")
+        load_subject(lambda: client, "mine")
 
 
 def test_labels_of_one_part_are_left_to_others() -> None:
     client = (nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), None, loader(CLASSES))
-    assert made(lambda: client, "mine").heads == ()
+    assert load_subject(lambda: client, "mine").heads == ()

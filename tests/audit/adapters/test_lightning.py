@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import share
@@ -38,7 +38,7 @@ def lightnings() -> ModuleType:
 def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(
     lightnings: ModuleType, make: str, line: str, loss: Any
 ) -> None:
-    subject = made((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")
+    subject = load_subject((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")
     assert subject.notes == (f"Understood: {line} sent after a single step; loss: from training_step.",)
     assert (subject.optimizer, subject.learning_rate) == ("adam", 0.02)
     sound = checked(subject, "train:make")
@@ -50,12 +50,12 @@ def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(
 
 @pytest.mark.parametrize("make", ["Classifier", "Inner"])
 def test_one_example_comes_back_through_a_dense_layer(lightnings: ModuleType, make: str) -> None:
-    assert share(made((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")) == 1.0
+    assert share(load_subject((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")) == 1.0
 
 
 def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleType) -> None:
     rows = [{"image": image, "label": label} for image, label in lightnings.pictures()]
-    subject = made((lightnings.Mapped(), DataLoader(rows, batch_size=6)), "train:make")  # type: ignore[arg-type]
+    subject = load_subject((lightnings.Mapped(), DataLoader(rows, batch_size=6)), "train:make")  # type: ignore[arg-type]
     assert share(subject) == 1.0
 
 
@@ -105,11 +105,11 @@ def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleT
 )
 def test_a_mistake_is_one_sentence_and_at_most_a_wrapper(lightnings: ModuleType, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(lambda: thing(lightnings), "train:make")
+        load_subject(lambda: thing(lightnings), "train:make")
     _, *wrapper = str(raised.value).splitlines()
     assert not wrapper or wrapper[0].lstrip().startswith("def ")
 
 
 def test_an_optimizer_that_needs_a_trainer_is_noted(lightnings: ModuleType) -> None:
-    subject = made((lightnings.Scheduled(), lightnings.Pictures()), "train:make")
+    subject = load_subject((lightnings.Scheduled(), lightnings.Pictures()), "train:make")
     assert subject.notes[1] == "configure_optimizers gave no optimizer without a Trainer, so SGD at 0.1 trains."

@@ -10,7 +10,7 @@ from opacus.accountants import create_accountant
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.privates import BATCH, EXAMPLES, private, tensors
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Secure RNG turned off:UserWarnin
 )
 def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> None:
     triple = private(**more)
-    subject = made(triple, "train:private")
+    subject = load_subject(triple, "train:private")
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.0},)
     assert (subject.sampling, subject.optimizer, subject.learning_rate) == ("poisson", "sgd", 0.05)
     assert subject.notes[0] == (
@@ -45,7 +45,7 @@ def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> N
 
 def test_every_example_of_the_data_is_read_once() -> None:
     triple = private()
-    subject = made(triple, "train:private")
+    subject = load_subject(triple, "train:private")
     assert subject.loader is not None
     rows = torch.cat([images for images, _ in subject.loader])
     assert torch.equal(rows, triple[2].dataset.tensors[0])
@@ -60,7 +60,7 @@ def test_the_claimed_epsilon_is_that_of_its_accountant(accountant: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an accountant says so where its orders end
         expected = other.get_epsilon(1e-5)
-    claim = made(triple, "train:private").notes[1]
+    claim = load_subject(triple, "train:private").notes[1]
     assert claim == f"Opacus ({accountant}) claims epsilon {expected:.3g} at delta 1e-05 for one pass of 5 steps."
 
 
@@ -68,7 +68,7 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
     engine = PrivacyEngine()
     triple = private(engine=engine)
     engine.accountant.history = [(1.0, 0.2, 3)]
-    assert made(triple, "train:private").notes[1].endswith("for the 3 steps of the training.")
+    assert load_subject(triple, "train:private").notes[1].endswith("for the 3 steps of the training.")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_steps_that_were_taken_are_what_is_claimed() -> None:
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(thing(), "train:private")
+        load_subject(thing(), "train:private")
     assert "\n" not in str(raised.value)
     assert "train:private" in str(raised.value)
 
@@ -132,23 +132,23 @@ IMAGES, CLASSES = tensors()
 )
 def test_data_and_loss_are_checked_as_of_any_model(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(made(thing(), "train:private"), "train:private")
+        checked(load_subject(thing(), "train:private"), "train:private")
     assert "\n" not in str(raised.value).partition("Wrap it:\n")[0]
 
 
 def test_ghost_clipping_brings_its_loss() -> None:
     quadruple = private(grad_sample_mode="ghost", criterion=nn.CrossEntropyLoss())
-    subject = made(quadruple, "train:private")
+    subject = load_subject(quadruple, "train:private")
     assert isinstance(subject.loss, nn.CrossEntropyLoss)
 
 
 def test_one_example_comes_back_without_noise() -> None:
-    assert share(made(private(noise=0.0, clip=1e6), "train:private")) == 1.0
+    assert share(load_subject(private(noise=0.0, clip=1e6), "train:private")) == 1.0
 
 
 @pytest.mark.slow
 def test_one_example_does_not_come_back_with_noise() -> None:
-    assert share(made(private(noise=8.0), "train:private")) == 0.0
+    assert share(load_subject(private(noise=8.0), "train:private")) == 0.0
 
 
 NAMED = {"name": "dp-sgd", "clip": 0.25, "noise_multiplier": 3.0, "delta": 1e-6}
@@ -164,7 +164,7 @@ def test_the_optimizer_can_be_left_out_if_the_user_names_clip_and_noise() -> Non
     model, loss, loader = without_optimizer()
     other = {"name": "pruning", "rate": 0.5}
     given = Subject(model, loss, loader, learning_rate=0.02, defenses=(other, NAMED), notes=("Mine.",))
-    subject = made(given, "train:private")
+    subject = load_subject(given, "train:private")
     assert subject.defenses == (other, NAMED)
     assert (subject.sampling, subject.loss, subject.learning_rate) == ("poisson", loss, 0.02)
     assert list(dict(subject.model.named_parameters())) == ["1.weight", "1.bias", "3.weight", "3.bias"]
@@ -182,10 +182,10 @@ def test_the_optimizer_can_be_left_out_if_the_user_names_clip_and_noise() -> Non
 
 
 def test_the_optimizer_can_be_left_out_if_clip_and_noise_are_on_the_model() -> None:
-    subject = made(without_optimizer(max_grad_norm=0.75, noise_multiplier=2.0), "train:private")
+    subject = load_subject(without_optimizer(max_grad_norm=0.75, noise_multiplier=2.0), "train:private")
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.75, "noise_multiplier": 2.0},)
     assert isinstance(subject.loss, nn.CrossEntropyLoss)
-    plain = made((*without_optimizer(max_grad_norm=0.75, noise_multiplier=0.0)[::2], None), "train:private")
+    plain = load_subject((*without_optimizer(max_grad_norm=0.75, noise_multiplier=0.0)[::2], None), "train:private")
     assert (plain.loss, plain.defenses[0]["noise_multiplier"]) == (None, 0.0)
 
 
@@ -193,23 +193,25 @@ def test_the_optimizer_can_be_left_out_if_clip_and_noise_are_on_the_model() -> N
 def test_unknown_clip_or_noise_is_refused_with_a_way_out(known: dict[str, float]) -> None:
     for thing in (without_optimizer(**known), Subject(*without_optimizer(**known), defenses=({"name": "pruning"},))):
         with pytest.raises(FedsimError, match=r"no DPOptimizer of Opacus, so clip and noise are unknown.*defenses=\("):
-            made(thing, "train:private")
+            load_subject(thing, "train:private")
 
 
 def test_a_loader_without_poisson_sampling_is_refused_without_the_optimizer_too() -> None:
     model, loss, _ = without_optimizer()
     loader = DataLoader(TensorDataset(*tensors()), batch_size=BATCH)
     with pytest.raises(FedsimError, match="has a DataLoader in place of the DPDataLoader"):
-        made(Subject(model, loss, loader, defenses=(NAMED,)), "train:private")
+        load_subject(Subject(model, loss, loader, defenses=(NAMED,)), "train:private")
 
 
 def test_the_loss_of_ghost_clipping_brings_the_optimizer() -> None:
     model, optimizer, loss, loader = private(grad_sample_mode="ghost", criterion=nn.CrossEntropyLoss())
-    whole, short = (made(thing, "train:private") for thing in ((model, optimizer, loss, loader), (model, loss, loader)))
+    whole, short = (
+        load_subject(thing, "train:private") for thing in ((model, optimizer, loss, loader), (model, loss, loader))
+    )
     assert short.defenses == whole.defenses
     assert (short.notes, short.learning_rate) == (whole.notes, 0.05)
     assert short.loss is whole.loss is loss.criterion
 
 
 def test_one_example_comes_back_without_optimizer_and_without_noise() -> None:
-    assert share(made(without_optimizer(max_grad_norm=1e6, noise_multiplier=0.0), "train:private")) == 1.0
+    assert share(load_subject(without_optimizer(max_grad_norm=1e6, noise_multiplier=0.0), "train:private")) == 1.0

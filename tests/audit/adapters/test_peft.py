@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import AuditPlan, Subject, auditing
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
@@ -76,7 +76,7 @@ LORA = LoraConfig(target_modules=["head"], modules_to_save=["first"], r=2)
     ],
 )
 def test_one_line_says_what_is_sent(config: Any, line: str) -> None:
-    subject = made(client(config), "train:make")
+    subject = load_subject(client(config), "train:make")
     assert subject.notes[0] == f"Understood: {line}."
     trained = {name for name, p in subject.model.named_parameters() if p.requires_grad}
     assert set(subject.names.values()) == trained
@@ -88,7 +88,7 @@ def test_one_line_says_what_is_sent(config: Any, line: str) -> None:
 def test_virtual_tokens_of_a_prompt_are_no_text() -> None:
     rows = [{"input_ids": row} for row in torch.randint(50, (12, 6), generator=torch.Generator().manual_seed(1))]
     model = language_model(PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3))
-    subject = made((model, None, DataLoader(rows, batch_size=4)), "train:make")  # type: ignore[arg-type]
+    subject = load_subject((model, None, DataLoader(rows, batch_size=4)), "train:make")  # type: ignore[arg-type]
     assert subject.notes[0] == "Understood: peft prompt tuning, 1 tensor is sent; base frozen."
     assert subject.names == {"prompt_embeddings": "prompt_encoder.default.embedding.weight"}
     sound = checked(subject, "train:make")
@@ -98,7 +98,7 @@ def test_virtual_tokens_of_a_prompt_are_no_text() -> None:
 
 
 def test_one_example_comes_back_through_a_dense_layer_that_is_saved_whole() -> None:
-    assert share(made(client(LORA), "train:make")) == 1.0
+    assert share(load_subject(client(LORA), "train:make")) == 1.0
 
 
 def test_a_file_as_peft_names_its_tensors_is_an_update(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_file_as_peft_names_its_tensors_is_an_update(tmp_path: Path) -> None:
     loss(model(images), labels).backward()
     sent = peft.get_peft_model_state_dict(model)
     save_file({name: tensor.clone() for name, tensor in sent.items()}, tmp_path / "weights.safetensors")
-    names = made((model, loss, data), "train:make").names
+    names = load_subject((model, loss, data), "train:make").names
     slopes = {name: model.get_parameter(names[name]).grad for name in sent}
     save_file(slopes, tmp_path / "update.safetensors")  # type: ignore[arg-type]
     assert "base_model.model.head.lora_A.weight" in slopes, "not lora_A.default.weight"
@@ -117,7 +117,7 @@ def test_a_file_as_peft_names_its_tensors_is_an_update(tmp_path: Path) -> None:
         gradients=tmp_path / "update.safetensors",
         weights=tmp_path / "weights.safetensors",
     )
-    record = auditing.run(made((model, loss, data), "train:make"), plan, Policy(), tmp_path, TimeBudget(60.0))
+    record = auditing.run(load_subject((model, loss, data), "train:make"), plan, Policy(), tmp_path, TimeBudget(60.0))
     (arm,) = record.arms
     assert arm.recovered is not None
     assert arm.recovered.value == 1.0
@@ -144,7 +144,7 @@ def merged() -> Any:
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(thing(), "train:make")
+        load_subject(thing(), "train:make")
     assert "\n" not in str(raised.value)
 
 
@@ -166,15 +166,15 @@ IMAGES, CLASSES = loader().dataset.tensors  # type: ignore[attr-defined]
 )
 def test_loss_and_loader_are_checked_as_of_any_model(loss: Any, data: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(made((of_images(LORA), loss, data), "train:make"), "train:make")
+        checked(load_subject((of_images(LORA), loss, data), "train:make"), "train:make")
     assert "\n" not in str(raised.value)
 
 
 def test_a_subject_keeps_what_it_states_and_first_weights_of_lora_are_noted() -> None:
-    subject = made(Subject(of_images(LORA), None, loader(), learning_rate=0.3), "train:make")
+    subject = load_subject(Subject(of_images(LORA), None, loader(), learning_rate=0.3), "train:make")
     assert subject.learning_rate == 0.3
     assert subject.notes[1].startswith("Every lora_B is 0, as before the first round")
     model = of_images(LORA)
     with torch.no_grad():
         model.get_parameter("base_model.model.head.lora_B.default.weight").fill_(0.1)
-    assert len(made(Subject(model, None, loader()), "train:make").notes) == 1
+    assert len(load_subject(Subject(model, None, loader()), "train:make").notes) == 1

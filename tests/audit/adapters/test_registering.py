@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.audit import adapters
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.core.errors import FedsimError
 
 MODULE = """
@@ -73,12 +73,12 @@ def test_a_package_adds_a_kind_by_an_entry_point(installed: Path) -> None:
     assert "OfRecipes" in {kind.__name__ for kind in adapters.adapters()}
     import recipes  # type: ignore[import-not-found]
 
-    subject = made(recipes.Recipe(), "kitchen:recipe")
+    subject = load_subject(recipes.Recipe(), "kitchen:recipe")
     assert subject.notes == ("Understood: a recipe of 2 layers.",)
-    made_by_function = made(recipes.Recipe, "kitchen:make")
+    made_by_function = load_subject(recipes.Recipe, "kitchen:make")
     assert made_by_function.notes == subject.notes
     with pytest.raises(FedsimError, match=r"An audit also accepts the folder .*; a recipe\."):
-        made(3, "kitchen:three")
+        load_subject(3, "kitchen:three")
 
 
 def test_an_adapter_that_fails_is_one_sentence(installed: Path) -> None:
@@ -88,11 +88,11 @@ def test_an_adapter_that_fails_is_one_sentence(installed: Path) -> None:
     recipe = recipes.Recipe()
     recipe.layers = 0
     with pytest.raises(FedsimError, match="'kitchen:recipe' was taken for a recipe, but ZeroDivisionError") as raised:
-        made(recipe, "kitchen:recipe")
+        load_subject(recipe, "kitchen:recipe")
     assert "\n" not in str(raised.value)
     recipe.error = MemoryError()
     with pytest.raises(MemoryError):
-        made(recipe, "kitchen:recipe")
+        load_subject(recipe, "kitchen:recipe")
 
 
 def test_a_package_that_cannot_be_imported_is_named(installed: Path) -> None:

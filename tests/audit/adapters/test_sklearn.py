@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import Subject, checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked, share
@@ -41,7 +41,7 @@ def scores(subject: Subject, x: np.ndarray) -> torch.Tensor:
 @pytest.mark.parametrize("make", [LogisticRegression, lambda: MLPClassifier((5, 4), activation="tanh", max_iter=5)])
 def test_the_twin_has_the_probabilities_of_the_estimator(make: Any, classes: int) -> None:
     estimator, x, y = fitted(make(), classes)
-    subject = made((estimator, x, y), "train:model")
+    subject = load_subject((estimator, x, y), "train:model")
     expected = torch.tensor(estimator.predict_proba(x), dtype=torch.float32)
     assert torch.allclose(scores(subject, x).softmax(1), expected, atol=1e-5)  # float32 against float64
     assert checked(subject, "train:model").task.noun == "row"
@@ -55,7 +55,7 @@ def test_one_step_of_an_mlp_is_the_gradient_of_the_twin(activation: str, classes
         (5,), activation=activation, solver="sgd", alpha=0.0, momentum=0.0, learning_rate_init=RATE, batch_size=40
     )
     estimator.partial_fit(x, y, classes=np.arange(classes))
-    subject = made((estimator, x, y), "train:model")
+    subject = load_subject((estimator, x, y), "train:model")
     before = [weights.copy() for weights in (*estimator.coefs_, *estimator.intercepts_)]
     estimator.partial_fit(x, y)
     moved = [
@@ -75,7 +75,7 @@ def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str, class
     x, y = rows(classes)
     estimator = SGDClassifier(loss=loss, alpha=1e-12, learning_rate="constant", eta0=RATE, shuffle=False)
     estimator.partial_fit(x, y, classes=np.arange(classes))
-    subject = made((estimator, x, y), "train:model")
+    subject = load_subject((estimator, x, y), "train:model")
     before = estimator.coef_.copy(), estimator.intercept_.copy()
     estimator.partial_fit(x[:1], y[:1])
     assert subject.loss is not None
@@ -87,11 +87,11 @@ def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str, class
 
 def test_a_row_comes_back_exactly_before_the_first_fit_and_through_a_pipeline() -> None:
     x, y = rows()
-    subject = made((LogisticRegression(), x, y), "train:model")
+    subject = load_subject((LogisticRegression(), x, y), "train:model")
     assert "LogisticRegression of scikit-learn before its first fit, all 0, 2 tensors are sent" in subject.notes[0]
     assert share(subject) == 1.0
     pipeline, x, y = fitted(make_pipeline(StandardScaler(), LogisticRegression()))
-    subject = made((pipeline, 100 * x + 7, y), "train:model")
+    subject = load_subject((pipeline, 100 * x + 7, y), "train:model")
     assert subject.loader is not None
     expected = pipeline[:-1].transform(100 * x + 7)
     assert np.allclose(torch.cat([one for one, _ in subject.loader]).numpy(), expected, rtol=1e-5)  # float32
@@ -101,7 +101,7 @@ def test_a_row_comes_back_exactly_before_the_first_fit_and_through_a_pipeline() 
 def test_labels_may_be_words() -> None:
     x, y = rows()
     words = np.array(["cat", "dog", "emu"])[y]
-    subject = made((LogisticRegression(), x, words), "train:model")
+    subject = load_subject((LogisticRegression(), x, words), "train:model")
     assert subject.loader is not None
     assert torch.equal(torch.cat([labels for _, labels in subject.loader]), torch.tensor(y))
 
@@ -144,12 +144,12 @@ X, Y = rows()
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(thing, "train:model")
+        load_subject(thing, "train:model")
     assert "\n" not in str(raised.value)
 
 
 def test_batches_of_two_classes_are_searched_without_a_failure() -> None:
     x, y = rows(2)
-    (victim,) = attacked(made((LogisticRegression(), x, y), "train:model"), batch=4, most=1).victims
+    (victim,) = attacked(load_subject((LogisticRegression(), x, y), "train:model"), batch=4, most=1).victims
     assert victim.failure is None
     assert len(victim.scores) == 4

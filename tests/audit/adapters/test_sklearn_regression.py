@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked
@@ -42,7 +42,7 @@ def fitted(estimator: Any, y: np.ndarray = Y) -> Any:
 )
 def test_the_twin_foretells_what_the_estimator_does(estimator: Any, y: np.ndarray) -> None:
     expected = fitted(estimator, y).predict(X).reshape(40, -1)
-    subject = made((estimator, X, y), "train:model")
+    subject = load_subject((estimator, X, y), "train:model")
     rows = torch.cat([one for one, _ in subject.loader])  # type: ignore[union-attr]
     np.testing.assert_allclose(subject.model(rows).detach().numpy(), expected, atol=1e-4)  # float32 against float64
     assert checked(subject, "train:model").task.name == "regression"
@@ -54,7 +54,7 @@ def test_one_step_of_an_mlp_is_the_gradient_of_the_twin(y: np.ndarray) -> None:
         hidden_layer_sizes=(5,), solver="sgd", alpha=0.0, momentum=0.0, learning_rate_init=RATE, batch_size=40
     )
     estimator.partial_fit(X, y)
-    subject = made((estimator, X, y), "train:model")
+    subject = load_subject((estimator, X, y), "train:model")
     before = [weights.copy() for weights in (*estimator.coefs_, *estimator.intercepts_)]
     estimator.partial_fit(X, y)
     moved = [
@@ -73,7 +73,7 @@ def test_one_step_of_an_mlp_is_the_gradient_of_the_twin(y: np.ndarray) -> None:
 def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str) -> None:
     estimator = SGDRegressor(loss=loss, alpha=1e-12, learning_rate="constant", eta0=RATE, shuffle=False, epsilon=0.3)
     estimator.partial_fit(X, Y)
-    subject = made((estimator, X, Y), "train:model")
+    subject = load_subject((estimator, X, Y), "train:model")
     before = estimator.coef_.copy()
     estimator.partial_fit(X[:1], Y[:1])
     rows, numbers = next(iter(subject.loader))  # type: ignore[arg-type]
@@ -85,7 +85,7 @@ def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str) -> No
 
 
 def test_a_row_comes_back_with_its_number() -> None:
-    subject = made((LinearRegression(), X, Y), "train:model")
+    subject = load_subject((LinearRegression(), X, Y), "train:model")
     assert subject.notes[0] == (
         "Understood: LinearRegression of scikit-learn before its first fit, all 0, 2 tensors are sent; "
         "loss: half the squared error, a single gradient step of an equal torch model."
@@ -113,5 +113,5 @@ def test_a_row_comes_back_with_its_number() -> None:
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(thing, "train:model")
+        load_subject(thing, "train:model")
     assert "\n" not in str(raised.value)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Trainer
 
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.subject import checked
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked, share
@@ -17,7 +17,9 @@ from tests.audit.adapters.trainers import Net, pictures, trainer
 
 
 def test_model_data_and_settings_are_those_of_the_trainer(tmp_path: Path) -> None:
-    subject = made(trainer(tmp_path, eval_dataset=pictures(8), learning_rate=0.02, optim="sgd"), "train:trainer")
+    subject = load_subject(
+        trainer(tmp_path, eval_dataset=pictures(8), learning_rate=0.02, optim="sgd"), "train:trainer"
+    )
     assert subject.notes == (
         (
             "Understood: transformers Trainer of Net, 4 tensors are sent after a single step; loss: "
@@ -31,7 +33,7 @@ def test_model_data_and_settings_are_those_of_the_trainer(tmp_path: Path) -> Non
 
 
 def test_one_example_comes_back_through_a_dense_layer(tmp_path: Path) -> None:
-    assert share(made(trainer(tmp_path), "train:trainer")) == 1.0
+    assert share(load_subject(trainer(tmp_path), "train:trainer")) == 1.0
 
 
 class Weighted(Trainer):
@@ -66,7 +68,7 @@ def focal(outputs: Any, labels: Tensor, num_items_in_batch: int | None = None) -
 )
 def test_the_loss_is_what_the_trainer_computes(tmp_path: Path, settings: Any, words: str) -> None:
     one = trainer(tmp_path, **settings)
-    subject = made(one, "train:trainer")
+    subject = load_subject(one, "train:trainer")
     assert f"loss: {words};" in subject.notes[0]
     assert subject.loss is not None
     inputs = one.data_collator(pictures(6))
@@ -92,7 +94,7 @@ def tokens(outputs: Any, labels: Tensor, num_items_in_batch: int | None = None) 
 
 def test_texts_of_a_trainer_are_next_tokens(tmp_path: Path) -> None:
     one = texts(tmp_path, compute_loss_func=tokens)
-    subject = made(one, "train:trainer")
+    subject = load_subject(one, "train:trainer")
     assert (
         subject.notes[1]
         == "Texts of a batch have equal weight, whatever their length; a Trainer weights tokens equally."
@@ -111,7 +113,7 @@ def test_a_model_of_peft_in_a_trainer_sends_what_is_trainable(tmp_path: Path) ->
 
     torch.manual_seed(0)
     model = get_peft_model(Net(), LoraConfig(target_modules=["head"], r=2))  # type: ignore[arg-type]
-    subject = made(trainer(tmp_path, model), "train:trainer")
+    subject = load_subject(trainer(tmp_path, model), "train:trainer")
     assert subject.notes[0] == "Understood: peft LoRA, 2 tensors of rank 2 are sent; base frozen."
     assert subject.notes[1].startswith("Understood: transformers Trainer of PeftModel")
 
@@ -176,7 +178,7 @@ def test_a_head_for_numbers_or_sets_gives_example_and_target_back(
     tmp_path: Path, outputs: int, label: Any, words: str, metric: str
 ) -> None:
     rows = [{"pixel_values": one["pixel_values"], "labels": label(one["pixel_values"])} for one in pictures()]
-    subject = made(trainer(tmp_path, Foretelling(outputs), data=Columns(rows)), "train:trainer")
+    subject = load_subject(trainer(tmp_path, Foretelling(outputs), data=Columns(rows)), "train:trainer")
     assert f"loss: {words};" in subject.notes[0]
     finding = attacked(subject)
     assert finding.value is not None
@@ -190,7 +192,7 @@ def test_a_head_of_transformers_may_foretell_a_number(tmp_path: Path) -> None:
     shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     model = ViTForImageClassification(ViTConfig(image_size=8, patch_size=4, num_channels=1, num_labels=1, **shape))
     rows = [{"pixel_values": one["pixel_values"], "label": float(one["pixel_values"].mean())} for one in pictures()]
-    subject = made(trainer(tmp_path, model, data=rows), "train:trainer")
+    subject = load_subject(trainer(tmp_path, model, data=rows), "train:trainer")
     assert "loss: squared error;" in subject.notes[0]
     assert checked(subject, "train:trainer").task.name == "regression"
 
@@ -229,7 +231,7 @@ def without_data(folder: Path) -> Any:
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(thing(tmp_path), "train:trainer")
+        load_subject(thing(tmp_path), "train:trainer")
     assert "\n" not in str(raised.value)
 
 
@@ -249,12 +251,12 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, thing: Any, message: str) -> 
 )
 def test_what_a_trainer_trains_is_checked_as_any_model(tmp_path: Path, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(made(thing(tmp_path), "train:trainer"), "train:trainer")
+        checked(load_subject(thing(tmp_path), "train:trainer"), "train:trainer")
     assert "\n" not in str(raised.value)
 
 
 def test_texts_whose_labels_are_numbers_are_refused(tmp_path: Path) -> None:
-    subject = made(of_numbers(tmp_path), "train:trainer")
+    subject = load_subject(of_numbers(tmp_path), "train:trainer")
     with pytest.raises(FedsimError, match="labels") as raised:
         checked(subject, "train:trainer")
     assert "\n" not in str(raised.value)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, StackDataset, TensorDataset
 
 from fedsim.audit import AuditPlan, Subject
 from fedsim.audit.captured import read_update
-from fedsim.audit.loading import made
+from fedsim.audit.loading import load_subject
 from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import LossOfViews, checked
 from fedsim.audit.update_attacks import updates
@@ -55,7 +55,7 @@ LABELLED = DataLoader(StackDataset(StackDataset(FIRST, SECOND), LABELS), batch_s
 def test_the_clients_gradient_is_that_of_the_users_loss_of_both_views(
     loader: Any, form: LossOfViews, loss: Any
 ) -> None:
-    subject = made(lambda: client(loss, loader, form), "mine")
+    subject = load_subject(lambda: client(loss, loader, form), "mine")
     assert subject.notes[0] == (
         "Understood: pairs, 2 views of each image, so a batch of 1 holds 2; loss of both embeddings; 4 tensors "
         "are sent."
@@ -78,7 +78,7 @@ def test_the_clients_gradient_is_that_of_the_users_loss_of_both_views(
 
 
 def test_both_views_of_a_single_pair_come_back() -> None:
-    finding = attacked(made(client, "mine"))
+    finding = attacked(load_subject(client, "mine"))
     assert [len(victim.scores) for victim in finding.victims] == [2, 2]
     # Exact up to rounding: half a step of 256 levels is 54 dB.
     assert all(item.values["psnr"] > 60 for victim in finding.victims for item in victim.scores)
@@ -86,7 +86,7 @@ def test_both_views_of_a_single_pair_come_back() -> None:
 
 def test_test_data_and_rows_are_taken_too() -> None:
     rows = [part.flatten(1) for part in (FIRST, SECOND)]
-    subject = made(lambda: client(loader=views(*rows), test=views(*(part[:5] for part in rows))), "mine")
+    subject = load_subject(lambda: client(loader=views(*rows), test=views(*(part[:5] for part in rows))), "mine")
     assert "2 views of each row" in subject.notes[0]
     sound = checked(subject, "mine")
     assert (len(sound.dataset.train), len(sound.dataset.test)) == (48, 10)
@@ -99,7 +99,7 @@ def test_a_captured_gradient_is_of_the_first_pairs(tmp_path: Path) -> None:
     named = zip(dict(model.named_parameters()), gradient, strict=True)
     np.savez(tmp_path / "sent.npz", **{name: tensor.numpy() for name, tensor in named})
     plan = AuditPlan(target="mine", batches=(2,), gradients=tmp_path / "sent.npz")
-    victim = read_update(checked(made(client, "mine"), "mine"), plan).victim
+    victim = read_update(checked(load_subject(client, "mine"), "mine"), plan).victim
     assert victim.examples.labels.tolist() == [0.0, 0.0, 1.0, 1.0]
     assert torch.equal(victim.examples.inputs[:2], torch.stack([FIRST[0], SECOND[0]]))
     assert victim.objective_at_truth == pytest.approx(0.0, abs=1e-6)  # single precision
@@ -107,7 +107,7 @@ def test_a_captured_gradient_is_of_the_first_pairs(tmp_path: Path) -> None:
 
 def test_labels_beside_views_may_have_parts() -> None:
     parts = DataLoader(StackDataset(StackDataset(FIRST, SECOND), StackDataset(LABELS, LABELS)), batch_size=8)
-    assert made(lambda: client(loader=parts), "mine").heads == ()
+    assert load_subject(lambda: client(loader=parts), "mine").heads == ()
 
 
 class Queue:
@@ -154,6 +154,6 @@ class Momentum(nn.Module):
 )  # fmt: skip
 def test_what_cannot_be_audited_is_one_sentence(subject: Subject, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        made(lambda: subject, "mine")
+        load_subject(lambda: subject, "mine")
     assert "\n" not in str(raised.value)
     assert str(raised.value).endswith(".")

@@ -12,7 +12,7 @@ from fedsim import __version__
 from fedsim.cli import main as _commands  # noqa: F401 - adds every command
 from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen, seconds
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, did_you_mean
 from tests.cli.typed import Say
 
 
@@ -108,6 +108,6 @@ def test_a_name_that_is_none_is_answered_in_a_line(command: Say) -> None:
 
 
 def test_the_nearest_word_is_found_in_any_case_and_long_lists_are_left_out() -> None:
-    assert nearest("ADAM", ["adam", "sgd"]) == " Did you mean 'adam'?"
-    assert nearest("qqq", ["adam", "sgd"]) == " Known: adam, sgd."
-    assert nearest("qqq", map(str, range(100))) == ""
+    assert did_you_mean("ADAM", ["adam", "sgd"]) == " Did you mean 'adam'?"
+    assert did_you_mean("qqq", ["adam", "sgd"]) == " Known: adam, sgd."
+    assert did_you_mean("qqq", map(str, range(100))) == ""

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks import GenerationInputs, Sampling, TextState
-from fedsim.core.hooks.generation import Rows, check_scores
+from fedsim.core.hooks.generation import BatchedState, check_scores
 from tests.components.generating import Breaking, make, tiny_llama
 
 
 @dataclass(frozen=True)
-class Mixed(Rows):
+class Mixed(BatchedState):
     """A row in every way in which a state may hold one."""
 
     texts: tuple[str, ...]

@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsim.core.examples import distinct, numbers
+from fedsim.core.examples import example_indices, unique_examples
 from fedsim.core.types import Batch
 
 
@@ -33,5 +33,5 @@ def test_a_batch_without_anything_given_stays_so():
 def test_examples_with_other_questions_are_other_examples():
     asked = Batch(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long), {"question": torch.tensor([[1], [2]])})
     again = asked.select(torch.tensor([1, 1]))
-    assert [number.tolist() for number in numbers([asked, again])] == [[0, 1], [1, 1]]
-    assert questions(distinct([asked, again])) == [[1, 2]]
+    assert [number.tolist() for number in example_indices([asked, again])] == [[0, 1], [1, 1]]
+    assert questions(unique_examples([asked, again])) == [[1, 2]]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from fedsim.core.types import Mechanism
 from fedsim.federation import apps
 from fedsim.federation.engines.local import LocalGrid
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.privacy.accounting import Spent, epsilon, guarantee
 from fedsim.privacy.history import spend, spent
 from fedsim.record import RoundRecord
@@ -77,7 +77,7 @@ class Remembering(LocalGrid):
 
 
 def kept_by(scenario: Scenario) -> tuple[Remembering, list[RoundRecord]]:
-    world, journal = worlds.build(scenario), Journal(lambda _record: None)
+    world, journal = worlds.build(scenario), ServerLog(lambda _record: None)
     grid = Remembering(apps.client_app(lambda _: world), scenario.federation.clients, {})
     grid.serve(apps.server_app(world, journal))
     return grid, journal.rounds

@@ -14,7 +14,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import LocalStep
 from fedsim.core.types import InputSpec, Observation, Truth
 from fedsim.core.types.effects import UnreliableTensors
-from fedsim.core.unreliable_tensors import informed
+from fedsim.core.unreliable_tensors import without_unreliable_tensors
 from fedsim.scenario import world as worlds
 from tests.defenses.stepping import gradient, here, local_step, make, rules, small
 
@@ -100,7 +100,7 @@ def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tens
     naive, _, _ = watched(model=model, knows=known, defenses=soteria)
     told, _, _ = watched(model=model, knows=(*known, "defenses"), defenses=soteria)
     assert told.effects(UnreliableTensors) == (UnreliableTensors(("7.weight",)),)
-    assert informed(told).hidden == {"7.weight"} == plain.hidden
+    assert without_unreliable_tensors(told).hidden == {"7.weight"} == plain.hidden
     found = {name: attacked(one) for name, one in (("plain", plain), ("naive", naive), ("told", told))}
     assert found["told"].history == found["plain"].history
     assert found["told"].objective < 0.2 * found["naive"].objective

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fedsim.experiment.runner import model_hash, train
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
@@ -73,7 +73,7 @@ class Engine:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def end(self, timeout: float) -> tuple[str | None, Journal]:
+    def end(self, timeout: float) -> tuple[str | None, ServerLog]:
         """Wait for the end, look at what is left, and return the error and the journal."""
         try:
             output, _ = self.process.communicate(timeout=timeout)
@@ -83,7 +83,7 @@ class Engine:
         assert self._left() == {}
         assert not (self.home / ".flwr").exists()
         error, rounds, entries, weights = pickle.loads(self.result.read_bytes())
-        return error, Journal(lambda _record: None, rounds, entries, weights)
+        return error, ServerLog(lambda _record: None, rounds, entries, weights)
 
     def _left(self) -> dict[int, str]:
         """Return what still runs after a grace period: the last of Ray's actors ends after its driver."""
@@ -106,7 +106,7 @@ class Engine:
         return found
 
 
-def assert_same(journal: Journal, scenario: Scenario) -> None:
+def assert_same(journal: ServerLog, scenario: Scenario) -> None:
     """Compare everything that a journal holds with the local engine's, bit by bit."""
     local = train(worlds.build(scenario), lambda _record: None)
     assert model_hash(journal.weights) == model_hash(local.weights)

@@ -19,7 +19,7 @@ from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.experiment.runner import model_hash, train
 from fedsim.federation import engines
 from fedsim.federation.engines import ray
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, load
 from fedsim.scenario import world as worlds
 
@@ -135,7 +135,7 @@ def _at(scenario: Scenario, address: str) -> Scenario:
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "cluster"])
 def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: str) -> None:
     with pytest.raises(FedsimError, match=f"no Ray cluster answers at '{address}'.*HOST:PORT"):
-        engines.run(worlds.build(_at(small, address)), Journal(lambda _record: None))
+        engines.run(worlds.build(_at(small, address)), ServerLog(lambda _record: None))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.supervisor import descendants
 from fedsim.federation import engines
 from fedsim.federation.engines import superlink
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.processes.child_process import ChildProcess
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
@@ -266,9 +266,9 @@ def test_certificates_that_cannot_be_read_are_a_mistake_of_a_key(small: Scenario
     built = _at(small, "127.0.0.1:1")
     federation = built.federation.model_copy(update={"certificates": str(tmp_path / "ca.pem")})
     with pytest.raises(FedsimError, match=r"federation.certificates: cannot read .*ca.pem: No such file"):
-        engines.run(worlds.build(built.model_copy(update={"federation": federation})), Journal(lambda _record: None))
+        engines.run(worlds.build(built.model_copy(update={"federation": federation})), ServerLog(lambda _record: None))
 
 
 def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
     with pytest.raises(FedsimError, match=r"the SuperLink at 127.0.0.1:1 .*docs/federation.md"):
-        engines.run(worlds.build(_at(small, "127.0.0.1:1")), Journal(lambda _record: None))
+        engines.run(worlds.build(_at(small, "127.0.0.1:1")), ServerLog(lambda _record: None))

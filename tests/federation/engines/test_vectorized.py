@@ -9,7 +9,7 @@ import torch
 from fedsim.core.types import Tensors
 from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines import vectorized
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.federating import run
@@ -35,7 +35,7 @@ UNEVEN = {"algorithm": "fedavg", "local_epochs": 2, "batch_size": 16, "optimizer
 ADAM = {"name": "adam", "learning_rate": 0.002, "epsilon": 1e-4}
 
 
-def on_both(scenario: Build, **tables: Any) -> tuple[Journal, Journal, Tensors]:
+def on_both(scenario: Build, **tables: Any) -> tuple[ServerLog, ServerLog, Tensors]:
     """Run on both engines; return what each saw, and the weights that both began with."""
     federation = {"clients": 6, "rounds": 3, "batch_size": 8, **tables.pop("federation", {})}
     local, fast = (

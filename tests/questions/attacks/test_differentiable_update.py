@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
-from fedsim.core.examples import numbers
+from fedsim.core.examples import example_indices
 from fedsim.core.types import Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.questions.attacks import differentiable_update
@@ -162,7 +162,7 @@ def test_several_steps_have_the_jacobian_of_the_whole_training(
 ) -> None:
     optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": momentum}
     own = single(scenario, federation={**federation, "optimizer": optimizer})
-    places = numbers(own.truth.original_batches)
+    places = example_indices(own.truth.original_batches)
     assert len(places) > 1
     trained = change(own.world, own.truth, places, 0.5, momentum)
     close(information(own), trained, own)
@@ -178,7 +178,7 @@ def close(found: Tensor, sent: Callable[[Tensor], Tensor], own: Victim) -> None:
 def test_a_sum_has_the_jacobian_of_all_clients_side_by_side(scenario: Build) -> None:
     own = summed(scenario, federation={**STEPS, "optimizer": {"name": "sgd", "learning_rate": 0.5}})
     world = own.world
-    of_steps = numbers(own.truth.original_batches)
+    of_steps = example_indices(own.truth.original_batches)
     truths = [local_training(world, own.entry.received, 1, client)[1] for client in (0, 1)]
     places = [[whole.split(1)[client] for whole in of_steps] for client in (0, 1)]
     parts = [change(world, truth, own_places, 0.5, 0.0) for truth, own_places in zip(truths, places, strict=True)]
@@ -219,7 +219,7 @@ def test_who_knows_the_other_clients_knows_more_and_a_larger_sum_hides_more(scen
 def test_the_stated_rounding_of_a_change_is_what_single_precision_loses(scenario: Build) -> None:
     rate = 1e-3  # so small that the rounding of the weights is all that counts
     own = single(scenario, federation={**STEPS, "optimizer": {"name": "sgd", "learning_rate": rate}})
-    trained = change(own.world, own.truth, numbers(own.truth.original_batches), rate, 0.0)
+    trained = change(own.world, own.truth, example_indices(own.truth.original_batches), rate, 0.0)
     exact = trained(own.examples.inputs.double()).detach()
     measured = torch.cat([t.flatten() for t in own.entry.update.tensors.values()]).double() - exact
     share = float((measured / noise(own)).square().mean().sqrt())

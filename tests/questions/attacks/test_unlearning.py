@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Request, ServerEstimate, Unlearning
 from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Config, Reconstruction, Tensors
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.questions.attacks import unlearning
 from fedsim.record import ArmRecord
 from fedsim.scenario import Scenario
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def small(scenario: Build, **tables: Any) -> tuple[World, Journal]:
+def small(scenario: Build, **tables: Any) -> tuple[World, ServerLog]:
     own = scenario(**{**SMALL, **tables})
     return worlds.build(own), run(own)
 

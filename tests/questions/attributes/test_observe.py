@@ -14,7 +14,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Attribute, WireEntry
 from fedsim.experiment import runner
 from fedsim.federation.client import local_training
-from fedsim.processes.methods import Here
+from fedsim.processes.methods import InProcessRunner
 from fedsim.questions.attributes import observe as attributes
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import writing
@@ -164,7 +164,11 @@ def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: 
         def describe(self, *handed: Any) -> Tensor:
             return torch.zeros(2, 2)
 
-    attacks = {"broken": Here(Broken(None)), "square": Here(Square(None)), "norms": Here(norms.make(norms.config()))}
+    attacks = {
+        "broken": InProcessRunner(Broken(None)),
+        "square": InProcessRunner(Square(None)),
+        "norms": InProcessRunner(norms.make(norms.config())),
+    }
     own = attributes.describe_round(world, "parity", [entry(world)], attacks, 4)
     assert own.known.keys() == own.unknown.keys() == {"norms"}
     assert "ZeroDivisionError: a bug" in own.refusals["broken"]
@@ -180,7 +184,7 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
             seen.append(handed)
             return torch.zeros(1)
 
-    own = attributes.describe_round(world, "parity", [entry(world)], {"spy": Here(Spy(None))}, 4)
+    own = attributes.describe_round(world, "parity", [entry(world)], {"spy": InProcessRunner(Spy(None))}, 4)
     assert own.truth.tolist() == [int(parity.train[next(iter(world.data.numbers_of(1, 0)))])]
     assert all(isinstance(change, dict) and isinstance(source, torch.Generator) for change, source in seen)
     assert torch.equal(seen[0][1].get_state(), seen[1][1].get_state())
@@ -200,6 +204,6 @@ def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_doe
             return torch.zeros(1)
 
     sent = dataclasses.replace(own, update=dataclasses.replace(own.update, tensors=views))
-    attributes.describe_round(world, "parity", [sent], {"spy": Here(Spy(None))}, 4)
+    attributes.describe_round(world, "parity", [sent], {"spy": InProcessRunner(Spy(None))}, 4)
     assert list(seen[0]) == ["1.weight"]
     assert seen[0]["1.weight"].untyped_storage().nbytes() == 4 * seen[0]["1.weight"].numel() < 4 * len(whole)

@@ -12,7 +12,7 @@ from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.questions.attributes import question as asking
 from fedsim.questions.attributes.observe import LABEL, AttributeAccuracy
-from fedsim.questions.attributes.question import AttributeChoice, Attributes, WhatAreTheDataLike
+from fedsim.questions.attributes.question import AttributeChoice, AttributeQuestion, Attributes
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.record import Finding, Interval
 
@@ -64,7 +64,7 @@ def asked(*choices: AttributeChoice, told: list[Any]) -> list[Finding]:
     evidence = Evidence(SimpleNamespace(), journal)  # type: ignore[arg-type]
     work = QuestionContext(starting, on_progress=lambda *about: told.append(about))
     findings: list[Finding] = []
-    for finding in WhatAreTheDataLike(Attributes(attacks=choices, public=2)).run(evidence, work):
+    for finding in AttributeQuestion(Attributes(attacks=choices, public=2)).run(evidence, work):
         told.append(finding.label)
         findings.append(finding)
     return findings
@@ -104,10 +104,10 @@ def test_attacks_on_one_attribute_share_the_time_of_its_changes(
 def test_it_is_registered_and_checks_each_attribute_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     checked: list[Any] = []
     monkeypatch.setattr(asking.attributes, "check", lambda *given: checked.append(given))
-    question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"), choice("b", "name"))))
+    question = AttributeQuestion(Attributes(attacks=(choice("a", "topic"), choice("b", "name"))))
     question.check("world")  # type: ignore[arg-type]
     assert checked == [("world", ["topic", "name"])]
-    assert registry.get("question", "attributes").make is WhatAreTheDataLike
+    assert registry.get("question", "attributes").make is AttributeQuestion
 
 
 def test_who_fails_says_why_and_the_others_go_on(calls: list[Any]) -> None:
@@ -128,7 +128,7 @@ def test_the_label_must_be_read(calls: list[Any]) -> None:
 
 def test_who_asks_to_stop_is_heard_before_a_change_is_computed(calls: list[Any]) -> None:
     journal = SimpleNamespace(entries=[SimpleNamespace(round=1)])
-    question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"),)))
+    question = AttributeQuestion(Attributes(attacks=(choice("a", "topic"),)))
     with pytest.raises(KeyboardInterrupt):
         next(question.run(Evidence(SimpleNamespace(), journal), QuestionContext(starting, lambda: True)))  # type: ignore[arg-type]
     assert calls == []
@@ -144,7 +144,7 @@ def test_two_attacks_of_one_title_are_refused() -> None:
 
 
 def test_its_attacker_knows_the_test_set() -> None:
-    question = WhatAreTheDataLike(Attributes(attacks=(choice("a", "topic"), choice("b", "name")), public=3))
+    question = AttributeQuestion(Attributes(attacks=(choice("a", "topic"), choice("b", "name")), public=3))
     (sentence,) = question.describe_attacker()
     assert sentence.startswith("Attacks on attributes ask of every attacked update: topic, name.")
     assert "compute 3 changes for each value" in sentence

@@ -10,7 +10,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.privacy.coupled import Coupled
 from fedsim.privacy.one_run import AuditResult, Plan
 from fedsim.questions.audit import question as asking
-from fedsim.questions.audit.question import AuditSettings, IsTheGuaranteeKept
+from fedsim.questions.audit.question import AuditSettings, PrivacyAuditQuestion
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.record import Finding, GuaranteeRecord
 from fedsim.scenario import Scenario
@@ -47,7 +47,7 @@ def asked(
     monkeypatch.setattr(asking, "try_neighbours", lambda *_: tried)
     work = QuestionContext(on_progress=lambda *about: steps.append(about))
     evidence = Evidence(None, None, guarantees=guarantees)  # type: ignore[arg-type]
-    return list(IsTheGuaranteeKept(SETTINGS).run(evidence, work)), steps
+    return list(PrivacyAuditQuestion(SETTINGS).run(evidence, work)), steps
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from fedsim.core.errors import ScenarioError
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.experiment import runner
 from fedsim.questions.exposure import memorisation
-from fedsim.questions.exposure.question import Exposure, WhatWasMemorised, summarise
+from fedsim.questions.exposure.question import Exposure, ExposureQuestion, summarise
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.report import writing
@@ -190,10 +190,10 @@ MASKED: dict[str, Any] = {
 def test_a_model_that_fills_in_masked_places_is_not_searched_from_left_to_right(
     way: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
-    question = WhatWasMemorised(Exposure.model_validate({way: 3}))
+    question = ExposureQuestion(Exposure.model_validate({way: 3}))
     with pytest.raises(ScenarioError, match=rf"exposure.{way} goes from left to right .* 'tiny-llada' fills in masked"):
         question.check(worlds.build(scenario(**{**tables, **MASKED})))
-    WhatWasMemorised(Exposure()).check(worlds.build(scenario(**{**tables, **MASKED})))
+    ExposureQuestion(Exposure()).check(worlds.build(scenario(**{**tables, **MASKED})))
 
 
 def test_a_model_that_fills_in_masked_places_writes_a_secret_by_its_surest_places(

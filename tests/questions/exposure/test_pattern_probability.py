@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext, GenerationInputs, TextState, WeightedDecoder
 from fedsim.core.types import Config, Event, Planted
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.questions.exposure.pattern_probability import Emission, emission, emissions, pattern_of
+from fedsim.questions.exposure.pattern_probability import PatternProbability, emission, emissions, pattern_of
 from tests.components.decoder.lettered import END, Letters, Table, probability
 
 LONGEST = 4
@@ -32,7 +32,7 @@ def enumerated(pattern: str, longest: int = LONGEST) -> float:
     return total
 
 
-def estimate(pattern: str, runs: int, particles: int = 5, seed: int = 0, longest: int = LONGEST) -> Emission:
+def estimate(pattern: str, runs: int, particles: int = 5, seed: int = 0, longest: int = LONGEST) -> PatternProbability:
     sources = seeding.generators(seed, "emission", [(run,) for run in range(runs)])
     return emission(Table(), Letters(), "c", pattern, longest, sources, particles=particles)
 
@@ -137,7 +137,7 @@ def test_any_registered_decoder_that_weighs_its_texts_is_asked(own_methods: None
     registry.component("knowing", summary="weighs nothing")(Knowing)
     sources = seeding.generators(0, "emission", [(run,) for run in range(3)])
     emitted = emission(Table(), Letters(), "c", "ab", 3, sources, particles=4, decoder="knowing")
-    assert emitted == Emission((0.25,) * 3, calls=2 * (1 + 2), rows=1 + 2)
+    assert emitted == PatternProbability((0.25,) * 3, calls=2 * (1 + 2), rows=1 + 2)
     with pytest.raises(FedsimError, match="decoder: 'greedy' does not weigh its texts"):
         emission(Table(), Letters(), "c", "ab", 3, sources, decoder="greedy")
 

@@ -9,7 +9,7 @@ import pytest
 from fedsim.metrics.exposure import SecretScore
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.exposure import question as asking
-from fedsim.questions.exposure.question import Exposure, WhatWasMemorised
+from fedsim.questions.exposure.question import Exposure, ExposureQuestion
 from fedsim.record import Finding, Interval
 from fedsim.scenario import Scoring
 
@@ -41,7 +41,7 @@ def asked(
     work = QuestionContext()
     world: Any = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=Scoring()))
     evidence = Evidence(world, None)  # type: ignore[arg-type]
-    return list(WhatWasMemorised(Exposure(**settings)).run(evidence, work)), work, seen
+    return list(ExposureQuestion(Exposure(**settings)).run(evidence, work)), work, seen
 
 
 def test_what_was_learned_is_above_chance_and_what_was_left_out_is_its_control(monkeypatch: pytest.MonkeyPatch) -> None:

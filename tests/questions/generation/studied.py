@@ -3,12 +3,12 @@
 from typing import Any
 
 from fedsim.core.types import Limits
-from fedsim.questions.generation.study import Material, SecretAmongOthers, Speaker
+from fedsim.questions.generation.study import SecretWithDecoys, StudyInputs, TextGenerator
 from tests.components.decoder.lettered import Letters
 from tests.components.generating import LEAKING, VOCABULARY, make, tiny_llama
 
 SECRETS = tuple(
-    SecretAmongOthers(
+    SecretWithDecoys(
         "never",
         (3, number),
         tuple((3, number, other, 1) for other in range(4)),
@@ -20,11 +20,11 @@ SECRETS = tuple(
 )
 
 
-MATERIAL = Material(
+MATERIAL = StudyInputs(
     prompts=((LEAKING, 1, 2), (1, 2, 3), (4, 5, 6), (LEAKING, 9)),
     texts_per_prompt=6,
     members=tuple((LEAKING, number, 1, 2) for number in range(12)),
-    strangers=tuple((1, number, 1, 2) for number in range(12)),
+    non_members=tuple((1, number, 1, 2) for number in range(12)),
     length=2,
     secrets=SECRETS,
 )
@@ -39,5 +39,5 @@ class Numbers(Letters):
         return " ".join(map(str, tokens))
 
 
-def speaker(decoder: str = "toy-leaky") -> Speaker:
-    return Speaker(tiny_llama().eval(), make(decoder), Numbers(), Limits(max_new_tokens=6))
+def speaker(decoder: str = "toy-leaky") -> TextGenerator:
+    return TextGenerator(tiny_llama().eval(), make(decoder), Numbers(), Limits(max_new_tokens=6))

@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Generated, Trace
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.generation import question as asking
-from fedsim.questions.generation.question import WhatGenerationGivesAway
+from fedsim.questions.generation.question import GenerationQuestion
 from fedsim.questions.generation.settings import GenerationSettings
 from fedsim.questions.generation.texts import GenerationStudy
 from fedsim.record import Finding, Interval
@@ -47,7 +47,7 @@ def asked(
     monkeypatch.setattr(module, way, give)
     monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=iter((10.0, 13.0)).__next__))
     world = SimpleNamespace(scenario=SimpleNamespace(seed=3, scoring=SimpleNamespace(confidence=0.95)))
-    question = WhatGenerationGivesAway(GenerationSettings.model_validate({"decoder": ADED, **table}))
+    question = GenerationQuestion(GenerationSettings.model_validate({"decoder": ADED, **table}))
     work = QuestionContext()
     return list(question.run(Evidence(world, None), work)), work  # type: ignore[arg-type]
 
@@ -94,4 +94,4 @@ def test_a_decoder_that_wrote_nothing_says_why(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_it_is_registered_under_the_name_of_its_table() -> None:
-    assert registry.get("question", "generation").make is WhatGenerationGivesAway
+    assert registry.get("question", "generation").make is GenerationQuestion

@@ -13,13 +13,20 @@ from fedsim.core import registry
 from fedsim.core.hooks import Mitigation
 from fedsim.core.types import Config, Event, Generated, Trace, TraceView
 from fedsim.questions.generation.hooks import TraceAttack
-from fedsim.questions.generation.side_channels import Judging, Speech, TraceInquiry, case_of, controls, judge
+from fedsim.questions.generation.side_channels import (
+    GeneratedTexts,
+    ScoringOptions,
+    TraceInquiry,
+    case_of,
+    controls,
+    judge,
+)
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record import Finding
 from tests.attacks.generation.cases import speech, text
 from tests.threat.reached import reachable
 
-JUDGING = Judging(seed=5)
+JUDGING = ScoringOptions(seed=5)
 METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace_exposure", "bits": "trace_bits"}
 
 
@@ -45,12 +52,12 @@ def found(own: Finding) -> tuple[float, float, float]:
     return own.value.low, own.value.value, own.value.high
 
 
-def many(leaks: bool, prompts: int = 12, copies: int = 6) -> Speech:
+def many(leaks: bool, prompts: int = 12, copies: int = 6) -> GeneratedTexts:
     """Texts of several prompts, whose number is the pace if it leaks."""
     truth = tuple(number for number in range(prompts) for _ in range(copies))
     texts = tuple(text(1 + (own if leaks else 0), 60) for own in truth)
     known = tuple(place % copies < copies - 2 for place in range(len(truth)))
-    return Speech("prompt", texts, truth, known)
+    return GeneratedTexts("prompt", texts, truth, known)
 
 
 def test_a_constant_schedule_is_at_chance() -> None:
@@ -82,7 +89,7 @@ def test_padding_removes_the_bit_and_says_what_it_costs() -> None:
 
 
 def test_a_cost_is_told_of_the_smallest_texts_too() -> None:
-    texts = Speech("bits", (text(1, 1), text(1, 0)), (0, 1), (False, False))
+    texts = GeneratedTexts("bits", (text(1, 1), text(1, 0)), (0, 1), (False, False))
     hidden = judge(texts, asked("trace-figures", hidden="trace-padding"), JUDGING)
     assert (hidden.failure, *costs(hidden)) == ("", 2.0, 2.0)
     empty = judge(texts.of([text(1, 0)] * 2), asked("trace-figures", hidden="trace-padding"), JUDGING)
@@ -128,7 +135,7 @@ def test_a_planted_secret_is_ranked_among_the_others_of_its_form() -> None:
         """Score three secrets of eight fillings, whose planted ones take steps of so many tokens."""
         paces = (first, *[others] * 7) * 3
         truth, is_secret = tuple(number for number in range(3) for _ in range(8)), (True, *[False] * 7) * 3
-        texts = Speech("planted", tuple(map(text, paces)), truth, (False,) * 24, is_secret)
+        texts = GeneratedTexts("planted", tuple(map(text, paces)), truth, (False,) * 24, is_secret)
         judged = judge(texts, asked("trace-mean"), JUDGING)
         assert judged.chance_level == pytest.approx(3 - log2(factorial(8)) / 8)  # the mean over ranks 1 to 8
         return found(judged)[1]
@@ -160,15 +167,15 @@ def test_a_walk_from_the_case_finds_no_text_and_no_truth(view: TraceView) -> Non
     texts = tuple(
         Generated(Trace((1, 2), (Event(accepted=1), Event(accepted=2))), "length", (7001, 7002, 7003)) for _ in range(4)
     )
-    own = Speech("bits", texts, (8001, 8002, 8001, 8002), (False,) * 4)
+    own = GeneratedTexts("bits", texts, (8001, 8002, 8001, 8002), (False,) * 4)
     seen: Sequence[object] = list(reachable(case_of(own, view, range(4))))
     assert 2 in seen
     assert not {7001, 7002, 7003, 8001, 8002} & {item for item in seen if isinstance(item, int)}
-    assert not any(isinstance(item, Generated | Trace | Speech | nn.Module) for item in seen)
+    assert not any(isinstance(item, Generated | Trace | GeneratedTexts | nn.Module) for item in seen)
 
 
 @pytest.mark.parametrize("count", [23, 25, 1])
 def test_an_answer_has_one_entry_for_each_text(count: int) -> None:
-    answers = Judging(seed=5, answer=lambda _attack, _case, _generator: torch.zeros(count))
+    answers = ScoringOptions(seed=5, answer=lambda _attack, _case, _generator: torch.zeros(count))
     finding = judge(many(leaks=True), asked("trace-forest"), answers)
     assert finding.failure == f"the answer has shape ({count},), expected (24,)."

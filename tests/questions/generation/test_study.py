@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.questions.generation.side_channels import Judging, TraceInquiry
+from fedsim.questions.generation.side_channels import ScoringOptions, TraceInquiry
 from fedsim.questions.generation.study import references, study
 from fedsim.questions.generation.types import TraceQuestion
 from tests.questions.generation.studied import MATERIAL, SECRETS, speaker
@@ -44,20 +44,24 @@ def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not(
         ("member", asked("trace-mean")),
         ("bits", asked("trace-figures")),
     ]
-    leaky = {finding.label: finding for finding in study(speaker(), MATERIAL, wanted, Judging()).findings}
+    leaky = {finding.label: finding for finding in study(speaker(), MATERIAL, wanted, ScoringOptions()).findings}
     assert leaky["trace-mean"].value is not None
     assert leaky["trace-mean"].value.value == 1.0
     assert leaky["trace-figures"].value is not None
     assert leaky["trace-figures"].value.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
     assert leaky["trace-figures"].p_value == 0.01
-    plain = {finding.label: finding for finding in study(speaker("greedy"), MATERIAL, wanted, Judging()).findings}
+    plain = {
+        finding.label: finding for finding in study(speaker("greedy"), MATERIAL, wanted, ScoringOptions()).findings
+    }
     assert plain["trace-mean"].value is not None
     assert plain["trace-mean"].value.value == 0.5
     assert plain["trace-figures"].p_value == 1.0
 
 
 def test_prompt_and_bits_share_their_texts() -> None:
-    done = study(speaker(), MATERIAL, [("prompt", asked("trace-forest")), ("bits", asked("trace-figures"))], Judging())
+    done = study(
+        speaker(), MATERIAL, [("prompt", asked("trace-forest")), ("bits", asked("trace-figures"))], ScoringOptions()
+    )
     first, second = done.speeches
     assert first.texts is second.texts
     assert any(first.is_known)
@@ -65,7 +69,9 @@ def test_prompt_and_bits_share_their_texts() -> None:
 
 
 def test_what_tells_without_a_trace_stands_beside() -> None:
-    done = study(speaker(), MATERIAL, [("member", asked("trace-mean")), ("planted", asked("trace-mean"))], Judging())
+    done = study(
+        speaker(), MATERIAL, [("member", asked("trace-mean")), ("planted", asked("trace-mean"))], ScoringOptions()
+    )
     beside = {finding.label: finding for finding in done.findings if not finding.method}
     assert {label: own.value.n for label, own in beside.items() if own.value} == {
         "loss of the whole sentence": 24,
@@ -87,13 +93,13 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
 
 def test_where_none_was_planted_what_is_written_is_asked_all_the_same() -> None:
     material = replace(MATERIAL, secrets=(SECRETS[2],))
-    (own,) = references(speaker(), material, "planted", Judging())
+    (own,) = references(speaker(), material, "planted", ScoringOptions())
     assert own.label == "written, though never planted"
 
 
 @pytest.mark.slow
 def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
-    done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], Judging())
+    done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], ScoringOptions())
     (own,) = [finding for finding in done.findings if finding.label.startswith("likelihood")]
     assert (own.role, own.chance_level) == ("positive-control", 0.25)
     assert own.value is not None
@@ -122,7 +128,7 @@ def test_a_secret_that_is_written_counts() -> None:
     (text,) = own.write([SECRETS[0].known], "written")
     whole = own.tokenizer.decode([*SECRETS[0].known, *text.tokens])
     material = replace(MATERIAL, secrets=(replace(SECRETS[0], text=whole), SECRETS[1]))
-    done = study(own, material, [("planted", asked("trace-mean"))], Judging())
+    done = study(own, material, [("planted", asked("trace-mean"))], ScoringOptions())
     (written,) = [finding for finding in done.findings if finding.metric == "secret_extraction_rate"]
     assert written.value is not None
     assert written.value.value == 0.5

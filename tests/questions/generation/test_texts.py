@@ -15,7 +15,7 @@ from fedsim.components.decoder.svdecode import calibrate
 from fedsim.core.errors import FedsimError, GenerationError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment import expectation, runner
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.questions.generation import texts as written_texts
 from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
@@ -65,7 +65,7 @@ def run(scenario: Scenario, folder: Path) -> RunRecord:
     return runner.run(scenario, run_folder, display.PlainLines(console), command="test", earlier=None)
 
 
-def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[worlds.World, Journal]:
+def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[worlds.World, ServerLog]:
     """The world, and its journal after one pass over the text."""
     built = scenario(**changed(tables, {"federation.local_epochs": 1}))
     return worlds.build(built), runner.train(worlds.build(built), lambda _: None)
@@ -155,7 +155,7 @@ def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
     planted = {own.text for own in dataset.planted}
     assert planted & set(sentences["train"]), "no secret stands in the text: it proves nothing"
     members, strangers = (
-        [dataset.tokenizer.decode(own) for own in some] for some in (material.members, material.strangers)
+        [dataset.tokenizer.decode(own) for own in some] for some in (material.members, material.non_members)
     )
     assert len(set(members)) == len(set(strangers)) == 12
     assert set(members) <= set(sentences["train"]) - planted

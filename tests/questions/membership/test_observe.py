@@ -13,7 +13,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment import runner
 from fedsim.questions.membership import observe as membership
-from fedsim.questions.membership.question import Membership, WhoWasAMember
+from fedsim.questions.membership.question import Membership, MembershipQuestion
 from fedsim.questions.membership.types import ShadowPlan, Target
 from fedsim.record import Finding, Interval, RunRecord
 from fedsim.record.store import RunFolder, read_record
@@ -244,7 +244,7 @@ def test_more_candidates_than_clients_train_on_are_refused_before_anything_is_tr
     of_model = {"candidates": 72, "attacks": [{"name": "loss-threshold"}, {"name": "update-alignment"}]}
     once = {"federation": {**SMALL["federation"], "rounds": 1}, "threat": {"rounds": [1]}}
     tables = {**SMALL, **once, "membership": of_model, "participation": {"always_crash": [2]}}
-    WhoWasAMember(Membership.model_validate(of_model)).check(worlds.build(scenario(**tables)))
+    MembershipQuestion(Membership.model_validate(of_model)).check(worlds.build(scenario(**tables)))
     for more in ({"candidates": 73}, {"candidates": 73, "attacks": [{"name": "loss-trajectory"}]}):
         world = worlds.build(scenario(**{**tables, "membership": {**of_model, **more}}))
         why = r"candidates is 73, but what clients train on holds only 72\. .*at most 72, or train longer"

@@ -14,7 +14,7 @@ from fedsim.metrics.membership import Separation
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.membership import question as asking
 from fedsim.questions.membership.hooks import MembershipAttack
-from fedsim.questions.membership.question import Membership, WhoWasAMember
+from fedsim.questions.membership.question import Membership, MembershipQuestion
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
 from fedsim.record import Finding, Interval
 
@@ -103,7 +103,7 @@ def asked(
     config = SimpleNamespace(candidates=CANDIDATES, attacks=[own for own, _ in choices])
     found: list[Finding] = []
     work = work or QuestionContext(on_progress=lambda *about: seen.append(about))
-    for finding in WhoWasAMember(config).run(Evidence(world, None), work):  # type: ignore[arg-type]
+    for finding in MembershipQuestion(config).run(Evidence(world, None), work):  # type: ignore[arg-type]
         seen.append(finding.label)
         found.append(finding)
     return found
@@ -195,7 +195,7 @@ def test_two_attacks_of_one_label_are_refused(attacks: list[dict[str, Any]], twi
 
 
 def test_its_table_names_at_least_one_attack() -> None:
-    assert registry.get("question", "membership").make is WhoWasAMember
+    assert registry.get("question", "membership").make is MembershipQuestion
     assert [own.name for own in Membership.model_validate({"attacks": [{"name": "lira"}]}).attacks] == ["lira"]
     with pytest.raises(ValidationError, match="at least 1 item"):
         Membership.model_validate({"attacks": []})

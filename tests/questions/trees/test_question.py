@@ -10,9 +10,9 @@ from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
-from fedsim.processes.methods import AtWork, start_here
+from fedsim.processes.methods import MethodRunner, start_in_process
 from fedsim.questions.base import Evidence, QuestionContext
-from fedsim.questions.trees.question import WhatTreesSay
+from fedsim.questions.trees.question import TreeQuestion
 from fedsim.questions.trees.types import RowBoxes, TreesView
 from fedsim.record import Finding
 from fedsim.scenario import parse
@@ -139,7 +139,7 @@ def test_what_would_stop_it_is_said_before_anything_is_trained() -> None:
 
 def test_it_says_what_the_server_sees() -> None:
     (question,) = build(scenario()).questions
-    assert get("question", "trees").make is WhatTreesSay
+    assert get("question", "trees").make is TreeQuestion
     (sentence,) = question.describe_attacker()
     assert "2 clients" in sentence
 
@@ -147,7 +147,7 @@ def test_it_says_what_the_server_sees() -> None:
 class Sprays:
     """Answers what the attack does, changed."""
 
-    def __init__(self, method: AtWork, change: Callable[[Tensor, TreesView], Tensor]) -> None:
+    def __init__(self, method: MethodRunner, change: Callable[[Tensor, TreesView], Tensor]) -> None:
         self.method, self.change = method, change
 
     def call(self, name: str, view: TreesView, **more: Any) -> Tensor:
@@ -159,7 +159,7 @@ def sprayed(change: Callable[[Tensor, TreesView], Tensor], **trees: Any) -> Find
 
     @contextmanager
     def start(kind: Any, choice: Any, should_stop: Any) -> Any:
-        with start_here(kind, choice, should_stop) as method:
+        with start_in_process(kind, choice, should_stop) as method:
             yield Sprays(method, change)
 
     name = trees["attacks"][0]["name"]

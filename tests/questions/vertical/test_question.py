@@ -9,9 +9,9 @@ from torch import Tensor
 
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
-from fedsim.processes.subprocess_runner import start_apart
+from fedsim.processes.subprocess_runner import start_in_subprocess
 from fedsim.questions.base import Evidence, QuestionContext
-from fedsim.questions.vertical.question import WhatCrossesTheCut
+from fedsim.questions.vertical.question import VerticalQuestion
 from fedsim.questions.vertical.types import CutView
 from fedsim.record import Finding
 from fedsim.scenario import parse
@@ -143,7 +143,7 @@ def test_an_attack_that_fails_is_a_finding_with_its_reason() -> None:
 @pytest.mark.slow
 def test_attacks_in_processes_of_their_own_find_the_same() -> None:
     table = {"epochs": 1, "attacks": [{"name": "cut-line"}, {"name": "hijack"}]}
-    here, apart = findings(**table), findings(QuestionContext(starts=start_apart), **table)
+    here, apart = findings(**table), findings(QuestionContext(starts=start_in_subprocess), **table)
     assert {label: one.value for label, one in here.items()} == {label: one.value for label, one in apart.items()}
 
 
@@ -182,7 +182,7 @@ def test_a_mistake_in_its_table_is_named(table: Any, message: str) -> None:
 
 def test_it_says_what_attackers_know() -> None:
     (question,) = build(scenario()).questions
-    assert get("question", "vertical").make is WhatCrossesTheCut
+    assert get("question", "vertical").make is VerticalQuestion
     (sentence,) = question.describe_attacker()
     assert "2 parties" in sentence
     assert "few-labels" in sentence

@@ -16,6 +16,8 @@ from fedsim.report.document import (
     Figures,
     Fold,
     Heading,
+    ImageGrid,
+    ImageGrids,
     Paragraph,
     Picture,
     RowGroup,
@@ -27,10 +29,8 @@ from fedsim.report.document import (
     TableCell,
     TableRow,
     Verdict,
-    Wall,
     WallCell,
     WallRow,
-    Walls,
     paragraph,
 )
 
@@ -48,7 +48,7 @@ def table() -> Table:
 def document() -> Document:
     """Return a document with every block."""
     cell = WallCell(np.zeros((2, 2, 3)), EVIL, ("20 dB",), True, public=np.ones((2, 2, 3)), public_note="9 dB")
-    wall = Wall(
+    wall = ImageGrid(
         "plain", ("digit 1",), (WallRow("original", (cell,), True), WallRow("auto", (WallCell(None, text="failed"),)))
     )
     picture = Picture("curve", "", EVIL, b"png", b"<svg/>", ("x",), ((1,),))
@@ -61,7 +61,7 @@ def document() -> Document:
         table(),
         Table.of("Words", ("word", "meaning"), [TableRow((TableCell("a"), TableCell("b", notes=("c",))))]),
         Figures((picture,)),
-        Walls((wall,), "Hide the originals"),
+        ImageGrids((wall,), "Hide the originals"),
         Cards((Card("Attacks", (paragraph("knows labels"),)), Card("Clients", (), "None was recorded."))),
         Definitions((("seed", paragraph("7")),)),
         Download("table.csv", "Download as CSV", b"a,b\n"),

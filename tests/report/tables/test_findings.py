@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from fedsim.record import Finding, Interval, RunRecord
-from fedsim.report.brief import write_brief
+from fedsim.report.brief import summarise_run
 from fedsim.report.document import Table, TableRow
 from fedsim.report.tables.figures import NOTHING
 from fedsim.report.tables.findings import alarms, doubts, examples, finding_sentences, findings_table, questions
@@ -154,7 +154,7 @@ def test_the_strongest_finding_is_the_arms_sentence() -> None:
     assert own.before == "What generation gives away "
     assert own.strong == "forest (prompt): prompt told 60%"
     assert own.after == " (50 to 70%; chance 2%; n = 50)."
-    found, _ = write_brief(record.model_copy(update={"arms": record.arms[1:]}))
+    found, _ = summarise_run(record.model_copy(update={"arms": record.arms[1:]}))
     assert found.startswith("What generation gives away forest (prompt): prompt told 60%")
 
 

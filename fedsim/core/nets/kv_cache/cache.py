@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.kept_tokens import reducing_places
 from fedsim.core.nets.kv_cache.draft import Draft
-from fedsim.core.nets.kv_cache.incremental import Reading
-from fedsim.core.nets.kv_cache.key_values import KeyValues
+from fedsim.core.nets.kv_cache.incremental import IncrementalForward
+from fedsim.core.nets.kv_cache.key_values import KVCache
 from fedsim.core.nets.kv_cache.stack import LayerStack, stack_of
 from fedsim.core.nets.kv_cache.whole_texts import reads_whole_texts
 
@@ -33,7 +33,7 @@ class DecodingCache:
         self._model: nn.Module | None = None
         self._reduces = False
         self._stack: LayerStack | None = None
-        self._store = KeyValues(0, 0)
+        self._store = KVCache(0, 0)
         self._rows: list[_Row] = []
 
     @property
@@ -133,7 +133,7 @@ class DecodingCache:
         length = hidden.shape[1]
         texts = [row.tokens[-length:] for row in self._rows]
         starts = [len(row.tokens) - length for row in self._rows]
-        reading = Reading(self._known, self._store, texts, starts, [Draft()] * len(texts), hidden.device)
+        reading = IncrementalForward(self._known, self._store, texts, starts, [Draft()] * len(texts), hidden.device)
         reading.locate(hidden)
         hidden = self._run(reading, hidden, layers, seen)
         for row in self._rows:
@@ -154,7 +154,7 @@ class DecodingCache:
         if stack is None:
             return False
         if self._stack is None or len(self._rows) != rows:
-            self._rows, self._store = [_Row() for _ in range(rows)], KeyValues(stack.depth, rows)
+            self._rows, self._store = [_Row() for _ in range(rows)], KVCache(stack.depth, rows)
         self._stack = stack
         return True
 
@@ -186,7 +186,7 @@ class DecodingCache:
         starts = [len(row.tokens) for row in self._rows]
         new = [list(text[start:]) for text, start in zip(texts, starts, strict=True)]
         device = next((parameter.device for parameter in self._model.parameters()), None)
-        reading = Reading(self._known, self._store, new, starts, drafts, device)
+        reading = IncrementalForward(self._known, self._store, new, starts, drafts, device)
         hidden = self._run(reading, reading.embed(), layers, seen)
         for row, more, draft in zip(self._rows, new, drafts, strict=True):
             row.tokens += more
@@ -195,7 +195,11 @@ class DecodingCache:
         return hidden, reading.counts
 
     def _run(
-        self, reading: Reading, hidden: Tensor, layers: Sequence[int], seen: Callable[[int, Tensor], None] | None
+        self,
+        reading: IncrementalForward,
+        hidden: Tensor,
+        layers: Sequence[int],
+        seen: Callable[[int, Tensor], None] | None,
     ) -> Tensor:
         try:
             for number in layers:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fedsim.core.nets.kv_cache.draft import Draft
-from fedsim.core.nets.kv_cache.key_values import KeyValues
+from fedsim.core.nets.kv_cache.key_values import KVCache
 from fedsim.core.nets.kv_cache.stack import LayerStack
 
 
-class Reading:
+class IncrementalForward:
     """A forward pass over new tokens of each row. Decoders that skip or replace layers call it layer by layer.
 
     Rows with fewer new tokens than the longest are padded at the end; no token attends to padding.
@@ -32,7 +32,7 @@ class Reading:
     def __init__(
         self,
         stack: LayerStack,
-        store: KeyValues,
+        store: KVCache,
         texts: Sequence[Sequence[int]],
         starts: Sequence[int],
         drafts: Sequence[Draft],

@@ -14,7 +14,7 @@ _LEAST = 64
 _SHORT = 128  # keys per row up to which concatenation is faster than a buffer with gaps
 
 
-class KeyValues:
+class KVCache:
     """Keys and values of each layer's attention. Long rows are stored in buffers with spare capacity.
 
     A full buffer is doubled, so a token's keys are copied at most twice on average. Spare capacity is filled with
@@ -83,9 +83,9 @@ class KeyValues:
             _at(table, places) for table in (self._keys[layer], self._values[layer])
         )
 
-    def keep(self, places: Sequence[int]) -> KeyValues:
+    def keep(self, places: Sequence[int]) -> KVCache:
         """Return a copy with the given rows, in this order; a row may occur twice."""
-        kept = KeyValues(len(self.held), len(places))
+        kept = KVCache(len(self.held), len(places))
         kept.held = [[counts[place] for place in places] for counts in self.held]
         kept._keys = [_rows(table, places) for table in self._keys]
         kept._values = [_rows(table, places) for table in self._values]

@@ -8,7 +8,7 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
-from fedsim.core.nets.kv_cache.key_values import KeyValues
+from fedsim.core.nets.kv_cache.key_values import KVCache
 
 HookT = TypeVar("HookT", bound=Callable[..., Any])
 _WATCHES: WeakSet[Callable[..., Any]] = WeakSet()
@@ -30,7 +30,7 @@ class LayerStack(Protocol):
         """Return the layers' position inputs for positions (B, T)."""
         ...
 
-    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
+    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KVCache) -> Tensor:
         """Return a layer's output for hidden states (B, T, width).
 
         Args:

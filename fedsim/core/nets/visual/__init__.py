@@ -1,7 +1,7 @@
 """Interface to the visual tokens of vision-language models, for dropping, merging or correcting them."""
 
 from fedsim.core.nets.visual.answering import AnsweringModel, ReadPrompt, acting, can_answer
-from fedsim.core.nets.visual.held import Held
+from fedsim.core.nets.visual.held import PromptCache
 from fedsim.core.nets.visual.reducer import (
     LayerView,
     ReadsImages,
@@ -15,9 +15,9 @@ from fedsim.core.nets.visual.watching import Passed, visual_passes
 
 __all__ = [
     "AnsweringModel",
-    "Held",
     "LayerView",
     "Passed",
+    "PromptCache",
     "ReadPrompt",
     "ReadsImages",
     "Stream",

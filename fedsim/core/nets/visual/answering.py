@@ -9,7 +9,7 @@ from typing import Protocol, TypeGuard
 
 from torch import Tensor
 
-from fedsim.core.nets.visual.held import Held
+from fedsim.core.nets.visual.held import PromptCache
 from fedsim.core.nets.visual.reducer import ReadsImages, VisualReducer, can_read_images
 from fedsim.core.nets.visual.stream import Stream
 
@@ -24,7 +24,7 @@ class ReadPrompt:
         scores: next-token scores, (B, V).
     """
 
-    held: Held
+    held: PromptCache
     notes: Mapping[str, Tensor]
     scores: Tensor
 

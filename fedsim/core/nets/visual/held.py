@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fedsim.core.nets.kv_cache import KeyValues
+from fedsim.core.nets.kv_cache import KVCache
 from fedsim.core.nets.kv_cache.positions import places_of
 from fedsim.core.nets.visual.stream import Stream
 
 
-class Held:
+class PromptCache:
     """Keys and values of a prompt. A row contains only the tokens that count, in order.
 
     Attributes:
@@ -21,7 +21,7 @@ class Held:
     """
 
     def __init__(self, depth: int, rows: int) -> None:
-        self.store = KeyValues(depth, rows)
+        self.store = KVCache(depth, rows)
         self.patches: list[Tensor] = []
         self.following: list[Tensor] = []
         self.front = 0

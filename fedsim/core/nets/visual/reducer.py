@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.kept_tokens import Reducing
-from fedsim.core.nets.visual.held import Held
+from fedsim.core.nets.visual.held import PromptCache
 from fedsim.core.nets.visual.stream import Stream
 
 
@@ -107,7 +107,7 @@ class VisualReducer(Reducing):
         """Return the output of a layer of the language model, given its input `before`."""
         return after
 
-    def after_prompt(self, held: Held) -> None:
+    def after_prompt(self, held: PromptCache) -> None:
         """Change the layers' key-value caches before the first token is generated."""
 
     def after_step(self, hidden: Tensor, layer: int, notes: Mapping[str, Tensor]) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.core.nets.kv_cache import Draft, KeyValues, Reading, stack_of
+from fedsim.core.nets.kv_cache import Draft, IncrementalForward, KVCache, stack_of
 from tests.components.generating import tiny_llama
 from tests.core.nets.kv_cache.anew import ROUNDING, TREE, anew
 
@@ -17,7 +17,7 @@ def _no_gradients():
         yield
 
 
-def passed(reading: Reading, stack: object) -> Tensor:
+def passed(reading: IncrementalForward, stack: object) -> Tensor:
     hidden = reading.embed()
     for number in range(stack.depth):  # type: ignore[attr-defined]
         hidden = reading.layer(number, hidden)
@@ -27,8 +27,8 @@ def passed(reading: Reading, stack: object) -> Tensor:
 def test_rows_of_other_lengths_and_a_tree_have_the_scores_of_reading_each_alone() -> None:
     model = tiny_llama().eval()
     stack = stack_of(model)
-    store, texts = KeyValues(stack.depth, 2), [[1, 2, 3], [4]]
-    reading = Reading(stack, store, texts, [0, 0], [TREE, Draft()])
+    store, texts = KVCache(stack.depth, 2), [[1, 2, 3], [4]]
+    reading = IncrementalForward(stack, store, texts, [0, 0], [TREE, Draft()])
     scores = passed(reading, stack)
     assert reading.counts == [3 + len(TREE), 1]
     assert store.held == [reading.counts] * stack.depth
@@ -42,7 +42,7 @@ def test_each_row_sees_the_branches_of_its_own_tree() -> None:
     model = tiny_llama().eval()
     stack = stack_of(model)
     other = Draft((3, 4, 5, 3, 6), (-1, 0, 0, 1, -1))
-    reading = Reading(stack, KeyValues(stack.depth, 2), [[1, 2], [4, 5]], [0, 0], [TREE, other])
+    reading = IncrementalForward(stack, KVCache(stack.depth, 2), [[1, 2], [4, 5]], [0, 0], [TREE, other])
     scores = passed(reading, stack)
     for row, (text, ways) in enumerate(
         (
@@ -57,9 +57,9 @@ def test_each_row_sees_the_branches_of_its_own_tree() -> None:
 def test_what_follows_a_kept_text_is_read_at_its_place() -> None:
     model = tiny_llama().eval()
     stack = stack_of(model)
-    store = KeyValues(stack.depth, 2)
-    passed(Reading(stack, store, [[1, 2, 3], [4]], [0, 0], [Draft(), Draft()]), stack)
-    scores = passed(Reading(stack, store, [[5], [6, 7]], [3, 1], [Draft(), Draft()]), stack)
+    store = KVCache(stack.depth, 2)
+    passed(IncrementalForward(stack, store, [[1, 2, 3], [4]], [0, 0], [Draft(), Draft()]), stack)
+    scores = passed(IncrementalForward(stack, store, [[5], [6, 7]], [3, 1], [Draft(), Draft()]), stack)
     torch.testing.assert_close(scores[0, 0], anew(model, [1, 2, 3, 5]), rtol=0, atol=ROUNDING)
     torch.testing.assert_close(scores[1, 1], anew(model, [4, 6, 7]), rtol=0, atol=ROUNDING)
     assert store.held == [[4, 3]] * stack.depth
@@ -68,7 +68,7 @@ def test_what_follows_a_kept_text_is_read_at_its_place() -> None:
 def test_a_single_token_of_equal_rows_needs_no_mask() -> None:
     model = tiny_llama().eval()
     stack = stack_of(model)
-    one = Reading(stack, KeyValues(2, 1), [[1]], [0], [Draft()])
+    one = IncrementalForward(stack, KVCache(2, 1), [[1]], [0], [Draft()])
     assert one._mask((0,), one.embed()) is None
-    two = Reading(stack, KeyValues(2, 1), [[1, 2]], [0], [Draft()])
+    two = IncrementalForward(stack, KVCache(2, 1), [[1, 2]], [0], [Draft()])
     assert two._mask((0,), two.embed())[0, 0].tolist() == [[0.0, -torch.inf], [0.0, 0.0]]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.core.nets.kv_cache import KeyValues
+from fedsim.core.nets.kv_cache import KVCache
 
 HEADS, WIDTH = 2, 3
 
@@ -18,7 +18,7 @@ def fresh(rows: int, length: int, source: torch.Generator) -> tuple[Tensor, Tens
 
 def test_buffers_hold_what_lists_hold_while_rows_grow_and_forget() -> None:
     source, dice = torch.Generator().manual_seed(0), random.Random(0)
-    key_values, lists = KeyValues(2, 3), [[torch.zeros(HEADS, 0, WIDTH) for _ in range(3)] for _ in range(2)]
+    key_values, lists = KVCache(2, 3), [[torch.zeros(HEADS, 0, WIDTH) for _ in range(3)] for _ in range(2)]
     for _ in range(40):
         layer, length = dice.randrange(2), dice.randint(1, 9)
         keys, values = fresh(3, length, source)
@@ -38,7 +38,7 @@ def test_buffers_hold_what_lists_hold_while_rows_grow_and_forget() -> None:
 
 @pytest.mark.parametrize("places", [[], [0, 1], [1, 3], [2]])
 def test_what_is_picked_moves_to_the_end_of_what_is_held(places: list[int]) -> None:
-    source, key_values = torch.Generator().manual_seed(1), KeyValues(1, 2)
+    source, key_values = torch.Generator().manual_seed(1), KVCache(1, 2)
     held, _ = fresh(2, 2, source)
     key_values.update(held, -held, 0)
     key_values.advance(0, [2, 1])
@@ -54,7 +54,7 @@ def test_what_is_picked_moves_to_the_end_of_what_is_held(places: list[int]) -> N
 
 
 def test_a_layer_keeps_some_of_the_keys_that_were_written() -> None:
-    source, key_values = torch.Generator().manual_seed(3), KeyValues(2, 2)
+    source, key_values = torch.Generator().manual_seed(3), KVCache(2, 2)
     keys, values = fresh(2, 4, source)
     for layer in range(2):
         key_values.update(keys, values, layer)
@@ -71,7 +71,7 @@ def test_a_layer_keeps_some_of_the_keys_that_were_written() -> None:
 
 
 def test_a_copy_holds_the_rows_that_were_named_and_shares_nothing() -> None:
-    source, key_values = torch.Generator().manual_seed(2), KeyValues(1, 2)
+    source, key_values = torch.Generator().manual_seed(2), KVCache(1, 2)
     keys, values = fresh(2, 3, source)
     key_values.update(keys, values, 0)
     key_values.advance(0, [3, 2])
@@ -86,7 +86,7 @@ def test_a_copy_holds_the_rows_that_were_named_and_shares_nothing() -> None:
 
 
 def test_a_copy_of_all_rows_writes_into_room_of_its_own() -> None:
-    source, key_values = torch.Generator().manual_seed(4), KeyValues(1, 2)
+    source, key_values = torch.Generator().manual_seed(4), KVCache(1, 2)
     for counts in ([3, 2], [1, 1]):  # rows of other lengths: the second update makes room, which later ones write into
         key_values.update(*fresh(2, max(counts), source), 0)
         key_values.advance(0, counts)
@@ -100,7 +100,7 @@ def test_a_copy_of_all_rows_writes_into_room_of_its_own() -> None:
 
 
 def test_room_behind_what_is_held_is_zero_however_it_grows() -> None:
-    key_values = KeyValues(1, 2)
+    key_values = KVCache(1, 2)
     for length in (1, 200):
         keys = torch.ones(2, HEADS, length, WIDTH)
         found, _ = key_values.update(keys, keys, 0)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fedsim.core.nets.kv_cache import Layered, stack_of
-from fedsim.core.nets.kv_cache.key_values import KeyValues
+from fedsim.core.nets.kv_cache.key_values import KVCache
 from fedsim.core.nets.kv_cache.stack import is_listened_to, only_watches
 from tests.components.generating import tiny_llama
 from tests.core.nets.kv_cache.anew import ROUNDING
@@ -19,7 +19,7 @@ def test_layers_run_one_by_one_are_the_forward_pass() -> None:
     causal = torch.full((4, 4), -torch.inf, dtype=torch.double).triu(1)[None, None]
     with torch.no_grad():
         hidden = stack.embed(tokens)
-        place, store = stack.place(hidden, torch.arange(4)[None]), KeyValues(stack.depth, 1)
+        place, store = stack.place(hidden, torch.arange(4)[None]), KVCache(stack.depth, 1)
         for number in range(stack.depth):
             hidden = stack.layer(number, hidden, place, causal, store)
         torch.testing.assert_close(stack.score(hidden), model(tokens), rtol=0, atol=ROUNDING)

@@ -4,15 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.core.nets.visual import Held, Stream
+from fedsim.core.nets.visual import PromptCache, Stream
 from tests.models.vlms import examples, small_vlm
 
 
-def held(kept: Tensor) -> tuple[Held, Stream]:
+def held(kept: Tensor) -> tuple[PromptCache, Stream]:
     """A layer that read two rows with some visual tokens; each key says its position."""
     hidden, positions = torch.zeros(2, 8, 1), torch.arange(8).expand(2, -1)
     stream = Stream(hidden, positions, torch.arange(4).expand(2, -1), 1, prompt=3).keep_where(kept)
-    own = Held(1, 2)
+    own = PromptCache(1, 2)
     keys = stream.positions[:, None, :, None].double()
     own.store.update(keys, keys.clone(), 0)
     own.add(0, stream)
@@ -22,7 +22,7 @@ def held(kept: Tensor) -> tuple[Held, Stream]:
 RAGGED = torch.tensor([[True, True, False, True], [False, True, False, False]])
 
 
-def positions(own: Held) -> list[list[int]]:
+def positions(own: PromptCache) -> list[list[int]]:
     new = torch.full((2, 1, 1, 1), 99.0).double()
     keys, _ = own.store.update(new, new.clone(), 0)
     return [keys[row, 0, :count, 0].long().tolist() for row, count in enumerate(own.store.held[0])]
