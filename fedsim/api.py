@@ -15,17 +15,16 @@ from typing import Any
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import hosted
 from fedsim.core.source import find_source
-from fedsim.experiment import runner
 from fedsim.experiment.isolating import describe_open
 from fedsim.experiment.run_into import run_into
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import ProcessExecutor
-from fedsim.experiment.sweep.folder import PLAN, SweepFolder, plan_of
+from fedsim.experiment.sweep.folder import SweepFolder, plan_of
 from fedsim.experiment.sweep.results import each, problems, rows_of
 from fedsim.experiment.sweep.results import load as rows_in
 from fedsim.record import RunRecord
-from fedsim.record.store import read_record
+from fedsim.record.store import SWEEP, read_record
 from fedsim.report import sweep as sweep_reports
 from fedsim.report import writing as reports
 from fedsim.scenario import Scenario, parse
@@ -176,8 +175,7 @@ def sweep(
     loaded = _load(scenario, overrides, trust=trust)
     runs = plan_runs(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
-    folder.prepare(plan_of(loaded.title, runner.scenario_hash(loaded), loaded.model_dump_json(), runs))
-    with folder.locked():
+    with folder.opened(plan_of(loaded, runs)):
         make_runs(
             folder,
             runs,
@@ -197,7 +195,7 @@ def load(folder: str | Path) -> Run | Runs:
         FedsimError: it holds neither.
     """
     path = Path(folder)
-    if (path / PLAN).exists():
+    if (path / SWEEP).exists():
         SweepFolder(path).plan()
         return Runs(path)
     read_record(path)

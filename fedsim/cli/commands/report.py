@@ -13,11 +13,11 @@ from fedsim.cli.commands._console import command, say
 @command(epilog="Example: fedsim report results/40_privacy_utility_sweep")
 def report(folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")]) -> None:
     """Write the report of a sweep or run as a single offline page; for a sweep also a summary in Markdown."""
-    from fedsim.experiment.sweep.folder import PLAN
+    from fedsim.record.store import SWEEP
     from fedsim.report import sweep
     from fedsim.report import writing as reports
 
-    if (folder / PLAN).exists():
+    if (folder / SWEEP).exists():
         say(f"Report: {sweep.build(folder)}\nSummary: {folder / 'report.md'}")
     else:
         say(f"Report: {reports.build(folder)}")

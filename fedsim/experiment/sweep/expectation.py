@@ -8,11 +8,11 @@ from statistics import fmean
 
 from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
-from fedsim.experiment.sweep.folder import PLAN
 from fedsim.experiment.sweep.plan import in_words
 from fedsim.experiment.sweep.results import each
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.metrics.statistics import wilson
+from fedsim.record.store import SWEEP
 
 
 def figures(folder: Path) -> list[Figure]:
@@ -23,7 +23,7 @@ def figures(folder: Path) -> list[Figure]:
     Raises:
         FedsimError: the folder contains neither a sweep nor a run.
     """
-    is_sweep = (folder / PLAN).exists()
+    is_sweep = (folder / SWEEP).exists()
     by_setting: dict[tuple[str, str, str], list[Figure]] = {}
     for planned, record in each(folder):
         for figure in () if isinstance(record, str) else figures_of(record):
