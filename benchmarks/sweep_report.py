@@ -19,8 +19,8 @@ from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, measured
+from fedsim.experiment.run_into import run_into
 from fedsim.experiment.runner import scenario_hash
-from fedsim.experiment.sweep.executors.worker import make
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, parse
 
@@ -68,7 +68,7 @@ def _rows(repeats: int) -> list[Row]:
 def copies(run: Path, folder: Path) -> int:
     """Make one run and a sweep of its copies; return the size of a record in bytes."""
     scenario = parse(SMALL, "benchmark")
-    make(scenario, run, "benchmark")
+    run_into(scenario, run, command="benchmark", existing="retry")
     record = json.loads((run / "record.json").read_text())
     source = random.Random(0)
     planned: list[dict[str, Any]] = []

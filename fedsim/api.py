@@ -10,22 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hosting import hosted
+from fedsim.core.result_files import SWEEP
 from fedsim.core.source import find_source
-from fedsim.experiment import runner
-from fedsim.experiment.isolating import choose_start, describe_open
+from fedsim.experiment.isolating import describe_open
+from fedsim.experiment.run_into import run_into
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import ProcessExecutor
-from fedsim.experiment.sweep.folder import PLAN, SweepFolder, plan_of
+from fedsim.experiment.sweep.folder import SweepFolder, plan_of
 from fedsim.experiment.sweep.results import each, problems, rows_of
 from fedsim.experiment.sweep.results import load as rows_in
-from fedsim.experiment.watching import SilentWatcher
 from fedsim.record import RunRecord
-from fedsim.record.store import RunFolder, read_record
+from fedsim.record.store import read_record
 from fedsim.report import sweep as sweep_reports
 from fedsim.report import writing as reports
 from fedsim.scenario import Scenario, parse
@@ -131,25 +131,19 @@ def run(
     loaded = _load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:
         raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
-    folder = RunFolder(Path(out) if out is not None else _place(scenario, loaded))
-    with folder.locked():
-        earlier = folder.reopen() if resume else None
-        if earlier is None:
-            folder.create(overwrite=overwrite or resume)
-        if isolate and (gaps := describe_open()):
-            warnings.warn(gaps, stacklevel=2)
-        start = choose_start(folder, isolate=isolate, salt=Path(salt) if salt is not None else None)
-        with forbid_exit("code that the scenario names"):
-            runner.run(
-                loaded,
-                folder,
-                cast("Any", SilentWatcher()),
-                command=_command("run", scenario, overrides),
-                earlier=earlier,
-                start=start,
-            )
-        reports.build(folder.path)
-    return Run(folder.path)
+    if isolate and (gaps := describe_open()):
+        warnings.warn(gaps, stacklevel=2)
+    path = Path(out) if out is not None else _place(scenario, loaded)
+    run_into(
+        loaded,
+        path,
+        command=_command("run", scenario, overrides),
+        existing="resume" if resume else "replace" if overwrite else "refuse",
+        isolate=isolate,
+        salt=Path(salt) if salt is not None else None,
+        write_page=reports.build,
+    )
+    return Run(path)
 
 
 @hosted()
@@ -182,8 +176,7 @@ def sweep(
     loaded = _load(scenario, overrides, trust=trust)
     runs = plan_runs(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
-    folder.prepare(plan_of(loaded.title, runner.scenario_hash(loaded), loaded.model_dump_json(), runs))
-    with folder.locked():
+    with folder.opened(plan_of(loaded, runs)):
         make_runs(
             folder,
             runs,
@@ -203,7 +196,7 @@ def load(folder: str | Path) -> Run | Runs:
         FedsimError: it holds neither.
     """
     path = Path(folder)
-    if (path / PLAN).exists():
+    if (path / SWEEP).exists():
         SweepFolder(path).plan()
         return Runs(path)
     read_record(path)

@@ -12,9 +12,11 @@ from fedsim.audit import evidence, limits
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
 from fedsim.judgement import limits as judging
+from fedsim.judgement import ranking
 from fedsim.judgement.evidence import recovered
 from fedsim.judgement.limits import JudgedLimit, LimitState
 from fedsim.judgement.outcome import outcome_of
+from fedsim.judgement.ranking import Rank
 from fedsim.metrics.success import LEVELS, Rule
 from fedsim.record import Outcome
 from fedsim.report.limits import reasons, share_in_words
@@ -22,8 +24,6 @@ from fedsim.report.limits import sentence as sentence_of
 from fedsim.report.verdict import listed
 
 _NEARLY = 0.9  # share of the minutes
-
-_ORDER: tuple[LimitState, ...] = ("kept", "undecided", "broken")
 
 
 class Answer(NamedTuple):
@@ -205,19 +205,12 @@ def unused(record: AuditRecord) -> str:
 
 
 def rank(record: AuditRecord) -> list[AuditArm]:
-    """Return the measured defenses, the best first.
+    """Return the measured defenses, the best first; see `fedsim.judgement.ranking.rank`."""
 
-    Defenses that keep the policy come first, then undecided defenses. Defenses that keep the policy are sorted by their
-    cost, others by their share of recovered examples.
-    """
-
-    def key(arm: AuditArm) -> tuple[float, ...]:
-        state, share = _ORDER.index(judged(record, arm)), arm.recovered.value if arm.recovered else 1.0
-        breaks = len(broken_by(record, arm))
-        lost, slowdown = (max(arm.cost.accuracy_loss.value, 0.0), arm.cost.slowdown) if arm.cost else (1.0, 1.0)
-        if breaks or record.policy.is_empty:
-            return state, breaks, share, lost, slowdown
-        return state, breaks, lost, share, slowdown
+    def key(arm: AuditArm) -> Rank:
+        cost = (max(arm.cost.accuracy_loss.value, 0.0), arm.cost.slowdown) if arm.cost else (1.0, 1.0)
+        share = arm.recovered.value if arm.recovered else 1.0
+        return ranking.rank(judged(record, arm), limits.defense_thresholds(record, arm), cost=cost, risk=share)
 
     return sorted(_measure(record), key=key)
 

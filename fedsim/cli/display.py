@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import fmean
-from typing import cast
 
 from rich.console import Console
 from rich.progress import (
@@ -27,7 +26,7 @@ from rich.text import Text
 from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
 from fedsim.experiment.sweep.run import Outcome
-from fedsim.experiment.watching import SilentWatcher, Watcher
+from fedsim.experiment.watching import SILENT, Watcher
 from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
     ATTACKS,
@@ -243,7 +242,7 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
 @contextmanager
 def silent() -> Iterator[Watcher]:
     """Yield a display that shows nothing."""
-    yield cast("Watcher", SilentWatcher())
+    yield SILENT
 
 
 def turnout(record: RoundRecord) -> list[str]:

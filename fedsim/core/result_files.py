@@ -7,7 +7,7 @@ from pathlib import Path
 from fedsim.core.errors import FedsimError
 
 RECORD = "record.json"
-PLAN = "sweep.json"
+SWEEP = "sweep.json"
 AUDIT = "audit.json"
 RELEASE = "release.json"
 
@@ -24,8 +24,8 @@ def check_run_or_sweep(folder: Path) -> None:
         raise FedsimError(f"there is no folder {folder}.")
     if not folder.is_dir():
         raise FedsimError(f"{folder} is no folder, expected the folder of a run or sweep.")
-    if (folder / RECORD).exists() or (folder / PLAN).exists():
+    if (folder / RECORD).exists() or (folder / SWEEP).exists():
         return
     held = next((text for name, text in _PAGES.items() if (folder / name).exists()), None)
     instead = "" if held is None else f" It holds {held}."
-    raise FedsimError(f"{folder} holds no {RECORD} and no {PLAN}: not the folder of a run or sweep.{instead}")
+    raise FedsimError(f"{folder} holds no {RECORD} and no {SWEEP}: not the folder of a run or sweep.{instead}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from fedsim.core.types import OnStep
 from fedsim.record import Finding, RoundRecord, VictimRecord
@@ -39,3 +39,6 @@ class SilentWatcher:
 
     def __getattr__(self, _moment: str) -> Any:
         return lambda *_about: lambda _step: None
+
+
+SILENT = cast("Watcher", SilentWatcher())

@@ -21,7 +21,8 @@ LimitState = Literal["kept", "undecided", "broken"]
 BROKEN, UNDECIDED = 3, 4  # exit codes
 MEMBERS_FOUND = name_of(0.01)  # the metric of max_membership_tpr
 _MOST_UPDATES = 1_000_000
-_SEVERITY: Sequence[LimitState] = ("kept", "undecided", "broken")
+SEVERITY: Sequence[LimitState] = ("kept", "undecided", "broken")
+"""States of a limit, the best first."""
 
 
 class Figure(NamedTuple):
@@ -96,7 +97,7 @@ def judge(policy: Policy, case: Case) -> list[JudgedLimit]:
 
 def worst(states: Iterable[LimitState]) -> LimitState:
     """Return the state of several limits together: broken, then undecided; kept only where all are."""
-    return _SEVERITY[max(map(_SEVERITY.index, states), default=0)]
+    return SEVERITY[max(map(SEVERITY.index, states), default=0)]
 
 
 def exit_code(policy: Policy, states: Iterable[LimitState]) -> int:
@@ -179,7 +180,7 @@ def _state(figure: Figure, limit: float) -> LimitState:
 def _badness(judged: JudgedLimit) -> tuple[float, ...]:
     value, is_valid = judged.figure.value, not judged.figure.invalid
     reach = math.inf if value is None or value.high is None else value.high
-    return _SEVERITY.index(judged.state), is_valid, reach, 0.0 if value is None else value.value
+    return SEVERITY.index(judged.state), is_valid, reach, 0.0 if value is None else value.value
 
 
 def _guaranteed(stated: Sequence[GuaranteeRecord]) -> Figure:

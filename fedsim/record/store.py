@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.core.regular_files import read_regular
-from fedsim.core.result_files import AUDIT, RECORD, RELEASE
+from fedsim.core.result_files import AUDIT, RECORD, RELEASE, SWEEP
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmUpdate, RunRecord
@@ -40,7 +40,12 @@ UPDATES = "updates"
 SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
-_CONTENTS = {RECORD: "a run", AUDIT: "an audit", RELEASE: "a release check"}  # by file name of the record
+_CONTENTS = {
+    RECORD: "a run",
+    AUDIT: "an audit",
+    RELEASE: "a release check",
+    SWEEP: "a sweep",
+}  # by file name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
@@ -48,14 +53,14 @@ _LARGE = 64 * 2**20  # bytes; above, no compression: a second per 5 MB, and weig
 
 
 class RunFolder:
-    """The folder of a run, audit or release check. Its manifest names every file of fedsim before it is written."""
+    """The folder of a run, sweep, audit or release check. Its manifest names every file before it is written."""
 
     def __init__(self, path: Path, record: str = RECORD) -> None:
         """Set the path, without access to the disk.
 
         Args:
             path: path of the folder.
-            record: file name of the record: `RECORD` of a run, `AUDIT`, or `RELEASE`.
+            record: file name of the record: `RECORD` of a run, `SWEEP`, `AUDIT`, or `RELEASE`.
         """
         self.path = path
         self._record = record
@@ -70,15 +75,15 @@ class RunFolder:
         with io_advice(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
             ours = self._manifest()
+        for name in _CONTENTS.keys() - {self._record}:
+            if name in files and name in ours:
+                raise FedsimError(f"{self.path} holds {_CONTENTS[name]}. Choose another --out.")
         for name in files:
             if name not in ours and not is_temporary(self.path / name):
                 raise FedsimError(
                     f"{self.path} holds '{name}', which is not a file of fedsim. fedsim "
                     "replaces only its own files: move it elsewhere, or choose another --out."
                 )
-        for name in _CONTENTS.keys() - {self._record}:
-            if name in files:
-                raise FedsimError(f"{self.path} holds {_CONTENTS[name]}. Choose another --out.")
         if self._record in files and not overwrite:
             raise FedsimError(
                 f"{self.path} already holds a run. Choose another --out, add --overwrite to "
@@ -132,9 +137,13 @@ class RunFolder:
         if not (self.path / RECORD).exists():
             return None
         record = read_record(self.path)
+        self.remove_temporary_files()
+        return record
+
+    def remove_temporary_files(self) -> None:
+        """Remove the temporary files of killed writes from the folder and its subfolders."""
         for folder in (self.path, *(path for path in self.path.iterdir() if path.is_dir())):
             remove_temporary_files(folder)
-        return record
 
     @contextmanager
     def locked(self) -> Iterator[None]:

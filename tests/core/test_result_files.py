@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.result_files import AUDIT, PLAN, RECORD, RELEASE, check_run_or_sweep
+from fedsim.core.result_files import AUDIT, RECORD, RELEASE, SWEEP, check_run_or_sweep
 
 
-@pytest.mark.parametrize("name", [RECORD, PLAN])
+@pytest.mark.parametrize("name", [RECORD, SWEEP])
 def test_a_run_and_a_sweep_pass_also_beside_an_audit(tmp_path: Path, name: str) -> None:
     for held in (name, AUDIT):
         (tmp_path / held).touch()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedsim.cli.commands._console import command, say
-from fedsim.core.result_files import PLAN, check_run_or_sweep
+from fedsim.core.result_files import SWEEP, check_run_or_sweep
 
 
 @command(epilog="Example: fedsim report results/40_privacy_utility_sweep")
@@ -18,7 +18,7 @@ def report(folder: Annotated[Path, typer.Argument(help="folder of a sweep or of 
     from fedsim.report import sweep
     from fedsim.report import writing as reports
 
-    if (folder / PLAN).exists():
+    if (folder / SWEEP).exists():
         say(f"Report: {sweep.build(folder)}\nSummary: {folder / 'report.md'}")
     else:
         say(f"Report: {reports.build(folder)}")

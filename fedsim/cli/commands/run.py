@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,9 +18,7 @@ from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, com
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
-    from fedsim.processes.methods import Start
     from fedsim.record import RunRecord
-    from fedsim.record.store import RunFolder
     from fedsim.scenario import Scenario
 
 
@@ -65,31 +65,36 @@ def run(
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     with forbid_exit(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
+    from fedsim.cli import display
     from fedsim.experiment.expectation import figures, hashes
-    from fedsim.experiment.isolating import choose_start, describe_open
-    from fedsim.record.store import RunFolder
+    from fedsim.experiment.isolating import describe_open
+    from fedsim.experiment.run_into import run_into
+    from fedsim.report import writing
     from fedsim.report.tables.findings import alarms
 
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     if check:
         _check_is_possible(loaded, scenario, overrides, is_salted=isolate or salt is not None)
-    folder = RunFolder(out or Path("results") / scenario.stem)
-    is_silent = quiet or as_json
-    with folder.locked():
-        earlier = folder.reopen() if resume else None
-        if earlier is None:
-            folder.create(overwrite=overwrite or resume)
-        if not is_silent:
-            say(loaded.title + in_minutes(loaded.minutes))
-            if earlier is not None:
-                say(f"Continues with {_rest(earlier, loaded)}.")
-            elif resume:
-                say(f"{folder.path} holds no run to resume, so it begins anew.")
-        start = choose_start(folder, isolate=isolate, salt=salt)
-        if isolate and (gaps := describe_open()):
-            complain(gaps)
-        record, page = _run(loaded, folder, earlier, scenario, start, is_silent=is_silent)
+    folder, is_silent = out or Path("results") / scenario.stem, quiet or as_json
+    if isolate and (gaps := describe_open()):
+        complain(gaps)
+    watching = display.silent() if is_silent else display.watching(screen)
+    with _advising(folder, loaded), ask_to_stop() as stop, watching as watcher:
+        record = run_into(
+            loaded,
+            folder,
+            command=shlex.join(["fedsim", *sys.argv[1:]]),
+            source=str(scenario),
+            existing="resume" if resume else "replace" if overwrite else "refuse",
+            isolate=isolate,
+            salt=salt,
+            watcher=watcher,
+            on_open=_keep_silent if is_silent else partial(_announce, loaded, folder, is_resumed=resume),
+            should_stop=stop.is_set,
+            write_page=writing.build,
+        )
+    page = folder / "report.html"
     if as_json:
         _print_json(record, page)
     else:
@@ -101,41 +106,32 @@ def run(
         raise typer.Exit(1)
 
 
-def _run(
-    loaded: Scenario,
-    folder: RunFolder,
-    earlier: RunRecord | None,
-    path: Path,
-    start: Start,
-    *,
-    is_silent: bool,
-) -> tuple[RunRecord, Path]:
-    from fedsim.cli import display
-    from fedsim.experiment import runner
-    from fedsim.report import writing
-    from fedsim.scenario.user_code import forbid_exit
+def _keep_silent(_earlier: RunRecord | None) -> None:
+    pass
 
-    watching = display.silent() if is_silent else display.watching(screen)
+
+def _announce(scenario: Scenario, folder: Path, earlier: RunRecord | None, *, is_resumed: bool) -> None:
+    say(scenario.title + in_minutes(scenario.minutes))
+    if earlier is not None:
+        say(f"Continues with {_rest(earlier, scenario)}.")
+    elif is_resumed:
+        say(f"{folder} holds no run to resume, so it begins anew.")
+
+
+@contextmanager
+def _advising(folder: Path, scenario: Scenario) -> Iterator[None]:
+    """Say how to continue an interrupted run, and exit."""
+    from fedsim.record.store import RECORD, read_record
+
     try:
-        with forbid_exit(f"code that {path} names"), ask_to_stop() as stop, watching as watcher:
-            record = runner.run(
-                loaded,
-                folder,
-                watcher,
-                command=shlex.join(["fedsim", *sys.argv[1:]]),
-                earlier=earlier,
-                should_stop=stop.is_set,
-                start=start,
-            )
+        yield
     except KeyboardInterrupt:
-        left = folder.reopen()
-        if left is None:
-            complain("Interrupted before the first result. The same command starts again.")
+        if (folder / RECORD).exists():
+            rest = _rest(read_record(folder), scenario)
+            complain(f"Interrupted. Results so far are in {folder}; add --resume to continue with {rest}.")
         else:
-            rest = _rest(left, loaded)
-            complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue with {rest}.")
+            complain("Interrupted before the first result. The same command starts again.")
         raise typer.Exit(130) from None
-    return record, writing.build(folder.path)
 
 
 def _rest(earlier: RunRecord, scenario: Scenario) -> str:

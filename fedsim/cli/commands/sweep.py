@@ -75,7 +75,6 @@ def _make(
     loaded: Scenario, source: str, jobs: int, path: Path, time_limit: float | None, ray: str | None, origin: str
 ) -> None:
     from fedsim.cli import display
-    from fedsim.experiment.runner import scenario_hash
     from fedsim.experiment.sweep.executors.processes import ProcessExecutor
     from fedsim.experiment.sweep.folder import SweepFolder, plan_of
     from fedsim.experiment.sweep.plan import lacks_control, plan_runs
@@ -85,8 +84,6 @@ def _make(
 
     runs = plan_runs(loaded, source)
     folder = SweepFolder(path)
-    folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
-    folder.keep_origin(origin)
     say(f"{loaded.title}: {with_noun(len(runs), 'run')}{in_minutes(loaded.minutes)}")
     if lacks_control(runs):
         complain(
@@ -95,11 +92,12 @@ def _make(
         )
     try:
         with (
-            folder.locked(),
+            folder.opened(plan_of(loaded, runs)),
             _on(ray) if ray else nullcontext(ProcessExecutor()) as executor,
             ask_to_stop() as stop,
             display.counting(screen, len(runs)) as on_outcome,
         ):
+            folder.keep_origin(origin)
             outcomes = made(
                 folder,
                 runs,

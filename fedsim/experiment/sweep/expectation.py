@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from fedsim.core.result_files import PLAN
+from fedsim.core.result_files import SWEEP
 from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
 from fedsim.experiment.sweep.plan import in_words
@@ -23,7 +23,7 @@ def figures(folder: Path) -> list[Figure]:
     Raises:
         FedsimError: the folder contains neither a sweep nor a run.
     """
-    is_sweep = (folder / PLAN).exists()
+    is_sweep = (folder / SWEEP).exists()
     by_setting: dict[tuple[str, str, str], list[Figure]] = {}
     for planned, record in each(folder):
         for figure in () if isinstance(record, str) else figures_of(record):

@@ -23,22 +23,20 @@ from pydantic import Field, ValidationError
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.regular_files import read_regular
-from fedsim.core.result_files import PLAN, RECORD
+from fedsim.core.result_files import RECORD, SWEEP
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Config
+from fedsim.experiment.hashes import scenario_hash
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
 from fedsim.record.atomic_files import (
-    io_advice,
-    locked,
     make_inner_folder,
     refuse_link,
     remove_stale_lock,
-    remove_temporary_files,
-    write_atomic,
-    write_inside,
 )
+from fedsim.record.store import RunFolder
+from fedsim.scenario import Scenario
 
 
 class PlannedRun(Config):
@@ -73,41 +71,51 @@ class SweepFolder:
     def __init__(self, path: Path) -> None:
         """Set the path, without access to the disk."""
         self.path = path
+        self._folder = RunFolder(path, SWEEP)
 
-    def prepare(self, plan: SweepPlan) -> None:
-        """Create the folder, or check that it contains this sweep; a changed policy is written to the plan.
+    @contextmanager
+    def opened(self, plan: SweepPlan) -> Iterator[None]:
+        """Lock the folder for the block, and write the plan, or check that the folder contains this sweep.
+
+        A changed policy is written to the plan.
 
         Raises:
-            FedsimError: the folder contains something else, or cannot be written.
+            FedsimError: another process holds the lock, the folder contains something else, or it cannot be written.
         """
-        with io_advice(self.path):
-            occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-        if PLAN in occupants:
-            if (other := self.plan()).digest != plan.digest:
-                raise FedsimError(
-                    f"{self.path} holds another sweep, '{other.title}'. Choose another --out; runs that both share are "
-                    "computed again there."
-                )
-            self._make_folders(plan)
-            if other != plan:
-                write_atomic(self.path / PLAN, plan.model_dump_json(indent=1).encode())
-            return
-        strangers = [name for name in occupants if not name.startswith(".fedsim-")]
-        if strangers:
-            raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
-        self._make_folders(plan)
-        write_atomic(self.path / PLAN, plan.model_dump_json(indent=1).encode())
+        with self._folder.locked():
+            self._prepare(plan)
+            self._remove_stale_locks()
+            yield
+            self._remove_stale_locks()
 
-    def _make_folders(self, plan: SweepPlan) -> None:
+    def _prepare(self, plan: SweepPlan) -> None:
+        if (self.path / SWEEP).exists():
+            earlier = self.plan()
+            if earlier.digest != plan.digest:
+                raise FedsimError(
+                    f"{self.path} holds another sweep, '{earlier.title}'. Choose another --out; runs that both share "
+                    "are computed again there."
+                )
+            self._folder.remove_temporary_files()
+        else:
+            earlier = None
+            self._folder.create(overwrite=False)
         for name in ("runs", "failures", "logs"):
             make_inner_folder(self.path, name)
         for run in plan.runs:
             refuse_link(self.run_path(run.digest))
+        if earlier != plan:
+            self._folder.write(SWEEP, plan.model_dump_json(indent=1).encode())
+
+    def _remove_stale_locks(self) -> None:
+        """Remove locks of killed workers: a finished run is never locked again."""
+        for folder in (self.path / "runs").glob("*"):
+            remove_stale_lock(folder)
 
     def keep_origin(self, origin: str) -> None:
         """Store the hash of the plan's inputs."""
         noted = {"origin": origin, "runs": [run.digest for run in self.plan().runs]}
-        write_atomic(self.path / ORIGIN, json.dumps(noted).encode())
+        self._folder.write(ORIGIN, json.dumps(noted).encode())
 
     def plan(self) -> SweepPlan:
         """Return the plan.
@@ -116,39 +124,21 @@ class SweepFolder:
             FedsimError: the plan is missing or unreadable.
         """
         try:
-            return SweepPlan.model_validate_json(printable_json(read_regular(self.path / PLAN)))
+            return SweepPlan.model_validate_json(printable_json(read_regular(self.path / SWEEP)))
         except OSError as error:
-            if (self.path / PLAN).exists():
-                raise FedsimError(f"{self.path / PLAN} cannot be read: {error.strerror}.") from error
-            raise FedsimError(f"{self.path} holds no {PLAN}: not the folder of a sweep.") from error
+            if (self.path / SWEEP).exists():
+                raise FedsimError(f"{self.path / SWEEP} cannot be read: {error.strerror}.") from error
+            raise FedsimError(f"{self.path} holds no {SWEEP}: not the folder of a sweep.") from error
         except ValidationError as error:
-            raise FedsimError(f"{self.path / PLAN} cannot be read: {error.errors()[0]['msg']}.") from error
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the folder against other sweeps. The lock ends with the process, even after a kill.
-
-        Raises:
-            FedsimError: another sweep holds the lock.
-        """
-        with locked(self.path, "another sweep"):
-            for folder in (self.path, self.path / "failures"):
-                remove_temporary_files(folder)
-            self._remove_stale_locks()
-            yield
-            self._remove_stale_locks()
-
-    def _remove_stale_locks(self) -> None:
-        """Remove locks of killed workers: a finished run is never locked again."""
-        for folder in (self.path / "runs").glob("*"):
-            remove_stale_lock(folder)
+            raise FedsimError(f"{self.path / SWEEP} cannot be read: {error.errors()[0]['msg']}.") from error
 
     def run_path(self, digest: str) -> Path:
         """Return the folder of a run."""
         return self.path / "runs" / digest
 
     def log(self, worker: int) -> Path:
-        """Return the log file of a worker."""
+        """Add a worker's log file to the manifest, and return its path."""
+        self._folder.note(f"logs/worker-{worker}.log")
         return self.path / "logs" / f"worker-{worker}.log"
 
     def is_finished(self, digest: str) -> bool:
@@ -180,14 +170,16 @@ class SweepFolder:
             return None
         before = self.failure(digest)
         again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
-        write_inside(self.path, f"failures/{digest}.json", again.model_dump_json(indent=1).encode())
+        self._folder.write(f"failures/{digest}.json", again.model_dump_json(indent=1).encode())
         return again
 
     def _failure_path(self, digest: str) -> Path:
         return self.path / "failures" / f"{digest}.json"
 
 
-def plan_of(title: str, digest: str, scenario: str, runs: Sequence[Planned]) -> SweepPlan:
+def plan_of(scenario: Scenario, runs: Sequence[Planned]) -> SweepPlan:
     """Return the content of `sweep.json`."""
     lines = tuple(PlannedRun(digest=run.digest, name=run.name, values=run.values) for run in runs)
-    return SweepPlan(title=title, digest=digest, scenario=json.loads(scenario), runs=lines)
+    return SweepPlan(
+        title=scenario.title, digest=scenario_hash(scenario), scenario=scenario.model_dump(mode="json"), runs=lines
+    )

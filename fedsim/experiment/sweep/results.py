@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.result_files import PLAN
+from fedsim.core.result_files import SWEEP
 from fedsim.experiment.sweep.folder import PlannedRun, SweepFolder
 from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
 from fedsim.record.store import read_record
@@ -90,7 +90,7 @@ def read(path: Path) -> RecordedRuns:
 
 def each(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
     """Yield the items of `read`, with one record in memory at a time."""
-    if not (path / PLAN).exists():
+    if not (path / SWEEP).exists():
         record = read_record(path)
         yield PlannedRun(digest=record.scenario_hash, name="", values={}), record
         return

@@ -22,14 +22,13 @@ import numpy as np
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, did_you_mean
-from fedsim.experiment import runner
-from fedsim.experiment.watching import SilentWatcher
+from fedsim.experiment.hashes import scenario_hash
+from fedsim.experiment.run_into import run_into
 from fedsim.metrics.success import Rule
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import draw_number, epsilon_of_best
 from fedsim.record import GuaranteeRecord
 from fedsim.record.atomic_files import make_folder
-from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, SearchRange, TrialCountLaw, Tune, arms, parse
 from fedsim.scenario.combinations import put
 
@@ -106,7 +105,7 @@ def tune(
         name = ", ".join(f"{key} {value}" for key, value in values.items()) or "all"
         study = optuna.create_study(
             storage=storage,
-            study_name=f"{runner.scenario_hash(arm)} {wanted.model_dump_json(exclude=None if law else {'trials'})}",
+            study_name=f"{scenario_hash(arm)} {wanted.model_dump_json(exclude=None if law else {'trials'})}",
             direction="maximize",
             load_if_exists=True,
         )
@@ -182,9 +181,7 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any], training: int)
     seed = seeding.derive(arm.seed, "tune victims", training) % 2**31
     single = parse({**raw, "seed": seed, "attacks": [attack]}, "tune")
     with tempfile.TemporaryDirectory() as place:
-        folder = RunFolder(Path(place) / "run")
-        folder.create(overwrite=False)
-        record = runner.run(single, folder, cast("Any", SilentWatcher()), command="fedsim tune", earlier=None)
+        record = run_into(single, Path(place) / "run", command="fedsim tune")
     victims = record.arms[0].attacks[0].victims
     rule = Rule.of(arm.scoring.metric, arm.scoring.threshold)
     items = [item for victim in victims for item in victim.scores]

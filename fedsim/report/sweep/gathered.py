@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.metric import Metric
-from fedsim.core.result_files import PLAN
+from fedsim.core.result_files import SWEEP
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
@@ -150,7 +150,7 @@ class SweepRecords:
 
     def run_path(self, digest: str) -> Path:
         """Return the folder of a run."""
-        return SweepFolder(self.path).run_path(digest) if (self.path / PLAN).exists() else self.path
+        return SweepFolder(self.path).run_path(digest) if (self.path / SWEEP).exists() else self.path
 
 
 def gather(path: Path) -> SweepRecords:
@@ -177,7 +177,7 @@ def gather(path: Path) -> SweepRecords:
 
 
 def _empty(path: Path) -> SweepRecords:
-    if (path / PLAN).exists():
+    if (path / SWEEP).exists():
         plan = SweepFolder(path).plan()
         scenario, title, digest, planned = plan.scenario, plan.title, plan.digest, len(plan.runs)
     else:

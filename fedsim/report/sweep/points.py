@@ -105,11 +105,6 @@ class Point:
         return self.guarantee.epsilon if self.guarantee else math.inf
 
     @property
-    def epsilon_against_server(self) -> float:
-        """Epsilon of the weakest guarantee; infinite unless the guarantee holds against the server."""
-        return self.epsilon if self.guarantee and self.guarantee.holds_against_server else math.inf
-
-    @property
     def upload_bytes(self) -> int:
         """Size of an update in 32-bit numbers, in bytes."""
         return 4 * self.setting.cells[0].parameters

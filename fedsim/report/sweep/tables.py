@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,15 +12,21 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.core.metric import Metric
+from fedsim.judgement.limits import LimitState
 from fedsim.record import Interval
 from fedsim.report.document import Table, TableCell, TableRow, number
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
-from fedsim.report.sweep.verdict import Judgement, judge
+from fedsim.report.sweep.verdict import judge_setting
 from fedsim.report.tables.figures import NOTHING, estimate
 
+_POLICY_TAGS: Mapping[LimitState, str] = {
+    "kept": "within the policy",
+    "undecided": "undecided",
+    "broken": "breaks the policy",
+}
 _LAST = 1e300
 _FIRST_SHOWN, _ALSO_SHOWN = 5, ("p (Holm)", "epsilon")
 
@@ -253,15 +259,9 @@ def _order(value: float | None) -> str:
 
 
 def _tags(sweep: SweepRecords, point: Point, *, is_beaten: bool) -> tuple[str, ...]:
-    policy = "" if sweep.policy.is_empty else _light(judge(point, sweep.policy))
+    policy = "" if sweep.policy.is_empty else _POLICY_TAGS[judge_setting(point, sweep.policy).state]
     control = "control" if point.setting.is_undefended else ""
     return tuple(filter(None, (policy, control, "dominated" if is_beaten else "")))
-
-
-def _light(judged: Judgement) -> str:
-    if judged.broken:
-        return "breaks the policy"
-    return "within the policy" if judged.is_sure else "undecided"
 
 
 def _beaten(points: Sequence[Point]) -> set[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from fedsim.judgement.limits import held
+from fedsim.judgement.limits import Case, Figure, JudgedLimit, LimitState, judge, worst
 from fedsim.judgement.policy import Policy
+from fedsim.judgement.ranking import Rank, rank
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.choosing import epsilon_of_all
 from fedsim.record import GuaranteeRecord, Interval
@@ -18,48 +18,42 @@ from fedsim.report.sweep.points import Point
 from fedsim.report.tables.figures import with_noun
 from fedsim.report.verdict import CONTROL_SUCCEEDS, bounds, failed_on, with_bounds
 
+_SHARES = {"max_recovered", "max_accuracy_loss", "max_membership_tpr"}  # limits in percent
 _NOWHERE = "No setting protects."
 _MORE = "the attacks that were tried recovered a part, another may recover more"
 
 
-class RankedThreshold(NamedTuple):
-    """A threshold applied to a setting; `excess` is the relative amount by which it is exceeded."""
-
-    check: Check
-    excess: float
-
-
 @dataclass(frozen=True)
-class Judgement:
-    """A setting judged by the whole policy."""
+class JudgedSetting:
+    """A setting with the states of all limits of the policy."""
 
     point: Point
-    thresholds: tuple[RankedThreshold, ...]
+    limits: tuple[JudgedLimit, ...]
+
+    @property
+    def state(self) -> LimitState:
+        """The state of the limits together."""
+        return worst(one.state for one in self.limits)
+
+    @property
+    def broken(self) -> tuple[JudgedLimit, ...]:
+        """The limits that are broken."""
+        return tuple(one for one in self.limits if one.state == "broken")
+
+    @property
+    def unmeasured(self) -> tuple[JudgedLimit, ...]:
+        """The limits without a measurement."""
+        return tuple(one for one in self.limits if one.figure.value is None)
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """The thresholds, for people."""
-        return tuple(threshold.check for threshold in self.thresholds)
-
-    @property
-    def broken(self) -> tuple[Check, ...]:
-        """The thresholds that are not kept, or that nothing was measured for."""
-        return tuple(check for check in self.checks if check.level in ("broken", "not measured"))
-
-    @property
-    def excess(self) -> float:
-        """By how much thresholds are broken, in all."""
-        return sum(threshold.excess for threshold in self.thresholds)
-
-    @property
-    def is_sure(self) -> bool:
-        """Whether every interval ends within its threshold, with evidence."""
-        return all(check.level == "kept" for check in self.checks)
+        """The limits as rows of the page."""
+        return tuple(_check(one, self.point) for one in self.limits)
 
 
-def judge(point: Point, policy: Policy) -> Judgement:
-    """Judge a setting by every stated threshold."""
-    return Judgement(point, tuple(_thresholds(point, policy)))
+def judge_setting(point: Point, policy: Policy) -> JudgedSetting:
+    """Judge a setting by every limit of the policy."""
+    return JudgedSetting(point, tuple(judge(policy, _case(point))))
 
 
 def verdicts(sweep: SweepRecords, points: Sequence[Point]) -> list[Statement]:
@@ -111,60 +105,51 @@ def _percent(rate: Interval) -> str:
     return f"{100 * rate.value:.{0 if rate.value in (0.0, 1.0) else 1}f}%"
 
 
-def _thresholds(point: Point, policy: Policy) -> Iterator[RankedThreshold]:
-    if policy.max_recovered is not None:
-        what = point.setting.what
-        rate = point.strongest.rate if point.strongest else None
-        is_evidence, without = not point.unproved, "every attack failed" if point.has_failed else "nothing"
-        yield _judge_share(what, rate, policy.max_recovered, is_evidence=is_evidence, without=without)
-    if policy.max_accuracy_loss is not None:
-        loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
-        yield _judge_share(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
-    if policy.max_membership_tpr is not None:
-        yield _judge_members(point, policy.max_membership_tpr)
-    for name, limit in policy.findings.items():
-        yield _judge_figure(name, point.figures.get(name), limit)
-    if policy.max_epsilon is not None:
-        is_kept = point.epsilon_against_server <= policy.max_epsilon
-        stated = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "no guarantee"
-        if point.guarantee and not point.guarantee.holds_against_server:
-            stated = f"{stated}, not against the server"
-        excess = 0.0 if is_kept else min(point.epsilon_against_server / policy.max_epsilon, 1e6)
-        check = Check("epsilon", stated, f"{policy.max_epsilon:g}", "kept" if is_kept else "broken")
-        yield RankedThreshold(check, excess)
+def _case(point: Point) -> Case:
+    loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
+    return Case(
+        recognisable=[_recovered(point)],
+        accuracy_loss=Figure("accuracy", loss),
+        members=[Figure(risk.attack, risk.rate) for risk in point.members],
+        findings={name: [Figure(name, value)] for name, value in point.figures.items()},
+        guarantees=[point.guarantee] if point.guarantee else [],
+    )
 
 
-def _judge_share(
-    what: str, measured: Interval | None, limit: float, *, is_evidence: bool = True, without: str = "nothing"
-) -> RankedThreshold:
-    allowed = f"{100 * limit:g}%"
-    if measured is None:
-        return RankedThreshold(Check(what, without, allowed, "not measured"), math.inf)
-    value = with_bounds(f"{100 * measured.value:.1f}%", bounds(measured, 100, 1))
-    check = Check(what, value, allowed, held(measured, limit, is_evidence=is_evidence))
-    return RankedThreshold(check, _excess(measured, limit))
+def _recovered(point: Point) -> Figure:
+    if point.strongest is None:
+        return Figure("", None, missing="every attack failed" if point.has_failed else "")
+    doubts = ("no search converged on some victims",) if point.unproved else ()
+    return Figure(point.strongest.attack, point.strongest.rate, doubts=doubts)
 
 
-def _judge_members(point: Point, limit: float) -> RankedThreshold:
-    """Judge every membership attack by the limit, and return the worst state: broken, then undecided, then kept."""
-    what = "members found at 1% false alarms"
-    judged = [_judge_share(what, risk.rate, limit) for risk in point.members]
-    if not judged:
-        return _judge_share(what, None, limit)
-    severity = ("kept", "undecided", "broken")
-    return max(judged, key=lambda one: (severity.index(one.check.level), one.excess))
+def _check(judged: JudgedLimit, point: Point) -> Check:
+    """Return the row of a limit: its figure, the limit, and its state."""
+    value, title = judged.figure.value, _title(judged.rule, point)
+    limit = f"{100 * judged.limit:g}%" if judged.rule in _SHARES else f"{judged.limit:g}"
+    if judged.rule == "max_epsilon":
+        return Check(title, _epsilon(point), limit, judged.state)
+    if value is None:
+        return Check(title, judged.figure.missing or "nothing", limit, "not measured")
+    shown = f"{100 * value.value:.1f}%" if judged.rule in _SHARES else f"{value.value:.3g}"
+    interval = bounds(value, 100, 1) if judged.rule in _SHARES else bounds(value, 1, 2)
+    return Check(title, with_bounds(shown, interval), limit, judged.state)
 
 
-def _judge_figure(name: str, measured: Interval | None, limit: float) -> RankedThreshold:
-    """Judge the largest figure of this metric by its limit."""
-    if measured is None:
-        return RankedThreshold(Check(name, "nothing", f"{limit:g}", "not measured"), math.inf)
-    value = with_bounds(f"{measured.value:.3g}", bounds(measured, 1, 2))
-    return RankedThreshold(Check(name, value, f"{limit:g}", held(measured, limit)), _excess(measured, limit))
+def _title(rule: str, point: Point) -> str:
+    titles = {
+        "max_recovered": point.setting.what,
+        "max_accuracy_loss": f"{point.setting.measure or 'utility'} loss",
+        "max_membership_tpr": "members found at 1% false alarms",
+        "max_epsilon": "epsilon",
+    }
+    return titles.get(rule, rule)
 
 
-def _excess(measured: Interval, limit: float) -> float:
-    return max(0.0, measured.value - limit) / max(abs(limit), 0.01)
+def _epsilon(point: Point) -> str:
+    stated = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "no guarantee"
+    is_trusting = point.guarantee is not None and not point.guarantee.holds_against_server
+    return f"{stated}, not against the server" if is_trusting else stated
 
 
 def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: bool) -> Statement:
@@ -178,26 +163,25 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         text = f" Least was recovered under {least.name}: it {sentence(least)}"
         strong = "No thresholds are stated, so nothing is judged."
         return Statement(subject, strong, after=text, caveat=_caveat(least, points))
-    judged = [judge(point, policy) for point in points]
-    within = [one for one in judged if not one.broken]
+    judged = sorted((judge_setting(point, policy) for point in points), key=_rank)
+    within, best = [one for one in judged if not one.broken], judged[0]
     if not within:
-        near = min(judged, key=lambda one: (len(one.broken), one.excess))
-        misses = "; ".join(f"{c.what} {c.measured}, allowed {c.limit}" for c in near.broken)
+        near, checks = best, [_check(one, best.point) for one in best.broken]
+        misses = "; ".join(f"{check.what} {check.measured}, allowed {check.limit}" for check in checks)
         text = f" {near.point.name} comes nearest, and misses: {misses}. It {sentence(near.point)}"
         return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=near.checks)
-    best = min(within, key=_first)
     if _protects_nowhere(points):
         text = (
             f" {_all_left(points)} The stated thresholds do not limit that share, and {len(within)} of {len(judged)} "
         )
         return Statement(subject, _NOWHERE, after=f"{text}settings break none.", checks=best.checks)
-    also = [one.point.name for one in within if one is not best and one.is_sure]
+    also = [one.point.name for one in within if one is not best and one.state == "kept"]
     rest = f" Within the thresholds as well: {_some(also)}." if also else ""
-    verb, level, doubt = ("keeps", "kept", "") if best.is_sure else ("may keep", "undecided", _missing(best))
+    verb, doubt = ("keeps", "") if best.state == "kept" else ("may keep", _missing(best))
     return Statement(
         subject,
         f"{best.point.name} {verb} every threshold.",
-        level,
+        best.state,
         after=f" It {sentence(best.point)}{doubt}{rest}",
         caveat=_caveat(best.point, points),
         checks=best.checks,
@@ -218,13 +202,16 @@ def _all_left(points: Sequence[Point]) -> str:
     return f"{alike} leaves 100% of the {what} (95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)."
 
 
-def _first(judged: Judgement) -> tuple[float, ...]:
-    """Return the sort key of settings that break no threshold."""
-    return not judged.is_sure, judged.excess, -_utility(judged.point), _risk(judged.point)
+def _rank(judged: JudgedSetting) -> Rank:
+    point = judged.point
+    return rank(judged.state, judged.limits, cost=(-_utility(point),), risk=_risk(point))
 
 
-def _missing(judged: Judgement) -> str:
-    """Return a sentence on the additional evidence that would decide; empty if not needed."""
+def _missing(judged: JudgedSetting) -> str:
+    """Return sentences on the additional evidence that would decide."""
+    if judged.unmeasured:
+        titles = ", ".join(_title(one.rule, judged.point) for one in judged.unmeasured)
+        return f" Not measured: {titles}. Add attacks that measure it."
     if number := judged.point.unproved:
         return (
             f" On {number} victim{'s' * (number > 1)} no search converged: none explained the update as well as the "

@@ -12,7 +12,6 @@ from typing import Any
 
 from fedsim.core.registry import for_scenarios
 from fedsim.experiment import sweep as sweeps
-from fedsim.experiment.runner import scenario_hash
 from fedsim.experiment.sweep.executors import RunOrder, failure_of
 from fedsim.experiment.sweep.executors.worker import answer
 from fedsim.experiment.sweep.folder import Failed, SweepFolder, plan_of
@@ -58,8 +57,7 @@ def scenario(**sweep: Any) -> Scenario:
 def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Outcome]:
     runs = sweeps.plan_runs(wanted, "test")
     folder = SweepFolder(path)
-    folder.prepare(plan_of(wanted.title, scenario_hash(wanted), wanted.model_dump_json(), runs))
-    with folder.locked():
+    with folder.opened(plan_of(wanted, runs)):
         options = {"executor": Here(), "command": "test", **options}
         return sweeps.sweep(folder, runs, wanted.sweep or Sweep(), jobs=jobs, **options)
 

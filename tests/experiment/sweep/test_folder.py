@@ -7,10 +7,10 @@ import pytest
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.sweep.folder import SweepFolder
-from fedsim.record.atomic_files import LOCK
+from fedsim.record.atomic_files import LOCK, MANIFEST
 from fedsim.record.store import RunFolder
 from fedsim.scenario import parse
-from tests.experiment.sweep.sweeping import SMALL, made, scenario
+from tests.experiment.sweep.sweeping import HERE, SMALL, made, scenario
 
 
 def test_a_policy_that_changed_is_the_same_sweep_and_is_written_down(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         made(tmp_path / "mine", scenario(seeds=[1]))
     with pytest.raises(FedsimError, match=r"holds no sweep\.json"):
         SweepFolder(tmp_path / "mine").plan()
-    with SweepFolder(tmp_path / "s").locked(), pytest.raises(FedsimError, match="another sweep is at work"):
+    with RunFolder(tmp_path / "s").locked(), pytest.raises(FedsimError, match="another fedsim is at work"):
         made(tmp_path / "s", scenario(seeds=[1]))
 
 
@@ -63,10 +63,41 @@ def test_locks_of_killed_workers_go_and_locks_in_use_stay(tmp_path: Path) -> Non
     stale.mkdir()
     (stale / LOCK).touch()
     with RunFolder(used).locked():
-        with folder.locked():
+        with folder.opened(folder.plan()):
             assert not (stale / LOCK).exists()
             assert (used / LOCK).exists()
             (stale / LOCK).touch()
         assert not (stale / LOCK).exists()
         assert (used / LOCK).exists()
     assert not (folder.path / LOCK).exists()
+
+
+def test_the_manifest_names_every_file_of_a_sweep_and_its_runs_have_their_own(tmp_path: Path) -> None:
+    raising = parse({**SMALL, "data": {"name": f"{HERE}:moody"}, "sweep": {"seeds": [1]}}, "test")
+    folder = SweepFolder(tmp_path / "s")
+    assert [outcome.status for outcome in made(folder.path, raising)] == ["failed"]
+    folder.keep_origin("origin")
+    (digest,) = (run.digest for run in folder.plan().runs)
+    files = {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
+    ours = set((folder.path / MANIFEST).read_text().splitlines())
+    assert ours == {"sweep.json", "origin.json", f"failures/{digest}.json", "logs/worker-0.log"}
+    assert {name for name in files if not name.startswith("runs/")} <= ours | {MANIFEST}
+
+
+def test_a_run_and_a_sweep_do_not_replace_each_other(tmp_path: Path) -> None:
+    made(tmp_path / "s", scenario(seeds=[1]), budget=0.0)
+    with pytest.raises(FedsimError, match=r"s holds a sweep\. Choose another --out"):
+        RunFolder(tmp_path / "s").create(overwrite=True)
+    RunFolder(tmp_path / "r").write("record.json", b"{}")
+    with pytest.raises(FedsimError, match=r"r holds a run\. Choose another --out"):
+        made(tmp_path / "r", scenario(seeds=[1]), budget=0.0)
+
+
+def test_files_of_killed_writes_go_when_the_sweep_continues(tmp_path: Path) -> None:
+    wanted = scenario(seeds=[1])
+    made(tmp_path / "s", wanted, budget=0.0)
+    rests = [tmp_path / "s" / name for name in (".fedsim-0a", "failures/.fedsim-0b")]
+    for rest in rests:
+        rest.touch()
+    made(tmp_path / "s", wanted, budget=0.0)
+    assert not any(rest.exists() for rest in rests)

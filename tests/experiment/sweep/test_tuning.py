@@ -90,7 +90,7 @@ def test_settings_are_scored_on_victims_that_the_run_itself_does_not_attack(monk
 
     own = parse(raw(), "test")
     assert own.tune is not None
-    monkeypatch.setattr(tuning.runner, "run", run)
+    monkeypatch.setattr(tuning, "run_into", run)
     with pytest.raises(Seen) as seen:
         tuning._score(own, own.tune, {"learning_rate": 0.2}, 0)
     seed, rate = seen.value.args

@@ -4,7 +4,7 @@ import pytest
 
 from fedsim.judgement.policy import Policy
 from fedsim.report.sweep import build
-from fedsim.report.sweep.verdict import judge
+from fedsim.report.sweep.verdict import judge_setting
 from tests.report.sweep.estimating import estimated, judged
 
 POLICY = {"max_recovered": 0.2, "max_accuracy_loss": 0.05}
@@ -135,8 +135,8 @@ def test_a_guarantee_that_trusts_the_server_does_not_keep_the_limit_on_epsilon(t
     verdict, _ = judged(folder)
     assert verdict.level == "broken"
     (guarded,) = (point for point in estimated(folder)[1] if point.name == "dp 2.0")
-    (threshold,) = judge(guarded, Policy(max_epsilon=2.0)).broken
-    assert (threshold.level, threshold.measured) == ("broken", "1.84, not against the server")
+    (check,) = judge_setting(guarded, Policy(max_epsilon=2.0)).checks
+    assert (check.level, check.measured) == ("broken", "1.84, not against the server")
     local = records.guarantee(epsilon=1.9)
     both = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(trusting, local))
     other = sweeps.save(tmp_path / "both", records, [*runs, ("dp 2.0", 1, both)], policy={"max_epsilon": 2.0})
@@ -156,3 +156,12 @@ def test_a_limit_on_members_is_held_against_every_attack(tmp_path, records, swee
     verdict, _ = judged(folder)
     (check,) = verdict.checks
     assert (check.level, check.measured[:5]) == ("broken", "20.0%")
+
+
+def test_an_unmeasured_limit_is_undecided_and_named(tmp_path, records, sweeps):
+    policy = {"max_membership_tpr": 0.5, "max_recovered": 0.5}
+    verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy=policy))
+    assert verdict.level == "undecided"
+    assert verdict.strong == "gradient-noise 1.0 may keep every threshold."
+    assert "Not measured: members found at 1% false alarms. Add attacks that measure it." in verdict.after
+    assert [check.level for check in verdict.checks] == ["kept", "not measured"]

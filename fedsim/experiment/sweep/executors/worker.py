@@ -8,43 +8,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, cast
 
 from fedsim.core import process
 
 process.prepare()
 
 from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
-from fedsim.experiment import runner  # noqa: E402
-from fedsim.experiment.watching import SilentWatcher  # noqa: E402
+from fedsim.experiment.run_into import run_into  # noqa: E402
 from fedsim.processes import frames  # noqa: E402
 from fedsim.record.atomic_files import is_full  # noqa: E402
-from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
-
-
-def make(scenario: Scenario, path: Path, command: str) -> None:
-    """Execute a run, or resume an interrupted one.
-
-    Raises:
-        FedsimError: the scenario cannot run; the message gives the reason.
-    """
-    folder = RunFolder(path)
-    with folder.locked():
-        try:
-            earlier = folder.reopen()
-        except FedsimError:  # an unreadable record: restart the run, and keep the record
-            (path / "record.json").replace(path / "record.json.corrupted")
-            earlier = None
-        if earlier is not None and earlier.status == "failed":
-            earlier = None
-        runner.run(scenario, folder, cast("Any", SilentWatcher()), command=command, earlier=earlier)
 
 
 def answer(order: dict[str, str]) -> dict[str, str | None]:
     """Execute a run, and return its error message (or None) under `why`, and the kind of error under `cause`."""
     try:
-        make(Scenario.model_validate_json(order["scenario"]), Path(order["path"]), order["command"])
+        scenario = Scenario.model_validate_json(order["scenario"])
+        run_into(scenario, Path(order["path"]), command=order["command"], existing="retry")
     except FedsimError as error:
         return {"why": str(error), "cause": "disk" if is_full(error.__cause__) else "error"}
     except MemoryError:

@@ -51,7 +51,7 @@ def test_whatever_a_run_raises_is_told_with_its_kind(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(worker.runner, "run", fail)
+    monkeypatch.setattr(worker, "run_into", fail)
     found = worker.answer(order(tmp_path / "run"))
     assert found["cause"] == cause
     assert why in (found["why"] or "")
@@ -61,11 +61,5 @@ def test_a_full_disk_behind_an_error_of_ours_is_a_full_disk(tmp_path: Path, monk
     def fail(*_: object, **__: object) -> None:
         raise FedsimError("cannot write") from OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(worker.runner, "run", fail)
+    monkeypatch.setattr(worker, "run_into", fail)
     assert worker.answer(order(tmp_path / "run")) == {"why": "cannot write", "cause": "disk"}
-
-
-def test_who_watches_a_run_of_a_sweep_says_nothing_to_anything() -> None:
-    silent = worker.SilentWatcher()
-    assert silent.attack("label", 1, 2)("step") is None
-    assert silent.whatever()("step") is None
