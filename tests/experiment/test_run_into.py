@@ -18,11 +18,12 @@ def run(scenario: Build, path: Path, existing: Existing = "refuse", **more: Any)
 
 
 def interrupted(scenario: Build, path: Path) -> RunRecord:
-    """The record of a run that ended after its first arm."""
+    """The record of a run that ended after its first arm, long ago."""
     with pytest.raises(KeyboardInterrupt):
         run_into(scenario(**SHORT), path, command="test", watcher=Silent(stop_at=3))
-    record = read_record(path)
+    record = read_record(path).model_copy(update={"started": "2020-01-01T00:00:00+00:00"})
     assert [arm.complete for arm in record.arms][:1] == [True]
+    RunFolder(path).write_record(record)
     return record
 
 
@@ -60,7 +61,6 @@ def test_an_earlier_run_is_refused_replaced_or_resumed(scenario: Build, tmp_path
     assert (resumed.started, resumed.arms[0]) == (first.started, first.arms[0])
     replaced = run(scenario, tmp_path, "replace")
     assert replaced.started != first.started
-    assert replaced.arms[0].seconds != first.arms[0].seconds
     assert not (tmp_path / "report.html").exists()
 
 
@@ -71,7 +71,7 @@ def test_a_resumed_run_without_a_record_starts_in_an_empty_folder(scenario: Buil
 
 
 def test_only_a_retry_replaces_failed_and_unreadable_runs(scenario: Build, tmp_path: Path) -> None:
-    failed = interrupted(scenario, tmp_path).model_copy(update={"status": "failed", "started": "2020-01-01T00:00:00+00:00"})
+    failed = interrupted(scenario, tmp_path).model_copy(update={"status": "failed"})
     RunFolder(tmp_path).write_record(failed)
     assert run(scenario, tmp_path, "retry").started != failed.started
     RunFolder(tmp_path).write_record(failed)
