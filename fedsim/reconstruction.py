@@ -219,7 +219,7 @@ def _config(method: registry.Method, settings: Mapping[str, Any]) -> Any:
     try:
         return method.config.model_validate(dict(settings))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        strangers = [str(one["loc"][0]) for one in error.errors() if one["type"] == "extra_forbidden"]
+        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        strangers = [str(problem["loc"][0]) for problem in error.errors() if problem["type"] == "extra_forbidden"]
         hint = did_you_mean(strangers[0], method.config.model_fields) if strangers else ""
         raise FedsimError(f"settings of attack '{method.name}': {'; '.join(problems)}.{hint}") from error

@@ -111,7 +111,7 @@ def separate_tokens(
             break
         passes.append(solved)
         missing -= len(solved.rows)
-    stand_out = rank - missing + sum(len(one.atoms) for one in positions)
+    stand_out = rank - missing + sum(len(position.atoms) for position in positions)
     spaces = [rank - int((total == 0).sum()) for total in totals]
     tokens = _joined(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
     tokens = _shared(tokens, [place for place, one in enumerate(positions) if one.is_done], size)
@@ -174,8 +174,8 @@ def _solve(
     A single missing atom belongs to a patch that occurs several times: it is the sum of all rests.
     """
     places = [place for place, one in enumerate(positions) for _ in one.atoms]
-    atoms = torch.stack([atom for one in positions for atom in one.atoms]) if places else known.atoms[:0]
-    short = [one for one in positions if not one.is_done]
+    atoms = torch.stack([atom for position in positions for atom in position.atoms]) if places else known.atoms[:0]
+    short = [position for position in positions if not position.is_done]
     if short and len(known.atoms) + len(atoms) == len(factors.right) - 1:
         repeated = _with_repeated(positions, atoms, places, known, factors)
         if repeated is not None:
@@ -194,7 +194,7 @@ def _solve(
 def _with_repeated(
     positions: list[Position], atoms: Tensor, places: list[int], known: Tokens, factors: _Factors
 ) -> _Pass | None:
-    rests = torch.stack([one.rest for one in positions if not one.is_done])
+    rests = torch.stack([position.rest for position in positions if not position.is_done])
     atoms = torch.cat([atoms, rests.sum(0)[None]])
     rows = _rows(torch.cat([known.atoms, atoms]), factors, atoms[:0])
     if rows is None:
@@ -248,7 +248,7 @@ def _confirmed(
     if not chosen:
         return None
     pending = iter(rows)
-    for one in positions:
-        one.atoms = [atom for atom in one.atoms if next(pending) is None]
+    for position in positions:
+        position.atoms = [atom for atom in position.atoms if next(pending) is None]
     solved = torch.stack([row for row in rows if row is not None])
     return _Pass(atoms[chosen], solved, list(range(len(chosen))), [places[number] for number in chosen], len(chosen))

@@ -270,7 +270,9 @@ def _site(observation: Observation, model: nn.Module, example: Tensor, weight: s
 
     def tokens(masks: tuple[Tensor, ...]) -> Tensor:
         with torch.no_grad(), inject_masks(observation.sites, masks):
-            return next(one.tokens for one in _projections(model, example)[0] if one.weight == weight)
+            return next(
+                projection.tokens for projection in _projections(model, example)[0] if projection.weight == weight
+            )
 
     ones = tuple(torch.ones(site.shape) for site in observation.sites)
     if _equal(tokens(tuple(torch.zeros_like(mask) for mask in ones)), tokens(ones)):

@@ -144,7 +144,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         if unmixed is not None and unmixed.objective < CONVINCING:
             return unmixed
         tried, passed, ran = self._attempt(observation, generator, counted, undoing=True)
-        others = [_report(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
+        others = [_report(attempt.guess, leak_of(observation), [f"won: {attempt.name}", *passed]) for attempt in tried]
         guesses = [*([] if unmixed is None else [unmixed]), *others]
         if not guesses and not ran:
             raise NotApplicable("; ".join([why, *passed]))
@@ -242,14 +242,14 @@ class Auto(LabelFreeAttack[AutoConfig]):
         if observation.task.label_kind != "class":
             return _lowest(tried, leak, passed)
         labels = labels_of(observation)
-        fitting = [one for one in tried if len(one.guess.inputs) <= len(labels)]
+        fitting = [attempt for attempt in tried if len(attempt.guess.inputs) <= len(labels)]
         if not fitting:
             return _lowest(tried, leak, passed)
-        sizes = {one.name: len(one.guess.inputs) for one in tried if one not in fitting}
+        sizes = {attempt.name: len(attempt.guess.inputs) for attempt in tried if attempt not in fitting}
         passed += [f"{name} guessed {size} examples, not {len(labels)}" for name, size in sizes.items()]
         tried = fitting
         judge = GuessJudge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
-        ordered = [in_order(observation, one.guess, labels) for one in tried]
+        ordered = [in_order(observation, attempt.guess, labels) for attempt in tried]
         judged = [judge.judge(guessed.inputs, None, generator) for guessed in ordered]
         ranking = sorted(range(len(tried)), key=lambda index: judged[index].distance)
         first = ranking[0]
@@ -263,7 +263,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
                 won, best = union.batch, united
                 winners = " and ".join(tried[ranking[source]].name for source in union.sources)
         guess = _with(tried[first].guess, best, labels, won.are_found)
-        known = {one.name for one in tried}
+        known = {attempt.name for attempt in tried}
         begun = _Tried(winners, guess)
         further = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
         if further and _ends(observation, further[-1].guess):
@@ -307,8 +307,8 @@ def _ways(
 ) -> Iterator[tuple[str, Way]]:
     """Yield the ways to run an attack: from each guess so far, if it can continue from guesses, and from scratch."""
     if candidate.accepts_initial_guess:
-        for one in tried:
-            yield f"{name} from {one.name}", partial(candidate.continue_in_time, observation, one.guess)
+        for attempt in tried:
+            yield f"{name} from {attempt.name}", partial(candidate.continue_in_time, observation, attempt.guess)
     yield name, partial(candidate.search_in_time, observation)
 
 
@@ -320,12 +320,12 @@ def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstructio
 
 def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str]) -> Reconstruction:
     """Return the guess with tokens that explain the gradient best, with the extras of all attacks."""
-    distances = [_text_distance(observation, one.guess) for one in tried]
+    distances = [_text_distance(observation, attempt.guess) for attempt in tried]
     first = min(range(len(tried)), key=distances.__getitem__)
     scores = [f"{one.name}: distance {distance:.2e}" for one, distance in zip(tried, distances, strict=True)]
     notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
     won = tried[first].guess
-    read = {name: tensor for one in tried for name, tensor in one.guess.extras.items()}
+    read = {name: tensor for attempt in tried for name, tensor in attempt.guess.extras.items()}
     return _report(replace(won, objective=distances[first], extras={**read, **won.extras}), leak, notes)
 
 

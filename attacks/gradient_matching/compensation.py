@@ -48,7 +48,7 @@ class Compensation(InformedAttack[MaskSearchConfig]):
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
         """Compensate each update, then search."""
-        return super().search_batch([_without_noise(one) for one in observations], generators, on_steps)
+        return super().search_batch([_without_noise(observation) for observation in observations], generators, on_steps)
 
 
 def _without_noise(observation: Observation) -> Observation:

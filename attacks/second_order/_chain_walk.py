@@ -142,7 +142,7 @@ class Walk:
 
     def _rest(self, number: int, prior: SizePrior | None = None) -> StageEquations:
         facts = self.facts[number]
-        stages = [one.stage for one in self.facts[number:]]
+        stages = [fact.stage for fact in self.facts[number:]]
         return StageEquations(stages, facts.shape, self.features, self.received, prior, facts.blind)
 
     def _equations(self, facts: StageFacts, output: StageOutput, prior: SizePrior | None) -> StageEquations:
@@ -150,7 +150,7 @@ class Walk:
 
     def _cotangent(self, number: int, inputs: Tensor) -> Tensor:
         """Return the derivative of the loss by a stage's input."""
-        stages = [one.stage for one in self.facts[number:]]
+        stages = [fact.stage for fact in self.facts[number:]]
         weights = {name: weight for stage in stages for name, weight in stage.weights().items()}
         point = inputs.detach().requires_grad_()
         outputs = stages[-1].close(through(stages, weights, point))

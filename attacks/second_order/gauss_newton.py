@@ -332,8 +332,11 @@ class _Attempt(NamedTuple):
 
 
 def _after(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
-    solutions = [one.solution for one in tried]
-    done, best = sum(len(one.history) for one in solutions), min((one.objective for one in solutions), default=math.inf)
+    solutions = [attempt.solution for attempt in tried]
+    done, best = (
+        sum(len(solution.history) for solution in solutions),
+        min((solution.objective for solution in solutions), default=math.inf),
+    )
     return continued(on_step, restarts=len(tried), done=done, best=best)
 
 
@@ -351,7 +354,7 @@ def _report(
         labels,
         masks=masks,
         objective=scale * solution.objective,
-        iterations=sum(len(one.solution.history) for one in tried),
+        iterations=sum(len(attempt.solution.history) for attempt in tried),
         best_iteration=len(solution.history),
         history=[(number, scale * value) for number, value in enumerate(solution.history, 1)],
         stopped=solution.stopped,

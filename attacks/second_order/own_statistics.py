@@ -124,7 +124,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         )
 
     def _refuse(self, diagnostics: tuple[StageFacts, ...]) -> str | None:
-        if not any(one.blind.scales for one in diagnostics):
+        if not any(diagnostic.blind.scales for diagnostic in diagnostics):
             return "no block normalises by statistics of the image"
         for one in diagnostics:
             what = f"inputs of '{one.stage.name}'"
@@ -184,10 +184,12 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         plain = walked.to(like)
         if self.config.grid and "input-statistics" in observation.threat.knows:
             snapped = [snap(image, self.config.grid, spec.mean, spec.std) for image in walked]
-            inputs = torch.stack([one.image for one in snapped]).to(like)
+            inputs = torch.stack([candidate.image for candidate in snapped]).to(like)
             distance = gradient_distance(observation, inputs, labels, masks)
-            if max(one.farthest for one in snapped) < _NEAR and distance < EXACT**2:
-                return _Contrasted(inputs, self.config.grid, tuple(one.contrast for one in snapped), distance)
+            if max(candidate.farthest for candidate in snapped) < _NEAR and distance < EXACT**2:
+                return _Contrasted(
+                    inputs, self.config.grid, tuple(candidate.contrast for candidate in snapped), distance
+                )
         return _Contrasted(plain, 0, (1.0,) * len(walked), gradient_distance(observation, plain, labels, masks))
 
 

@@ -183,8 +183,8 @@ def _of_client_app(subject: CheckedSubject, plan: AuditPlan, target: str) -> Cap
     if sent.keys() != weights.keys():
         odd = sorted(sent.keys() ^ weights.keys())[0]
         raise FedsimError(f"the reply of '{target}' and the model of the factory do not agree about '{odd}'.")
-    metrics = [one for one in reply.content.metric_records.values() if isinstance(one, MetricRecord)]
-    examples = next((int(cast("Any", one[_METRIC])) for one in metrics if _METRIC in one), plan.batches[0])
+    metrics = [record for record in reply.content.metric_records.values() if isinstance(record, MetricRecord)]
+    examples = next((int(cast("Any", metric[_METRIC])) for metric in metrics if _METRIC in metric), plan.batches[0])
     trained = [name for name, p in subject.model.named_parameters() if p.requires_grad]
     moved = {name: weights[name] - sent[name] for name in trained}
     return _seen(subject, plan, examples, Update("delta", moved, {}, examples, 0.0))

@@ -17,14 +17,14 @@ _LEVELS = {"kept": "none", "broken": "error", "undecided": "warning"}
 def junit(record: AuditRecord) -> bytes:
     """Return a JUnit suite with a case per threshold; an undecided threshold fails unless the policy passes it."""
     thresholds = client_thresholds(record)
-    failing = [one for one in thresholds if exit_code(record.policy, [one.state])]
+    failing = [threshold for threshold in thresholds if exit_code(record.policy, [threshold.state])]
     suite = ET.Element(
         "testsuite",
         name=f"fedsim audit {record.plan.target}",
         tests=str(len(thresholds)),
         failures=str(len(failing)),
         errors="0",
-        skipped=str(sum(one.state == "undecided" for one in thresholds if one not in failing)),
+        skipped=str(sum(threshold.state == "undecided" for threshold in thresholds if threshold not in failing)),
         time=f"{record.seconds:.1f}",
     )
     for one in thresholds:
@@ -38,7 +38,7 @@ def junit(record: AuditRecord) -> bytes:
 
 def sarif(record: AuditRecord) -> bytes:
     """Return a SARIF 2.1.0 log with a result per threshold that is broken or undecided."""
-    open_ = [one for one in client_thresholds(record) if one.state != "kept"]
+    open_ = [threshold for threshold in client_thresholds(record) if threshold.state != "kept"]
     rules = [{"id": rule} for rule in dict.fromkeys(one.rule for one in open_)]
     results = [
         {

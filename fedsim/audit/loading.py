@@ -122,4 +122,8 @@ def _needed(factory: Callable[..., Any]) -> list[str]:
     except ValueError:  # some built-in functions
         return []
     spread = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in parameters if one.default is inspect.Parameter.empty and one.kind not in spread]
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is inspect.Parameter.empty and parameter.kind not in spread
+    ]

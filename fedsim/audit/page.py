@@ -98,7 +98,9 @@ def subject_of(record: AuditRecord) -> str:
     sentence = ", ".join(parts)
     if not record.client_defenses:
         return sentence
-    return f"{sentence}; the client already uses {', '.join(str(one['name']) for one in record.client_defenses)}"
+    return (
+        f"{sentence}; the client already uses {', '.join(str(defense['name']) for defense in record.client_defenses)}"
+    )
 
 
 def table(

@@ -58,8 +58,13 @@ def _verdict(record: AuditRecord) -> Block:
     if not thresholds:
         return paragraph("No policy states thresholds, so none is judged.")
     rows = [
-        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), _cut(sentence(one), _LONGEST_WHY))
-        for one in thresholds
+        TableRow.of(
+            threshold.rule,
+            threshold.where,
+            TableCell(threshold.state, level=threshold.state),
+            _cut(sentence(threshold), _LONGEST_WHY),
+        )
+        for threshold in thresholds
     ]
     headings = ("threshold", "where", "state", "why")
     return table("Thresholds", headings, rows, headings)
@@ -84,7 +89,10 @@ def _beside(record: AuditRecord) -> Iterator[str]:
     """Yield the results on members and secrets, and the guarantees."""
     if best := best_membership(record.of("membership")):
         yield f"Members: {best[0]} finds {table_cells.interval(best[1], 100, 0)} % at 1 % false positives."
-    stated = (f"epsilon {one.epsilon:.3g} at delta {one.delta:g} ({one.source})" for one in record.guarantees)
+    stated = (
+        f"epsilon {guarantee.epsilon:.3g} at delta {guarantee.delta:g} ({guarantee.source})"
+        for guarantee in record.guarantees
+    )
     yield f"Guarantees: {', '.join(stated) or 'none'}."
     yield "The ideal attacker is measured to first order at the truth and is no guarantee. A failed attack is none."
     if exposure := record.of("exposure"):

@@ -394,7 +394,7 @@ def _check_classes(parts: Iterable[Batch], classes: int, name: str) -> None:
         FedsimError: a label exceeds the largest class.
     """
     labels = [part.labels for part in parts if len(part) and not part.labels.is_floating_point()]
-    greatest = max((int(one.max()) for one in labels), default=0)
+    greatest = max((int(label.max()) for label in labels), default=0)
     if greatest >= classes and all(map(are_classes, labels)):
         raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
 

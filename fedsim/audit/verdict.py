@@ -126,28 +126,32 @@ def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
 
 def broken(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the client breaks as it is."""
-    return tuple(sentence_of(one) for one in limits.client_thresholds(record) if one.state == "broken")
+    return tuple(
+        sentence_of(threshold) for threshold in limits.client_thresholds(record) if threshold.state == "broken"
+    )
 
 
 def exit_code(record: AuditRecord) -> int:
     """Return the exit code of `fedsim audit`; a batch size that failed does not fail the audit."""
-    return judging.exit_code(record.policy, (one.state for one in _of_working_sizes(record)))
+    return judging.exit_code(record.policy, (size.state for size in _of_working_sizes(record)))
 
 
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the audit leaves undecided; a batch size that failed has its own."""
-    return tuple(dict.fromkeys(sentence_of(one) for one in _of_working_sizes(record) if one.state == "undecided"))
+    return tuple(dict.fromkeys(sentence_of(size) for size in _of_working_sizes(record) if size.state == "undecided"))
 
 
 def _of_working_sizes(record: AuditRecord) -> Iterator[JudgedLimit]:
     """Yield the limits of the client as it is, without those of batch sizes that failed."""
     failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure}
-    return (one for one in limits.client_thresholds(record) if one.where not in failed)
+    return (threshold for threshold in limits.client_thresholds(record) if threshold.where not in failed)
 
 
 def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return a sentence for every threshold that a client with one more defense breaks."""
-    return tuple(sentence_of(one) for one in limits.defense_thresholds(record, arm) if one.state == "broken")
+    return tuple(
+        sentence_of(threshold) for threshold in limits.defense_thresholds(record, arm) if threshold.state == "broken"
+    )
 
 
 def judged(record: AuditRecord, arm: AuditArm) -> LimitState:
@@ -172,7 +176,7 @@ def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
         yield "its cost has no interval"
     if record.policy.is_empty and not evidence.is_below(arm.recovered, record.control and record.control.recovered):
         yield "the intervals with and without it overlap"
-    yield from (reason for one in limits.defense_thresholds(record, arm) for reason in reasons(one))
+    yield from (reason for threshold in limits.defense_thresholds(record, arm) for reason in reasons(threshold))
 
 
 def weak_control(record: AuditRecord) -> tuple[str, ...]:

@@ -104,7 +104,7 @@ def descend(
     module: nn.Module, loss: Callable[[torch.Generator], Tensor], plan: StagePlan, states: Path, on_step: OnStep
 ) -> None:
     """Minimise a loss by AdamW, from the last saved state on."""
-    parameters = [one for one in module.parameters() if one.requires_grad]
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, plan.rate, betas=(0.9, 0.98), weight_decay=plan.decay)
     rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share_of_rate(step, plan.steps))
     generator = seeding.generator(0, f"training {plan.name}")

@@ -213,7 +213,7 @@ class _Mover:
         if isinstance(value, nn.Module):
             return self._module(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            values = {one.name: getattr(value, one.name) for one in dataclasses.fields(value) if one.init}
+            values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
             changed = {name: part for name, old in values.items() if (part := self.moved(old)) is not old}
             return dataclasses.replace(value, **changed) if changed else value
         if isinstance(value, tuple | list):

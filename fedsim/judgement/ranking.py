@@ -25,14 +25,14 @@ def rank(state: LimitState, judged: Sequence[JudgedLimit], *, cost: Sequence[flo
         cost: costs of the candidate, the most important first.
         risk: recovered share.
     """
-    broken = sum(one.state == "broken" for one in judged)
+    broken = sum(limit.state == "broken" for limit in judged)
     order = (risk, *cost) if broken or not judged else (*cost, risk)
     return SEVERITY.index(state), broken, excess(judged), order
 
 
 def excess(judged: Iterable[JudgedLimit]) -> float:
     """Return the amounts by which figures exceed their limits, relative to the limits, summed."""
-    return sum(_excess(one) for one in judged)
+    return sum(_excess(limit) for limit in judged)
 
 
 def _excess(judged: JudgedLimit) -> float:

@@ -168,7 +168,7 @@ def right_cells(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:
     """Return whether each number, then each category, of rows (..., C) equals that of a row (C,): (..., cells)."""
     are_near = _errors(guess, original, columns) <= TOLERANCE
     of_categories = [guess[..., list(c)].argmax(-1) == original[list(c)].argmax() for c in columns.categories]
-    return torch.cat([are_near, *(one[..., None] for one in of_categories)], -1)
+    return torch.cat([are_near, *(category[..., None] for category in of_categories)], -1)
 
 
 def _errors(guess: Tensor, original: Tensor, columns: Columns) -> Tensor:

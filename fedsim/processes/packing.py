@@ -128,7 +128,9 @@ def _plain(value: Any, parts: list[bytes]) -> Any:
     if isinstance(value, Batch):
         return {"batch": [_plain(part, parts) for part in (value.inputs, value.labels, value.extra_inputs)]}
     if isinstance(value, Mapping | Reconstruction):
-        table = value if isinstance(value, Mapping) else {one.name: getattr(value, one.name) for one in fields(value)}
+        table = (
+            value if isinstance(value, Mapping) else {field.name: getattr(value, field.name) for field in fields(value)}
+        )
         kind = "table" if isinstance(value, Mapping) else "guess"
         return {kind: {str(key): _plain(part, parts) for key, part in table.items()}}
     if isinstance(value, list | tuple):

@@ -122,18 +122,18 @@ class NeuronQuestion(Question[Neurons]):
         if len(named) < _FEWEST:
             yield finding.model_copy(update={"failure": "fewer than two updates have texts to compare"})
             return
-        texts = [one.text for one in named]
+        texts = [neuron.text for neuron in named]
         others = [
             float(np.mean([_share(one.words, text) for place, text in enumerate(texts) if place != number]))
             for number, one in enumerate(named)
         ]
         known = finding.model_copy(update={"chance_level": float(np.mean(others)), "scope": {"updates": len(named)}})
         control = {"label": "the same names, other clients' texts", "role": "negative-control"}
-        for shares, more in (([_share(one.words, one.text) for one in named], {}), (others, control)):
+        for shares, more in (([_share(neuron.words, neuron.text) for neuron in named], {}), (others, control)):
             source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
             by_client = [
                 [share for share, one in zip(shares, named, strict=True) if one.client == client]
-                for client in dict.fromkeys(one.client for one in named)
+                for client in dict.fromkeys(neuron.client for neuron in named)
             ]
             value = words_named(by_client, source, world.scenario.scoring.confidence)
             yield known.model_copy(update={**more, "value": value})

@@ -52,5 +52,5 @@ class GuaranteeRecord(RecordModel):
 
 def weakest_against_server(stated: Iterable[GuaranteeRecord]) -> GuaranteeRecord | None:
     """Return the guarantee against the server with the largest epsilon; None without such a guarantee."""
-    holding = (one for one in stated if one.holds_against_server)
+    holding = (guarantee for guarantee in stated if guarantee.holds_against_server)
     return max(holding, key=lambda one: one.epsilon, default=None)

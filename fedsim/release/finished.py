@@ -151,7 +151,7 @@ def check_sides(sides: Mapping[str, Batch]) -> None:
 def hashes(plan: ReleasePlan) -> dict[str, str]:
     """Return the SHA-256 of each file of weights, and of each module that the plan names, by file name."""
     targets = [plan.target, plan.members, plan.others, plan.secrets, *plan.sites.values()]
-    modules = [sys.modules.get(getattr(load(one), "__module__", "")) for one in targets if one]
+    modules = [sys.modules.get(getattr(load(target), "__module__", "")) for target in targets if target]
     code = [Path(module.__file__) for module in modules if module is not None and module.__file__]
     files = [plan.weights, *filter(None, [plan.reference]), *code]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}

@@ -58,7 +58,7 @@ def read_secrets(target: str | None, finished: ReleaseCandidate) -> list[Planted
 def find_secrets(secrets: Sequence[Planted], finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the mean exposure of secrets planted equally often, and that of others of their form behind it."""
     model, tokenizer = finished.subject.new_model().eval(), finished.subject.dataset.tokenizer
-    ordered = sorted((one for one in secrets if one.examples), key=lambda one: len(one.examples))
+    ordered = sorted((secret for secret in secrets if secret.examples), key=lambda one: len(one.examples))
     for repetitions, group in groupby(ordered, key=lambda one: len(one.examples)):
         alike = list(group)
         assert tokenizer is not None, "texts have one"

@@ -81,7 +81,7 @@ def _tried(record: ReleaseRecord) -> Iterator[Block]:
 def results(record: ReleaseRecord) -> Block:
     """Return the table of results: value, chance, control, p, state, and the n that would halve the interval."""
     headings = ("attack", "state", "figure", "n", "value", "chance", "control", "p", "n for half the interval")
-    rows = [_row(record, one) for one in record.attacks]
+    rows = [_row(record, attack) for attack in record.attacks]
     return table("Attacks on the finished model", headings, rows, ("figure", "state"))
 
 
@@ -110,8 +110,13 @@ def _cell(one: Finding) -> TableCell:
 def policy_table(record: ReleaseRecord) -> Block:
     """Return the state of each threshold, or a note that the policy is empty."""
     rows = [
-        TableRow.of(one.rule, one.where, TableCell(one.state, level=one.state), limits.sentence(one))
-        for one in verdict.thresholds(record)
+        TableRow.of(
+            threshold.rule,
+            threshold.where,
+            TableCell(threshold.state, level=threshold.state),
+            limits.sentence(threshold),
+        )
+        for threshold in verdict.thresholds(record)
     ]
     headings = ("threshold", "where", "state", "why")
     if rows:
@@ -137,7 +142,7 @@ def not_tested(record: ReleaseRecord) -> tuple[str, ...]:
 def requirements(record: ReleaseRecord) -> tuple[Requirement, ...]:
     """Return the requirements of two regulatory texts with the evidence of this check."""
     n = len(record.attacks)
-    counts = {state: sum(one.state == state for one in record.attacks) for state in _COUNTED}
+    counts = {state: sum(attack.state == state for attack in record.attacks) for state in _COUNTED}
     states = ", ".join(f"{count} {state}" for state, count in counts.items() if count or state != "invalid")
     members, sites, memory = (len(record.of(question)) for question in ("membership", "sources", "exposure"))
     return (

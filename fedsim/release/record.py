@@ -51,12 +51,12 @@ class ReleaseRecord(RecordModel):
     @property
     def attacks(self) -> list[Finding]:
         """Findings of the attacks, without controls and failures."""
-        return [one for one in self.findings if one.role == "attack" and not one.failure]
+        return [finding for finding in self.findings if finding.role == "attack" and not finding.failure]
 
     @property
     def failed(self) -> Iterator[Finding]:
         """Attacks that came to nothing."""
-        return (one for one in self.findings if one.failure)
+        return (finding for finding in self.findings if finding.failure)
 
     def control_of(self, attack: Finding) -> Finding:
         """Return the negative control of an attack's finding."""
@@ -64,4 +64,4 @@ class ReleaseRecord(RecordModel):
 
     def of(self, question: str) -> list[Finding]:
         """Return the attacks' findings of a question."""
-        return [one for one in self.attacks if one.question == question]
+        return [attack for attack in self.attacks if attack.question == question]

@@ -31,13 +31,16 @@ TO_HALVE = 4  # times as many examples halve an interval
 
 def judged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings with p after Holm over all figures; figures near chance get the flag `is_evidence`."""
-    adjusted = iter(holm([one.p_value for one in findings if one.p_value is not None]))
+    adjusted = iter(holm([finding.p_value for finding in findings if finding.p_value is not None]))
     return mark_invalid(
         [
-            one.model_copy(
-                update={"p_value": None if one.p_value is None else next(adjusted), "is_evidence": _is_evidence(one)}
+            finding.model_copy(
+                update={
+                    "p_value": None if finding.p_value is None else next(adjusted),
+                    "is_evidence": _is_evidence(finding),
+                }
             )
-            for one in findings
+            for finding in findings
         ]
     )
 
@@ -101,7 +104,7 @@ def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
 
 def exit_code(record: ReleaseRecord) -> int:
     """Return the exit code of `fedsim release`."""
-    return judging.exit_code(record.policy, (one.state for one in thresholds(record)))
+    return judging.exit_code(record.policy, (threshold.state for threshold in thresholds(record)))
 
 
 def _reach(one: Finding) -> float:

@@ -37,7 +37,7 @@ def all_statements(record: RunRecord, judge: RunJudge) -> list[Statement]:
 
 def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) -> str:
     """Return the number of arms with a successful attack, and the arms with the highest and lowest success."""
-    leaking = {one.subject for one in all_statements(record, judge) if one.level == "recovered"}
+    leaking = {statement.subject for statement in all_statements(record, judge) if statement.level == "recovered"}
     if not leaking:
         return f"No attack succeeded in any of {len(outcomes)} arms."
     tried = [arm for arm in record.arms if arm.name in leaking or _strongest(arm, judge) is not None]
@@ -59,7 +59,7 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.verdict(attack)
         equals = equally_strong(attack, _judged(arm), judge)
-        by = listed([one.label for one in (attack, *equals)][:_MOST_NAMED])
+        by = listed([rival.label for rival in (attack, *equals)][:_MOST_NAMED])
         is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
         parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} with {by}"
         parts[0] += ", which blind guesses explain" if is_luck else ""

@@ -64,7 +64,11 @@ class GuaranteedArm(NamedTuple):
     def _mark(self, what: str, attack: str, rate: Interval, prior: float, ceiling: float) -> BoundComparison:
         low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
         audited = ("audit", self.guarantee.source)
-        audits = [one.value.value for one in self.findings if one.value and (one.question, one.label) == audited]
+        audits = [
+            finding.value.value
+            for finding in self.findings
+            if finding.value and (finding.question, finding.label) == audited
+        ]
         of = (self.name, self.guarantee.source, self.guarantee.epsilon, self.guarantee.delta)
         return BoundComparison(
             *of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None)

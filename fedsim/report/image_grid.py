@@ -63,7 +63,7 @@ def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:
 
 def has_public(walls: Sequence[ImageGrid]) -> bool:
     """Return whether any guess is shown with its nearest public picture."""
-    return any(cell.public is not None for one in walls for row in one.rows for cell in row.cells)
+    return any(cell.public is not None for wall in walls for row in wall.rows for cell in row.cells)
 
 
 def sheet_name(number: int, title: str) -> str:

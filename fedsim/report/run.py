@@ -87,7 +87,7 @@ def _sections(
 ) -> Iterator[Section]:
     sentences, texts = all_statements(record, judge), readings(record, judge)
     has_texts = bool(texts.groups[0].rows)
-    yield Section("Verdict", (_verdict(record, any(one.level == "recovered" for one in sentences)),))
+    yield Section("Verdict", (_verdict(record, any(sentence.level == "recovered" for sentence in sentences)),))
     if walls or (attacks_of(record) and not has_texts):
         yield Section("Originals and each attack's reconstructions", tuple(_wall(record, judge, walls)), "wall")
     if sentences:

@@ -74,8 +74,8 @@ def _match(guesses: Tensor, originals: Tensor, usable: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     shared = [
-        [float(is_usable) * (1 + _shared(guess, one)) for guess, is_usable in zip(guesses, usable, strict=True)]
-        for one in originals
+        [float(is_usable) * (1 + _shared(guess, original)) for guess, is_usable in zip(guesses, usable, strict=True)]
+        for original in originals
     ]
     return torch.as_tensor(linear_sum_assignment(shared, maximize=True)[1])
 

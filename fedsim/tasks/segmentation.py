@@ -111,7 +111,7 @@ def _usual(data: Dataset) -> Tensor:
     labels = data.train.labels
     if not _are_maps(labels, data.spec):
         return (labels.double().mean(0) > 0.5).double()  # noqa: PLR2004 - one half
-    return torch.stack([(labels == one).sum(0) for one in range(data.spec.classes)]).argmax(0)
+    return torch.stack([(labels == label).sum(0) for label in range(data.spec.classes)]).argmax(0)
 
 
 def _scores(usual: Tensor, guess: Tensor, target: Tensor) -> Mapping[str, float]:

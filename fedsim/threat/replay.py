@@ -124,10 +124,10 @@ def _observe_vector(world: World, entry: WireEntry, replayed: list[ReplayedClien
 
 def _union(world: World, round_: int, replayed: list[ReplayedClient]) -> Truth:
     """Concatenate the batches and masks of several clients by step; an empty batch has no masks."""
-    batches = zip_longest(*(one.truth.batches for one in replayed))
-    masks = zip_longest(*(one.truth.masks for one in replayed))
-    private = zip_longest(*(one.truth.original_batches for one in replayed))
-    raw = {one.client: one.truth.raw for one in replayed}
+    batches = zip_longest(*(client.truth.batches for client in replayed))
+    masks = zip_longest(*(client.truth.masks for client in replayed))
+    private = zip_longest(*(client.truth.original_batches for client in replayed))
+    raw = {client.client: client.truth.raw for client in replayed}
     examples = sum(update.examples for update in raw.values())
     loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
     mean = Update(replayed[0].truth.raw.kind, *world.models.layout.named(_mean(world, round_, raw)), examples, loss)

@@ -112,7 +112,7 @@ class VictimGroup(NamedTuple):
 
     def in_part(self, *, restarts: int = 0, done: int = 0, iterations: int | None = None) -> VictimGroup:
         """Return the same victims, with steps counted as steps of part of a search; see `continued`."""
-        shifted = [continued(one, restarts=restarts, done=done, iterations=iterations) for one in self.on_steps]
+        shifted = [continued(step, restarts=restarts, done=done, iterations=iterations) for step in self.on_steps]
         return self._replace(on_steps=shifted)
 
 

@@ -74,7 +74,7 @@ class HeadedClient(SubjectAdapter):
                 f"{', '.join(labels[0])}. {_LIKE}"
             )
         self._heads = tuple(
-            _head(name, torch.cat([one[name] for one in labels]), _named(written)[name]) for name in labels[0]
+            _head(name, torch.cat([label[name] for label in labels]), _named(written)[name]) for name in labels[0]
         )
         as_labels = _Form.of(_labels_in(loaders[0][0]))
         packed = [[_packed(item, self._heads) for item in loader] for loader in loaders]

@@ -86,7 +86,7 @@ def parallel(
     questions = {name: draw(name, range(shortest, longest + 1), samples, seed) for name in operations}
     losses = {name: mean_loss([list(each.answers()) for each in questions[name]]) for name in others}
     if not as_json:
-        _show_exact(longest, [one for one in exact if one.operation in operations])
+        _show_exact(longest, [row for row in exact if row.operation in operations])
         _show_losses(losses)
     measured: list[Measured] = []
     for name, of_name in questions.items():
@@ -233,7 +233,7 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
         measured = [measure(strategy, _network(name), lists, seed) for strategy in strategies]
         passes = sum(answer.passes for answer in measured[-1].answered) / samples
-        first, *others = [one.accuracy for one in measured]
+        first, *others = [row.accuracy for row in measured]
         interval = _bounds(first)
         shares = (f"{100 * accuracy.value:.1f}" for accuracy in others)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")
@@ -352,9 +352,9 @@ def _show_exact(longest: int, exact: Sequence[Any]) -> None:
     columns = [f"{places} a step" for places in at_once]
     right = Table("operation", "C in nats", *columns, box=None)
     lost = Table("operation", *columns, box=None)
-    for one in exact:
-        right.add_row(one.operation, f"{one.correlation:.3f}", *(f"{share:.4f}" for share in one.accuracies))
-        lost.add_row(one.operation, *(f"{nats:.3f}" for nats in one.losses))
+    for row in exact:
+        right.add_row(row.operation, f"{row.correlation:.3f}", *(f"{share:.4f}" for share in row.accuracies))
+        lost.add_row(row.operation, *(f"{nats:.3f}" for nats in row.losses))
     say(f"Exact model, {longest} letters, drawn in random order: total correlation and accuracy.")
     screen.print(right)
     say("The least that any model loses so, in nats.")
@@ -365,15 +365,15 @@ def _show_measured(operation: str, measured: Sequence[Measured]) -> None:
     from fedsim.bench.parallel import GOOD, best, oracle
 
     table = Table(operation, "accuracy", "95 %", "tokens a pass", "left to right", box=None)
-    for one in measured:
-        accuracy = one.accuracy
+    for row in measured:
+        accuracy = row.accuracy
         interval = f"{accuracy.low:.3f} to {accuracy.high:.3f}"
         table.add_row(
-            Text(one.strategy.label),
+            Text(row.strategy.label),
             f"{accuracy.value:.3f}",
             interval,
-            f"{one.tokens_a_pass:.2f}",
-            f"{one.left_to_right:+.2f}",
+            f"{row.tokens_a_pass:.2f}",
+            f"{row.left_to_right:+.2f}",
         )
     say("")
     screen.print(table)
@@ -387,7 +387,7 @@ def _as_data(
     exact: Sequence[Any], losses: Mapping[str, tuple[float, float]], measured: Sequence[Measured]
 ) -> dict[str, Any]:
     return {
-        "exact": [one._asdict() for one in exact],
+        "exact": [row._asdict() for row in exact],
         "mean_loss": {name: {"correlation": nats, "one_step": share} for name, (nats, share) in losses.items()},
         "measured": list(map(_measured_data, measured)),
     }

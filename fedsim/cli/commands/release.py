@@ -91,9 +91,9 @@ def _show(record: ReleaseRecord) -> None:
 
     to_terminal([page.results(record)], screen)
     say(verdict.answer(record).sentence)
-    for one in verdict.thresholds(record):
-        if one.state != "kept":
-            complain(f"The policy is {one.state}: {limits.sentence(one)}")
+    for threshold in verdict.thresholds(record):
+        if threshold.state != "kept":
+            complain(f"The policy is {threshold.state}: {limits.sentence(threshold)}")
 
 
 def _sites(text: str | None) -> dict[str, str]:

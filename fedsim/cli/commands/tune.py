@@ -40,9 +40,9 @@ def tune(
     except KeyboardInterrupt:
         complain(f"Interrupted. Finished trials are in {folder}; the same command continues.")
         raise typer.Exit(130) from None
-    rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in best]
+    rows = [{**asdict(trial), "settings": json.dumps(trial.settings)} for trial in best]
     write_atomic(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
-    write_atomic(folder / "tuned.json", json.dumps([asdict(one) for one in best], indent=1).encode())
+    write_atomic(folder / "tuned.json", json.dumps([asdict(trial) for trial in best], indent=1).encode())
     for one in best:
         default = "" if one.default is None else f" (default {one.default:.4g})"
         say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'}{default}{_price(one)}")

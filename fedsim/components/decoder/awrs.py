@@ -395,7 +395,7 @@ def _agreed(before: Population, after: Population, generator: torch.Generator) -
     """
     if after.failure:
         return max(before.particles, key=lambda one: one.log_weight).tokens
-    living = [one for one in after.particles if one.is_living]
+    living = [particle for particle in after.particles if particle.is_living]
     if after.is_over or after.is_full:
         return living[chosen_by_weight([one.log_weight for one in living], 1, generator)[0]].tokens
     texts = [one.tokens for one in living]

@@ -78,7 +78,7 @@ class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
         """
         after, events = self._beam().step(SteeredModel(state.models[0], self.config), state.search, context)
         passes = 1 if self.config.strength == 0 else 2
-        counted = [Event(accepted=one["accepted"], rows=passes * one["rows"]) for one in events]
+        counted = [Event(accepted=event["accepted"], rows=passes * event["rows"]) for event in events]
         return replace(state, tokens=after.tokens, search=after), counted
 
     def _beam(self) -> Any:

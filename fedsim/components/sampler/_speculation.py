@@ -41,7 +41,7 @@ class LastStep:
 
 def joined(steps: Sequence[LastStep]) -> LastStep:
     """Concatenate last steps."""
-    mean, std, log_spread = zip(*((one.mean, one.std, one.log_spread) for one in steps), strict=True)
+    mean, std, log_spread = zip(*((step.mean, step.std, step.log_spread) for step in steps), strict=True)
     return LastStep(torch.cat(mean), torch.cat(std), torch.cat(log_spread))
 
 

@@ -123,7 +123,7 @@ def tune(
             try:
                 metric, score, guarantees = _score(arm, wanted, settings, number if law else 0)
                 trial.set_user_attr("metric", metric)
-                trial.set_user_attr("guarantees", [one.model_dump(mode="json") for one in guarantees])
+                trial.set_user_attr("guarantees", [guarantee.model_dump(mode="json") for guarantee in guarantees])
                 study.tell(trial, score)
             except FedsimError as error:
                 trial.set_user_attr("reason", str(error))
@@ -208,7 +208,7 @@ def _tune(name: str, study: optuna.Study, law: TrialCountLaw | None) -> Tuned:
         default=default,
         trials=None if law else len(study.trials),
         failed=None if law else len(study.trials) - len(done),
-        **_prices([GuaranteeRecord.model_validate(one) for one in best.user_attrs["guarantees"]], law),
+        **_prices([GuaranteeRecord.model_validate(attr) for attr in best.user_attrs["guarantees"]], law),
     )
 
 

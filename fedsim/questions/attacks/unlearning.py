@@ -61,7 +61,10 @@ def _check_shares(world: World) -> None:
 
 def _check_draws(world: World) -> None:
     scenario, why = world.scenario, "an update estimated from two trainings belongs to no single step"
-    granted: set[Knowledge] = {*scenario.threat.knows, *(name for one in scenario.attacks for name in one.also_knows)}
+    granted: set[Knowledge] = {
+        *scenario.threat.knows,
+        *(name for attack in scenario.attacks for name in attack.also_knows),
+    }
     unknown = sorted(name for name in granted if GRANTS[name].is_drawn)
     if unknown:
         raise ScenarioError(f"threat.knows: {why}, so '{unknown[0]}' does not exist and cannot be granted. Remove it.")

@@ -113,7 +113,7 @@ def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: 
 
 def generation_of(world: World) -> GenerationSettings:
     """Return the scenario's settings of table [generation]; the table must exist."""
-    return next(one.config for one in world.questions if isinstance(one.config, GenerationSettings))
+    return next(question.config for question in world.questions if isinstance(question.config, GenerationSettings))
 
 
 def _question(choice: TraceAttackChoice) -> TraceQuestion:

@@ -319,13 +319,13 @@ class _Study:
     def _strangers_covered(self, boxes: list[RowBoxes]) -> Interval:
         """Return the share of public rows that the boxes cover, with any label: wide boxes contain any row."""
         rows, any_label = self._strangers.inputs, torch.zeros(self._config.rows, dtype=torch.long)
-        unlabelled = [RowBoxes(torch.zeros_like(one.labels), one.low, one.high) for one in boxes]
+        unlabelled = [RowBoxes(torch.zeros_like(box.labels), box.low, box.high) for box in boxes]
         return covered(torch.cat([match_boxes(one, rows, any_label) for one in unlabelled]), self._confidence)
 
     def _covered(self, boxes: list[RowBoxes]) -> dict[str, Any]:
         pairs = list(zip(boxes, self._run.shares, strict=True))
         matched = torch.cat([match_boxes(one, share.inputs, share.labels) for one, share in pairs])
-        joined = RowBoxes(*(torch.cat([getattr(one, name) for one in boxes]) for name in ("labels", "low", "high")))
+        joined = RowBoxes(*(torch.cat([getattr(box, name) for box in boxes]) for name in ("labels", "low", "high")))
         bits = box_bits(joined, self._federation.public.inputs, self._resampler, self._confidence)
         alone = torch.cat([alone_in(one, share.inputs) for one, share in pairs])
         more = {"box_bits": bits, "single_row_boxes": single_row_boxes(alone, self._confidence)}

@@ -262,11 +262,11 @@ class _Study:
     def baselines(self) -> Iterator[Finding]:
         """Yield the label accuracy of a ridge on raw columns, for each party with known labels."""
         choices = [
-            one
-            for one in self._config.attacks
-            if issubclass(one.attack, CutLabelAttack) and "few-labels" in self._knows(one)
+            attack
+            for attack in self._config.attacks
+            if issubclass(attack.attack, CutLabelAttack) and "few-labels" in self._knows(attack)
         ]
-        for party in dict.fromkeys(self._party(one) for one in choices):
+        for party in dict.fromkeys(self._party(choice) for choice in choices):
             rows, known = self._federation.chosen(self.run("as it is"), *self._sizes)
             columns, probe = self._federation.parts[party].flatten(1), Choice(name="ridge").make("component")
             labels = self.run("as it is").labels[known]

@@ -95,7 +95,7 @@ def in_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterato
     yield Table.of("Settings that both have", ["setting", *respects], rows)
     if comparison.findings:
         headings = ("setting", "finding", "figure", *map(number, "ABp"), "better")
-        yield Table.of("Findings that both have", headings, [_finding_row(one) for one in comparison.findings])
+        yield Table.of("Findings that both have", headings, [_finding_row(finding) for finding in comparison.findings])
     for side, names in (("A", comparison.only_a), ("B", comparison.only_b)):
         if names:
             yield paragraph(f"Only {side} has: {'; '.join(names)}")

@@ -32,7 +32,7 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     Intervals are clipped to the limits of their metrics in `declared`. With fewer than two values, the finding with a
     value, otherwise the first finding, is returned unchanged.
     """
-    valued = [one for one in findings if one.value is not None]
+    valued = [finding for finding in findings if finding.value is not None]
     if len(valued) < 2:  # noqa: PLR2004 - a mean needs two seeds
         return (valued or list(findings))[0]
     chances = [one.chance_level for one in valued if one.chance_level is not None]

@@ -62,7 +62,7 @@ def marks_table(marks: Sequence[BoundComparison]) -> Table:
 def floors_table(floors: Sequence[EpsilonFloor]) -> Table:
     """Return a table of lower bounds on epsilon with the stated epsilon."""
     headings = ["setting", "attack", *map(number, ("epsilon is at least", "stated"))]
-    rows = [TableRow.of(one.setting, one.attack, f"{one.floor:.2f}", one.stated) for one in floors]
+    rows = [TableRow.of(floor.setting, floor.attack, f"{floor.floor:.2f}", floor.stated) for floor in floors]
     return Table.of("Lower bounds on epsilon", headings, rows, is_sortable=False)
 
 

@@ -42,15 +42,15 @@ def _row(sweep: SweepRecords, label: str) -> TableRow:
     controls = [risk(setting, label, sweep.judge) for setting in sweep.settings if setting.is_undefended]
     best = max((success.rate for success in controls if success), key=lambda rate: rate.value, default=None)
     searches = [tried.searches for tried in attempts]
-    gave_up, victims = sum(one.gave_up for one in searches), sum(one.victims for one in searches)
+    gave_up, victims = sum(search.gave_up for search in searches), sum(search.victims for search in searches)
     reasons = dict.fromkeys(reason for tried in attempts for reason in tried.reasons)
     return TableRow.of(
         label,
         estimated(best, 100, 0, "%") if best or not controls else "failed",
         f"{victims}",
         f"{gave_up}",
-        _share(sum(one.converged for one in searches), sum(one.searched for one in searches)),
-        _share(sum(one.falling for one in searches), victims - gave_up),
+        _share(sum(search.converged for search in searches), sum(search.searched for search in searches)),
+        _share(sum(search.falling for search in searches), victims - gave_up),
         "; ".join(list(reasons)[:3]),
     )
 

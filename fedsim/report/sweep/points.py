@@ -208,7 +208,10 @@ def _utility(setting: SweepSetting, confidence: float) -> Interval | None:
 def _strength(setting: SweepSetting, label: str) -> tuple[float, float]:
     tried, victims = setting.attempt(label), setting.victims(label)
     values = [
-        one.goal.sign * v for one in tried for victim in one.victims for v in victim.values.get(one.goal.name, ())
+        attack.goal.sign * v
+        for attack in tried
+        for victim in attack.victims
+        for v in victim.values.get(attack.goal.name, ())
     ]
     share = sum(victim.share or 0.0 for victim in victims) / max(1, len(victims))
     return share, float(np.mean(values)) if values else -math.inf
@@ -298,7 +301,10 @@ def _guarantee(cells: Sequence[SweepCell]) -> GuaranteeRecord | None:
     holding = [weakest_against_server(cell.guarantees) for cell in cells]
     if all(holding):
         return weakest_against_server(one for one in holding if one)
-    return max((one for cell in cells for one in cell.guarantees if not one.holds_against_server), key=_epsilon)
+    return max(
+        (guarantee for cell in cells for guarantee in cell.guarantees if not guarantee.holds_against_server),
+        key=_epsilon,
+    )
 
 
 def _epsilon(stated: GuaranteeRecord) -> float:

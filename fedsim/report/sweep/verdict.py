@@ -33,22 +33,22 @@ class JudgedSetting:
     @property
     def state(self) -> LimitState:
         """The state of the limits together."""
-        return worst(one.state for one in self.limits)
+        return worst(limit.state for limit in self.limits)
 
     @property
     def broken(self) -> tuple[JudgedLimit, ...]:
         """The limits that are broken."""
-        return tuple(one for one in self.limits if one.state == "broken")
+        return tuple(limit for limit in self.limits if limit.state == "broken")
 
     @property
     def unmeasured(self) -> tuple[JudgedLimit, ...]:
         """The limits without a measurement."""
-        return tuple(one for one in self.limits if one.figure.value is None)
+        return tuple(limit for limit in self.limits if limit.figure.value is None)
 
     @property
     def checks(self) -> tuple[Check, ...]:
         """The limits as rows of the page."""
-        return tuple(_check(one, self.point) for one in self.limits)
+        return tuple(_check(limit, self.point) for limit in self.limits)
 
 
 def judge_setting(point: Point, policy: Policy) -> JudgedSetting:
@@ -164,9 +164,9 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         strong = "No thresholds are stated, so nothing is judged."
         return Statement(subject, strong, after=text, caveat=_caveat(least, points))
     judged = sorted((judge_setting(point, policy) for point in points), key=_rank)
-    within, best = [one for one in judged if not one.broken], judged[0]
+    within, best = [setting for setting in judged if not setting.broken], judged[0]
     if not within:
-        near, checks = best, [_check(one, best.point) for one in best.broken]
+        near, checks = best, [_check(limit, best.point) for limit in best.broken]
         misses = "; ".join(f"{check.what} {check.measured}, allowed {check.limit}" for check in checks)
         text = f" {near.point.name} comes nearest, and misses: {misses}. It {sentence(near.point)}"
         return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=near.checks)
@@ -210,7 +210,7 @@ def _rank(judged: JudgedSetting) -> Rank:
 def _missing(judged: JudgedSetting) -> str:
     """Return sentences on the additional evidence that would decide."""
     if judged.unmeasured:
-        titles = ", ".join(_title(one.rule, judged.point) for one in judged.unmeasured)
+        titles = ", ".join(_title(limit.rule, judged.point) for limit in judged.unmeasured)
         return f" Not measured: {titles}. Add attacks that measure it."
     if number := judged.point.unproved:
         return (
@@ -240,7 +240,7 @@ def _caveat(point: Point, points: Sequence[Point]) -> str:
 def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
     """Return a sentence on the epsilon of choosing among all private runs on the same data."""
     cells = (cell for point in points for cell in point.setting.cells)
-    every = [one for cell in cells for one in cell.guarantees if one.unit == stated.unit]
+    every = [guarantee for cell in cells for guarantee in cell.guarantees if guarantee.unit == stated.unit]
     if len(every) < 2:  # noqa: PLR2004 - nothing was chosen
         return ""
     spent = [[Spent(one.noise_multiplier, one.sampling_rate, one.steps)] for one in every]

@@ -35,8 +35,10 @@ def findings_table(record: RunRecord, question: QuestionInfo) -> Table:
     Metrics common to all findings have columns; others are listed as text. Columns without content are omitted.
     """
     arms = by_arm(record, question)
-    columns = _columns([one for _, findings in arms for one in findings], record.declared)
-    groups = (RowGroup(arm.name, tuple(_row(one, columns) for one in findings)) for arm, findings in arms if findings)
+    columns = _columns([finding for _, findings in arms for finding in findings], record.declared)
+    groups = (
+        RowGroup(arm.name, tuple(_row(finding, columns) for finding in findings)) for arm, findings in arms if findings
+    )
     headings = (Heading("attack"), *(heading for heading, _ in columns))
     return Table(question.title, headings, tuple(groups), group_heading="arm")
 
@@ -50,7 +52,7 @@ def _row(finding: Finding, columns: Sequence[_Column]) -> TableRow:
 
 def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> list[_Column]:
     """Return the columns after the label: heading, and cell of a finding."""
-    telling = [one for one in findings if one.role != "context"]
+    telling = [finding for finding in findings if finding.role != "context"]
     names = columns_of(telling)
     columns: list[_Column] = [
         (Heading("figure"), lambda one: declared[one.metric].title),
@@ -62,7 +64,7 @@ def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> lis
     columns += [(number(declared[name].title), partial(_further, name, declared[name])) for name in names]
     columns.append((number("n"), count_of))
     columns.append((Heading("of what", is_extra=True), lambda one: one.scope_in_words))
-    if any(in_words(one, declared, names) for one in findings):
+    if any(in_words(finding, declared, names) for finding in findings):
         columns.append((Heading("beside it", is_extra=True), lambda one: in_words(one, declared, names)))
     return columns
 
@@ -109,9 +111,11 @@ def doubts(findings: Sequence[Finding]) -> str:
 
     Among many chance controls, some lie above chance by luck; they are named only if so many are unlikely under chance.
     """
-    failed = [one.label for one in findings if one.role == "positive-control" and not one.is_above_chance]
-    controls = [one for one in findings if one.role == "negative-control" and one.value is not None]
-    strange = [one.label for one in controls if one.is_above_chance]
+    failed = [
+        finding.label for finding in findings if finding.role == "positive-control" and not finding.is_above_chance
+    ]
+    controls = [finding for finding in findings if finding.role == "negative-control" and finding.value is not None]
+    strange = [control.label for control in controls if control.is_above_chance]
     if at_least(len(strange), len(controls), _BY_LUCK) > SIGNIFICANT:
         strange = []
     parts = [f"Not above chance, though it must be: {'; '.join(failed)}."] if failed else []
@@ -159,13 +163,13 @@ def _sentence(arm: ArmRecord, question: QuestionInfo, declared: Mapping[str, Met
     if not attacks:
         return None
     before = f"{question.title} "
-    tried = [one for one in attacks if one.value is not None and not one.invalid]
-    invalid = [one for one in attacks if one.invalid]
+    tried = [attack for attack in attacks if attack.value is not None and not attack.invalid]
+    invalid = [attack for attack in attacks if attack.invalid]
     if invalid and not tried:
-        reasons = "; ".join(dict.fromkeys(f"{one.label}: {one.invalid}" for one in invalid))
+        reasons = "; ".join(dict.fromkeys(f"{finding.label}: {finding.invalid}" for finding in invalid))
         return Statement(arm.name, "No finding is valid", "caution", before, f" ({reasons}).")
     if not tried:
-        labels = ", ".join(one.label for one in attacks)
+        labels = ", ".join(attack.label for attack in attacks)
         return Statement(arm.name, "No attack gave a result", before=before, after=f" ({labels}).")
     best = _most_telling(tried, declared)
     metric = declared[best.metric]
@@ -182,7 +186,7 @@ def _sentence(arm: ArmRecord, question: QuestionInfo, declared: Mapping[str, Met
 
 def _most_telling(tried: Sequence[Finding], declared: Mapping[str, Metric]) -> Finding:
     """Return the best finding by the metric of the first finding above chance, or of the first finding if none is."""
-    first = next((one for one in tried if one.is_above_chance), tried[0])
-    alike = [one for one in tried if one.metric == first.metric]
+    first = next((attack for attack in tried if attack.is_above_chance), tried[0])
+    alike = [attack for attack in tried if attack.metric == first.metric]
     sign = declared[first.metric].sign
     return max(alike, key=lambda one: (one.is_above_chance, sign * one.value.value if one.value else 0.0))

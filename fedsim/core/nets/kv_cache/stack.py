@@ -83,5 +83,7 @@ def only_watches(hook: HookT) -> HookT:
 
 def is_listened_to(*modules: nn.Module) -> bool:
     """Return whether a module has hooks, other than read-only hooks, that running its layers would bypass."""
-    hooks = (hook for one in modules for hook in (*one._forward_hooks.values(), *one._forward_pre_hooks.values()))
+    hooks = (
+        hook for module in modules for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
     return any(hook not in _WATCHES for hook in hooks)

@@ -41,7 +41,7 @@ def visual_passes(model: nn.Module) -> Iterator[list[Passed]]:
     passes: list[Passed] = []
 
     def listen(streams: tuple[Stream, ...]) -> None:
-        passes.append(Passed(tuple(one.patches.detach() for one in streams), tuple(map(_tokens, streams))))
+        passes.append(Passed(tuple(stream.patches.detach() for stream in streams), tuple(map(_tokens, streams))))
 
     reader.listeners.append(listen)
     try:
