@@ -40,7 +40,7 @@ class ServerCheckConfig(Config):
 
     cosine: float = Field(default=0.95, gt=0, lt=1, description="|cosine| from which two rows count as parallel")
     parallel: int = Field(default=2, ge=0, description="largest number of parallel rows in a layer")
-    energy: float = Field(default=0.5, gt=0, le=1, description="largest share of the rows' energy in a single direction")
+    energy: float = Field(default=0.5, gt=0, le=1, description="largest share of the rows' energy in one direction")
     regularity: float = Field(
         default=0.3,
         ge=0,
@@ -153,7 +153,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
         for (name, _), slope in zip(read, slopes, strict=True):
             if slope is not None:
                 alone = ((slope != 0).sum(0) == 1).double().mean()
-                yield _most(name)("share of units that a single example activates", float(alone), self.config.isolation)
+                yield _most(name)("share of units that one example activates", float(alone), self.config.isolation)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return no distortion: the update is not changed."""

@@ -44,7 +44,7 @@ class Attributes(TimedConfig):
     public: int = Field(
         default=64,
         ge=2,
-        description="updates that the attacker computes from public examples, for each value; at most the number of examples",
+        description="updates that the attacker computes from public examples, for each value; at most one per example",
     )
     attacks: tuple[AttributeChoice, ...] = Field(min_length=1)
 
