@@ -55,6 +55,12 @@ def test_small_tensors_are_judged_together(seed):
     assert fits(noise, [other[0], *noise[1:]]) == [True] * 4
 
 
+def test_tensors_of_64_values_are_judged_alone_and_of_63_together():
+    for size, alone in ((64, [True, False, True]), (63, [True] * 3)):
+        noise, other = drawn(size, size, size), drawn(size, size, size, seed=2)
+        assert fits(noise, [noise[0], other[1], noise[2]]) == alone
+
+
 def test_less_than_eight_values_in_small_tensors_follow_the_others():
     noise, other = drawn(3, 500, 4, 200), drawn(3, 500, 4, 200, seed=2)
     assert fits(noise, [other[0], noise[1], other[2], noise[3]]) == [True] * 4
