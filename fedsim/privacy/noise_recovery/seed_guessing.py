@@ -5,10 +5,12 @@ All seeds are expanded at once, value by value, and a seed is dropped at the fir
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from itertools import takewhile
+from statistics import NormalDist
 from typing import Any, ClassVar, final
 
 import numpy as np
@@ -38,7 +40,8 @@ Seeds = NDArray[np.uint64]
 Values = NDArray[np.float64]
 
 _NEAR = 1.2  # largest difference of a value, in standard deviations: exceeded by 40 % of values of wrong seeds
-_FEWEST = 12  # values; with fewer a wrong seed may fit
+_FEWEST = 12  # values
+_FALSE_ALARM = 1e-6 / 2**23  # probability of a wrong seed, of 2^20 seeds and the usual seeds of four generators
 _MOST_OUTPUTS = 200  # after a seed
 _ATTEMPTS = 12  # of the polar method, of which more than 6 are accepted nearly always
 _PHILOX_COMPARED = 32
@@ -102,13 +105,23 @@ def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: f
     first = values[: 1 + int(np.searchsorted(sizes, min(_COMPARED, sizes[-1])))]
     if disagreement(concatenated(first), concatenated(generator.draw(seed, first))) > AGREES:
         return None
-    noise = generator.draw(seed, values)
+    noise, count = generator.draw(seed, values), sum(value.numel() for value in values)
     off = disagreement(concatenated(values), concatenated(noise))
-    if off > AGREES:
+    if off > largest_disagreement(count):
         return None
-    part, count = fitting_part(values, noise), sum(value.numel() for value in values)
+    part = fitting_part(values, noise)
     seconds = time.perf_counter() - start
     return ComputedNoise(part.noise, generator.name, f"seed {seed}", count, 0, 0, 0, off, seconds, part.fraction)
+
+
+def largest_disagreement(count: int) -> float:
+    """Return the largest disagreement of `count` values with a seed's noise that identifies the seed.
+
+    With probability 1 - 1e-6, the noise of 2^23 wrong seeds differs more: half of the differences, each N(0, 2), would
+    be smaller with a probability of at most (4 p)^(count / 2), if p is the probability of a single difference.
+    """
+    share = _FALSE_ALARM ** (2 / count) / 4
+    return min(AGREES, math.sqrt(2) * NormalDist().inv_cdf((1 + share) / 2))
 
 
 def _close(noise: Any, seen: Any) -> NDArray[np.bool_]:

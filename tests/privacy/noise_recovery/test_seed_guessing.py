@@ -1,12 +1,14 @@
 """Small and usual seeds are found behind an update, for each generator; others are not."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from fedsim.privacy.noise_recovery import philox
-from fedsim.privacy.noise_recovery.result import ComputedNoise
-from fedsim.privacy.noise_recovery.seed_guessing import TORCH_DEFAULT, guess_seed, usual_seeds
+from fedsim.privacy.noise_recovery.result import AGREES, ComputedNoise
+from fedsim.privacy.noise_recovery.seed_guessing import TORCH_DEFAULT, guess_seed, largest_disagreement, usual_seeds
 
 SHAPES = ((30, 20), (30,), (10, 30), (10,))
 FEW = 3000
@@ -75,3 +77,28 @@ def test_a_few_values_are_too_few():
 
 def test_usual_seeds_are_not_among_the_small_ones_only():
     assert {20240229, 1 << 31, (1 << 32) - 1, TORCH_DEFAULT} <= set(usual_seeds())
+
+
+@pytest.mark.parametrize("count", [12, 14, 16, 24, 40])
+def test_few_values_of_a_generator_without_a_small_seed_are_never_called_computable(count):
+    """Among a million seeds some fit a dozen values coarsely."""
+    for seed in (2**61 + 3**30, 2**61 + 3**31):
+        assert not isinstance(guess_seed(torch_noise(seed, ((count,),)), 1 << 14), ComputedNoise)
+
+
+@pytest.mark.parametrize(("count", "scale"), [(12, 1e-3), (40, 0.02), (200, 0.2)])
+def test_few_values_show_their_seed_if_the_update_is_small_against_the_noise(count, scale):
+    noise = torch_noise(7, ((count,),))
+    found = guess_seed(hidden(noise, scale), FEW)
+    assert isinstance(found, ComputedNoise)
+    assert found.source == "seed 7"
+
+
+def test_the_limit_keeps_wrong_seeds_out():
+    """By the exact law of the median of 2**23 wrong seeds."""
+    for count in (12, 16, 64, 100, 400):
+        limit = largest_disagreement(count)
+        single = math.erf(limit / 2)
+        half = sum(math.comb(count, k) * single**k * (1 - single) ** (count - k) for k in range(count // 2, count + 1))
+        assert half * 2**23 < 1e-6
+    assert largest_disagreement(12) < largest_disagreement(64) < largest_disagreement(400) == AGREES
