@@ -93,7 +93,7 @@ def judge_within(
         if left <= cost:
             raise FedsimError(too_long(plan, cost, seconds))
         try:
-            with interrupting(left), start_in_process(kind, choice, should_stop) as at_work:
+            with interrupting(budget), start_in_process(kind, choice, should_stop) as at_work:
                 yield at_work
         except TimeBudgetExceeded:
             raise FedsimError("its time was over") from None

@@ -68,7 +68,7 @@ def measure(subject: CheckedSubject, plan: AuditPlan, arm: AuditArm, seconds: fl
     budget = TimeBudget.with_wall_limit(seconds)
     with suppress(TimeBudgetExceeded):
         weights, uses = _train(world, seconds / 2)
-        with interrupting(budget.left):
+        with interrupting(budget):
             model, tokenizer = world.models.holding(weights).eval(), _tokenizer(subject)
             alphabet, generator = (
                 _alphabet(subject),

@@ -118,8 +118,12 @@ def check_deadline() -> None:
 
 
 @contextmanager
-def interrupting(seconds: float) -> Iterator[None]:
-    """Raise `TimeBudgetExceeded` in the block after this many processor seconds, or `WALL_LIMIT` times as many seconds.
+def interrupting(limit: float | TimeBudget) -> Iterator[None]:
+    """Raise `TimeBudgetExceeded` in the block when a budget is used up.
+
+    Args:
+        limit: a budget that several blocks share, or processor seconds of a new budget, which also ends after
+            `WALL_LIMIT` times as many wall-clock seconds.
 
     Without effect outside the main thread. Blocks may be nested. The signal acts between two operations, so a long
     operation runs to its end. An import is not interrupted, because that would leave a half-loaded module. Neither is a
@@ -132,7 +136,7 @@ def interrupting(seconds: float) -> Iterator[None]:
         return
 
     owner = sys._getframe(2)  # caller of this function and of contextlib's wrapper
-    budget, rung_at = TimeBudget.with_wall_limit(seconds), list[float]()
+    budget, rung_at = limit if isinstance(limit, TimeBudget) else TimeBudget.with_wall_limit(limit), list[float]()
 
     def ring(_number: int, frame: FrameType | None) -> None:
         if (left := budget.left) > 0:
@@ -146,7 +150,7 @@ def interrupting(seconds: float) -> Iterator[None]:
         _set_alarm(_SOON)
 
     before, begin = signal.signal(signal.SIGALRM, ring), time.monotonic()
-    outer, interval = _set_alarm(seconds)
+    outer, interval = _set_alarm(budget.left)
     try:
         yield
     finally:

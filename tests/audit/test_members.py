@@ -1,5 +1,7 @@
 """Membership attacks within an audit: how many can be judged, and what is said where no time is left."""
 
+import math
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -76,12 +78,23 @@ def test_attacks_without_shadow_models_are_those_without_a_plan() -> None:
 def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(
     victim: TrainedClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(*_: object) -> None:
-        while True:  # a search that uses its processor time until it is interrupted
-            sum(range(1000))
+    """Also when the wall-clock limit ends the attack: no processor seconds are left for the next attack."""
 
+    told: list[str] = []
+
+    def compute_first(said: str) -> None:
+        told.append(said)
+        begin = time.process_time()
+        while len(told) == 1 and time.process_time() - begin < 0.05:
+            math.sqrt(2.0)
+
+    def hang(*_: object) -> None:
+        while True:
+            time.sleep(0.01)
+
+    monkeypatch.setattr("fedsim.core.time_budget.WALL_LIMIT", 30.0)
     monkeypatch.setattr("fedsim.questions.membership.question.judge", hang)
-    first, second, *_ = judged(victim, 0.2, members.attacks_without_shadows())
+    first, second, *_ = judged(victim, 0.1, members.attacks_without_shadows(), compute_first)
     assert first.failure == "its time was over"
     assert second.failure == "the 0 s for membership attacks were over; give more minutes"
 

@@ -44,6 +44,15 @@ def test_the_outer_block_still_ends_after_an_inner_one() -> None:
     assert ended == ["inner"]
 
 
+def test_blocks_that_share_a_budget_end_together_also_at_the_wall_clock_limit() -> None:
+    budget = TimeBudget.with_wall_limit(0.1)
+    while budget.used < 0.05:
+        math.sqrt(2.0)
+    with pytest.raises(TimeBudgetExceeded), interrupting(budget):
+        time.sleep(60)
+    assert budget.left == 0.0
+
+
 def test_an_import_is_not_left_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.3)\nwhole = True\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -104,6 +113,7 @@ def test_the_alarm_of_an_outer_block_or_of_the_host_has_the_time_that_is_left(
     monkeypatch.setattr(time_budget, "time", SimpleNamespace(monotonic=lambda: now[0]))
     timer = {"setitimer": setitimer, "signal": lambda *_: None, "SIGALRM": 14, "ITIMER_REAL": 0}
     monkeypatch.setattr(time_budget, "signal", SimpleNamespace(**timer))
+    monkeypatch.setattr(time_budget, "processor_seconds", lambda **_: 1.0)
     with interrupting(0.5):
         now[0] += took
     assert rung == [(0.5, 0.0), (0, 0.0), *((seconds, 3.0) for seconds in left)]

@@ -167,16 +167,17 @@ class SplitFederation:
         return dict(zip(self.parts, pairwise(ends), strict=True))
 
     def chosen(self, run: SplitRun, rows: int, known: int) -> tuple[Tensor, Tensor]:
-        """Return indices of attacked examples, and of `known` examples of each class with known labels.
+        """Return indices of attacked examples, and of up to `known` examples of each class with known labels.
 
-        Both follow a fixed random order, the known ones by the variant's training labels; known examples are not
-        attacked.
+        The attacked examples precede the known examples in a fixed random order, so that their choice and their order
+        are independent of the labels: an attack could compute the order from the seed. The known examples are chosen by
+        the variant's training labels.
         """
         order = torch.randperm(len(run.labels), generator=seeding.generator(self.seed, "rows at the cut"))
-        mixed = run.labels[order]
-        few = [order[mixed == label][:known] for label in range(self.dataset.spec.classes)]
-        given = torch.cat(few)
-        return order[~torch.isin(order, given)][:rows], given
+        classes = self.dataset.spec.classes
+        attacked, rest = order.tensor_split([min(rows, max(0, len(order) - known * classes))])
+        labels = run.labels[rest]
+        return attacked.clone(), torch.cat([rest[labels == label][:known] for label in range(classes)])
 
 
 @dataclass(frozen=True)

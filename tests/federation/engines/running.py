@@ -26,11 +26,11 @@ process.prepare()
 import torch
 from fedsim.core.errors import FedsimError
 from fedsim.federation import apps
-from fedsim.federation.journal import Journal
+from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, world
 engine, settings, scenario, result = sys.argv[1:]
 torch.set_num_threads(1)
-journal = Journal(lambda record: print("round", record.round, flush=True))
+journal = ServerLog(lambda record: print("round", record.round, flush=True))
 try:
     serve = importlib.import_module(f"fedsim.federation.engines.{engine}").serve
     built = world.build(Scenario.model_validate_json(Path(scenario).read_text()))

@@ -79,6 +79,19 @@ def test_what_is_granted_is_there_and_known_labels_are_not_asked_about() -> None
     assert all(step.top is not None for step in view.steps)
 
 
+@pytest.mark.parametrize("rows", [30, 116, 500])
+def test_the_attacked_rows_and_their_order_say_nothing_of_labels(rows: int) -> None:
+    """An attack that computes the order from the seed would rule out classes whose known rows come later."""
+    permuted = FEDERATION.run("labels permuted")
+    (attacked, known), (others, _) = (FEDERATION.chosen(run, rows, 2) for run in (RUN, permuted))
+    assert not torch.equal(RUN.labels, permuted.labels)
+    assert torch.equal(attacked, others)
+    assert len(attacked) == min(rows, len(RUN.labels) - 4)
+    assert attacked.untyped_storage().nbytes() == 8 * len(attacked)
+    assert not torch.isin(known, attacked).any()
+    assert int(RUN.labels[known].bincount().max()) <= 2
+
+
 def test_messages_are_found_by_the_example() -> None:
     view = labels_view(FEDERATION, RUN, "a", 1, frozenset(), SIZES)
     step = view.steps[2]
