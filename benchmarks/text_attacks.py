@@ -42,7 +42,6 @@ ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "lamp": {"max_iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "restarts": 1},
     "subspace-distance": {},
     "dager": {},
-    "sentence-atoms": {},
 }
 SEARCHES = ("tag", "lamp")
 _LENGTH = 16

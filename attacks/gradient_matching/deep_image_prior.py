@@ -44,7 +44,6 @@ class DeepImagePriorConfig(MaskSearchConfig):
         description="hard: only the sign of the weights' gradient; soft: tanh(g / its RMS); off: as it is",
     )
     schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
-    median_every: int = Field(default=0, ge=0, le=0, description="0: weights have no neighbours to take medians of")
 
 
 @final

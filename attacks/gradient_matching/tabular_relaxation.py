@@ -48,7 +48,6 @@ class TabularRelaxationConfig(MaskSearchConfig):
     priors: tuple[PriorChoice, ...] = prior_settings({})
     schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
     threshold: float = changed(MaskSearchConfig, threshold=1e-9)
-    median_every: int = Field(default=0, ge=0, le=0, description="0: columns have no neighbours to take medians of")
     restarts: int = changed(MaskSearchConfig, restarts=8)
 
 

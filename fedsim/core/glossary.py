@@ -77,12 +77,3 @@ TERMS: Final = {
     "withstood": "Nothing was recovered, and no search could: its guess explains the update as well as the truth does, "
     "or the ideal attacker would recover nothing.",
 }
-
-
-def as_markdown() -> str:
-    """Return the glossary page in Markdown."""
-    head = (
-        "# Glossary\n\nEach word has a single meaning in this project. Reports and teaching pages show the same list.\n"
-    )
-    rows = "".join(f"| {term} | {meaning} |\n" for term, meaning in TERMS.items())
-    return f"{head}\n| word | meaning |\n|---|---|\n{rows}"

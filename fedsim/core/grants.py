@@ -42,7 +42,6 @@ class Grant:
         lacks: the attacker's situation without it, as the end of "It ...".
         realistic: whether a real attacker has it, in a word or two.
         why: the reason for `realistic`.
-        beyond: its name, if a survey's notation for threat models does not cover it; else empty.
         depends_on_task: whether it exists for some tasks only (`Task.knowable`).
         is_drawn: whether it is a random draw of the client in a step.
     """
@@ -54,7 +53,6 @@ class Grant:
     lacks: str
     realistic: str
     why: str
-    beyond: str = ""
     depends_on_task: bool = False
     is_drawn: bool = False
 
@@ -69,7 +67,6 @@ _ALL = (
         lacks="must infer the labels",
         realistic="often not",
         why="a server sees no labels; without them attacks on batches weaken a lot",
-        beyond="labels",
         depends_on_task=True,
     ),
     Grant(
@@ -80,7 +77,6 @@ _ALL = (
         lacks="does not see the dropout masks",
         realistic="no",
         why="they never leave the client: this is a control",
-        beyond="masks",
         is_drawn=True,
     ),
     Grant(
@@ -109,7 +105,6 @@ _ALL = (
         lacks="does not know how inputs are normalised",
         realistic="mostly",
         why="mean and deviation of a public kind of data are easily guessed",
-        beyond="input statistics",
         depends_on_task=True,
     ),
     Grant(
@@ -138,7 +133,6 @@ _ALL = (
         lacks="does not see the random draws of components and task",
         realistic="no",
         why="they never leave the client: this is a control",
-        beyond="hidden draws",
         is_drawn=True,
     ),
     Grant(
@@ -149,7 +143,6 @@ _ALL = (
         lacks="does not see the model's additional inputs",
         realistic="often not",
         why="it belongs to the example, like the question about an image",
-        beyond="knowledge granted in addition to the inputs",
     ),
     Grant(
         name="earlier-rounds",
@@ -159,7 +152,6 @@ _ALL = (
         lacks="attacks every round separately",
         realistic="yes",
         why="a server can store received updates",
-        beyond="earlier rounds",
     ),
 )
 

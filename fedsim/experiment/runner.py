@@ -156,7 +156,7 @@ def _describe(world: World) -> tuple[str, ...]:
     """Return the threat model in sentences, with those of the questions."""
     questions = world.questions
     sentences = [sentence for question in questions for sentence in question.describe_attacker()]
-    return describe(world, sentences, has_public_data=any(question.needs_public_data for question in questions))
+    return describe(world, sentences)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 The vector is reshaped to a matrix A, v x w. For independent noise of standard deviation s alone, the eigenvalues of A^T
 A / v are in [s^2 (1 - 1/sqrt(Q))^2, s^2 (1 + 1/sqrt(Q))^2], Q = v / w (Marchenko and Pastur 1967). Directions outside
 this range are kept. This is the compensation of GradDefense (Wang et al. 2022, INFOCOM), which a server uses to train
-on noisy updates, and an attacker that knows the noise as well.
+on noisy updates.
 """
 
 from __future__ import annotations
@@ -26,14 +26,11 @@ def compensate(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
     height = len(vector) // width
     if not scale or not share or not height:
         return vector
-    rows = without_noise(vector[: height * width].view(height, width), scale, share)
+    rows = _without_noise(vector[: height * width].view(height, width), scale, share)
     return torch.cat([rows.flatten(), vector[height * width :]])
 
 
-def without_noise(matrix: Tensor, scale: float, share: float = 1.0) -> Tensor:
-    """Return a matrix (v, w) without noise directions, as `compensate`, but with its own row structure."""
-    if matrix.shape[0] < matrix.shape[1]:
-        return without_noise(matrix.mT, scale, share).mT
+def _without_noise(matrix: Tensor, scale: float, share: float) -> Tensor:
     rows, (height, width) = matrix.double(), matrix.shape
     values, directions = torch.linalg.eigh(rows.mT @ rows / height)
     spread = (width / (share * height)) ** 0.5

@@ -135,7 +135,6 @@ class Question(ConfiguredMethod[ConfigT]):
         null_statement: sentence, without full stop, for results without a finding above chance.
         metric: metric of most findings.
         watches_models: whether the question reads the global model before each watched round.
-        needs_public_data: whether the attacker owns the test set, or half of it.
     """
 
     title: ClassVar[str]
@@ -144,7 +143,6 @@ class Question(ConfiguredMethod[ConfigT]):
     null_statement: ClassVar[str] = "No attack is above chance"
     metric: ClassVar[str] = "success"
     watches_models: ClassVar[bool] = False
-    needs_public_data: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @classmethod

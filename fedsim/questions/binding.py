@@ -77,8 +77,6 @@ class BindingQuestion(Question[Binding]):
         "with permuted wanted values."
     )
 
-    needs_public_data: ClassVar[bool] = True
-
     def describe_attacker(self) -> Iterator[str]:
         """Yield the wanted attribute, the observed states and the attacker's knowledge."""
         yield (

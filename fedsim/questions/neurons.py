@@ -93,8 +93,6 @@ class NeuronQuestion(Question[Neurons]):
         "tokens with the texts of the other clients."
     )
 
-    needs_public_data: ClassVar[bool] = True
-
     def describe_attacker(self) -> Iterator[str]:
         """Yield the number of named tokens and of public texts."""
         yield (

@@ -126,8 +126,6 @@ class SurplusQuestion(Question[Surplus]):
         "permuted states' value for the alignment."
     )
 
-    needs_public_data: ClassVar[bool] = True
-
     def describe_attacker(self) -> Iterator[str]:
         """Yield the observed states and the attacker's training data."""
         yield "It sees the head's input states on clients' texts, and learns from the states on the test set."

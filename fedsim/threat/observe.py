@@ -26,7 +26,6 @@ from fedsim.core.types import (
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
-from fedsim.threat import survey_letters
 from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
@@ -92,13 +91,12 @@ def observe(
     )
 
 
-def describe(world: World, questions: Sequence[str] = (), *, has_public_data: bool = False) -> tuple[str, ...]:
+def describe(world: World, questions: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the threat model in plain sentences, for the screen, the record and the report.
 
     Args:
         world: the scenario's built objects.
         questions: the questions' sentences on their attackers.
-        has_public_data: whether a question's attacker owns examples like the clients'.
     """
     return (
         *_sees(world, (world.scenario.federation.batch_size,)),
@@ -106,7 +104,6 @@ def describe(world: World, questions: Sequence[str] = (), *, has_public_data: bo
         *_knows(world),
         *_further_grants(world.scenario),
         *questions,
-        _letter(world, has_public_data=has_public_data),
     )
 
 
@@ -117,7 +114,7 @@ def describe_any_round(world: World, batch_sizes: Sequence[int]) -> tuple[str, .
         world: the built objects of a scenario with any of these batch sizes.
         batch_sizes: all batch sizes.
     """
-    return (*_sees(world, batch_sizes), *_knows(world), _letter(world, has_public_data=False))
+    return (*_sees(world, batch_sizes), *_knows(world))
 
 
 def _sees(world: World, batch_sizes: Sequence[int]) -> Iterator[str]:
@@ -137,14 +134,6 @@ def _knows(world: World) -> Iterator[str]:
     yield from _optimizer(world)
     lacking = (grant for name, grant in GRANTS.items() if name not in granted and _is_at_stake(world, name))
     yield from (f"It {grant.lacks}." for grant in lacking)
-
-
-def _letter(world: World, *, has_public_data: bool) -> str:
-    """Return the sentence with the survey's letter; crafting requires public data, as some questions do."""
-    scenario = world.scenario
-    knows: list[Knowledge] = [grant for grant in scenario.threat.knows if _exists(world, grant)]
-    owns_test_set = has_public_data or scenario.crafting is not None
-    return survey_letters.sentence(scenario.threat.server, knows, has_public_data=owns_test_set)
 
 
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:

@@ -15,7 +15,6 @@ from fedsim.core.types import GRANTS, Knowledge, Observation, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import world as worlds
 from fedsim.threat import observe as door
-from fedsim.threat import survey_letters as letters
 from fedsim.threat.victim import Victim
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "scenarios.md"
@@ -83,13 +82,6 @@ def test_sentences_say_of_each_grant_who_has_it_and_who_lacks_it(
         assert f", {grant.has}" in known
         assert f"It {grant.lacks}." in blind
         assert f"It {grant.lacks}." not in knowing
-
-
-@pytest.mark.parametrize("name", GRANTS)
-def test_letters_name_what_no_row_of_the_survey_has(name: Knowledge) -> None:
-    sentence = letters.sentence("honest-but-curious", (name,), has_public_data=False)
-    beyond = GRANTS[name].beyond
-    assert sentence.endswith(f", and is granted {beyond} beyond it.") if beyond else "beyond" not in sentence
 
 
 def test_the_manual_and_the_command_line_know_each_of_them() -> None:

@@ -87,7 +87,6 @@ class MatchingConfig(GradientSearchConfig):
     langevin: float = Field(
         default=0.0, ge=0, description="standard deviation of noise on the inputs' gradient, in steps"
     )
-    median_every: int = Field(default=0, ge=0, description="iterations between 3 x 3 median filters; 0 for none")
     threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below this")
     patience: int = Field(default=4000, ge=1, description="stop after this many iterations without a new best")
     still: float = Field(
@@ -181,7 +180,6 @@ class MatchingAttack(Attack[ConfigT]):
             factor=config.plateau_factor,
             warm_up=config.warm_up,
             langevin=config.langevin,
-            median_every=config.median_every,
             threshold=config.threshold,
             stall=config.patience,
             still=config.still,

@@ -30,7 +30,6 @@ from attacks.core.matching.optimizers import (
     signed,
 )
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
-from attacks.core.pixels import median_filtered
 from attacks.core.progress import continued
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Masks, Observation, OnStep, Step
@@ -52,7 +51,6 @@ class DescentSettings(NamedTuple):
         factor: for plateau: factor of the reduction.
         warm_up: for cosine: iterations until the full step.
         langevin: standard deviation of the noise on the inputs' gradient, in units of the current step.
-        median_every: iterations between median filters; 0 for none.
         threshold: stop below this objective.
         stall: stop after this many iterations without a new best.
         still: stop when 100 iterations move the inputs by less than this root mean square; 0 for never.
@@ -66,7 +64,6 @@ class DescentSettings(NamedTuple):
     factor: float = 0.1
     warm_up: int = 0
     langevin: float = 0.0
-    median_every: int = 0
     threshold: float = 0.0
     stall: int = sys.maxsize
     still: float = 0.0
@@ -229,7 +226,7 @@ def descend(descent: Descent) -> list[RestartResult]:
         if settings.langevin:
             move = move + along_rows(settings.langevin * rates[0], move) * _noise(rows, descent.victims.generators)
         adam.step(rows.all(), [move, *gradients[1:]], rates)
-        _project(descent, rows, iteration)
+        _project(descent, rows)
         if settings.still and iteration % _STILL_WINDOW == 0:
             going = _still_moving(rows, earlier, going, settings.still)
             earlier = rows.inputs.detach().clone()
@@ -344,12 +341,9 @@ def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], still: float) 
 
 
 @torch.no_grad()
-def _project(descent: Descent, rows: _Rows, iteration: int) -> None:
-    settings, box = descent.settings, descent.box
-    if settings.median_every and iteration % settings.median_every == 0:
-        rows.inputs.copy_(median_filtered(rows.inputs))
-    if box is not None:
-        rows.inputs.clamp_(*(bound.to(rows.inputs) for bound in box))
+def _project(descent: Descent, rows: _Rows) -> None:
+    if descent.box is not None:
+        rows.inputs.clamp_(*(bound.to(rows.inputs) for bound in descent.box))
     descent.search.unknowns.project(rows.variables)
 
 

@@ -72,8 +72,6 @@ class AttributeQuestion(Question[Attributes]):
         "configured, is the positive control."
     )
 
-    needs_public_data: ClassVar[bool] = True
-
     def describe_attacker(self) -> Iterator[str]:
         """Yield the inferred attributes and the attackers' knowledge."""
         names = ", ".join(dict.fromkeys(choice.attribute for choice in self.config.attacks))

@@ -77,7 +77,6 @@ class MembershipQuestion(Question[Membership]):
         "updates; members of a client's updates are the examples in its own batches."
     )
     watches_models: ClassVar[bool] = True
-    needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
         """Yield the number of candidates and the attackers' knowledge."""

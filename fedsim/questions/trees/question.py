@@ -101,7 +101,6 @@ class TreeQuestion(Question[Trees]):
         "answer has at most as many boxes or rows as the client. Intervals: Wilson's, or a "
         "bootstrap over rows."
     )
-    needs_public_data: ClassVar[bool] = True
 
     def describe_attacker(self) -> Iterator[str]:
         """Yield the server's view and knowledge."""

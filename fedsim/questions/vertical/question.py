@@ -142,7 +142,6 @@ class VerticalQuestion(Question[Vertical]):
         "nearest to the truth, and with the same attack on a party with zero input. Intervals: "
         "Wilson's, or a bootstrap over examples."
     )
-    needs_public_data: ClassVar[bool] = True
 
     def message_handlers(self) -> Mapping[str, MessageHandler]:
         """Return the handlers of a party: forward pass to the cut layer, and training on returned gradients."""

@@ -145,7 +145,7 @@ def test_of_a_text_the_exact_sentences_win(watched: Watched, written_text: dict[
     guess = attacked(observation, leave_out=("dager",))
     assert world.data.dataset.tokenizer is not None
     assert score_sentences(guess, truth.original_batches[0], world.data.dataset.tokenizer).sentences[0].values["exact"]
-    assert guess.notes[0] == "won: sentence-atoms, which explains the gradient exactly"
+    assert guess.notes[0] == "won: subspace-distance, which explains the gradient exactly"
 
 
 @pytest.mark.slow
@@ -156,7 +156,7 @@ def test_of_a_text_without_an_exact_answer_the_lowest_distance_wins(
     observation, truth, _ = watched(**tables, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
     guess = attacked(observation, leave_out=("lamp",))
     scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
-    assert set(scores) == {"word-readout", "sentence-atoms", "subspace-distance", "tag"}
+    assert set(scores) == {"word-readout", "subspace-distance", "tag"}
     winner = guess.notes[0].removeprefix("won: ")
     assert float(scores[winner]) == min(map(float, scores.values()))
     assert any(note.startswith("dager does not apply") for note in guess.notes)

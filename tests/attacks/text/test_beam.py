@@ -17,7 +17,6 @@ from tests.attacks.text.texts import KNOWN, exact, in_double
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]
-GROWERS = ("subspace-distance", "sentence-atoms")
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -71,39 +70,38 @@ def test_without_the_embedding_the_nearest_tokens_are_tried(watched: Watched, wr
     assert set(pool.tokens[: len(real)].tolist()) == real
 
 
-@pytest.mark.parametrize("name", GROWERS)
 @pytest.mark.parametrize(
     ("dropout", "batch_size"),
     [(0.0, 1), (0.2, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.0, 3), (0.2, 1), (0.2, 3)))],
 )
 def test_sentences_are_exact_also_through_known_masks(
-    name: str, dropout: float, batch_size: int, watched: Watched, written_text: dict[str, Any], attack_named: Named
+    dropout: float, batch_size: int, watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
     federation = {"clients": 2, "batch_size": batch_size}
     observation, truth, world = watched(**tables, knows=(*KNOWN, "masks"), federation=federation)
     steps: list[Step] = []
-    guess = attack_named(name)(observation, torch.Generator().manual_seed(0), steps.append)
+    guess = attack_named("subspace-distance")(observation, torch.Generator().manual_seed(0), steps.append)
     assert exact(guess, truth, world) == [True] * batch_size
     assert guess.is_exact
     assert [step.iteration for step in steps] == sorted(step.iteration for step in steps)
 
 
 @pytest.mark.slow  # tests/attacks/test_contract.py asks the same of its example
-@pytest.mark.parametrize("name", GROWERS)
 def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
-    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]
+    watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]
 ) -> None:
     tables = {**written_text, "model": {**written_text["model"], "dropout": 0.2}}
     observation, _, _ = watched(**tables, knows=KNOWN, federation={"batch_size": 1})
     with left_alone(observation):
-        first, second = (attack_named(name)(observation, torch.Generator().manual_seed(3)) for _ in range(2))
+        first, second = (
+            attack_named("subspace-distance")(observation, torch.Generator().manual_seed(3)) for _ in range(2)
+        )
     assert torch.equal(first.inputs, second.inputs)
     assert first.objective == second.objective
     assert not first.is_exact
 
 
-@pytest.mark.parametrize("name", GROWERS)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -115,12 +113,12 @@ def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
     ],
 )
 def test_it_says_why_it_does_not_apply(
-    name: str, changes: dict[str, Any], reason: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
+    changes: dict[str, Any], reason: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     federation = {"clients": 2, "batch_size": 2}
     observation, _, _ = watched(knows=KNOWN, **{**written_text, **changes}, federation=federation)
     with pytest.raises(NotApplicable, match=reason):
-        attack_named(name)(observation, torch.Generator())
+        attack_named("subspace-distance")(observation, torch.Generator())
 
 
 def test_a_prefix_of_a_chosen_sentence_is_none_of_its_own() -> None:

@@ -143,9 +143,8 @@ def test_two_attacks_of_one_title_are_refused() -> None:
     assert [attack.reported for attack in own.attacks] == ["change-norms (parity)", "b"]
 
 
-def test_its_attacker_knows_the_test_set() -> None:
+def test_its_attacker_is_described() -> None:
     question = AttributeQuestion(Attributes(attacks=(choice("a", "topic"), choice("b", "name")), public=3))
     (sentence,) = question.describe_attacker()
     assert sentence.startswith("Attacks on attributes ask of every attacked update: topic, name.")
     assert "compute 3 changes for each value" in sentence
-    assert question.needs_public_data
