@@ -94,16 +94,16 @@ def test_the_quickstart_runs_by_name_and_leaves_a_report(installed: Installed) -
     assert (installed.folder / "results" / "00_quickstart" / "report.html").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["april", "sapag", "deep-image-prior"])
+@pytest.mark.parametrize("name", ["closed-form-vit", "sapag", "deep-image-prior"])
 def test_the_example_that_show_prints_runs(installed: Installed, name: str) -> None:
     """The printed scenario, saved where nothing else is, and attacked with settings that take seconds."""
     _, printed = installed.fedsim("show", name).split("A small scenario in which it applies:\n")
     (installed.folder / f"{name}.toml").write_text(printed, encoding="utf-8")
-    quick = [] if name == "april" else ["--set", "attacks.0.max_iterations=5"]
+    quick = [] if name == "closed-form-vit" else ["--set", "attacks.0.max_iterations=5"]
     (arm,) = json.loads(installed.fedsim("run", f"{name}.toml", *quick, "--json"))["arms"]
     (finding,) = arm["findings"]
     assert finding["value"]["n"] == 1
-    assert name != "april" or finding["more"]["psnr_median"]["value"] > 100
+    assert name != "closed-form-vit" or finding["more"]["psnr_median"]["value"] > 100
 
 
 def test_what_init_writes_runs(installed: Installed) -> None:

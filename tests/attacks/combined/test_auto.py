@@ -114,12 +114,12 @@ def test_attacks_may_be_left_out_and_nothing_left_is_a_reason(watched: Watched) 
 
 def test_where_all_that_ran_found_nothing_it_returns_nothing(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 4})
-    others = tuple(name for name in registry.methods("attack") if name not in ("sparse-dictionary", "april"))
+    others = tuple(name for name in registry.methods("attack") if name not in ("sparse-dictionary", "closed-form-vit"))
     nothing = attacked(observation, leave_out=others)
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert nothing.stopped == "no attack that applies found anything"
     assert any(note.startswith("sparse-dictionary found nothing: gave up: 0 of 4") for note in nothing.notes)
-    assert any(note.startswith("april does not apply") for note in nothing.notes)
+    assert any(note.startswith("closed-form-vit does not apply") for note in nothing.notes)
 
 
 def test_a_part_of_a_batch_is_compared_with_blanks_and_returned_without(
