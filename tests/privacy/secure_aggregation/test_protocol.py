@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -381,6 +382,18 @@ def test_wrong_shares_are_left_out_while_enough_are_left_and_else_abort_the_roun
         Aborted, match=r"of client 2's self-mask, clients \[0, 1, 5\] revealed .* only 3 shares are left"
     ):
         server.unmask(answers)
+
+
+def test_shares_that_are_replayed_from_another_round_abort_the_round_and_open_nothing(federation):
+    """Exactly as many clients reveal shares as are needed."""
+    sides, server, requests = uploaded(federation, clients=4, silent={3})
+    earlier, _, before = uploaded(federation, clients=4, silent={3}, round_=federation.ROUND - 1)
+    answers = {client: side.reveal(requests[client]) for client, side in sides.items()}
+    for replayed in ({1}, {0, 2}):
+        old = {client: earlier[client].reveal(before[client]) for client in replayed}
+        with pytest.raises(Aborted, match=re.escape(f"clients {sorted(replayed)} revealed")):
+            copy.deepcopy(server).unmask({**answers, **old})
+    assert server.unmask(answers).total.tolist() == [3, 6, 9]
 
 
 def flipped(value, numbers):
