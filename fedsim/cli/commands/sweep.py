@@ -31,7 +31,12 @@ def sweep(
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; unset: one per core")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the sweep; absent: results/NAME")] = None,
     time_limit: Annotated[
-        str | None, typer.Option(metavar="TIME", help="start no run after this time: 90s, 20m, 2h")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="start no run after this wall-clock time: 90s, 20m, 2h; it changes no result, and the same command "
+            "continues",
+        ),
     ] = None,
     ray: Annotated[
         str | None,

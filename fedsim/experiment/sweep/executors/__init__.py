@@ -40,7 +40,7 @@ class Executor(Protocol):
         Args:
             number: index of the worker, from 0.
             settings: limits of a single run.
-            log: file for the output of programs, if the executor stores it.
+            log: file for the output of programs.
         """
         ...
 

@@ -1,4 +1,8 @@
-"""Runs on a Ray cluster: each worker is an actor with one CPU. All machines must share the sweep's folder."""
+"""Runs on a Ray cluster: each worker is an actor with one CPU, which makes its runs in a subprocess.
+
+The subprocess is the same as without Ray, so limits of time and memory act on the machine of the actor. All machines
+must share the sweep's folder.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fedsim.core import process
 from fedsim.core.errors import MissingExtra, describe_exception
-from fedsim.experiment.sweep.executors import RunOrder, Worker, failure_of
+from fedsim.experiment.sweep.executors import RunOrder, Worker
+from fedsim.experiment.sweep.executors.processes import ProcessExecutor
 from fedsim.experiment.sweep.folder import Failed
 from fedsim.federation.engines.ray import cluster
 from fedsim.scenario import Sweep
@@ -39,30 +43,26 @@ class Ray:
 
     def worker(self, number: int, settings: Sweep, log: Path) -> Worker:
         """Return a worker; its actor starts with its first run."""
-        return _Actor(settings)
+        return _Actor(number, settings, log)
 
 
 class _Actor:
     """A Ray actor, replaced after it dies or is killed."""
 
-    def __init__(self, settings: Sweep) -> None:
-        self._settings = settings
+    def __init__(self, number: int, settings: Sweep, log: Path) -> None:
+        self._arguments = number, settings, log.resolve()
         self._actor: Any = None
 
     def make(self, order: RunOrder) -> Failed | None:
         import ray  # noqa: PLC0415 - an extra
-        from ray.exceptions import GetTimeoutError, RayError  # noqa: PLC0415
+        from ray.exceptions import RayError  # noqa: PLC0415
 
         if self._actor is None:
             environment = {**process.ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
             kind = ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": environment})(_Maker)
-            self._actor = kind.remote(self._settings.memory or 0.0)
-        limit = None if self._settings.minutes is None else 60.0 * self._settings.minutes
+            self._actor = kind.remote(*self._arguments)
         try:
-            return failure_of(ray.get(self._actor.make.remote(asdict(order)), timeout=limit))
-        except GetTimeoutError:
-            self.stop()
-            return Failed(cause="timeout", why=f"it took longer than sweep.minutes = {self._settings.minutes:g}")
+            return ray.get(self._actor.make.remote(order))
         except RayError as error:
             self.stop()
             return Failed(
@@ -78,14 +78,11 @@ class _Actor:
 
 
 class _Maker:
-    """Class of the actor. It imports the worker, and thus torch, on its own machine."""
+    """Class of the actor. Its subprocess ends with it."""
 
-    def __init__(self, memory: float) -> None:
+    def __init__(self, number: int, settings: Sweep, log: Path) -> None:
         logging.disable(logging.CRITICAL)
-        from fedsim.experiment.sweep.executors import worker  # noqa: PLC0415 - prepares the process before torch is imported
+        self._worker = ProcessExecutor().worker(number, settings, log)
 
-        self._worker = worker
-        process.limit_memory(memory)
-
-    def make(self, order: dict[str, str]) -> dict[str, str | None]:
-        return self._worker.answer(order)
+    def make(self, order: RunOrder) -> Failed | None:
+        return self._worker.make(order)
