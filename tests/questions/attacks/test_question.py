@@ -62,7 +62,7 @@ def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
     for victim in found.values():
         assert victim.failure is None
         assert [item.is_missing for item in victim.scores].count(True) == 2
-        assert "it guessed 1 of 3 examples; those without a guess count as missing" in victim.notes[-1]
+        assert "it guessed 1 of 3 examples; examples without a guess count as missing" in victim.notes[-1]
     assert writing.build(tmp_path / "run").read_text().count("no guess") == 2 * len(names)
 
 
