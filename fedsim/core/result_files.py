@@ -11,7 +11,8 @@ SWEEP = "sweep.json"
 AUDIT = "audit.json"
 RELEASE = "release.json"
 
-_PAGES = {AUDIT: "an audit, with the page audit.html", RELEASE: "a release check, with the page release.html"}
+CONTENTS = {RECORD: "a run", AUDIT: "an audit", RELEASE: "a release check", SWEEP: "a sweep"}
+"""Content of a folder, by the name of the file that identifies it."""
 
 
 def check_run_or_sweep(folder: Path) -> None:
@@ -26,6 +27,6 @@ def check_run_or_sweep(folder: Path) -> None:
         raise FedsimError(f"{folder} is no folder, expected the folder of a run or sweep.")
     if (folder / RECORD).exists() or (folder / SWEEP).exists():
         return
-    held = next((text for name, text in _PAGES.items() if (folder / name).exists()), None)
-    instead = "" if held is None else f" It holds {held}."
+    held = next((name for name in (AUDIT, RELEASE) if (folder / name).exists()), None)
+    instead = "" if held is None else f" It holds {CONTENTS[held]}, with the page {Path(held).with_suffix('.html')}."
     raise FedsimError(f"{folder} holds no {RECORD} and no {SWEEP}: not the folder of a run or sweep.{instead}")

@@ -16,7 +16,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.nets.tensor_files import read_arrays
 from fedsim.core.regular_files import read_regular
-from fedsim.core.result_files import AUDIT, RECORD, RELEASE, SWEEP
+from fedsim.core.result_files import CONTENTS, RECORD
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import ArmUpdate, RunRecord
@@ -40,12 +40,6 @@ UPDATES = "updates"
 SALT = "salt"
 SALT_BYTES = 16
 WEIGHTS = "weights"
-_CONTENTS = {
-    RECORD: "a run",
-    AUDIT: "an audit",
-    RELEASE: "a release check",
-    SWEEP: "a sweep",
-}  # by file name of the record
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
@@ -75,9 +69,9 @@ class RunFolder:
         with io_advice(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
             ours = self._manifest()
-        for name in _CONTENTS.keys() - {self._record}:
+        for name in CONTENTS.keys() - {self._record}:
             if name in files and name in ours:
-                raise FedsimError(f"{self.path} holds {_CONTENTS[name]}. Choose another --out.")
+                raise FedsimError(f"{self.path} holds {CONTENTS[name]}. Choose another --out.")
         for name in files:
             if name not in ours and not is_temporary(self.path / name):
                 raise FedsimError(

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.result_files import AUDIT, RELEASE
 from fedsim.judgement.limits import BROKEN
 from fedsim.judgement.policy import Policy
 from fedsim.record.atomic_files import MANIFEST
-from fedsim.record.store import AUDIT, RELEASE, RunFolder
+from fedsim.record.store import RunFolder
 from fedsim.release import checking, verdict
 from tests.release import hospital, texts
 

@@ -30,11 +30,7 @@ from fedsim.experiment.hashes import scenario_hash
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.atomic_files import (
-    make_inner_folder,
-    refuse_link,
-    remove_stale_lock,
-)
+from fedsim.record.atomic_files import make_inner_folder, refuse_link, remove_stale_lock
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 

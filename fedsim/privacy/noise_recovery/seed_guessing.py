@@ -105,7 +105,7 @@ def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: f
     first = values[: 1 + int(np.searchsorted(sizes, min(_COMPARED, sizes[-1])))]
     if disagreement(concatenated(first), concatenated(generator.draw(seed, first))) > AGREES:
         return None
-    noise, count = generator.draw(seed, values), sum(value.numel() for value in values)
+    noise, count = generator.draw(seed, values), int(sizes[-1])
     off = disagreement(concatenated(values), concatenated(noise))
     if off > largest_disagreement(count):
         return None
