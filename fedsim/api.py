@@ -70,14 +70,14 @@ class Runs:
 
     def __iter__(self) -> Iterator[Run]:
         folder = SweepFolder(self.path)
-        for one, record in each(self.path):
+        for run_folder, record in each(self.path):
             if not isinstance(record, str):
-                yield Run(folder.run_path(one.digest))
+                yield Run(folder.run_path(run_folder.digest))
 
     @property
     def problems(self) -> dict[str, str]:
         """Why a run has no record, by the values that the sweep set in it."""
-        return {one.name: why for one, why in problems(self.path)}
+        return {folder.name: why for folder, why in problems(self.path)}
 
     @property
     def report(self) -> Path:

@@ -48,20 +48,22 @@ class Factors(NamedTuple):
         return Space(self.basis, self.sizes, self.noise)
 
 
-def factorise(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int], sizes: Tensor | None = None) -> Factors:
+def factorise(
+    gradient: Tensor, residual: Tensor, rank: Callable[[Tensor], int], sizes: Tensor | None = None
+) -> Factors:
     """Decompose the remaining part of a gradient.
 
     Args:
         gradient: G, shape (h, columns).
-        rest: G minus the examples that were found, or G itself.
+        residual: G minus the examples that were found, or G itself.
         rank: function from the singular values in descending order to R.
         sizes: divisors of the rows, shape (h,); None: the norm of each row, as suits rounding errors.
     """
     norms = gradient.norm(dim=1)
-    live = rest.norm(dim=1) > LEFT * norms
-    left = rest[live].norm(dim=1)
+    live = residual.norm(dim=1) > LEFT * norms
+    left = residual[live].norm(dim=1)
     units = left if sizes is None else sizes[live]
-    basis, singular, right = torch.linalg.svd(rest[live] / units[:, None], full_matrices=False)
+    basis, singular, right = torch.linalg.svd(residual[live] / units[:, None], full_matrices=False)
     size = rank(singular)
     error = singular[size:].norm() / max(1, (len(basis) - size) * (right.shape[1] - size)) ** 0.5
     left = left / norms[live]

@@ -67,12 +67,12 @@ def batch_refusal(observation: Observation) -> str | None:
     return one_gradient_only(observation)
 
 
-def row_space_behind(observation: Observation, behind: Behind, most: int) -> Tensor:
-    """Return orthonormal rows (R, h), R at most `most`, that span the inputs of the next layer."""
+def row_space_behind(observation: Observation, behind: Behind, limit: int) -> Tensor:
+    """Return orthonormal rows (R, h), R at most `limit`, that span the inputs of the next layer."""
     gradient = observation.update.tensors[f"{behind.name}.weight"].double()
     _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
-    read = even_spectrum(singular, most=most)
-    return right[: read.rank] if read.is_exact else span_of(gradient, most=most)[0]
+    read = even_spectrum(singular, limit=limit)
+    return right[: read.rank] if read.is_exact else span_of(gradient, limit=limit)[0]
 
 
 def scale(
@@ -168,9 +168,9 @@ def part_of_batch(
     is small, labels are solved for. If the recovered examples then explain the client's gradient, the missing examples
     contribute only rounding.
     """
-    labels, rest = labels_or_unknown(observation, size)[: len(examples)], _unexplained(first, examples)
+    labels, rest_of_update = labels_or_unknown(observation, size)[: len(examples)], _unexplained(first, examples)
     distance = 1.0
-    if rest < _LITTLE:
+    if rest_of_update < _LITTLE:
         inner = peel(observation, examples)
         masks = inner.masks if knows_rates(observation) else None
         labels = label_guess(observation, examples, masks, labels if inner.labels is None else inner.labels).labels
@@ -178,7 +178,7 @@ def part_of_batch(
     return Reconstruction.of(
         inputs=examples,
         labels=labels,
-        objective=rest,
+        objective=rest_of_update,
         iterations=rounds,
         stopped=stopped,
         notes=(

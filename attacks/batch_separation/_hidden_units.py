@@ -91,12 +91,14 @@ def _hint(token: Tensor) -> Hint | None:
     return Hint(distances < _SAME, distances)
 
 
-def _tokens(observation: Observation, mlp: _Mlp, most: int, restarts: int, generator: torch.Generator) -> Tensor | None:
+def _tokens(
+    observation: Observation, mlp: _Mlp, limit: int, restarts: int, generator: torch.Generator
+) -> Tensor | None:
     """Return the layer's input of every token before its norm's affine map, (R, width); None if undetermined."""
     tensors = observation.update.tensors
     gradient = torch.column_stack([tensors[f"{mlp.layer}.weight"].double(), tensors[f"{mlp.layer}.bias"].double()])
     left, singular, right = torch.linalg.svd(gradient[gradient.norm(dim=1) > 0.0], full_matrices=False)
-    read = spectrum(singular, most=most)
+    read = spectrum(singular, limit=limit)
     is_told = read.is_exact and read.rank < gradient.shape[1] and mlp.rate * len(left) >= _ZEROS_PER_TOKEN * read.rank
     if not is_told or len(left) * read.rank**2 > _LARGEST:
         return None

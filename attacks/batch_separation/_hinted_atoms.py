@@ -52,13 +52,13 @@ def separate_hinted(position: Position, known: list[Hint], basis: Tensor, genera
     atoms = [_atom(position, hint, basis, units, generator) for hint in hints]
     hinted = [_HintedAtom(hint, atom) for hint, atom in zip(hints, atoms, strict=True) if atom is not None]
     missed = [hint for hint, atom in zip(hints, atoms, strict=True) if atom is None]
-    factors = _factors(position, [one.atom for one in hinted], missed)
+    factors = _factors(position, [hinted_atom.atom for hinted_atom in hinted], missed)
     if factors is None:
         _take_agreed(position, hinted, missed, basis)
         return position
     position.hints = missed
-    for factor, one in zip(factors, hinted, strict=True):
-        position.take(factor * one.atom)
+    for factor, hinted_atom in zip(factors, hinted, strict=True):
+        position.take(factor * hinted_atom.atom)
     return position
 
 
@@ -113,7 +113,7 @@ def _factors(position: Position, atoms: list[Tensor], missed: list[Hint]) -> lis
         where &= hint.surely
     if int(where.sum()) < len(atoms) + _SPARE:
         return None
-    system, rest = torch.stack(atoms, 1)[where], position.rest[where]
-    solution = torch.linalg.lstsq(system, rest[:, None], driver="gelsd").solution[:, 0]
-    left = float((system @ solution - rest).norm())
-    return solution.tolist() if left < _SLACK * position.accuracy * float(rest.norm()) else None
+    system, residual = torch.stack(atoms, 1)[where], position.rest[where]
+    solution = torch.linalg.lstsq(system, residual[:, None], driver="gelsd").solution[:, 0]
+    left = float((system @ solution - residual).norm())
+    return solution.tolist() if left < _SLACK * position.accuracy * float(residual.norm()) else None

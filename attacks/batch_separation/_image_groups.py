@@ -75,8 +75,8 @@ def token_affinities(
 def _border_differences(rows: Tensor, positions: Tensor, patches: Patches, shape: tuple[int, ...]) -> Tensor:
     """Return the mean absolute difference along the common border of token pairs, 0 without a border; shape (k, k)."""
     differences = rows.new_zeros(len(rows), len(rows))
-    for one, other, inner, outer in _borders(patches, shape):
-        ours, theirs = (positions == one).nonzero()[:, 0], (positions == other).nonzero()[:, 0]
+    for first, second, inner, outer in _borders(patches, shape):
+        ours, theirs = (positions == first).nonzero()[:, 0], (positions == second).nonzero()[:, 0]
         if not len(ours) or not len(theirs):
             continue
         apart = (rows[ours][:, None, inner] - rows[theirs][None, :, outer]).abs().mean(2)
@@ -108,7 +108,7 @@ def _grouped(affinities: Tensor, positions: Tensor, size: int, first: int) -> Te
     images = torch.full_like(positions, -1)
     start = (positions == first).nonzero()[:, 0]
     images[start] = torch.arange(len(start))
-    order = [first, *(other for other in positions.unique().tolist() if other != first)]
+    order = [first, *(position for position in positions.unique().tolist() if position != first)]
     for sweep in range(_SWEEPS):
         before = images.clone()
         for position in order[1:] if sweep == 0 else order:

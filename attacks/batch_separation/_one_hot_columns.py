@@ -64,18 +64,18 @@ def pivots_of(span: Tensor, table: TableColumns) -> Pivots:
     chosen: list[int] = []
     flags = [column for category in table.categories for column in _present(span, category)]
     while len(basis.T) < len(span) and flags:
-        rest = span[:, flags] - basis @ (basis.T @ span[:, flags])
-        sizes = rest.norm(dim=0) / span[:, flags].norm(dim=0)
+        residual = span[:, flags] - basis @ (basis.T @ span[:, flags])
+        sizes = residual.norm(dim=0) / span[:, flags].norm(dim=0)
         best = int(sizes.argmax())
         if float(sizes[best]) < _INDEPENDENT:
             break
         chosen.append(flags.pop(best))
-        basis = torch.linalg.qr(torch.column_stack([basis, rest[:, best]])).Q
+        basis = torch.linalg.qr(torch.column_stack([basis, residual[:, best]])).Q
     for column in sorted(table.steps, key=lambda column: table.steps[column]):
-        rest = span[:, column] - basis @ (basis.T @ span[:, column])
-        if len(basis.T) < len(span) and float(rest.norm() / span[:, column].norm()) > _INDEPENDENT:
+        residual = span[:, column] - basis @ (basis.T @ span[:, column])
+        if len(basis.T) < len(span) and float(residual.norm() / span[:, column].norm()) > _INDEPENDENT:
             chosen.append(column)
-            basis = torch.linalg.qr(torch.column_stack([basis, rest])).Q
+            basis = torch.linalg.qr(torch.column_stack([basis, residual])).Q
     features = tuple(_features(span, table, chosen))
     combinations = math.prod(len(feature.options) for feature in features)
     return Pivots(features, len(basis.T), combinations)
@@ -92,8 +92,8 @@ def _features(span: Tensor, table: TableColumns, chosen: Sequence[int]) -> Itera
         columns = tuple(column for column in category if column in chosen)
         if columns:
             is_open = len(category) == 1 or len(columns) < len(_present(span, category))
-            none = torch.zeros(int(is_open), len(columns), dtype=torch.float64)
-            yield Feature(columns, torch.cat([torch.eye(len(columns), dtype=torch.float64), none]))
+            empty = torch.zeros(int(is_open), len(columns), dtype=torch.float64)
+            yield Feature(columns, torch.cat([torch.eye(len(columns), dtype=torch.float64), empty]))
     for column, steps in table.steps.items():
         if column in chosen:
             yield Feature((column,), torch.linspace(0.0, 1.0, steps + 1, dtype=torch.float64)[:, None])

@@ -65,8 +65,8 @@ class Position:
         self.atoms.append(atom)
         self.left -= 1
         self.sizes = self.sizes + atom.abs()
-        rest = self.rest - atom
-        self.rest = torch.where(rest.abs() <= self.accuracy * self.sizes, 0.0, rest)
+        residual = self.rest - atom
+        self.rest = torch.where(residual.abs() <= self.accuracy * self.sizes, 0.0, residual)
 
 
 def separate(position: Position, basis: Tensor, restarts: int, generator: torch.Generator) -> Position:
@@ -104,8 +104,8 @@ def _next(basis: Tensor, units: Tensor, position: Position, restarts: int, gener
         return None
     if position.left == 1:
         return _last(basis, position)
-    few = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(position.open)))
-    for starts in dict.fromkeys((few, restarts)):
+    fewest = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(position.open)))
+    for starts in dict.fromkeys((fewest, restarts)):
         for vector in _sparse(basis, position, starts, generator):
             atom = basis @ vector
             sizes = (units @ vector).abs()
@@ -148,8 +148,8 @@ def agreed_factor(position: Position, atom: Tensor, kept: Tensor) -> float | Non
 
     They agree where all other atoms of the position are zero.
     """
-    both = kept & (position.rest != 0)
-    ratios = (position.rest[both] / atom[both]).sort().values
+    are_nonzero = kept & (position.rest != 0)
+    ratios = (position.rest[are_nonzero] / atom[are_nonzero]).sort().values
     if len(ratios) < _FEWEST_EQUAL:
         return None
     are_equal = (ratios[:, None] - ratios).abs() <= position.accuracy * ratios.abs()

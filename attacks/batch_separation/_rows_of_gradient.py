@@ -37,16 +37,16 @@ def by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generat
     """
     live = parts[parts.norm(dim=1) > 0]
     live = live / live.norm(dim=1, keepdim=True)
-    most = -1
+    most_zeros = -1
     for _ in range(starts):
         order = torch.randperm(len(known), generator=generator)
         start = _independent(known[order])
         if start is None:
             return
         chosen, zeros = _exchanged(live, known, order[start])
-        if zeros > most:
+        if zeros > most_zeros:
             yield chosen
-            most = zeros
+            most_zeros = zeros
 
 
 def _independent(vectors: Tensor) -> Tensor | None:
@@ -54,11 +54,11 @@ def _independent(vectors: Tensor) -> Tensor | None:
     kept: list[int] = []
     basis = vectors[:0]
     for place, vector in enumerate(vectors / vectors.norm(dim=1, keepdim=True)):
-        rest = vector - basis.T @ (basis @ vector)
-        rest = rest - basis.T @ (basis @ rest)
-        if float(rest.norm()) > _DEPENDENT:
+        residual = vector - basis.T @ (basis @ vector)
+        residual = residual - basis.T @ (basis @ residual)
+        if float(residual.norm()) > _DEPENDENT:
             kept.append(place)
-            basis = torch.cat([basis, rest[None] / rest.norm()])
+            basis = torch.cat([basis, residual[None] / residual.norm()])
         if len(kept) == vectors.shape[1]:
             return torch.tensor(kept)
     return None
@@ -110,8 +110,8 @@ def in_column_space(observation: Observation, layer: str, examples: Tensor, part
     """
     frame = frame_of(parts.T)
     flags: list[Tensor] = []
-    for some in examples.split(_AT_ONCE):
-        directions = torch.linalg.qr(_slopes(observation, layer, some).mT).Q
+    for chunk in examples.split(_AT_ONCE):
+        directions = torch.linalg.qr(_slopes(observation, layer, chunk).mT).Q
         flags.append(torch.linalg.svdvals(part_outside(directions.mT, frame))[:, -1] < _OUTSIDE)
     return torch.cat(flags)
 

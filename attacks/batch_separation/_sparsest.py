@@ -273,10 +273,10 @@ def settled(space: Space, vectors: Tensor) -> Tensor:
     for _ in range(_TRIMMED_STEPS):
         check_deadline()
         smallest = (near @ directions.T).abs().topk(count, largest=False).indices
-        near = torch.stack([_null(directions[rows], one) for rows, one in zip(smallest, near, strict=True)])
+        near = torch.stack([_null(directions[rows], sparse) for rows, sparse in zip(smallest, near, strict=True)])
     are_zero, _ = zeros(space, near)
     is_exact = (are_zero.sum(1) >= count) & ((near * vectors).sum(1).abs() > _SAME_START)
-    exact = [_null(directions[rows], one) for rows, one in zip(are_zero[is_exact], near[is_exact], strict=True)]
+    exact = [_null(directions[rows], sparse) for rows, sparse in zip(are_zero[is_exact], near[is_exact], strict=True)]
     return torch.stack(exact) if exact else vectors[:0]
 
 
@@ -295,9 +295,9 @@ def independent(vectors: Tensor) -> Tensor:
     kept: list[int] = []
     frame = torch.empty(0, vectors.shape[1], dtype=vectors.dtype)
     for index, vector in enumerate(vectors):
-        rest = vector - (frame @ vector) @ frame
+        residual = vector - (frame @ vector) @ frame
         is_new = not kept or (vectors[kept] @ vector).abs().max() < _SAME_VECTOR
-        if is_new and rest.norm() > _INDEPENDENT:
+        if is_new and residual.norm() > _INDEPENDENT:
             kept.append(index)
-            frame = torch.cat([frame, F.normalize(rest, dim=0)[None]])
+            frame = torch.cat([frame, F.normalize(residual, dim=0)[None]])
     return torch.tensor(kept, dtype=torch.long)

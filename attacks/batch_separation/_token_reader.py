@@ -69,7 +69,7 @@ def token_reader(observation: Observation, size: int) -> TokenReader | None:
     index = embedding_site(observation)
     assert index is not None
     tokens = size * math.prod(observation.sites[index].shape[1:-1])
-    frame, _ = span_of(gradient, most=tokens)
+    frame, _ = span_of(gradient, limit=tokens)
     projection = observation.model.get_submodule(patches.name)
     assert isinstance(projection, nn.Linear | nn.Conv2d)
     parts = [projection.weight.detach().double().flatten(1)]

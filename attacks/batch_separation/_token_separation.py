@@ -114,8 +114,8 @@ def separate_tokens(
     stand_out = rank - missing + sum(len(position.atoms) for position in positions)
     spaces = [rank - int((total == 0).sum()) for total in totals]
     tokens = _joined(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
-    tokens = _shared(tokens, [place for place, one in enumerate(positions) if one.is_done], size)
-    return Separated(tokens, stand_out, sum(one.confirmed for one in passes), spaces)
+    tokens = _shared(tokens, [place for place, position in enumerate(positions) if position.is_done], size)
+    return Separated(tokens, stand_out, sum(position.confirmed for position in passes), spaces)
 
 
 def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
@@ -147,11 +147,11 @@ def _separate_easiest_first(
 
 
 def _joined(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
-    atoms = torch.cat([no_atoms, *(one.atoms for one in passes)])
-    rows = torch.cat([no_rows, *(one.rows for one in passes)])
-    before = [sum(len(one.rows) for one in passes[:number]) for number in range(len(passes))]
-    index = [first + atom for first, one in zip(before, passes, strict=True) for atom in one.atom_of]
-    places = [place for one in passes for place in one.positions]
+    atoms = torch.cat([no_atoms, *(solution.atoms for solution in passes)])
+    rows = torch.cat([no_rows, *(solution.rows for solution in passes)])
+    before = [sum(len(solution.rows) for solution in passes[:number]) for number in range(len(passes))]
+    index = [first + atom for first, solution in zip(before, passes, strict=True) for atom in solution.atom_of]
+    places = [place for solution in passes for place in solution.positions]
     return Tokens(atoms, rows, torch.tensor(index).long(), torch.tensor(places).long())
 
 
@@ -173,7 +173,7 @@ def _solve(
 
     A single missing atom belongs to a patch that occurs several times: it is the sum of all rests.
     """
-    places = [place for place, one in enumerate(positions) for _ in one.atoms]
+    places = [place for place, unsolved in enumerate(positions) for _ in unsolved.atoms]
     atoms = torch.stack([atom for position in positions for atom in position.atoms]) if places else known.atoms[:0]
     short = [position for position in positions if not position.is_done]
     if short and len(known.atoms) + len(atoms) == len(factors.right) - 1:
@@ -182,12 +182,12 @@ def _solve(
             return repeated
     if not places:
         return None
-    unknown = torch.cat([basis.new_empty(0, basis.shape[1]), *(one.open for one in short)])
+    unknown = torch.cat([basis.new_empty(0, basis.shape[1]), *(unsolved.open for unsolved in short)])
     rows = _rows(torch.cat([known.atoms, atoms]), factors, unknown @ basis.T)
     if rows is None:
         return None if reader is None else _confirmed(positions, atoms, places, known, factors, reader)
-    for one in positions:
-        one.atoms.clear()
+    for unsolved in positions:
+        unsolved.atoms.clear()
     return _Pass(atoms, rows[len(known.atoms) :], list(range(len(places))), places)
 
 
@@ -199,9 +199,11 @@ def _with_repeated(
     rows = _rows(torch.cat([known.atoms, atoms]), factors, atoms[:0])
     if rows is None:
         return None
-    repeated = [place for place, one in enumerate(positions) if not one.is_done for _ in range(one.left)]
-    for one in positions:
-        one.atoms.clear()
+    repeated = [
+        place for place, candidate in enumerate(positions) if not candidate.is_done for _ in range(candidate.left)
+    ]
+    for candidate in positions:
+        candidate.atoms.clear()
     index = [*range(len(places)), *(len(places) for _ in repeated)]
     return _Pass(atoms, rows[len(known.atoms) :], index, [*places, *repeated])
 
@@ -218,8 +220,8 @@ def _rows(atoms: Tensor, factors: _Factors, unknown: Tensor) -> Tensor | None:
     right = frame @ factors.right
     # the default driver gives other last bits from call to call
     rows = torch.linalg.lstsq(inner.T, right, driver="gels").solution
-    rest = inner.T @ rows - right
-    return rows if float(rest.norm()) < _EXPLAINED * float(factors.right.norm()) else None
+    residual = inner.T @ rows - right
+    return rows if float(residual.norm()) < _EXPLAINED * float(factors.right.norm()) else None
 
 
 def _confirmed(

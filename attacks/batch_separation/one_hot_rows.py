@@ -224,7 +224,7 @@ def _answer(
     candidates: int,
     diagnostics: dict[str, float],
 ) -> Reconstruction:
-    rest = share_outside(first.gradient, torch.column_stack([inputs, torch.ones(len(inputs)).double()]))
-    residual = (rest, "share of the first gradient outside the rows")
+    unexplained = share_outside(first.gradient, torch.column_stack([inputs, torch.ones(len(inputs)).double()]))
+    residual = (unexplained, "share of the first gradient outside the rows")
     notes = (f"{len(examples)} rows of {candidates} that obey the 0/1 columns",)
     return whole_batch(observation, examples, residual, 1, notes, diagnostics)

@@ -164,8 +164,8 @@ def _too_many(observation: Observation, patches: Patches) -> str | None:
     tokens, room = count * (observation.batch_size or 1), min(columns, patches.width)
     if tokens <= room:
         return None
-    what = f"{patches.width} features" if patches.width < columns else f"{entries} entries of a patch"
-    return f"{tokens} tokens for {what}: their gradients cannot be separated; use fewer images or larger patches"
+    size = f"{patches.width} features" if patches.width < columns else f"{entries} entries of a patch"
+    return f"{tokens} tokens for {size}: their gradients cannot be separated; use fewer images or larger patches"
 
 
 def _embedding(observation: Observation) -> _Embedding:
@@ -274,8 +274,8 @@ def _images(observation: Observation, tokens: Tokens, patches: Patches, images: 
 
 def _masks(observation: Observation, tokens: Tokens, images: Tensor, size: int) -> Masks | None:
     """Return the masks if the model has dropout only at the patches, all distinct and separated; else None."""
-    [site, *others] = observation.sites
-    if others or not knows_rates(observation) or len(tokens.atoms) < math.prod(site.shape[:-1]):
+    [site, *later_sites] = observation.sites
+    if later_sites or not knows_rates(observation) or len(tokens.atoms) < math.prod(site.shape[:-1]):
         return None
     mask = torch.ones(site.shape, dtype=next(observation.model.parameters()).dtype)
     mask[images, tokens.positions] = (tokens.atoms[tokens.atom_of] != 0).to(mask)

@@ -151,12 +151,12 @@ def _hopeless(read: Spectrum, units: int) -> str | None:
     return None
 
 
-def _distinct(rows: Tensor, residuals: Tensor, most: int) -> list[int]:
+def _distinct(rows: Tensor, residuals: Tensor, limit: int) -> list[int]:
     """Return the index of one solution per group of equal solutions, smallest residuals first."""
     kept: list[int] = []
     for index in residuals.argsort().tolist():
         distances = (rows[kept] - rows[index]).norm(dim=1)
-        if len(kept) < most and not bool((distances < _ONE_SOLUTION * rows[index].norm()).any()):
+        if len(kept) < limit and not bool((distances < _ONE_SOLUTION * rows[index].norm()).any()):
             kept.append(index)
     return kept
 

@@ -113,12 +113,12 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
 
     def _read(self, observation: Observation, first: FirstLayer) -> Spectrum:
         """Return the spectrum of rows of equal norm; of the gradient itself if its noise is not its own rounding."""
-        most, tolerance = observation.batch_size, self.config.rank_tolerance
+        limit, tolerance = observation.batch_size, self.config.rank_tolerance
         plain = torch.linalg.svdvals(first.gradient)
         if observation.update.kind == "delta":
-            return spectrum(plain, max(tolerance, _share_of_rounding(observation, first, plain)), most)
-        even = even_spectrum(torch.linalg.svdvals(even_rows(first.gradient)), tolerance, most)
-        return even if even.is_exact else spectrum(plain, tolerance, most)
+            return spectrum(plain, max(tolerance, _share_of_rounding(observation, first, plain)), limit)
+        even = even_spectrum(torch.linalg.svdvals(even_rows(first.gradient)), tolerance, limit)
+        return even if even.is_exact else spectrum(plain, tolerance, limit)
 
     def _separate(
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
@@ -126,10 +126,10 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
         """Find all atoms; if some are missing, subtract the atoms found so far, and search the rest."""
         groups: list[_Atoms] = []
         sizes = torch.ones(len(first.gradient)).double() if observation.update.kind == "delta" else None
-        rest = first.gradient
+        residual = first.gradient
         missing = rank
         while missing:
-            factors = factorise(first.gradient, rest, lambda _singular, rank=missing: rank, sizes)
+            factors = factorise(first.gradient, residual, lambda _singular, rank=missing: rank, sizes)
             if len(factors.basis) <= missing:
                 break
             vectors = self._rounds(factors, generator, watch).vectors if missing > 1 else torch.ones(1, 1).double()
@@ -137,10 +137,10 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
             if part is None:
                 break
             groups.append(part)
-            rest = rest - part.deltas.T @ part.rows
+            residual = residual - part.deltas.T @ part.rows
             missing -= len(part.rows)
         if not groups:
-            return _Atoms(*(torch.empty(0, size) for size in (len(rest), rest.shape[1], len(rest))))
+            return _Atoms(*(torch.empty(0, size) for size in (len(residual), residual.shape[1], len(residual))))
         return _Atoms(*(torch.cat(parts) for parts in zip(*groups, strict=True)))
 
     def _rounds(self, factors: Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
@@ -277,8 +277,8 @@ def _solve(
         if bool(confirmed.any()):
             return _Atoms(*(part[confirmed] for part in atoms))
         vectors = vectors[:-1]
-    for fewer in _LEFT_OPEN:
-        part = _complete(observation, first, factors, vectors[: max(0, len(vectors) - fewer)], generator)
+    for count in _LEFT_OPEN:
+        part = _complete(observation, first, factors, vectors[: max(0, len(vectors) - count)], generator)
         if part is not None:
             return part
     return None
@@ -369,8 +369,8 @@ def _answer(
     if count < rank:
         stopped = f"separated {count} of {rank} examples in {rounds} rounds, too few exact zeros for the others"
         return part_of_batch(observation, first, examples, size, rounds, stopped, notes, diagnostics)
-    rest = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
-    residual = (rest, "relative residual of the first gradient, zeros enforced")
+    unexplained = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
+    residual = (unexplained, "relative residual of the first gradient, zeros enforced")
     guess = whole_batch(observation, examples, residual, rounds, notes, diagnostics)
-    is_proven = first.has_bias and rest < EXACT and inexact(observation) is None  # the bias determines the scale
+    is_proven = first.has_bias and unexplained < EXACT and inexact(observation) is None  # the bias determines the scale
     return replace(guess, has_exact_inputs=is_proven)

@@ -70,13 +70,13 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
         label: y.
     """
     step, offset = weight @ row, 0.0 if bias is None else bias
-    others = [index for index in range(len(weight)) if index != label]
+    other_classes = [index for index in range(len(weight)) if index != label]
 
     def outcome(odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return lengths c (N,) for log odds of the label (N,), and the resulting scores (N, K) and log odds."""
         lengths = odds.neg().sigmoid() / left[label].abs()
         scores = step / lengths[:, None] + offset
-        return lengths, scores, scores[:, label] - scores[:, others].logsumexp(1)
+        return lengths, scores, scores[:, label] - scores[:, other_classes].logsumexp(1)
 
     def surplus(odds: Tensor) -> Tensor:
         return outcome(odds)[2] - odds

@@ -345,9 +345,9 @@ def _solve(
         return LayerSolution(torch.zeros_like(centre), 0, 1.0)
     if isinstance(layer.module, nn.Conv2d):
         return solve(layer, gradient, k, outputs, centre)
-    each = k.view(-1, len(gradient))  # (B, outputs)
-    solved = torch.linalg.lstsq(each.T, gradient, rcond=EXACT**2, driver="gelsd")
-    residual = float((each.T @ solved.solution - gradient).norm() / gradient.norm().clamp_min(LEAST))
+    rows = k.view(-1, len(gradient))  # (B, outputs)
+    solved = torch.linalg.lstsq(rows.T, gradient, rcond=EXACT**2, driver="gelsd")
+    residual = float((rows.T @ solved.solution - gradient).norm() / gradient.norm().clamp_min(LEAST))
     return LayerSolution(solved.solution.flatten(), int(solved.rank) * layer.unknowns, residual)
 
 

@@ -105,8 +105,8 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
         bias = observation.update.tensors.get(f"{layer.name}.bias")
         if bias is not None and bool(bias.any()):
             row = weight.T @ bias.double() / bias.double().square().sum()
-            rest = torch.addr(weight, bias.double(), row, alpha=-1.0)
-            residual = float(rest.norm() / weight.norm().clamp_min(LEAST))
+            unexplained = torch.addr(weight, bias.double(), row, alpha=-1.0)
+            residual = float(unexplained.norm() / weight.norm().clamp_min(LEAST))
             return _SolvedInput(examples_from(row[None], layer, observation), residual, (_residual_note(residual),))
         row, residual = rank_one(weight)
         scale, note, is_scaled = self._scale(observation, layer, row)

@@ -160,14 +160,14 @@ def _inputs_by_state(observation: Observation, reader: _WindowLayer) -> tuple[Te
     return inverse @ (left[:, :rank].T @ inputs), float(singular[0] / singular[rank - 1].clamp_min(LEAST))
 
 
-def _unrolled(reader: _WindowLayer, step: Tensor, most: float) -> tuple[Tensor, Tensor] | None:
+def _unrolled(reader: _WindowLayer, step: Tensor, tolerance: float) -> tuple[Tensor, Tensor] | None:
     """Return inputs (times, variables) and the states before them (times, width); None above the bound."""
     cell, state = _cell(reader.layer), None
     inputs, states = list[Tensor](), list[Tensor]()
     before = torch.zeros(1, reader.layer.hidden_size, dtype=torch.float64)
     for _ in range(len(reader.places)):
         now = step[:1] + before @ step[1:]
-        if not bool((now.abs() <= most).all()):
+        if not bool((now.abs() <= tolerance).all()):
             return None
         inputs.append(now)
         states.append(before)
@@ -190,6 +190,6 @@ def _cell(layer: nn.RNNBase) -> nn.RNNCellBase:
 
 def _outside(observation: Observation, reader: _WindowLayer, window: Tensor, states: Tensor) -> float:
     """Return the norm share of the layer's gradient outside the span of [input, 1, state]; 0 for the ground truth."""
-    inputs, others = _gradients(observation, reader)
+    inputs, hidden = _gradients(observation, reader)
     rows = torch.column_stack([window, torch.ones(len(window), dtype=window.dtype), states])
-    return share_outside(torch.column_stack([inputs, others]), rows)
+    return share_outside(torch.column_stack([inputs, hidden]), rows)

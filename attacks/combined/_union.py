@@ -42,26 +42,26 @@ def unite(
     """
     best, least = Union(batches[0], (0,)), distance(batches[0].inputs)
     for begun, first in enumerate(batches):
-        for index, other in enumerate(batches):
-            filled = _filled(first, other, labels)
+        for index, batch in enumerate(batches):
+            filled = _filled(first, batch, labels)
             if filled is not None and (reached := distance(filled.inputs)) < least:
                 best, least = Union(filled, (begun, index)), reached
-    for index, other in enumerate(batches if swaps else ()):
-        for example in other.are_found.nonzero().flatten().tolist():
-            for tried in _swapped(best.batch, other.inputs[example], labels == labels[example]):
+    for index, batch in enumerate(batches if swaps else ()):
+        for example in batch.are_found.nonzero().flatten().tolist():
+            for tried in _swapped(best.batch, batch.inputs[example], labels == labels[example]):
                 if (reached := distance(tried.inputs)) < least:
                     best, least = Union(tried, tuple(dict.fromkeys((*best.sources, index)))), reached
                     break
     return best
 
 
-def _filled(batch: OrderedGuess, other: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
+def _filled(batch: OrderedGuess, guess: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
     """Return a batch with missing examples filled by new examples of the other guess; None without new examples."""
     inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
-    for example in other.are_found.nonzero().flatten().tolist():
+    for example in guess.are_found.nonzero().flatten().tolist():
         empty = (~are_found & (labels == labels[example])).nonzero().flatten()
-        if len(empty) and not _is_among(other.inputs[example], inputs[are_found]):
-            inputs[empty[0]], are_found[empty[0]] = other.inputs[example].to(inputs), True
+        if len(empty) and not _is_among(guess.inputs[example], inputs[are_found]):
+            inputs[empty[0]], are_found[empty[0]] = guess.inputs[example].to(inputs), True
     return None if torch.equal(are_found, batch.are_found) else OrderedGuess(inputs, None, are_found)
 
 
@@ -75,6 +75,6 @@ def _swapped(batch: OrderedGuess, example: Tensor, fits: Tensor) -> Iterator[Ord
         yield OrderedGuess(inputs, None, are_found)
 
 
-def _is_among(example: Tensor, others: Tensor) -> bool:
-    distances = (others - example.to(others)).flatten(1).norm(dim=1)
+def _is_among(example: Tensor, candidates: Tensor) -> bool:
+    distances = (candidates - example.to(candidates)).flatten(1).norm(dim=1)
     return bool((distances < _SAME * example.norm()).any())

@@ -144,8 +144,8 @@ class Auto(LabelFreeAttack[AutoConfig]):
         if unmixed is not None and unmixed.objective < CONVINCING:
             return unmixed
         tried, passed, ran = self._attempt(observation, generator, counted, undoing=True)
-        others = [_report(attempt.guess, leak_of(observation), [f"won: {attempt.name}", *passed]) for attempt in tried]
-        guesses = [*([] if unmixed is None else [unmixed]), *others]
+        reports = [_report(attempt.guess, leak_of(observation), [f"won: {attempt.name}", *passed]) for attempt in tried]
+        guesses = [*([] if unmixed is None else [unmixed]), *reports]
         if not guesses and not ran:
             raise NotApplicable("; ".join([why, *passed]))
         return min(guesses, key=lambda guess: guess.objective, default=_nothing(observation, [why, *passed]))
@@ -179,7 +179,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
     ) -> tuple[list[_Tried], list[str], bool]:
         """Return the guesses up to the first exact guess, the failures of other attacks, and whether any attack ran."""
         attempts = _Attempts(observation, generator, counted)
-        fitting = (one for one in self._candidates(attempts, undoing=undoing) if attempts.fits(*one))
+        fitting = (attempt for attempt in self._candidates(attempts, undoing=undoing) if attempts.fits(*attempt))
         with time_limit(_FOR_SEARCHES * seconds_left()):
             for name, candidate, share in _with_shares(fitting):
                 if not share:
@@ -268,16 +268,17 @@ class Auto(LabelFreeAttack[AutoConfig]):
         further = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
         if further and _ends(observation, further[-1].guess):
             return _report(further[-1].guess, leak, [_how_it_ends(further[-1]), *passed])
-        for one in (one for one in further if len(one.guess.inputs) <= len(labels)):
-            reached = in_order(observation, one.guess, labels)
+        for candidate in (candidate for candidate in further if len(candidate.guess.inputs) <= len(labels)):
+            reached = in_order(observation, candidate.guess, labels)
             explained = judge.judge(reached.inputs, None, generator)
-            tried, judged = [*tried, one], [*judged, explained]
+            tried, judged = [*tried, candidate], [*judged, explained]
             if explained.distance < best.distance:
-                won, best, winners, guess = reached, explained, one.name, one.guess
+                won, best, winners, guess = reached, explained, candidate.name, candidate.guess
         settled, refined = judge.settle(best, generator), judge.polish(best, generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [
-            f"{one.name}: distance {judgement.distance:.2e}" for one, judgement in zip(tried, judged, strict=True)
+            f"{candidate.name}: distance {judgement.distance:.2e}"
+            for candidate, judgement in zip(tried, judged, strict=True)
         ]
         how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
@@ -294,11 +295,11 @@ def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tupl
     later attack applies is checked only after the earlier attacks have failed.
     """
     if math.isinf(seconds_left()):
-        yield from ((*one, math.inf) for one in candidates)
+        yield from ((*candidate, math.inf) for candidate in candidates)
         return
-    every = list(candidates)
-    for number, (name, candidate) in enumerate(every):
-        left = len(every) - number
+    guesses = list(candidates)
+    for number, (name, candidate) in enumerate(guesses):
+        left = len(guesses) - number
         yield name, candidate, seconds_left() / (min(2, left) if candidate.effort == "descent" else left)
 
 
@@ -322,7 +323,7 @@ def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed
     """Return the guess with tokens that explain the gradient best, with the extras of all attacks."""
     distances = [_text_distance(observation, attempt.guess) for attempt in tried]
     first = min(range(len(tried)), key=distances.__getitem__)
-    scores = [f"{one.name}: distance {distance:.2e}" for one, distance in zip(tried, distances, strict=True)]
+    scores = [f"{attempt.name}: distance {distance:.2e}" for attempt, distance in zip(tried, distances, strict=True)]
     notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
     won = tried[first].guess
     read = {name: tensor for attempt in tried for name, tensor in attempt.guess.extras.items()}

@@ -79,13 +79,14 @@ def average(observation: Observation, movement: float) -> tuple[Observation, int
     alike = [before for before in observation.earlier_observations if _is_alike(observation, before, movement)]
     rounds = [*alike, observation]
     model = copy.deepcopy(observation.model)
-    states = [one.model.state_dict() for one in rounds]
+    states = [round_.model.state_dict() for round_ in rounds]
     model.load_state_dict({
         name: torch.stack([state[name] for state in states]).mean(0) if tensor.is_floating_point() else tensor
         for name, tensor in states[-1].items()
     })  # fmt: skip
     tensors = {
-        name: torch.stack([one.update.tensors[name] for one in rounds]).mean(0) for name in observation.update.tensors
+        name: torch.stack([round_.update.tensors[name] for round_ in rounds]).mean(0)
+        for name in observation.update.tensors
     }
     return (
         replace(

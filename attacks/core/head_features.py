@@ -212,7 +212,7 @@ class _Problem:
 
 def _floor(sizes: Tensor, examples: int) -> float:
     """Return the size of a singular value that rounding causes, from the singular values beyond the examples."""
-    most = 0.1 * EXACT * float(sizes[0])
+    floor = 0.1 * EXACT * float(sizes[0])
     if len(sizes) <= examples:
-        return most / _CLEAR
-    return min(max(float(sizes[examples]), _DOUBLE * float(sizes[0])), most / _CLEAR)
+        return floor / _CLEAR
+    return min(max(float(sizes[examples]), _DOUBLE * float(sizes[0])), floor / _CLEAR)

@@ -154,7 +154,7 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
     if len(singular) <= len(mask):  # the space is too narrow to hold every example
         return _corrected(mask, activations, gradient)
-    rank = even_spectrum(singular, most=len(mask)).rank
+    rank = even_spectrum(singular, limit=len(mask)).rank
     for example, activation in enumerate(activations):
         image = _fit(right[:rank], mask[example] * activation, are_sure[example])
         if image is None:
@@ -224,10 +224,10 @@ def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tenso
     for _ in range(_CORRECTIONS):
         inputs = added + mask * activations
         deltas = torch.linalg.lstsq(inputs.T, gradient.T).solution
-        rest = gradient - deltas.T @ inputs
+        residual = gradient - deltas.T @ inputs
         signed = (1.0 - 2.0 * mask) * activations
-        before = rest.square().sum(0)
-        after = before - 2.0 * signed * (deltas @ rest) + signed.square() * deltas.square().sum(1, keepdim=True)
+        before = residual.square().sum(0)
+        after = before - 2.0 * signed * (deltas @ residual) + signed.square() * deltas.square().sum(1, keepdim=True)
         best, example = after.min(0)
         units = (best < _EXPLAINED * before).nonzero()[:, 0]
         if not len(units):

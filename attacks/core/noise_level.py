@@ -77,8 +77,11 @@ def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -
     widest = max(range(len(shared)), key=lambda index: min(shared[index].shape))
     level = measured[widest] or 0.0
     is_rounding = level < _ROUNDING * sizes[widest]
-    others = [level * size / max(sizes[widest], TINY) if is_rounding else level for size in sizes]
-    levels = [estimate if estimate is not None else other for estimate, other in zip(measured, others, strict=True)]
+    fallback_levels = [level * size / max(sizes[widest], TINY) if is_rounding else level for size in sizes]
+    levels = [
+        estimate if estimate is not None else fallback
+        for estimate, fallback in zip(measured, fallback_levels, strict=True)
+    ]
     floors = [_STEPS * torch.finfo(observation.update.tensors[name].dtype).eps for name in names]
     return [max(estimate, floor * size, TINY) for estimate, floor, size in zip(levels, floors, sizes, strict=True)]
 

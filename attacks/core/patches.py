@@ -158,7 +158,7 @@ def embedding_site(observation: Observation) -> int | None:
     for index, site in enumerate(observation.sites):
         if site.shape[-1] != patches.width or math.prod(site.shape[1:-1]) < len(patches.pixels):
             continue
-        masks = [torch.ones(other.shape) for other in observation.sites]
+        masks = [torch.ones(site.shape) for site in observation.sites]
         masks[index][..., dropped] = 0.0
         example = torch.randn((site.shape[0], *observation.spec.shape), generator=generator).to(wanted)
         with torch.enable_grad(), inject_masks(observation.sites, tuple(mask.to(wanted) for mask in masks)):

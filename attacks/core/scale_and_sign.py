@@ -58,7 +58,9 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
         _signed_scales(inputs, part, units, _frames(units, row_space))
         for part, units in zip(outputs.split(at_once), compared.split(at_once), strict=True)
     ]
-    return Scales(*map(torch.cat, zip(*((one.values, one.residuals, one.identified) for one in parts), strict=True)))
+    return Scales(
+        *map(torch.cat, zip(*((part.values, part.residuals, part.identified) for part in parts), strict=True))
+    )
 
 
 def _signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, frames: Tensor) -> Scales:

@@ -79,32 +79,32 @@ class Spectrum(NamedTuple):
     noise: float
 
 
-def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
+def spectrum(singular: Tensor, tolerance: float = EXACT, limit: int | None = None) -> Spectrum:
     """Cut singular values (k,), in descending order, at `tolerance` times the first value, or at the widest gap.
 
-    The gap is used if noise fills the spectrum: if more than `most` values are above the tolerance or, for `most` None,
+    The gap is used if noise fills the spectrum: if more than `limit` values are above the tolerance or, without limit,
     if the cut has no clear gap.
 
     Args:
         singular: singular values of a weight gradient.
         tolerance: relative size of rounding.
-        most: number of examples, which the rank cannot exceed.
+        limit: number of examples, which the rank cannot exceed.
     """
     sizes = (singular / singular[0].clamp_min(LEAST)).clamp_min(LEAST)
     rank = int((sizes > tolerance).sum())
     is_clear = len(sizes) == 1 or (rank < len(sizes) and float(sizes[rank - 1] / sizes[rank]) > _CLEAR)
-    is_exact = is_clear if most is None else rank <= most
+    is_exact = is_clear if limit is None else rank <= limit
     if not is_exact:
-        inner = sizes[: min(most or len(sizes) // 4, len(sizes) - 1) + 1]
+        inner = sizes[: min(limit or len(sizes) // 4, len(sizes) - 1) + 1]
         rank = 1 + int((inner[:-1] / inner[1:]).argmax())
     noise = float(sizes[rank:].norm() / sizes.norm())
     return Spectrum(rank, float(1.0 / sizes[rank - 1]), is_exact, noise)
 
 
-def span_of(matrix: Tensor, tolerance: float = EXACT, most: int | None = None) -> tuple[Tensor, Spectrum]:
+def span_of(matrix: Tensor, tolerance: float = EXACT, limit: int | None = None) -> tuple[Tensor, Spectrum]:
     """Return orthonormal rows (rank, n) that span the rows of a matrix (m, n) up to its noise, and its `spectrum`."""
     _, singular, right = torch.linalg.svd(matrix, full_matrices=False)
-    read = spectrum(singular, tolerance, most)
+    read = spectrum(singular, tolerance, limit)
     return right[: read.rank], read
 
 
@@ -132,18 +132,18 @@ def even_rows(matrix: Tensor) -> Tensor:
     return matrix / matrix.norm(dim=1, keepdim=True).clamp_min(LEAST)
 
 
-def even_spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
+def even_spectrum(singular: Tensor, tolerance: float = EXACT, limit: int | None = None) -> Spectrum:
     """Return the spectrum of a matrix with even rows, in which singular values below `tolerance` may count too.
 
-    If `most` is known, the next singular value measures rounding: values far above it are signal.
+    If `limit` is known, the next singular value measures rounding: values far above it are signal.
 
     Args:
         singular: singular values of a weight gradient with even rows, in descending order.
         tolerance: as for `spectrum`.
-        most: as for `spectrum`.
+        limit: as for `spectrum`.
     """
-    read = spectrum(singular, tolerance, most)
-    if most is None or not read.is_exact or most >= len(singular):
+    read = spectrum(singular, tolerance, limit)
+    if limit is None or not read.is_exact or limit >= len(singular):
         return read
-    rounding = float(singular[most] / singular[0].clamp_min(LEAST))
-    return spectrum(singular, min(tolerance, max(_ABOVE_ROUNDING * rounding, LEAST)), most)
+    rounding = float(singular[limit] / singular[0].clamp_min(LEAST))
+    return spectrum(singular, min(tolerance, max(_ABOVE_ROUNDING * rounding, LEAST)), limit)

@@ -14,16 +14,16 @@ _BEHIND = -1.0  # padding value after the end of a text
 
 def tabulate(seen: Sequence[TraceObservation]) -> np.ndarray:
     """Return every series of every text, padded to the longest, with its length and value histogram: (N, F)."""
-    every = [dict(_series(trace)) for trace in seen]
-    names = sorted({name for table in every for name in table})
-    return np.concatenate([_block([table.get(name, ()) for table in every], name) for name in names], axis=1)
+    series = [dict(_series(trace)) for trace in seen]
+    names = sorted({name for table in series for name in table})
+    return np.concatenate([_block([table.get(name, ()) for table in series], name) for name in names], axis=1)
 
 
 def summarise(seen: Sequence[TraceObservation]) -> np.ndarray:
     """Return length, sum, sum of squares and first value of every series of every text: (N, F)."""
-    every = [dict(_series(trace)) for trace in seen]
-    names = sorted({name for table in every for name in table})
-    return np.array([[figure for name in names for figure in _figures(table.get(name, ()))] for table in every])
+    series = [dict(_series(trace)) for trace in seen]
+    names = sorted({name for table in series for name in table})
+    return np.array([[figure for name in names for figure in _figures(table.get(name, ()))] for table in series])
 
 
 def _series(trace: TraceObservation) -> Iterator[tuple[str, Sequence[float]]]:

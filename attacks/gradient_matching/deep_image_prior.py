@@ -65,7 +65,7 @@ class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
         shape, width = (self.dummies(first), *first.spec.shape), self.config.width
         with torch.device("meta"):  # shapes alone
             network = network_of(width, shape)
-        noise = [torch.randn(shape[0], width, *_coarse(shape), generator=one) for one in victims.generators]
+        noise = [torch.randn(shape[0], width, *_coarse(shape), generator=generator) for generator in victims.generators]
         painter = Painter(network, torch.stack(noise), self.box(first))
         weights = Substitution(painter.paint, lambda _victim, generator: first_weights(width, shape, generator))
         pixels = self.descent(victims, self.plan(victims))

@@ -131,7 +131,9 @@ class _DenoisingClient(SimulatedClient):
     task: Denoising | None = None
     clients: Any = None
 
-    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
+    def outputs(
+        self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], variables: Values = NOTHING
+    ) -> Tensor:
         """Return the loss of the step, a scalar."""
         assert self.task is not None, "given when the client is built"
         assert self.labels is not None, "given when the client is built"
@@ -140,14 +142,14 @@ class _DenoisingClient(SimulatedClient):
         def model(*arguments: Tensor, **given: Any) -> Tensor:
             return functional_call(self.model, {**weights, **buffers}, arguments, given)
 
-        with self.dropping(masks, others):
-            return self.clients(*self.task.answer(model, Batch(inputs, self.labels), self._draws(others)))
+        with self.dropping(masks, variables):
+            return self.clients(*self.task.answer(model, Batch(inputs, self.labels), self._draws(variables)))
 
-    def _draws(self, others: Values) -> Draws:
+    def _draws(self, variables: Values) -> Draws:
         if self.granted:
             return self.granted
         assert self.task is not None, "given when the client is built"
-        draws = {_TASK + "noise": others[_NOISE][0], _TASK + "level": _level(others[_LEVEL][0], self.task)}
+        draws = {_TASK + "noise": variables[_NOISE][0], _TASK + "level": _level(variables[_LEVEL][0], self.task)}
         if self.task.config.classes:
             draws[_TASK + "unlabelled"] = torch.zeros(len(draws[_TASK + "level"]), dtype=torch.bool)
         return draws

@@ -68,11 +68,11 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         """Descend at each level in turn, starting from the previous results."""
         config, spec = self.config, descent.victims.observations[0].spec
         denoise = _denoiser(load_denoiser(find_denoiser(config.denoiser, _TRAINABLE)), spec)
-        each = max(1, config.max_iterations // len(config.levels))
-        settings, stage, rows = descent.settings._replace(iterations=each), descent.search, list[RestartResult]()
+        iterations = max(1, config.max_iterations // len(config.levels))
+        settings, stage, rows = descent.settings._replace(iterations=iterations), descent.search, list[RestartResult]()
         for number, level in enumerate(config.levels):
             stage = replace(stage, prior=_with_prior(descent.search.prior, denoise, level, config.prior_weight / level))
-            part = descent.victims.in_part(done=number * each, iterations=config.max_iterations)
+            part = descent.victims.in_part(done=number * iterations, iterations=config.max_iterations)
             rows = descend(replace(descent, search=stage, victims=part, settings=settings))
             stage = replace(stage, first=_in_turn(rows))
         return rows

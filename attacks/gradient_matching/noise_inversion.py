@@ -112,12 +112,12 @@ class _NoisyClient(SimulatedClient):
     added: list[Tensor] = field(default_factory=list[Tensor])
 
     @contextmanager
-    def dropping(self, masks: Masks, others: Values = NOTHING) -> Iterator[None]:
+    def dropping(self, masks: Masks, variables: Values = NOTHING) -> Iterator[None]:
         """Inject masks and noise, and record penalties."""
         self.added.clear()
         with ExitStack() as stack:
             stack.enter_context(super().dropping(masks))
-            for name, noise in zip(self.modules, others[_NOISE], strict=True):
+            for name, noise in zip(self.modules, variables[_NOISE], strict=True):
                 hook = self.model.get_submodule(name).register_forward_hook(lambda _m, _i, _o, noise=noise: noise)
                 stack.callback(hook.remove)
             for name, penalty in self.penalties.items():

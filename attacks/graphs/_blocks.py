@@ -80,9 +80,9 @@ def alphabet_of(kinds: int, features: int) -> Alphabet:
         kinds: number of kind columns.
         features: number of columns of kinds and degrees; degrees start at 1.
     """
-    most = features - kinds
-    rows = torch.cat([torch.eye(kinds).repeat_interleave(most, 0), torch.eye(most).repeat(kinds, 1)], 1)
-    return Alphabet(rows.double(), torch.arange(1, most + 1).repeat(kinds))
+    largest = features - kinds
+    rows = torch.cat([torch.eye(kinds).repeat_interleave(largest, 0), torch.eye(largest).repeat(kinds, 1)], 1)
+    return Alphabet(rows.double(), torch.arange(1, largest + 1).repeat(kinds))
 
 
 def shares_outside(rows: Tensor, basis: Tensor) -> Tensor:

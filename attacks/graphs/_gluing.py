@@ -31,11 +31,11 @@ class Partial:
 
     def around(self, node: int) -> list[int]:
         """Return the indices of a node's neighbours."""
-        return [one + other - node for one, other in self.joins if node in (one, other)]
+        return [first + second - node for first, second in self.joins if node in (first, second)]
 
     def block(self, node: int) -> Star:
         """Return a node with its neighbours as a block."""
-        return Star(self.kinds[node], tuple(sorted(self.kinds[other] for other in self.around(node))))
+        return Star(self.kinds[node], tuple(sorted(self.kinds[neighbour] for neighbour in self.around(node))))
 
 
 class Gluing:
@@ -74,31 +74,35 @@ class Gluing:
         """Yield the graphs after completing the neighbours of the open node with the fewest fitting blocks."""
         options: tuple[int, list[Counter[int]]] | None = None
         for node in set(range(len(graph.kinds))) - graph.done:
-            have = Counter(graph.kinds[other] for other in graph.around(node))
+            have = Counter(graph.kinds[neighbour] for neighbour in graph.around(node))
             missing = [block - have for block in self.blocks[graph.kinds[node]] if have <= block]
             if options is None or len(missing) < len(options[1]):
                 options = node, missing
         assert options is not None, "a graph that is not closed has an open node"
         node, missing = options
         for kinds in missing:
-            for others in self._choices(graph, node, kinds):
-                yield self._joined(graph, node, others, kinds)
+            for partners in self._choices(graph, node, kinds):
+                yield self._joined(graph, node, partners, kinds)
 
     def _choices(self, graph: Partial, node: int, missing: Counter[int]) -> Iterator[tuple[int, ...]]:
         """Yield the sets of existing nodes that become missing neighbours; the other neighbours will be new nodes."""
-        here = {node, *graph.around(node)} | graph.done
-        free = [other for other in range(len(graph.kinds)) if other not in here and graph.kinds[other] in missing]
-        free = [other for other in free if len(graph.around(other)) < self.degrees[graph.kinds[other]]]
+        excluded = {node, *graph.around(node)} | graph.done
+        free = [
+            candidate
+            for candidate in range(len(graph.kinds))
+            if candidate not in excluded and graph.kinds[candidate] in missing
+        ]
+        free = [candidate for candidate in free if len(graph.around(candidate)) < self.degrees[graph.kinds[candidate]]]
         for count in range(min(len(free), missing.total()), -1, -1):
             if len(graph.kinds) + missing.total() - count > self.most_nodes:
                 return
-            for others in combinations(free, count):
-                if Counter(graph.kinds[other] for other in others) <= missing:
-                    yield others
+            for partners in combinations(free, count):
+                if Counter(graph.kinds[candidate] for candidate in partners) <= missing:
+                    yield partners
 
-    def _joined(self, graph: Partial, node: int, others: Sequence[int], missing: Counter[int]) -> Partial:
-        new = missing - Counter(graph.kinds[other] for other in others)
+    def _joined(self, graph: Partial, node: int, partners: Sequence[int], missing: Counter[int]) -> Partial:
+        new = missing - Counter(graph.kinds[partner] for partner in partners)
         first = len(graph.kinds)
-        ends = (*others, *range(first, first + new.total()))
+        ends = (*partners, *range(first, first + new.total()))
         joins = graph.joins | {(min(node, end), max(node, end)) for end in ends}
         return Partial((*graph.kinds, *new.elements()), joins, graph.done | {node})

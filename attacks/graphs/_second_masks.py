@@ -24,10 +24,10 @@ _NEAR = 1e-4  # tolerance relative to the largest mean: rounding of the head's g
 
 def add_masks(masks: dict[Star, list[Tensor]], blocks: Sequence[Star], passed: Sequence[MaskedBlock]) -> None:
     """Add the new masks to those of each block."""
-    for one in passed:
-        known = masks.setdefault(blocks[one.number], [])
-        if not any(torch.equal(one.mask, mask) for mask in known):
-            known.append(one.mask)
+    for guess in passed:
+        known = masks.setdefault(blocks[guess.number], [])
+        if not any(torch.equal(guess.mask, mask) for mask in known):
+            known.append(guess.mask)
 
 
 def masks_of(
@@ -52,7 +52,7 @@ def masks_of(
 
 def _assignments(blocks: Sequence[Star], masks: Mapping[Star, Sequence[Tensor]]) -> Iterator[Tensor]:
     """Yield masks (nodes, width); nodes with equal blocks have different masks if there are enough."""
-    places = {block: [node for node, other in enumerate(blocks) if other == block] for block in blocks}
+    places = {block: [node for node, block_of_node in enumerate(blocks) if block_of_node == block] for block in blocks}
     choices = [
         permutations(masks[block], len(nodes))
         if len(masks[block]) >= len(nodes)
@@ -68,13 +68,13 @@ def _assignments(blocks: Sequence[Star], masks: Mapping[Star, Sequence[Tensor]])
 @torch.no_grad()
 def _subsets(observation: Observation, network: GraphNetwork, guess: Tensor, first: Tensor) -> Tensor | None:
     """Return the masks (nodes, width) of the second layer, or None if no subsets give the head's input."""
-    graphs, (one, other) = graphs_of(guess.double()), observation.sites
+    graphs, (first_site, second_site) = graphs_of(guess.double()), observation.sites
     hidden = torch.zeros(1, guess.shape[1], first.shape[1], dtype=torch.float64)
-    hidden[0, : len(first)] = first / (1 - one.rate)
+    hidden[0, : len(first)] = first / (1 - first_site.rate)
     hidden = network.hidden(1, network.hidden(0, graphs.features, graphs) * hidden, graphs)[0, : len(first)]
     wanted = _read_by_head(observation)
     subsets = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * len(first))
-    errors, chosen = (subsets @ hidden / len(first) / (1 - other.rate) - wanted).abs().min(0)
+    errors, chosen = (subsets @ hidden / len(first) / (1 - second_site.rate) - wanted).abs().min(0)
     return subsets[chosen].T if float(errors.max()) < _NEAR * float(wanted.abs().max()) else None
 
 

@@ -120,8 +120,8 @@ class GraphSpans(Attack[GraphSpansConfig]):
             span_of(gradient.double(), self.config.least, len(gradient))[0]
             for gradient in (observation.update.tensors[f"layers.{layer}.linear.weight"] for layer in range(_LAYERS))
         )
-        every = alphabet_of(self.config.kinds, features_of(observation))
-        nodes = nodes_inside(every, first, self.config.node_tolerance)
+        alphabet = alphabet_of(self.config.kinds, features_of(observation))
+        nodes = nodes_inside(alphabet, first, self.config.node_tolerance)
         diagnostics = {"rank of the first layer": float(len(first)), "rank of the second layer": float(len(second)),
                  "nodes that passed": float(len(nodes.degrees))}  # fmt: skip
         if len(nodes.degrees) == 0:
@@ -184,12 +184,12 @@ class GraphSpans(Attack[GraphSpansConfig]):
                 if len(graph.kinds) > MOST_NODES:
                     continue
                 guess, blocks = _matrix(graph, search), [graph.block(node) for node in range(len(graph.kinds))]
-                for both in masks_of(search.observation, search.network, guess, blocks, masks):
-                    yield guess, both
+                for mask_pair in masks_of(search.observation, search.network, guess, blocks, masks):
+                    yield guess, mask_pair
 
     def _closed(self, search: _Search, blocks: list[Star]) -> Iterator[Partial]:
-        most = search.observation.spec.shape[0]
-        gluing = Gluing(consistent(blocks), search.nodes.degrees.tolist(), most, self.config.states)
+        limit = search.observation.spec.shape[0]
+        gluing = Gluing(consistent(blocks), search.nodes.degrees.tolist(), limit, self.config.states)
         return gluing.closed()
 
     def _result(self, search: _Search, guess: Tensor, masks: Masks, distance: float, closed: int) -> Reconstruction:
@@ -216,6 +216,6 @@ def _matrix(graph: Partial, search: _Search) -> Tensor:
     matrix = torch.zeros(1, *search.observation.spec.shape)
     features = search.nodes.features.shape[1]
     matrix[0, : len(graph.kinds), :features] = search.nodes.features[list(graph.kinds)].float()
-    for one, other in graph.joins:
-        matrix[0, one, features + other] = matrix[0, other, features + one] = 1
+    for first, second in graph.joins:
+        matrix[0, first, features + second] = matrix[0, second, features + first] = 1
     return matrix

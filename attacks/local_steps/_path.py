@@ -100,7 +100,7 @@ class _Layers:
         behind = layer_behind(observation, first.name)
         assert behind is not None
         gradient = observation.update.tensors[f"{behind.name}.weight"].double()
-        return cls(first, behind, span_of(gradient, most=examples)[0])
+        return cls(first, behind, span_of(gradient, limit=examples)[0])
 
     def misfits(self, models: Sequence[nn.Module], examples: Tensor, masks: Masks) -> Tensor:
         """Return the distance of the second layer's inputs from its row space, at the weights of each step, (K, N)."""
@@ -193,9 +193,9 @@ def _train(
     trained = [name for name, parameter in observation.model.named_parameters() if parameter.requires_grad]
     models, velocity = [observation.model], dict[str, Tensor]()
     for places in steps:
-        here = replace(observation, model=models[-1], sites=sites_for(observation, len(places)))
+        local_observation = replace(observation, model=models[-1], sites=sites_for(observation, len(places)))
         chosen = tuple(mask[places] for mask in masks)
-        gradient = client_gradient(here, examples[places], labels[places], chosen, trained)
+        gradient = client_gradient(local_observation, examples[places], labels[places], chosen, trained)
         velocity = {name: momentum * velocity.get(name, 0.0) + g for name, g in gradient.items()}
         after = copy.deepcopy(models[-1])
         with torch.no_grad():
@@ -209,5 +209,5 @@ def _train(
 
 def _left(observation: Observation, update: Tensors) -> float:
     pairs = [(tensor.double(), update[name].double()) for name, tensor in observation.update.tensors.items()]
-    rest = math.hypot(*(float((theirs - ours).norm()) for theirs, ours in pairs))
-    return rest / math.hypot(*(float(theirs.norm()) for theirs, _ in pairs))
+    distance = math.hypot(*(float((theirs - ours).norm()) for theirs, ours in pairs))
+    return distance / math.hypot(*(float(theirs.norm()) for theirs, _ in pairs))

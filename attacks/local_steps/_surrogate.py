@@ -86,14 +86,17 @@ class SurrogateComparison(RowComparison):
         device = self.like.device
         self._changes = [[o.update.tensors[n].to(device) for n in client.names] for o in observations]
 
-    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+    def gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
+    ) -> tuple[Tensor, ...]:
         """Return the gradient at the point on the path, differentiable in the point too."""
-        change, place = self._changes[victim], place_of(others)
+        change, place = self._changes[victim], place_of(variables)
         moved = [place * tensor for tensor in change]
         if self._bends:
             height = 2.0 * place * (1.0 - place)
             bends = (
-                others[name][0] * mean_square(tensor) ** 0.5 for name, tensor in zip(self._bends, change, strict=True)
+                variables[name][0] * mean_square(tensor) ** 0.5
+                for name, tensor in zip(self._bends, change, strict=True)
             )
             moved = [line + height * bend for line, bend in zip(moved, bends, strict=True)]
         received = self.client.parameters.items()

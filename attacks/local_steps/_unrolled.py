@@ -93,14 +93,16 @@ class UnrolledComparison(RowComparison):
         self._weight = gradient_weight(first) / self._step_size
         self._checkpointed = checkpointed
 
-    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+    def gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
+    ) -> tuple[Tensor, ...]:
         """Return the mean gradient of all steps: the sum of velocities, divided by its weight.
 
         Args:
             inputs: shape (N or more, *shape).
             masks: masks of step 1 in call order, then the masks of step 2, and so on; or none.
             labels: shape (N or more,), or probabilities.
-            others: further unknowns of the steps, for subclasses that use them.
+            variables: further unknowns of the steps, for subclasses that use them.
             victim: index of the victim.
         """
         total = velocity = tuple(torch.zeros_like(p) for p in self._trained.parameters.values())
@@ -108,7 +110,7 @@ class UnrolledComparison(RowComparison):
         for step in self._steps:
             chosen = (step.examples % len(inputs)).to(inputs.device)
             step_masks = tuple(islice(given, len(step.sites)))
-            total, velocity = self._run(step, inputs[chosen], labels[chosen], step_masks, others, total, velocity)
+            total, velocity = self._run(step, inputs[chosen], labels[chosen], step_masks, variables, total, velocity)
         by_name = dict(zip(self._trained.names, total, strict=True))
         return tuple(by_name[name] / self._weight for name in self.client.names)
 
@@ -125,7 +127,7 @@ class UnrolledComparison(RowComparison):
         inputs: Tensor,
         labels: Tensor,
         masks: Masks,
-        others: Values,
+        variables: Values,
         total: tuple[Tensor, ...],
         velocity: tuple[Tensor, ...],
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -136,13 +138,13 @@ class UnrolledComparison(RowComparison):
         }
         gradient = tuple(torch.zeros_like(moved) for moved in total)
         if len(inputs):  # a step on an empty Poisson batch has no loss
-            loss = self._loss(step, inputs, labels, masks, weights, others)
+            loss = self._loss(step, inputs, labels, masks, weights, variables)
             gradient = tuple(gradient_of(loss, weights, create_graph=True).values())
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity
 
     def _loss(
-        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, variables: Values
     ) -> Tensor:
         """Return the loss of a step at given weights. Subclasses override it for clients that change the batch."""
         client = replace(self._trained, sites=step.sites)

@@ -115,11 +115,11 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         if not warm:
             return descend(descent)
         rows: list[RestartResult] = []
-        rest = settings._replace(iterations=settings.iterations - warm)
+        remaining = settings._replace(iterations=settings.iterations - warm)
         for early in self._as_one_gradient(descent, warm):
             part = descent.victims.in_part(restarts=early.start, done=warm, iterations=settings.iterations)
             later = self._continued(observation, descent.search, early)
-            (row,) = descend(replace(descent, search=later, victims=part, settings=rest, restarts=1))
+            (row,) = descend(replace(descent, search=later, victims=part, settings=remaining, restarts=1))
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
             row.objectives = early.objectives + row.objectives
             rows.append(row)
@@ -159,9 +159,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     def _continued(self, observation: Observation, plan: Search, early: RestartResult) -> Search:
         """Return the plan with the dummy inputs and masks of an earlier search as the start of every pass and step."""
         examples = examples_of(observation)
-        every = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
+        starts = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
         unknowns = plan.unknowns.starting_at({MASKS: _by_step(early.masks, observation)})
-        return replace(plan, unknowns=unknowns, first=lambda _victim, _generator: every)
+        return replace(plan, unknowns=unknowns, first=lambda _victim, _generator: starts)
 
 
 def disagreement(inputs: Tensor, examples: int) -> Tensor:

@@ -28,8 +28,8 @@ def generalised_lasso(matrix: Tensor, values: Tensor, pairs: Tensor, strength: f
     split = solution.new_zeros(len(values), pairs.shape[1])
     dual = split.clone()
     for _ in range(iterations):
-        rest = split - dual
-        back = torch.zeros_like(solution).index_add_(1, first, rest).index_add_(1, second, rest, alpha=-1)
+        residual = split - dual
+        back = torch.zeros_like(solution).index_add_(1, first, residual).index_add_(1, second, residual, alpha=-1)
         solution = (sides + penalty * back) @ solve
         moved = solution[:, first] - solution[:, second] + dual
         split = torch.nn.functional.softshrink(moved, strength / penalty)
@@ -40,9 +40,9 @@ def generalised_lasso(matrix: Tensor, values: Tensor, pairs: Tensor, strength: f
 def _laplacian(pairs: Tensor, entries: int) -> Tensor:
     """Return D^T D of the differences D of pairs, shape (n, n), float64."""
     laplacian = torch.zeros(entries, entries, dtype=torch.float64)
-    one = torch.ones(1, dtype=torch.float64)
+    unit = torch.ones(1, dtype=torch.float64)
     for row, column, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -1), (1, 0, -1)):
-        laplacian.index_put_((pairs[row], pairs[column]), sign * one, accumulate=True)
+        laplacian.index_put_((pairs[row], pairs[column]), sign * unit, accumulate=True)
     return laplacian
 
 

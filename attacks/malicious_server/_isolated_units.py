@@ -168,9 +168,9 @@ def _labels(observation: Observation, layer: str, singles: Singles, whole: Tenso
 
     rows, columns = linear_sum_assignment(_mismatch(observation, layer, singles, known, size).numpy())
     order = torch.as_tensor(columns)[torch.as_tensor(rows).argsort()]
-    rest = torch.ones(size, dtype=torch.bool)
-    rest[order] = False
-    return torch.cat([known[order], known[rest]])
+    is_free = torch.ones(size, dtype=torch.bool)
+    is_free[order] = False
+    return torch.cat([known[order], known[is_free]])
 
 
 def _known_labels(observation: Observation) -> Tensor | None:

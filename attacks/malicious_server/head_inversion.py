@@ -105,8 +105,8 @@ class HeadInversion(Attack[HeadInversionConfig]):
             raise NotApplicable(head)
         images = public[: self.config.images]
         with torch.no_grad(), keep_masks(generator):
-            there = images.to(next(model.parameters()))
-            (read,) = read_by(model.train(), [head.entry], there, nullcontext())
+            probes = images.to(next(model.parameters()))
+            (read,) = read_by(model.train(), [head.entry], probes, nullcontext())
         layer = model.get_submodule(head.entry)
         assert isinstance(layer, nn.Linear)
         _write(layer, read.double(), self.config if head.is_rectified else None, generator)

@@ -216,8 +216,10 @@ def _measure(model: nn.Module, name: str, spec: InputSpec, generator: torch.Gene
     """
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d)
-    units, *rest = layer.weight.shape
-    rows = torch.randn(units, *rest, generator=generator, dtype=torch.float64) / math.sqrt(math.prod(rest))
+    units, *later_sizes = layer.weight.shape
+    rows = torch.randn(units, *later_sizes, generator=generator, dtype=torch.float64) / math.sqrt(
+        math.prod(later_sizes)
+    )
     assert layer.bias is not None
     layer.weight.copy_(rows)
     layer.bias.zero_()

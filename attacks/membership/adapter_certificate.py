@@ -175,14 +175,14 @@ def _outside(
     attends only to itself, has no gradient, but its value has.
     """
     model, names = copy.deepcopy(observation.model).eval(), [adapter.name for adapter, _ in certified]
-    each: list[Tensor] = []
+    residuals: list[Tensor] = []
     candidates = observation.candidates
     for inputs, labels in zip(candidates.inputs.split(_AT_ONCE), candidates.labels.split(_AT_ONCE), strict=True):
         read = _read(model, received, names, inputs)
         groups = list(_alike(read, certified))
         shares = torch.stack([torch.stack([_share(x, a, c) for x, a, c in group]).amin(0) for group in groups]).amax(0)
-        each.append(_worst(shares, labels))
-    return torch.cat(each)
+        residuals.append(_worst(shares, labels))
+    return torch.cat(residuals)
 
 
 def _alike(
@@ -192,9 +192,9 @@ def _alike(
     left = [(read[adapter.name].double(), adapter.a.double(), space) for adapter, space in certified]
     while left:
         first = left[0][0]
-        same = [one[0].shape == first.shape and torch.equal(one[0], first) for one in left]
-        yield [one for one, is_same in zip(left, same, strict=True) if is_same]
-        left = [one for one, is_same in zip(left, same, strict=True) if not is_same]
+        same = [row[0].shape == first.shape and torch.equal(row[0], first) for row in left]
+        yield [row for row, is_same in zip(left, same, strict=True) if is_same]
+        left = [row for row, is_same in zip(left, same, strict=True) if not is_same]
 
 
 def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:

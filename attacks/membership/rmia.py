@@ -77,7 +77,7 @@ class Rmia(MembershipAttack[RmiaConfig]):
         """
         _, final_weights = observation.weights[-1]
         shadows = observation.shadows[self.plan()]
-        each = torch.stack([confidences(observation, shadow.weights, batch) for shadow in shadows])
-        without = (each * outside).sum(0) / outside.sum(0)
+        ratios = torch.stack([confidences(observation, shadow.weights, batch) for shadow in shadows])
+        without = (ratios * outside).sum(0) / outside.sum(0)
         a = self.config.a
         return confidences(observation, final_weights, batch) / (((1 + a) * without + 1 - a) / 2)

@@ -60,8 +60,8 @@ class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the agreement of each candidate with the updates."""
-        each = [torch.stack(list(self._agreements(observation, watched))) for watched in observation.updates]
-        return torch.stack(each).mean(0)
+        agreements = [torch.stack(list(self._agreements(observation, watched))) for watched in observation.updates]
+        return torch.stack(agreements).mean(0)
 
     def _agreements(self, observation: MembershipObservation, watched: WatchedUpdate) -> Iterator[Tensor]:
         update = torch.cat([tensor.flatten() for tensor in watched.update.tensors.values()]).double()

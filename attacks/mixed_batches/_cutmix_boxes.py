@@ -62,7 +62,7 @@ def assemble(composites: Tensor, shares: Tensor, box: Tensor | None, slack: floa
     for share in dict.fromkeys((weight, 1.0 - weight)):
         boxes = [box] if box is not None else list(_boxes(1.0 - share, height, width, slack))
         first, second = _labels(shares, own_is_larger=share >= 1.0 - share)
-        candidates += [_with_box(composites, first, second, one) for one in boxes]
+        candidates += [_with_box(composites, first, second, candidate) for candidate in boxes]
     return min(candidates, key=lambda one: one.cost, default=None)
 
 
@@ -79,8 +79,8 @@ def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: T
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     def with_order(order: Tensor) -> Assembled:
-        host, other = _labels(shares[order], own_is_larger=True)
-        host = torch.where(weights >= 0.5, host, other)  # noqa: PLR2004 - the larger share is its own
+        host, partner = _labels(shares[order], own_is_larger=True)
+        host = torch.where(weights >= 0.5, host, partner)  # noqa: PLR2004 - the larger share is its own
         exact = F.one_hot(host, shares.shape[1]).to(weights)
         expected = weights[:, None] * exact + (1.0 - weights[:, None]) * exact[partners]
         images = gather(composites[order], partners, boxes)
@@ -127,8 +127,8 @@ def _boxes_by_law(share: float, height: int, width: int, slack: float) -> Iterat
 
 def _boxes_of_area(area: int, height: int, width: int) -> Iterator[Tensor]:
     for rows in range(1, height + 1):
-        columns, rest = divmod(area, rows)
-        if rest or not 0 < columns <= width:
+        columns, columns_left = divmod(area, rows)
+        if columns_left or not 0 < columns <= width:
             continue
         for top in range(height - rows + 1):
             for left in range(width - columns + 1):

@@ -63,8 +63,8 @@ class Mixture(NamedTuple):
 
     def of(self, inputs: Tensor) -> Tensor:
         """Return the composites of images or maps (n, C, H, W)."""
-        others = (self.partners @ inputs.flatten(1)).view_as(inputs)
-        return torch.lerp(inputs, others, self.regions[:, None])
+        partners = (self.partners @ inputs.flatten(1)).view_as(inputs)
+        return torch.lerp(inputs, partners, self.regions[:, None])
 
     def of_labels(self, labels: Tensor) -> Tensor:
         """Return the labels of the composites, mixed probabilities (n, K)."""
@@ -111,11 +111,11 @@ class SearchedPasting:
     def starting_at(self, box: Tensor, partners: Tensor) -> SearchedPasting:
         """Return the same unknowns, started from one box (4,), in pixels, and from these partners (n,)."""
         height, width = self._size
-        other = SearchedPasting(self._examples, height, width, 1)
+        start = SearchedPasting(self._examples, height, width, 1)
         edges = box[None] / torch.tensor([height, height, width, width])
         sure = _SURE * F.one_hot(partners, self._examples).float()
-        other._blocks = Unknowns(other._blocks).starting_at({BOXES: (edges,), PARTNERS: (sure,)}).blocks
-        return other
+        start._blocks = Unknowns(start._blocks).starting_at({BOXES: (edges,), PARTNERS: (sure,)}).blocks
+        return start
 
     def unknowns(self) -> tuple[Block, ...]:
         """Return the boxes, and logits of the partners divided by a temperature that falls from 1 to 0.1."""
@@ -186,14 +186,14 @@ class PastingStep(SimulatedStep):
         blocks = self.pasting.unknowns()
         return tuple(replace(block, name=_of_step(block.name, self.number), rate=rate) for block in blocks)
 
-    def is_in(self, others: Values) -> bool:
+    def is_in(self, variables: Values) -> bool:
         """Return whether the values include this step's pasting."""
-        return all(_of_step(block.name, self.number) in others for block in self.pasting.unknowns())
+        return all(_of_step(block.name, self.number) in variables for block in self.pasting.unknowns())
 
-    def values_of(self, others: Values) -> Values:
+    def values_of(self, variables: Values) -> Values:
         """Return the values of the step's pasting, under the names of its blocks."""
         names = (block.name for block in self.pasting.unknowns())
-        return {name: others[_of_step(name, self.number)] for name in names}
+        return {name: variables[_of_step(name, self.number)] for name in names}
 
 
 def _of_step(name: str, number: int) -> str:
@@ -206,11 +206,11 @@ class PastedComparison(UnrolledComparison):
     name = "unrolled, with composites"
 
     def _loss(
-        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, variables: Values
     ) -> Tensor:
         if isinstance(step, PastingStep):
-            inputs, labels = step.pasting.composites(step.values_of(others), inputs, labels)
-        return super()._loss(step, inputs, labels, masks, weights, others)
+            inputs, labels = step.pasting.composites(step.values_of(variables), inputs, labels)
+        return super()._loss(step, inputs, labels, masks, weights, variables)
 
 
 class MapComparison(UnrolledComparison):
@@ -229,12 +229,12 @@ class MapComparison(UnrolledComparison):
         self._layer = client.model.get_submodule(at)
 
     def _loss(
-        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+        self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, variables: Values
     ) -> Tensor:
         assert isinstance(step, PastingStep)
-        mixture = cast("BoxPasting", step.pasting).mixture(step.values_of(others))
+        mixture = cast("BoxPasting", step.pasting).mixture(step.values_of(variables))
         with paste_behind(self._layer, mixture):
-            return super()._loss(step, inputs, mixture.of_labels(labels), masks, weights, others)
+            return super()._loss(step, inputs, mixture.of_labels(labels), masks, weights, variables)
 
 
 @contextmanager

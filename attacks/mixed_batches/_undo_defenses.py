@@ -147,9 +147,9 @@ def _unmix(observation: Observation, seen: Reconstruction, generator: torch.Gene
     )  # fmt: skip
 
 
-def _over_rounds(observation: Observation, here: Encodings, generator: torch.Generator) -> UnmixedImages:
+def _over_rounds(observation: Observation, encodings: Encodings, generator: torch.Generator) -> UnmixedImages:
     """Return the images of a batch, solved together with the same client's encodings of earlier rounds."""
-    batches = [here]
+    batches = [encodings]
     for before in observation.earlier_observations:
         guess = seen_exactly(before, generator)
         mixed = None if guess is None else mixed_labels(before, guess)

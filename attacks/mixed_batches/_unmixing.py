@@ -159,10 +159,12 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
     identity = torch.eye(count, dtype=torch.float64)
     candidates: list[Tensor] = []
     for partners, order in itertools.product(itertools.permutations(range(count)), repeat=2):
-        rows, others = one_hot[list(order)], one_hot[list(partners)][list(order)]
-        difference = rows - others
-        share = float((difference * (probabilities - others)).sum() / difference.square().sum().clamp_min(_RIDGE))
-        if (rows * share + others * (1.0 - share) - probabilities).abs().max() < _LABELS_FIT and 0.0 <= share <= 1.0:
+        rows, partner_rows = one_hot[list(order)], one_hot[list(partners)][list(order)]
+        difference = rows - partner_rows
+        share = float((difference * (probabilities - partner_rows)).sum() / difference.square().sum().clamp_min(_RIDGE))
+        if (
+            rows * share + partner_rows * (1.0 - share) - probabilities
+        ).abs().max() < _LABELS_FIT and 0.0 <= share <= 1.0:
             candidates.append((share * identity + (1.0 - share) * identity[list(partners)])[list(order)])
     return candidates
 
@@ -317,7 +319,7 @@ def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, gene
     starts = (torch.linalg.pinv(weights[rows]) @ (signs[..., None] * magnitudes[rows])).clamp(low, high)
     if len(starts) <= _STARTS:
         return starts
-    errors = torch.cat([_errors(some, weights, magnitudes) for some in starts.split(_STARTS)])
+    errors = torch.cat([_errors(chunk, weights, magnitudes) for chunk in starts.split(_STARTS)])
     best = errors.topk(_STARTS, dim=0, largest=False).indices
     return starts.gather(0, best[:, None].expand(-1, images, -1))
 

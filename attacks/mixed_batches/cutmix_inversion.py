@@ -131,9 +131,9 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         inputs, later = start
         unknowns = self._unknowns(observation, later)
         search = replace(descent.search, unknowns=unknowns, first=lambda _victim, _generator: inputs)
-        rest = settings._replace(iterations=settings.iterations - early.iterations)
+        remaining = settings._replace(iterations=settings.iterations - early.iterations)
         part = victims.in_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
-        return descend(Descent(self._through(later, observation), search, part, rest, descent.box))
+        return descend(Descent(self._through(later, observation), search, part, remaining, descent.box))
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str

@@ -134,8 +134,8 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
         outputs = model(inputs.double())
     if outputs.shape != deltas.shape:
         return None
-    each = len(inputs) / gradient_weight(observation) * deltas
-    return F.normalize((outputs.softmax(1) - each).clamp_min(0.0), p=1.0, dim=1)
+    shares = len(inputs) / gradient_weight(observation) * deltas
+    return F.normalize((outputs.softmax(1) - shares).clamp_min(0.0), p=1.0, dim=1)
 
 
 def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:

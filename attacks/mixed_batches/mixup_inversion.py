@@ -123,12 +123,14 @@ class _MixedClient(SimulatedClient):
     partners: Tensor = field(default_factory=lambda: torch.eye(1))
     weights: list[Tensor] = field(default_factory=list[Tensor])
 
-    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
+    def outputs(
+        self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], variables: Values = NOTHING
+    ) -> Tensor:
         """Return the model's outputs for W x, and store W."""
-        (share,) = others[_SHARE]
+        (share,) = variables[_SHARE]
         self.weights[:] = [share * self.identity + (1.0 - share) * self.partners]
         mixed = (self.weights[0] @ inputs.flatten(1)).view_as(inputs)
-        return super().outputs(mixed, masks, weights, others)
+        return super().outputs(mixed, masks, weights, variables)
 
 
 def _pairings(observation: Observation) -> list[tuple[int, ...]]:

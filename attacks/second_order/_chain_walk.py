@@ -120,12 +120,12 @@ class Walk:
         """Return the sum of squares and the input after solving from a start, with ReLUs of increasing sharpness."""
         equations = self._equations(facts, output, None)
         values = equations.unknowns.start(start)
-        for each in sharpness:
+        for steepness in sharpness:
             for relu in facts.stage.relus():
-                relu.sharpness = each
+                relu.sharpness = steepness
             for weight, steps in _PRIORS if facts.blind.scales else ((None, _STEPS),):
                 prior = None if weight is None else SizePrior(weight, facts.size)
-                limits = SolverLimits(steps if math.isinf(each) else _FEW, 1, _EVERY, 0.0, still=_HOPELESS)
+                limits = SolverLimits(steps if math.isinf(steepness) else _FEW, 1, _EVERY, 0.0, still=_HOPELESS)
                 values = self._solve(self._equations(facts, output, prior), values, limits).values
         return equations.misfit(values), equations.unknowns.split(values)[0]
 
@@ -136,9 +136,9 @@ class Walk:
         """
         facts = self.facts[number]
         prior = SizePrior(_HELD, facts.size) if facts.blind.scales else None
-        rest = self._rest(number, prior)
-        values = self._solve(rest, inputs.flatten(), SolverLimits(_REFINEMENTS, 1, _EVERY, 0.0)).values
-        return rest.misfit(values), values.view(facts.shape)
+        residual = self._rest(number, prior)
+        values = self._solve(residual, inputs.flatten(), SolverLimits(_REFINEMENTS, 1, _EVERY, 0.0)).values
+        return residual.misfit(values), values.view(facts.shape)
 
     def _rest(self, number: int, prior: SizePrior | None = None) -> StageEquations:
         facts = self.facts[number]

@@ -101,8 +101,16 @@ def _first_convolution(facts: StageFacts) -> tuple[str, nn.Conv2d] | None:
     (source,) = (node for node in module.graph.nodes if node.op == "placeholder")
     names = [str(user.target) for user in source.users if user.op == "call_module"]
     layers = [(name, layer) for name in names if isinstance(layer := module.get_submodule(name), nn.Conv2d)]
-    plain = [one for one in layers if one[1].groups == 1 and not isinstance(one[1].padding, str)]
-    fitting = [one for one in plain if one[1].padding_mode == "zeros" and f"{one[0]}.weight" in facts.stage.names]
+    plain = [
+        named_layer
+        for named_layer in layers
+        if named_layer[1].groups == 1 and not isinstance(named_layer[1].padding, str)
+    ]
+    fitting = [
+        named_layer
+        for named_layer in plain
+        if named_layer[1].padding_mode == "zeros" and f"{named_layer[0]}.weight" in facts.stage.names
+    ]
     return max(fitting, key=lambda one: one[1].weight[0].numel(), default=None)
 
 

@@ -45,8 +45,8 @@ class _DerivableLosses(TorchFunctionMode):
 
 
 def _squared(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    each = F.mse_loss(outputs, targets, reduction="none")
-    return {"none": each, "mean": each.mean(), "sum": each.sum()}[reduction]
+    squares = F.mse_loss(outputs, targets, reduction="none")
+    return {"none": squares, "mean": squares.mean(), "sum": squares.sum()}[reduction]
 
 
 def _huber(outputs: Tensor, targets: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:

@@ -124,9 +124,9 @@ class Equations:
         for part in self.parts:
             point = values[part.places]
             directions = torch.eye(len(point), dtype=point.dtype, device=point.device).split(_COLUMNS)
-            for places, some in zip(part.places.split(_COLUMNS), directions, strict=True):
+            for places, chunk in zip(part.places.split(_COLUMNS), directions, strict=True):
                 check_deadline()
-                rows[places] = push_all_forward(self._of(part), point, some)
+                rows[places] = push_all_forward(self._of(part), point, chunk)
         return rows
 
     def _gradient(self, values: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ def starts_from_features(
 
 
 def _start_at(
-    equations: Equations, read: Read, head: SeparatedFeatures, noise: Tensor, masks: Masks, most: int
+    equations: Equations, read: Read, head: SeparatedFeatures, noise: Tensor, masks: Masks, limit: int
 ) -> Tensor:
     """Return a start (n,) with examples inverted from noise (B, *shape)."""
     unknowns = equations.unknowns
@@ -66,7 +66,7 @@ def _start_at(
     for part, wanted, error in zip(equations.parts, head.features, head.errors.tolist(), strict=True):
         begun, steps = part.unpack(start[part.places], unknowns.shape)
         reader = partial(read, masks=steps[0])
-        images.append(follow_back(reader, wanted.to(begun), begun, error=error, steps=most).flatten())
+        images.append(follow_back(reader, wanted.to(begun), begun, error=error, steps=limit).flatten())
     return torch.cat([*images, start[unknowns.pixels :]])
 
 

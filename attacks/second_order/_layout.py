@@ -114,8 +114,8 @@ class UnknownsLayout:
         return UnknownsPart(examples, torch.cat(places), tuple(known), tuple(free))
 
     def _rows(self, mask: Tensor, examples: range) -> Tensor:
-        each = len(mask) // self.examples
-        return mask[examples.start * each : examples.stop * each]
+        count = len(mask) // self.examples
+        return mask[examples.start * count : examples.stop * count]
 
     def _fill(self, pixel: float, masks: Sequence[Tensor]) -> Tensor:
         entries = [

@@ -163,13 +163,13 @@ class DenseNormal:
 class ProductNormal:
     """Solves by conjugate gradients with products of the Jacobian."""
 
-    def __init__(self, equations: System, here: Linearisation, products: int) -> None:
+    def __init__(self, equations: System, linearisation: Linearisation, products: int) -> None:
         """Estimate the mean diagonal of J^T J by random signs."""
-        self._here, self._prior, self._products = here, equations.prior_precision, products
+        self._here, self._prior, self._products = linearisation, equations.prior_precision, products
         generator = torch.Generator().manual_seed(0)
         size = (_PROBES, equations.unknowns.size)
         signs = torch.randint(2, size, generator=generator).to(self._prior) * 2.0 - 1.0
-        sizes = [float(here.forward(sign).square().sum()) for sign in signs]
+        sizes = [float(linearisation.forward(sign).square().sum()) for sign in signs]
         self._scale = sum(sizes) / len(sizes) / equations.unknowns.size
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
@@ -188,9 +188,9 @@ class ProductNormal:
 class NearNormal:
     """Solves by conjugate gradients with the matrix of a nearby point as preconditioner."""
 
-    def __init__(self, equations: System, here: Linearisation, near: DenseNormal) -> None:
+    def __init__(self, equations: System, linearisation: Linearisation, near: DenseNormal) -> None:
         """Allow as many iterations as need about half the time of forming a new matrix."""
-        self._here, self._prior, self._near = here, equations.prior_precision, near
+        self._here, self._prior, self._near = linearisation, equations.prior_precision, near
         self._iterations = max(1, equations.unknowns.size // _QUICK)
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
@@ -259,21 +259,23 @@ def solve(
         tell: called with iteration (from 1), objective and unknowns after every iteration.
     """
     is_dense = equations.count * equations.unknowns.size <= limits.dense
-    here, values, damping = equations.linearise(start), start, limits.damping
-    objective, history, stopped = equations.objective(here.residual, values), [], USED_UP
+    linearisation, values, damping = equations.linearise(start), start, limits.damping
+    objective, history, stopped = equations.objective(linearisation.residual, values), [], USED_UP
     normal: Normal | None = None
     for iteration in range(1, limits.iterations + 1):
-        normal = DenseNormal(equations, values) if is_dense else ProductNormal(equations, here, limits.products)
-        moved = _move(_Path(equations, normal, limits.box), _Place(values, here, objective, damping))
+        normal = (
+            DenseNormal(equations, values) if is_dense else ProductNormal(equations, linearisation, limits.products)
+        )
+        moved = _move(_Path(equations, normal, limits.box), _Place(values, linearisation, objective, damping))
         before = objective
         if moved is not None:
-            values, here, objective, damping = moved
+            values, linearisation, objective, damping = moved
         history.append(objective)
         tell(iteration, objective, values)
         if objective > limits.still * before:
             stopped = STUCK
             break
-        if objective < limits.converged and _is_settled(normal, here, damping):
+        if objective < limits.converged and _is_settled(normal, linearisation, damping):
             break
     if objective < limits.converged:
         stopped = CONVERGED
@@ -281,11 +283,11 @@ def solve(
     return Solution(values, objective, tuple(history), stopped, is_dense, matrix)
 
 
-def _is_settled(normal: Normal, here: Linearisation, damping: float) -> bool:
+def _is_settled(normal: Normal, linearisation: Linearisation, damping: float) -> bool:
     """Return whether a further step would hardly change the unknowns; True without a formed matrix."""
     if not isinstance(normal, DenseNormal):
         return True
-    step = normal.solve_step(damping, here.backward(here.residual), 0.0)
+    step = normal.solve_step(damping, linearisation.backward(linearisation.residual), 0.0)
     return step is None or float(step.abs().max()) < _SETTLED
 
 

@@ -47,13 +47,15 @@ def pattern_near(
     read = masks_to_solve(smooth)[0]
     likely = [expected_mask(site) for site in observation.sites] if guessed is None else list(guessed)
     known = [mask for index, mask in enumerate(read) if index not in switches]
-    likely = [torch.where(mask.isnan(), other.to(mask), mask) for mask, other in zip(known, likely, strict=True)]
+    likely = [
+        torch.where(mask.isnan(), likely_mask.to(mask), mask) for mask, likely_mask in zip(known, likely, strict=True)
+    ]
     values = iter(unit_values(observation, inputs, tuple(likely)))
-    rest = iter(likely)
+    unread = iter(likely)
     masks, start = list(read), [mask.nan_to_num() for mask in read]
     for index, mask in enumerate(read):
         if index not in switches:
-            start[index] = next(rest)
+            start[index] = next(unread)
             continue
         value = next(values).view(mask.shape)
         start[index] = (value > 0).to(mask)

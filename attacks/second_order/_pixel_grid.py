@@ -40,8 +40,8 @@ def snap(image: Tensor, steps: int, mean: Sequence[float], std: Sequence[float])
     centres, spreads = (torch.tensor(values, dtype=torch.float64).view(shape) for values in (mean, std))
     centre, slopes = centres.expand_as(image).flatten() * steps, (image * spreads).flatten() * steps
     contrasts = torch.linspace(math.log(_LEAST), math.log(_MOST), _TRIED, dtype=torch.float64).exp()
-    few = slopes.abs().topk(min(_FEW, len(slopes))).indices
-    contrasts = contrasts[_farthest(slopes[few], centre[few], contrasts).topk(_KEPT, largest=False).indices]
+    chosen = slopes.abs().topk(min(_FEW, len(slopes))).indices
+    contrasts = contrasts[_farthest(slopes[chosen], centre[chosen], contrasts).topk(_KEPT, largest=False).indices]
     best = contrasts[_farthest(slopes, centre, contrasts).argmin()]
     multiples = (best * slopes + centre).round()
     contrast = (multiples - centre) @ slopes / slopes.square().sum()  # least squares

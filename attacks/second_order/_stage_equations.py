@@ -177,7 +177,7 @@ class StageEquations:
     def jacobian(self, values: Tensor) -> Tensor:
         """Return the transposed Jacobian, shape (n, count), by forward over reverse."""
         directions = torch.eye(len(values), dtype=values.dtype).split(_COLUMNS)
-        return torch.cat([push_all_forward(self._equations, values, some) for some in directions])
+        return torch.cat([push_all_forward(self._equations, values, chunk) for chunk in directions])
 
     def _equations(self, values: Tensor) -> Tensor:
         rows = self._fit(values)

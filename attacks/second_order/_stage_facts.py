@@ -86,11 +86,11 @@ def _blindness(stage: Stage, inputs: Tensor, generator: torch.Generator) -> Blin
     weights = stage.weights()
     outputs = stage.apply(weights, inputs)
 
-    def change(other: Tensor) -> float:
-        return float((stage.apply(weights, other) - outputs).norm() / outputs.norm())
+    def change(moved: Tensor) -> float:
+        return float((stage.apply(weights, moved) - outputs).norm() / outputs.norm())
 
-    each = torch.linspace(0.5, 1.5, len(inputs), dtype=torch.float64).view(-1, *[1] * (inputs.ndim - 1))
-    scales = next((len(one) for one in (each, each[:1]) if change(one * inputs) < _CHANGED), 0)
+    sizes = torch.linspace(0.5, 1.5, len(inputs), dtype=torch.float64).view(-1, *[1] * (inputs.ndim - 1))
+    scales = next((len(probe) for probe in (sizes, sizes[:1]) if change(probe * inputs) < _CHANGED), 0)
     if inputs.ndim != 4 or min(inputs.shape[2:]) < 2:  # noqa: PLR2004 - images with a lattice
         return Blindness(scales)
     constants = torch.zeros_like(inputs)

@@ -59,8 +59,12 @@ def switch_units(observation: Observation) -> tuple[Observation, tuple[int, ...]
     sizes = observation.spec.shape, observation.batch_size or 1
     model = _switch_model(observation.model, _RATE)
     sites = dropout_sites(model, *sizes)
-    others = dropout_sites(_switch_model(observation.model, _OTHER_RATE), *sizes)
-    switches = tuple(i for i, (one, other) in enumerate(zip(sites, others, strict=True)) if one.rate != other.rate)
+    switched = dropout_sites(_switch_model(observation.model, _OTHER_RATE), *sizes)
+    switches = tuple(
+        i
+        for i, (site, switched_site) in enumerate(zip(sites, switched, strict=True))
+        if site.rate != switched_site.rate
+    )
     return replace(observation, model=model, sites=sites), switches
 
 

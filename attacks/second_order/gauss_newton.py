@@ -125,9 +125,9 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         unknowns = UnknownsLayout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
-        most = self.config.restarts if unknowns.size <= self.config.repeated else 1
+        restarts = self.config.restarts if unknowns.size <= self.config.repeated else 1
         starts = _starts(observation, equations, labels, generator, switches, self.config.max_iterations)
-        for start, box in islice(starts, most):
+        for start, box in islice(starts, restarts):
             tried.append(_Attempt(equations, self._solve(equations, start, box, _after(tried, on_step))))
             if tried[-1].solution.objective <= equations.tolerable:
                 break
@@ -176,14 +176,14 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
 
     def _solve(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
         """Solve with pixels clamped to their range, if known. If that does not converge, continue without the range."""
-        most = self.config.max_iterations
+        limit = self.config.max_iterations
         if box is None:
-            return self._solve_once(equations, start, None, on_step, most)
-        first = self._solve_once(equations, start, box, on_step, most)
+            return self._solve_once(equations, start, None, on_step, limit)
+        first = self._solve_once(equations, start, box, on_step, limit)
         if first.has_converged:
             return first
         later = continued(on_step, done=len(first.history), best=first.objective)
-        second = self._solve_once(equations, first.values, None, later, most)
+        second = self._solve_once(equations, first.values, None, later, limit)
         return second._replace(history=(*first.history, *second.history))
 
     def _solve_once(
@@ -192,12 +192,12 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         config, unknowns = self.config, equations.unknowns
         converged = 0.0 if equations.is_noisy else equations.expected
         limits = SolverLimits(iterations, config.products, config.dense, converged, box)
-        most = 2 * config.max_iterations * config.restarts
+        limit = 2 * config.max_iterations * config.restarts
 
         def tell(iteration: int, objective: float, values: Tensor) -> None:
             guess = values[: unknowns.pixels].view(-1, *unknowns.shape).float()
             shown = _scale(equations) * objective
-            on_step(Step(0, iteration, most, shown, shown, guess))
+            on_step(Step(0, iteration, limit, shown, shown, guess))
 
         solution = solve(equations, start, limits, tell)
         is_done = not equations.is_noisy and solution.stopped == STUCK and solution.objective < equations.tolerable
@@ -270,7 +270,7 @@ def _count_equations(observation: Observation) -> int:
 def _refuse_batches(observation: Observation) -> str | None:
     """Return why the local steps are not all on the same examples, or None."""
     size = examples_of(observation)
-    if any(other != size for other in observation.batch_sizes or ()):
+    if any(batch_size != size for batch_size in observation.batch_sizes or ()):
         return f"the local steps see parts of {size} examples in an order that is not known"
     strange = [site.name for site in observation.sites if site.shape[0] % size]
     return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None

@@ -115,23 +115,23 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         equations = sum(tensor.numel() for tensor in observation.update.tensors.values())
         return self._refuse_size("images", examples * math.prod(shape), equations)
 
-    def _refuse_size(self, what: str, unknowns: int, equations: int) -> str | None:
+    def _refuse_size(self, noun: str, unknowns: int, equations: int) -> str | None:
         if unknowns * equations <= self.config.dense:
             return None
         return (
-            f"the Jacobian of {equations} equations by {unknowns} entries of {what} has more entries than the setting "
+            f"the Jacobian of {equations} equations by {unknowns} entries of {noun} has more entries than the setting "
             f"'dense' ({self.config.dense})"
         )
 
     def _refuse(self, diagnostics: tuple[StageFacts, ...]) -> str | None:
         if not any(diagnostic.blind.scales for diagnostic in diagnostics):
             return "no block normalises by statistics of the image"
-        for one in diagnostics:
-            what = f"inputs of '{one.stage.name}'"
-            if one.equations < one.unknowns:
-                return f"the {what} have {one.unknowns} unknowns and at most {one.equations} equations"
-            weights = sum(weight.numel() for weight in one.stage.weights().values())
-            reason = self._refuse_size(what, one.unknowns, math.prod(one.returns) + weights)
+        for stage in diagnostics:
+            noun = f"inputs of '{stage.stage.name}'"
+            if stage.equations < stage.unknowns:
+                return f"the {noun} have {stage.unknowns} unknowns and at most {stage.equations} equations"
+            weights = sum(weight.numel() for weight in stage.stage.weights().values())
+            reason = self._refuse_size(noun, stage.unknowns, math.prod(stage.returns) + weights)
             if reason is not None:
                 return reason
         return None

@@ -28,7 +28,7 @@ def arrange(
     reading: SpanReading,
     tokens: Sequence[Tensor],
     spec: InputSpec,
-    most: int | None,
+    limit: int | None,
     tries: int,
     generator: torch.Generator,
     on_step: OnStep,
@@ -39,7 +39,7 @@ def arrange(
         reading: spans of a model with bidirectional attention.
         tokens: candidate tokens of each position.
         spec: spec of the examples.
-        most: number of sentences in the batch; None if unknown, then the rank of the span is the limit.
+        limit: number of sentences in the batch; None if unknown, then the rank of the span is the limit.
         tries: local searches for each sentence of a length.
         generator: for random arrangements.
         on_step: called for each length with sentences.
@@ -48,21 +48,21 @@ def arrange(
         NothingFound: no sentence lies in the second span.
     """
     (end,) = spec.shape
-    rest = reading.spaces[1].size
-    most = most or round(rest)
+    size = reading.spaces[1].size
+    limit = limit or round(size)
     sentences: list[ScoredSentence] = []
     for length in range(end, end - 1 if spec.padding is None else 0, -1):
-        if length > _MARGIN * rest:
+        if length > _MARGIN * size:
             continue  # the span has too few dimensions left
         try:
-            same_length = arranged(reading, tokens[:length], most, tries, generator)
+            same_length = arranged(reading, tokens[:length], limit, tries, generator)
         except NothingFound:
             continue
         on_step(Step(0, length, end, 0.0, 0.0, same_length))
         scores = reading.whole(same_length).tolist()
         sentences += map(ScoredSentence, map(tuple, same_length.tolist()), scores)
-        rest -= length * len(same_length)
-        if len(sentences) >= most:
+        size -= length * len(same_length)
+        if len(sentences) >= limit:
             break
     if sentences:
         return sentences
@@ -73,9 +73,9 @@ def arrange(
 
 @torch.no_grad()
 def arranged(
-    reading: SpanReading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
+    reading: SpanReading, tokens: Sequence[Tensor], limit: int, tries: int, generator: torch.Generator
 ) -> Tensor:
-    """Return at most `most` sentences (B, T) whose inputs lie in the second span.
+    """Return at most `limit` sentences (B, T) whose inputs lie in the second span.
 
     All arrangements of the candidate tokens are enumerated if their number is small.
 
@@ -85,55 +85,55 @@ def arranged(
     if (count := math.prod(map(len, tokens))) == 0:
         raise NothingFound("at some place no token lies in the first span")
     if count <= _FEW:
-        every = torch.cartesian_prod(*tokens).view(-1, len(tokens))
-        scores = reading.whole(every)
+        combinations = torch.cartesian_prod(*tokens).view(-1, len(tokens))
+        scores = reading.whole(combinations)
         inside = reading.test.tokens(scores)
-        sentences = list(every[inside][scores[inside].argsort()][:most])
+        sentences = list(combinations[inside][scores[inside].argsort()][:limit])
     else:
-        sentences = _sought(reading, tokens, most, tries, generator)
+        sentences = _sought(reading, tokens, limit, tries, generator)
     if sentences:
         return torch.stack(sentences)
     raise NothingFound("no arrangement of the tokens at their places that was tried lies in the second span")
 
 
 def _sought(
-    reading: SpanReading, tokens: Sequence[Tensor], most: int, tries: int, generator: torch.Generator
+    reading: SpanReading, tokens: Sequence[Tensor], limit: int, tries: int, generator: torch.Generator
 ) -> list[Tensor]:
     """Return sentences (T,) from aligned arrangements, then from local searches of these and of random starts."""
-    most = min(most, max(1, round(reading.spaces[1].size / len(tokens))))  # unmasked sentences add no rank
+    limit = min(limit, max(1, round(reading.spaces[1].size / len(tokens))))  # unmasked sentences add no rank
     sentences: list[Tensor] = []
-    for place in _telling_apart(tokens, most)[:_CONTEXTS]:
-        if len(sentences) >= most:
+    for place in _telling_apart(tokens, limit)[:_CONTEXTS]:
+        if len(sentences) >= limit:
             break
         starts = _aligned(reading, _fresh(tokens, sentences), place, generator)
         inside = reading.test.tokens(reading.whole(starts))
         _add(sentences, starts[inside])
         for start in starts[~inside][:_STARTS]:
-            if len(sentences) >= most:
+            if len(sentences) >= limit:
                 break
             end = _descended(reading, tokens, start)
             _add(sentences, end[None][reading.test.tokens(reading.whole(end[None]))])
-    for _ in range(most - len(sentences)):
+    for _ in range(limit - len(sentences)):
         end = _searched(reading, tokens, sentences, tries, generator)
         if end is None:
             break
         sentences.append(end)
-    return sentences[:most]
+    return sentences[:limit]
 
 
 def _add(known: list[Tensor], sentences: Tensor) -> None:
     """Append the sentences (N, T) that are not yet in `known`."""
     for sentence in sentences:
-        if not any(torch.equal(sentence, other) for other in known):
+        if not any(torch.equal(sentence, known_sentence) for known_sentence in known):
             known.append(sentence)
 
 
-def _telling_apart(tokens: Sequence[Tensor], most: int) -> list[int]:
+def _telling_apart(tokens: Sequence[Tensor], limit: int) -> list[int]:
     """Return the positions ordered by number of candidates; positions with fewer candidates than sentences come last.
 
     Sentences that share a token at a position, such as the first token, cannot be distinguished there.
     """
-    enough = min(most, max(map(len, tokens)))
+    enough = min(limit, max(map(len, tokens)))
     return sorted(range(len(tokens)), key=lambda place: (len(tokens[place]) < enough, len(tokens[place])))
 
 
@@ -158,9 +158,9 @@ def _along(rests: Sequence[Tensor], tokens: Sequence[Tensor], direction: Tensor)
     """
     chosen, total = list[int](), direction
     for _ in range(_ROUNDS):
-        chosen = [int((rest @ total).argmax()) for rest in rests]
-        total = torch.stack([rest[one] for rest, one in zip(rests, chosen, strict=True)]).sum(0)
-    return [int(candidates[one]) for candidates, one in zip(tokens, chosen, strict=True)], float(total.norm())
+        chosen = [int((remaining @ total).argmax()) for remaining in rests]
+        total = torch.stack([remaining[index] for remaining, index in zip(rests, chosen, strict=True)]).sum(0)
+    return [int(candidates[index]) for candidates, index in zip(tokens, chosen, strict=True)], float(total.norm())
 
 
 def _rests(reading: SpanReading, context: Tensor, place: int, tokens: Tensor) -> Tensor:
@@ -204,10 +204,12 @@ def _fresh(tokens: Sequence[Tensor], known: Sequence[Tensor]) -> list[Tensor]:
     """Return the candidates at each position that no known sentence uses there; all candidates if none is left."""
     taken = ({int(sentence[place]) for sentence in known} for place in range(len(tokens)))
     left = [
-        candidates[[int(token) not in others for token in candidates]]
-        for candidates, others in zip(tokens, taken, strict=True)
+        candidates[[int(token) not in taken_tokens for token in candidates]]
+        for candidates, taken_tokens in zip(tokens, taken, strict=True)
     ]
-    return [some if len(some) else every for some, every in zip(left, tokens, strict=True)]
+    return [
+        left_tokens if len(left_tokens) else all_tokens for left_tokens, all_tokens in zip(left, tokens, strict=True)
+    ]
 
 
 def _random_sentence(tokens: Sequence[Tensor], generator: torch.Generator) -> Tensor:
@@ -224,9 +226,9 @@ def _descended(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor)
         before = sentence
         for place, candidates in enumerate(tokens):
             if len(candidates) > 1:
-                others = sentence.repeat(len(candidates), 1)
-                others[:, place] = candidates
-                sentence = others[_distances(reading, others).argmin()]
+                repeated = sentence.repeat(len(candidates), 1)
+                repeated[:, place] = candidates
+                sentence = repeated[_distances(reading, repeated).argmin()]
         sentence = _exchanged(reading, tokens, sentence)
         if torch.equal(sentence, before):
             return sentence
@@ -237,16 +239,16 @@ def _exchanged(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor)
     allowed = [set(candidates.tolist()) for candidates in tokens]
     while True:
         words = sentence.tolist()
-        others = [sentence]
-        for one, other in combinations(range(len(words)), 2):
-            if words[one] != words[other] and words[other] in allowed[one] and words[one] in allowed[other]:
+        exchanged = [sentence]
+        for first, second in combinations(range(len(words)), 2):
+            if words[first] != words[second] and words[second] in allowed[first] and words[first] in allowed[second]:
                 order = list(range(len(words)))
-                order[one], order[other] = other, one
-                others.append(sentence[order])
-        best = int(_distances(reading, torch.stack(others)).argmin())
+                order[first], order[second] = second, first
+                exchanged.append(sentence[order])
+        best = int(_distances(reading, torch.stack(exchanged)).argmin())
         if best == 0:
             return sentence
-        sentence = others[best]
+        sentence = exchanged[best]
 
 
 def _distances(reading: SpanReading, sentences: Tensor) -> Tensor:

@@ -133,20 +133,20 @@ def pool_of(observation: Observation, reader: CandidateReader, lengths: Sequence
     In the second layer a text that repeats its first token looks like a continuation. So if next tokens and their
     approximate counts are known, each token may occur after the first position at most once more than its count.
     """
-    everything = torch.arange(observation.spec.vocabulary or 0)
-    distances = CandidateReader(reader.model, reader.spaces).distances(everything[:, None])[0][:, 0]
+    vocabulary = torch.arange(observation.spec.vocabulary or 0)
+    distances = CandidateReader(reader.model, reader.spaces).distances(vocabulary[:, None])[0][:, 0]
     read, following = words_of(observation).read, following_of(observation)
     if read is not None and len(read):
         tokens = read
     else:
-        count = min(len(everything), max(_PER_SENTENCE * len(lengths), int(_SHARE * len(everything))))
+        count = min(len(vocabulary), max(_PER_SENTENCE * len(lengths), int(_SHARE * len(vocabulary))))
         tokens = distances.argsort()[:count]
-    most = torch.full((len(tokens),), _MANY)
+    limits = torch.full((len(tokens),), _MANY)
     if following is not None and len(following.tokens):
-        most[:] = 0
+        limits[:] = 0
         for token, count in zip(following.tokens.tolist(), counts_of(following, lengths).tolist(), strict=True):
-            most[tokens == token] = count + 1
-    return TokenPool(tokens, most, float(distances[tokens].min()))
+            limits[tokens == token] = count + 1
+    return TokenPool(tokens, limits, float(distances[tokens].min()))
 
 
 def grow_beam(
@@ -189,14 +189,14 @@ def apart(sentences: Sequence[Tensor], overlap: float, count: int) -> list[Tenso
     """Return the first `count` sentences (t,) that share less than `overlap` of their positions with earlier ones."""
     chosen: list[Tensor] = []
     for sentence in sentences:
-        if len(chosen) < count and not any(_is_same(sentence, one, overlap) for one in chosen):
+        if len(chosen) < count and not any(_is_same(sentence, other_sentence, overlap) for other_sentence in chosen):
             chosen.append(sentence)
     return chosen
 
 
-def _is_same(sentence: Tensor, other: Tensor, overlap: float) -> bool:
-    length = min(len(sentence), len(other))
-    return float((sentence[:length] == other[:length]).double().mean()) >= overlap
+def _is_same(sentence: Tensor, candidate: Tensor, overlap: float) -> bool:
+    length = min(len(sentence), len(candidate))
+    return float((sentence[:length] == candidate[:length]).double().mean()) >= overlap
 
 
 def _allowed(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:

@@ -39,9 +39,9 @@ def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> di
     if name is None or batch is None or drops or observation.local_steps > 1 or not has_cross_entropy(observation):
         return None
     read = {
-        sentence[: t + 1]: there
+        sentence[: t + 1]: count
         for sentence in sentences
-        for t, there in enumerate(_read(observation.model, name, sentence))
+        for t, count in enumerate(_read(observation.model, name, sentence))
     }
     weights = _weights(observation, name, torch.stack(list(read.values())))
     if weights is None:

@@ -81,13 +81,13 @@ class Front:
 
     def looks_ahead(self) -> bool:
         """Return whether the second attention's input at the first of two tokens depends on the second token."""
-        one, other = read_by(self._model, self._layers[1:2], torch.tensor([[0, 1], [0, 0]]), nullcontext())[0][:, 0]
-        return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+        first, second = read_by(self._model, self._layers[1:2], torch.tensor([[0, 1], [0, 0]]), nullcontext())[0][:, 0]
+        return not torch.allclose(first, second, rtol=1e-4, atol=1e-5)
 
     def knows_places(self) -> bool:
         """Return whether the first attention's input at a token depends on its position."""
-        one, other = self.read_first(torch.tensor([[0, 0]]))[0]
-        return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+        first, second = self.read_first(torch.tensor([[0, 0]]))[0]
+        return not torch.allclose(first, second, rtol=1e-4, atol=1e-5)
 
     @contextmanager
     def _last_only(self) -> Iterator[None]:

@@ -44,8 +44,8 @@ def complete(observation: Observation, sentences: Tensor, words: Words, masks: M
         masks: masks of the dropout sites, or none for forward passes without dropout.
     """
     if observation.labels is not None:
-        none = torch.zeros(len(sentences), dtype=torch.long)
-        return Completed(distance_of(observation, sentences, none, masks), none)
+        empty = torch.zeros(len(sentences), dtype=torch.long)
+        return Completed(distance_of(observation, sentences, empty, masks), empty)
     least, last = ended(
         observation, words, len(sentences), lambda last: distance_of(observation, sentences, last, masks)
     )
@@ -68,10 +68,10 @@ def ended(observation: Observation, words: Words, count: int, left: Callable[[Te
     least = left(last)
     for row in range(count):
         for token in candidates.tolist():
-            other = last.clone()
-            other[row] = token
-            if (remaining := left(other)) < least:
-                least, last = remaining, other
+            ends = last.clone()
+            ends[row] = token
+            if (remaining := left(ends)) < least:
+                least, last = remaining, ends
     return least, last
 
 

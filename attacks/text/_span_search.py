@@ -49,11 +49,11 @@ class SpanReading(NamedTuple):
         """
         (length,) = spec.shape
         places = length if self.front.knows_places() else 1
-        every = torch.arange(spec.vocabulary or 0)
-        parts = every.split(max(1, _SCANNED // places))
+        vocabulary = torch.arange(spec.vocabulary or 0)
+        parts = vocabulary.split(max(1, _SCANNED // places))
         read = (self.front.read_first(part[:, None].expand(-1, places)) for part in parts)
         distances = torch.cat([self.spaces[0].distance(vectors) for vectors in read])
-        fitting = [every[self.test.tokens(self.test.scores(column[:, None]))] for column in distances.T]
+        fitting = [vocabulary[self.test.tokens(self.test.scores(column[:, None]))] for column in distances.T]
         if not any(map(len, fitting)):
             raise NothingFound("no token's embedding lies in the span of the first attention gradient")
         return fitting * (length // places)
@@ -63,7 +63,7 @@ class SpanReading(NamedTuple):
         if not len(tokens):
             return torch.empty(len(prefixes), 0)
         parts = [
-            torch.cat([self._scores(self.front.read_behind(part, few)) for few in tokens.split(_BRANCHES)], 1)
+            torch.cat([self._scores(self.front.read_behind(part, chunk)) for chunk in tokens.split(_BRANCHES)], 1)
             for part in prefixes.split(max(1, _TRIED // min(len(tokens), _BRANCHES)))
         ]
         return torch.cat(parts)
@@ -114,9 +114,9 @@ def read_sentences(reading: SpanReading, spec: InputSpec, on_step: OnStep) -> tu
     wider = reading.widened(spec)
     if wider is None or not reading.lacks(tokens, sentences):
         return tokens, sentences
-    more = wider.tokens(spec)
+    wider_tokens = wider.tokens(spec)
     try:
-        return more, grow_prefixes(wider, more, on_step)
+        return wider_tokens, grow_prefixes(wider, wider_tokens, on_step)
     except NothingFound:
         return tokens, sentences
 
@@ -139,11 +139,11 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
     test = reading.test
     prefixes, scores = torch.empty(1, 0, dtype=torch.long), torch.empty(1, 0)
     ended: list[ScoredSentence] = []
-    for place, here in enumerate(tokens):
-        longer = torch.cat((prefixes.repeat_interleave(len(here), 0), here.repeat(len(prefixes))[:, None]), 1)
-        last, before = reading.behind(prefixes, here).flatten(), scores.repeat_interleave(len(here), 0)
+    for place, row in enumerate(tokens):
+        longer = torch.cat((prefixes.repeat_interleave(len(row), 0), row.repeat(len(prefixes))[:, None]), 1)
+        last, before = reading.behind(prefixes, row).flatten(), scores.repeat_interleave(len(row), 0)
         stays = test.prefixes(before, last)
-        goes_on = stays.view(len(prefixes), len(here)).any(1)
+        goes_on = stays.view(len(prefixes), len(row)).any(1)
         ended += _listed(prefixes[~goes_on], scores[~goes_on], test)
         prefixes, scores = longer[stays], torch.cat((before, last[:, None]), 1)[stays]
         if not len(prefixes):

@@ -100,7 +100,7 @@ class ShareThreshold:
         return scores.amax(-1)
 
     def kept(self, scores: Tensor) -> Tensor:
-        """Keep all prefixes; raise `NothingFound` if there are more than `most`."""
+        """Keep all prefixes; raise `NothingFound` if there are more than the limit."""
         if len(scores) > self.most:
             raise NothingFound(f"{len(scores)} prefixes of equal length lie in the span, so it excludes too few")
         return torch.ones(len(scores), dtype=torch.bool)

@@ -78,9 +78,9 @@ def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
     A step with one wrong word leaves all directions of its sentence in the residual.
     """
     tensors = {name: tensor - step[name] for name, tensor in observation.update.tensors.items()}
-    rest = replace(observation, update=replace(observation.update, tensors=tensors))
+    remaining = replace(observation, update=replace(observation.update, tensors=tensors))
     layer = attentions(observation.model)[1]
-    gradients = gradients_of(rest, layer)
+    gradients = gradients_of(remaining, layer)
     read = rank(gradients, rounding_levels(observation, gradients))
     return read, sum(float(tensor.double().square().sum()) for tensor in tensors.values())
 

@@ -102,14 +102,14 @@ def hard_behind(layer: str, adapters: Sequence[tuple[Tensor, Tensor, Sequence[fl
     """
     spaces = [(hard(layer, {"b": gradient}, levels), gradient, weight) for gradient, weight, levels in adapters]
     open_spaces = [(space, weight) for space, gradient, weight in spaces if space.size < min(gradient.shape)]
-    most = max((space.size for space, *_ in spaces), default=0.0)
-    kept = [(space, weight) for space, weight in open_spaces if space.size == most]
+    largest = max((space.size for space, *_ in spaces), default=0.0)
+    kept = [(space, weight) for space, weight in open_spaces if space.size == largest]
     if not kept:
         return None
     return Subspace(
         layer,
         torch.block_diag(*(space.outside for space, _ in kept)),
-        most,
+        largest,
         max(space.noise for space, _ in kept),
         torch.cat([weight.double().T for _, weight in kept], 1),
     )

@@ -34,9 +34,9 @@ def _move_word(order: list[int], generator: torch.Generator) -> list[int]:
 
 def _move_span(order: list[int], generator: torch.Generator) -> list[int]:
     first, second = sorted(_two(len(order), generator))
-    span, rest = order[first : second + 1], order[:first] + order[second + 1 :]
-    target = int(torch.randint(len(rest) + 1, (1,), generator=generator))
-    return rest[:target] + span + rest[target:]
+    span, remainder = order[first : second + 1], order[:first] + order[second + 1 :]
+    target = int(torch.randint(len(remainder) + 1, (1,), generator=generator))
+    return remainder[:target] + span + remainder[target:]
 
 
 def _turn(order: list[int], generator: torch.Generator) -> list[int]:
@@ -57,20 +57,20 @@ def change(
 ) -> Tensor:
     """Return sentences (B, places) after one edit: a move, a replacement, both, or a new token after the end."""
     row, kind = (int(torch.randint(n, (1,), generator=generator)) for n in (len(lengths), len(_MOVES) + 3))
-    length, other = lengths[row], tokens.clone()
+    length, changed = lengths[row], tokens.clone()
     if kind < len(_MOVES):
-        other[row, :length] = tokens[row, _MOVES[kind](list(range(length)), generator)]
-        return other
+        changed[row, :length] = tokens[row, _MOVES[kind](list(range(length)), generator)]
+        return changed
     if kind == len(_MOVES) and tokens.shape[1] > length:
-        other[row, length] = _one_of(endings, generator)
-        return other
+        changed[row, length] = _one_of(endings, generator)
+        return changed
     source, target = _two(length, generator)
     if kind > len(_MOVES) + 1:
         order = list(range(length))
         order.insert(target, order.pop(source))
-        other[row, :length] = tokens[row, order]
-    other[row, target] = _one_of(choices, generator)
-    return other
+        changed[row, :length] = tokens[row, order]
+    changed[row, target] = _one_of(choices, generator)
+    return changed
 
 
 def _one_of(choices: Tensor, generator: torch.Generator) -> Tensor:

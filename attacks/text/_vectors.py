@@ -52,7 +52,9 @@ def client_of_vectors(observation: Observation, sites: tuple[DropoutSite, ...]) 
     name, client = embedding_of(observation)[0], simulated_client(observation, sites, True)
     table = client.model.get_submodule(name).get_parameter("weight").detach()
     read_vectors(client.model, name)
-    return replace(client, names=tuple(other for other in client.names if other != f"{name}.weight")), table
+    return replace(
+        client, names=tuple(client_name for client_name in client.names if client_name != f"{name}.weight")
+    ), table
 
 
 def no_vectors(observation: Observation) -> str | None:
@@ -138,13 +140,15 @@ class VectorComparison(GeneralComparison):
 
     def at(self, temperature: float) -> VectorComparison:
         """Return the same comparison with another temperature of next words."""
-        other = copy.copy(self)
-        other._words = replace(self._words, temperature=temperature)
-        return other
+        copied = copy.copy(self)
+        copied._words = replace(self._words, temperature=temperature)
+        return copied
 
-    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+    def gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
+    ) -> tuple[Tensor, ...]:
         """Return the gradient of the loss of next words."""
-        outputs = self.client.outputs(inputs[:, :-1], masks, self.weights, others)
+        outputs = self.client.outputs(inputs[:, :-1], masks, self.weights, variables)
         return self.of_loss(self._words.loss(outputs, inputs[:, 1:], labels))
 
 
@@ -160,16 +164,16 @@ class VectorGhostComparison(GhostComparison):
 
     def at(self, temperature: float) -> VectorGhostComparison:
         """Return the same comparison with another temperature of next words."""
-        other = copy.copy(self)
-        other._words = replace(self._words, temperature=temperature)
-        return other
+        copied = copy.copy(self)
+        copied._words = replace(self._words, temperature=temperature)
+        return copied
 
     def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], variables: Values = NOTHING
     ) -> Gradients:
         """Compare rows, as `VectorComparison` does."""
         weighted = self._words.weight(inputs[:, :, 1:], labels)
-        return super().gradients(inputs[:, :, :-1], masks, weighted, victims, others)
+        return super().gradients(inputs[:, :, :-1], masks, weighted, victims, variables)
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return self._words.cross_entropy(outputs, labels).mean(1).sum()

@@ -195,12 +195,12 @@ def _longest(observation: Observation) -> int:
 def _places(observation: Observation) -> int | None:
     """Return the number of tokens with a next token: the rank of the output layer's gradient, if it is clear."""
     name = _unbiased_output_layer(observation)
-    most = (observation.batch_size or 1) * observation.spec.shape[0]
+    limit = (observation.batch_size or 1) * observation.spec.shape[0]
     if name is None:
         return None
     singular = torch.linalg.svdvals(observation.update.tensors[f"{name}.weight"].double()).clamp_min(TINY)
-    most = min(most, len(singular) - 1)
-    ratios = singular[:most] / singular[1 : most + 1]
+    limit = min(limit, len(singular) - 1)
+    ratios = singular[:limit] / singular[1 : limit + 1]
     rank = int(ratios.argmax()) + 1
     return rank if float(ratios[rank - 1]) > _GAP else None
 

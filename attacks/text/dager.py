@@ -171,9 +171,9 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
     Raises:
         NothingFound: no token lies in the span.
     """
-    every = torch.arange(observation.spec.vocabulary or 0)
-    shares = kept_shares(reading.spaces[0], reading.front.read_first(every[:, None])[:, 0])
-    tokens = every[shares > (1.0 - rate) / 2]
+    vocabulary = torch.arange(observation.spec.vocabulary or 0)
+    shares = kept_shares(reading.spaces[0], reading.front.read_first(vocabulary[:, None])[:, 0])
+    tokens = vocabulary[shares > (1.0 - rate) / 2]
     if not len(tokens):
         raise NothingFound("no token's embedding lies in the span of the first attention gradient under any mask")
     guess = in_rows(tokens, observation.spec.shape[0])

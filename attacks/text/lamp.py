@@ -156,8 +156,8 @@ class Lamp(TextMatching[LampConfig]):
         masks = task.usual_masks
         drafts = [task.draw(generator) for _ in range(self.config.drafts)]
         best = drafts[_least(self._judge(task.comparison, task, drafts, masks))]
-        others = [best, *(self._permute(task, best, generator) for _ in range(self.config.drafts))]
-        return _Place(others[_least(self._judge(task.comparison, task, others, masks))], masks)
+        candidates = [best, *(self._permute(task, best, generator) for _ in range(self.config.drafts))]
+        return _Place(candidates[_least(self._judge(task.comparison, task, candidates, masks))], masks)
 
     def _permute(self, task: TextProblem, inputs: Tensor, generator: torch.Generator) -> Tensor:
         permuted = inputs.clone()
@@ -170,9 +170,9 @@ class Lamp(TextMatching[LampConfig]):
         for start in range(0, len(options), _AT_ONCE):
             inputs = torch.stack([*options[start : start + _AT_ONCE]]).to(task.table)
             rows = len(inputs)
-            many = tuple(mask.to(task.table).expand(rows, *mask.shape) for mask in masks)
+            expanded_masks = tuple(mask.to(task.table).expand(rows, *mask.shape) for mask in masks)
             labels = task.labels.to(inputs.device).expand(rows, *task.labels.shape)
-            gradients = comparison.gradients(inputs, many, labels, [0] * rows)
+            gradients = comparison.gradients(inputs, expanded_masks, labels, [0] * rows)
             distances += self.distance(gradients).tolist()
         return distances
 
@@ -188,9 +188,9 @@ class Lamp(TextMatching[LampConfig]):
         for start in starts[1:]:
             if least < EXACT_TEXT:
                 break
-            other, distance = self._climb(task, start, generator)
+            climbed, distance = self._climb(task, start, generator)
             if distance < least:
-                best, least = other, distance
+                best, least = climbed, distance
         result.inputs, result.objective = task.table[best], least + float(self.prior(task, task.table[best][None]))
         if task.unknowns.first(torch.Generator()):
             result.masks = self._fitting_masks(task, result.inputs, generator)
@@ -208,7 +208,7 @@ class Lamp(TextMatching[LampConfig]):
         if task.places > length:
             tokens = torch.cat((tokens, nearest_tokens(vectors[:, length:], task.table, task.endings)), 1)
         present = best = tokens
-        (here,) = (least,) = self._judge(task.exact, task, [task.table[present]], task.usual_masks)
+        (distance,) = (least,) = self._judge(task.exact, task, [task.table[present]], task.usual_masks)
         steps = self.config.finishing // _NEIGHBOURS
         for step in range(steps):
             if least < EXACT_TEXT:
@@ -217,10 +217,10 @@ class Lamp(TextMatching[LampConfig]):
             distances = self._judge(task.exact, task, [task.table[option] for option in options], task.usual_masks)
             nearest = _least(distances)
             worse = -math.log1p(-float(torch.rand((), generator=generator)))
-            if distances[nearest] < here + self.config.heat * (1.0 - step / steps) * worse:
-                present, here = options[nearest], distances[nearest]
-            if here < least:
-                best, least = present, here
+            if distances[nearest] < distance + self.config.heat * (1.0 - step / steps) * worse:
+                present, distance = options[nearest], distances[nearest]
+            if distance < least:
+                best, least = present, distance
         return best, least
 
     def _fitting_masks(self, task: TextProblem, inputs: Tensor, generator: torch.Generator) -> Masks:
@@ -235,9 +235,9 @@ class Lamp(TextMatching[LampConfig]):
         for row, length in enumerate(task.lengths):
             options = [inputs]
             for order in orders(length, self.config.candidates - 1, generator):
-                other = inputs.clone()
-                other[row, :length] = inputs[row, order]
-                options.append(other)
+                moved = inputs.clone()
+                moved[row, :length] = inputs[row, order]
+                options.append(moved)
             language = self._language(task, options, row)
             distances = self._judge(task.comparison, task, options, place.masks)
             inputs = options[_least([distance + said for distance, said in zip(distances, language, strict=True)])]

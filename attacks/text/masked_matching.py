@@ -94,8 +94,10 @@ class _MaskedComparison(GeneralComparison):
         super().__init__(client, [observation])
         self._mask, self._words = mask, words
 
-    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
-        (masked,), (rate,) = others[_MASKED], others[_RATE]
+    def gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
+    ) -> tuple[Tensor, ...]:
+        (masked,), (rate,) = variables[_MASKED], variables[_RATE]
         read = torch.lerp(inputs, self._mask.expand_as(inputs), masked[..., None])
         outputs = self.client.outputs(read, masks, self.weights)
         weights = masked / (rate[:, None] * masked.shape[1])

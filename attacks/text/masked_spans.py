@@ -120,11 +120,11 @@ def _fill_in(observation: Observation, seen: Tensor, mask: int) -> _Filled:
         seen: the model's input, (B, T), with the mask token at masked positions.
         mask: the mask token.
     """
-    masked, none = seen == mask, torch.zeros(len(seen), dtype=torch.double)
+    masked, zeros = seen == mask, torch.zeros(len(seen), dtype=torch.double)
     layer = output_layer(observation.model, observation.spec.classes)
     gradient = observation.update.tensors.get(f"{layer[0]}.weight") if layer is not None else None
     if layer is None or gradient is None or int(masked.sum()) > layer[1].in_features:
-        return _Filled(seen.masked_fill(masked, -1), none, 1.0)
+        return _Filled(seen.masked_fill(masked, -1), zeros, 1.0)
     with layer_inputs(observation.model, [layer[0]]) as read:
         odds = observation.model(seen)[masked].double().softmax(-1)
     hidden = read[0][1][masked].double()
@@ -134,9 +134,9 @@ def _fill_in(observation: Observation, seen: Tensor, mask: int) -> _Filled:
     at = torch.arange(len(tokens))
     weights = -parts[at, tokens] / (1 - odds[at, tokens]).clamp_min(torch.finfo(torch.double).tiny)
     odds[at, tokens] -= 1
-    rest = round(float((target - (weights[:, None] * odds).T @ hidden).norm() / target.norm()), _DECIMALS)
+    residual = round(float((target - (weights[:, None] * odds).T @ hidden).norm() / target.norm()), _DECIMALS)
     filled = seen.clone()
     filled[masked] = tokens
     rows = masked.nonzero()[:, 0]
-    total = none.index_add(0, rows, weights)
-    return _Filled(filled, total / masked.sum(1).clamp_min(1), rest)
+    total = zeros.index_add(0, rows, weights)
+    return _Filled(filled, total / masked.sum(1).clamp_min(1), residual)

@@ -101,8 +101,8 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         """Return a sentence for every length, long sentences first: the best that is not yet chosen."""
         chosen: list[Tensor] = []
         for length in sorted((size for size in lengths if size in ends), reverse=True):
-            others = apart([*chosen, *ends[length].prefixes], self.config.overlap, len(chosen) + 1)
-            chosen.append(others[len(chosen)] if len(others) > len(chosen) else ends[length].prefixes[0])
+            sentences = apart([*chosen, *ends[length].prefixes], self.config.overlap, len(chosen) + 1)
+            chosen.append(sentences[len(chosen)] if len(sentences) > len(chosen) else ends[length].prefixes[0])
         return chosen
 
 
@@ -125,12 +125,12 @@ def _settle(observation: Observation, guess: Tensor, options: list[list[Tensor]]
     masks = () if observation.masks is None or not observation.sites else observation.masks[0]
     words = words_of(observation)
     least, last = complete(observation, guess, words, masks)
-    for row, others in enumerate(options):
-        for other in others:
+    for row, rivals in enumerate(options):
+        for rival in rivals:
             if least < EXACT_TEXT:
                 return guess, least
             changed = guess.clone()
-            changed[row, : len(other)] = other
+            changed[row, : len(rival)] = rival
             distance = distance_of(observation, changed, last, masks)
             if distance < least:
                 guess, least = changed, distance

@@ -67,7 +67,7 @@ class Groups:
         first: dict[bytes, int] = {}
         for number, count in enumerate(self.count.tolist()):
             key = b"".join(
-                one[number].tobytes() for one in (self.low, self.high, self.label, self.margin.astype(np.float32))
+                array[number].tobytes() for array in (self.low, self.high, self.label, self.margin.astype(np.float32))
             )
             counted[first.setdefault(key, number)] += count
         places = np.array([number for number, count in counted.items() if count], dtype=int)
@@ -77,8 +77,10 @@ class Groups:
 
     def boxes(self) -> RowBoxes:
         """Return a box for every row."""
-        each = torch.from_numpy(np.repeat(np.arange(len(self.count)), self.count))
-        return RowBoxes(torch.from_numpy(self.label)[each], *(torch.from_numpy(b)[each] for b in (self.low, self.high)))
+        groups = torch.from_numpy(np.repeat(np.arange(len(self.count)), self.count))
+        return RowBoxes(
+            torch.from_numpy(self.label)[groups], *(torch.from_numpy(b)[groups] for b in (self.low, self.high))
+        )
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,8 @@ def follow(view: TreesView, share: Share) -> tuple[RowBoxes, float]:
     groups, misfit = _begin(view), 0.0
     for tree, between in _steps(view):
         places = groups
-        for other in between:
-            places, _ = places.cut(other)
+        for group in between:
+            places, _ = places.cut(group)
             _check_size(places)
         sharing = _ask(places, tree, view)
         count = share(sharing)
@@ -170,8 +172,8 @@ def _steps(view: TreesView) -> Iterator[tuple[Tree, Sequence[Tree]]]:
     the
     shift is yielded as a tree with a single leaf.
     """
-    first, *more = view.first.trees
-    yield from ((tree, ()) for tree in more)
+    first, *later_trees = view.first.trees
+    yield from ((tree, ()) for tree in later_trees)
     since: list[Tree] = [_shift(logit(view.base) - logit(view.first.base), first)]
     for before, sent in zip(view.rounds, view.rounds[1:], strict=False):
         since += [tree for client in before if client != view.client for tree in _trees(before[client])]

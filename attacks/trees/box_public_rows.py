@@ -43,6 +43,6 @@ def _fitting(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Te
         raise NotApplicable("no public row has any of the labels")
     outside = (view.public < boxes.low[:, None]) | (view.public >= boxes.high[:, None])
     broken = outside.sum(2) + torch.rand(outside.shape[:2], generator=generator)
-    other = boxes.labels[:, None] != view.public_labels
-    nearest = view.public[broken.masked_fill(other, torch.inf).argmin(1)]
+    is_other_label = boxes.labels[:, None] != view.public_labels
+    nearest = view.public[broken.masked_fill(is_other_label, torch.inf).argmin(1)]
     return nearest.maximum(boxes.low).minimum(boxes.high)

@@ -26,12 +26,12 @@ def critic(width: int, depth: int) -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(_HIDDEN, 1)).double()
 
 
-def mismatch(one: Tensor, other: Tensor) -> Tensor:
+def mismatch(first: Tensor, second: Tensor) -> Tensor:
     """Return the squared maximum mean discrepancy of two samples (N, width) and (M, width), over five kernels."""
-    both = torch.cat([one, other])
-    distances = torch.cdist(both, both).square()
+    joined = torch.cat([first, second])
+    distances = torch.cdist(joined, joined).square()
     scale = distances.mean().detach().clamp_min(1e-12)
     kernels = sum(torch.exp(-distances / (factor * scale)) for factor in (0.25, 0.5, 1.0, 2.0, 4.0))
     assert isinstance(kernels, Tensor)
-    count = len(one)
+    count = len(first)
     return kernels[:count, :count].mean() + kernels[count:, count:].mean() - 2 * kernels[:count, count:].mean()

@@ -48,8 +48,8 @@ class CutClusters(CutLabelAttack[CutClustersConfig]):
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
         """Return minus the squared distance to the cluster of each class, shape (N, classes)."""
         check_known(view)
-        every = torch.cat([step.rows for step in view.steps])
-        points = directions(view.received(every).double())
+        all_rows = torch.cat([step.rows for step in view.steps])
+        points = directions(view.received(all_rows).double())
         tries = [self._centres(points, view.classes, generator) for _ in range(self.config.starts)]
         _, centres = min(tries, key=lambda one: one[0])
         votes = F.one_hot(_nearest(directions(view.received(view.known).double()), centres), view.classes).double()

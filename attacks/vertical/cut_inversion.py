@@ -38,9 +38,9 @@ class CutInversion(CutFeatureAttack[Config]):
         """Return the inputs, shape (N, *shape)."""
         guesses = torch.zeros(len(view.rows), *view.shape, dtype=torch.double)
         for step in view.steps:
-            here = torch.isin(view.rows, step.rows)
-            if bool(here.any()):
-                guesses[here] = _inverted(step.bottoms[view.party], view.sent(view.rows[here]), view)
+            is_used = torch.isin(view.rows, step.rows)
+            if bool(is_used.any()):
+                guesses[is_used] = _inverted(step.bottoms[view.party], view.sent(view.rows[is_used]), view)
         return guesses
 
 

@@ -37,9 +37,9 @@ class CutLine(CutLabelAttack[Config]):
         """Return scores of both classes, shape (N, 2); an example without kept entries has score 0."""
         check_two_classes(view)
         check_known(view)
-        every = torch.cat([step.rows for step in view.steps])
-        sides = torch.zeros(int(every.max()) + 1, dtype=torch.double)
-        sides[every] = torch.cat(list(_sides_of_steps([step.down[view.party] for step in view.steps])))
+        all_rows = torch.cat([step.rows for step in view.steps])
+        sides = torch.zeros(int(all_rows.max()) + 1, dtype=torch.double)
+        sides[all_rows] = torch.cat(list(_sides_of_steps([step.down[view.party] for step in view.steps])))
         return signed_scores(sides[view.rows], sides[view.known], view.labels)
 
 

@@ -53,7 +53,7 @@ class Esa(CutFeatureAttack[Config]):
         is_theirs[slice(*view.place)] = True
         start = torch.zeros(size).double() if view.public is None else view.public.flatten(1).mean(0)
         logits = view.predictions.clamp_min(torch.finfo(torch.double).tiny).log()
-        rest = logits - bias - view.columns @ weights[:, ~is_theirs].T - weights[:, is_theirs] @ start
+        residual = logits - bias - view.columns @ weights[:, ~is_theirs].T - weights[:, is_theirs] @ start
         equations = weights[:-1, is_theirs] - weights[1:, is_theirs]
-        solved = (rest[:, :-1] - rest[:, 1:]) @ torch.linalg.pinv(equations).T
+        solved = (residual[:, :-1] - residual[:, 1:]) @ torch.linalg.pinv(equations).T
         return (start + solved).reshape(len(view.rows), *view.shape)

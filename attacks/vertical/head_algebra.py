@@ -37,8 +37,8 @@ class HeadAlgebra(CutLabelAttack[Config]):
 
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
         """Return minus the error of each output, shape (N, classes)."""
-        every = torch.cat([step.rows for step in view.steps])
-        errors = torch.zeros(int(every.max()) + 1, view.classes, dtype=torch.double)
+        all_rows = torch.cat([step.rows for step in view.steps])
+        errors = torch.zeros(int(all_rows.max()) + 1, view.classes, dtype=torch.double)
         for step in view.steps:
             weights = _linear(step.top).weight.detach()[:, slice(*view.place)].double()
             errors[step.rows] = output_errors(weights, step.down[view.party].double())

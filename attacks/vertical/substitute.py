@@ -82,7 +82,7 @@ class Substitute(CutFeatureAttack[SubstituteConfig]):
         generator: torch.Generator,
     ) -> None:
         assert view.public is not None
-        learner, teller = (NetworkTraining([one], self.config.learning_rate) for one in (substitute, judge))
+        learner, teller = (NetworkTraining([model], self.config.learning_rate) for model in (substitute, judge))
         for rows in self._batches(len(view.public), generator):
             real = scale(sent[torch.randint(len(sent), (len(rows),), generator=generator)])
             vectors = substitute(view.public[rows])

@@ -59,7 +59,7 @@ class Unsplit(CutFeatureAttack[UnsplitConfig]):
         sent, clone = view.sent(view.rows), copy.deepcopy(view.architecture)
         inputs = nn.Parameter(torch.zeros(len(sent), *view.shape, dtype=torch.double))
         of_inputs, of_clone = (
-            NetworkTraining([one], self.config.learning_rate) for one in (nn.ParameterList([inputs]), clone)
+            NetworkTraining([module], self.config.learning_rate) for module in (nn.ParameterList([inputs]), clone)
         )
         for _ in range(self.config.rounds):
             for _ in range(self.config.steps):

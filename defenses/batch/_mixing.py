@@ -13,23 +13,23 @@ from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Batch
 
 
-def mixed(batch: Batch, weights: Tensor, here: HookContext) -> Batch:
+def mixed(batch: Batch, weights: Tensor, context: HookContext) -> Batch:
     """Return the batch of examples sum_j W_ij x_j with labels sum_j W_ij y_j, as probabilities (B, K).
 
     Args:
         batch: its labels are classes or probabilities.
         weights: W, shape (B, B); each row sums to 1.
-        here: holds the local step; K is the number of outputs of the model's output layer.
+        context: holds the local step; K is the number of outputs of the model's output layer.
     """
     inputs = (weights @ batch.inputs.flatten(1)).view_as(batch.inputs)
-    return replace(batch, inputs=inputs, labels=weights @ _probabilities(batch.labels, here, inputs))
+    return replace(batch, inputs=inputs, labels=weights @ _probabilities(batch.labels, context, inputs))
 
 
-def _probabilities(labels: Tensor, here: HookContext, like: Tensor) -> Tensor:
+def _probabilities(labels: Tensor, context: HookContext, like: Tensor) -> Tensor:
     if labels.is_floating_point():
         return labels
-    assert here.local is not None
-    output = output_layer(here.local.model)
+    assert context.local is not None
+    output = output_layer(context.local.model)
     assert output is not None
     return F.one_hot(labels, output[1].out_features).to(like)
 

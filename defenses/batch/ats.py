@@ -92,9 +92,9 @@ class Ats(Defense[AtsConfig]):
             self._policies = _searched[key]
         return model
 
-    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
+    def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Return the batch, transformed by a random policy."""
-        chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
+        chosen = int(torch.randint(len(self._policies), (1,), generator=context.generator))
         return replace(batch, inputs=self._policies[chosen](batch.inputs))
 
     def adaptive_view(self) -> MethodDescription:

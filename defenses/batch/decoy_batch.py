@@ -58,13 +58,13 @@ class DecoyBatch(Defense[DecoyBatchConfig]):
     place: ClassVar[Place] = "batch"
     needs_step: ClassVar[bool] = True
 
-    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
+    def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Return x' with the labels of x."""
-        assert here.local is not None
+        assert context.local is not None
         inputs, (low, high) = batch.inputs, batch.inputs.aminmax()
-        noise = torch.randn(inputs.shape, generator=here.generator, dtype=inputs.dtype)
+        noise = torch.randn(inputs.shape, generator=context.generator, dtype=inputs.dtype)
         changed = (inputs + self.config.noise * noise).clamp(low, high)
-        objective = self._objective(batch, here.local, low, high)
+        objective = self._objective(batch, context.local, low, high)
         variable = changed.requires_grad_()
         adam, state = Adam(AdamConfig(learning_rate=self.config.learning_rate)), dict[str, Tensor]()
         for _ in range(self.config.steps):

@@ -69,12 +69,12 @@ class Instahide(Defense[InstahideConfig]):
         """Refuse batches of fewer than k examples, and models without a linear last layer."""
         return refuses_to_mix(self.config.images, federation, model)
 
-    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
+    def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Return the encoded batch; its labels are probabilities (B, K)."""
         images = min(self.config.images, len(batch))
-        weights = self._weights(len(batch), images, here.generator).to(batch.inputs)
-        encoded = mixed(batch, weights, here)
-        signs = 2.0 * torch.randint(2, batch.inputs.shape, generator=here.generator) - 1.0
+        weights = self._weights(len(batch), images, context.generator).to(batch.inputs)
+        encoded = mixed(batch, weights, context)
+        signs = 2.0 * torch.randint(2, batch.inputs.shape, generator=context.generator) - 1.0
         return replace(encoded, inputs=encoded.inputs * signs.to(batch.inputs))
 
     def adaptive_view(self) -> MethodDescription:

@@ -47,15 +47,15 @@ class Mixup(Defense[MixupConfig]):
         """Refuse batches of a single example, and models without a linear last layer."""
         return refuses_to_mix(2, federation, model)
 
-    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
+    def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Return the mixed batch; its labels are probabilities (B, K)."""
         from scipy.special import betaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
 
         alpha = self.config.alpha
-        share = torch.as_tensor(betaincinv(alpha, alpha, uniforms((1,), here.generator).numpy())).to(batch.inputs)
+        share = torch.as_tensor(betaincinv(alpha, alpha, uniforms((1,), context.generator).numpy())).to(batch.inputs)
         identity = torch.eye(len(batch), dtype=batch.inputs.dtype)
-        partners = torch.randperm(len(batch), generator=here.generator)
-        return mixed(batch, share * identity + (1.0 - share) * identity[partners], here)
+        partners = torch.randperm(len(batch), generator=context.generator)
+        return mixed(batch, share * identity + (1.0 - share) * identity[partners], context)
 
     def adaptive_view(self) -> MethodDescription:
         """Return the number of mixed examples, and the distribution of the weight."""

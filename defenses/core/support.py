@@ -47,9 +47,9 @@ def dropped(size: int, rate: float) -> int:
 
 def _largest(scores: Tensor, rate: float) -> Tensor:
     """Return the mask of the largest scores by the k-th value; a sort would be much slower than a client's step."""
-    fewer = dropped(len(scores), rate)
-    least = scores.kthvalue(fewer + 1).values
+    count = dropped(len(scores), rate)
+    least = scores.kthvalue(count + 1).values
     kept = scores > least
     ties = (scores == least).nonzero().flatten()
-    kept[ties[: len(scores) - fewer - int(kept.sum())]] = True
+    kept[ties[: len(scores) - count - int(kept.sum())]] = True
     return kept

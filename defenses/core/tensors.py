@@ -39,18 +39,18 @@ class TensorDefense(Defense[ConfigT]):
         return self.config.applies == "per_step"
 
     @abstractmethod
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return tensors of the same names and shapes."""
 
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the changed gradient; with `per_update` the gradient unchanged."""
-        return self.change(gradient, here) if self.config.applies == "per_step" else gradient
+        return self.change(gradient, context) if self.config.applies == "per_step" else gradient
 
-    def on_upload(self, update: Update, here: HookContext) -> Update:
+    def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the changed update; with `per_step` the update unchanged."""
         if self.config.applies == "per_step":
             return update
-        return replace(update, tensors=self.change(update.tensors, here))
+        return replace(update, tensors=self.change(update.tensors, context))
 
 
 def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -44,13 +44,13 @@ class Pruning(TensorDefense[PruningConfig]):
         super().__init__(config)
         self.keeps_state = config.error_feedback
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
         if not self.config.error_feedback:
             return self._sent(tensors)
-        whole = {name: t + here.memory[name] if name in here.memory else t for name, t in tensors.items()}
+        whole = {name: t + context.memory[name] if name in context.memory else t for name, t in tensors.items()}
         sent = self._sent(whole)
-        here.memory.update({name: whole[name] - sent[name] for name in whole})
+        context.memory.update({name: whole[name] - sent[name] for name in whole})
         return sent
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:

@@ -40,9 +40,9 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
 
     place: ClassVar[Place] = "entries"
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
-        uniforms = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
+        uniforms = {name: torch.rand(t.shape, generator=context.generator) for name, t in tensors.items()}
         return zero_outside(tensors, largest(uniforms, self.config.rate, self.config.per))
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:

@@ -78,23 +78,23 @@ class DpSgd(Defense[DpSgdConfig]):
             )
         return why_inseparable(model, federation.probe(_PROBE), self._mode(model))
 
-    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], context: HookContext) -> tuple[float, Tensors]:
         """Return the batch's mean loss (NaN for an empty batch) and the private gradient."""
-        local = here.local
+        local = context.local
         assert local is not None, "called in a local step"
-        here.memory["expected"] = here.memory.get("expected", torch.zeros(())) + local.expected
+        context.memory["expected"] = context.memory.get("expected", torch.zeros(())) + local.expected
         total = {name: torch.zeros_like(p) for name, p in local.parameters.items()}
         loss = math.nan
         if len(local.batch):
             mode = self._mode(local.model)
-            each, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
-            loss = float(each.mean())
-        deviation = self._multiplier(here.federation) * self.config.clip
-        return loss, {n: self.config.add_noise(here, t, deviation) / local.expected for n, t in total.items()}
+            gradients, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
+            loss = float(gradients.mean())
+        deviation = self._multiplier(context.federation) * self.config.clip
+        return loss, {n: self.config.add_noise(context, t, deviation) / local.expected for n, t in total.items()}
 
-    def on_upload(self, update: Update, here: HookContext) -> Update:
+    def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the update with the expected number of examples, a loss of 0, and buffers as received."""
-        expected = round(float(here.memory.get("expected", torch.zeros(()))))
+        expected = round(float(context.memory.get("expected", torch.zeros(()))))
         buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}
         return replace(update, buffers=buffers, examples=expected, loss=0.0)
 
@@ -107,8 +107,8 @@ class DpSgd(Defense[DpSgdConfig]):
         )
 
     def _mean(self, gradients: Tensors, expected: int) -> Tensors:
-        each = [{n: g[i] for n, g in gradients.items()} for i in range(len(next(iter(gradients.values()))))]
-        clipped = [clip_with_derivative(gradient, self.config.clip) for gradient in each]
+        per_example = [{n: g[i] for n, g in gradients.items()} for i in range(len(next(iter(gradients.values()))))]
+        clipped = [clip_with_derivative(gradient, self.config.clip) for gradient in per_example]
         return {name: torch.stack([gradient[name] for gradient in clipped]).sum(0) / expected for name in gradients}
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:

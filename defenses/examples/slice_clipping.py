@@ -63,17 +63,17 @@ class SliceClipping(Defense[SliceClippingConfig]):
             return f"{readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
         return why_inseparable(model, federation.probe(_PROBE), "hooks")
 
-    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], context: HookContext) -> tuple[float, Tensors]:
         """Return the batch's mean loss and the mean clipped gradient; NaN and zeros for an empty batch."""
-        local = here.local
+        local = context.local
         assert local is not None, "called in a local step"
         if not len(local.batch):
             return math.nan, {name: torch.zeros_like(p) for name, p in local.parameters.items()}
         sizes = {name: p.numel() for name, p in local.parameters.items()}
         slices = slices_of(sensitivities(local), sizes, self.config.slices)
-        each, gradients = example_gradients(local.model, local.parameters, losses)
+        norms, gradients = example_gradients(local.model, local.parameters, losses)
         factors = self._factors(gradients, slices)
-        return float(each.mean()), {
+        return float(norms.mean()), {
             name: (gradient.reshape(len(gradient), -1) * factors[:, slices[name]]).mean(0).view(gradient.shape[1:])
             for name, gradient in gradients.items()
         }

@@ -55,15 +55,17 @@ class GradDefense(Defense[GradDefenseConfig]):
             return None
         return f"'perturbed' is {config.perturbed}, but the number of slices is {config.slices}"
 
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient with noise on the chosen slices."""
-        if here.local is None or not self.config.scale:
+        if context.local is None or not self.config.scale:
             return gradient
-        slices = slices_of(sensitivities(here.local), {n: g.numel() for n, g in gradient.items()}, self.config.slices)
-        chosen = torch.randperm(self.config.slices, generator=here.generator)[: self.config.perturbed]
+        slices = slices_of(
+            sensitivities(context.local), {n: g.numel() for n, g in gradient.items()}, self.config.slices
+        )
+        chosen = torch.randperm(self.config.slices, generator=context.generator)[: self.config.perturbed]
         return {
             name: torch.where(
-                torch.isin(slices[name], chosen).view(g.shape), g + self._noise(g, here.generator), g
+                torch.isin(slices[name], chosen).view(g.shape), g + self._noise(g, context.generator), g
             )
             for name, g in gradient.items()
         }  # fmt: skip

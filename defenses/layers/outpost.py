@@ -47,19 +47,19 @@ class Outpost(Defense[OutpostConfig]):
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient, pruned and noised with the step's probability."""
-        probability = 1.0 / (1.0 + self.config.beta * here.step)
-        if here.local is None or float(torch.rand((), generator=here.generator)) >= probability:
+        probability = 1.0 / (1.0 + self.config.beta * context.step)
+        if context.local is None or float(torch.rand((), generator=context.generator)) >= probability:
             return gradient
         sizes = {name: g.abs() for name, g in gradient.items()}
         pruned = zero_outside(gradient, largest(sizes, self.config.rate, "tensor"))
         if not self.config.noise:
             return pruned
         noised = largest(sizes, 1.0 - self.config.noised_share, "model")  # |g| and g^2 rank entries alike
-        scales = {name: self.config.noise * risk(here.local.parameters[name].detach()) for name in gradient}
+        scales = {name: self.config.noise * risk(context.local.parameters[name].detach()) for name in gradient}
         return {
-            name: torch.where(noised[name], g + scales[name] * _draw(g, here.generator), g)
+            name: torch.where(noised[name], g + scales[name] * _draw(g, context.generator), g)
             for name, g in pruned.items()
         }
 

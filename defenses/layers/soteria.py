@@ -69,9 +69,9 @@ class Soteria(Defense[SoteriaConfig]):
         self._layer = _trained_output_layer(model)
         return model
 
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient without the columns of the most revealing features."""
-        local = here.local
+        local = context.local
         layer = None if local is None else _trained_output_layer(local.model)
         if local is None or layer is None or not len(local.batch):
             return gradient

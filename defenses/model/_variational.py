@@ -82,8 +82,8 @@ def divergence(mean: Tensor, deviation: Tensor) -> Tensor:
         mean: m, shape (B, ...).
         deviation: d, the standard deviation (not its logarithm, not the variance), same shape.
     """
-    each = -0.5 * (1.0 + 2.0 * deviation.log() - mean.square() - deviation.square())
-    return each.flatten(1).sum(1)
+    terms = -0.5 * (1.0 + 2.0 * deviation.log() - mean.square() - deviation.square())
+    return terms.flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -146,26 +146,26 @@ class VariationalDefense(Defense[ConfigT]):
         return model
 
     @final
-    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
+    def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Make the next forward pass draw from `here.generator` and record its statistics."""
-        for bottleneck in self._of(here):
-            bottleneck.noise.generator, bottleneck.observed = here.generator, []
+        for bottleneck in self._of(context):
+            bottleneck.noise.generator, bottleneck.observed = context.generator, []
         return batch
 
     @final
-    def loss(self, outputs: Tensor, here: HookContext) -> Tensor | None:
+    def loss(self, outputs: Tensor, context: HookContext) -> Tensor | None:
         """Return beta times the divergence of the forward pass, mean over the examples."""
         terms = [
-            Penalty(one.axis, one.limit, self.config.beta)(statistics).mean()
-            for one in self._of(here)
-            for statistics in one.observed or ()
+            Penalty(layer.axis, layer.limit, self.config.beta)(statistics).mean()
+            for layer in self._of(context)
+            for statistics in layer.observed or ()
         ]
         return torch.stack(terms).sum() if terms else None
 
     @final
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient unchanged, and stop recording: later forward passes belong to no step."""
-        for bottleneck in self._of(here):
+        for bottleneck in self._of(context):
             bottleneck.noise.generator = bottleneck.observed = None
         return gradient
 
@@ -174,6 +174,6 @@ class VariationalDefense(Defense[ConfigT]):
         """Return the noise modules, the loss term, and the parameters with random gradients."""
         return MethodDescription(type(self).__name__.lower(), self._effects, {"beta": self.config.beta})
 
-    def _of(self, here: HookContext) -> list[VariationalBottleneck]:
-        model = nn.Module() if here.local is None else here.local.model
+    def _of(self, context: HookContext) -> list[VariationalBottleneck]:
+        model = nn.Module() if context.local is None else context.local.model
         return [cast("VariationalBottleneck", module) for module in model.modules() if isinstance(module, self.kind)]

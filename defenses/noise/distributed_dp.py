@@ -71,9 +71,11 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
             or why_buffers_move(model, federation.probe(PROBE).inputs)
         )
 
-    def on_upload(self, update: Update, here: HookContext) -> Update:
+    def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
-        return disturb(update, self.config.clip, self._share(here.federation), partial(self.config.add_noise, here))
+        return disturb(
+            update, self.config.clip, self._share(context.federation), partial(self.config.add_noise, context)
+        )
 
     def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""

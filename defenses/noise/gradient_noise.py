@@ -38,11 +38,11 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
 
     place: ClassVar[Place] = "noise"
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the tensors plus noise."""
         if self.config.law == "gaussian":
-            return {name: here.add_noise(t, float(self._scale(t))) for name, t in tensors.items()}
-        return {name: t + self._laplace(t, here.generator) for name, t in tensors.items()}
+            return {name: context.add_noise(t, float(self._scale(t))) for name, t in tensors.items()}
+        return {name: t + self._laplace(t, context.generator) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the noise by its standard deviation, whatever its distribution."""

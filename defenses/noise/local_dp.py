@@ -48,10 +48,10 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
         """Return why the guarantee would not hold, or None."""
         return self.why_delta_is_large(federation) or why_buffers_move(model, federation.probe(PROBE).inputs)
 
-    def on_upload(self, update: Update, here: HookContext) -> Update:
+    def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
-        add_noise = partial(self.config.add_noise, here)
-        return disturb(update, self.config.clip, self.multiplier(here.federation) * self.config.clip, add_noise)
+        add_noise = partial(self.config.add_noise, context)
+        return disturb(update, self.config.clip, self.multiplier(context.federation) * self.config.clip, add_noise)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return clipping and noise."""
@@ -66,5 +66,5 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
     def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise."""
         clip, private = self.config.clip, self.config.noise
-        added = (AddedNoise(one.law, one.multiplier * clip) for one in private if one.multiplier is not None)
+        added = (AddedNoise(part.law, part.multiplier * clip) for part in private if part.multiplier is not None)
         return MethodDescription("local-dp", (Clipped(clip), *private, *added))

@@ -42,11 +42,11 @@ class ShapedNoise(Defense[ShapedNoiseConfig]):
     place: ClassVar[Place] = "noise"
     needs_step: ClassVar[bool] = True
 
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient plus noise; unchanged for an empty batch."""
-        if here.local is None or not self.config.scale or not len(here.local.batch):
+        if context.local is None or not self.config.scale or not len(context.local.batch):
             return gradient
-        noise = push_forward(here.local, here.generator)
+        noise = push_forward(context.local, context.generator)
         length = _norm(noise)
         if not float(length):
             return gradient

@@ -43,7 +43,7 @@ class Clipping(TensorDefense[ClippingConfig]):
 
     place: ClassVar[Place] = "norm"
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the tensors with norm at most `norm`."""
         return self._clipped(tensors)
 

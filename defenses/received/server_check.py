@@ -80,13 +80,13 @@ class ServerCheck(Defense[ServerCheckConfig]):
     place: ClassVar[Place] = "received"
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
-    def on_received(self, received: Tensors, here: HookContext) -> None:
+    def on_received(self, received: Tensors, context: HookContext) -> None:
         """Refuse if a signal violates its bound; without a batch, as in a mod, only the weights are checked.
 
         Raises:
             ClientRefusal: a signal violates its bound.
         """
-        beyond = [finding for finding in self.findings(received, here) if finding.is_beyond]
+        beyond = [finding for finding in self.findings(received, context) if finding.is_beyond]
         if beyond:
             reasons = "; ".join(
                 f"'{finding.layer}': {finding.signal} {finding.value:.3g}, bound {finding.bound:g}"
@@ -94,34 +94,34 @@ class ServerCheck(Defense[ServerCheckConfig]):
             )
             raise ClientRefusal(f"the weights look crafted: {reasons}")
 
-    def findings(self, received: Tensors, here: HookContext) -> Iterator[BoundedFigure]:
+    def findings(self, received: Tensors, context: HookContext) -> Iterator[BoundedFigure]:
         """Yield every signal of every sufficiently large layer."""
         for name, weights in received.items():
             if not torch.isfinite(weights).all():
                 yield BoundedFigure(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
             elif _is_layer(weights):
                 bias = received.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
-                yield from self._of_layer(name, *_sampled(weights, bias, here.generator))
-        if here.local is not None:
-            yield from self._of_batch(here.local)
+                yield from self._of_layer(name, *_sampled(weights, bias, context.generator))
+        if context.local is not None:
+            yield from self._of_batch(context.local)
 
     def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[BoundedFigure]:
-        most, least = _most(name), _least(name)
+        highest, least = _most(name), _least(name)
         entries = (rows != 0).sum(1)
         is_alive = entries >= _ALIVE
         if not is_alive.any():  # zeros are a common initialisation
             return
-        yield most("share of dead rows", float((~is_alive).double().mean()), self.config.dead)
+        yield highest("share of dead rows", float((~is_alive).double().mean()), self.config.dead)
         rows, entries = rows[is_alive], entries[is_alive]
         if len(rows) < _FEWEST_ROWS:
             return
         norms = rows.norm(dim=1)
         units = rows / norms[:, None]
         gram = units @ units.T
-        yield most("energy in one direction", float(torch.linalg.eigvalsh(gram)[-1]) / len(rows), self.config.energy)
+        yield highest("energy in one direction", float(torch.linalg.eigvalsh(gram)[-1]) / len(rows), self.config.energy)
         is_near = gram.fill_diagonal_(0).abs().amax(1) > self.config.cosine
-        yield most("parallel rows", float(is_near.sum()), self.config.parallel)
-        yield most("largest row norm over the median", float(norms.max() / norms.median()), self.config.norms)
+        yield highest("parallel rows", float(is_near.sum()), self.config.parallel)
+        yield highest("largest row norm over the median", float(norms.max() / norms.median()), self.config.norms)
         if len(rows) >= _FEWEST_FOR_SPREAD:
             excess = ((rows > 0).sum(1) - (rows < 0).sum(1)) / entries.sqrt()
             yield least("spread of signs", float(excess.std()), self.config.regularity)
@@ -130,11 +130,11 @@ class ServerCheck(Defense[ServerCheckConfig]):
             yield from self._of_bias(name, bias[is_alive], norms)
 
     def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[BoundedFigure]:
-        most = _most(name)
-        yield most("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
+        highest = _most(name)
+        yield highest("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
         if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
             ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
-            yield most("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
+            yield highest("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
 
     def _of_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
         """Yield the share of units of each linear layer that a single example of the batch activates."""

@@ -33,7 +33,7 @@ class Float16(TensorDefense[Float16Config]):
 
     place: ClassVar[Place] = "rounding"
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the rounded tensors in their own type."""
         largest = torch.finfo(torch.float16).max
         return {name: t.clamp(-largest, largest).half().to(t.dtype) for name, t in tensors.items()}

@@ -41,9 +41,9 @@ class Quantisation(TensorDefense[QuantisationConfig]):
 
     place: ClassVar[Place] = "rounding"
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the rounded tensors."""
-        return {name: self._round(t, here.generator) for name, t in tensors.items()}
+        return {name: self._round(t, context.generator) for name, t in tensors.items()}
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the rounding as noise, if steps are small compared with the spread of a tensor's entries."""

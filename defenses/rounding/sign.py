@@ -43,7 +43,7 @@ class Sign(TensorDefense[SignConfig]):
 
     place: ClassVar[Place] = "rounding"
 
-    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
+    def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the signs."""
         if not self.config.scaled:
             return {name: t.sign() for name, t in tensors.items()}

@@ -38,8 +38,8 @@ class LabelDp(CutDefense[LabelDpConfig]):
         stays = torch.rand(len(labels), generator=generator, dtype=torch.double) < kept_share(
             self.config.epsilon, classes
         )
-        others = (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
-        return torch.where(stays, labels, others)
+        wrong_labels = (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
+        return torch.where(stays, labels, wrong_labels)
 
 
 def kept_share(epsilon: float, classes: int) -> float:

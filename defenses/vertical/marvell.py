@@ -107,8 +107,8 @@ def best_shape(share: float, gap: float, power: float, within: tuple[float, floa
     def divergence(logarithms: np.ndarray) -> float:
         along, across = np.exp(logarithms).reshape(2, 2)
         ratio = (across[0] + within_array[0]) / (across[1] + within_array[1])
-        one, other = along + within_array
-        objective = (width - 1) * (ratio + 1 / ratio) + (one + gap) / other + (other + gap) / one
+        first, second = along + within_array
+        objective = (width - 1) * (ratio + 1 / ratio) + (first + gap) / second + (second + gap) / first
         return float(objective - 2 * width) / 2
 
     def left(logarithms: np.ndarray) -> float:
@@ -126,5 +126,5 @@ def best_shape(share: float, gap: float, power: float, within: tuple[float, floa
         constraints={"type": "eq", "fun": left},
         options={"maxiter": 200, "ftol": 1e-10},
     )
-    one, other, across_one, across_other = np.exp(solved.x).tolist()
-    return Shape((one, other), (across_one, across_other), max(0.0, float(solved.fun)))
+    first, second, across_one, across_other = np.exp(solved.x).tolist()
+    return Shape((first, second), (across_one, across_other), max(0.0, float(solved.fun)))

@@ -47,7 +47,7 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
         """Return 1: all clients have the same weight."""
         return 1
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the mean without directions of noise; the noise level follows from the expected number of clients."""
         total: Tensor | None = None
         count = 0
@@ -55,5 +55,5 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
             count += 1
             total = contribution.vector.clone() if total is None else total.add_(contribution.vector)
         assert total is not None, "called with at least one contribution"
-        scale = self.config.scale * (self.config.noised_share / here.expected) ** 0.5
+        scale = self.config.scale * (self.config.noised_share / server_round.expected) ** 0.5
         return compensate(total.div_(count), scale)

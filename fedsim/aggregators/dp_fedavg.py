@@ -80,7 +80,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         super().__init__(config)
         self.clip = config.clip
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the noisy mean over the expected cohort; only noise if no update is finite."""
         total: Tensor | None = None
         below = 0.0
@@ -94,11 +94,11 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
                 total = contribution.vector * factor
             else:
                 total.add_(contribution.vector, alpha=factor)
-        total = torch.zeros(here.size) if total is None else total
-        deviation = self._on_updates(here.expected) * self.clip
-        noisy = here.add_noise(total, deviation)
-        self._follow(below, here)
-        return noisy / here.expected
+        total = torch.zeros(server_round.size) if total is None else total
+        deviation = self._on_updates(server_round.expected) * self.clip
+        noisy = server_round.add_noise(total, deviation)
+        self._follow(below, server_round)
+        return noisy / server_round.expected
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the mechanism of a round.
@@ -122,12 +122,12 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
             holds_against_server=False,
         )
 
-    def _follow(self, below: float, here: ServerRound) -> None:
+    def _follow(self, below: float, server_round: ServerRound) -> None:
         """Move the clipping norm towards the quantile for the next round."""
         if self.config.quantile is None:
             return
-        count = here.add_noise(torch.tensor(below, dtype=torch.float64), self._on_count(here.expected))
-        share = float(count) / here.expected + 0.5
+        count = server_round.add_noise(torch.tensor(below, dtype=torch.float64), self._on_count(server_round.expected))
+        share = float(count) / server_round.expected + 0.5
         self.clip *= math.exp(-self.config.clip_rate * (share - self.config.quantile))
 
     def _on_count(self, expected: float) -> float:

@@ -45,7 +45,7 @@ class Krum(Aggregator[KrumConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the unweighted mean of the `keep` updates with the lowest scores.
 
         Raises:

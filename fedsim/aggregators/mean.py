@@ -47,7 +47,7 @@ class Mean(Aggregator[MeanConfig]):
         """Return the number of examples, or 1 for an unweighted mean."""
         return examples if self.config.weighted else 1
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the mean; 0 if a weighted mean has no examples."""
         total: Tensor | None = None
         weight = 0

@@ -32,7 +32,7 @@ class Median(Aggregator[MedianConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the coordinate-wise median."""
         vectors = [contribution.vector for contribution in contributions]
         return middle_mean(vectors, (len(vectors) - 1) // 2)

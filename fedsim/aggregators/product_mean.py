@@ -43,22 +43,25 @@ class ProductMean(Aggregator[ProductMeanConfig]):
             return "the model trains no adapters with two factors. Use 'mean', which is exact where A is frozen"
         return None
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return received minus new weights of adapters, and the mean of other tensors; 0 without examples."""
         known = list(contributions)
-        counts = torch.tensor([one.examples for one in known], dtype=torch.float64)
+        counts = torch.tensor([reply.examples for reply in known], dtype=torch.float64)
         if not counts.sum():
             return torch.zeros_like(known[0].vector)
         shares = (counts / counts.sum()).tolist()
-        mean = sum((one.vector * share for one, share in zip(known, shares, strict=True)), torch.zeros(()))
-        if here.layout is None:
+        mean = sum((reply.vector * share for reply, share in zip(known, shares, strict=True)), torch.zeros(()))
+        if server_round.layout is None:
             return mean
-        tensors, buffers = here.layout.named(mean)
-        each = [here.layout.named(one.vector)[0] for one in known]
+        tensors, buffers = server_round.layout.named(mean)
+        parts = [server_round.layout.named(reply.vector)[0] for reply in known]
         for name in _pairs(tensors.keys()):
-            a, b = _mean_product(here.received, each, shares, name)
-            tensors |= {name + _A: here.received[name + _A] - a, name + _B: here.received[name + _B] - b}
-        return here.layout.flat(tensors, buffers).to(mean.dtype)
+            a, b = _mean_product(server_round.received, parts, shares, name)
+            tensors |= {
+                name + _A: server_round.received[name + _A] - a,
+                name + _B: server_round.received[name + _B] - b,
+            }
+        return server_round.layout.flat(tensors, buffers).to(mean.dtype)
 
 
 def _pairs(names: Iterable[str]) -> list[str]:

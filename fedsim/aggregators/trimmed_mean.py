@@ -42,7 +42,7 @@ class TrimmedMean(Aggregator[TrimmedMeanConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the coordinate-wise trimmed mean."""
         vectors = [contribution.vector for contribution in contributions]
         # Exact decimal arithmetic: in floating point 0.29 * 100 is below 29.

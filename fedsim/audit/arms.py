@@ -67,20 +67,20 @@ class ArmAuditor:
             failure = f"its {self.session.clock.used - begin:.0f} s were not enough"
         except Exception as error:
             failure = reason(error)
-        known = next((one for one in self.session.record.arms if one.name == arm.name), arm)
+        known = next((earlier_arm for earlier_arm in self.session.record.arms if earlier_arm.name == arm.name), arm)
         spent = self.session.clock.used - begin
         return self.session.put(known.model_copy(update={"failure": failure, "seconds": spent}))
 
-    def attack(self, arm: AuditArm, world: World, most: int, iterations: int, seconds: float) -> AuditArm:
+    def attack(self, arm: AuditArm, world: World, limit: int, iterations: int, seconds: float) -> AuditArm:
         """Attack updates of an arm, continuing after the updates already attacked."""
         work, allowed = self.session.work(arm), self.session.record.policy.max_recovered
-        finding = self.inspector.inspect(world, updates(world), work, most, iterations, seconds, allowed, arm.victims)
+        finding = self.inspector.inspect(world, updates(world), work, limit, iterations, seconds, allowed, arm.victims)
         return self._noted(arm, finding)
 
     def attack_again(self, arm: AuditArm, world: World, iterations: int, seconds: float) -> AuditArm:
         """Attack the updates of an arm again with more iterations; updates beyond the time limit keep their guess."""
-        work, most = self.session.work(arm), len(arm.victims)
-        longer = self.inspector.inspect(world, updates(world), work, most, iterations, seconds).victims
+        work, limit = self.session.work(arm), len(arm.victims)
+        longer = self.inspector.inspect(world, updates(world), work, limit, iterations, seconds).victims
         return self._noted(arm, self.inspector.finding(world, (*longer, *arm.victims[len(longer) :])))
 
     def _noted(self, arm: AuditArm, finding: AttackFinding) -> AuditArm:

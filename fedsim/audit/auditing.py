@@ -142,9 +142,9 @@ def _attack(auditor: ArmAuditor, arm: AuditArm, seconds: float) -> None:
         world = auditor.world(arm)
         _introduce(book, world)
         _suggest(book, auditor.inspector, world)
-        most = max(enough(size), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
+        limit = max(enough(size), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
         iterations = auditor.inspector.iterations(world, seconds)
-        auditor.attack(arm, world, book.plan.updates or most, iterations, seconds)
+        auditor.attack(arm, world, book.plan.updates or limit, iterations, seconds)
     except FedsimError:
         raise
     except Exception as error:
@@ -197,14 +197,14 @@ def _search_longer(book: AuditSession, subject: CheckedSubject) -> None:
 def _use_the_rest(book: AuditSession, subject: CheckedSubject) -> None:
     """Attack more updates of batch sizes with a still undecided policy."""
     allowed, scoring = book.record.policy.max_recovered, book.plan.scoring
-    most = book.plan.updates or fewest(allowed, scoring.confidence)
+    limit = book.plan.updates or fewest(allowed, scoring.confidence)
     for arm in book.record.client:
-        is_open = not arm.failure and len(arm.victims) < most and may_change(arm, allowed, scoring.rule)
+        is_open = not arm.failure and len(arm.victims) < limit and may_change(arm, allowed, scoring.rule)
         if not is_open or book.clock.left < seconds_each(arm):
             continue
         auditor, world = ArmAuditor.of(book, subject), world_of(subject, book.plan, arm.batch_size)
         left = _WITHOUT_DEFENSES * book.clock.left
-        book.put(auditor.attack(arm, world, most, auditor.inspector.iterations(world, left), left))
+        book.put(auditor.attack(arm, world, limit, auditor.inspector.iterations(world, left), left))
 
 
 def _suggest(book: AuditSession, inspector: UpdateAttacker, world: World) -> None:

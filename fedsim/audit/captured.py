@@ -216,10 +216,11 @@ def _seen(subject: CheckedSubject, plan: AuditPlan, examples: int, update_: Upda
     private = Batch(data.train.inputs[:rows], data.train.labels[:rows])
     if not subject.is_scored:
         private = Batch(torch.zeros(examples, *data.spec.shape), torch.zeros(examples, dtype=torch.long))
-        plan = plan.model_copy(update={"knows": tuple(one for one in plan.knows if one != "labels")})
+        plan = plan.model_copy(update={"knows": tuple(knowledge for knowledge in plan.knows if knowledge != "labels")})
     world = world_of(subject, plan, examples)
     pieces = tuple(
-        Batch(*one) for one in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
+        Batch(*knowledge)
+        for knowledge in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
     )
     truth = Truth(pieces, (), update_, pieces)
     return Captured(Victim(world, WireEntry(1, 0, world.models.first_weights, update_), truth), plan.knows)

@@ -26,8 +26,8 @@ def serve() -> None:
     """Read the order, run the audit, and report success or failure to the parent."""
     answers = process.serve_parent()
 
-    def tell(what: str, key: str = "doing") -> None:
-        frames.write_json(answers, {key: what})
+    def tell(event: str, key: str = "doing") -> None:
+        frames.write_json(answers, {key: event})
 
     order = next(frames.read_all(sys.stdin.buffer)).json()
     plan = AuditPlan.model_validate(order["plan"])
@@ -35,10 +35,10 @@ def serve() -> None:
     tell(f"imports {plan.target}")
     try:
         with forbid_exit(f"'{plan.target}'"):
-            thing = loading.load(plan.target)
+            client = loading.load(plan.target)
             tell(f"calls {plan.target}")
             clock = TimeBudget.with_wall_limit(order["seconds"])
-            audited = loading.load_subject(thing, plan.target)
+            audited = loading.load_subject(client, plan.target)
             auditing.run(audited, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:
         tell(str(error), "mistake")

@@ -50,7 +50,7 @@ def audit_client(
             is missing.
     """
     find_device(device)
-    thing = load(client) if isinstance(client, str) else client
+    client_object = load(client) if isinstance(client, str) else client
     clock = TimeBudget.with_wall_limit(60.0 * minutes)
     name = str(client) if isinstance(client, str | Path) else getattr(client, "__qualname__", type(client).__name__)
     command = f"fedsim.audit_client({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
@@ -68,5 +68,5 @@ def audit_client(
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         with folder_of(folder).renewed():
-            record = auditing.run(load_subject(thing, name), plan, policy or Policy(), folder, clock)
+            record = auditing.run(load_subject(client_object, name), plan, policy or Policy(), folder, clock)
             return running.finished(record, folder)

@@ -40,19 +40,19 @@ def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
     latest, shown, due, pause = "", math.inf, math.inf, 0.0
     with console.status("") as status:
 
-        def tell(what: str, left: float) -> None:
+        def tell(text: str, left: float) -> None:
             nonlocal latest, shown, due, pause
             shown = min(shown, left)
-            line = Text(f"{int(shown) // 60}:{int(shown) % 60:02d} left  {what}")
-            if what.startswith((SUGGESTS, UNDERSTOOD)):
-                if what != latest:
-                    console.print(Text(what), soft_wrap=True)
+            line = Text(f"{int(shown) // 60}:{int(shown) % 60:02d} left  {text}")
+            if text.startswith((SUGGESTS, UNDERSTOOD)):
+                if text != latest:
+                    console.print(Text(text), soft_wrap=True)
             elif console.is_terminal:
                 status.update(line)
             elif shown <= due:
                 console.print(line, soft_wrap=True)
                 pause = pause or shown / _LINES
                 due = shown - pause
-            latest = what
+            latest = text
 
         yield tell

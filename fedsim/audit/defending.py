@@ -55,10 +55,10 @@ def try_defenses(book: AuditSession, subject: CheckedSubject, without: TrainedCl
     fitting, unfit = _fitting(auditor, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
-    most = max(enough(worst, _IMAGES), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
+    limit = max(enough(worst, _IMAGES), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
     bare = world_of(subject, book.plan, worst)
     iterations = auditor.inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
-    defender = _Defender(auditor, without, book.plan.updates or most, iterations)
+    defender = _Defender(auditor, without, book.plan.updates or limit, iterations)
     sampling = subject.subject.sampling
     control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst, sampling=sampling)
     book.put(auditor.attack(control, bare, defender.most, iterations, seconds))

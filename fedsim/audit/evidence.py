@@ -66,15 +66,15 @@ def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
     """Yield reasons why updates are no evidence; each update counts for a single reason."""
     late = [victim for victim in left if victim.stopped == OUT_OF_TIME]
     failed = [victim for victim in left if victim.failure is not None]
-    rest = [victim for victim in left if victim not in late and victim not in failed]
-    unknown = sum(victim.converged is None for victim in rest)
+    unsolved = [victim for victim in left if victim not in late and victim not in failed]
+    unknown = sum(victim.converged is None for victim in unsolved)
     if late:
         yield f"the clock ended {len(late)} of {n} searches"
     if failed:
         yield f"the attack failed on {len(failed)} of {n} updates"
-    if len(rest) > unknown:
+    if len(unsolved) > unknown:
         yield (
-            f"{len(rest) - unknown} of {n} searches did not converge within {iterations(rest)} iterations: the "
+            f"{len(unsolved) - unknown} of {n} searches did not converge within {iterations(unsolved)} iterations: the "
             "examples explain the update better than the guess, so it may hold them"
         )
     if unknown:
@@ -123,8 +123,8 @@ def has_learned(training: Training) -> bool:
     return low is not None and low > training.guessing
 
 
-def is_below(one: Interval | None, other: Interval | None) -> bool:
+def is_below(first: Interval | None, second: Interval | None) -> bool:
     """Return whether a figure lies below another beyond chance, that is, with disjoint intervals."""
-    if one is None or other is None or one.high is None or other.low is None:
+    if first is None or second is None or first.high is None or second.low is None:
         return False
-    return one.high < other.low
+    return first.high < second.low

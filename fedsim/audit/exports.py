@@ -27,28 +27,28 @@ def junit(record: AuditRecord) -> bytes:
         skipped=str(sum(threshold.state == "undecided" for threshold in thresholds if threshold not in failing)),
         time=f"{record.seconds:.1f}",
     )
-    for one in thresholds:
-        case = ET.SubElement(suite, "testcase", classname=record.plan.target, name=f"{one.rule} ({one.where})")
-        if one in failing:
-            ET.SubElement(case, "failure", message=sentence(one), type=one.state).text = sentence(one)
-        elif one.state == "undecided":
-            ET.SubElement(case, "skipped", message=sentence(one))
+    for verdict in thresholds:
+        case = ET.SubElement(suite, "testcase", classname=record.plan.target, name=f"{verdict.rule} ({verdict.where})")
+        if verdict in failing:
+            ET.SubElement(case, "failure", message=sentence(verdict), type=verdict.state).text = sentence(verdict)
+        elif verdict.state == "undecided":
+            ET.SubElement(case, "skipped", message=sentence(verdict))
     return ET.tostring(suite, encoding="utf-8", xml_declaration=True)
 
 
 def sarif(record: AuditRecord) -> bytes:
     """Return a SARIF 2.1.0 log with a result per threshold that is broken or undecided."""
     open_ = [threshold for threshold in client_thresholds(record) if threshold.state != "kept"]
-    rules = [{"id": rule} for rule in dict.fromkeys(one.rule for one in open_)]
+    rules = [{"id": rule} for rule in dict.fromkeys(threshold.rule for threshold in open_)]
     results = [
         {
-            "ruleId": one.rule,
-            "level": _LEVELS[one.state],
-            "message": {"text": sentence(one)},
+            "ruleId": threshold.rule,
+            "level": _LEVELS[threshold.state],
+            "message": {"text": sentence(threshold)},
             "locations": [{"logicalLocations": [{"fullyQualifiedName": record.plan.target, "kind": "function"}]}],
-            "properties": {"state": one.state, "where": one.where},
+            "properties": {"state": threshold.state, "where": threshold.where},
         }
-        for one in open_
+        for threshold in open_
     ]
     driver = {"name": "fedsim", "version": record.environment.versions.get("fedsim-privacy", ""), "rules": rules}
     log = {"$schema": _SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}

@@ -93,30 +93,30 @@ def _class_of(item: ItemScore) -> str | None:
     return None if item.label is None else class_name(item.label)
 
 
-def values_of(group: Grouping, item: Any, batch: Batch, what: str) -> list[Any]:
+def values_of(group: Grouping, item: Any, batch: Batch, subject: str) -> list[Any]:
     """Return the group value of each example of a loader item.
 
     Raises:
         FedsimError: the column does not exist, the function fails, or the number of values differs from the number of
             examples.
     """
-    column = _called(group, item, what) if callable(group) else _column(group, item, batch, what)
+    column = _called(group, item, subject) if callable(group) else _column(group, item, batch, subject)
     values: list[Any] = column.tolist() if isinstance(column, Tensor | np.ndarray) else list(column)
     if len(values) != len(batch) or any(isinstance(value, list) for value in values):
         raise FedsimError(
-            f"{what} has {len(values)} values to group {len(batch)} examples by, expected a value for each example."
+            f"{subject} has {len(values)} values to group {len(batch)} examples by, expected a value for each example."
         )
     return values
 
 
-def _called(group: Callable[[Any], Sequence[Any]], item: Any, what: str) -> Sequence[Any]:
+def _called(group: Callable[[Any], Sequence[Any]], item: Any, column: str) -> Sequence[Any]:
     try:
         return group(item)
     except Exception as error:
-        raise FedsimError(f"the function that groups {what} failed: {reason(error)}.") from error
+        raise FedsimError(f"the function that groups {column} failed: {reason(error)}.") from error
 
 
-def _column(name: str, item: Any, batch: Batch, what: str) -> Sequence[Any] | Tensor:
+def _column(name: str, item: Any, batch: Batch, column: str) -> Sequence[Any] | Tensor:
     columns = cast("Mapping[str, Any]", item) if isinstance(item, Mapping) else {}
     if name in columns:
         return columns[name]
@@ -125,7 +125,7 @@ def _column(name: str, item: Any, batch: Batch, what: str) -> Sequence[Any] | Te
         return batch.inputs[:, int(name)]
     where = f"a table's columns are 0 to {batch.inputs.shape[1] - 1}" if is_table else "it yields no mapping with it"
     close = did_you_mean(name, columns) if columns else f" Here {where}."
-    raise FedsimError(f"{what} has no column '{name}' to group by.{close}")
+    raise FedsimError(f"{column} has no column '{name}' to group by.{close}")
 
 
 def group_examples(group: Grouping, values: Sequence[Any], examples: Batch) -> ExampleGroups:

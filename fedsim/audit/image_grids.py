@@ -60,8 +60,8 @@ def _wall(title: str, rows: list[WallRow], arm: AuditArm, pictures: Arrays) -> I
     count = sum(len(pictures.get(f"{victim.arrays}/guesses", ())) for victim in arm.victims)
     shown = tuple(row for row in rows if row.cells)
     if shown:
-        which = f"The first {MOST} of {count} attacked images" if count > MOST else "All that was attacked"
-        yield ImageGrid(title, (), shown, f"{which}. Framed and ticked by the same rule. {TICKS}")
+        caption = f"The first {MOST} of {count} attacked images" if count > MOST else "All that was attacked"
+        yield ImageGrid(title, (), shown, f"{caption}. Framed and ticked by the same rule. {TICKS}")
 
 
 def _row(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str, label: str) -> WallRow:
@@ -84,7 +84,7 @@ def _cells(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str) -> I
                 yield WallCell(pixels, f"{_WHAT[kind]} of {where}")
 
 
-def _scored(item: ItemScore, pixels: np.ndarray, rule: Rule, what: str) -> WallCell:
+def _scored(item: ItemScore, pixels: np.ndarray, rule: Rule, subject: str) -> WallCell:
     shown = [metric for metric in rule.declared.values() if metric.spread and metric.name in item.values]
     scores = [metric.tell(item.values[metric.name]) for metric in shown]
-    return WallCell(pixels, f"{what}: {', '.join(scores)}", tuple(scores[:1]), rule.level(item))
+    return WallCell(pixels, f"{subject}: {', '.join(scores)}", tuple(scores[:1]), rule.level(item))

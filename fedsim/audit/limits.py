@@ -44,13 +44,17 @@ def defense_thresholds(record: AuditRecord, arm: AuditArm) -> list[JudgedLimit]:
 
 def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
     """Return name and TPR at 1 % FPR of the best membership attack; None where there are too few data."""
-    rates = [(one.label, one.value) for one in figures_of(findings, MEMBERS_FOUND) if one.value and not one.invalid]
+    rates = [
+        (figure.label, figure.value)
+        for figure in figures_of(findings, MEMBERS_FOUND)
+        if figure.value and not figure.invalid
+    ]
     return max(rates, key=lambda rate: rate[1].value, default=None)
 
 
 def _recognisable(record: AuditRecord, arm: AuditArm) -> Figure:
     """Return the recovered share of a batch size; without a single scored reconstruction no batch size has one."""
-    if not any(one.recovered for one in record.client):
+    if not any(arm.recovered for arm in record.client):
         return Figure(f"batch {arm.batch_size}", None, missing=_UNSCORED)
     if arm.failure:
         missing = f"max_recovered on batch {arm.batch_size} was not judged: {arm.failure}"

@@ -64,7 +64,7 @@ def _reachable(file: Path) -> str:
     return file.stem
 
 
-def load_subject(thing: Any, name: str) -> Subject:
+def load_subject(client: Any, name: str) -> Subject:
     """Return the subject of a supported object, of a subject or its tuple, or of a factory's returned value.
 
     Raises:
@@ -72,18 +72,18 @@ def load_subject(thing: Any, name: str) -> Subject:
             adapter
             lacks a required part.
     """
-    kind = adapter_of(thing)
-    if kind is None and callable(thing) and not isinstance(thing, nn.Module):
-        thing = called(thing, name)
-        kind = adapter_of(thing)
-        return _plain(thing, f"'{name}' returned") if kind is None else adapted(kind, thing, name)
+    kind = adapter_of(client)
+    if kind is None and callable(client) and not isinstance(client, nn.Module):
+        client = called(client, name)
+        kind = adapter_of(client)
+        return _plain(client, f"'{name}' returned") if kind is None else adapted(kind, client, name)
     if kind is not None:
-        return adapted(kind, thing, name)
-    if not isinstance(thing, tuple | Subject | nn.Module):
+        return adapted(kind, client, name)
+    if not isinstance(client, tuple | Subject | nn.Module):
         raise FedsimError(
-            f"'{name}' is of type {type(thing).__name__}, expected a function without arguments. {supported_targets()}"
+            f"'{name}' is of type {type(client).__name__}, expected a function without arguments. {supported_targets()}"
         )
-    return _plain(thing, f"'{name}' is")
+    return _plain(client, f"'{name}' is")
 
 
 def called(factory: Callable[[], Any], name: str) -> Any:
@@ -102,16 +102,17 @@ def called(factory: Callable[[], Any], name: str) -> Any:
         raise FedsimError(f"'{name}' failed: {reason(error)}.") from error
 
 
-def _plain(thing: Any, what: str) -> Subject:
-    if isinstance(thing, Subject):
-        return thing
-    if isinstance(thing, tuple) and len(cast("tuple[Any, ...]", thing)) == 3:  # noqa: PLR2004 - as the message says
-        return Subject(*cast("tuple[Any, Any, Any]", thing))
-    is_tuple = isinstance(thing, tuple)
-    kind = f"{len(cast('tuple[Any, ...]', thing))} values" if is_tuple else type(thing).__name__
+def _plain(answer: Any, subject: str) -> Subject:
+    if isinstance(answer, Subject):
+        return answer
+    if isinstance(answer, tuple) and len(cast("tuple[Any, ...]", answer)) == 3:  # noqa: PLR2004 - as the message says
+        return Subject(*cast("tuple[Any, Any, Any]", answer))
+    is_tuple = isinstance(answer, tuple)
+    kind = f"{len(cast('tuple[Any, ...]', answer))} values" if is_tuple else type(answer).__name__
     hint = f" Two values lack the loss:\n{_WITH_LOSS}\n" if kind == "2 values" else " "
     raise FedsimError(
-        f"{what} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.{hint}{supported_targets()}"
+        f"{subject} {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject."
+        f"{hint}{supported_targets()}"
     )
 
 

@@ -41,8 +41,8 @@ def count_candidates(training: TrainedClient) -> int:
 def attacks() -> list[MembershipChoice]:
     """Return all installed membership attacks, first the attacks without shadow models."""
     without = attacks_without_shadows()
-    others = (MembershipChoice(name=name) for name in sorted(registry.methods("membership")))
-    return [*without, *(choice for choice in others if choice not in without)]
+    choices = (MembershipChoice(name=name) for name in sorted(registry.methods("membership")))
+    return [*without, *(choice for choice in choices if choice not in without)]
 
 
 def attacks_without_shadows() -> list[MembershipChoice]:
@@ -117,7 +117,7 @@ def cost_of(plan: ShadowPlan, training: TrainedClient) -> float:
 
 def compare_groups(findings: Iterable[Finding], cases: Cases, groups: ExampleGroups) -> tuple[Finding, ...]:
     """Return the AUC by group of the best attack (by AUC) for which groups exist."""
-    for finding in sorted((one for one in findings if not one.failure), key=_auc, reverse=True):
+    for finding in sorted((finding for finding in findings if not finding.failure), key=_auc, reverse=True):
         case = cases.case(cast("Target", finding.scope["target"]))
         names = groups.of(case.observation.candidates)
         if not names:

@@ -34,7 +34,9 @@ def check_noise(target: str) -> ComputedNoise | UnknownNoise:
     if not callable(function):
         raise FedsimError(f"'{target}' is of type {type(function).__name__}, expected a function without arguments.")
     sent = called(function, target)
-    if not isinstance(sent, dict) or not all(isinstance(one, Tensor) for one in cast("dict[Any, Any]", sent).values()):
+    if not isinstance(sent, dict) or not all(
+        isinstance(value, Tensor) for value in cast("dict[Any, Any]", sent).values()
+    ):
         raise FedsimError(f"'{target}' returned {type(sent).__name__}, expected a dict of tensors by name.")
     return subtract_noise(cast("dict[str, Tensor]", sent))[0]
 

@@ -143,7 +143,7 @@ def _targets_table(record: AuditRecord) -> Iterator[Block]:
     if not columns:
         return
     headings = ("batch", *(column.heading for column in columns))
-    rows = [(str(arm.batch_size), *(table_cells.figure_of(arm, one) for one in columns)) for arm in record.client]
+    rows = [(str(arm.batch_size), *(table_cells.figure_of(arm, column) for column in columns)) for arm in record.client]
     yield table("Targets read from updates", headings, rows)
     yield note(
         "A target is the value that the model learns to predict for an example. Exact attacks "
@@ -186,8 +186,8 @@ def _policy(record: AuditRecord) -> Iterator[Block]:
     elif record.policy.is_empty:
         return
     elif verdict.unjudged(record):
-        what = "Undecided: no threshold of the policy is broken, but the evidence does not show that all are kept"
-        yield Verdict("caution", what, (paragraph("Missing evidence is listed below."),))
+        sentence = "Undecided: no threshold of the policy is broken, but the evidence does not show that all are kept"
+        yield Verdict("caution", sentence, (paragraph("Missing evidence is listed below."),))
     else:
         yield Verdict("", "No threshold of the policy is broken", (paragraph("Attacks that fail are no guarantee."),))
 

@@ -25,15 +25,15 @@ _KINDS = (
 )
 
 
-def pair_of(item: Any, what: str) -> tuple[Tensor, Tensor]:
+def pair_of(item: Any, subject: str) -> tuple[Tensor, Tensor]:
     """Return the float32 examples and the labels of a loader item; class labels are int64 of shape (B,).
 
     Raises:
         FedsimError: a part is missing, or has an unsupported type or shape; the message names it.
     """
-    inputs, labels = _mapped(item, what) if isinstance(item, Mapping) else _two(item, what)
-    check_inputs(inputs, what)
-    _check_labels(labels, inputs, what)
+    inputs, labels = _mapped(item, subject) if isinstance(item, Mapping) else _two(item, subject)
+    check_inputs(inputs, subject)
+    _check_labels(labels, inputs, subject)
     labels = labels.detach().cpu()
     return inputs.detach().cpu().float(), labels.long() if are_classes(labels) else labels
 
@@ -58,7 +58,7 @@ def are_one_hot(labels: Tensor) -> bool:
     return are_probabilities(labels) and bool(((labels == 0) | (labels == 1)).all())
 
 
-def _mapped(item: Any, what: str) -> tuple[Tensor, Tensor]:
+def _mapped(item: Any, subject: str) -> tuple[Tensor, Tensor]:
     given = cast("Mapping[str, Any]", item)
     parts: list[Any] = []
     for kind, keys in (("examples", _IMAGE_KEYS), ("labels", LABEL_KEYS)):
@@ -66,46 +66,47 @@ def _mapped(item: Any, what: str) -> tuple[Tensor, Tensor]:
         if key is None:
             has = ", ".join(map(str, given)) or "nothing"
             raise FedsimError(
-                f"{what} yields a mapping without {kind}: it has {has}, expected any of {', '.join(keys)}. {texts.HINT}"
+                f"{subject} yields a mapping without {kind}: it has {has}, expected any of {', '.join(keys)}. "
+                f"{texts.HINT}"
             )
         parts.append(given[key])
-    return _tensors(parts, what)
+    return _tensors(parts, subject)
 
 
-def _two(item: Any, what: str) -> tuple[Tensor, Tensor]:
+def _two(item: Any, subject: str) -> tuple[Tensor, Tensor]:
     if not isinstance(item, list | tuple):
         raise FedsimError(
-            f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them. {texts.HINT}"
+            f"{subject} yields {type(item).__name__}, expected (images, labels) or a mapping with them. {texts.HINT}"
         )
     parts = cast("Sequence[Any]", item)
     if len(parts) != _PAIR:
         raise FedsimError(
-            f"{what} yields {len(parts)} things at once, expected two, (images, labels)."
+            f"{subject} yields {len(parts)} things at once, expected two, (images, labels)."
             f"{f' Wrap it:{_OF_PAIRS}' if len(parts) > _PAIR else ''}"
         )
-    return _tensors(parts, what)
+    return _tensors(parts, subject)
 
 
-def _tensors(parts: Sequence[Any], what: str) -> tuple[Tensor, Tensor]:
+def _tensors(parts: Sequence[Any], subject: str) -> tuple[Tensor, Tensor]:
     for part, kind in zip(parts, ("examples", "labels"), strict=True):
         if not isinstance(part, Tensor):
-            several = " For two views of each example use Subject(views='halves'), or 'stacked'."
+            hint = " For two views of each example use Subject(views='halves'), or 'stacked'."
             raise FedsimError(
-                f"{what} yields {kind} of type {type(part).__name__}, expected a tensor. A DataLoader makes tensors of "
-                f"arrays and numbers. {texts.HINT}{several if isinstance(part, tuple | list) else ''}"
+                f"{subject} yields {kind} of type {type(part).__name__}, expected a tensor. A DataLoader makes tensors "
+                f"of arrays and numbers. {texts.HINT}{hint if isinstance(part, tuple | list) else ''}"
             )
         if part.is_sparse or part.is_complex():
-            raise FedsimError(f"{what} yields {kind} as a sparse or complex tensor, expected plain numbers.")
+            raise FedsimError(f"{subject} yields {kind} as a sparse or complex tensor, expected plain numbers.")
     return parts[0], parts[1]
 
 
-def check_inputs(inputs: Tensor, what: str) -> None:
+def check_inputs(inputs: Tensor, subject: str) -> None:
     """Check the type and shape of examples.
 
     Raises:
         FedsimError: the type or shape is unsupported.
     """
-    seen = f"{what} yields {inputs.dtype} of shape {tuple(inputs.shape)}"
+    seen = f"{subject} yields {inputs.dtype} of shape {tuple(inputs.shape)}"
     if inputs.dtype == torch.uint8 and inputs.ndim == _IMAGES:
         raise FedsimError(f"{seen}, {_KINDS} Pixels of 0 to 255 become numbers by .float() / 255.")
     is_image = inputs.ndim in (_IMAGES, _VOLUMES) and min(inputs.shape[-2:]) >= _LEAST_SIDE
@@ -115,9 +116,9 @@ def check_inputs(inputs: Tensor, what: str) -> None:
         raise FedsimError(f"{seen}: an example holds no numbers.")
 
 
-def _check_labels(labels: Tensor, inputs: Tensor, what: str) -> None:
+def _check_labels(labels: Tensor, inputs: Tensor, subject: str) -> None:
     if labels.ndim == 0 or len(labels) != len(inputs):
         count = "one number" if labels.ndim == 0 else f"{len(labels)} labels"
-        raise FedsimError(f"{what} yields {count} for {len(inputs)} examples, expected a label for each.")
+        raise FedsimError(f"{subject} yields {count} for {len(inputs)} examples, expected a label for each.")
     if labels.is_floating_point() and not bool(labels.isfinite().all()):
-        raise FedsimError(f"{what} yields labels that are not finite.")
+        raise FedsimError(f"{subject} yields labels that are not finite.")

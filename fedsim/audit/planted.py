@@ -93,10 +93,12 @@ def sentence_of(findings: Sequence[Finding]) -> str:
             f"Undecided: even secrets that were planted {_times(planted[-1:])} are not ranked "
             "above unplanted secrets, so this training was too short to memorise any."
         )
-    rest = [finding for finding in planted if finding not in remembered]
+    forgotten = [finding for finding in planted if finding not in remembered]
     sentence = f"The trained model remembers secrets that were planted {_times(remembered)}."
     return (
-        f"{sentence} Secrets planted {_times(rest)} are not distinguished from unplanted secrets." if rest else sentence
+        f"{sentence} Secrets planted {_times(forgotten)} are not distinguished from unplanted secrets."
+        if forgotten
+        else sentence
     )
 
 
@@ -159,9 +161,9 @@ def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
     batch = world.scenario.federation.batch_size * world.data.steps(0)
     try:
         with interrupting(seconds):
-            for one in itertools.islice(rounds_of(world), _PASSES * -(-len(world.data.dataset.train) // batch)):
-                weights = one.weights
-                rounds.append(one.record)
+            for round_ in itertools.islice(rounds_of(world), _PASSES * -(-len(world.data.dataset.train) // batch)):
+                weights = round_.weights
+                rounds.append(round_.record)
     except TimeBudgetExceeded:
         if not rounds:
             raise
@@ -179,8 +181,8 @@ def _score(
 ) -> SecretScore:
     tokens, known = secret.tokens, len(secret.tokens) // 2
     ends = alphabet[torch.from_numpy(source.integers(len(alphabet), size=(_OTHERS, len(tokens) - known)))]
-    others = [(*tokens[:known], *end) for end in ends.tolist()]
-    sentences = [tokens, *(other for other in others if other != tokens)]
+    alternatives = [(*tokens[:known], *end) for end in ends.tolist()]
+    sentences = [tokens, *(alternative for alternative in alternatives if alternative != tokens)]
     recalled = recall(model, tokenizer, sentences, known, generator)
     return SecretScore(
         kind="canary",

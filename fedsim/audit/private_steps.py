@@ -61,7 +61,7 @@ def _release(step: Any, target: str) -> Release:
     def release(batch: Batch, seed: int, number: int) -> dict[str, Tensor]:
         sent = step(batch.inputs, batch.labels, seed, number)
         if not isinstance(sent, dict) or not all(
-            isinstance(one, Tensor) for one in cast("dict[Any, Any]", sent).values()
+            isinstance(value, Tensor) for value in cast("dict[Any, Any]", sent).values()
         ):
             raise FedsimError(f"the step of '{target}' returned {type(sent).__name__}, expected tensors by name")
         return cast("dict[str, Tensor]", sent)

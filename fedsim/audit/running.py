@@ -91,9 +91,9 @@ def _await_import(said: _ChildOutput, plan: AuditPlan, seconds: float, on_progre
     Raises:
         FedsimError: the import exceeds its limit, or fails.
     """
-    for what in said.until(TimeBudget(wall=_MOST_FOR_IMPORTS)):
-        on_progress(what, seconds)
-        if what.startswith("calls"):
+    for message in said.until(TimeBudget(wall=_MOST_FOR_IMPORTS)):
+        on_progress(message, seconds)
+        if message.startswith("calls"):
             return
     if said.is_silent:
         raise FedsimError(
@@ -107,9 +107,9 @@ def _follow_child(said: _ChildOutput, plan: AuditPlan, folder: Path, seconds: fl
 
     def followed(until: TimeBudget, last: str) -> bool:
         """Pass progress on while `until` lasts; return whether a message began with `last` before its end."""
-        for what in said.until(until):
-            on_progress(what, budget.left)
-            if what.startswith(last):
+        for message in said.until(until):
+            on_progress(message, budget.left)
+            if message.startswith(last):
                 return True
         return False
 

@@ -100,8 +100,8 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
 
 def descents() -> dict[str, type[Attack[Any]]]:
     """Return the attacks that search by gradient descent, by name."""
-    every = {name: method.derived_from(Attack) for name, method in registry.methods("attack").items()}
-    return {name: kind for name, kind in every.items() if kind is not None and kind.effort == "descent"}
+    attacks = {name: method.derived_from(Attack) for name, method in registry.methods("attack").items()}
+    return {name: kind for name, kind in attacks.items() if kind is not None and kind.effort == "descent"}
 
 
 def searching(observation: Observation) -> set[str]:
@@ -114,7 +114,9 @@ def searching(observation: Observation) -> set[str]:
     searches = {name: _made(name) for name in known.keys() - undoing}
     prices = {name: search.outlook(observation).price for name, search in searches.items()}
     for price in sorted(set(prices.values())):
-        if fitting := {name for name, one in prices.items() if one == price and searches[name].fits(observation).holds}:
+        if fitting := {
+            name for name, own_price in prices.items() if own_price == price and searches[name].fits(observation).holds
+        }:
             return fitting | undoing
     return set(known)
 

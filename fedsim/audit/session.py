@@ -42,7 +42,7 @@ class AuditSession:
 
     def note(self, arm: AuditArm) -> AuditArm:
         """Store an arm in the record, replacing the arm of the same name, without writing; return the arm."""
-        arms = {one.name: one for one in self.record.arms} | {arm.name: arm}
+        arms = {arm.name: arm for arm in self.record.arms} | {arm.name: arm}
         self.record = self.record.model_copy(update={"arms": tuple(arms.values())})
         return arm
 

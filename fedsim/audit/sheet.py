@@ -155,7 +155,8 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
             "NIST SP 800-226",
             "the privacy loss and the unit of privacy of a guarantee, and the trusted parties",
             "; ".join(
-                f"epsilon {one.epsilon:.3g}, unit {one.unit}, against {one.adversary}" for one in record.guarantees
+                f"epsilon {guarantee.epsilon:.3g}, unit {guarantee.unit}, against {guarantee.adversary}"
+                for guarantee in record.guarantees
             )
             or "no guarantee is stated",
         ),

@@ -191,8 +191,8 @@ def _numbers(
     _check_loss(subject, train.labels, name)
     loss = subject.loss or F.cross_entropy
     probe = train if len(train) else Batch(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long))
-    few = min(2 * subject.rows_of_one, len(probe))
-    scores = scores_of(model, probe.select(torch.arange(few)), name)
+    probe_size = min(2 * subject.rows_of_one, len(probe))
+    scores = scores_of(model, probe.select(torch.arange(probe_size)), name)
     train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
     outputs = outputs_in(scores, probe.labels, name)
     _check_classes((train, test), outputs, name)
@@ -293,38 +293,41 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
         return nothing, nothing, ("Originals are missing, so guesses are shown but not scored.",), []
     read = partial(_read, padding=texts.padding_of(subject.model), group=subject.group)
-    what = f"the loader of '{name}'"
+    loader_name = f"the loader of '{name}'"
     if subject.test is not None:
-        (train, values), (test, others) = read(subject.loader, what), read(subject.test, f"the test loader of '{name}'")
-        return train, test, (), values + others
-    everything, values = read(subject.loader, what, least=2)
-    train, rest = everything.split((len(everything) + 1) // 2)
-    note = f"No test data were given, so the last {len(rest)} of {len(everything)} examples serve as test data."
-    return train, rest, (note,), values
+        (train, values), (test, test_values) = (
+            read(subject.loader, loader_name),
+            read(subject.test, f"the test loader of '{name}'"),
+        )
+        return train, test, (), values + test_values
+    examples, values = read(subject.loader, loader_name, least=2)
+    train, test_examples = examples.split((len(examples) + 1) // 2)
+    note = f"No test data were given, so the last {len(test_examples)} of {len(examples)} examples serve as test data."
+    return train, test_examples, (note,), values
 
 
 def _read(
-    loader: Iterable[Any], what: str, padding: int, group: Grouping | None, least: int = 1
+    loader: Iterable[Any], subject: str, padding: int, group: Grouping | None, least: int = 1
 ) -> tuple[Batch, list[Any]]:
     """Return the first examples of a loader, at most `MOST_EXAMPLES`, and their group values."""
     batches, values = list[Batch](), list[Any]()
     try:
         with seeding.isolate_randomness(0):
             for item in loader:
-                batches.append(texts.batch_of(item, what) if texts.is_text(item) else Batch(*pair_of(item, what)))
-                values += [] if group is None else values_of(group, item, batches[-1], what)
+                batches.append(texts.batch_of(item, subject) if texts.is_text(item) else Batch(*pair_of(item, subject)))
+                values += [] if group is None else values_of(group, item, batches[-1], subject)
                 if sum(map(len, batches)) >= MOST_EXAMPLES:
                     break
-        both = _first(batches, padding)
+        rows = _first(batches, padding)
     except FedsimError:
         raise
     except Exception as error:
-        raise FedsimError(f"{what} failed: {reason(error)}.") from error
-    if both is None or len(both) < least:
-        raise FedsimError(f"{what} yields {0 if both is None else len(both)} examples, expected at least {least}.")
-    if both.inputs.is_floating_point() and not bool(both.inputs.isfinite().all()):
-        raise FedsimError(f"{what} yields images with values that are not finite.")
-    return both, values[: len(both)]
+        raise FedsimError(f"{subject} failed: {reason(error)}.") from error
+    if rows is None or len(rows) < least:
+        raise FedsimError(f"{subject} yields {0 if rows is None else len(rows)} examples, expected at least {least}.")
+    if rows.inputs.is_floating_point() and not bool(rows.inputs.isfinite().all()):
+        raise FedsimError(f"{subject} yields images with values that are not finite.")
+    return rows, values[: len(rows)]
 
 
 def _first(batches: list[Batch], padding: int) -> Batch | None:
@@ -354,8 +357,8 @@ def _statistics(
         return tuple(subject.mean), tuple(subject.std), ()
     if not len(images):
         return (0.0,) * channels, (1.0,) * channels, ()
-    others = (0, *range(2, images.ndim))
-    low, high = images.amin(others), images.amax(others)
+    dimensions = (0, *range(2, images.ndim))
+    low, high = images.amin(dimensions), images.amax(dimensions)
     if bool((low >= 0).all()) and bool((high <= 1).all()):
         return (0.0,) * channels, (1.0,) * channels, ()
     width = (high - low).clamp_min(1e-6)

@@ -58,7 +58,7 @@ def is_text(item: Any) -> bool:
     return isinstance(item, Mapping) and KEY in cast("Mapping[str, Any]", item)
 
 
-def batch_of(item: Mapping[str, Any], what: str) -> Batch:
+def batch_of(item: Mapping[str, Any], subject: str) -> Batch:
     """Return the texts of a loader item as a batch.
 
     Raises:
@@ -68,15 +68,15 @@ def batch_of(item: Mapping[str, Any], what: str) -> Batch:
     labels = next((item[key] for key in _LABELS if item.get(key) is not None), None)
     if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.ndim != _TEXTS:
         shape = tuple(tokens.shape) if isinstance(tokens, Tensor) else type(tokens).__name__
-        raise FedsimError(f"{what} yields {KEY} of shape {shape}, expected integers of shape (batch, tokens).")
+        raise FedsimError(f"{subject} yields {KEY} of shape {shape}, expected integers of shape (batch, tokens).")
     if labels is None:
         labels = tokens
     if not isinstance(labels, Tensor) or labels.is_floating_point() or len(labels) != len(tokens):
-        raise FedsimError(f"{what} yields labels of another length or type than {KEY}, expected integers.")
+        raise FedsimError(f"{subject} yields labels of another length or type than {KEY}, expected integers.")
     given = {name: item[name].detach().cpu() for name in _GIVEN if isinstance(item.get(name), Tensor)}
     if labels.ndim == _TEXTS:
         if tokens.shape[1] < _TEXTS:
-            raise FedsimError(f"{what} yields texts of a single token, and a language model needs a next token.")
+            raise FedsimError(f"{subject} yields texts of a single token, and a language model needs a next token.")
         return _with_next(tokens.detach().cpu().long(), labels if labels.shape == tokens.shape else tokens, given)
     return Batch(tokens.detach().cpu().long(), labels.detach().cpu().long(), given)
 

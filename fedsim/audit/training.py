@@ -76,9 +76,11 @@ def train(world: World, rounds: int, seconds: float) -> TrainedClient:
     """Train for this many rounds, or as many as fit the time, but at least two."""
     journal, replays = ServerLog(lambda _record: None), list[Replay]()
     budget, spent = TimeBudget(), 0.0
-    for one in itertools.islice(rounds_of(world), rounds):
-        _keep(journal, one)
-        replays.append(Replay(one.truth, matches=True, raw_is_wire=_is_raw(one.truth, one.entry.update), costs=()))
+    for round_ in itertools.islice(rounds_of(world), rounds):
+        _keep(journal, round_)
+        replays.append(
+            Replay(round_.truth, matches=True, raw_is_wire=_is_raw(round_.truth, round_.entry.update), costs=())
+        )
         spent = budget.used
         if len(replays) >= _FEWEST_ROUNDS and spent + spent / len(replays) > seconds:
             break
@@ -95,11 +97,11 @@ def train(world: World, rounds: int, seconds: float) -> TrainedClient:
     return TrainedClient(Evidence(world, journal, replays), correct, summary)
 
 
-def _keep(journal: ServerLog, one: AuditRound) -> None:
-    journal.wire(one.entry)
-    journal.model(one.entry.round, one.weights)
-    journal.round(one.record)
-    journal.end(one.weights)
+def _keep(journal: ServerLog, round_: AuditRound) -> None:
+    journal.wire(round_.entry)
+    journal.model(round_.entry.round, round_.weights)
+    journal.round(round_.record)
+    journal.end(round_.weights)
 
 
 def _is_raw(truth: Truth, sent: Update) -> bool:

@@ -75,13 +75,13 @@ class UpdateAttacker:
         world: World,
         victims: Iterator[Victim],
         work: QuestionContext,
-        most: int,
+        limit: int,
         iterations: int,
         seconds: float,
         allowed: float | None = None,
         before: Sequence[VictimRecord] = (),
     ) -> AttackFinding:
-        """Attack updates in sequence until `most` are done or the time is over; at least the first is started.
+        """Attack updates in sequence until `limit` are done or the time is over; at least the first is started.
 
         More updates are attacked only while they can change the verdict.
 
@@ -89,21 +89,21 @@ class UpdateAttacker:
             world: world of the updates.
             victims: the updates.
             work: stores the pictures.
-            most: largest number of updates.
+            limit: largest number of updates.
             iterations: approximate number of gradients of a search.
             seconds: time for all updates.
             allowed: share of recovered images that a policy allows; once it is broken, no further update is attacked.
             before: existing results of the first updates; the attack continues after them.
         """
         budget, done, first = TimeBudget.with_wall_limit(seconds), list(before), len(before)
-        for number, victim in enumerate(itertools.islice(victims, first, most), first + 1):
+        for number, victim in enumerate(itertools.islice(victims, first, limit), first + 1):
             left = budget.left
             if done and left < (done[-1].seconds if number > first + 1 else _LEAST_SECONDS):
                 break
-            self.on_progress(f"{work.place}: attacks update {number} of up to {most}")
+            self.on_progress(f"{work.place}: attacks update {number} of up to {limit}")
             done.append(self._attack(victim, iterations, max(left, _LEAST_SECONDS), str(number), work))
-            few = len(done) < enough(world.scenario.federation.batch_size)
-            if allowed is not None and not few and held(self.finding(world, done).value, allowed) == "broken":
+            is_first = len(done) < enough(world.scenario.federation.batch_size)
+            if allowed is not None and not is_first and held(self.finding(world, done).value, allowed) == "broken":
                 break
         return self.finding(world, done)
 
@@ -154,7 +154,7 @@ class UpdateAttacker:
         skipped.
         """
         world, round_ = victim.world, victim.entry.round
-        others = set(registry.entries("attack")) - searching(observation)
+        skipped = set(registry.entries("attack")) - searching(observation)
         unlabelled = observation if _has_classes(victim) else observe(victim, set(self.knows) - {"labels"})
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
@@ -166,7 +166,7 @@ class UpdateAttacker:
         if latest.exact is not None and self._is_settled(victim, latest.exact, latest.ceiling):
             return latest.exact
         strength = min(iterations, _SHORT) if self._is_hopeless else iterations  # confirms the ideal attacker
-        guess = search(world, observation, strength, others, round_, latest)
+        guess = search(world, observation, strength, skipped, round_, latest)
         return latest.exact if latest.exact is not None and latest.exact.objective < guess.objective else guess
 
     def _ask_ideal(self, victim: Victim, seconds: float, latest: LatestGuess) -> None:
@@ -181,8 +181,8 @@ class UpdateAttacker:
         """Return the best guess of the attacks without a search; None if no such attack succeeds in time."""
         try:
             with interrupting(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
-                most, round_ = min(iterations, _MOST_EXACT), victim.entry.round
-                guess = search(victim.world, observation, most, descents(), round_, latest)
+                limit, round_ = min(iterations, _MOST_EXACT), victim.entry.round
+                guess = search(victim.world, observation, limit, descents(), round_, latest)
         except (TimeBudgetExceeded, NotApplicable):
             latest.step = None
             return None

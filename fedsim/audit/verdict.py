@@ -47,12 +47,14 @@ def answer(record: AuditRecord) -> Answer:
         return Answer("recovered", _what_comes_back(opened, rule, noun))
     number = sum(len(arm.victims) for arm in arms)
     updates = _updates_of(arms, noun) if number > 1 else _updates_of(arms, noun).replace("updates", "update", 1)
-    what = f"no {noun} came back from {number} {updates} in {_seconds(arms)} s"
+    claim = f"no {noun} came back from {number} {updates} in {_seconds(arms)} s"
     if any(state == "undecided" for _, state in states):
         decides = _longer(record)
-        return Answer("undecided", f"Not decided: {what}, and the searches do not show that none could; {decides}.")
-    more = "".join(f"; {text}" for text in _more(record, arms))
-    return Answer("withstood", f"Withstood: {what}, and a longer search would not help; that is no guarantee{more}.")
+        return Answer("undecided", f"Not decided: {claim}, and the searches do not show that none could; {decides}.")
+    additions = "".join(f"; {text}" for text in _more(record, arms))
+    return Answer(
+        "withstood", f"Withstood: {claim}, and a longer search would not help; that is no guarantee{additions}."
+    )
 
 
 def _opened(record: AuditRecord) -> Iterator[AuditArm]:
@@ -95,28 +97,28 @@ def _more(record: AuditRecord, arms: Sequence[AuditArm]) -> Iterator[str]:
 def _what_comes_back(arms: Sequence[AuditArm], rule: Rule, noun: str) -> str:
     counts = [sum(recovered(victim, rule) for victim in arm.victims) for arm in arms]
     examples = [sum(len(victim.scores) for victim in arm.victims) for arm in arms]
-    who = _updates_of(arms, noun).capitalize()
+    senders = _updates_of(arms, noun).capitalize()
     number = sum(len(arm.victims) for arm in arms)
     effort = f"{number} update{'s were' if number > 1 else ' was'} attacked for {_seconds(arms)} s"
     if not any(counts):
-        return f"{who} give every word away, though not its place: {effort}."
-    what = f"the {noun}" if [arm.batch_size for arm in arms] == [1] else f"{noun}s"
+        return f"{senders} give every word away, though not its place: {effort}."
+    noun_text = f"the {noun}" if [arm.batch_size for arm in arms] == [1] else f"{noun}s"
     stated = "; ".join(f"{count} of {number}" for count, number in zip(counts, examples, strict=True))
     levels = [rule.level(item) for arm in arms for victim in arm.victims for item in victim.scores]
-    return f"{who} {_deed(what, stated, Counter(filter(None, levels)))}: {effort}."
+    return f"{senders} {_deed(noun_text, stated, Counter(filter(None, levels)))}: {effort}."
 
 
-def _deed(what: str, stated: str, levels: Counter[str]) -> str:
+def _deed(noun: str, stated: str, levels: Counter[str]) -> str:
     """Return what updates do to examples, as the weakest of the successes allows: give back, or identify."""
     deeds = {
-        "exact": f"give {what} back exactly",
-        "readable": f"give {what} back in a readable form",
-        "identified": f"let {what} be identified",
+        "exact": f"give {noun} back exactly",
+        "readable": f"give {noun} back in a readable form",
+        "identified": f"let {noun} be identified",
     }
     weakest = max(levels, key=lambda level: LEVELS.index(level) if level in LEVELS else len(LEVELS))
     better = [f"{levels[level]} {level}" for level in LEVELS if levels[level] and level != weakest]
-    none = ["none readable"] if weakest == "identified" and not better else []
-    return f"{deeds.get(weakest, f'give {what} back')} ({'; '.join((stated, *better, *none))})"
+    qualifiers = ["none readable"] if weakest == "identified" and not better else []
+    return f"{deeds.get(weakest, f'give {noun} back')} ({'; '.join((stated, *better, *qualifiers))})"
 
 
 def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
@@ -278,13 +280,13 @@ def _none_helped(record: AuditRecord) -> str:
     shares = [arm.recovered.value for arm in measured if arm.recovered]
     if without is None or not without.value or len(shares) < len(measured) or min(shares) < without.value:
         return ""
-    most = max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0)
-    share = share_in_words(most.recovered)
+    weakest = max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0)
+    share = share_in_words(weakest.recovered)
     if len(measured) == 1:
-        who = f"The only defense that was measured, {measured[0].name}, did not help: with it"
+        defenses_text = f"The only defense that was measured, {measured[0].name}, did not help: with it"
     else:
-        who = f"None of the {len(measured)} defenses that were measured helped: with each of them"
-    return f"{who} as many were {verdict_of(record)} as without, {share}."
+        defenses_text = f"None of the {len(measured)} defenses that were measured helped: with each of them"
+    return f"{defenses_text} as many were {verdict_of(record)} as without, {share}."
 
 
 def _without_control(record: AuditRecord) -> str:

@@ -54,8 +54,8 @@ def right_answers(model: nn.Module, batch: Batch) -> Tensor:
     """Return which questions a model answers correctly, (N,)."""
     method = registry.get("task", "visual-question-answering")
     task = method.make(method.config())
-    each = [are_right(task.outputs(model, some, {}).argmax(-1), some.labels) for some in batch.split(_AT_ONCE)]
-    return torch.cat(each)
+    answers = [are_right(task.outputs(model, chunk, {}).argmax(-1), chunk.labels) for chunk in batch.split(_AT_ONCE)]
+    return torch.cat(answers)
 
 
 def accuracy(model: nn.Module, kind: Kind, count: int, seed: int) -> Accuracy:

@@ -190,17 +190,17 @@ def turns_loss(
 
 def packed_scores(model: Model, visual: Tensor, front: Tensor, turns: Tensor) -> Tensor:
     """Return next-token scores (B, M, T, V) of turns (B, M, T), which attend only to the image and to themselves."""
-    rows, many, length = turns.shape
+    rows, questions, length = turns.shape
     hidden = torch.cat((model.embed_tokens(front), visual, model.embed_tokens(turns.flatten(1))), 1)
-    before = hidden.shape[1] - many * length
-    text_positions = torch.arange(before, before + length).repeat(many)
+    before = hidden.shape[1] - questions * length
+    text_positions = torch.arange(before, before + length).repeat(questions)
     positions = torch.cat((torch.arange(before), text_positions)).expand(rows, -1)
-    turn = torch.cat((torch.zeros(before, dtype=torch.long), 1 + torch.arange(many).repeat_interleave(length)))
+    turn = torch.cat((torch.zeros(before, dtype=torch.long), 1 + torch.arange(questions).repeat_interleave(length)))
     sees = ((turn[:, None] == turn) | (turn == 0)).tril()
     mask = torch.zeros(1, 1, len(turn), len(turn)).masked_fill(~sees, -torch.inf)
     for block in model.layers:
         hidden = block(hidden, attention_mask=mask, positions=positions)
-    return model.lm_head(model.norm(hidden[:, before:])).unflatten(1, (many, length))
+    return model.lm_head(model.norm(hidden[:, before:])).unflatten(1, (questions, length))
 
 
 def aligned_loss(model: Model, visual: Tensor, digits: Tensor) -> Tensor:
@@ -225,6 +225,6 @@ def _stored(model: Model) -> tuple[Tensor, Tensor]:
     generator = seeding.generator(0, "grids to ask about")
     digits = draw_digits(_IMAGES, CELLS, OCCUPIED, 0.5, generator)
     taught, features = _Taught(model), list[Tensor]()
-    for some in digits.split(250):
-        features.append(taught(paint(some, CELLS, stocks("mnist5k")[0], generator))[0].half())
+    for chunk in digits.split(250):
+        features.append(taught(paint(chunk, CELLS, stocks("mnist5k")[0], generator))[0].half())
     return digits, torch.cat(features)

@@ -280,8 +280,8 @@ def best(measured: Sequence[Measured]) -> float | None:
 def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
     """Return the share of problems solved by any strategy, and the tokens per pass with the best for each."""
     by_sample = list(zip(*(measurement.answered for measurement in measured), strict=True))
-    right_ones = [[answer for answer in some if answer.is_right] for some in by_sample]
-    right = [min(some, key=lambda answer: answer.passes) for some in right_ones if some]
+    right_ones = [[answer for answer in chunk if answer.is_right] for chunk in by_sample]
+    right = [min(chunk, key=lambda answer: answer.passes) for chunk in right_ones if chunk]
     passes = sum(answer.passes for answer in right)
     return len(right) / len(by_sample), sum(answer.places for answer in right) / passes if passes else 0.0
 
@@ -300,10 +300,10 @@ def _answered(sample: Problem, text: Generated, solver: Solver) -> Answered:
 
 def _agreement(pairs: Sequence[tuple[int, int]]) -> float:
     """Return Kendall's tau-b of positions (all distinct) and steps; 0 if all are in a single step."""
-    both = list(combinations(pairs, 2))
-    signs = [_sign(other - place) * _sign(at - step) for (place, step), (other, at) in both]
+    joined = list(combinations(pairs, 2))
+    signs = [_sign(second - place) * _sign(at - step) for (place, step), (second, at) in joined]
     apart = sum(sign != 0 for sign in signs)
-    return sum(signs) / (len(both) * apart) ** 0.5 if apart else 0.0
+    return sum(signs) / (len(joined) * apart) ** 0.5 if apart else 0.0
 
 
 def _sign(number: int) -> int:

@@ -162,22 +162,22 @@ def parts_loss(
         _, true, _ = read_stored(teacher, features, questions, answers, behind)
     is_real = (answers >= 0).flatten()
     gaps = [
-        moment_gap(mended_layer.flatten(0, 1)[is_real], other.flatten(0, 1)[is_real])
-        for mended_layer, other in zip(mended, true, strict=True)
+        moment_gap(mended_layer.flatten(0, 1)[is_real], reference.flatten(0, 1)[is_real])
+        for mended_layer, reference in zip(mended, true, strict=True)
     ]
     right = F.cross_entropy(scores.flatten(0, 1), answers.flatten())
     sparse = (share - recipe.share).square()
     return 1.5 * right + recipe.repair * torch.stack(gaps).mean() + _SPARSE * sparse, share.item()
 
 
-def moment_gap(features: Tensor, other: Tensor, variance: float = _VARIANCE) -> Tensor:
+def moment_gap(features: Tensor, reference: Tensor, variance: float = _VARIANCE) -> Tensor:
     """Return the distance of mean and variance of each channel, over all tokens (M, width), mean over channels.
 
-    It is relative to the mean variance of `other`, so its weight does not depend on the scale of a model's states.
+    It is relative to the mean variance of `reference`, so its weight does not depend on the scale of a model's states.
     """
-    features, other = features.float(), other.float()
-    spread = other.var(0, correction=0)
-    means = (features.mean(0) - other.mean(0)).square().mean()
+    features, reference = features.float(), reference.float()
+    spread = reference.var(0, correction=0)
+    means = (features.mean(0) - reference.mean(0)).square().mean()
     variances = (features.var(0, correction=0) - spread).square().mean()
     return means / spread.mean() + variance * variances / spread.mean().square()
 
@@ -213,8 +213,8 @@ def stored_features(teacher: Any, count: int, generator: torch.Generator) -> tup
     """Return grids of training digits, half of them with few classes, and the normalised features of their images."""
     digits = draw_digits(count, grids.CELLS, grids.OCCUPIED, 0.5, generator)
     features = list[Tensor]()
-    for some in digits.split(250):
-        images = paint(some, grids.CELLS, stocks("mnist5k")[0], generator)
+    for chunk in digits.split(250):
+        images = paint(chunk, grids.CELLS, stocks("mnist5k")[0], generator)
         features.append(teacher.encoder_norm(_features(teacher, images)).half())
     return digits, torch.cat(features)
 

@@ -107,8 +107,8 @@ def _square(size: int, operation: str, _generator: torch.Generator) -> LatinSqua
     return LatinSquare(operation, size)
 
 
-def _clashes(one: Cells, other: Cells) -> bool:
-    return any(cell == above for cell, above in zip(one, other, strict=True))
+def _clashes(first: Cells, second: Cells) -> bool:
+    return any(cell == above for cell, above in zip(first, second, strict=True))
 
 
 PUZZLES: Mapping[str, Callable[[str, torch.Generator], LatinSquare | Sudoku]] = {

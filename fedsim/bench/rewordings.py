@@ -66,9 +66,9 @@ class SummaryOfTwo:
         """Yield subject, verb and object of either sentence, with any articles and synonyms."""
         seen = set[Words]()
         for sentence in self.sentences:
-            _, _, subject, verb, _, _, other = sentence
+            _, _, subject, verb, _, _, last_word = sentence
             articles = tuple(range(len(_ARTICLES)))
-            ways = product(articles, _SAME[subject], _SAME[verb], articles, _SAME[other])
+            ways = product(articles, _SAME[subject], _SAME[verb], articles, _SAME[last_word])
             yield from (way for way in ways if way not in seen and not seen.add(way))
 
     def is_answer(self, given: Sequence[int]) -> bool:
@@ -88,7 +88,7 @@ def draw_summary(operation: str, generator: torch.Generator) -> SummaryOfTwo:
 
 def _sentence(generator: torch.Generator) -> Words:
     parts = (_ARTICLES, sum(_ADJECTIVES, ()), sum(_NOUNS, ()))
-    words = [_word(one, generator) for one in (*parts, sum(_VERBS, ()), *parts)]
+    words = [_word(word, generator) for word in (*parts, sum(_VERBS, ()), *parts)]
     return tuple(map(WORDS.index, words))
 
 

@@ -31,7 +31,9 @@ def sentences() -> frozenset[Words]:
     phrases = [[word for word in phrase if word] for phrase in product(_ARTICLES, ("", *_ADJECTIVES), _NOUNS)]
     times = [[], *([time] for time in _TIMES)]
     combinations = product(phrases, _VERBS, phrases, times)
-    return frozenset(tuple(map(WORDS.index, (*one, verb, *other, *time))) for one, verb, other, time in combinations)
+    return frozenset(
+        tuple(map(WORDS.index, (*subject, verb, *object_, *time))) for subject, verb, object_, time in combinations
+    )
 
 
 @dataclass(frozen=True)

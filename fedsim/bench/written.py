@@ -27,8 +27,8 @@ def read_list(text: str, *, strict: bool) -> list[int] | None:
         text: the list is between the last opening bracket and the next closing one.
         strict: whether the format must be exact; otherwise quotes and spaces may be missing.
     """
-    _, bracket, rest = text.rpartition("[")
-    inside, closing, _ = rest.partition("]")
+    _, bracket, ending = text.rpartition("[")
+    inside, closing, _ = ending.partition("]")
     if not bracket or not closing:
         return None
     names = [name.strip(" \"'") for name in inside.split(",")]

@@ -76,8 +76,10 @@ class PlainLines:
             self._say(f"  round {record.round}: {count} of {len(record.cohort)} clients {why}")
         for failure in record.failures:
             if failure.cause not in _DECLARED:
-                what = failure.reason if failure.cause == "aborted" else f"{failure.subject} left out: {failure.reason}"
-                self._say(f"  round {record.round}: {what}")
+                sentence = (
+                    failure.reason if failure.cause == "aborted" else f"{failure.subject} left out: {failure.reason}"
+                )
+                self._say(f"  round {record.round}: {sentence}")
 
     def _throughput(self, tokens: int) -> list[str]:
         """Return training speed in tokens per second, evaluation included, and this process's memory afterwards."""
@@ -103,9 +105,9 @@ class PlainLines:
         """Print the outcome of an attack on an update."""
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
-    def progress(self, what: str, number: int, of: int) -> None:
+    def progress(self, label: str, number: int, of: int) -> None:
         """Print the step number of a question, before the first step and every ten seconds."""
-        self._from_time_to_time(number, f"    {what} {number} of {of}")
+        self._from_time_to_time(number, f"    {label} {number} of {of}")
 
     def answered(self, finding: Finding) -> None:
         """Print a finding, except a finding of the attacks, whose outcomes were printed per update."""
@@ -211,10 +213,10 @@ class LiveBars:
             self._hide_bars()
         self._lines.attacked(label, victim)
 
-    def progress(self, what: str, number: int, of: int) -> None:
+    def progress(self, label: str, number: int, of: int) -> None:
         """Move the bar of a question's steps."""
         self._progress.update(
-            self._step_bar, description=what, total=of, completed=number - 1, visible=True, refresh=True
+            self._step_bar, description=label, total=of, completed=number - 1, visible=True, refresh=True
         )
 
     def answered(self, finding: Finding) -> None:

@@ -62,11 +62,11 @@ def _package(name: str) -> Examined:
     )
 
 
-def _asset(name: str, what: str, module: str, advice: str) -> Examined:
+def _asset(name: str, asset: str, module: str, advice: str) -> Examined:
     """Find the module that holds the file without importing it, since most modules need further packages."""
     if importlib.util.find_spec(module) is None:
-        return Examined("asset", name, False, what, advice)
-    return Examined("asset", name, True, f"{what}, {_version(name) or 'unknown version'}", "")
+        return Examined("asset", name, False, asset, advice)
+    return Examined("asset", name, True, f"{asset}, {_version(name) or 'unknown version'}", "")
 
 
 def _version(package: str) -> str | None:
@@ -84,7 +84,7 @@ def _data(name: str, method: registry.Method) -> Examined:
     try:
         dataset = method.make(config)
     except FedsimError as error:
-        what, _, advice = str(error).partition("\n")
-        return Examined("data", name, False, what, advice.strip())
+        reason, _, advice = str(error).partition("\n")
+        return Examined("data", name, False, reason, advice.strip())
     assert isinstance(dataset, Dataset)
     return Examined("data", name, True, f"{len(dataset.train)} training, {len(dataset.test)} test examples", "")

@@ -74,14 +74,14 @@ def find_denoiser(name: str, trainable: Sequence[str]) -> Path:
     if Path(name).is_dir():
         return Path(name)
     cache = checkpoints.cache()
-    every = cache.iterdir() if cache.is_dir() else ()
+    folders = cache.iterdir() if cache.is_dir() else ()
     pattern = rf"{re.escape(name)}-[0-9a-f]+"
-    kept = sorted(folder for folder in every if re.fullmatch(pattern, folder.name) and (folder / _SETTINGS).is_file())
+    kept = sorted(folder for folder in folders if re.fullmatch(pattern, folder.name) and (folder / _SETTINGS).is_file())
     if not kept:
         command = f"`fedsim bench model {name}` trains it."
-        others = f"`fedsim bench model NAME` trains a denoiser.{did_you_mean(name, trainable)}"
+        advice = f"`fedsim bench model NAME` trains a denoiser.{did_you_mean(name, trainable)}"
         raise FedsimError(
             f"no trained denoiser '{name}': neither a folder, nor a name in the cache {cache}. "
-            f"{command if name in trainable else others}"
+            f"{command if name in trainable else advice}"
         )
     return kept[-1]

@@ -173,11 +173,11 @@ class _Placed(TorchFunctionMode):
 
     def _draw(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         given = _device_of(args, kwargs)
-        there = kwargs.get("device") or given or self.device
+        device = kwargs.get("device") or given or self.device
         settings = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
         if given is None:
             settings["device"] = CPU
-        numbers = func(*move(args, CPU), **move(settings, CPU)).to(there)
+        numbers = func(*move(args, CPU), **move(settings, CPU)).to(device)
         return numbers.requires_grad_() if kwargs.get("requires_grad") else numbers
 
 
@@ -188,9 +188,9 @@ def _device_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.device
 
 def _draw_in_place(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     target = cast("Tensor", args[0] if args else kwargs["tensor"])
-    rest = {name: value for name, value in kwargs.items() if name != "tensor"}
+    keywords = {name: value for name, value in kwargs.items() if name != "tensor"}
     numbers = torch.empty(target.shape, dtype=target.dtype, device=CPU)
-    func(numbers, *move(args[1:], CPU), **move(rest, CPU))
+    func(numbers, *move(args[1:], CPU), **move(keywords, CPU))
     with torch.no_grad():
         return target.copy_(numbers)
 

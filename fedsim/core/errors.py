@@ -48,8 +48,8 @@ class GenerationError(FedsimError):
 class MissingExtra(FedsimError):
     """An optional package or data set that is not installed."""
 
-    def __init__(self, what: str, install: str) -> None:
-        super().__init__(f"{what} is not installed. Get it with:\n  {install}")
+    def __init__(self, feature: str, install: str) -> None:
+        super().__init__(f"{feature} is not installed. Get it with:\n  {install}")
 
 
 def describe_exception(error: Exception) -> str:

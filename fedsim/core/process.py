@@ -77,9 +77,9 @@ def prepare_to_follow(parent: int) -> None:
 
 def offer_working_folder() -> None:
     """Offer modules of the working folder for import by name: see `find_own_modules`."""
-    here = os.getcwd()
-    if here not in own_folders:
-        own_folders.append(here)
+    folder = os.getcwd()
+    if folder not in own_folders:
+        own_folders.append(folder)
 
 
 def find_own_modules(name: str) -> None:

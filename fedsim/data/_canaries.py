@@ -27,16 +27,18 @@ def plant(data: Dataset, count: int, repetitions: tuple[int, ...], seed: int) ->
         FedsimError: there are more canaries than patterns left after the controls.
     """
     space = 2 ** (_FIELDS * _FIELDS)
-    each = 1 + _OTHERS
-    if count * each > space:
-        raise FedsimError(f"data.canaries is {count}, expected at most {space // each}: each has {_OTHERS} controls.")
+    group_size = 1 + _OTHERS
+    if count * group_size > space:
+        raise FedsimError(
+            f"data.canaries is {count}, expected at most {space // group_size}: each has {_OTHERS} controls."
+        )
     source = seeding.generator(seed, "canaries")
-    images = _patterns(torch.randperm(space, generator=source)[: count * each], data.spec)
+    images = _patterns(torch.randperm(space, generator=source)[: count * group_size], data.spec)
     inputs, labels, canaries, first = [data.train.inputs], [data.train.labels], list[PlantedImage](), len(data.train)
     for number in range(count):
-        image, others = images[number * each], images[number * each + 1 : (number + 1) * each]
+        image, decoys = images[number * group_size], images[number * group_size + 1 : (number + 1) * group_size]
         copies, label = repetitions[number % len(repetitions)], number % data.spec.classes
-        canaries.append(PlantedImage(image, label, tuple(range(first, first + copies)), others))
+        canaries.append(PlantedImage(image, label, tuple(range(first, first + copies)), decoys))
         inputs.append(image.expand(copies, *image.shape))
         labels.append(torch.full((copies,), label))
         first += copies

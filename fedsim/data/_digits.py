@@ -32,5 +32,5 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _file() -> Path:
-    who = "scikit-learn, which holds the data set 'digits',"
-    return needed("sklearn", "datasets/data/digits.csv.gz", who, "pip install 'fedsim-privacy[data]'")
+    owner = "scikit-learn, which holds the data set 'digits',"
+    return needed("sklearn", "datasets/data/digits.csv.gz", owner, "pip install 'fedsim-privacy[data]'")

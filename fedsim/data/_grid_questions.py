@@ -74,8 +74,8 @@ def draw_digits(
         generator: all randomness.
     """
     places = cells * cells
-    few, many = occupied
-    wanted = torch.randint(few, many + 1, (count, 1), generator=generator)
+    few_cells, many_cells = occupied
+    wanted = torch.randint(few_cells, many_cells + 1, (count, 1), generator=generator)
     rank = torch.rand(count, places, generator=generator).argsort(1).argsort(1)
     classes = torch.rand(count, DIGITS, generator=generator).argsort(1)
     size = torch.randint(1, 7, (count, 1), generator=generator)
@@ -117,9 +117,9 @@ def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator:
     for number, kind in enumerate(KINDS):
         rows = (kinds == number).nonzero()[:, 0]
         if len(rows):
-            more, said = _ASK[kind](digits[rows], words, generator)
+            question, said = _ASK[kind](digits[rows], words, generator)
             first = torch.tensor(words.beginning(kind)).expand(len(rows), -1)
-            tokens = torch.cat((first, more), 1)
+            tokens = torch.cat((first, question), 1)
             questions[rows, : tokens.shape[1]] = tokens
             answers[rows, : said.shape[1]] = said
     return GridQuestions(questions, answers, kinds)

@@ -69,9 +69,9 @@ def draw_sample(operation: str, length: int, generator: torch.Generator) -> Samp
 
 def sample_of(operation: str, items: Answer, place: int, word: int) -> Sample:
     """Return the sample of an operation, with position and new letter if it needs them."""
-    kind, _, which = operation.partition("-")
+    kind, _, direction = operation.partition("-")
     needs_word = kind in ("insert", "replace")
-    return Sample(operation, items, place if which == "index" else None, word if needs_word else None)
+    return Sample(operation, items, place if direction == "index" else None, word if needs_word else None)
 
 
 def _places(sample: Sample) -> Sequence[int]:

@@ -21,13 +21,13 @@ def shipped(package: str, file: str) -> Path | None:
     return None
 
 
-def needed(package: str, file: str, who: str, install: str) -> Path:
+def needed(package: str, file: str, owner: str, install: str) -> Path:
     """Return the path of a file in a package.
 
     Args:
         package: import name.
         file: relative path in the package.
-        who: the package and its content, for the message.
+        owner: the package and its content, for the message.
         install: installation command.
 
     Raises:
@@ -35,7 +35,7 @@ def needed(package: str, file: str, who: str, install: str) -> Path:
     """
     path = shipped(package, file)
     if path is None:
-        raise MissingExtra(who, install)
+        raise MissingExtra(owner, install)
     return path
 
 
@@ -45,5 +45,5 @@ def news_file() -> Path:
     Raises:
         MissingExtra: gensim is not installed.
     """
-    who = "gensim, which holds the data set 'lee-news',"
-    return needed("gensim", "test/test_data/lee_background.cor", who, NEWS_INSTALL)
+    owner = "gensim, which holds the data set 'lee-news',"
+    return needed("gensim", "test/test_data/lee_background.cor", owner, NEWS_INSTALL)

@@ -48,5 +48,5 @@ def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
 
 
 def _file() -> Path:
-    who = "statsmodels, which holds the data set 'affairs-survey',"
-    return needed("statsmodels", "datasets/fair/fair.csv", who, "pip install 'fedsim-privacy[tabular]'")
+    owner = "statsmodels, which holds the data set 'affairs-survey',"
+    return needed("statsmodels", "datasets/fair/fair.csv", owner, "pip install 'fedsim-privacy[tabular]'")

@@ -49,5 +49,5 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
 
 
 def _file() -> Path:
-    who = "scikit-learn, which holds the data set 'breast-cancer',"
-    return needed("sklearn", "datasets/data/breast_cancer.csv", who, "pip install 'fedsim-privacy[data]'")
+    owner = "scikit-learn, which holds the data set 'breast-cancer',"
+    return needed("sklearn", "datasets/data/breast_cancer.csv", owner, "pip install 'fedsim-privacy[data]'")

@@ -41,5 +41,5 @@ def diabetes(config: DiabetesConfig) -> Dataset:
 
 
 def _file(name: str) -> Path:
-    who = "scikit-learn, which holds the data set 'diabetes',"
-    return needed("sklearn", f"datasets/data/diabetes_{name}.csv.gz", who, "pip install 'fedsim-privacy[data]'")
+    owner = "scikit-learn, which holds the data set 'diabetes',"
+    return needed("sklearn", f"datasets/data/diabetes_{name}.csv.gz", owner, "pip install 'fedsim-privacy[data]'")

@@ -68,15 +68,15 @@ def _molecule(size: int, rings: int, source: torch.Generator) -> tuple[Tensor, T
         if free.sum() == 1:  # a fluorine would end the tree here
             often[valences == 1] = 0
         kinds[atom] = torch.multinomial(often, 1, generator=source)
-        other = torch.multinomial(free, 1, generator=source)
-        joined[atom, other] = joined[other, atom] = 1
+        second = torch.multinomial(free, 1, generator=source)
+        joined[atom, second] = joined[second, atom] = 1
     for _ in range(rings):
         free = (valences[kinds] > joined.sum(1)).float()
         open_pairs = (free[:, None] * free * (1 - joined)).triu(1).flatten()
         if not open_pairs.any():
             break
-        one, other = divmod(int(torch.multinomial(open_pairs, 1, generator=source)), size)
-        joined[one, other] = joined[other, one] = 1
+        first, second = divmod(int(torch.multinomial(open_pairs, 1, generator=source)), size)
+        joined[first, second] = joined[second, first] = 1
     return kinds, joined
 
 

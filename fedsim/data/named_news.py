@@ -99,11 +99,11 @@ def _reports() -> list[tuple[int, list[str]]]:
             if sentence not in before and not _ALL_WORDS & set(re.findall(r"\w+", sentence))
         ]
         before.update(sentences)  # agencies repeat sentences, which would be both private and public
-        times, more = _CERTAIN
-        if max(counts) >= times * min(counts) + more and len(plain) > 1:
+        times, extra = _CERTAIN
+        if max(counts) >= times * min(counts) + extra and len(plain) > 1:
             reports[counts.index(max(counts))].append(plain)
-    each = min(map(len, reports.values()))
-    return [(topic, plain) for topic in sorted(reports) for plain in reports[topic][:each]]
+    count = min(map(len, reports.values()))
+    return [(topic, plain) for topic in sorted(reports) for plain in reports[topic][:count]]
 
 
 def _texts(reports: Sequence[tuple[int, list[str]]], forms: Sequence[str]) -> list[Text]:

@@ -146,9 +146,9 @@ class _Sentences:
             self.owners.append(owner)
         return self.known.setdefault(tokens, len(self.known))
 
-    def batch(self, most: int | None) -> Batch:
+    def batch(self, limit: int | None) -> Batch:
         """Return the first sentences, padded, without labels."""
-        chosen = list(self.known)[:most]
+        chosen = list(self.known)[:limit]
         inputs: Tensor = torch.full((len(chosen), self._length), self._tokenizer.padding)
         for row, tokens in enumerate(chosen):
             inputs[row, : len(tokens)] = torch.tensor(tokens)

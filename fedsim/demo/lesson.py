@@ -217,6 +217,6 @@ def _answers(world: World, pictures: Pictures, label: str, number: int) -> tuple
     names = sorted(set(label_names(pictures, world.data.dataset.train.labels)))
     if pictures == "digits":
         return tuple(names)
-    others = [name for name in names if name != label]
-    order = torch.randperm(len(others), generator=seeding.generator(world.scenario.seed, "demo answers", number))
-    return tuple(sorted((label, *(others[place] for place in order[: _ANSWERS - 1].tolist()))))
+    wrong = [name for name in names if name != label]
+    order = torch.randperm(len(wrong), generator=seeding.generator(world.scenario.seed, "demo answers", number))
+    return tuple(sorted((label, *(wrong[place] for place in order[: _ANSWERS - 1].tolist()))))

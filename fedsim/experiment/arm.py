@@ -36,28 +36,30 @@ def check(world: World) -> None:
         question.check(world)
 
 
-def run_arm(this: RunInProgress, world: World, number: int, name: str, values: dict[str, Any]) -> None:
+def run_arm(progress: RunInProgress, world: World, number: int, name: str, values: dict[str, Any]) -> None:
     """Train the federation of a checked arm, run every question, and store each finding immediately."""
     scenario = world.scenario
 
     def on_round(record: RoundRecord) -> None:
-        this.watcher.round(record)
-        this.check_cancelled()
+        progress.watcher.round(record)
+        progress.check_cancelled()
 
-    this.ask(describe(world))
-    journal, replays, seconds = this.trainings.of(world, on_round, this.check_cancelled)
+    progress.ask(describe(world))
+    journal, replays, seconds = progress.trainings.of(world, on_round, progress.check_cancelled)
     begin = time.perf_counter() - seconds  # a shared training counts in every arm
-    this.folder.write_record(this.record)  # first, before other files: its manifest entry marks the folder as fedsim's
-    this.folder.write_weights(number, journal.weights)
-    updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
-    this.begin(_train(world, journal, replays, name, values, updates))
-    evidence = Evidence(world, journal, replays, this.record.arms[-1].guarantees)
-    work = this.work(f"arm-{number}")
+    progress.folder.write_record(
+        progress.record
+    )  # first, before other files: its manifest entry marks the folder as fedsim's
+    progress.folder.write_weights(number, journal.weights)
+    updates = _kept(progress, number, journal.entries, replays) if scenario.threat.keep_updates else ()
+    progress.begin(_train(world, journal, replays, name, values, updates))
+    evidence = Evidence(world, journal, replays, progress.record.arms[-1].guarantees)
+    work = progress.work(f"arm-{number}")
     for question in world.questions:
         for finding in answers(question, evidence, work):
-            this.watcher.answered(finding)
-            this.add(finding, work, time.perf_counter() - begin)
-    this.end(time.perf_counter() - begin)
+            progress.watcher.answered(finding)
+            progress.add(finding, work, time.perf_counter() - begin)
+    progress.end(time.perf_counter() - begin)
 
 
 def _train(
@@ -104,7 +106,7 @@ def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
 
 
 def _kept(
-    this: RunInProgress, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]
+    progress: RunInProgress, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]
 ) -> tuple[SavedUpdate, ...]:
     """Store the attacked updates of an arm, and return their locations."""
     if not entries:
@@ -115,7 +117,7 @@ def _kept(
         arrays.update(_by_name(f"{place}/wire", entry.update))
         if not replay.raw_is_wire:
             arrays.update(_by_name(f"{place}/raw", replay.truth.raw))
-    file = this.folder.write_updates(arm, arrays)
+    file = progress.folder.write_updates(arm, arrays)
     return tuple(
         SavedUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
         for entry, replay in zip(entries, replays, strict=True)

@@ -108,13 +108,13 @@ def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
 
 def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], float]) -> str | None:
     key = (expected.arm, expected.attack, expected.metric)
-    who = ", ".join(filter(None, key))
+    subject = ", ".join(filter(None, key))
     if key not in values:
-        hint = did_you_mean(who, [", ".join(filter(None, other)) for other in values])
-        return f"{who}: no such value in the results.{hint}"
+        hint = did_you_mean(subject, [", ".join(filter(None, value)) for value in values])
+        return f"{subject}: no such value in the results.{hint}"
     if abs(values[key] - expected.value) <= expected.tolerance:
         return None
-    return f"{who} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
+    return f"{subject} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
 
 
 def _in_digits(value: Interval) -> dict[str, float]:

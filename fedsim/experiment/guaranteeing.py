@@ -24,10 +24,10 @@ def _compose_rounds(source: str, mechanism: Mechanism, rounds: Sequence[RoundRec
     is_sampled = mechanism.unit == "client" and mechanism.sampling_rate < 1
     calls = Counter(client for record in rounds for client in record.cohort)
     number = len(rounds) if is_sampled else max(calls.values(), default=0)
-    whose = "the whole run" if is_sampled else "the client that was sampled most often"
+    unit = "the whole run" if is_sampled else "the client that was sampled most often"
     stated = guarantee(mechanism, [in_rounds(mechanism, number)])
     rounds_run = f"{number} {'round' if number == 1 else 'rounds'}"
-    fields = {**vars(stated), "composition": f"{stated.composition} in {rounds_run}, those of {whose}"}
+    fields = {**vars(stated), "composition": f"{stated.composition} in {rounds_run}, those of {unit}"}
     return GuaranteeRecord(
         source=source,
         noise_multiplier=mechanism.noise_multiplier,

@@ -90,7 +90,7 @@ class RunInProgress:
     def skip(self, arm: str, error: Exception) -> None:
         """Record the reason of a diverged arm, while the run continues; its partial results are dropped."""
         failure = Failure(subject=f"arm {arm}", reason=str(error), cause="not finite")
-        complete = tuple(one for one in self.record.arms if one.complete)
+        complete = tuple(arm for arm in self.record.arms if arm.complete)
         self.record = self.record.model_copy(update={"arms": complete, "failures": (*self.record.failures, failure)})
         self.folder.write_record(self.record)
 

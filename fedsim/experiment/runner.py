@@ -78,7 +78,7 @@ def run(
         arms=done,
     )
     arrays = _arrays_of(folder, [number for number, arm in enumerate(todo) if arm.name in names]) if earlier else {}
-    this = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, start)
+    progress = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, start)
     diverged: Diverged | None = None
     for number, arm in enumerate(todo):
         if arm.name in names:
@@ -86,16 +86,16 @@ def run(
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:
             with _named(arm, of=len(todo)):
-                run_arm(this, _world(arm), number, arm.name, arm.values)
+                run_arm(progress, _world(arm), number, arm.name, arm.values)
         except Diverged as error:
-            this.skip(arm.name, error)
+            progress.skip(arm.name, error)
             diverged = error
         except Exception as error:
-            this.fail(error)
+            progress.fail(error)
             raise
-    if diverged is not None and not this.record.arms:
+    if diverged is not None and not progress.record.arms:
         raise diverged
-    return this.finish()
+    return progress.finish()
 
 
 def _arrays_of(folder: RunFolder, arms: Iterable[int]) -> dict[str, np.ndarray]:

@@ -47,32 +47,36 @@ def local_training(
     scratch = world.scratch_model  # built before tensors are moved to the device
     with DeviceScope(world.device) as there:
         working_memory = there.to_device(memory)
-        here = ClientRound(world, there.to_device(received), round_, client, working_memory)
-        result = there.to_cpu(_train(here, scratch, there.to_device(private)))
+        client_round = ClientRound(world, there.to_device(received), round_, client, working_memory)
+        result = there.to_cpu(_train(client_round, scratch, there.to_device(private)))
         there.copy_back(working_memory, memory)
     return result
 
 
-def _train(here: ClientRound, scratch: ScratchModel, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
-    world, received, round_, client = here.world, here.received, here.round, here.client
+def _train(client_round: ClientRound, scratch: ScratchModel, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
+    world, received, round_, client = client_round.world, client_round.received, client_round.round, client_round.client
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
         model = scratch.holding(received)
         parameters = scratch.parameters
-        state = here.optimizer_state()
+        state = client_round.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
         masks: list[Masks] = []
         step_losses: list[float] = []
 
-        augmented, draws = here.augment_in_order(private)
-        for step, (batch, dropping) in enumerate(zip(augmented, here.dropout_contexts(len(private)), strict=True)):
-            local = here.apply_batch_defenses(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
-            here.draw(local.batch, step, draws[step])
+        augmented, draws = client_round.augment_in_order(private)
+        for step, (batch, dropping) in enumerate(
+            zip(augmented, client_round.dropout_contexts(len(private)), strict=True)
+        ):
+            local = client_round.apply_batch_defenses(
+                LocalStep(model, parameters, batch, expected, draws=draws[step]), step
+            )
+            client_round.draw(local.batch, step, draws[step])
             with Showing(draws[step]):
-                loss, gradient, local = here.gradient(local, step, dropping)
-            gradient = here.defend(gradient, step, local)
+                loss, gradient, local = client_round.gradient(local, step, dropping)
+            gradient = client_round.defend(gradient, step, local)
             if not is_fedsgd:
                 world.stack.step(parameters, gradient, state)
             batches.append(local.batch)
@@ -86,7 +90,7 @@ def _train(here: ClientRound, scratch: ScratchModel, private: tuple[Batch, ...])
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )
-        update = here.upload(raw, len(batches))
+        update = client_round.upload(raw, len(batches))
     return update, Truth(tuple(batches), tuple(masks), raw, private, draws)
 
 
@@ -153,16 +157,16 @@ class ClientRound:
     def augment(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
         """Return the augmented batch, and add its random draws to `draws`."""
         for index, augmentation in enumerate(self.world.stack.augmentations):
-            here = self._at(f"augment {index}", augmentation, step, draws=draws)
-            batch = augmentation.augment(batch, here) if len(batch) else batch
+            context = self._at(f"augment {index}", augmentation, step, draws=draws)
+            batch = augmentation.augment(batch, context) if len(batch) else batch
         return batch
 
     def apply_batch_defenses(self, local: LocalStep, step: int) -> LocalStep:
         """Return the step with its batch changed by the defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_batch") and len(local.batch):
-                here = self._at(f"defense {index}", defense, step, local, "batch")
-                local = replace(local, batch=defense.on_batch(local.batch, here))
+                context = self._at(f"defense {index}", defense, step, local, "batch")
+                local = replace(local, batch=defense.on_batch(local.batch, context))
         return local
 
     def draw(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> None:
@@ -217,8 +221,8 @@ class ClientRound:
         """Return the gradient of a per-example defense, or else the plain mean gradient."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_examples"):
-                here = self._at(f"defense {index}", defense, step, local, "examples")
-                return defense.on_examples(partial(_losses, self.world.task, local), here)
+                context = self._at(f"defense {index}", defense, step, local, "examples")
+                return defense.on_examples(partial(_losses, self.world.task, local), context)
         return self._plain_gradient(local, step)
 
     def _plain_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:

@@ -166,9 +166,9 @@ class _Cohort:
         clients: Sequence[int],
         memories: Sequence[Memory],
         choices: Sequence[Sequence[Tensor]],
-        there: DeviceScope,
+        scope: DeviceScope,
     ) -> None:
-        self._there = there
+        self._there = scope
         self._order = sorted(range(len(clients)), key=lambda i: -len(choices[i]))
         self._choices = [list(choices[i]) for i in self._order]
         self._world, self._received, self._number = world, received, round_
@@ -254,8 +254,8 @@ class _Cohort:
         parts: _Parts = (batch.inputs, batch.labels, dict(batch.extra_inputs))
         together = cast("Callable[..., tuple[Tensor, Tensor]]", torch.func.vmap(answer))
         outputs, targets = together(leaves, parts, dict(draws), masks)
-        each = task.losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view_as(shares)
-        losses = (each * shares).sum(1)
+        example_losses = task.losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view_as(shares)
+        losses = (example_losses * shares).sum(1)
         # A client's loss depends only on its own weights, so the gradient of the sum holds each client's gradient.
         tensors = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(leaves, tensors, strict=True)), losses.detach()

@@ -147,8 +147,8 @@ class DefendingMod:
     def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         name, record = _only_arrays(message.content, "the server's message")
         received = record.to_torch_state_dict()
-        here = _here(self._name, self._seed, context, received)
-        self._inspect(received, here)
+        hook_context = _here(self._name, self._seed, context, received)
+        self._inspect(received, hook_context)
         reply = self._answer(message, context, call_next)
         if reply.has_error():
             return reply
@@ -159,9 +159,9 @@ class DefendingMod:
             _check_covered(received, arrays, reply.content)
         moved = {n: received[n] - arrays[n] for n in received if arrays[n].is_floating_point()}
         examples = 1 if self.mechanism is not None else _examples(reply.content)
-        update = self._defense.on_upload(Update("delta", moved, {}, examples, 0.0), here)
+        update = self._defense.on_upload(Update("delta", moved, {}, examples, 0.0), hook_context)
         sent = ArrayRecord({n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in received})
-        _remember(self._name, context, self._defense, here)
+        _remember(self._name, context, self._defense, hook_context)
         if self.mechanism is None:
             reply.content[place] = sent
             return reply
@@ -169,12 +169,12 @@ class DefendingMod:
         metrics = MetricRecord({_EXAMPLES: update.examples})
         return Message(RecordDict({name: sent, _METRICS: metrics}), reply_to=message)
 
-    def _inspect(self, received: dict[str, Tensor], here: HookContext) -> None:
+    def _inspect(self, received: dict[str, Tensor], hook_context: HookContext) -> None:
         """Run the defense's inspection of the received weights; the app trains only if it succeeds."""
         if not self._defense.overrides("on_received"):
             return
         try:
-            self._defense.on_received({name: tensor.clone() for name, tensor in received.items()}, here)
+            self._defense.on_received({name: tensor.clone() for name, tensor in received.items()}, hook_context)
         except ClientRefusal as why:
             raise _Refusal(f"refused: {why}") from why
         except Exception as error:
@@ -246,9 +246,9 @@ def _check_empty(message_type: str, content: RecordDict) -> None:
         )
 
 
-def _refusal(why: str, what: str) -> _Refusal:
+def _refusal(why: str, reason: str) -> _Refusal:
     """Return a refusal, and log the app's part of the reason to the client's log only."""
-    _LOG.error("%s: %s", why, what)
+    _LOG.error("%s: %s", why, reason)
     return _Refusal(why)
 
 
@@ -280,16 +280,16 @@ def _here(name: str, seed: int | None, context: Context, received: dict[str, Ten
     return HookContext(count, context.node_id, 0, generator, received, memory)
 
 
-def _remember(name: str, context: Context, defense: Defense[Any], here: HookContext) -> None:
-    context.state[_calls(name)] = ConfigRecord({"calls": here.round})
+def _remember(name: str, context: Context, defense: Defense[Any], hook_context: HookContext) -> None:
+    context.state[_calls(name)] = ConfigRecord({"calls": hook_context.round})
     if defense.keeps_state:
-        context.state[_memory(name)] = ArrayRecord(here.memory)
+        context.state[_memory(name)] = ArrayRecord(hook_context.memory)
 
 
-def _only_arrays(content: RecordDict, what: str) -> tuple[str, ArrayRecord]:
+def _only_arrays(content: RecordDict, label: str) -> tuple[str, ArrayRecord]:
     records = list(content.array_records.items())
     if len(records) != 1:
-        raise _refusal(f"{what} must hold a single array record", f"it holds {len(records)}")
+        raise _refusal(f"{label} must hold a single array record", f"it holds {len(records)}")
     return records[0]
 
 

@@ -150,23 +150,23 @@ def check_largest_sum(world: World) -> None:
     """
     scenario, settings = world.scenario, secure_settings(world)
     clients = scenario.federation.clients
-    most = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
+    limit = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
     if settings.mode == "masked" and settings.least_contributors > 1:
-        _check_counts(most, settings)
+        _check_counts(limit, settings)
     rule = world.stack.rule
-    total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _most_examples(world)))
+    total = sum(rule.weight(examples) for examples in heapq.nlargest(limit, _most_examples(world)))
     try:
         check_total_weight(total, settings)
     except FedsimError as error:
         raise ScenarioError(
             f"secure_aggregation.modulus_bits: {error} Weights are numbers of examples unless aggregation.weighted = "
-            f"false; here up to {most} clients a round{_largest_batch(world)}."
+            f"false; here up to {limit} clients a round{_largest_batch(world)}."
         ) from error
 
 
-def _check_counts(most: int, settings: SecureAggregation) -> None:
+def _check_counts(limit: int, settings: SecureAggregation) -> None:
     try:
-        check_modulus(most, settings.modulus_bits)
+        check_modulus(limit, settings.modulus_bits)
     except FedsimError as error:
         raise ScenarioError(f"secure_aggregation.{error}") from error
 

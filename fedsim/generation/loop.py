@@ -198,41 +198,41 @@ class Loop:
             if is_finished and row.ending is None:
                 row.ending = "finished"
 
-    def _without_ended(self, what: WhatT) -> WhatT:
+    def _without_ended(self, answers: WhatT) -> WhatT:
         """Emit the results of ended rows, and return the state or condition of the remaining ones."""
         places = [place for place, row in enumerate(self._rows) if row.ending is None]
         if len(places) == len(self._rows):
-            return what
+            return answers
         for row in self._rows:
             if row.ending is not None:
                 self._pieces.append(Piece(row.number, (), row.generate(row.ending)))
         self._rows = [self._rows[place] for place in places]
-        return what.keep(places)
+        return answers.keep(places)
 
     def _hand_out(self) -> Iterator[Piece]:
         pieces, self._pieces = self._pieces, []
         yield from pieces
 
-    def _ask(self, act: Callable[[nn.Module, WhatT, GenerationContext], FoundT], what: WhatT) -> FoundT | None:
+    def _ask(self, act: Callable[[nn.Module, WhatT, GenerationContext], FoundT], answers: WhatT) -> FoundT | None:
         """Call `start` or `step`; rows named by `GenerationError` fail, and the call is repeated for the others."""
         while self._rows:
             generators = tuple(row.generator for row in self._rows)
             states = [generator.get_state() for generator in generators]
             try:
                 with evaluating(self._modules):
-                    return act(self._model, what, replace(self._context, generators=generators))
+                    return act(self._model, answers, replace(self._context, generators=generators))
             except GenerationError as error:
                 for source, state in zip(generators, states, strict=True):
                     source.set_state(state)
                 for place in error.rows or range(len(self._rows)):
                     self._rows[place].ending, self._rows[place].reason = "failed", str(error)
-                what = self._without_ended(what)
+                answers = self._without_ended(answers)
         return None
 
-    def _check_rows(self, count: int, what: str) -> None:
+    def _check_rows(self, count: int, label: str) -> None:
         if count != len(self._rows):
             raise FedsimError(
-                f"'{self._method.name}' returned {what} of {count} rows, expected "
+                f"'{self._method.name}' returned {label} of {count} rows, expected "
                 f"{len(self._rows)}, the rows of its input state."
             )
 

@@ -62,8 +62,10 @@ def _settings(folder: Path) -> Mapping[str, Any]:
         raise FedsimError(f"{path} lacks the LoRA settings that package peft writes: {first_line(error)}.") from error
     uneven = [name for name in _PATTERNS if settings.get(name)]
     if kind != "LORA" or uneven:
-        what = f"has a {uneven[0]}" if kind == "LORA" else f"is of kind {kind}"
-        raise FedsimError(f"the adapter in {folder} {what}: expected LoRA with the same rank and alpha for all layers.")
+        problem = f"has a {uneven[0]}" if kind == "LORA" else f"is of kind {kind}"
+        raise FedsimError(
+            f"the adapter in {folder} {problem}: expected LoRA with the same rank and alpha for all layers."
+        )
     return settings
 
 

@@ -35,9 +35,9 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
         raise FedsimError(f"the model has no layer '{layer}'.{did_you_mean(layer, names)}")
     states: list[Tensor] = []
     with evaluating(list(model.modules())), without_dropout():
-        for some in inputs.split(_AT_ONCE):
+        for chunk in inputs.split(_AT_ONCE):
             with layer_outputs(model, [layer]) as seen:
-                model(some)
+                model(chunk)
             if len(seen) != 1:
                 raise FedsimError(f"the model calls layer '{layer}' {len(seen)} times, expected once. Choose another.")
             states.append(seen[0][1])
@@ -62,11 +62,11 @@ def layer_states(model: nn.Module, inputs: Tensor, layers: Sequence[int]) -> Ite
         raise NotApplicable("the layers of this model are not known. Choose a language model of Llama's kind.")
     length = inputs.shape[1]
     mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
-    for some in inputs.split(_TEXTS_AT_ONCE):
+    for chunk in inputs.split(_TEXTS_AT_ONCE):
         with evaluating(list(model.modules())), without_dropout(), torch.no_grad():
-            hidden = stack.embed(some)
-            place = stack.place(hidden, torch.arange(length).expand(len(some), -1))
-            store, states = KVCache(stack.depth, len(some)), list[Tensor]()
+            hidden = stack.embed(chunk)
+            place = stack.place(hidden, torch.arange(length).expand(len(chunk), -1))
+            store, states = KVCache(stack.depth, len(chunk)), list[Tensor]()
             for number in range(layers[-1] + 1):
                 hidden = stack.layer(number, hidden, place, mask.to(hidden.dtype), store)
                 if number in layers:

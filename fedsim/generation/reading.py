@@ -26,10 +26,10 @@ class Inside:
         """Number of tokens that each module kept, summed over passes."""
         return {f"kept.{place or 'model'}": sum(map(sum, passes)) for place, passes in self.kept.items()}
 
-    def followed_by(self, other: Inside) -> Inside:
+    def followed_by(self, later: Inside) -> Inside:
         """Return the records of both in sequence."""
-        kept = {place: [*passes, *other.kept.get(place, ())] for place, passes in self.kept.items()}
-        return Inside({**other.kept, **kept}, (*self.activations, *other.activations))
+        kept = {place: [*passes, *later.kept.get(place, ())] for place, passes in self.kept.items()}
+        return Inside({**later.kept, **kept}, (*self.activations, *later.activations))
 
 
 @contextmanager

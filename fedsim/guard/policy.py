@@ -101,11 +101,11 @@ class MessagesTable(Config):
     @field_validator("types")
     @classmethod
     def _are_covered(cls, types: tuple[str, ...]) -> tuple[str, ...]:
-        for one in types:
-            if one.split(".")[0] != _TRAIN:
+        for pattern in types:
+            if pattern.split(".")[0] != _TRAIN:
                 raise ValueError(
-                    f"'{one}' is no message of training, and defenses cover updates alone. Leave it out, and have the "
-                    "server run with fraction_evaluate = 0"
+                    f"'{pattern}' is no message of training, and defenses cover updates alone. Leave it out, and have "
+                    "the server run with fraction_evaluate = 0"
                 )
         return types
 
@@ -221,9 +221,9 @@ def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
     if policy.apps.log is not None:
         kept["apps.log"] = policy.apps.log
     problems = [
-        f"{one}: {kept[one]} is the file of '{other}' too. Name another file."
-        for other, one in combinations(kept, 2)
-        if _is_same(kept[one], kept[other])
+        f"{second}: {kept[second]} is the file of '{first}' too. Name another file."
+        for first, second in combinations(kept, 2)
+        if _is_same(kept[second], kept[first])
     ]
     granted: dict[str, tuple[Path, ...]] = {"readable": policy.apps.readable, "writable": policy.apps.writable}
     problems += [
@@ -250,9 +250,9 @@ def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
     return problems
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(first: Path, second: Path) -> bool:
     """Return whether two paths name the same file, also by symbolic and hard links."""
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+    return first.resolve() == second.resolve() or (first.exists() and second.exists() and first.samefile(second))
 
 
 def _entries(path: Path) -> list[Path]:

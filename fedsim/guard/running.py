@@ -123,10 +123,10 @@ class AppProcesses:
         return Path(os.devnull).open("ab") if self._apps.log is None else self._apps.log.open("ab")
 
 
-def _parts(answers: IO[bytes], most: int) -> tuple[bytes, bytes]:
+def _parts(answers: IO[bytes], limit: int) -> tuple[bytes, bytes]:
     answers.seek(0)
     try:
-        numbers, state = frames.read_parts(answers, most)
+        numbers, state = frames.read_parts(answers, limit)
     except (frames.FrameError, ValueError) as error:
         raise FedsimError(f"the app's answer cannot be read: {error}") from error
     return numbers, state

@@ -95,8 +95,8 @@ def _rounds_left(policy: GuardPolicy, rounds: list[LedgerEntry]) -> int:
 
 
 def _share(run: str, rounds: list[LedgerEntry], delta: float) -> RunShare:
-    those = [entry for entry in rounds if entry.about["run"] == run]
-    return RunShare(run, those[-1].about["app"], len(those), _epsilon(those, delta), those[-1].at)
+    entries = [entry for entry in rounds if entry.about["run"] == run]
+    return RunShare(run, entries[-1].about["app"], len(entries), _epsilon(entries, delta), entries[-1].at)
 
 
 def _epsilon(rounds: list[LedgerEntry], delta: float) -> float:

@@ -53,7 +53,7 @@ def blind_chance(victims: Sequence[VictimRecord], rule: Rule) -> float:
 
 def at_least(hits: int, n: int, chance: float) -> float:
     """Return the probability of at least `hits` successes in n independent trials of probability `chance` < 1."""
-    fewer, term = 0.0, (1 - chance) ** n
+    lower_tail, term = 0.0, (1 - chance) ** n
     for k in range(hits):
-        fewer, term = fewer + term, term * (n - k) / (k + 1) * chance / (1 - chance)
-    return 1 - fewer
+        lower_tail, term = lower_tail + term, term * (n - k) / (k + 1) * chance / (1 - chance)
+    return 1 - lower_tail

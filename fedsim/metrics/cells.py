@@ -44,9 +44,9 @@ def cells_right(guess: Tensor, original: Tensor, columns: Columns) -> float:
     worst=0.0,
     noun="row",
 )
-def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
+def cells_of_others(neighbours: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the mean `cells_right` of other people's rows (G, C), one per group, for a row (C,)."""
-    return float(right_cells(others, original, columns).double().mean())
+    return float(right_cells(neighbours, original, columns).double().mean())
 
 
 @registry.metric(
@@ -60,9 +60,9 @@ def cells_of_others(others: Tensor, original: Tensor, columns: Columns) -> float
     worst=0.0,
     noun="row",
 )
-def row_of_others(others: Tensor, original: Tensor, columns: Columns) -> float:
+def row_of_others(neighbours: Tensor, original: Tensor, columns: Columns) -> float:
     """Return the share of other people's rows (G, C), one per group, that equal a row (C,) in all cells."""
-    return float(right_cells(others, original, columns).all(-1).double().mean())
+    return float(right_cells(neighbours, original, columns).all(-1).double().mean())
 
 
 def matched_strangers(originals: Tensor, people: Tensor) -> Tensor:

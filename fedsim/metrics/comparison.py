@@ -84,9 +84,9 @@ def mean_over_seeds(
     from scipy.stats import t as student  # noqa: PLC0415 - a list of metrics need not wait for SciPy
 
     half = float(student.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
-    least, most = limits
+    least, highest = limits
     low = mean - half if least is None else max(least, mean - half)
-    return Interval(value=mean, low=low, high=mean + half if most is None else min(most, mean + half), n=n)
+    return Interval(value=mean, low=low, high=mean + half if highest is None else min(highest, mean + half), n=n)
 
 
 def sign_flip_p(differences: Sequence[float], generator: np.random.Generator, flips: int = 9999) -> float:

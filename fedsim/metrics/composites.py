@@ -189,7 +189,7 @@ def with_composites(
         region = torch.stack([sighting.region for sighting in group]).any(0)
         readings = [psnr_seen([(guesses[scored.order[index]], region)], originals[index])]
         if shown is not None:
-            readings.append(psnr_seen([(shown[one.place], one.region) for one in group], originals[index]))
+            readings.append(psnr_seen([(shown[finding.place], finding.region) for finding in group], originals[index]))
         against[index] = {"psnr_seen": max(readings), "seen": seen(region)}
     return tuple(item.with_values(against.get(item.index, {})) for item in items)
 

@@ -88,21 +88,21 @@ def fill(form: str, number: int) -> str:
     return "".join(reversed(text))
 
 
-def alternatives(form: str, secret: str, most: int, generator: np.random.Generator) -> Alternatives:
-    """Return alternative values of a form: all if there are at most `most`, else `most` distinct random values.
+def alternatives(form: str, secret: str, limit: int, generator: np.random.Generator) -> Alternatives:
+    """Return alternative values of a form: all if there are at most `limit`, else `limit` distinct random values.
 
     Args:
         form: as in `space_of`.
         secret: the value to exclude.
-        most: maximum number, at least 1.
+        limit: maximum number, at least 1.
         generator: random source.
     """
     space = space_of(form)
-    if space - 1 <= most:
+    if space - 1 <= limit:
         texts = (fill(form, number) for number in range(space))
         return Alternatives(tuple(text for text in texts if text != secret), True)
-    fillings = (fill(form, number) for number in generator.choice(space, most + 1, replace=False).tolist())
-    return Alternatives(tuple(text for text in fillings if text != secret)[:most], False)
+    fillings = (fill(form, number) for number in generator.choice(space, limit + 1, replace=False).tolist())
+    return Alternatives(tuple(text for text in fillings if text != secret)[:limit], False)
 
 
 @torch.no_grad()
@@ -134,13 +134,13 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
     bits = torch.zeros(len(sentences), dtype=torch.float64)
     for length in sorted(set(map(len, sentences))):
         rows = torch.tensor([row for row, sentence in enumerate(sentences) if len(sentence) == length])
-        for some in rows.split(_rows_at_once(length, tokenizer)):
-            tokens = torch.tensor([list(sentences[row]) for row in some.tolist()])
+        for chunk in rows.split(_rows_at_once(length, tokenizer)):
+            tokens = torch.tensor([list(sentences[row]) for row in chunk.tolist()])
             for place in range(1, length):
                 hidden = tokens.clone()
                 hidden[:, place:] = mask
                 odds = without_mask(model(hidden)[:, place], mask).double().log_softmax(-1)
-                bits[some] -= odds.gather(1, tokens[:, place, None])[:, 0] / math.log(2.0)
+                bits[chunk] -= odds.gather(1, tokens[:, place, None])[:, 0] / math.log(2.0)
     return bits
 
 
@@ -151,15 +151,15 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
     over="finding",
     unit="bits",
 )
-def exposure(perplexity: float, others: Tensor) -> float:
+def exposure(perplexity: float, alternatives: Tensor) -> float:
     """Return log2 |R| - log2 rank, in bits, where R contains the secret and all alternatives; ties count half.
 
     Args:
         perplexity: log-perplexity of the secret.
-        others: log-perplexities of the alternatives, shape (N,).
+        alternatives: log-perplexities of the alternatives, shape (N,).
     """
-    rank = 1.0 + float((others < perplexity).sum()) + 0.5 * float((others == perplexity).sum())
-    return math.log2(len(others) + 1) - math.log2(rank)
+    rank = 1.0 + float((alternatives < perplexity).sum()) + 0.5 * float((alternatives == perplexity).sum())
+    return math.log2(len(alternatives) + 1) - math.log2(rank)
 
 
 @metric(
@@ -198,7 +198,7 @@ def share_likeliest(alike: Sequence[SecretScore], confidence: float = 0.95) -> I
 def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:
     """Return the length of the common prefix of two token sequences."""
     pairs = zip(first, second, strict=False)
-    return next((place for place, (token, other) in enumerate(pairs) if token != other), min(len(first), len(second)))
+    return next((place for place, (token, second) in enumerate(pairs) if token != second), min(len(first), len(second)))
 
 
 def _fill_up(sentences: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:

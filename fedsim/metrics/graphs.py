@@ -27,7 +27,7 @@ def joins_of(graph: Tensor) -> list[tuple[int, int]]:
     """Return the edges, as pairs of indices in `kinds_of`."""
     graphs = graphs_of(graph[None])
     nodes = graphs.is_node[0] > 0
-    return [(one, other) for one, other in graphs.joined[0][nodes][:, nodes].triu(1).nonzero().tolist()]
+    return [(first, second) for first, second in graphs.joined[0][nodes][:, nodes].triu(1).nonzero().tolist()]
 
 
 @registry.metric(
@@ -86,7 +86,7 @@ def nodes_right(guess: Tensor, original: Tensor) -> float:
 )
 def nodes_guessed(original: Tensor, public: Tensor) -> float:
     """Return the mean `nodes_right` of public graphs (N, n, f + n)."""
-    return sum(nodes_right(other, original) for other in public) / len(public)
+    return sum(nodes_right(graph, original) for graph in public) / len(public)
 
 
 @registry.metric(
@@ -119,15 +119,15 @@ def joins_right(guess: Tensor, original: Tensor) -> float:
 )
 def joins_guessed(original: Tensor, public: Tensor) -> float:
     """Return the mean `joins_right` of public graphs (N, n, f + n)."""
-    return sum(joins_right(other, original) for other in public) / len(public)
+    return sum(joins_right(graph, original) for graph in public) / len(public)
 
 
 def _joined_kinds(graph: Tensor) -> Counter[Hashable]:
     kinds = kinds_of(graph)
-    return Counter(tuple(sorted((kinds[one], kinds[other]))) for one, other in joins_of(graph))
+    return Counter(tuple(sorted((kinds[first], kinds[second]))) for first, second in joins_of(graph))
 
 
 def _overlap(guess: Counter[Hashable], original: Counter[Hashable]) -> float:
     """Return 2 |A and B| / (|A| + |B|); 1 if both are empty."""
-    every = guess.total() + original.total()
-    return 2 * (guess & original).total() / every if every else 1.0
+    total = guess.total() + original.total()
+    return 2 * (guess & original).total() / total if total else 1.0

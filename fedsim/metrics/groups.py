@@ -35,20 +35,20 @@ def rates(examples: Sequence[tuple[str, bool]], confidence: float = 0.95) -> dic
     names = sorted({name for name, _ in examples})
     counts = {name: [hit for group, hit in examples if group == name] for name in names}
     hits, total = sum(hit for _, hit in examples), len(examples)
-    p_values = [_fisher(sum(those), len(those), hits, total) for those in counts.values()]
+    p_values = [_fisher(sum(group), len(group), hits, total) for group in counts.values()]
     adjusted = holm(p_values) if len(names) > 1 else [None] * len(names)
     return {
-        name: GroupRisk(wilson(sum(those), len(those), confidence), p)
-        for (name, those), p in zip(counts.items(), adjusted, strict=True)
+        name: GroupRisk(wilson(sum(group), len(group), confidence), p)
+        for (name, group), p in zip(counts.items(), adjusted, strict=True)
     }
 
 
 def _fisher(successes: int, n: int, hits: int, total: int) -> float:
     from scipy.stats import fisher_exact  # noqa: PLC0415 - a list of metrics need not wait for SciPy
 
-    rest = total - n
-    table = [[successes, n - successes], [hits - successes, rest - (hits - successes)]]
-    return float(cast("tuple[float, float]", fisher_exact(table))[1]) if rest else 1.0
+    remainder = total - n
+    table = [[successes, n - successes], [hits - successes, remainder - (hits - successes)]]
+    return float(cast("tuple[float, float]", fisher_exact(table))[1]) if remainder else 1.0
 
 
 def aucs(

@@ -50,11 +50,11 @@ class Gallery:
         """Return whether the original is nearer to the guess than all public images; both are (C, H, W)."""
         guess, original = _reduced(guess[None]), _reduced(original[None])
         is_original = (self._distinct - original).abs().flatten(1).amax(1) <= _SAME
-        others = ~is_original[self._sources]
-        if not others.any():  # no distractor remains
+        impostors = ~is_original[self._sources]
+        if not impostors.any():  # no distractor remains
             return False
         return any(
-            bool((of_public[others] < of_true).all())
+            bool((of_public[impostors] < of_true).all())
             for of_true, of_public in (
                 (self._likeness.between(guess, original), self._likeness.to_public(guess)),
                 (self._features.between(guess, original), self._features.to_public(guess)),
@@ -123,9 +123,9 @@ class _Likeness:
     def between(self, guess: Tensor, original: Tensor) -> Tensor:
         return self._ssim(guess, original, *self._moments(original))
 
-    def _ssim(self, guess: Tensor, others: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    def _ssim(self, guess: Tensor, candidates: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         guess_mean, spread = self._moments(guess)
-        shared = self._blurred(guess * others) - guess_mean * mean
+        shared = self._blurred(guess * candidates) - guess_mean * mean
         light = (2 * guess_mean * mean + _C1) / (guess_mean**2 + mean**2 + _C1)
         return (light * (2 * shared + _C2) / (spread + variance + _C2)).flatten(1).mean(1)
 

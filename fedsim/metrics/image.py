@@ -265,14 +265,14 @@ def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str
     return scores
 
 
-def nearest(pixels: Tensor, others: Tensor) -> Tensor:
+def nearest(pixels: Tensor, candidates: Tensor) -> Tensor:
     """Return for each image the index of the nearest of others, by squared error.
 
     Args:
         pixels: shape (B, C, H, W).
-        others: shape (N, C, H, W), N at least 1.
+        candidates: shape (N, C, H, W), N at least 1.
     """
-    return torch.cdist(pixels.flatten(1), others.flatten(1)).argmin(1)
+    return torch.cdist(pixels.flatten(1), candidates.flatten(1)).argmin(1)
 
 
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

@@ -116,12 +116,12 @@ def auc_interval(
     resample is represented by counts of each distinct score, so no further sorting is needed.
     """
     levels, index = np.unique(np.concatenate([inside, outside]), return_inverse=True)
-    members, others = (
+    members, non_members = (
         np.bincount(part, minlength=len(levels)) for part in (index[: len(inside)], index[len(inside) :])
     )
-    value = float(_auc(members, others))
+    value = float(_auc(members, non_members))
     resampled = [
-        generator.multinomial(counts.sum(), counts / counts.sum(), size=resamples) for counts in (members, others)
+        generator.multinomial(counts.sum(), counts / counts.sum(), size=resamples) for counts in (members, non_members)
     ]
     low, high = np.quantile(_auc(*resampled), [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(value=value, low=float(low), high=float(high), n=len(inside) + len(outside))
@@ -222,15 +222,15 @@ def advantage(values: np.ndarray, members: np.ndarray) -> float:
     return float(np.mean([gain for gain in gains if gain is not None] or [0.0]))
 
 
-def thin(fpr: np.ndarray, tpr: np.ndarray, others: int) -> tuple[tuple[float, float], ...]:
+def thin(fpr: np.ndarray, tpr: np.ndarray, non_members: int) -> tuple[tuple[float, float], ...]:
     """Return the ROC's upper point at each number of false positives, all up to 20, then about 40 per decade."""
-    alarms = np.rint(fpr * others).astype(int)
+    alarms = np.rint(fpr * non_members).astype(int)
     highest = {int(count): float(rate) for count, rate in zip(alarms, tpr, strict=True)}
     kept: list[tuple[float, float]] = []
     due = 0.0
     for count, rate in highest.items():
-        if count <= _FULLY_DRAWN or count == others or math.log10(count) >= due:
-            kept.append((count / others, rate))
+        if count <= _FULLY_DRAWN or count == non_members or math.log10(count) >= due:
+            kept.append((count / non_members, rate))
             due = math.log10(max(count, 1)) + 1 / _POINTS_A_DECADE
     return tuple(kept)
 
@@ -240,10 +240,10 @@ def _largest_rate(inside: np.ndarray, outside: np.ndarray, fpr: float) -> float:
     return float(true[false <= fpr + 1e-12].max())
 
 
-def _auc(members: np.ndarray, others: np.ndarray) -> np.ndarray:
+def _auc(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
     """Return the AUC from counts of each score, in ascending order along the last axis."""
-    below = others.cumsum(-1) - others / 2
-    return (members * below).sum(-1) / (members.sum(-1) * others.sum(-1))
+    below = non_members.cumsum(-1) - non_members / 2
+    return (members * below).sum(-1) / (members.sum(-1) * non_members.sum(-1))
 
 
 def _transfer(values: np.ndarray, members: np.ndarray, choosing: np.ndarray) -> float | None:

@@ -69,8 +69,8 @@ def score_spans(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> SpanSc
     """
     right = guessed = true = 0
     for guess, label in zip(guesses, labels, strict=True):
-        guess_spans, other = (_named(row[label != IGNORED], names) for row in (guess, label))
-        right, guessed, true = right + len(guess_spans & other), guessed + len(guess_spans), true + len(other)
+        guess_spans, true_spans = (_named(row[label != IGNORED], names) for row in (guess, label))
+        right, guessed, true = right + len(guess_spans & true_spans), guessed + len(guess_spans), true + len(true_spans)
     return SpanScore(right, guessed, true)
 
 

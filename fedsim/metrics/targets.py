@@ -175,9 +175,9 @@ def mask_iou(guess: Tensor, mask: Tensor, counted: Tensor) -> float:
     """
     guess, mask = guess.double()[counted], mask.double()[counted]
     classes = mask.unique()
-    both = [float(((guess == class_) & (mask == class_)).sum()) for class_ in classes]
-    either = [float(((guess == class_) | (mask == class_)).sum()) for class_ in classes]
-    return sum(a / b for a, b in zip(both, either, strict=True)) / len(classes) if len(classes) else 0.0
+    intersections = [float(((guess == class_) & (mask == class_)).sum()) for class_ in classes]
+    unions = [float(((guess == class_) | (mask == class_)).sum()) for class_ in classes]
+    return sum(a / b for a, b in zip(intersections, unions, strict=True)) / len(classes) if len(classes) else 0.0
 
 
 @registry.metric(

@@ -34,10 +34,10 @@ def common_subsequence(first: Sequence[object], second: Sequence[object]) -> int
     lengths = [0] * (len(second) + 1)
     for element in first:
         before = 0
-        for index, other in enumerate(second, 1):
+        for index, token in enumerate(second, 1):
             before, lengths[index] = (
                 lengths[index],
-                before + 1 if element == other else max(lengths[index - 1 : index + 1]),
+                before + 1 if element == token else max(lengths[index - 1 : index + 1]),
             )
     return lengths[-1]
 
@@ -73,7 +73,7 @@ def exact(guess: Sequence[int], original: Sequence[int]) -> bool:
 )
 def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
     """Return the share of the original's tokens that the guess has at the same position, in [0, 1]."""
-    right = sum(token == other for token, other in zip(guess, original, strict=False))
+    right = sum(token == true_token for token, true_token in zip(guess, original, strict=False))
     return right / len(original) if original else 1.0
 
 

@@ -234,11 +234,11 @@ class VisionLanguage(nn.Module):
 
     def _encoder_layers(self) -> tuple[int, int]:
         """Return the numbers of encoder layers that reducers inspect and that run; the last output may be unused."""
-        every, projected = self.visual.encoder_layers, self.visual.feature_layer + 1
+        layers, projected = self.visual.encoder_layers, self.visual.feature_layer + 1
         if any(reducer.reads_all_of_encoder for reducer in self._reducers()):
-            return every, every
+            return layers, layers
         if any(reducer.asks_all_of_encoder for reducer in self._reducers()):
-            return every, max(every - 1, projected)
+            return layers, max(layers - 1, projected)
         return projected, projected
 
     def _reducers(self) -> list[VisualReducer]:

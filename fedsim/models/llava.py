@@ -141,8 +141,8 @@ class _ClipView:
         )
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        some = rows or _ALL
-        return _weights(*self.queries_keys(stream, some), stream.mask(causal=False), some)
+        chosen_rows = rows or _ALL
+        return _weights(*self.queries_keys(stream, chosen_rows), stream.mask(causal=False), chosen_rows)
 
 
 class _LlamaLanguage(LanguageModel):
@@ -192,10 +192,10 @@ class _LlamaView:
         return turned, apply_rotary_pos_emb(keys, keys, cosine, sine)[1]
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
-        some = rows or _ALL
-        queries, keys = self.queries_keys(stream, some)
+        chosen_rows = rows or _ALL
+        queries, keys = self.queries_keys(stream, chosen_rows)
         keys = keys.repeat_interleave(queries.shape[1] // keys.shape[1], 1)
-        return _weights(queries, keys, stream.mask(causal=True), some)
+        return _weights(queries, keys, stream.mask(causal=True), chosen_rows)
 
 
 class _Passing:

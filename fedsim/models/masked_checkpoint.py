@@ -176,8 +176,10 @@ def _load(path: Path, padding: int | None) -> MaskedModel:
     wrapped = _built(kind, settings, path)
     missing, strange = wrapped.load_state_dict(weights, strict=False) if _fits(wrapped, weights, path) else ([], [])
     if missing or strange:
-        what = f"lacks the weight '{missing[0]}'" if missing else f"holds a weight '{strange[0]}' that {kind} has not"
-        raise FedsimError(f"the checkpoint in {path} {what}: expected the names of {kind}'s published checkpoints.")
+        problem = (
+            f"lacks the weight '{missing[0]}'" if missing else f"holds a weight '{strange[0]}' that {kind} has not"
+        )
+        raise FedsimError(f"the checkpoint in {path} {problem}: expected the names of {kind}'s published checkpoints.")
     return MaskedModel(wrapped, mask, kind == _DREAM, padding)
 
 

@@ -175,8 +175,8 @@ class _View:
         chosen, attends = rows or slice(None), self._block.self_attn
         queries, keys = attends.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions, chosen)
         mask = stream.mask(causal=self._is_causal)
-        some = mask if mask is None or mask.shape[2] == 1 else mask[:, :, chosen]
-        return attends.weights(queries, keys, some, stream.shares)
+        chosen_mask = mask if mask is None or mask.shape[2] == 1 else mask[:, :, chosen]
+        return attends.weights(queries, keys, chosen_mask, stream.shares)
 
 
 class _TinyEncoder(VisionEncoder):

@@ -287,10 +287,10 @@ def _merge(spent: Iterable[Spent]) -> list[Spent]:
     return [Spent(*kind, steps) for kind, steps in counts.items() if steps and kind[1] > 0]
 
 
-def _check_range(noun: str, value: float, most: float) -> None:
-    if not 0 <= value <= most:  # false for NaN too
+def _check_range(noun: str, value: float, limit: float) -> None:
+    if not 0 <= value <= limit:  # false for NaN too
         raise FedsimError(
-            f"the {noun} of a private step is {str(value)[:_SHOWN]}, expected a number from 0 to {most:g}."
+            f"the {noun} of a private step is {str(value)[:_SHOWN]}, expected a number from 0 to {limit:g}."
         )
 
 

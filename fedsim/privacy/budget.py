@@ -63,9 +63,9 @@ class Budget(Config):
         multiplier = self.multiplier(1.0, 1, sensitivity=1.0)
         return (PrivateNoise("gaussian", multiplier, generator=self.generator),) if multiplier else ()
 
-    def add_noise(self, here: HookContext, tensor: Tensor, deviation: float) -> Tensor:
+    def add_noise(self, context: HookContext, tensor: Tensor, deviation: float) -> Tensor:
         """Return a tensor plus Gaussian noise, of the stated generator unless a real node has a secure source."""
-        if self.generator != "chacha20" or here.secure_noise is not None:
-            return here.add_noise(tensor, deviation)
-        key = bytes(torch.randint(256, (KEY_BYTES,), generator=here.generator).tolist())
+        if self.generator != "chacha20" or context.secure_noise is not None:
+            return context.add_noise(tensor, deviation)
+        key = bytes(torch.randint(256, (KEY_BYTES,), generator=context.generator).tolist())
         return tensor + deviation * normal(tensor, partial(key_stream, key))

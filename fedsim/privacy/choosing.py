@@ -43,10 +43,10 @@ def epsilon_of_best(run: Sequence[Spent], mean: float, delta: float, shape: floa
         )
     divergences = {order: rdp(run, order) for order in ORDERS}
     known = {order: value for order, value in divergences.items() if math.isfinite(value)}
-    more = math.log(1.0 / rate_of(mean, shape))
-    choice = (1.0 + shape) * min((1.0 - 1.0 / order) * value + more / order for order, value in known.items())
-    every = (value + choice + math.log(mean) / (order - 1.0) for order, value in known.items())
-    return max(0.0, min(epsilon_of_order(order, value, delta) for order, value in zip(known, every, strict=True)))
+    rate_term = math.log(1.0 / rate_of(mean, shape))
+    choice = (1.0 + shape) * min((1.0 - 1.0 / order) * value + rate_term / order for order, value in known.items())
+    epsilons = (value + choice + math.log(mean) / (order - 1.0) for order, value in known.items())
+    return max(0.0, min(epsilon_of_order(order, value, delta) for order, value in zip(known, epsilons, strict=True)))
 
 
 def draw_number(mean: float, shape: float, generator: np.random.Generator) -> int:

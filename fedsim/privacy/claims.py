@@ -37,8 +37,8 @@ class Claim:
 
     def with_noise(self, factor: float) -> Claim:
         """Return the claim of the same steps with so many times the noise."""
-        more = (replace(part, noise_multiplier=factor * part.noise_multiplier) for part in self.spent)
-        return replace(self, spent=tuple(more))
+        parts = (replace(part, noise_multiplier=factor * part.noise_multiplier) for part in self.spent)
+        return replace(self, spent=tuple(parts))
 
     @property
     def samples(self) -> bool:

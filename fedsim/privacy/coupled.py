@@ -62,20 +62,21 @@ def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: i
         steps: number of different step numbers; noise must differ between all of them.
     """
     stated = 1.0 / noise_multiplier
-    few = _part(batch, 0, 1)
-    if not _are_equal(release(few, 0, 0), release(few, 0, 0)):
+    first_row = _part(batch, 0, 1)
+    if not _are_equal(release(first_row, 0, 0), release(first_row, 0, 0)):
         return Coupled(
             0, math.inf, stated, ("the same batch and seed give other bits: derive all randomness from the seed",)
         )
     noise = [
-        [_between(release, few, pair, step) for pair in range(_PAIRS if not step else _FEWER)] for step in range(steps)
+        [_between(release, first_row, pair, step) for pair in range(_PAIRS if not step else _FEWER)]
+        for step in range(steps)
     ]
-    deviations = {name: _deviation([one[name] for one in noise[0]]) for name in noise[0][0]}
+    deviations = {name: _deviation([tensor[name] for tensor in noise[0]]) for name in noise[0][0]}
     distances, faults = [0.0], list(_reused(noise))
     for base, neighbours in _neighbours(batch):
         first = _sent(release, base)
-        for name, other in neighbours:
-            moved = _moved(first, _sent(release, other))
+        for name, neighbour in neighbours:
+            moved = _moved(first, _sent(release, neighbour))
             if isinstance(moved, str):
                 faults.append(f"{name}: {moved}")
                 continue
@@ -95,9 +96,9 @@ def _neighbours(batch: Batch) -> Iterator[tuple[Batch, list[tuple[str, Batch]]]]
     opposed = replace(first, labels=batch.labels[unlike[0]]) if len(unlike) else last
     for size in (size for size in _SIZES if size < len(batch)):
         base, copies = _part(batch, 0, size), Batch.concat([first] * size)
-        yield base, [(f"{size} records and {name}", Batch.concat([base, one])) for name, one in _records(last)]
+        yield base, [(f"{size} records and {name}", Batch.concat([base, record])) for name, record in _records(last)]
         records = [*_records(opposed), ("the same again", first)]
-        yield copies, [(f"{size} equal records and {name}", Batch.concat([copies, one])) for name, one in records]
+        yield copies, [(f"{size} equal records and {name}", Batch.concat([copies, record])) for name, record in records]
 
 
 def _records(record: Batch) -> Iterator[tuple[str, Batch]]:
@@ -116,20 +117,20 @@ def _part(batch: Batch, begin: int, end: int) -> Batch:
     return batch.select(torch.arange(begin, end))
 
 
-def _moved(first: tuple[Tensors, Tensors] | str, more: tuple[Tensors, Tensors] | str) -> Tensors | str:
+def _moved(first: tuple[Tensors, Tensors] | str, second: tuple[Tensors, Tensors] | str) -> Tensors | str:
     """Return the change of each tensor by a record, or a sentence on a fault."""
-    if isinstance(first, str) or isinstance(more, str):
-        both = isinstance(first, str) and isinstance(more, str)
-        failed = first if isinstance(first, str) else more
-        return f"the step fails ({failed}), {'on both neighbours' if both else 'on one of two neighbours alone'}"
-    if first[0].keys() != more[0].keys():
+    if isinstance(first, str) or isinstance(second, str):
+        are_refused = isinstance(first, str) and isinstance(second, str)
+        failed = first if isinstance(first, str) else second
+        return f"the step fails ({failed}), {'on both neighbours' if are_refused else 'on one of two neighbours alone'}"
+    if first[0].keys() != second[0].keys():
         return "other tensors are sent"
     moved = [
         {name: after[name].double() - before[name].double() for name in before}
-        for before, after in zip(first, more, strict=True)
+        for before, after in zip(first, second, strict=True)
     ]
     for name, tensor in moved[0].items():
-        largest = max(float(sent[name].abs().max()) for sent in (*first, *more) if sent[name].numel())
+        largest = max(float(sent[name].abs().max()) for sent in (*first, *second) if sent[name].numel())
         if not bool(torch.isfinite(tensor).all()):
             return f"'{name}' is not finite, which all can see"
         if float((tensor - moved[1][name]).abs().max()) > _ROUNDING * largest:
@@ -146,16 +147,16 @@ def _sent(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
 
 
 def _between(release: Release, batch: Batch, pair: int, step: int) -> Tensors:
-    one, other = release(batch, 2 * pair, step), release(batch, 2 * pair + 1, step)
-    return {name: (one[name].double() - other[name].double()) / math.sqrt(2) for name in one}
+    first, second = release(batch, 2 * pair, step), release(batch, 2 * pair + 1, step)
+    return {name: (first[name].double() - second[name].double()) / math.sqrt(2) for name in first}
 
 
 def _deviation(noise: Sequence[Tensor]) -> float:
     """Return an upper confidence bound on the standard deviation of a tensor's noise."""
-    every = torch.stack(list(noise)).flatten()
-    if not len(every):
+    values = torch.stack(list(noise)).flatten()
+    if not len(values):
         return 0.0
-    return float(every.square().mean().sqrt()) * (1.0 + _STANDARD_ERRORS / math.sqrt(2 * len(every)))
+    return float(values.square().mean().sqrt()) * (1.0 + _STANDARD_ERRORS / math.sqrt(2 * len(values)))
 
 
 def _distance(moved: Tensors, deviations: dict[str, float]) -> float:
@@ -170,22 +171,22 @@ def _distance(moved: Tensors, deviations: dict[str, float]) -> float:
 def _reused(noise: Sequence[Sequence[Tensors]]) -> Iterator[str]:
     """Yield a sentence for each pair of steps, or of tensors of a step, with equal noise."""
     names = [name for name, tensor in noise[0][0].items() if tensor.numel() >= _FEWEST]
-    for one, other in combinations(range(len(noise)), 2):
+    for first, second in combinations(range(len(noise)), 2):
         for name in names:
-            if _alike([pair[name] for pair in noise[one]], [pair[name] for pair in noise[other]]):
+            if _alike([pair[name] for pair in noise[first]], [pair[name] for pair in noise[second]]):
                 yield f"the noise of '{name}' is used again in another step"
-    for one, other in combinations(names, 2):
-        if _alike([pair[one] for pair in noise[0]], [pair[other] for pair in noise[0]]):
-            yield f"the noise of '{one}' is used again in '{other}'"
+    for first, second in combinations(names, 2):
+        if _alike([pair[first] for pair in noise[0]], [pair[second] for pair in noise[0]]):
+            yield f"the noise of '{first}' is used again in '{second}'"
 
 
-def _alike(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    count = min(one[0].numel(), other[0].numel())
-    first = torch.stack([tensor.flatten()[:count] for tensor in one[:_FEWER]]).flatten()
-    second = torch.stack([tensor.flatten()[:count] for tensor in other[:_FEWER]]).flatten()
+def _alike(left: Sequence[Tensor], right: Sequence[Tensor]) -> bool:
+    count = min(left[0].numel(), right[0].numel())
+    first = torch.stack([tensor.flatten()[:count] for tensor in left[:_FEWER]]).flatten()
+    second = torch.stack([tensor.flatten()[:count] for tensor in right[:_FEWER]]).flatten()
     scale = float(first.norm() * second.norm())
     return scale > 0.0 and abs(float(first @ second)) / scale * math.sqrt(len(first)) > _STANDARD_ERRORS
 
 
-def _are_equal(one: Tensors, other: Tensors) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def _are_equal(first: Tensors, second: Tensors) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -86,7 +86,7 @@ def _discrete_laplace(source: _Words, count: int, scale: int) -> _Integers:
 
 def _with_exp(source: _Words, numerators: _Integers, denominator: int) -> _Chosen:
     """Return booleans, True with probability exp(-numerator / denominator) at each position."""
-    whole, rest = np.divmod(numerators, denominator)
+    whole, remainder = np.divmod(numerators, denominator)
     result = np.ones(len(numerators), np.bool_)
     alive = np.flatnonzero(whole)
     while len(alive):
@@ -96,7 +96,7 @@ def _with_exp(source: _Words, numerators: _Integers, denominator: int) -> _Chose
         alive = alive[lives]
         alive = alive[whole[alive] > 0]
     places = np.flatnonzero(result)
-    result[places] = _with_small_exp(source, rest[places], denominator)
+    result[places] = _with_small_exp(source, remainder[places], denominator)
     return result
 
 

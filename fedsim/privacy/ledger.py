@@ -95,10 +95,10 @@ class Ledger:
                 this key.
         """
         if path.exists() != key.exists():
-            missing, there = (path, key) if key.exists() else (key, path)
+            missing, present = (path, key) if key.exists() else (key, path)
             raise FedsimError(
-                f"{there} exists, but {missing} is missing. Restore it: without it the spent "
-                f"budget is unknown. To start again with nothing spent, move {there} away too."
+                f"{present} exists, but {missing} is missing. Restore it: without it the spent "
+                f"budget is unknown. To start again with nothing spent, move {present} away too."
             )
         if not key.exists():
             with io_advice(path):
@@ -143,7 +143,7 @@ class Ledger:
             )
         cost = tuple(in_rounds(mechanism, 1) for mechanism in mechanisms)
         with self._locked(fcntl.LOCK_EX) as handle:
-            entries, rest = self._read(handle)
+            entries, tail = self._read(handle)
             unit, adjacency = _neighbours(entries, subject, mechanisms)
             before = _parts(entries, subject)
             after = epsilon([*before, *cost], allowance.delta).value
@@ -155,7 +155,7 @@ class Ledger:
                 )
             return self._append(
                 handle,
-                rest,
+                tail,
                 kind="reserved",
                 subject=subject,
                 unit=unit,
@@ -171,10 +171,10 @@ class Ledger:
             FedsimError: the reservation does not exist or is settled; or see `entries`.
         """
         with self._locked(fcntl.LOCK_EX) as handle:
-            entries, rest = self._read(handle)
+            entries, tail = self._read(handle)
             if reservation not in open_reservations(entries):
                 raise FedsimError(f"{self._path} has no open reservation {reservation}.")
-            self._append(handle, rest, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
+            self._append(handle, tail, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
 
     @contextmanager
     def _locked(self, how: int) -> Iterator[int]:
@@ -191,7 +191,7 @@ class Ledger:
 
     def _read(self, handle: int) -> tuple[tuple[LedgerEntry, ...], bytes]:
         """Return the entries, and the bytes of a truncated last line."""
-        *lines, rest = os.pread(handle, os.fstat(handle).st_size, 0).split(_END)
+        *lines, tail = os.pread(handle, os.fstat(handle).st_size, 0).split(_END)
         entries: list[LedgerEntry] = []
         code = b""
         for number, line in enumerate(lines, 1):
@@ -202,7 +202,7 @@ class Ledger:
         if len(lines) < self._last[0]:
             raise FedsimError(f"{self._path} has {len(lines)} lines, and had {self._last[0]} before. {_ADVICE}")
         self._last = (len(lines), code)
-        return tuple(entries), rest
+        return tuple(entries), tail
 
     def _check(self, number: int, line: bytes, before: bytes) -> bytes:
         """Return the code of a line; raise FedsimError if it is wrong."""
@@ -211,12 +211,12 @@ class Ledger:
             raise FedsimError(f"{self._path}: line {number} was not written with this ledger's key. {_ADVICE}")
         return code
 
-    def _append(self, handle: int, rest: bytes, **entry: Any) -> int:
+    def _append(self, handle: int, tail: bytes, **entry: Any) -> int:
         """Write a line in place of a truncated last line, flushed to disk; return its number."""
         number, code = self._last[0] + 1, self._last[1]
         with io_advice(self._path):
-            if rest:
-                os.ftruncate(handle, os.fstat(handle).st_size - len(rest))
+            if tail:
+                os.ftruncate(handle, os.fstat(handle).st_size - len(tail))
                 number, code = number + 1, self._write(handle, code, number, kind="cut")
             code = self._write(handle, code, number, **entry)
         self._last = (number, code)
@@ -263,10 +263,10 @@ def _neighbours(
         if entry.subject == subject and entry.unit != "" and entry.adjacency != "":
             kinds.append((entry.unit, entry.adjacency))
     if len(set(kinds)) > 1:
-        (unit, adjacency), (other, how) = sorted(set(kinds))[:2]
+        (unit, adjacency), (second_unit, how) = sorted(set(kinds))[:2]
         raise FedsimError(
             f"'{subject}' has rounds whose neighbours differ in a {unit} ({adjacency}) and in a "
-            f"{other} ({how}), which have no common epsilon. Use another subject for either."
+            f"{second_unit} ({how}), which have no common epsilon. Use another subject for either."
         )
     return kinds[0]
 

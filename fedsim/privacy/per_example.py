@@ -61,11 +61,13 @@ def sum_clipped(
         FedsimError: a layer was called for other rows than the examples, or twice in mode ghost.
     """
     with _recorded(model) as uses:
-        each = losses()
+        example_losses = losses()
     total = (
-        _ghost_sum(uses, parameters, each, clip) if mode == "ghost" else _stored_sum(uses, parameters, each, clip, mode)
+        _ghost_sum(uses, parameters, example_losses, clip)
+        if mode == "ghost"
+        else _stored_sum(uses, parameters, example_losses, clip, mode)
     )
-    return each.detach(), total
+    return example_losses.detach(), total
 
 
 def example_gradients(
@@ -79,10 +81,10 @@ def example_gradients(
         losses: runs the model on a non-empty batch and returns each example's loss, shape (B,).
     """
     with _recorded(model) as uses:
-        each = losses()
-    stored = _each_stored(uses, each, "hooks")
-    return each.detach(), {
-        n: stored[p] if p in stored else p.new_zeros(len(each), *p.shape) for n, p in parameters.items()
+        example_losses = losses()
+    stored = _each_stored(uses, example_losses, "hooks")
+    return example_losses.detach(), {
+        n: stored[p] if p in stored else p.new_zeros(len(example_losses), *p.shape) for n, p in parameters.items()
     }
 
 
@@ -101,11 +103,9 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     """
     probed = copy.deepcopy(model).double()
     numbers = batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs
-    inputs, labels, other = numbers[:-1], batch.labels[:-1], numbers[-1:]
-    moves = (
-        (lambda x: x + 5.0, lambda x: x * _FAR, lambda x: x * -_FAR) if other.is_floating_point() else (lambda x: x,)
-    )
-    batches = (inputs, *(torch.cat((move(other), inputs[1:])) for move in moves))
+    inputs, labels, last = numbers[:-1], batch.labels[:-1], numbers[-1:]
+    moves = (lambda x: x + 5.0, lambda x: x * _FAR, lambda x: x * -_FAR) if last.is_floating_point() else (lambda x: x,)
+    batches = (inputs, *(torch.cat((move(last), inputs[1:])) for move in moves))
     try:
         with seeding.isolate_randomness(0):
             if (changed := _changed_by_forward(probed, numbers)) is not None:
@@ -153,8 +153,8 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
 
     def alone(example: int) -> Tensor:
-        one = slice(example, example + 1)
-        loss = cross_entropy(model(inputs[one]), labels[one])
+        example_slice = slice(example, example + 1)
+        loss = cross_entropy(model(inputs[example_slice]), labels[example_slice])
         tensors = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         return torch.cat([t.flatten() for t in tensors])
 
@@ -185,9 +185,9 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
 
     def losses() -> Tensor:
         nonlocal drawn_forward
-        each = per_example(model(inputs), labels)
+        example_losses = per_example(model(inputs), labels)
         drawn_forward = len(masks)
-        return each
+        return example_losses
 
     with keep_masks(torch.Generator().manual_seed(0)) as masks:
         sum_clipped(model, parameters, losses, 1.0, mode)
@@ -235,10 +235,12 @@ class _Part(NamedTuple):
 
 
 def _stored_sum(
-    uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float, mode: Mode
+    uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], example_losses: Tensor, clip: float, mode: Mode
 ) -> dict[str, Tensor]:
-    stored = _each_stored(uses, each, mode)
-    norms = torch.stack([gradient.reshape(len(each), -1).norm(dim=1) for gradient in stored.values()]).norm(dim=0)
+    stored = _each_stored(uses, example_losses, mode)
+    norms = torch.stack([gradient.reshape(len(example_losses), -1).norm(dim=1) for gradient in stored.values()]).norm(
+        dim=0
+    )
     usable = torch.isfinite(norms)
     if not bool(usable.all()):  # else unchanged: a selection would copy every gradient
         norms, stored = norms[usable], {parameter: gradient[usable] for parameter, gradient in stored.items()}
@@ -249,19 +251,19 @@ def _stored_sum(
     }
 
 
-def _each_stored(uses: Sequence[_Use], each: Tensor, mode: Mode) -> dict[nn.Parameter, Tensor]:
+def _each_stored(uses: Sequence[_Use], example_losses: Tensor, mode: Mode) -> dict[nn.Parameter, Tensor]:
     stored: dict[nn.Parameter, Tensor] = {}
-    for use, gradient in _output_gradients(uses, each):
+    for use, gradient in _output_gradients(uses, example_losses):
         for parameter, part_gradients in _yield_example_gradients(use, gradient, mode):
             stored[parameter] = stored[parameter] + part_gradients if parameter in stored else part_gradients
     return stored
 
 
 def _ghost_sum(
-    uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float
+    uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], example_losses: Tensor, clip: float
 ) -> dict[str, Tensor]:
     parts: dict[nn.Parameter, _Part] = {}
-    for use, gradient in _output_gradients(uses, each):
+    for use, gradient in _output_gradients(uses, example_losses):
         for parameter, part in _measured(use, gradient):
             if parameter in parts:
                 raise FedsimError("ghost norms of a parameter that is used twice do not add up. Set mode = 'hooks'.")
@@ -275,17 +277,17 @@ def _ghost_sum(
     }
 
 
-def _output_gradients(uses: Sequence[_Use], each: Tensor) -> Iterator[tuple[_Use, Tensor]]:
+def _output_gradients(uses: Sequence[_Use], example_losses: Tensor) -> Iterator[tuple[_Use, Tensor]]:
     """Yield each use that the losses depend on with the gradient of its output; parameters get no gradient."""
     edges = [use.output for use in uses]
-    gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True) if edges else ()
+    gradients = torch.autograd.grad(example_losses.sum(), edges, allow_unused=True) if edges else ()
     for use, gradient in zip(uses, gradients, strict=True):
         if gradient is None:
             continue
-        if len(gradient) != len(each) or len(use.inputs) != len(each):
+        if len(gradient) != len(example_losses) or len(use.inputs) != len(example_losses):
             raise FedsimError(
                 f"a layer '{type(use.module).__name__}' was called with {len(use.inputs)} rows "
-                f"for {len(each)} examples, so their gradients cannot be separated. Call it for "
+                f"for {len(example_losses)} examples, so their gradients cannot be separated. Call it for "
                 "all examples, with a row each."
             )
         yield from _by_child(use, gradient)

@@ -42,7 +42,9 @@ def delta_bounds(spent: Sequence[Spent], epsilons: NDArray[np.float64]) -> NDArr
 
     steps = sum(part.steps for part in spent)
     single = [Spent(part.noise_multiplier, part.sampling_rate, 1) for part in spent]
-    largest = max(_loss(spent, _DELTA_ERROR / 4), *(_loss([one], _DELTA_ERROR / (8 * steps)) for one in single))
+    largest = max(
+        _loss(spent, _DELTA_ERROR / 4), *(_loss([distribution], _DELTA_ERROR / (8 * steps)) for distribution in single)
+    )
     if not largest < _LARGEST_LOSS:
         return None
     error = max(_LEAST_ERROR, _RELATIVE_ERROR * largest)

@@ -91,5 +91,5 @@ def _of_spread(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
 def _of_one_size(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
     from scipy.stats import binom  # noqa: PLC0415 - most runs need not wait for SciPy
 
-    most = int(np.bincount(claim.sizes).max())
-    return float(binom.sf(most - 1, len(claim.sizes), np.exp(logs)).sum())
+    largest = int(np.bincount(claim.sizes).max())
+    return float(binom.sf(largest - 1, len(claim.sizes), np.exp(logs)).sum())

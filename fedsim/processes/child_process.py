@@ -108,21 +108,21 @@ class ChildProcess:
             content: to write.
             check_cancelled: called between pieces and every 0.1 s while the program reads nothing; may raise.
         """
-        pipe, rest = _opened(self._process.stdin).fileno(), memoryview(content)
-        while rest:
+        pipe, unsent = _opened(self._process.stdin).fileno(), memoryview(content)
+        while unsent:
             check_cancelled()
             if not select.select([], [pipe], [], _LOOK_UP_EVERY)[1]:
                 continue
             try:
-                rest = rest[os.write(pipe, rest[:_MOST_AT_ONCE]) :]
+                unsent = unsent[os.write(pipe, unsent[:_MOST_AT_ONCE]) :]
             except BrokenPipeError:
                 return
 
-    def receive(self, most: int, seconds: float | None = None) -> Frame | None:
+    def receive(self, limit: int, seconds: float | None = None) -> Frame | None:
         """Return the next frame; None if it has not arrived completely within some seconds, and a later call goes on.
 
         Args:
-            most: limit of the payload in bytes.
+            limit: limit of the payload in bytes.
             seconds: that this call waits; None: until the frame arrives.
 
         Raises:
@@ -131,7 +131,7 @@ class ChildProcess:
         """
         pipe = self.stdout.fileno()
         deadline = None if seconds is None else time.monotonic() + seconds
-        while (frame := self._arrived.take(most)) is None:
+        while (frame := self._arrived.take(limit)) is None:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([pipe], [], [], left)[0]:
                 return None
@@ -140,7 +140,7 @@ class ChildProcess:
                 raise ChannelClosed("the subprocess has closed its output")
             self._arrived.add(piece)
             if left == 0:  # a program that writes without a pause
-                return self._arrived.take(most)
+                return self._arrived.take(limit)
         return frame
 
     def wait(self, seconds: float | None = None) -> int | None:

@@ -81,9 +81,9 @@ def _walk(folder: str, above: frozenset[str], *, is_of_data: bool) -> _Walked:
 def _is_data(name: str, path: str, *, is_of_data: bool) -> bool:
     """Return whether a file is data, by its name or by the real path of a link."""
     names = (name, path)
-    if is_of_data and not all(each.endswith(_CODE) for each in names):
+    if is_of_data and not all(name.endswith(_CODE) for name in names):
         return True
-    return any(os.path.splitext(each)[1].lower() in _DATA for each in names)
+    return any(os.path.splitext(name)[1].lower() in _DATA for name in names)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -72,12 +72,12 @@ def write_parts(stream: IO[bytes], *parts: bytes) -> None:
     stream.flush()
 
 
-def read(stream: IO[bytes], most: float = math.inf) -> Frame | None:
+def read(stream: IO[bytes], limit: float = math.inf) -> Frame | None:
     """Return the next frame of a blocking stream; None at the end of the stream.
 
     Args:
         stream: of bytes.
-        most: limit of the payload in bytes; a stream of a trusted process needs none.
+        limit: limit of the payload in bytes; a stream of a trusted process needs none.
 
     Raises:
         FrameError: the payload is longer, or the stream ends within the frame.
@@ -87,30 +87,30 @@ def read(stream: IO[bytes], most: float = math.inf) -> Frame | None:
         return None
     if len(head) < HEAD_SIZE:
         raise FrameError(f"{len(head)} bytes, expected {HEAD_SIZE} of a head")
-    kind, length = _checked_head(head, most)
+    kind, length = _checked_head(head, limit)
     payload = stream.read(length)
     if len(payload) < length:
         raise FrameError(f"{len(payload):,} bytes, expected {length:,}")
     return Frame(kind, payload)
 
 
-def read_all(stream: IO[bytes], most: float = math.inf) -> Iterator[Frame]:
+def read_all(stream: IO[bytes], limit: float = math.inf) -> Iterator[Frame]:
     """Yield the frames of a stream until its end; arguments and errors as in `read`."""
-    while (found := read(stream, most)) is not None:
+    while (found := read(stream, limit)) is not None:
         yield found
 
 
-def read_parts(stream: IO[bytes], most: float = math.inf) -> Iterator[bytes]:
+def read_parts(stream: IO[bytes], limit: float = math.inf) -> Iterator[bytes]:
     """Yield the payloads of a stream of parts until its end.
 
     Args:
         stream: of bytes.
-        most: limit of a payload in bytes.
+        limit: limit of a payload in bytes.
 
     Raises:
         FrameError: as in `read`, or a frame is of another kind.
     """
-    for kind, payload in read_all(stream, most):
+    for kind, payload in read_all(stream, limit):
         if kind != PART:
             raise FrameError(f"a frame of kind {kind!r}, expected {PART!r}")
         yield payload
@@ -126,15 +126,15 @@ class FrameAssembler:
         """Append the next bytes of the stream."""
         self._bytes += piece
 
-    def take(self, most: float) -> Frame | None:
+    def take(self, limit: float) -> Frame | None:
         """Return and remove the next frame; None while it is incomplete.
 
         Raises:
-            FrameError: the payload is longer than `most` bytes.
+            FrameError: the payload is longer than `limit` bytes.
         """
         if len(self._bytes) < HEAD_SIZE:
             return None
-        kind, length = _checked_head(self._bytes[:HEAD_SIZE], most)
+        kind, length = _checked_head(self._bytes[:HEAD_SIZE], limit)
         end = HEAD_SIZE + length
         if len(self._bytes) < end:
             return None
@@ -143,8 +143,8 @@ class FrameAssembler:
         return Frame(kind, payload)
 
 
-def _checked_head(head: bytes | bytearray, most: float) -> tuple[Kind, int]:
+def _checked_head(head: bytes | bytearray, limit: float) -> tuple[Kind, int]:
     kind, length = _HEAD.unpack(head)
-    if length > most:
-        raise FrameError(f"{length:,} bytes, expected at most {most:,}")
+    if length > limit:
+        raise FrameError(f"{length:,} bytes, expected at most {limit:,}")
     return kind, length

@@ -40,8 +40,8 @@ class _Pickler(pickle.Pickler):
         """Return the reduction of a copy for such a view, and leave everything else to pickle."""
         is_plain = type(obj) is Tensor and obj.layout == torch.strided and not obj.is_quantized
         if is_plain and not _fills_its_memory(obj):
-            own = obj.detach().clone()
-            return own.requires_grad_(obj.requires_grad).__reduce_ex__(2)
+            copy = obj.detach().clone()
+            return copy.requires_grad_(obj.requires_grad).__reduce_ex__(2)
         return NotImplemented
 
 
@@ -175,8 +175,8 @@ class _Reader:
     def _tensor(self, name: str, *shape: int) -> Tensor:
         kind = _TYPES[name]
         length = kind.itemsize * math.prod(shape)
-        most = kind.itemsize * math.prod(max(1, size) for size in shape)  # no tensor without values has many of them
-        if min(shape, default=0) < 0 or length > len(self._content) or (not length and most > MOST_TEXT):
+        limit = kind.itemsize * math.prod(max(1, size) for size in shape)  # no tensor without values has many of them
+        if min(shape, default=0) < 0 or length > len(self._content) or (not length and limit > MOST_TEXT):
             raise FedsimError(f"its answer has no {length:,} bytes for a tensor of shape {shape}.")
         content, self._content = bytearray(self._content[:length]), self._content[length:]
         if not length:

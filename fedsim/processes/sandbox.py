@@ -52,15 +52,17 @@ def places() -> Places:
     packages are left out, since they contain the ground truth. File names can still be listed.
     """
     installed = _installed()
-    imported = [[place for place in one if not any(map(place.is_relative_to, installed))] for one in _imported()]
-    folders = {*installed, *(place for one in imported for place in one), checkpoints.cache().resolve()}
+    imported = [[place for place in module if not any(map(place.is_relative_to, installed))] for module in _imported()]
+    folders = {*installed, *(place for module in imported for place in module), checkpoints.cache().resolve()}
     readable = {
         *_MORE_LIBRARIES,
         *_FACTS,
         *_python(),
         *(path for folder in folders for path in _code(folder, folder in installed)),
     }
-    parents = (str(one[0].parent) for one in imported if one)  # further folders of a package are not found by name
+    parents = (
+        str(module[0].parent) for module in imported if module
+    )  # further folders of a package are not found by name
     devices = ["/dev/null", *map(str, sorted(Path("/dev").glob("nvidia*")))]
     return Places(sorted(readable), sorted({*parents, *map(str, installed)}), devices)
 

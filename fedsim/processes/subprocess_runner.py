@@ -117,18 +117,18 @@ class SubprocessRunner:
     def _send(self, content: bytes) -> None:
         self._child.send(content, self._look_up)
 
-    def _receive(self, most: int) -> frames.Frame:
+    def _receive(self, limit: int) -> frames.Frame:
         """Return the next frame.
 
         Raises:
             KeyboardInterrupt: a stop was requested.
-            FedsimError: the subprocess has ended, or the frame is longer than `most` bytes.
+            FedsimError: the subprocess has ended, or the frame is longer than `limit` bytes.
         """
         frame = None
         while frame is None:
             self._look_up()
             try:
-                frame = self._child.receive(most, _LOOK_UP_EVERY)
+                frame = self._child.receive(limit, _LOOK_UP_EVERY)
             except frames.FrameError as error:
                 raise FedsimError(f"its answer has {error} for this request.") from error
             except ChannelClosed as error:
@@ -153,7 +153,11 @@ def _start() -> ChildProcess:
 def _observations(seen: Sequence[Any]) -> Iterator[Observation]:
     """Yield the observations among a method's arguments, alone or in lists."""
     for part in seen:
-        yield from (one for one in (part if isinstance(part, list) else [part]) if isinstance(one, Observation))
+        yield from (
+            observation
+            for observation in (part if isinstance(part, list) else [part])
+            if isinstance(observation, Observation)
+        )
 
 
 def _size_of(seen: Observation) -> int:

@@ -124,15 +124,15 @@ class BindingQuestion(Question[Binding]):
         except Exception as error:  # a method may raise anything
             yield finding.model_copy(update={"failure": reason(error)})
             return
-        scoring, every = world.scenario.scoring, torch.cat(truth)
+        scoring, all_rows = world.scenario.scoring, torch.cat(truth)
         about = {"public": int(_has_both(*(attribute.test for attribute in self._pair(world))).sum())}
-        known = finding.model_copy(update={"chance_level": 1 / len(every.unique()), "scope": about})
+        known = finding.model_copy(update={"chance_level": 1 / len(all_rows.unique()), "scope": about})
         rows = torch.cat(right, 1)
         controls = {"label": f"{finding.label}, values permuted", "role": "negative-control"}
-        for share, more in ((rows[0], {}), (rows[1:].mean(0), controls)):
+        for share, extra in ((rows[0], {}), (rows[1:].mean(0), controls)):
             source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-            value = share_read(share, every, torch.cat(clients), source, scoring.confidence, scoring.resamples)
-            yield known.model_copy(update={**more, "value": value})
+            value = share_read(share, all_rows, torch.cat(clients), source, scoring.confidence, scoring.resamples)
+            yield known.model_copy(update={**extra, "value": value})
 
     def _pair(self, world: World) -> tuple[Attribute, Attribute]:
         attributes = world.data.dataset.attributes

@@ -121,20 +121,22 @@ class NeuronQuestion(Question[Neurons]):
             yield finding.model_copy(update={"failure": "fewer than two updates have texts to compare"})
             return
         texts = [neuron.text for neuron in named]
-        others = [
-            float(np.mean([_share(one.words, text) for place, text in enumerate(texts) if place != number]))
-            for number, one in enumerate(named)
+        control_shares = [
+            float(np.mean([_share(neuron.words, text) for place, text in enumerate(texts) if place != number]))
+            for number, neuron in enumerate(named)
         ]
-        known = finding.model_copy(update={"chance_level": float(np.mean(others)), "scope": {"updates": len(named)}})
+        known = finding.model_copy(
+            update={"chance_level": float(np.mean(control_shares)), "scope": {"updates": len(named)}}
+        )
         control = {"label": "the same names, other clients' texts", "role": "negative-control"}
-        for shares, more in (([_share(neuron.words, neuron.text) for neuron in named], {}), (others, control)):
+        for shares, extra in (([_share(neuron.words, neuron.text) for neuron in named], {}), (control_shares, control)):
             source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
             by_client = [
-                [share for share, one in zip(shares, named, strict=True) if one.client == client]
+                [share for share, neuron in zip(shares, named, strict=True) if neuron.client == client]
                 for client in dict.fromkeys(neuron.client for neuron in named)
             ]
             value = words_named(by_client, source, world.scenario.scoring.confidence)
-            yield known.model_copy(update={**more, "value": value})
+            yield known.model_copy(update={**extra, "value": value})
 
     def _names_of(self, world: World, entries: Sequence[WireEntry], work: QuestionContext) -> Iterator[_Named]:
         """Yield the named tokens of each update of a round."""

@@ -116,10 +116,10 @@ class SourceQuestion(Question[Sources]):
         """Yield the watched rounds with counted updates of at least two clients, with examples of each client."""
         pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
         for number, group in groupby(pairs, key=lambda pair: pair[0].round):
-            some = [(entry, unique_examples([b for b in truth.original_batches if len(b)])) for entry, truth in group]
-            if len(some) >= _FEWEST:
+            rounds = [(entry, unique_examples([b for b in truth.original_batches if len(b)])) for entry, truth in group]
+            if len(rounds) >= _FEWEST:
                 source = seeding.generator(evidence.world.scenario.seed, "sources", number)
-                yield _Round.of(some, self.config.examples, source)
+                yield _Round.of(rounds, self.config.examples, source)
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class _Round:
     sources: Tensor
 
     @classmethod
-    def of(cls, some: Sequence[tuple[WireEntry, Batch]], most: int, generator: torch.Generator) -> _Round:
-        """Sample at most `most` examples of each client, in random order."""
-        chosen = [batch.select(torch.randperm(len(batch), generator=generator)[:most]) for _, batch in some]
+    def of(cls, rounds: Sequence[tuple[WireEntry, Batch]], limit: int, generator: torch.Generator) -> _Round:
+        """Sample at most `limit` examples of each client, in random order."""
+        chosen = [batch.select(torch.randperm(len(batch), generator=generator)[:limit]) for _, batch in rounds]
         sources = torch.cat([torch.full((len(examples),), place) for place, examples in enumerate(chosen)])
         order = torch.randperm(len(sources), generator=generator)
-        return cls(tuple(entry for entry, _ in some), Batch.concat(chosen).select(order), sources[order])
+        return cls(tuple(entry for entry, _ in rounds), Batch.concat(chosen).select(order), sources[order])
 
     @property
     def numbers(self) -> Tensor:

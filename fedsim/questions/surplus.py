@@ -148,14 +148,14 @@ class SurplusQuestion(Question[Surplus]):
         """Yield a finding and its control for each estimator, and for the alignment."""
         world = evidence.world
         rounds = len({entry.round for entry in evidence.journal.entries})
-        some: list[_Positions] = []
+        of_rounds: list[_Positions] = []
         for number, shared in enumerate(hidden_states.shared_texts(world, evidence.journal.entries), 1):
             work.progress("states of texts: round", number, rounds)
-            some.append(self._read(world, shared))
+            of_rounds.append(self._read(world, shared))
         for estimator in self.config.estimators:
             work.check_cancelled()
-            yield from self._measure(world, some, estimator)
-        yield from self._align(world, some[-1])  # each round has its own coordinates
+            yield from self._measure(world, of_rounds, estimator)
+        yield from self._align(world, of_rounds[-1])  # each round has its own coordinates
 
     def _read(self, world: World, shared: hidden_states.SharedTexts) -> _Positions:
         """Return all positions, with enough later tokens, of public texts and of texts behind a round's updates."""
@@ -184,20 +184,24 @@ class SurplusQuestion(Question[Surplus]):
         numbers[known] = torch.arange(len(known))
         return numbers[inputs]
 
-    def _measure(self, world: World, some: Sequence[_Positions], estimator: Estimator) -> Iterator[Finding]:
+    def _measure(self, world: World, of_rounds: Sequence[_Positions], estimator: Estimator) -> Iterator[Finding]:
         finding = Finding(question="surplus", label=f"surplus, {estimator}", metric="surplus", chance_level=0.0)
         for label, role in ((finding.label, "attack"), (f"{finding.label}, states permuted", "negative-control")):
-            known = finding.model_copy(update={"label": label, "role": role, "scope": _about(some)})
+            known = finding.model_copy(update={"label": label, "role": role, "scope": _about(of_rounds)})
             try:
                 generator = seeding.generator(world.scenario.seed, label)
-                nats = [self._nats(positions, estimator, role == "negative-control", generator) for positions in some]
+                nats = [
+                    self._nats(positions, estimator, role == "negative-control", generator) for positions in of_rounds
+                ]
             except NotApplicable as error:
                 yield known.model_copy(update={"failure": reason(error)})
                 continue
             source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-            clients = torch.cat([positions.clients[positions.clients >= 0] for positions in some])
-            every = torch.cat(nats)
-            value = surplus([every[clients == owner].tolist() for owner in clients.unique()], source, _coverage(world))
+            clients = torch.cat([positions.clients[positions.clients >= 0] for positions in of_rounds])
+            all_nats = torch.cat(nats)
+            value = surplus(
+                [all_nats[clients == owner].tolist() for owner in clients.unique()], source, _coverage(world)
+            )
             yield known.model_copy(update={"value": value})
 
     def _nats(
@@ -227,10 +231,10 @@ class SurplusQuestion(Question[Surplus]):
         control = {"label": "alignment, states permuted", "role": "negative-control"}
         try:
             chance = float(np.mean([spectral_alignment(permuted, features) for permuted in mixed[1:]]))
-            for read, more in ((hidden, {}), (mixed[0], control)):
+            for read, extra in ((hidden, {}), (mixed[0], control)):
                 source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
                 value = alignment(read, features, clients, source, _coverage(world))
-                yield finding.model_copy(update={**more, "value": value, "chance_level": chance})
+                yield finding.model_copy(update={**extra, "value": value, "chance_level": chance})
         except NotApplicable as error:
             yield finding.model_copy(update={"failure": reason(error)})
 
@@ -242,8 +246,8 @@ def _places(inputs: Tensor, padding: int | None, ahead: int) -> tuple[Tensor, Te
     return texts, places
 
 
-def _about(some: Sequence[_Positions]) -> dict[str, str | int | float]:
-    return {"positions": sum(int((positions.clients >= 0).sum()) for positions in some)}
+def _about(of_rounds: Sequence[_Positions]) -> dict[str, str | int | float]:
+    return {"positions": sum(int((positions.clients >= 0).sum()) for positions in of_rounds)}
 
 
 def _coverage(world: World) -> float:

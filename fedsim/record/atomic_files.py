@@ -189,11 +189,11 @@ def is_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, who: str) -> Iterator[None]:
+def locked(folder: Path, owner: str) -> Iterator[None]:
     """Lock a folder against other processes. The lock ends with the process, even after a kill.
 
     Raises:
-        FedsimError: another process, named `who` in the message, holds the lock, or the folder cannot be written.
+        FedsimError: another process, named `owner` in the message, holds the lock, or the folder cannot be written.
     """
     path = folder / LOCK
     while True:
@@ -201,7 +201,7 @@ def locked(folder: Path, who: str) -> Iterator[None]:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
             if not _holds(handle):
                 os.close(handle)
-                raise FedsimError(f"{who} is at work in {folder}. Wait for it, or choose another --out.")
+                raise FedsimError(f"{owner} is at work in {folder}. Wait for it, or choose another --out.")
         if _is(path, handle):
             break
         os.close(handle)  # the former holder removed the lock file after it was opened here

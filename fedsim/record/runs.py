@@ -57,8 +57,8 @@ class ArmFindings(RecordModel):
 
         A negative control above chance invalidates the findings of its group, earlier findings included.
         """
-        more = {"findings": mark_invalid((*self.findings, *findings)), "items": {**self.items, **items}}
-        return self.model_copy(update=more)
+        changes = {"findings": mark_invalid((*self.findings, *findings)), "items": {**self.items, **items}}
+        return self.model_copy(update=changes)
 
 
 class ArmRecord(ArmFindings):

@@ -47,9 +47,9 @@ class ItemScore(RecordModel):
     group: str | None = None
     is_missing: bool = False
 
-    def with_values(self, more: Mapping[str, float]) -> ItemScore:
+    def with_values(self, values: Mapping[str, float]) -> ItemScore:
         """Return a copy with further metrics."""
-        return self.model_copy(update={"values": {**self.values, **more}})
+        return self.model_copy(update={"values": {**self.values, **values}})
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -62,8 +62,8 @@ def _controlled(control: Finding, findings: Sequence[Finding]) -> list[int]:
     """Return the indices of the findings of a control: findings with its label, else with its method, else all."""
     places = [
         place
-        for place, one in enumerate(findings)
-        if one.question == control.question and one.role in ("attack", "positive-control")
+        for place, finding in enumerate(findings)
+        if finding.question == control.question and finding.role in ("attack", "positive-control")
     ]
     labels = [findings[place].label for place in places]
     longest = max((label for label in labels if control.label.startswith(f"{label}, ")), key=len, default=None)

@@ -60,17 +60,17 @@ def read(plan: ReleasePlan) -> ReleaseCandidate:
     """
     subject = load_subject(load(plan.target), plan.target)
     loader = _loader_of(plan.members) if plan.members else subject.loader
-    others = _loader_of(plan.others) if plan.others else subject.test
+    non_members = _loader_of(plan.others) if plan.others else subject.test
     if loader is None:
         raise FedsimError(
             f"'{plan.target}' returned no loader of members: return a loader, or pass --members package.module:name."
         )
-    if others is None:
+    if non_members is None:
         raise FedsimError(
             f"'{plan.target}' gives no examples that the model was not trained on: give --non-members "
             "package.module:name, a function that returns a loader of them, or Subject(test=...)."
         )
-    known = checked(replace(subject, loader=loader, test=others, defenses=()), plan.target)
+    known = checked(replace(subject, loader=loader, test=non_members, defenses=()), plan.target)
     sides = {"members": known.dataset.train, "others": known.dataset.test}
     notes = [f"Only the first {MOST_EXAMPLES} {name} were read." for name in sides if len(sides[name]) == MOST_EXAMPLES]
     sides = {name: each_once(batch) for name, batch in sides.items()}
@@ -116,7 +116,7 @@ def read_weights(path: Path) -> Tensors:
     if path.suffix not in _SAVED:
         raise FedsimError(f"{path} ends in '{path.suffix}', expected {', '.join((*_NAMED, *_SAVED))}.")
     saved = read_saved(path)
-    if not isinstance(saved, Mapping) or not all(isinstance(one, Tensor) for one in cast("Any", saved).values()):
+    if not isinstance(saved, Mapping) or not all(isinstance(value, Tensor) for value in cast("Any", saved).values()):
         raise FedsimError(
             f"{path} holds {type(saved).__name__}, expected tensors by name. Write it with "
             "torch.save(model.state_dict(), path)."
@@ -140,10 +140,10 @@ def check_sides(sides: Mapping[str, Batch]) -> None:
         if len(batch) < FEWEST:
             raise FedsimError(f"found {len(batch)} different {name}, expected at least {FEWEST} of each side.")
     known = {name: set(keys(batch)) for name, batch in sides.items()}
-    for one, other in combinations(known, 2):
-        if both := len(known[one] & known[other]):
+    for first, second in combinations(known, 2):
+        if shared := len(known[first] & known[second]):
             raise FedsimError(
-                f"{both} examples are among the {one} and among the {other}, expected none: "
+                f"{shared} examples are among the {first} and among the {second}, expected none: "
                 "members and non-members would overlap. Remove them on either side."
             )
 
@@ -159,10 +159,10 @@ def hashes(plan: ReleasePlan) -> dict[str, str]:
 
 def _loader_of(target: str) -> Iterable[Any]:
     """Return the loader that a function returns, alone or as a part of an audit subject."""
-    thing = load(target)
-    thing = called(thing, target) if callable(thing) else thing
-    if isinstance(thing, Subject) or (isinstance(thing, tuple) and len(cast("tuple[Any, ...]", thing)) == 3):  # noqa: PLR2004 - as audits take it
-        thing = load_subject(thing, target).loader
-    if not isinstance(thing, Iterable):
-        raise FedsimError(f"'{target}' returned {type(thing).__name__}, expected a loader of examples.")
-    return cast("Iterable[Any]", thing)
+    loader = load(target)
+    loader = called(loader, target) if callable(loader) else loader
+    if isinstance(loader, Subject) or (isinstance(loader, tuple) and len(cast("tuple[Any, ...]", loader)) == 3):  # noqa: PLR2004 - as audits take it
+        loader = load_subject(loader, target).loader
+    if not isinstance(loader, Iterable):
+        raise FedsimError(f"'{target}' returned {type(loader).__name__}, expected a loader of examples.")
+    return cast("Iterable[Any]", loader)

@@ -56,7 +56,7 @@ def find(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
             yield finding
             continue
         scores = cases.scores[finding.label].double().numpy()
-        if twin := next((label for label, other in known.items() if np.allclose(scores, other, atol=_SAME)), None):
+        if twin := next((label for label, values in known.items() if np.allclose(scores, values, atol=_SAME)), None):
             yield finding.model_copy(
                 update={"value": None, "extra_metrics": {}, "failure": f"gives the scores of {twin} here"}
             )
@@ -82,16 +82,16 @@ def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
 
 def _case(finished: ReleaseCandidate, seed: int) -> Case:
     """Return the candidates in random order; with a reference, half of the non-members belong to the attacker."""
-    others = finished.others
-    held = len(others) // 2 if finished.reference is not None else 0
+    non_members = finished.others
+    held = len(non_members) // 2 if finished.reference is not None else 0
     source = seeding.generator(seed, "release candidates")
-    mixed = torch.randperm(len(others), generator=source)
-    both = Batch.concat((finished.members, others.select(mixed[held:])))
-    order = secret_order(len(both), both, seed, "order of release candidates")
+    mixed = torch.randperm(len(non_members), generator=source)
+    candidates = Batch.concat((finished.members, non_members.select(mixed[held:])))
+    order = secret_order(len(candidates), candidates, seed, "order of release candidates")
     model = finished.subject.new_model().eval()
     observation = MembershipObservation(
-        candidates=both.select(order),
-        reference=others.select(mixed[:held]),
+        candidates=candidates.select(order),
+        reference=non_members.select(mixed[:held]),
         model=model,
         loss=finished.subject.loss,
         weights=((1, model.state_dict()),),
@@ -99,7 +99,7 @@ def _case(finished: ReleaseCandidate, seed: int) -> Case:
         train_shadow=_train_nothing,
         task=finished.subject.task,
     )
-    return Case(observation, (torch.arange(len(both)) < len(finished.members))[order])
+    return Case(observation, (torch.arange(len(candidates)) < len(finished.members))[order])
 
 
 def _train_nothing(_examples: Batch, _generator: torch.Generator) -> NoReturn:
@@ -109,8 +109,8 @@ def _train_nothing(_examples: Batch, _generator: torch.Generator) -> NoReturn:
 def _reference(finished: ReleaseCandidate, case: Case) -> Shadow:
     """Return the reference as a shadow model, trained on no candidate and on none of the attacker's examples."""
     seen = case.observation
-    nobody = [torch.zeros(len(batch), dtype=torch.bool) for batch in (seen.candidates, seen.reference)]
-    return Shadow(dict(finished.reference or {}), *nobody)
+    none_inside = [torch.zeros(len(batch), dtype=torch.bool) for batch in (seen.candidates, seen.reference)]
+    return Shadow(dict(finished.reference or {}), *none_inside)
 
 
 def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: int) -> Iterator[Finding]:
@@ -130,7 +130,7 @@ def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: 
         if (value := finding.figures.get(name)) is not None:
             luck = permutation_test(figure, is_member, source)
             chance = 0.5 if name == "auc" else luck.value.value
-            one = finding.model_copy(
+            changed = finding.model_copy(
                 update={"metric": name, "value": value, "chance_level": chance, "extra_metrics": {}, "items": ""}
             )
-            yield from beside(one, luck.p, luck.value)
+            yield from beside(changed, luck.p, luck.value)

@@ -44,13 +44,13 @@ def read_secrets(target: str | None, finished: ReleaseCandidate) -> list[Planted
     listed = called(load(target), target)
     if not isinstance(listed, list | tuple) or not all(map(_is_secret, cast("Sequence[Any]", listed))):
         raise FedsimError(f"'{target}' returned no list of secrets, expected {_SHAPE}.")
-    secrets = [_secret(*cast("tuple[str, str, str, int]", one)) for one in cast("Sequence[Any]", listed)]
-    for one in secrets:
-        signs = zip(one.form, one.text[len(one.prompt) :], strict=False)
-        fits = len(one.form) == len(one.text) - len(one.prompt) and all(_fits(*pair) for pair in signs)
+    secrets = [_secret(*cast("tuple[str, str, str, int]", secret)) for secret in cast("Sequence[Any]", listed)]
+    for secret in secrets:
+        signs = zip(secret.form, secret.text[len(secret.prompt) :], strict=False)
+        fits = len(secret.form) == len(secret.text) - len(secret.prompt) and all(_fits(*pair) for pair in signs)
         if not fits:
             raise FedsimError(
-                f"'{target}': '{one.text}' has not the form '{one.form}': # is a digit, ? a small letter."
+                f"'{target}': '{secret.text}' has not the form '{secret.form}': # is a digit, ? a small letter."
             )
     return secrets
 
@@ -62,19 +62,19 @@ def find_secrets(secrets: Sequence[Planted], finished: ReleaseCandidate, seed: i
     for repetitions, group in groupby(ordered, key=lambda one: len(one.examples)):
         alike = list(group)
         assert tokenizer is not None, "texts have one"
-        lucky = [_never_planted(one, seed, number) for number, one in enumerate(alike)]
+        lucky = [_never_planted(found, seed, number) for number, found in enumerate(alike)]
         scores = [
-            score(seed, model, cast("Tokenizer", tokenizer), one, _CANDIDATES, number, len(one.examples))
-            for number, one in enumerate([*alike, *lucky])
+            score(seed, model, cast("Tokenizer", tokenizer), found, _CANDIDATES, number, len(found.examples))
+            for number, found in enumerate([*alike, *lucky])
         ]
         finding, control = (
-            next(summarise(some, Scoring(), seed)) for some in (scores[: len(alike)], scores[len(alike) :])
+            next(summarise(group, Scoring(), seed)) for group in (scores[: len(alike)], scores[len(alike) :])
         )
         assert control.value is not None, "there are as many decoys as planted secrets"
         finding = finding.model_copy(
             update={"label": f"secrets planted {repetitions} x", "extra_metrics": {}, "items": ""}
         )
-        bits = np.array([one.exposure for one in scores])
+        bits = np.array([found.exposure for found in scores])
         source = np.random.default_rng(seeding.derive(seed, "release secrets", repetitions))
         is_planted = np.arange(len(scores)) < len(alike)
         luck = permutation_test(lambda labels, bits=bits: float(bits[labels].mean()), is_planted, source)
@@ -85,25 +85,25 @@ def find_texts(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the share of members that the model writes on word by word, and the control; nothing of other models."""
     if finished.subject.dataset.task != _LANGUAGE:
         return
-    members, others = (_texts(batch) for batch in (finished.members, finished.others))
+    members, non_members = (_texts(batch) for batch in (finished.members, finished.others))
     finding = Finding(
         question="exposure", label="texts written on from their first half", metric="secret_extraction_rate"
     )
-    if not members or not others:
+    if not members or not non_members:
         why = f"no member, or no other example, has {_SHORTEST} tokens"
         yield finding.model_copy(update={"failure": why})
         return
     model, source = finished.subject.new_model().eval(), seeding.generator(seed, "release texts")
-    written = np.array([_is_written(model, finished, text, source) for text in [*members, *others]])
+    written = np.array([_is_written(model, finished, text, source) for text in [*members, *non_members]])
     is_member = np.arange(len(written)) < len(members)
-    value, control = (wilson(int(some.sum()), len(some)) for some in (written[is_member], written[~is_member]))
+    value, control = (wilson(int(texts.sum()), len(texts)) for texts in (written[is_member], written[~is_member]))
     shuffles = np.random.default_rng(seeding.derive(seed, "release texts"))
     luck = permutation_test(lambda labels: float(written[labels].mean()), is_member, shuffles)
     yield from beside(finding.model_copy(update={"value": value, "chance_level": control.value}), luck.p, control)
 
 
-def _is_secret(one: Any) -> bool:
-    return isinstance(one, list | tuple) and [*map(type, cast("Sequence[Any]", one))] == [str, str, str, int]
+def _is_secret(secret: Any) -> bool:
+    return isinstance(secret, list | tuple) and [*map(type, cast("Sequence[Any]", secret))] == [str, str, str, int]
 
 
 def _secret(beginning: str, secret: str, form: str, repetitions: int) -> Planted:
@@ -119,8 +119,8 @@ def _fits(sign: str, letter: str) -> bool:
 def _never_planted(planted: Planted, seed: int, number: int) -> Planted:
     source = np.random.default_rng(seeding.derive(seed, "release fillings", number))
     secret = planted.text[len(planted.prompt) :]
-    other = alternatives(planted.form, secret, 1, source).texts[0]
-    return Planted("canary", planted.prompt + other, planted.examples, planted.prompt, planted.form)
+    decoy = alternatives(planted.form, secret, 1, source).texts[0]
+    return Planted("canary", planted.prompt + decoy, planted.examples, planted.prompt, planted.form)
 
 
 def _texts(batch: Batch) -> list[tuple[int, ...]]:

@@ -73,8 +73,8 @@ def _tried(record: ReleaseRecord) -> Iterator[Block]:
         "different data can be separated even without memorisation of single examples."
     )
     reasons: dict[str, list[str]] = {}
-    for one in record.failed:
-        reasons.setdefault(one.failure, []).append(one.label)
+    for failure in record.failed:
+        reasons.setdefault(failure.failure, []).append(failure.label)
     yield from (note(f"Did not apply: {', '.join(labels)}: {why}.") for why, labels in reasons.items())
 
 
@@ -85,23 +85,23 @@ def results(record: ReleaseRecord) -> Block:
     return table("Attacks on the finished model", headings, rows, ("figure", "state"))
 
 
-def _row(record: ReleaseRecord, one: Finding) -> TableRow:
-    metric = verdict.metric_of(one)
+def _row(record: ReleaseRecord, finding: Finding) -> TableRow:
+    metric = verdict.metric_of(finding)
     return TableRow.of(
-        one.label,
-        TableCell(one.state, level=LEVEL_OF[one.state]),
+        finding.label,
+        TableCell(finding.state, level=LEVEL_OF[finding.state]),
         metric.title,
-        str(one.n),
-        _cell(one),
-        "" if one.chance_level is None else metric.format(one.chance_level),
-        _cell(record.control_of(one)),
-        "" if one.p_value is None else f"{one.p_value:.2g}",
-        str(verdict.TO_HALVE * one.n),
+        str(finding.n),
+        _cell(finding),
+        "" if finding.chance_level is None else metric.format(finding.chance_level),
+        _cell(record.control_of(finding)),
+        "" if finding.p_value is None else f"{finding.p_value:.2g}",
+        str(verdict.TO_HALVE * finding.n),
     )
 
 
-def _cell(one: Finding) -> TableCell:
-    metric, value = verdict.metric_of(one), one.value
+def _cell(finding: Finding) -> TableCell:
+    metric, value = verdict.metric_of(finding), finding.value
     if value is None:
         return TableCell()
     return TableCell(metric.format(value.value), bounds(value, metric.scale, metric.digits))

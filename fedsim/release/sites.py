@@ -47,10 +47,10 @@ def read(targets: Mapping[str, str]) -> dict[str, Site]:
         raise FedsimError(f"--sites names '{next(iter(targets))}' alone, expected at least {_FEWEST}, as in a=..,b=..")
     sites = {name: _site(target) for name, target in targets.items()}
     check_sides({f"examples of '{name}'": site.examples for name, site in sites.items()})
-    for one, other in combinations(sites, 2):
-        if _are_alike(sites[one].model, sites[other].model):
+    for first, second in combinations(sites, 2):
+        if _are_alike(sites[first].model, sites[second].model):
             raise FedsimError(
-                f"--sites: '{one}' and '{other}' return the same weights, expected each site's own model: load its "
+                f"--sites: '{first}' and '{second}' return the same weights, expected each site's own model: load its "
                 "weights in the function."
             )
     return sites
@@ -65,8 +65,10 @@ def find(sites: Mapping[str, Site], seed: int) -> Iterator[Finding]:
         return
     n = min(len(site.examples) for site in sites.values())
     source = seeding.generator(seed, "release sites")
-    some = [site.examples.select(torch.randperm(len(site.examples), generator=source)[:n]) for site in sites.values()]
-    losses = [torch.stack([_losses(site, batch) for site in sites.values()], dim=1) for batch in some]
+    samples = [
+        site.examples.select(torch.randperm(len(site.examples), generator=source)[:n]) for site in sites.values()
+    ]
+    losses = [torch.stack([_losses(site, batch) for site in sites.values()], dim=1) for batch in samples]
     guesses = torch.cat(losses).argmin(1).numpy()
     labels = np.repeat(np.arange(len(sites)), n)
     finding = Finding(
@@ -91,8 +93,8 @@ def _site(target: str) -> Site:
     return Site(known, known.new_model().eval(), each_once(known.dataset.train))
 
 
-def _are_alike(one: nn.Module, other: nn.Module) -> bool:
-    return all(map(torch.equal, one.parameters(), other.parameters()))
+def _are_alike(first: nn.Module, second: nn.Module) -> bool:
+    return all(map(torch.equal, first.parameters(), second.parameters()))
 
 
 @torch.no_grad()

@@ -45,21 +45,21 @@ def judged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-def _is_evidence(one: Finding) -> bool:
-    if one.value is None or one.value.high is None or one.chance_level is None:
+def _is_evidence(finding: Finding) -> bool:
+    if finding.value is None or finding.value.high is None or finding.chance_level is None:
         return False
-    return one.value.high <= one.chance_level + (BITS if one.metric == "exposure" else MARGIN)
+    return finding.value.high <= finding.chance_level + (BITS if finding.metric == "exposure" else MARGIN)
 
 
 def answer(record: ReleaseRecord) -> Answer:
     """Return the main answer: the state of the worst figure, and a sentence."""
     by_state: dict[Outcome, list[Finding]] = {}
-    for one in record.attacks:
-        by_state.setdefault(one.state, []).append(one)
+    for finding in record.attacks:
+        by_state.setdefault(finding.state, []).append(finding)
     if recovered := by_state.get("recovered"):
         worst = max(recovered, key=lambda one: (one.value.low or 0.0) - (one.chance_level or 0.0) if one.value else 0.0)
-        what = f"{_LEAKS[worst.question]} ({in_words(worst)}; the control gives {_luck(record, worst)})"
-        return Answer("recovered", f"Recovered: {what}.")
+        leak = f"{_LEAKS[worst.question]} ({in_words(worst)}; the control gives {_luck(record, worst)})"
+        return Answer("recovered", f"Recovered: {leak}.")
     if invalid := by_state.get("invalid"):
         return Answer("invalid", f"Invalid: {invalid[0].label}, since {invalid[0].invalid}.")
     if opened := by_state.get("undecided", []):
@@ -72,20 +72,20 @@ def answer(record: ReleaseRecord) -> Answer:
     )
 
 
-def in_words(one: Finding) -> str:
+def in_words(finding: Finding) -> str:
     """Return a finding in words: attack, value with interval, and n."""
-    value = value_in_words(one.metric, one.value) if one.value else ""
-    return f"{one.label}, {value}, n = {one.n}"
+    value = value_in_words(finding.metric, finding.value) if finding.value else ""
+    return f"{finding.label}, {value}, n = {finding.n}"
 
 
-def metric_of(one: Finding) -> Metric:
+def metric_of(finding: Finding) -> Metric:
     """Return the declaration of a finding's metric."""
-    return registry.every_metric()[one.metric]
+    return registry.every_metric()[finding.metric]
 
 
-def to_halve(one: Finding) -> str:
+def to_halve(finding: Finding) -> str:
     """Return how many examples halve an interval."""
-    return f"n = {TO_HALVE * one.n} would halve the interval"
+    return f"n = {TO_HALVE * finding.n} would halve the interval"
 
 
 def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
@@ -107,10 +107,10 @@ def exit_code(record: ReleaseRecord) -> int:
     return judging.exit_code(record.policy, (threshold.state for threshold in thresholds(record)))
 
 
-def _reach(one: Finding) -> float:
-    return ((one.value.high or 1.0) - (one.chance_level or 0.0)) if one.value else 0.0
+def _reach(finding: Finding) -> float:
+    return ((finding.value.high or 1.0) - (finding.chance_level or 0.0)) if finding.value else 0.0
 
 
-def _luck(record: ReleaseRecord, one: Finding) -> str:
-    value = record.control_of(one).value
-    return "nothing" if value is None else metric_of(one).format(value.value)
+def _luck(record: ReleaseRecord, finding: Finding) -> str:
+    value = record.control_of(finding).value
+    return "nothing" if value is None else metric_of(finding).format(value.value)

@@ -42,10 +42,10 @@ def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) 
         return f"No attack succeeded in any of {len(outcomes)} arms."
     tried = [arm for arm in record.arms if arm.name in leaking or _strongest(arm, judge) is not None]
     shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in tried}
-    most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
-    if shares[most][0] == shares[least][0]:  # membership rates at different false-positive rates have no order
-        return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms, as in '{most}' ({outcomes[most]})."
-    ends = f"most in '{most}' ({outcomes[most]}), least in '{least}' ({outcomes[least]})"
+    highest, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
+    if shares[highest][0] == shares[least][0]:  # membership rates at different false-positive rates have no order
+        return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms, as in '{highest}' ({outcomes[highest]})."
+    ends = f"most in '{highest}' ({outcomes[highest]}), least in '{least}' ({outcomes[least]})"
     return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms: {ends}."
 
 
@@ -95,8 +95,10 @@ def _trust(record: RunRecord, judge: RunJudge) -> str:
         return f"{banner.title}: {why[:1].lower()}{why[1:]}."
     fooled = list(dict.fromkeys(_fooled(record, judge)))
     if fooled:
-        rest = f" and {len(fooled) - _MOST_NAMED} more" if len(fooled) > _MOST_NAMED else ""
-        return f"Alone, {', '.join(fooled[:_MOST_NAMED])}{rest} recovered none: that would have passed for protection."
+        ending = f" and {len(fooled) - _MOST_NAMED} more" if len(fooled) > _MOST_NAMED else ""
+        return (
+            f"Alone, {', '.join(fooled[:_MOST_NAMED])}{ending} recovered none: that would have passed for protection."
+        )
     if any(arm.attacks for arm in record.arms) and not any(_share(arm, judge) for arm in record.arms):
         return "That these attacks recovered nothing is no guarantee."
     return f"The trained model: {'; '.join(_utility(record))}."

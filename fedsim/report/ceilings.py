@@ -61,7 +61,7 @@ class GuaranteedArm(NamedTuple):
         ceiling = reconstruction_ceiling(self.guarantee.epsilon, self.guarantee.delta, prior)
         return self._mark(f"reconstruction, {rule}", attack, rate, prior, ceiling)
 
-    def _mark(self, what: str, attack: str, rate: Interval, prior: float, ceiling: float) -> BoundComparison:
+    def _mark(self, label: str, attack: str, rate: Interval, prior: float, ceiling: float) -> BoundComparison:
         low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
         audited = ("audit", self.guarantee.source)
         audits = [
@@ -71,7 +71,7 @@ class GuaranteedArm(NamedTuple):
         ]
         of = (self.name, self.guarantee.source, self.guarantee.epsilon, self.guarantee.delta)
         return BoundComparison(
-            *of, what, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None)
+            *of, label, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None)
         )
 
 

@@ -50,10 +50,10 @@ class _Limits(NamedTuple):
 def attack_curves(record: RunRecord) -> list[Picture]:
     """Return a picture per arm: each search's objective over iterations, a line per victim, on common axes."""
     points = {number: _curve_points(arm) for number, arm in enumerate(record.arms, 1)}
-    every = [point for of_arm in points.values() for point in of_arm]
-    if not every:
+    all_points = [point for of_arm in points.values() for point in of_arm]
+    if not all_points:
         return []
-    limits = _Limits(max(p[4] for p in every), min(p[5] for p in every), max(p[5] for p in every))
+    limits = _Limits(max(p[4] for p in all_points), min(p[5] for p in all_points), max(p[5] for p in all_points))
     styles = _styles(record)
     return [
         _curves_of(record.arms[number - 1].name, number, of_arm, styles, limits)
@@ -103,9 +103,9 @@ def _utility_of(record: RunRecord, metric: Metric) -> Picture:
         axes.plot(numbers, heights, dash, color=colour, marker="o", ms=4, label=arm.name)
         rows += [(arm.name, number, value) for number, value in line]
         last.append(f"{arm.name}: {metric.format(line[-1][1])} after round {line[-1][0]}.")
-    lowest, most = min(0.0, *(metric.scale * value for _, _, value in rows)), metric.limits[1]
+    lowest, highest = min(0.0, *(metric.scale * value for _, _, value in rows)), metric.limits[1]
     axes.set(xlabel="round", ylabel=utility_axis(metric))
-    axes.set(ylim=(lowest, None if most is None else 1.02 * most * metric.scale))
+    axes.set(ylim=(lowest, None if highest is None else 1.02 * highest * metric.scale))
     axes.locator_params(axis="x", integer=True)
     axes.legend()
     alt = f"Test {metric.title} over rounds. {' '.join(last)}"
@@ -245,7 +245,7 @@ def _exceedance_of(
 
 def _epsilons_of(marks: list[BoundComparison], number: int) -> Picture:
     figure, axes = canvas()
-    what = marks[0].what
+    subject = marks[0].what
     for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
         alike = [mark for mark in marks if mark.attack == attack]
         errors = [[m.measured - m.low for m in alike], [m.high - m.measured for m in alike]]
@@ -259,11 +259,11 @@ def _epsilons_of(marks: list[BoundComparison], number: int) -> Picture:
         label = "" if index else "audit: epsilon is at least"
         axes.plot([floor, epsilon], [height, height], ":|", ms=9, lw=1, color="#555555", label=label)
     axes.set_xscale("log")
-    axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=what)
+    axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=subject)
     axes.legend()
     lines = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
     lines += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
-    alt = f"{what}, with the upper bound set by epsilon. {' '.join(lines)}"
+    alt = f"{subject}, with the upper bound set by epsilon. {' '.join(lines)}"
     rows = tuple(tuple(mark) for mark in marks)
     return picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
@@ -364,11 +364,11 @@ def _segments(partition: PartitionRecord) -> list[tuple[str, list[int]]]:
     """Return (class, examples per client) of as many classes as have distinct colours, the rarest classes summed up."""
     by_class = list(zip(*(counts for _, counts in partition.class_counts), strict=True))
     ranked = sorted(range(len(by_class)), key=lambda label: -sum(by_class[label]))
-    shown, rest = sorted(ranked[:_MOST_CLASSES]), ranked[_MOST_CLASSES:]
+    shown, smaller = sorted(ranked[:_MOST_CLASSES]), ranked[_MOST_CLASSES:]
     segments = [(partition.class_names[label], list(by_class[label])) for label in shown]
-    if not rest:
+    if not smaller:
         return segments
-    return [*segments, (_OTHERS[0], [sum(column) for column in zip(*(by_class[r] for r in rest), strict=True)])]
+    return [*segments, (_OTHERS[0], [sum(column) for column in zip(*(by_class[r] for r in smaller), strict=True)])]
 
 
 def _styles(record: RunRecord) -> _Styles:

@@ -93,8 +93,8 @@ def _wall(
     for attack, of_attack in zip(arm.attacks, scores, strict=True):
         cells = tuple(guess(key, attack, of_attack, arrays, judge) for key in keys)
         rows.append(WallRow(attack.label, cells))
-    several = any(key[2] for key in known)
-    columns = [column(key, *first[key], several) for key in keys]
+    has_restarts = any(key[2] for key in known)
+    columns = [column(key, *first[key], has_restarts) for key in keys]
     return wall_of(arm.name, columns, rows, of=len(known), number=number)
 
 
@@ -108,9 +108,9 @@ def scores_of(attack: AttackFinding) -> dict[Key, tuple[VictimRecord, ItemScore]
     }
 
 
-def column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> str:
+def column(key: Key, victim: VictimRecord, item: ItemScore, has_restarts: bool) -> str:
     """Return the column heading of an example."""
-    example = f", image {key[2]}" if several else ""
+    example = f", image {key[2]}" if has_restarts else ""
     return f"round {victim.round}, {victim.who}{example}, class {item.label}"
 
 
@@ -159,11 +159,11 @@ def guess(
     )
 
 
-def _psnr(one: np.ndarray | None, other: np.ndarray | None) -> float:
+def _psnr(first: np.ndarray | None, second: np.ndarray | None) -> float:
     """Return the PSNR of two pictures in dB, at most that of a mean error of 1/255; 0 if a picture is not stored."""
-    if one is None or other is None:
+    if first is None or second is None:
         return 0.0
-    return float(-10 * np.log10(max(np.square(one - other).mean(), 255.0**-2)))
+    return float(-10 * np.log10(max(np.square(first - second).mean(), 255.0**-2)))
 
 
 def pixels_of(arrays: Arrays, name: str, index: int) -> np.ndarray | None:

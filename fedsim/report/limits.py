@@ -61,8 +61,8 @@ def _open_share(judged: JudgedLimit) -> Iterator[str]:
     """Yield the range that the number of updates leaves open, if the interval alone does not decide."""
     share, limit, advice = judged.figure.value, judged.limit, judged.figure.advice
     if share is not None and held(share, limit) == "undecided":
-        least, most = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high
-        said = f"n = {share.n} leaves {least:.0f} to {most:.0f} % open and the limit is {100 * limit:g} %"
+        least, highest = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high
+        said = f"n = {share.n} leaves {least:.0f} to {highest:.0f} % open and the limit is {100 * limit:g} %"
         yield f"{said}: {advice}" if advice else said
 
 
@@ -72,17 +72,18 @@ def _finding(judged: JudgedLimit, value: Interval) -> str:
 
 
 def _open_members(judged: JudgedLimit, value: Interval) -> str:
-    most = 100 if value.high is None else 100 * value.high
+    highest = 100 if value.high is None else 100 * value.high
     return (
-        f"{judged.figure.label} may find up to {most:.0f} % of the members, and the limit is {100 * judged.limit:g} %"
+        f"{judged.figure.label} may find up to {highest:.0f} % of the members, "
+        f"and the limit is {100 * judged.limit:g} %"
     )
 
 
 def _open_accuracy(judged: JudgedLimit, value: Interval) -> str:
     if value.high is None:
         return "its cost has no interval"
-    most = f"it may cost up to {100 * value.high:.1f} points of test accuracy"
-    return f"{most}, and the limit is {100 * judged.limit:g} points"
+    price = f"it may cost up to {100 * value.high:.1f} points of test accuracy"
+    return f"{price}, and the limit is {100 * judged.limit:g} points"
 
 
 def _broken_share(judged: JudgedLimit, value: Interval) -> str:

@@ -33,9 +33,9 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
 
 
 def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
-    threat, more = scenario.threat, choice.also_knows if isinstance(choice, AttackChoice) else ()
+    threat, extra = scenario.threat, choice.also_knows if isinstance(choice, AttackChoice) else ()
     return Grants(
-        knows=frozenset({*threat.knows, *more}),
+        knows=frozenset({*threat.knows, *extra}),
         view=threat.view if scenario.unlearning is None else "single-update",
         may_craft=threat.server == "malicious" or "threat.server" in scenario.varied,
         masks_updates=scenario.secure_aggregation is not None,
@@ -68,8 +68,8 @@ def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) ->
 def _check_base(method: Method, choice: Choice) -> None:
     if choice.base is None or method.derived_from(choice.base) is not None:
         return
-    others = registry.methods(method.kind).values()
-    names = [other.name for other in others if other.derived_from(choice.base) is not None]
+    methods = registry.methods(method.kind).values()
+    names = [method.name for method in methods if method.derived_from(choice.base) is not None]
     raise FedsimError(f"'{method.name}' has another purpose. Expected any of: {', '.join(names) or 'none'}.")
 
 

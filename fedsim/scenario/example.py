@@ -27,8 +27,8 @@ def example_of(method: Method) -> dict[str, Any] | None:
     threat, settings = tables.get("threat", {}), tables.get("attacks", [{}])[0]
     if attack.crafts_model:
         tables["threat"] = {**threat, "server": "malicious"}
-    more = sorted(attack.needs - set(threat.get("knows", Threat().knows)))
-    return {**tables, "attacks": [{"name": method.name, **({"also_knows": more} if more else {}), **settings}]}
+    missing = sorted(attack.needs - set(threat.get("knows", Threat().knows)))
+    return {**tables, "attacks": [{"name": method.name, **({"also_knows": missing} if missing else {}), **settings}]}
 
 
 def with_tables(scenario: Tables, tables: Tables) -> dict[str, Any]:

@@ -27,11 +27,11 @@ def free() -> int | None:
 
 
 @contextmanager
-def refusing_too_large(whose: str) -> Iterator[None]:
+def refusing_too_large(owner: str) -> Iterator[None]:
     """Refuse a model with weights and gradients above the available memory, before torch allocates it.
 
     Args:
-        whose: name of the model at the beginning of the message.
+        owner: name of the model at the beginning of the message.
 
     Raises:
         FedsimError: the tensors created in this block are too large.
@@ -40,16 +40,16 @@ def refusing_too_large(whose: str) -> Iterator[None]:
     if room is None:
         yield
         return
-    with _Counting(room, whose):
+    with _Counting(room, owner):
         yield
 
 
 class _Counting(TorchFunctionMode):
     """Sums the sizes of created tensors. A dispatch mode could do the same, but would load torch's compiler."""
 
-    def __init__(self, room: int, whose: str) -> None:
+    def __init__(self, room: int, owner: str) -> None:
         super().__init__()
-        self._room, self._whose, self._taken = room, whose, 0
+        self._room, self._whose, self._taken = room, owner, 0
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -85,15 +85,15 @@ def _of_machine() -> int | None:
 
 def _of_group() -> int | None:
     try:
-        most, used = ((_OF_GROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+        limit, used = ((_OF_GROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
     except OSError:
         return None
-    return None if most == "max" else int(most) - int(used)
+    return None if limit == "max" else int(limit) - int(used)
 
 
 def _of_process() -> int | None:
-    most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if most == resource.RLIM_INFINITY:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
         return None
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return most - pages * resource.getpagesize()
+    return limit - pages * resource.getpagesize()

@@ -73,9 +73,9 @@ def _as_written(place: Any, path: Sequence[str]) -> list[str]:
 
 def _as_axis(raw: Mapping[str, Any], table: tuple[str, ...], path: list[str], value: Any) -> list[str]:
     """Return the path of a new axis below `table` with its dotted key as a single part."""
-    rest = path[len(table) :]
-    is_new = tuple(path[: len(table)]) == table and rest and rest[0] not in _below(raw, table)
-    return [*table, ".".join(rest)] if is_new and isinstance(value, list) else path
+    key = path[len(table) :]
+    is_new = tuple(path[: len(table)]) == table and key and key[0] not in _below(raw, table)
+    return [*table, ".".join(key)] if is_new and isinstance(value, list) else path
 
 
 def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value: Any, text: str) -> None:
@@ -106,7 +106,7 @@ def _keys(groups: Iterable[Any]) -> Iterator[str]:
 
 
 def _refuse_covered(key: str, keys: Iterable[str], where: str, text: str) -> None:
-    covering = next((other for other in keys if f"{key}.".startswith(f"{other}.")), None)
+    covering = next((other_key for other_key in keys if f"{key}.".startswith(f"{other_key}.")), None)
     if covering is not None:
         raise ScenarioError(
             f"--set {text}: {where} sets '{covering}' itself and would override this value. "

@@ -66,12 +66,12 @@ class Scenario(Config):
         if not isinstance(raw, Mapping) or "questions" in raw:
             return raw
         table = cast("Mapping[str, Any]", raw)
-        others = [key for key in table if key not in cls.model_fields]
-        known = registry.entries("question") if others else {}
-        questions = {key: table[key] for key in others if key in known}
-        rest = {key: value for key, value in table.items() if key not in questions}
+        question_keys = [key for key in table if key not in cls.model_fields]
+        known = registry.entries("question") if question_keys else {}
+        questions = {key: table[key] for key in question_keys if key in known}
+        own_keys = {key: value for key, value in table.items() if key not in questions}
         choices = {key: {"name": key, "settings": value} for key, value in questions.items() if value is not None}
-        return {**rest, "questions": choices}
+        return {**own_keys, "questions": choices}
 
     @model_serializer(mode="wrap")
     def _with_tables_of_questions(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

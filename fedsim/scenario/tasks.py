@@ -60,16 +60,16 @@ def check_outputs(scenario: Scenario, task: Task[Any], data: Dataset, model: nn.
     Raises:
         ScenarioError: the shape does not fit.
     """
-    few = next(data.train.split(2))
-    expected = task.output_shape(few.labels, data.spec)
+    example = next(data.train.split(2))
+    expected = task.output_shape(example.labels, data.spec)
     if task.does_not_suit(IMAGES) or expected is None:
         return
     with seeding.isolate_randomness(0), torch.no_grad():
-        shape = tuple(trial(task, data, model)(few.inputs).shape)
+        shape = tuple(trial(task, data, model)(example.inputs).shape)
     if len(shape) > len(expected) + 1 or (shape[0], shape[-1]) != (expected[0], expected[-1]):
         raise ScenarioError(
             f"task '{task.name}' does not fit model '{scenario.model.name}', which returns shape {shape} for "
-            f"{len(few)} examples, expected {expected}. Name the task that the model is for under task.name: "
+            f"{len(example)} examples, expected {expected}. Name the task that the model is for under task.name: "
             "`fedsim list tasks` shows all."
         )
 

@@ -14,7 +14,7 @@ from fedsim.core.hosting import SharedChange, Undo
 
 
 @contextmanager
-def forbid_exit(whose: str) -> Iterator[None]:
+def forbid_exit(owner: str) -> Iterator[None]:
     """Raise an error if user code would end the process.
 
     `os._exit` leaves only an exit code, possibly 0, so it is replaced while the block runs.
@@ -29,7 +29,7 @@ def forbid_exit(whose: str) -> Iterator[None]:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
         where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         raise FedsimError(
-            f"{whose} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
+            f"{owner} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
         ) from error
 
 

@@ -25,7 +25,7 @@ def checked(
     shape: tuple[int, ...] | None,
     loss: Callable[[Tensor], Tensor] | None,
     *,
-    whose: str,
+    owner: str,
 ) -> None:
     """Build a model twice and try a training step, to detect later failures.
 
@@ -35,20 +35,20 @@ def checked(
         run: runs a model on inputs, as the task does.
         shape: expected output shape; None if only the number of rows is known.
         loss: maps outputs to a scalar loss; None if a component computes the loss.
-        whose: name of the model at the start of a message.
+        owner: name of the model at the start of a message.
 
     Raises:
         FedsimError: the model cannot be trained, watched or replayed; the message gives the reason and the fix.
     """
-    with forbid_exit(whose):
-        model = _made(make, whose)
-        check_structure(model, whose)
-        _check_types(model, whose)
-        _check_same(model, _made(make, whose), whose)
-        _check_step(model.train(), inputs, run, shape, loss, whose)
+    with forbid_exit(owner):
+        model = _made(make, owner)
+        check_structure(model, owner)
+        _check_types(model, owner)
+        _check_same(model, _made(make, owner), owner)
+        _check_step(model.train(), inputs, run, shape, loss, owner)
 
 
-def check_structure(model: nn.Module, whose: str) -> None:
+def check_structure(model: nn.Module, owner: str) -> None:
     """Check that a model's modules and parameters can be trained and watched.
 
     Raises:
@@ -57,83 +57,83 @@ def check_structure(model: nn.Module, whose: str) -> None:
     for module in model.modules():
         if isinstance(module, _WRAPPERS):
             raise FedsimError(
-                f"{whose} is wrapped in {type(module).__name__}, which spreads a batch over devices. Return its "
+                f"{owner} is wrapped in {type(module).__name__}, which spreads a batch over devices. Return its "
                 ".module."
             )
         if any(kind.__name__ == _OF_OPACUS for kind in type(module).__mro__):
             raise FedsimError(
-                f"{whose} is wrapped in {type(module).__name__} of Opacus, which keeps a gradient of every example. "
+                f"{owner} is wrapped in {type(module).__name__} of Opacus, which keeps a gradient of every example. "
                 "Return its .to_standard_module(), and give its clipping and noise as defense 'dp-sgd'."
             )
         if isinstance(module, torch.jit.ScriptModule):
             raise FedsimError(
-                f"{whose} is scripted, so nothing inside can be watched. Return the module as it was before torch.jit."
+                f"{owner} is scripted, so nothing inside can be watched. Return the module as it was before torch.jit."
             )
         if hasattr(module, "_orig_mod"):
             raise FedsimError(
-                f"{whose} is compiled, so nothing inside can be watched. Return the module as it was before "
+                f"{owner} is compiled, so nothing inside can be watched. Return the module as it was before "
                 "torch.compile."
             )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if nn.parameter.is_lazy(tensor):
             raise FedsimError(
-                f"{whose} has a lazy layer: '{name}' has no size yet. Give the layer its size, or call the model once "
+                f"{owner} has a lazy layer: '{name}' has no size yet. Give the layer its size, or call the model once "
                 "before you return it."
             )
         if tensor.device.type != "cpu":
-            raise FedsimError(f"{whose} has '{name}' on device '{tensor.device}', expected 'cpu'. Return model.cpu().")
+            raise FedsimError(f"{owner} has '{name}' on device '{tensor.device}', expected 'cpu'. Return model.cpu().")
     for name, parameter in model.named_parameters():
-        _check_values(name, parameter, whose)
-    _check_trainable(model, whose)
+        _check_values(name, parameter, owner)
+    _check_trainable(model, owner)
 
 
-def _check_values(name: str, parameter: Tensor, whose: str) -> None:
+def _check_values(name: str, parameter: Tensor, owner: str) -> None:
     if not parameter.numel():
         raise FedsimError(
-            f"{whose} has an empty parameter: '{name}' has shape {tuple(parameter.shape)}. Leave it out of the model."
+            f"{owner} has an empty parameter: '{name}' has shape {tuple(parameter.shape)}. Leave it out of the model."
         )
     if any(stride == 0 and size > 1 for stride, size in zip(parameter.stride(), parameter.shape, strict=True)):
         raise FedsimError(
-            f"{whose} has a parameter with shared memory: '{name}' is an expanded tensor. Call .clone() on it."
+            f"{owner} has a parameter with shared memory: '{name}' is an expanded tensor. Call .clone() on it."
         )
     if not bool(parameter.isfinite().all()):
-        raise FedsimError(f"{whose} has first weights that are not finite: '{name}'. Initialise it.")
+        raise FedsimError(f"{owner} has first weights that are not finite: '{name}'. Initialise it.")
 
 
-def _check_trainable(model: nn.Module, whose: str) -> None:
+def _check_trainable(model: nn.Module, owner: str) -> None:
     if any(parameter.requires_grad for parameter in model.parameters()):
         return
     why = "all its parameters are frozen" if any(True for _ in model.parameters()) else "it has no parameters"
     raise FedsimError(
-        f"{whose} has nothing to train: {why}, so a client would send nothing. Keep a tensor as nn.Parameter, with "
+        f"{owner} has nothing to train: {why}, so a client would send nothing. Keep a tensor as nn.Parameter, with "
         "requires_grad left on."
     )
 
 
-def _check_types(model: nn.Module, whose: str) -> None:
+def _check_types(model: nn.Module, owner: str) -> None:
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
             raise FedsimError(
-                f"{whose} has '{name}' of type {tensor.dtype}, expected torch.float32. Return model.float()."
+                f"{owner} has '{name}' of type {tensor.dtype}, expected torch.float32. Return model.float()."
             )
 
 
-def _check_same(model: nn.Module, again: nn.Module, whose: str) -> None:
+def _check_same(model: nn.Module, again: nn.Module, owner: str) -> None:
     """Check that two models built with the same seed are equal, because every process builds its own."""
     first, second = model.state_dict(), again.state_dict()
     odd = sorted(first.keys() ^ second.keys())
     odd += [name for name, tensor in first.items() if name in second and not _equal(tensor, second[name])]
     if odd:
         raise FedsimError(
-            f"{whose} returns different models on equal calls: '{odd[0]}' differs. Initialise "
+            f"{owner} returns different models on equal calls: '{odd[0]}' differs. Initialise "
             "with torch's global generator, which is seeded, and keep no state between calls."
         )
 
 
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    return type(one) is type(other)
+def _equal(first: Any, second: Any) -> bool:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.equal(first, second)
+    return type(first) is type(second)
 
 
 def _check_step(
@@ -142,27 +142,27 @@ def _check_step(
     run: Run,
     shape: tuple[int, ...] | None,
     loss: Callable[[Tensor], Tensor] | None,
-    whose: str,
+    owner: str,
 ) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
-    outputs = call_model(model, inputs, whose, run)
-    check_outputs(outputs, len(inputs), shape, whose)
+    outputs = call_model(model, inputs, owner, run)
+    check_outputs(outputs, len(inputs), shape, owner)
     model.load_state_dict(before, strict=False)
-    again = call_model(model, inputs, whose, run)
+    again = call_model(model, inputs, owner, run)
     if not torch.equal(outputs, again):
         raise FedsimError(
-            f"{whose} returns different outputs for the same examples, weights and seed, so a "
+            f"{owner} returns different outputs for the same examples, weights and seed, so a "
             "client's round cannot be replayed for scoring. Use torch's global generator, "
             "which is seeded, and keep no state between calls except registered buffers."
         )
-    _check_gradient(model, again.sum() if loss is None else loss(again), whose)
+    _check_gradient(model, again.sum() if loss is None else loss(again), owner)
 
 
 def _plainly(model: nn.Module, inputs: Tensor) -> Tensor:
     return model(inputs)
 
 
-def call_model(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly) -> Tensor:
+def call_model(model: nn.Module, inputs: Tensor, owner: str, run: Run = _plainly) -> Tensor:
     """Run a model, and return its output.
 
     Raises:
@@ -176,40 +176,40 @@ def call_model(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly
     except Exception as error:
         shape = tuple(inputs.shape[1:])
         raise FedsimError(
-            f"{whose} fails on {len(inputs)} examples of shape {shape}: {describe_exception(error)}."
+            f"{owner} fails on {len(inputs)} examples of shape {shape}: {describe_exception(error)}."
         ) from error
     if given._version != version:
         raise FedsimError(
-            f"{whose} changes its input in place, and with it the client's data. Begin with inputs.clone(), or leave "
+            f"{owner} changes its input in place, and with it the client's data. Begin with inputs.clone(), or leave "
             "inplace=True out of the first layer."
         )
     return outputs
 
 
-def check_outputs(outputs: object, examples: int, shape: tuple[int, ...] | None, whose: str) -> None:
+def check_outputs(outputs: object, examples: int, shape: tuple[int, ...] | None, owner: str) -> None:
     """Check the output of a model.
 
     Args:
         outputs: output of the model.
         examples: number of examples in the batch.
         shape: expected shape; None if only the number of rows is known.
-        whose: name of the model at the start of a message.
+        owner: name of the model at the start of a message.
 
     Raises:
         FedsimError: it is no tensor, or has another shape, type or device, or values that are not finite.
     """
     expected = f"one tensor of shape {shape}" if shape is not None else f"one tensor of {examples} rows"
     if not isinstance(outputs, Tensor):
-        raise FedsimError(f"{whose} returns {_kind(outputs)}, expected {expected}. Return the scores alone.")
+        raise FedsimError(f"{owner} returns {_kind(outputs)}, expected {expected}. Return the scores alone.")
     if tuple(outputs.shape) != shape if shape is not None else outputs.shape[:1] != (examples,):
-        what = ", a score for every class of every label" if shape is not None else ""
+        ending = ", a score for every class of every label" if shape is not None else ""
         raise FedsimError(
-            f"{whose} returns shape {tuple(outputs.shape)} for {examples} examples, expected {expected}{what}."
+            f"{owner} returns shape {tuple(outputs.shape)} for {examples} examples, expected {expected}{ending}."
         )
     if outputs.dtype != torch.float32:
-        raise FedsimError(f"{whose} returns {outputs.dtype}, expected torch.float32. Leave casts and autocast out.")
+        raise FedsimError(f"{owner} returns {outputs.dtype}, expected torch.float32. Leave casts and autocast out.")
     if not bool(outputs.isfinite().all()):
-        raise FedsimError(f"{whose} returns scores that are not finite with its first weights. Check its scale.")
+        raise FedsimError(f"{owner} returns scores that are not finite with its first weights. Check its scale.")
 
 
 def _kind(outputs: object) -> str:
@@ -218,25 +218,25 @@ def _kind(outputs: object) -> str:
     return "None" if outputs is None else f"{type(outputs).__name__}"
 
 
-def _check_gradient(model: nn.Module, loss: Tensor, whose: str) -> None:
+def _check_gradient(model: nn.Module, loss: Tensor, owner: str) -> None:
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     try:
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     except RuntimeError as error:
         raise FedsimError(
-            f"{whose} gives no gradient: {first_line(error).rstrip('.')}. Its scores must come from its parameters, by "
+            f"{owner} gives no gradient: {first_line(error).rstrip('.')}. Its scores must come from its parameters, by "
             "operations that torch can differentiate: no .detach(), no .data, no torch.no_grad()."
         ) from error
     if all(gradient is None for gradient in gradients):
-        raise FedsimError(f"{whose} gives no gradient: its scores do not depend on any trainable parameter.")
+        raise FedsimError(f"{owner} gives no gradient: its scores do not depend on any trainable parameter.")
     for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None and gradient.layout != torch.strided:
-            raise FedsimError(f"{whose} has a sparse gradient at '{name}'. Leave sparse=True out of the layer.")
+            raise FedsimError(f"{owner} has a sparse gradient at '{name}'. Leave sparse=True out of the layer.")
 
 
-def _made(make: Callable[[], object], whose: str) -> nn.Module:
+def _made(make: Callable[[], object], owner: str) -> nn.Module:
     with seeding.isolate_randomness(0):
         model = make()
     if not isinstance(model, nn.Module):
-        raise FedsimError(f"{whose} is of type {type(model).__name__}, expected a torch.nn.Module.")
+        raise FedsimError(f"{owner} is of type {type(model).__name__}, expected a torch.nn.Module.")
     return model

@@ -68,9 +68,9 @@ class World:
         return self._with_models(scenario=scenario, data=Data(self.data.dataset, shares, federation, seed))
 
     def _with_models(self, **changes: Any) -> World:
-        other = replace(self, **changes)
-        vars(other).update(task=self.task, models=self.models)  # shared, because a model may be large
-        return other
+        changed = replace(self, **changes)
+        vars(changed).update(task=self.task, models=self.models)  # shared, because a model may be large
+        return changed
 
     @cached_property
     def watches_models(self) -> bool:
@@ -136,8 +136,8 @@ def build(scenario: Scenario) -> World:
 def _check_own_model(world: World) -> None:
     """Try a user's model on a local step's batch, with at most two examples."""
     scenario, dataset = world.scenario, world.data.dataset
-    few = min(2, scenario.federation.batch_size)
-    batch, task = next(dataset.train.split(few)), world.task
+    example = min(2, scenario.federation.batch_size)
+    batch, task = next(dataset.train.split(example)), world.task
     draws = task.named_draws(batch, torch.Generator().manual_seed(0))
     user_models.checked(
         lambda: scenario.model.make("model", dataset.spec),
@@ -145,7 +145,7 @@ def _check_own_model(world: World) -> None:
         lambda model, inputs: task.answer(model, replace(batch, inputs=inputs), draws)[0],
         None if world.stack.objectives else task.output_shape(batch.labels, dataset.spec),
         None if world.stack.objectives else partial(_loss, world, batch, draws),
-        whose=f"model '{scenario.model.name}'",
+        owner=f"model '{scenario.model.name}'",
     )
 
 

@@ -103,5 +103,5 @@ def _item(number: int, guess: Tensor, examples: Batch, label: int, data: Dataset
 def _in_words(graph: Tensor) -> str:
     kinds = graphs.kinds_of(graph)
     names = [f"{chr(ord('a') + kind.index(1.0)) if 1.0 in kind else '?'}{number}" for number, kind in enumerate(kinds)]
-    pairs = [f"{names[one]}-{names[other]}" for one, other in graphs.joins_of(graph)]
+    pairs = [f"{names[first]}-{names[second]}" for first, second in graphs.joins_of(graph)]
     return f"{len(names)} nodes: {' '.join(pairs)}" if pairs else f"{len(names)} nodes, none joined"

@@ -99,11 +99,11 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each text's weighted cross-entropy; 0 for a text without masked positions."""
         if outputs.dim() == _SEVERAL_ANSWERS:
-            each = self.losses(outputs.flatten(0, 1), targets.repeat_interleave(outputs.shape[1], 0))
-            return each.view(-1, outputs.shape[1]).mean(1)
+            token_losses = self.losses(outputs.flatten(0, 1), targets.repeat_interleave(outputs.shape[1], 0))
+            return token_losses.view(-1, outputs.shape[1]).mean(1)
         tokens, weights = targets[..., 0].long(), targets[..., 1]
-        each = F.cross_entropy(outputs.flatten(0, 1), tokens.flatten(), reduction="none", ignore_index=IGNORED)
-        return (each.view(tokens.shape) * weights).sum(1)
+        token_losses = F.cross_entropy(outputs.flatten(0, 1), tokens.flatten(), reduction="none", ignore_index=IGNORED)
+        return (token_losses.view(tokens.shape) * weights).sum(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the accuracy of masked tokens, and the bound in nats per token, on the test set."""
@@ -115,8 +115,8 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
                 masked = _evenly_masked(batch, generator)
                 outputs = self.outputs(model, batch, {"masked": masked})
                 wanted = batch.inputs.masked_fill(~masked, IGNORED)
-                each = F.cross_entropy(outputs.mT, wanted, reduction="none", ignore_index=IGNORED)
-                bounds.append(each.sum(1) / masked.sum(1).clamp_min(1))
+                losses = F.cross_entropy(outputs.mT, wanted, reduction="none", ignore_index=IGNORED)
+                bounds.append(losses.sum(1) / masked.sum(1).clamp_min(1))
                 guessed.append(outputs.argmax(-1)[masked])
                 tokens.append(batch.inputs[masked])
         accuracy = test_accuracy(torch.cat(guessed), torch.cat(tokens))
@@ -132,6 +132,6 @@ def _evenly_masked(batch: Batch, generator: torch.Generator) -> Tensor:
     """Mask l random positions of each answer, l uniform from 1 to their number, shape (B, T)."""
     answers = _answers(batch)
     order = torch.rand(answers.shape, generator=generator).masked_fill(~answers, torch.inf).argsort(1).argsort(1)
-    most = answers.sum(1)
-    count = 1 + (torch.rand(len(batch), generator=generator) * most).long().minimum(most - 1)
+    largest = answers.sum(1)
+    count = 1 + (torch.rand(len(batch), generator=generator) * largest).long().minimum(largest - 1)
     return (order < count[:, None]) & answers

@@ -71,11 +71,11 @@ class MultiHead(TargetTask[MultiHeadConfig]):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's loss, the sum over the heads."""
-        each = [
+        head_losses = [
             self.config.weights.get(head.name, 1.0) * _losses(head, outputs[:, scores], targets[:, labels])
             for head, labels, scores in placed(self.heads)
         ]
-        return torch.stack(each).sum(0)
+        return torch.stack(head_losses).sum(0)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of correct labels on the test set."""
@@ -84,7 +84,9 @@ class MultiHead(TargetTask[MultiHeadConfig]):
 
     def right(self, outputs: Tensor, labels: Tensor, data: Dataset) -> Tensor:
         """Return the share of an example's correct labels; a number is correct within half a standard deviation."""
-        return torch.stack([each.double().mean(1) for each in self._right_labels(outputs, labels, data)]).mean(0)
+        return torch.stack([is_right.double().mean(1) for is_right in self._right_labels(outputs, labels, data)]).mean(
+            0
+        )
 
     def _right_labels(self, outputs: Tensor, labels: Tensor, data: Dataset) -> list[Tensor]:
         """Return which labels of each head are correct, shape (B, labels)."""
@@ -107,9 +109,9 @@ class MultiHead(TargetTask[MultiHeadConfig]):
 def _refused(head: LabelHead, labels: Tensor) -> str | None:
     if head.kind == "numbers":
         return None if bool(labels.isfinite().all()) else f"a label of head '{head.name}' is not finite"
-    most = 1 if head.kind == "set" else head.classes - 1
-    strangers = labels[(labels < 0) | (labels > most) | (labels != labels.round())]
-    return f"label {float(strangers[0]):g} of head '{head.name}' is none of 0 to {most}" if len(strangers) else None
+    largest = 1 if head.kind == "set" else head.classes - 1
+    strangers = labels[(labels < 0) | (labels > largest) | (labels != labels.round())]
+    return f"label {float(strangers[0]):g} of head '{head.name}' is none of 0 to {largest}" if len(strangers) else None
 
 
 def _losses(head: LabelHead, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -168,8 +170,8 @@ def _scores(
 ) -> Mapping[str, float]:
     places = [(head, place) for head, place, _ in placed(heads)]
     read, guessed = (
-        [_are_right(head, one[place], target[place], width[place]).double().mean() for head, place in places]
-        for one in (guess, usual)
+        [_are_right(head, scores[place], target[place], width[place]).double().mean() for head, place in places]
+        for scores in (guess, usual)
     )
     return {
         "heads_read": metrics.heads_read(torch.stack(read)),

@@ -50,9 +50,9 @@ class Segmentation(TargetTask[Config]):
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
         """Return an error for an invalid class, or None."""
-        most = spec.classes - 1 if _are_maps(labels, spec) else 1
-        strangers = labels[((labels < 0) | (labels > most)) & (labels != IGNORED)]
-        return f"label {int(strangers[0])} is out of range, expected 0 to {most}" if len(strangers) else None
+        largest = spec.classes - 1 if _are_maps(labels, spec) else 1
+        strangers = labels[((labels < 0) | (labels > largest)) & (labels != IGNORED)]
+        return f"label {int(strangers[0])} is out of range, expected 0 to {largest}" if len(strangers) else None
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
         """Return the shape of logits for each class at each pixel."""
@@ -63,8 +63,8 @@ class Segmentation(TargetTask[Config]):
         if targets.ndim == outputs.ndim:
             truth = targets.to(outputs.dtype)
             return F.binary_cross_entropy_with_logits(outputs, truth, reduction="none").flatten(1).mean(1)
-        each = F.cross_entropy(outputs, targets, reduction="none", ignore_index=IGNORED).flatten(1)
-        return each.sum(1) / (targets != IGNORED).flatten(1).sum(1).clamp_min(1)
+        pixel_losses = F.cross_entropy(outputs, targets, reduction="none", ignore_index=IGNORED).flatten(1)
+        return pixel_losses.sum(1) / (targets != IGNORED).flatten(1).sum(1).clamp_min(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of correct pixels on the test set."""

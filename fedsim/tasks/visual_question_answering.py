@@ -74,16 +74,16 @@ class VisualQuestionAnswering(ClassTask):
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of answers that are entirely correct, and the loss."""
-        each: list[Tensor] = []
+        losses: list[Tensor] = []
         right: list[Tensor] = []
         for batch in data.test.split(self.at_once):
             outputs = self.outputs(model, batch, {})
-            each.append(self.losses(outputs, batch.labels))
+            losses.append(self.losses(outputs, batch.labels))
             right.append(are_right(outputs.argmax(-1), batch.labels))
         whole = torch.cat(right)
         return {
             "test_accuracy": test_accuracy(whole, torch.ones_like(whole)),
-            "test_loss": test_loss(torch.cat(each)),
+            "test_loss": test_loss(torch.cat(losses)),
         }
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
@@ -142,10 +142,12 @@ def share_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
     Both are padded with `IGNORED` to the same length.
     """
     wide = max(guessed.shape[1], originals.shape[1])
-    answers, other = (F.pad(one, (0, wide - one.shape[1]), value=losses.IGNORED) for one in (guessed, originals))
+    answers, padded_originals = (
+        F.pad(tokens, (0, wide - tokens.shape[1]), value=losses.IGNORED) for tokens in (guessed, originals)
+    )
     alike = [
         place < len(answers) and torch.equal(answers[place], row)
-        for place, row in zip(order.tolist(), other, strict=True)
+        for place, row in zip(order.tolist(), padded_originals, strict=True)
     ]
     return sum(alike) / len(alike)
 

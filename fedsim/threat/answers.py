@@ -14,19 +14,19 @@ from torch import Tensor
 from fedsim.core.errors import FedsimError
 
 
-def check_count(count: int, most: int, what: str) -> None:
+def check_count(count: int, limit: int, label: str) -> None:
     """Check that an answer has no more parts than the ground truth.
 
     Args:
         count: number of parts in the answer.
-        most: number of parts in the ground truth.
-        what: name of the parts, in the plural.
+        limit: number of parts in the ground truth.
+        label: name of the parts, in the plural.
 
     Raises:
         FedsimError: the count exceeds the limit.
     """
-    if count > most:
-        raise FedsimError(f"the answer has {count:,} {what}, expected at most {most:,}.")
+    if count > limit:
+        raise FedsimError(f"the answer has {count:,} {label}, expected at most {limit:,}.")
 
 
 def check_shape(answer: Tensor, shape: Sequence[int]) -> Tensor:

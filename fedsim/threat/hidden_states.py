@@ -63,8 +63,8 @@ def shared_texts(world: World, entries: Sequence[WireEntry]) -> Iterator[SharedT
     """Yield the texts of each watched round, without planted texts, whose indices follow the data set's."""
     of_dataset = len(world.data.dataset.train)
     for number, group in groupby(entries, key=lambda entry: entry.round):
-        some = list(group)
-        numbers = [torch.cat(list(world.data.numbers_of(number, entry.client))).unique() for entry in some]
+        members = list(group)
+        numbers = [torch.cat(list(world.data.numbers_of(number, entry.client))).unique() for entry in members]
         numbers = [batch[batch < of_dataset] for batch in numbers]
-        clients = [torch.full_like(batch, entry.client) for batch, entry in zip(numbers, some, strict=True)]
-        yield SharedTexts(world.models.holding(some[0].received), number, torch.cat(numbers), torch.cat(clients))
+        clients = [torch.full_like(batch, entry.client) for batch, entry in zip(numbers, members, strict=True)]
+        yield SharedTexts(world.models.holding(members[0].received), number, torch.cat(numbers), torch.cat(clients))

@@ -83,7 +83,7 @@ def observe(
         batch_sizes=sizes,
         examples=len(victim.examples) if sizes else None,
         draws=_copy(truth.draws) if "client-randomness" in knows and not entry.clients else None,
-        earlier_observations=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
+        earlier_observations=tuple(observe(victim, knows) for victim in earlier) if "earlier-rounds" in knows else (),
         extra_inputs=given,
         device=world.device,
         task=world.task,
@@ -130,7 +130,7 @@ def _knows(world: World) -> Iterator[str]:
     """Yield sentences on granted and on missing knowledge."""
     granted = world.scenario.threat.knows
     known = [grant.has for name, grant in GRANTS.items() if name in granted and _exists(world, name)]
-    yield "It knows the model, its weights and the loss" + "".join(f", {what}" for what in known) + "."
+    yield "It knows the model, its weights and the loss" + "".join(f", {knowledge}" for knowledge in known) + "."
     yield from _optimizer(world)
     lacking = (grant for name, grant in GRANTS.items() if name not in granted and _is_at_stake(world, name))
     yield from (f"It {grant.lacks}." for grant in lacking)
@@ -262,17 +262,17 @@ def _attacked(scenario: Scenario) -> str:
         return (
             f"It attacks {_clients(threat.victims) if threat.view == 'single-update' else 'the sum'} in round {rounds}."
         )
-    who = (
+    clients_text = (
         "1 client requests"
         if unlearning.clients == 1
         else f"{unlearning.clients} clients request, each in its own federation,"
     )
-    what = "1 of its examples" if unlearning.examples == 1 else f"{unlearning.examples} of its examples"
+    examples_text = "1 of its examples" if unlearning.examples == 1 else f"{unlearning.examples} of its examples"
     seen = (
         "global models alone" if threat.view == "sum" else f"single updates, of round {rounds} where it compares them"
     )
     return (
-        f"After the last round {who} the unlearning of {what}, by method {unlearning.method.name}. "
+        f"After the last round {clients_text} the unlearning of {examples_text}, by method {unlearning.method.name}. "
         f"The server attacks its estimate of the forgotten update, from {seen}."
     )
 

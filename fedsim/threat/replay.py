@@ -65,7 +65,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
         matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
     truth = _union(world, entry.round, replayed) if entry.clients else replayed[0].truth
     raw_is_wire = torch.equal(_flat(world, truth.raw), expected)
-    return Replay(truth, matches, raw_is_wire, tuple(one.cost for one in replayed))
+    return Replay(truth, matches, raw_is_wire, tuple(update.cost for update in replayed))
 
 
 def check_union(world: World) -> None:
@@ -108,7 +108,7 @@ def repeat(world: World, entry: WireEntry, client: int) -> ReplayedClient:
 
 
 def _observe_vector(world: World, entry: WireEntry, replayed: list[ReplayedClient]) -> Tensor:
-    updates = {one.client: one.update for one in replayed}
+    updates = {update.client: update.update for update in replayed}
     if not entry.clients:
         return _flat(world, updates[entry.client])
     if world.scenario.secure_aggregation is None:

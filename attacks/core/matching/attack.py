@@ -306,15 +306,15 @@ def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]
     return groups
 
 
-def _is_alike(one: Observation, other: Observation) -> bool:
-    if (one.batch_size, one.sites, one.hidden, one.known_methods) != (
-        other.batch_size,
-        other.sites,
-        other.hidden,
-        other.known_methods,
+def _is_alike(first: Observation, second: Observation) -> bool:
+    if (first.batch_size, first.sites, first.hidden, first.known_methods) != (
+        second.batch_size,
+        second.sites,
+        second.hidden,
+        second.known_methods,
     ):
         return False
-    ours, theirs = one.model.state_dict(), other.model.state_dict()
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 

@@ -52,7 +52,7 @@ class Comparison(Protocol):
     like: Tensor
 
     def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], variables: Values = NOTHING
     ) -> Gradients:
         """Compare rows, differentiably in inputs, masks and other unknowns.
 
@@ -61,7 +61,7 @@ class Comparison(Protocol):
             masks: one per site, shape (R, *site.shape); empty for forward passes without dropout.
             labels: classes (R, B), or their probabilities (R, B, K).
             victims: index of the victim of each row.
-            others: values of the other unknowns, by the name of their block, shape (R, ...).
+            variables: values of the other unknowns, by the name of their block, shape (R, ...).
         """
         ...
 
@@ -84,24 +84,26 @@ class RowComparison(ABC):
         self._norms = squared_norms(self._targets)
 
     @abstractmethod
-    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+    def gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
+    ) -> tuple[Tensor, ...]:
         """Return the gradient that the client would send for one row, a tensor for each of its names, differentiably.
 
         Args:
             inputs: shape (B, *shape).
             masks: one per site, shape (*site.shape).
             labels: classes (B,), or their probabilities (B, K).
-            others: values of the other unknowns.
+            variables: values of the other unknowns.
             victim: index of the victim.
         """
 
     def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], variables: Values = NOTHING
     ) -> Gradients:
         """Compare rows as in `Comparison`."""
         wire, targets = self.client.wire, [self._targets[victim] for victim in victims]
         rows = [
-            self.gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], of_row(others, row), victim)
+            self.gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], of_row(variables, row), victim)
             for row, victim in enumerate(victims)
         ]
         if not wire.is_plain:
@@ -120,9 +122,11 @@ class GeneralComparison(RowComparison):
         super().__init__(client, [observation.update.tensors for observation in observations])
         self.weights = {name: p.clone().requires_grad_() for name, p in client.parameters.items()}
 
-    def gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values, victim: int) -> tuple[Tensor, ...]:
+    def gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
+    ) -> tuple[Tensor, ...]:
         """Return the gradient of the client's loss."""
-        return self.of_loss(self.client.loss(self.client.outputs(inputs, masks, self.weights, others), labels))
+        return self.of_loss(self.client.loss(self.client.outputs(inputs, masks, self.weights, variables), labels))
 
     def of_loss(self, loss: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient of a loss with respect to the weights."""

@@ -203,7 +203,7 @@ def descend(descent: Descent) -> list[RestartResult]:
     """
     settings = descent.settings
     rows = _first_rows(descent)
-    everything = list(rows.results)
+    all_results = list(rows.results)
     adam = RowAdam(rows.all())
     schedule = _schedule(settings, rows.inputs)
     earlier = rows.inputs.detach().clone()
@@ -239,7 +239,7 @@ def descend(descent: Descent) -> list[RestartResult]:
             schedule.keep(index)
             earlier = earlier[index]
     rows.settle()
-    return everything
+    return all_results
 
 
 def _first_rows(descent: Descent) -> _Rows:
@@ -259,9 +259,9 @@ def _first_rows(descent: Descent) -> _Rows:
         )
         for name in firsts[0]
     }
-    every = torch.stack([victims.labels[row.victim] for row in results]).to(like.device)
+    labels = torch.stack([victims.labels[row.victim] for row in results]).to(like.device)
     best = each(variables, lambda variable: variable.detach().clone())
-    return _Rows(results, inputs, variables, every, inputs.detach().clone(), best)
+    return _Rows(results, inputs, variables, labels, inputs.detach().clone(), best)
 
 
 def _steps(search: Search, rows: _Rows) -> list[float]:
@@ -274,11 +274,11 @@ def _objectives(descent: Descent, rows: _Rows, iteration: int) -> Tensor:
     victims, draws = rows.victims, search.unknowns.draws
     values = search.unknowns.forward_values(rows.variables, descent.progress(rows, iteration))
     values = each(values, lambda value: value.to(like))
-    masks, others = values.get(MASKS, ()), without_masks(values)
+    masks, variables = values.get(MASKS, ()), without_masks(values)
     repeated = [1] * (rows.inputs.ndim - 2)
     inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs
     labels = rows.labels.repeat(1, draws, *([1] * (rows.labels.ndim - 2))) if draws > 1 else rows.labels
-    distance = search.distance(descent.comparison.gradients(inputs, masks, labels, victims, others))
+    distance = search.distance(descent.comparison.gradients(inputs, masks, labels, victims, variables))
     return distance + search.prior(rows.inputs, masks, victims) + search.unknowns.prior(values)
 
 
@@ -296,12 +296,12 @@ def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> 
     if not better:
         return
     values = descent.search.unknowns.reported_values(rows.variables, descent.progress(rows, iteration))
-    every, now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
+    best, now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
     if len(better) == len(rows.results):
-        torch._foreach_copy_(every, now)
+        torch._foreach_copy_(best, now)
         return
     index = torch.tensor(better, device=rows.inputs.device)
-    for kept, present in zip(every, now, strict=True):
+    for kept, present in zip(best, now, strict=True):
         kept[index] = present[index]
 
 

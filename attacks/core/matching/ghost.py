@@ -57,10 +57,10 @@ class GhostComparison:
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
     def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], variables: Values = NOTHING
     ) -> Gradients:
         """Run all rows as a single batch."""
-        parts = self.parts(inputs, masks, labels, others)
+        parts = self.parts(inputs, masks, labels, variables)
         kinds = tuple(is_single(part) for part in parts.values())
         layout = self._layouts.get(kinds)
         if layout is None:
@@ -68,18 +68,18 @@ class GhostComparison:
         return GhostFigures(parts, self._targets, layout, self._norms, list(victims))
 
     def parts(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values = NOTHING
     ) -> dict[str, Outer | Tensor]:
         """Return the parts of the gradients from every recorded call, by parameter."""
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         rows = tuple(mask.flatten(0, 1) for mask in masks)
-        with watch, self._client.dropping(rows, each(others, lambda value: value.flatten(0, 1))):
+        with watch, self._client.dropping(rows, each(variables, lambda value: value.flatten(0, 1))):
             dummies = inputs.flatten(0, 1)
             outputs = functional_call(self._client.model, copies, (dummies,)) if copies else self._client.model(dummies)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
-        is_descent = any(tensor.requires_grad for tensor in (inputs, *masks, *flat(others)))
+        is_descent = any(tensor.requires_grad for tensor in (inputs, *masks, *flat(variables)))
         deltas = torch.autograd.grad(loss, wanted, create_graph=is_descent, materialize_grads=True)
         parts: dict[str, list[Part]] = {name: [] for name in self._client.names}
         for call, delta in zip(watch.calls, deltas, strict=False):
@@ -117,7 +117,7 @@ class CompiledComparison(GhostComparison):
         self._compiled: dict[torch.Size, Callable[..., dict[str, Outer | Tensor]]] = {}
 
     def parts(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values = NOTHING
     ) -> dict[str, Outer | Tensor]:
         """Run the compiled trace."""
         from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415 - few searches are compiled
@@ -126,12 +126,12 @@ class CompiledComparison(GhostComparison):
             parts = super().parts
 
             def plain(
-                inputs: Tensor, masks: Masks, labels: Tensor, others: dict[str, Masks]
+                inputs: Tensor, masks: Masks, labels: Tensor, variables: dict[str, Masks]
             ) -> dict[str, Outer | Tensor]:
-                return parts(inputs, masks, labels, others)
+                return parts(inputs, masks, labels, variables)
 
-            self._compiled[inputs.shape] = torch.compile(make_fx(plain)(inputs, masks, labels, dict(others)))
-        return self._compiled[inputs.shape](inputs, masks, labels, dict(others))
+            self._compiled[inputs.shape] = torch.compile(make_fx(plain)(inputs, masks, labels, dict(variables)))
+        return self._compiled[inputs.shape](inputs, masks, labels, dict(variables))
 
 
 def fastest(
@@ -140,7 +140,7 @@ def fastest(
     examples: int,
     masks: Masks,
     generator: torch.Generator,
-    others: Values = NOTHING,
+    variables: Values = NOTHING,
 ) -> Comparison:
     """Return the ghost comparison if it equals the general comparison on a probe of two rows, else the latter.
 
@@ -152,7 +152,7 @@ def fastest(
         examples: number of examples in one row.
         masks: any masks of one row; only their shapes are used.
         generator: random source of the probe.
-        others: any values of other unknowns of one row; only their shapes are used.
+        variables: any values of other unknowns of one row; only their shapes are used.
     """
     general = GeneralComparison(client, observations)
     if not client.wire.is_plain:
@@ -162,7 +162,7 @@ def fastest(
     inputs = torch.randn((2, examples, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
     labels = random_labels(first, 2 * examples, generator).unflatten(0, (2, examples)).to(like.device)
     random_masks = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
-    further = each(others, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
+    further = each(variables, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
     theirs = general.gradients(inputs, random_masks, labels, [0, 0], further)
     second: frozenset[str] = frozenset()
     for _ in range(2):

@@ -69,8 +69,8 @@ class Entries:
         return self._sums(ours * _of(self._values, victims)), self._sums(ours.square())
 
     def _sums(self, values: Tensor) -> Tensor:
-        none = values.new_zeros(len(values), self._count)
-        return none.scatter_add(1, self._owner.expand_as(values), values)
+        empty = values.new_zeros(len(values), self._count)
+        return empty.scatter_add(1, self._owner.expand_as(values), values)
 
 
 class GhostLayout:
@@ -149,11 +149,11 @@ def _inner(part: Part, target: GradientFactors | Tensor, victims: list[int]) -> 
     return ((part.flatten(2) @ right) * left).sum((1, 2))
 
 
-def _product(one: Tensor, other: Tensor) -> Tensor:
+def _product(first: Tensor, second: Tensor) -> Tensor:
     """Return one @ other; single rows element by element, because batched matrix products are slow for them."""
-    if one.shape[1] == 1:
-        return (one.mT * other).sum(1, keepdim=True)
-    return one @ other
+    if first.shape[1] == 1:
+        return (first.mT * second).sum(1, keepdim=True)
+    return first @ second
 
 
 def _of(values: Tensor, victims: list[int]) -> Tensor:

@@ -25,10 +25,10 @@ class HypothesesAttack(InformedAttack[MaskSearchT]):
         rows: list[RestartResult] = []
         path, trials, iterations = "", self.config.restarts, self.config.max_iterations
         hypotheses = self.hypotheses(victims.observations[0])
-        every = len(hypotheses) * iterations
+        total = len(hypotheses) * iterations
         for index, hypothesis in enumerate(hypotheses):
             earlier = index * trials
-            part = victims.in_part(restarts=earlier, done=index * iterations, iterations=every)
+            part = victims.in_part(restarts=earlier, done=index * iterations, iterations=total)
             results, path = hypothesis.run_search(part)
             for row in results:
                 row.start += earlier

@@ -39,15 +39,17 @@ class SimulatedClient:
         """The compared parameters, detached."""
         return {name: self.model.get_parameter(name).detach() for name in self.names}
 
-    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
+    def outputs(
+        self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], variables: Values = NOTHING
+    ) -> Tensor:
         """Return the model's outputs (B, K) for one row, with some of its weights replaced.
 
         Subclasses with unknowns besides dropout masks in a forward pass override it, or `dropping`.
         """
-        with self.dropping(masks, others):
+        with self.dropping(masks, variables):
             return run(self.model, inputs, weights)
 
-    def dropping(self, masks: Masks, others: Values = NOTHING) -> AbstractContextManager[None]:
+    def dropping(self, masks: Masks, variables: Values = NOTHING) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks; without dropout if `masks` is empty.
 
         The rescaling of kept entries is multiplied into the masks: two operations per iteration instead of five.

@@ -63,6 +63,6 @@ class _OfVariables:
         self._of_inputs, self._make = of_inputs, make
 
     def gradients(
-        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], variables: Values = NOTHING
     ) -> Gradients:
-        return self._of_inputs.gradients(self._make(inputs, victims), masks, labels, victims, others)
+        return self._of_inputs.gradients(self._make(inputs, victims), masks, labels, victims, variables)

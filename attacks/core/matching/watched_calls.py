@@ -56,8 +56,8 @@ def joined(parts: list[Part]) -> Part:
         raise Unsuited
     outers = [part for part in parts if isinstance(part, Outer)]
     if len(outers) == len(parts):
-        first, *others = outers
-        return Outer(*(torch.cat(p, 1) for p in zip(*outers, strict=True))) if others else first
+        first, *later = outers
+        return Outer(*(torch.cat(p, 1) for p in zip(*outers, strict=True))) if later else first
     return torch.stack([part.whole() if isinstance(part, Outer) else part for part in parts]).sum(0)
 
 
@@ -213,8 +213,8 @@ def _embedding(
         raise Unsuited
 
     def parts(delta: Tensor) -> dict[str, Part]:
-        ones = F.one_hot(indices, len(weight)).to(delta)
-        seen, deltas = watch.by_row(ones, ones.shape[-1:], table), watch.by_row(delta, delta.shape[-1:], table)
+        one_hot = F.one_hot(indices, len(weight)).to(delta)
+        seen, deltas = watch.by_row(one_hot, one_hot.shape[-1:], table), watch.by_row(delta, delta.shape[-1:], table)
         return {table: Outer(deltas, seen)}
 
     return watch.note(F.embedding(indices, weight), parts)

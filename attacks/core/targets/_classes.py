@@ -25,7 +25,9 @@ def read_classes(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
         return None
     order = values.argsort(1)[:, :_CANDIDATES]
     direction = F.normalize(values, dim=1)
-    distances = torch.stack([(F.normalize(slope(one), dim=1) - direction).norm(dim=1) for one in order.unbind(1)], 1)
+    distances = torch.stack(
+        [(F.normalize(slope(column), dim=1) - direction).norm(dim=1) for column in order.unbind(1)], 1
+    )
     near, sizes = distances.sort(1), values.norm(dim=1)
     labels = order.gather(1, near.indices[:, :1])[:, 0]
     are_read = (near.values[:, 0] <= CLEARLY * near.values[:, 1]) & (sizes > _ABOVE_ROUNDING * sizes.max())

@@ -114,8 +114,8 @@ def residuals_by_all_layers(
         chosen = {} if outputs.numel() > _MOST_OUTPUTS else _behind_outputs(shared, outputs, heads)
         if not chosen:
             return None  # too many outputs, or the masks drop everything of the examples
-        rows = [_flat(torch.autograd.grad(one, list(chosen.values()), retain_graph=True, materialize_grads=True))
-                for one in outputs.flatten().unbind()]  # fmt: skip
+        rows = [_flat(torch.autograd.grad(output, list(chosen.values()), retain_graph=True, materialize_grads=True))
+                for output in outputs.flatten().unbind()]  # fmt: skip
     model.requires_grad_(requires_grad=False)
     gradient = _flat([observation.update.tensors[name].double() for name in chosen]) / gradient_weight(observation)
     equations = torch.stack(rows, 1)
@@ -136,8 +136,8 @@ def _behind_outputs(
     """Return the last parameters on which each head's outputs depend, enough to solve for the residuals."""
     chosen = dict[str, nn.Parameter]()
     for head in heads or [slice(None)]:
-        of_head, every = outputs[:, head], [parameter for _, parameter in parameters]
-        moving = torch.autograd.grad(of_head.sum(), every, retain_graph=True, materialize_grads=True)
+        of_head, all_parameters = outputs[:, head], [parameter for _, parameter in parameters]
+        moving = torch.autograd.grad(of_head.sum(), all_parameters, retain_graph=True, materialize_grads=True)
         pairs = [pair for pair, slope in zip(parameters, moving, strict=True) if bool(slope.any())]
         chosen |= _last(pairs, _EQUATIONS * of_head.numel())
     return chosen

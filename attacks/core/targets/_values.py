@@ -32,6 +32,6 @@ class Targets:
     @property
     def in_words(self) -> str:
         """Number of inferred targets, as a sentence for a note."""
-        read, bounded, every = int(self.are_read.sum()), int(self.are_bounded.sum()), self.are_read.numel()
-        more = f", {bounded} are only bounded: the loss is linear in them" if bounded else ""
-        return f"{read} of {every} targets are read from the output layer{more}"
+        read, bounded, total = int(self.are_read.sum()), int(self.are_bounded.sum()), self.are_read.numel()
+        bounds = f", {bounded} are only bounded: the loss is linear in them" if bounded else ""
+        return f"{read} of {total} targets are read from the output layer{bounds}"

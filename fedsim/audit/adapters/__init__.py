@@ -33,19 +33,19 @@ class SubjectAdapter(ABC):
 
     Attributes:
         input_description: the accepted objects, in a few words.
-        thing: the given object.
+        client: the given object.
         name: name of the target, for errors.
     """
 
     input_description: ClassVar[str]
 
-    def __init__(self, thing: Any, name: str) -> None:
-        self.thing = thing
+    def __init__(self, client: Any, name: str) -> None:
+        self.thing = client
         self.name = name
 
     @classmethod
     @abstractmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether an object is, or was meant to be, of this kind; must not import a heavy library."""
 
     @abstractmethod
@@ -86,35 +86,35 @@ def supported_targets() -> str:
     return f"An audit also accepts {'; '.join(kind.input_description for kind in adapters())}."
 
 
-def adapter_of(thing: Any) -> type[SubjectAdapter] | None:
+def adapter_of(client: Any) -> type[SubjectAdapter] | None:
     """Return the adapter that recognises an object; None if no adapter does."""
-    return next((kind for kind in adapters() if kind.matches(thing)), None)
+    return next((kind for kind in adapters() if kind.matches(client)), None)
 
 
-def adapted(kind: type[SubjectAdapter], thing: Any, name: str) -> Subject:
+def adapted(kind: type[SubjectAdapter], client: Any, name: str) -> Subject:
     """Return the subject of an object, with a note that describes the object.
 
     Raises:
         FedsimError: a part is missing or does not fit; the message states the fix.
         MemoryError: memory is exhausted.
     """
-    one = kind(thing, name)
+    adapter = kind(client, name)
     try:
         with seeding.isolate_randomness(0):
-            subject = one.subject()
+            subject = adapter.subject()
     except FedsimError:
         raise
     except Exception as error:
         why = " ".join(reason(error).split())
         raise FedsimError(f"'{name}' was taken for {kind.input_description}, but {why}.") from error
-    subject = replace(subject, notes=(f"{UNDERSTOOD}{one.input_summary()}.", *subject.notes))
+    subject = replace(subject, notes=(f"{UNDERSTOOD}{adapter.input_summary()}.", *subject.notes))
     inner = adapter_of(subject)  # for example a peft model in a Trainer
     return subject if inner in (None, kind) else adapted(inner, subject, name)
 
 
-def as_sequence(thing: Any) -> tuple[Any, ...]:
+def as_sequence(client: Any) -> tuple[Any, ...]:
     """Return the items of a tuple or list, or the object itself as the only item."""
-    return tuple(cast("tuple[Any, ...]", thing)) if isinstance(thing, tuple | list) else (thing,)
+    return tuple(cast("tuple[Any, ...]", client)) if isinstance(client, tuple | list) else (client,)
 
 
 def type_names(parts: Iterable[Any]) -> str:
@@ -127,9 +127,9 @@ def optimizer_called(name: str) -> Literal["adam", "sgd"]:
     return "adam" if "adam" in name.lower() else "sgd"
 
 
-def is_instance_by_name(thing: Any, name: str, *packages: str) -> bool:
+def is_instance_by_name(client: Any, name: str, *packages: str) -> bool:
     """Return whether an object's class has this name in one of these packages, without importing them."""
-    return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(thing).__mro__)
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(client).__mro__)
 
 
 def unwrapped(model: Any) -> nn.Module:
@@ -139,29 +139,29 @@ def unwrapped(model: Any) -> nn.Module:
     return hooked._module
 
 
-def with_model(thing: Any, name: str) -> Subject:
+def with_model(client: Any, name: str) -> Subject:
     """Return a subject as it is, or a tuple (model, loss, loader) as a subject.
 
     Raises:
         FedsimError: the object is neither.
     """
-    if isinstance(thing, Subject):
-        return thing
-    parts = as_sequence(thing)
+    if isinstance(client, Subject):
+        return client
+    parts = as_sequence(client)
     if len(parts) == _PARTS:
         return Subject(*parts)
     raise FedsimError(f"'{name}' gives {type_names(parts)}, expected (model, loss, loader). Add the missing parts.")
 
 
-def model_of(thing: Any) -> nn.Module | None:
+def model_of(client: Any) -> nn.Module | None:
     """Return the model of a subject or of a tuple that begins with it, or the object itself if it is a module."""
-    first = thing.model if isinstance(thing, Subject) else next(iter(as_sequence(thing)), None)
+    first = client.model if isinstance(client, Subject) else next(iter(as_sequence(client)), None)
     return first if isinstance(first, nn.Module) else None
 
 
-def tensors_are(count: int, which: str = "") -> str:
+def tensors_are(count: int, place: str = "") -> str:
     """Return the number of tensors in words, up to the verb."""
-    return f"{count} tensor{'s' if count != 1 else ''}{which} {'are' if count != 1 else 'is'}"
+    return f"{count} tensor{'s' if count != 1 else ''}{place} {'are' if count != 1 else 'is'}"
 
 
 @cache

@@ -120,7 +120,7 @@ class EstimatorAdapter(SubjectAdapter):
             )
         return self.estimator, rows, labels
 
-    def numbers(self, values: Any, what: str) -> Any:
+    def numbers(self, values: Any, method: str) -> Any:
         """Return values as a float array.
 
         Raises:
@@ -130,7 +130,7 @@ class EstimatorAdapter(SubjectAdapter):
             return np.asarray(values, dtype=float)
         except (TypeError, ValueError) as error:
             raise FedsimError(
-                f"'{self.name}' gives {what} with values that are no numbers: {reason(error)}. A fitted pipeline may "
+                f"'{self.name}' gives {method} with values that are no numbers: {reason(error)}. A fitted pipeline may "
                 "turn words into some."
             ) from error
 
@@ -148,7 +148,7 @@ class EstimatorAdapter(SubjectAdapter):
         return estimator[-1], rows.toarray() if hasattr(rows, "toarray") else rows
 
 
-def last_step(thing: Any) -> Any:
+def last_step(pipeline: Any) -> Any:
     """Return the first given object, or the last step if it is a pipeline."""
-    first: Any = next(iter(as_sequence(thing)), None)
+    first: Any = next(iter(as_sequence(pipeline)), None)
     return first.steps[-1][1] if is_instance_by_name(first, "Pipeline", "sklearn") else first

@@ -51,11 +51,11 @@ def _is_on_cpu(optimizer: Any) -> bool:
 
 def _drawn(optimizer: Any) -> dict[str, Tensor]:
     """Return the noise of enough steps; optimizer, gradients and generators are left as they were."""
-    params, own = optimizer.params, optimizer.generator
+    params, generator = optimizer.params, optimizer.generator
     usable = sum(parameter.numel() for parameter in params if parameter.numel() >= _FEWEST)
     steps = min(_MOST_STEPS, -(-_VALUES // usable)) if usable else 1
     kept = [(parameter.grad, parameter.summed_grad) for parameter in params]
-    state = None if own is None else own.get_state()
+    state = None if generator is None else generator.get_state()
     drawn: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):
         try:
@@ -67,6 +67,6 @@ def _drawn(optimizer: Any) -> dict[str, Tensor]:
         finally:
             for parameter, (gradient, summed) in zip(params, kept, strict=True):
                 parameter.grad, parameter.summed_grad = gradient, summed
-            if own is not None:
-                own.set_state(state)
+            if generator is not None:
+                generator.set_state(state)
     return drawn

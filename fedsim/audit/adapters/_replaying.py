@@ -18,7 +18,7 @@ from fedsim.core.types import Loss
 _CLOSE = 1e-4  # relative tolerance; both compute in float32, in another order
 
 
-def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], Tensor], what: str) -> None:
+def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], Tensor], label: str) -> None:
     """Check on a batch that a loss of scores and labels equals the loss of the whole step.
 
     Args:
@@ -26,7 +26,7 @@ def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], T
         scores: the model's output on the batch, of any shape that `loss` accepts.
         labels: labels of the batch.
         whole: runs the unchanged step with its model on the same batch.
-        what: owner of the step, for the message.
+        label: owner of the step, for the message.
 
     Raises:
         FedsimError: the step's loss differs, so it depends on more than scores and labels.
@@ -35,7 +35,7 @@ def check_same(loss: Loss, scores: Tensor, labels: Tensor, whole: Callable[[], T
         replayed, actual = float(loss(scores, labels)), float(whole())
     if abs(replayed - actual) > _CLOSE * max(1.0, abs(actual)):
         raise FedsimError(
-            f"the loss of {what} is {actual:.5g} on the first batch, but its scores and labels alone give "
+            f"the loss of {label} is {actual:.5g} on the first batch, but its scores and labels alone give "
             f"{replayed:.5g}: it depends on more. Return (model, loss, loader), with the loss as a function of scores "
             "and labels."
         )
@@ -50,7 +50,7 @@ def called_modules(run: Callable[[], object]) -> list[nn.Module]:
         nonlocal depth
         depth += 1
         is_model = depth == 1 and any(p.requires_grad for p in module.parameters())
-        if is_model and not any(module is one for one in known):
+        if is_model and not any(module is known_module for known_module in known):
             known.append(module)
 
     def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:

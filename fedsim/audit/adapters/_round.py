@@ -126,12 +126,12 @@ def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any],
     )
 
 
-def _arrays(message: Message, whose: str) -> dict[str, Tensor]:
+def _arrays(message: Message, owner: str) -> dict[str, Tensor]:
     """Return the only array record of a message as tensors; Flower reads them without unpickling."""
     records = list(message.content.array_records.values())
     if len(records) != 1:
         raise FedsimError(
-            f"{whose} holds {len(records)} array records, expected a single record with the model's weights."
+            f"{owner} holds {len(records)} array records, expected a single record with the model's weights."
         )
     return dict(records[0].to_torch_state_dict())
 

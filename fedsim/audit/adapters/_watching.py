@@ -76,9 +76,9 @@ class WatchedClient:
         if known["input"] is not self._scores:
             self.not_seen = "its loss does not depend on its model's output"
         self._labels.append(cast("Tensor", known["target"]).detach().clone())
-        more = {name: value for name, value in settings.items() if name not in ("input", "target")}
+        keywords = {name: value for name, value in settings.items() if name not in ("input", "target")}
         if not self.losses:
-            self.losses.append(partial(function, **more))
+            self.losses.append(partial(function, **keywords))
 
     def step(self, optimizer: Optimizer, _arguments: Any, _settings: Any) -> None:
         """Assign the batches since the previous optimizer step to this step."""

@@ -52,12 +52,12 @@ class FlowerApp(SubjectAdapter):
     input_description: ClassVar[str] = "the folder or .fab file of a Flower app"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether the object is a folder, an archive, or an app without its folder."""
         return (
-            isinstance(thing, Path)
-            or is_instance_by_name(thing, "ClientApp", "flwr")
-            or is_instance_by_name(thing, "ServerApp", "flwr")
+            isinstance(client, Path)
+            or is_instance_by_name(client, "ClientApp", "flwr")
+            or is_instance_by_name(client, "ServerApp", "flwr")
         )
 
     def subject(self) -> Subject:
@@ -72,20 +72,22 @@ class FlowerApp(SubjectAdapter):
             from fedsim.audit.adapters._round import first_round  # noqa: PLC0415 - Flower is slow to import
 
             self._apps = _load(folder, self.name)
-            first, *others = first_round(self._apps.client, self._apps.server, self._apps.config, self.name)
+            first, *later_rounds = first_round(self._apps.client, self._apps.server, self._apps.config, self.name)
         self._client = first.training
         model, batches = self._checked(first.training, first.examples)
         names = self._names_in(model)
         received, sent = (_by_name(arrays, model, names) for arrays in (first.received, first.sent))
         self._moved = self._update(model, received, sent)
         known = model.state_dict()
-        model.load_state_dict({**known, **{name: one for name, one in received.items() if name in known}})
-        rest = [(step.inputs, step.labels) for other in others for step in other.training.steps]
+        model.load_state_dict({**known, **{name: tensor for name, tensor in received.items() if name in known}})
+        later_batches = [
+            (step.inputs, step.labels) for later_round in later_rounds for step in later_round.training.steps
+        ]
         return Subject(
             model,
             self._client.losses[0],
             [(step.inputs, step.labels) for step in batches],
-            test=rest or None,
+            test=later_batches or None,
             optimizer=optimizer_called(self._client.optimizer),
             learning_rate=self._client.learning_rate,
             local_steps=len(batches),
@@ -98,12 +100,12 @@ class FlowerApp(SubjectAdapter):
         """Describe the sent update and its training."""
         steps, client = self._client.steps, self._client
         sizes = sorted({len(step) for step in steps})
-        what = f"{len(steps)} step{'s' if len(steps) > 1 else ''} of {' or '.join(map(str, sizes))}"
-        what = f"{what} example{'s' if sizes != [1] else ''}"
+        steps_text = f"{len(steps)} step{'s' if len(steps) > 1 else ''} of {' or '.join(map(str, sizes))}"
+        steps_text = f"{steps_text} example{'s' if sizes != [1] else ''}"
         mods = f"mods {', '.join(self._apps.mods)}" if self._apps.mods else "no mods"
         loss = cast("Any", client.losses[0]).func.__name__
         return (
-            f"Flower app, {tensors_are(len(self._moved))} sent by its ClientApp ({mods}) after {what}, "
+            f"Flower app, {tensors_are(len(self._moved))} sent by its ClientApp ({mods}) after {steps_text}, "
             f"{client.optimizer} at {client.learning_rate:g}, loss {loss}"
         )
 

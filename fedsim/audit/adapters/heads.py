@@ -32,7 +32,9 @@ class _Form:
 
     @classmethod
     def of(cls, written: Any) -> _Form:
-        return cls(isinstance(written, Mapping), {name: tuple(one.shape[1:]) for name, one in _named(written).items()})
+        return cls(
+            isinstance(written, Mapping), {name: tuple(value.shape[1:]) for name, value in _named(written).items()}
+        )
 
     def written(self, parts: Mapping[str, Tensor]) -> Any:
         """Return rows (B, numbers) by name in the user's structure."""
@@ -48,12 +50,12 @@ class HeadedClient(SubjectAdapter):
     input_description: ClassVar[str] = "(model, loss, loader) with several outputs and as many labels"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether the loader's first labels have several parts; iterators are not read."""
-        if model_of(thing) is None or (isinstance(thing, Subject) and thing.views is not None):
+        if model_of(client) is None or (isinstance(client, Subject) and client.views is not None):
             return False
-        parts = as_sequence(thing)
-        loader: Any = thing.loader if isinstance(thing, Subject) else parts[-1] if len(parts) == _TUPLE else None
+        parts = as_sequence(client)
+        loader: Any = client.loader if isinstance(client, Subject) else parts[-1] if len(parts) == _TUPLE else None
         if not isinstance(loader, Iterable) or isinstance(loader, Iterator):
             return False
         return isinstance(_labels_in(next(iter(cast("Iterable[Any]", loader)), None)), Mapping | tuple | list)

@@ -37,10 +37,10 @@ class LightningClient(SubjectAdapter):
     input_description: ClassVar[str] = "(module, datamodule) of Lightning"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether a part belongs to Lightning."""
         kinds = ("LightningModule", "LightningDataModule", "Trainer")
-        return any(is_instance_by_name(part, kind, *_PACKAGES) for part in as_sequence(thing) for kind in kinds)
+        return any(is_instance_by_name(part, kind, *_PACKAGES) for part in as_sequence(client) for kind in kinds)
 
     def subject(self) -> Subject:
         """Return a copy of the called module, with the loaders of the data."""
@@ -72,9 +72,9 @@ class LightningClient(SubjectAdapter):
     def input_summary(self) -> str:
         """Describe the trained module and its loss."""
         sent = sum(p.requires_grad for p in self._core.parameters())
-        which = "" if self._core is self._module else f" of its {type(self._core).__name__}"
+        part_text = "" if self._core is self._module else f" of its {type(self._core).__name__}"
         return (
-            f"{type(self._module).__name__} of Lightning, {tensors_are(sent, which)} sent after "
+            f"{type(self._module).__name__} of Lightning, {tensors_are(sent, part_text)} sent after "
             "a single step; loss: from training_step"
         )
 
@@ -127,11 +127,11 @@ class LightningClient(SubjectAdapter):
                 f"{describe_exception(error)}. If it needs a Trainer, return (model, loss, "
                 "loader) instead."
             ) from error
-        names = [name for name, module in trial.named_modules() if any(module is one for one in called)]
+        names = [name for name, module in trial.named_modules() if any(module is name for name in called)]
         if len(called) != 1:
-            what = f"calls {' and '.join(names)} in sequence" if called else "calls no module that is trained"
+            calls = f"calls {' and '.join(names)} in sequence" if called else "calls no module that is trained"
             raise FedsimError(
-                f"training_step of '{self.name}' {what}, expected a single call that returns "
+                f"training_step of '{self.name}' {calls}, expected a single call that returns "
                 "the scores. Move the calls into forward, and call self(inputs)."
             )
         return self._module.get_submodule(names[0])
@@ -173,7 +173,7 @@ class _StepLoss:
 
     def __init__(self, module: Any, core: nn.Module, batch: Any) -> None:
         self.module = copy.deepcopy(module)
-        self.name = next(name for name, one in module.named_modules() if one is core)
+        self.name = next(name for name, submodule in module.named_modules() if submodule is core)
         self.batch = batch
 
     def __call__(self, scores: Tensor, labels: Tensor) -> Tensor:
@@ -230,4 +230,6 @@ def _first_optimizer(configured: Any) -> Optimizer | None:
     parts = [configured.get("optimizer")] if isinstance(configured, Mapping) else configured
     if not isinstance(parts, list | tuple):
         return None
-    return next((one for one in map(_first_optimizer, cast("list[Any]", parts)) if one is not None), None)
+    return next(
+        (optimizer for optimizer in map(_first_optimizer, cast("list[Any]", parts)) if optimizer is not None), None
+    )

@@ -51,13 +51,13 @@ class OpacusTriple(SubjectAdapter):
     input_description: ClassVar[str] = "(model, optimizer, loader) of make_private of Opacus"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether a part is from Opacus."""
         return any(
             is_instance_by_name(part, "AbstractGradSampleHooks", "opacus")
             or is_instance_by_name(part, "DPOptimizer", "opacus")
             or is_instance_by_name(part, "PrivacyEngine", "opacus")
-            for part in _parts(thing)
+            for part in _parts(client)
         )
 
     def subject(self) -> Subject:
@@ -108,9 +108,9 @@ class OpacusTriple(SubjectAdapter):
             f"of {self._batch} examples (--batch-sizes {self._batch} attacks such steps)"
         )
 
-    def _loss(self, others: Iterable[Any]) -> Any:
+    def _loss(self, arguments: Iterable[Any]) -> Any:
         """Return the loss among the remaining parts, without Opacus's wrapper; None for cross-entropy."""
-        given = [part for part in others if part is not None]
+        given = [part for part in arguments if part is not None]
         strange = [part for part in given if not callable(part)]
         if strange:
             raise FedsimError(
@@ -154,8 +154,8 @@ class OpacusTriple(SubjectAdapter):
             )
 
 
-def _parts(thing: Any) -> tuple[Any, ...]:
-    return (thing.model, thing.loss, thing.loader) if isinstance(thing, Subject) else as_sequence(thing)
+def _parts(client: Any) -> tuple[Any, ...]:
+    return (client.model, client.loss, client.loader) if isinstance(client, Subject) else as_sequence(client)
 
 
 def _optimizer_in(parts: Iterable[Any]) -> Any:

@@ -33,9 +33,9 @@ class PeftClient(SubjectAdapter):
     input_description: ClassVar[str] = "(model, loss, loader) with a model of peft"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether the model is a peft model."""
-        return is_instance_by_name(model_of(thing), "PeftModel", "peft")
+        return is_instance_by_name(model_of(client), "PeftModel", "peft")
 
     def subject(self) -> Subject:
         """Return the subject with the tensor names of peft files."""
@@ -54,12 +54,12 @@ class PeftClient(SubjectAdapter):
     def input_summary(self) -> str:
         """Describe the sent and the frozen parameters."""
         rank = getattr(self._config, "r", None)
-        others = [name for name in self._trained if f".{self._model.active_adapter}" not in name]
+        inactive = [name for name in self._trained if f".{self._model.active_adapter}" not in name]
         whole = sum(_WHOLE in name for name in self._trained)
-        which = f"{f' of rank {rank}' if rank else ''}{f' and {whole} saved whole' if whole else ''}"
-        what = tensors_are(len(self._trained) - len(others) - whole, which)
-        rest = f"{tensors_are(len(others), ' of the base')} sent too" if others else "base frozen"
-        return f"peft {self._kind}, {what} sent; {rest}"
+        kind = f"{f' of rank {rank}' if rank else ''}{f' and {whole} saved whole' if whole else ''}"
+        adapters_text = tensors_are(len(self._trained) - len(inactive) - whole, kind)
+        base_text = f"{tensors_are(len(inactive), ' of the base')} sent too" if inactive else "base frozen"
+        return f"peft {self._kind}, {adapters_text} sent; {base_text}"
 
     @property
     def _kind(self) -> str:

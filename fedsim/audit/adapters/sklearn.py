@@ -26,9 +26,9 @@ class SklearnClassifier(EstimatorAdapter):
     input_description: ClassVar[str] = "(estimator, X, y) of scikit-learn"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether the first part is an estimator that is not a regressor."""
-        last = last_step(thing)
+        last = last_step(client)
         return is_instance_by_name(last, "BaseEstimator", "sklearn") and not is_instance_by_name(
             last, "RegressorMixin", "sklearn"
         )

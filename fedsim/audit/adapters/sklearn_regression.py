@@ -29,9 +29,9 @@ class SklearnRegressor(EstimatorAdapter):
     label_dimensions: ClassVar[int] = 2
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether the first part is a regressor."""
-        return is_instance_by_name(last_step(thing), "RegressorMixin", "sklearn")
+        return is_instance_by_name(last_step(client), "RegressorMixin", "sklearn")
 
     def subject(self) -> Subject:
         """Return the torch twin, with rows as the pipeline passes them to the regressor."""

@@ -44,11 +44,11 @@ class TrainerClient(SubjectAdapter):
     input_description: ClassVar[str] = "a Trainer of transformers"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether a part is a Trainer or its TrainingArguments."""
         return any(
             is_instance_by_name(part, kind, "transformers")
-            for part in as_sequence(thing)
+            for part in as_sequence(client)
             for kind in ("Trainer", "TrainingArguments")
         )
 

@@ -49,9 +49,9 @@ class PairedViews(SubjectAdapter):
     input_description: ClassVar[str] = "a Subject with views and a loader that yields two views of each example"
 
     @classmethod
-    def matches(cls, thing: Any) -> bool:
+    def matches(cls, client: Any) -> bool:
         """Return whether a subject states the form of its two-view loss."""
-        return isinstance(thing, Subject) and thing.views is not None
+        return isinstance(client, Subject) and client.views is not None
 
     def subject(self) -> Subject:
         """Return the subject with batches of both views of each pair, in sequence."""
@@ -85,12 +85,12 @@ class PairedViews(SubjectAdapter):
             f"{tensors_are(self._sent)} sent"
         )
 
-    def _read(self, loader: Iterable[Any], what: str) -> Tensor:
+    def _read(self, loader: Iterable[Any], description: str) -> Tensor:
         """Return the first pairs of a loader, shape (N, 2, *shape)."""
         pairs = list[Tensor]()
         with seeding.isolate_randomness(0):
             for item in loader:
-                pairs.append(_views_in(item, what))
+                pairs.append(_views_in(item, description))
                 if _PAIR * sum(map(len, pairs)) >= MOST_EXAMPLES:
                     break
         return torch.cat(pairs)[: MOST_EXAMPLES // _PAIR] if pairs else torch.empty(0, _PAIR)
@@ -125,21 +125,22 @@ class PairedViews(SubjectAdapter):
             )
 
 
-def _views_in(item: Any, what: str) -> Tensor:
+def _views_in(item: Any, description: str) -> Tensor:
     """Return the two views of a loader item, shape (B, 2, *shape)."""
     parts = cast("list[Any]", item) if isinstance(item, tuple | list) else []
     inside = cast("list[Any]", parts[0]) if parts and isinstance(parts[0], tuple | list) else parts
     if len(inside) != _PAIR or not all(isinstance(view, Tensor) for view in inside):
         raise FedsimError(
-            f"{what} yields {type_names(inside) if inside else type(item).__name__}, expected two views of each "
+            f"{description} yields {type_names(inside) if inside else type(item).__name__}, expected two views of each "
             "example, (x1, x2) or ((x1, x2), anything), as tensors."
         )
     first, second = inside
     for view in inside:
-        check_inputs(view, what)
+        check_inputs(view, description)
     if first.shape != second.shape:
         raise FedsimError(
-            f"{what} yields views of shapes {tuple(first.shape)} and {tuple(second.shape)}, expected the same shape."
+            f"{description} yields views of shapes {tuple(first.shape)} and {tuple(second.shape)}, "
+            "expected the same shape."
         )
     return torch.stack([first, second], 1).detach().cpu().float()
 

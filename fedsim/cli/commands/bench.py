@@ -79,12 +79,12 @@ def parallel(
     if places is not None and (model != "table" or places <= longest):
         raise FedsimError(f"--places is for the exact model, expected more than the {longest} letters of --longest.")
     operations = _operations(model, operation or [])
-    others = [name for name in operations if name in OTHERS]
-    solver = _exact(places, written, others) if model == "table" else _network(model, written)
+    baselines = [name for name in operations if name in OTHERS]
+    solver = _exact(places, written, baselines) if model == "table" else _network(model, written)
     strategies = _strategies(decoder, set_ or [], grid)
     exact = analyse(longest, [step for step in _AT_ONCE if step <= longest])
     questions = {name: draw(name, range(shortest, longest + 1), samples, seed) for name in operations}
-    losses = {name: mean_loss([list(each.answers()) for each in questions[name]]) for name in others}
+    losses = {name: mean_loss([list(operation.answers()) for operation in questions[name]]) for name in baselines}
     if not as_json:
         _show_exact(longest, [row for row in exact if row.operation in operations])
         _show_losses(losses)
@@ -128,7 +128,8 @@ def _small_models() -> dict[str, Callable[[str, int, int], None]]:
     from fedsim.bench import denoisers, grids, pruning, training, unfreezing
 
     of_text = {
-        name: _show_lists if one.data == "list-operations" else _show_text for name, one in training.RECIPES.items()
+        name: _show_lists if recipe_name.data == "list-operations" else _show_text
+        for name, recipe_name in training.RECIPES.items()
     }
     return {
         **of_text,
@@ -211,9 +212,9 @@ def _show_grids(train: Callable[[str], Any], name: str, samples: int, seed: int)
         table.add_column(label, no_wrap=True)
     for kind in (*grid_accuracy.MEASURED, "list") if name == unfreezing.NAME else grid_accuracy.MEASURED:
         accuracy = grid_accuracy.accuracy(model, kind, samples, seed)
-        several = f"{100 * accuracy.several.value:.1f}" if accuracy.several else ""
+        repeated = f"{100 * accuracy.several.value:.1f}" if accuracy.several else ""
         shares = (f"{100 * share:.1f}" for share in (accuracy.blind.value, accuracy.majority))
-        table.add_row(kind, f"{100 * accuracy.right.value:.1f}", _bounds(accuracy.right), *shares, several)
+        table.add_row(kind, f"{100 * accuracy.right.value:.1f}", _bounds(accuracy.right), *shares, repeated)
     say(f"Right answers in % to {samples} questions of each kind about unseen digits; with a black image; share of the")
     say("most frequent answer; and where the digit that is counted occurs more than once.")
     screen.print(table)
@@ -233,9 +234,9 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
         measured = [measure(strategy, _network(name), lists, seed) for strategy in strategies]
         passes = sum(answer.passes for answer in measured[-1].answered) / samples
-        first, *others = [row.accuracy for row in measured]
+        first, *later = [row.accuracy for row in measured]
         interval = _bounds(first)
-        shares = (f"{100 * accuracy.value:.1f}" for accuracy in others)
+        shares = (f"{100 * accuracy.value:.1f}" for accuracy in later)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")
     say(f"Right answers in % among {samples} new lists: 1, 2, 4 and 8 places a step, the surest first,")
     say("and a threshold of 0.9 with its mean passes.")
@@ -291,12 +292,12 @@ def _operations(model: str, names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names)) or list(usual)
 
 
-def _exact(places: int | None, written: str | None, others: Sequence[str]) -> Solver:
+def _exact(places: int | None, written: str | None, operations: Sequence[str]) -> Solver:
     from fedsim.bench.parallel import Exact, SpelledLists
 
-    if others and (places is not None or written is not None):
+    if operations and (places is not None or written is not None):
         option = "--places" if written is None else "--written"
-        raise FedsimError(f"{option} is for operations on lists: '{others[0]}' is none.")
+        raise FedsimError(f"{option} is for operations on lists: '{operations[0]}' is none.")
     if written is None:
         return Exact(places)
     if written not in _READINGS:
@@ -312,7 +313,7 @@ def _network(name: str, written: str | None = None) -> Solver:
 
     if written is not None:
         raise FedsimError("--written is for the exact model: leave out --model.")
-    of_lists = [one for one, recipe in RECIPES.items() if recipe.data == "list-operations"]
+    of_lists = [recipe_name for recipe_name, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name not in of_lists:
         raise FedsimError(f"--model: unknown model '{name}' of lists.{did_you_mean(name, ['table', *of_lists])}")
     return Network(trained(name, _Steps()).model)
@@ -328,7 +329,7 @@ def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> l
         raise FedsimError("--set names a setting of an unmasker: name the unmasker with --decoder.")
     if decoder is None:
         return grid(ListTokenizer().answer_length) if wants_grid else usual(_AT_ONCE[:3])
-    known = [one for one, entry in registry.entries("component").items() if entry.hook == "unmasker"]
+    known = [name for name, entry in registry.entries("component").items() if entry.hook == "unmasker"]
     if decoder not in known:
         raise FedsimError(f"--decoder: there is no unmasker '{decoder}'.{did_you_mean(decoder, known)}")
     chosen = read_settings(registry.get("component", decoder), settings)
@@ -378,8 +379,8 @@ def _show_measured(operation: str, measured: Sequence[Measured]) -> None:
     say("")
     screen.print(table)
     if len(measured) > 1:
-        most, (share, tokens) = best(measured), oracle(measured)
-        say(f"Most tokens a pass at {GOOD:.0%} or more: {'none' if most is None else f'{most:.2f}'}.")
+        best_share, (share, tokens) = best(measured), oracle(measured)
+        say(f"Most tokens a pass at {GOOD:.0%} or more: {'none' if best_share is None else f'{best_share:.2f}'}.")
         say(f"The best strategy of each list: {share:.1%} right, {tokens:.2f} tokens a pass.")
 
 
@@ -403,6 +404,6 @@ def _measured_data(measured: Measured) -> dict[str, Any]:
         "high": accuracy.high,
         "n": len(measured.answered),
         "tokens_a_pass": measured.tokens_a_pass,
-        "positions": sum(each.positions for each in measured.answered),
+        "positions": sum(answer.positions for answer in measured.answered),
         "left_to_right": measured.left_to_right,
     }

@@ -70,11 +70,11 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
     from fedsim.core import registry
     from fedsim.scenario.reading import read_settings
 
-    every = registry.entries("component")
-    known = [one for one, entry in every.items() if entry.hook == "decoder"]
-    if name in every and every[name].hook in ("unmasker", "sampler"):
+    components = registry.entries("component")
+    known = [component for component, entry in components.items() if entry.hook == "decoder"]
+    if name in components and components[name].hook in ("unmasker", "sampler"):
         raise FedsimError(
-            f"--decoder: '{name}' is of hook {every[name].hook}; this command runs "
+            f"--decoder: '{name}' is of hook {components[name].hook}; this command runs "
             "autoregressive decoders. For this method use a scenario with a table [generation]."
         )
     if name not in known:
@@ -111,6 +111,6 @@ def _summary(writer: Writer, generated: Generated) -> str:
     if passes and seconds:
         lines.append(f"{count / passes:.2f} tokens a full forward pass; {count / seconds:.1f} tokens a second.")
     for name, series in {"tokens": generated.trace.tokens, **generated.trace.series()}.items():
-        more = " ..." if len(series) > _SHOWN else ""
-        lines.append(f"{name} of each step: {' '.join(map(str, series[:_SHOWN]))}{more}")
+        ellipsis = " ..." if len(series) > _SHOWN else ""
+        lines.append(f"{name} of each step: {' '.join(map(str, series[:_SHOWN]))}{ellipsis}")
     return "\n".join(lines)

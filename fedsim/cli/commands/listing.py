@@ -51,10 +51,10 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List attacks, defenses, components, models, data, scenarios and the other groups."""
-    every = [*_KINDS, "scenarios"]
-    if group is not None and group not in every:
-        raise FedsimError(f"unknown list '{group}'.{did_you_mean(group, every)}")
-    groups = [group] if group else every
+    kinds = [*_KINDS, "scenarios"]
+    if group is not None and group not in kinds:
+        raise FedsimError(f"unknown list '{group}'.{did_you_mean(group, kinds)}")
+    groups = [group] if group else kinds
     entries = {name: _entries(name) for name in groups}
     if as_json:
         say(json.dumps([entry for members in entries.values() for entry in members], indent=1))

@@ -50,9 +50,9 @@ def new(
         say(f"Wrote {method}, {test} and the package around them. Install it, and it is listed:")
         say(f"  pip install --editable ./{method.parent}\n  fedsim show {registered_name(kind, name)}")
         say(_test_command(method.parent))
-    others = [one.name for one in families(kind) if one.name != usual_family(kind, template)]
-    if family is None and others:
-        say(f"Other families, for --family: {', '.join(others)}")
+    alternatives = [family.name for family in families(kind) if family.name != usual_family(kind, template)]
+    if family is None and alternatives:
+        say(f"Other families, for --family: {', '.join(alternatives)}")
 
 
 def _test_command(path: Path) -> str:

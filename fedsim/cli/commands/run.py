@@ -127,8 +127,8 @@ def _advising(folder: Path, scenario: Scenario) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / RECORD).exists():
-            rest = _rest(read_record(folder), scenario)
-            complain(f"Interrupted. Results so far are in {folder}; add --resume to continue with {rest}.")
+            remaining = _rest(read_record(folder), scenario)
+            complain(f"Interrupted. Results so far are in {folder}; add --resume to continue with {remaining}.")
         else:
             complain("Interrupted before the first result. The same command starts again.")
         raise typer.Exit(130) from None

@@ -43,9 +43,12 @@ def tune(
     rows = [{**asdict(trial), "settings": json.dumps(trial.settings)} for trial in best]
     write_atomic(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
     write_atomic(folder / "tuned.json", json.dumps([asdict(trial) for trial in best], indent=1).encode())
-    for one in best:
-        default = "" if one.default is None else f" (default {one.default:.4g})"
-        say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'}{default}{_price(one)}")
+    for trial in best:
+        default = "" if trial.default is None else f" (default {trial.default:.4g})"
+        say(
+            f"{trial.arm}: {trial.metric} {trial.score:.4g} with "
+            f"{trial.settings or 'the default'}{default}{_price(trial)}"
+        )
     say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario, which has other victims.")
 
 
@@ -53,14 +56,14 @@ def _trial(arm: str, number: int, of: int | None) -> str:
     return f"{arm}: trial {number}" if of is None else f"{arm}: trial {number} of {of}"
 
 
-def _price(one: Tuned) -> str:
+def _price(trial: Tuned) -> str:
     """Return the epsilon of one training, and the epsilon of choosing the best of several."""
-    if one.epsilon is None or one.delta is None:
+    if trial.epsilon is None or trial.delta is None:
         return ""
-    of_one = f"; a single training has epsilon {one.epsilon:.4g} at delta {one.delta:g}"
-    if one.epsilon_of_choice is None:
+    of_one = f"; a single training has epsilon {trial.epsilon:.4g} at delta {trial.delta:g}"
+    if trial.epsilon_of_choice is None:
         return of_one
     return (
-        f"{of_one}, and the best of a number that was drawn {one.epsilon_of_choice:.4g}, while that number and the "
+        f"{of_one}, and the best of a number that was drawn {trial.epsilon_of_choice:.4g}, while that number and the "
         "other trials stay secret"
     )

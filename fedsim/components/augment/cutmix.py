@@ -74,22 +74,22 @@ class CutMixConfig(Config):
 class CutMix(Augmentation[CutMixConfig]):
     """Mixes images of a batch in pairs, with labels in proportion to the visible areas."""
 
-    def augment(self, batch: Batch, here: HookContext) -> Batch:
+    def augment(self, batch: Batch, context: HookContext) -> Batch:
         """Return the mixed batch. Its labels are probabilities (B, K); cutout keeps the labels.
 
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
         """
-        assert here.federation is not None
-        draw = self.draw(batch.inputs, here.generator)
-        here.draws["cutmix.weights"] = draw.weights
+        assert context.federation is not None
+        draw = self.draw(batch.inputs, context.generator)
+        context.draws["cutmix.weights"] = draw.weights
         if self.config.mode != "cutout":
-            here.draws["cutmix.partners"] = draw.partners
+            context.draws["cutmix.partners"] = draw.partners
         if self.config.mode in ("cutmix", "cutout"):
-            here.draws["cutmix.boxes"] = draw.boxes
+            context.draws["cutmix.boxes"] = draw.boxes
         if self.config.mode == "cutout":
             return replace(batch, inputs=self.mixed(batch.inputs, draw))
-        labels = mixed_labels(batch.labels, draw, here.federation.classes, batch.inputs)
+        labels = mixed_labels(batch.labels, draw, context.federation.classes, batch.inputs)
         return replace(batch, inputs=self.mixed(batch.inputs, draw), labels=labels)
 
     def draw(self, inputs: Tensor, generator: torch.Generator) -> Draw:

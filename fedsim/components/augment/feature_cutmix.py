@@ -78,18 +78,18 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         model.get_submodule(self.config.at).register_forward_hook(_mix)
         return model
 
-    def augment(self, batch: Batch, here: HookContext) -> Batch:
+    def augment(self, batch: Batch, context: HookContext) -> Batch:
         """Return the inputs with labels as probabilities (B, K), and store the draws for the forward pass.
 
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
         """
-        assert here.federation is not None
+        assert context.federation is not None
         config = self.config
         chances = Chances(config.beta, config.probability, config.per_sample)
-        draw = draw_boxes(len(batch), config.size, chances, here.generator)
-        here.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
-        return replace(batch, labels=mixed_labels(batch.labels, draw, here.federation.classes, batch.inputs))
+        draw = draw_boxes(len(batch), config.size, chances, context.generator)
+        context.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
+        return replace(batch, labels=mixed_labels(batch.labels, draw, context.federation.classes, batch.inputs))
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse batches of one example, layers without maps of that size, and other batch readers."""
@@ -97,9 +97,9 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         if smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of maps of a batch, but a batch holds {smallest}"
         its_names = [type(self).__name__, _NAME]
-        others = [name for name in federation.batch_readers if name not in its_names]
-        if others or len(federation.batch_readers) > len(its_names):
-            return f"nothing else may change or read a batch, or repeat its forward pass: {(*others, its_names[0])[0]}"
+        readers = [name for name in federation.batch_readers if name not in its_names]
+        if readers or len(federation.batch_readers) > len(its_names):
+            return f"nothing else may change or read a batch, or repeat its forward pass: {(*readers, its_names[0])[0]}"
         return self._refuses_layer(federation, model)
 
     def _refuses_layer(self, federation: PublicFederation, model: nn.Module) -> str | None:
@@ -110,8 +110,8 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         handle.remove()
         if not shapes:
             return f"the forward pass never reaches '{self.config.at}'"
-        (shape, *more) = shapes
-        if more:
+        (shape, *later_shapes) = shapes
+        if later_shapes:
             return f"'{self.config.at}' runs {len(shapes)} times in a forward pass, expected once"
         if len(shape) != _MAPS:
             return f"it needs maps (channels, height, width), but '{self.config.at}' returns {shape[1:]}"

@@ -42,10 +42,10 @@ class LabelSmoothingConfig(Config):
 class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
     """Smooths labels; classes and probabilities both become smoothed probabilities."""
 
-    def augment(self, batch: Batch, here: HookContext) -> Batch:
+    def augment(self, batch: Batch, context: HookContext) -> Batch:
         """Return the batch with labels as probabilities (B, K)."""
-        assert here.federation is not None
-        labels, classes, share = batch.labels, here.federation.classes, self.config.smoothing
+        assert context.federation is not None
+        labels, classes, share = batch.labels, context.federation.classes, self.config.smoothing
         target = labels if labels.dim() == _PROBABILITIES else F.one_hot(labels, classes)
         return replace(batch, labels=(1.0 - share) * target.to(batch.inputs) + share / classes)
 

@@ -122,9 +122,9 @@ class CodebookLayer(nn.Module):
         if active == 1:
             return best
         left = ranked.flatten(0, -2).clone()
-        every, best_first = torch.arange(len(left), device=left.device), [best.flatten()]
+        rows, best_first = torch.arange(len(left), device=left.device), [best.flatten()]
         for _ in range(active - 1):  # topk guarantees no order among equal values
-            left[every, best_first[-1]] = -torch.inf
+            left[rows, best_first[-1]] = -torch.inf
             best_first.append(left.argmax(-1))
         return torch.stack(best_first, -1).sort(-1).values.view(*best.shape[:-1], active)
 

@@ -133,12 +133,12 @@ class Codebook(Bottleneck[CodebookConfig]):
         Raises:
             NotApplicable: no module has that name, it already has a codebook, or the codes do not fit its width.
         """
-        most = max(self.config.active, self.config.first_active or 0)
-        if most > self.config.codes:
+        largest = max(self.config.active, self.config.first_active or 0)
+        if largest > self.config.codes:
             raise NotApplicable(
-                f"component 'codebook': {most} active codes, expected at most {self.config.codes}, all codes."
+                f"component 'codebook': {largest} active codes, expected at most {self.config.codes}, all codes."
             )
-        if most != (self.config.first_active or most):
+        if largest != (self.config.first_active or largest):
             raise NotApplicable(
                 f"component 'codebook': k cannot fall from first_active {self.config.first_active} to "
                 f"{self.config.active} active codes."
@@ -365,7 +365,7 @@ def _silencing(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
     try:
         yield
     finally:
-        layer.silent = [other for other in layer.silent if other is not silent]
+        layer.silent = [position for position in layer.silent if position is not silent]
 
 
 def _chosen_codes(layer: CodebookLayer, codes: Sequence[int], group: int | None) -> Tensor:

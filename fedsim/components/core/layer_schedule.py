@@ -80,6 +80,6 @@ class ScheduleConfig(Config):
 
 def budgets(depth: int, speed_up: float, warm_up: int) -> tuple[int, int]:
     """Return the layers of the first and of the last token; their mean is at least `depth` / `speed_up`."""
-    both = math.ceil(2 * depth / speed_up)
-    last = max(warm_up + 1, math.ceil(2 * depth / (3 * speed_up)), both - depth)
-    return max(last, both - last), last
+    budget = math.ceil(2 * depth / speed_up)
+    last = max(warm_up + 1, math.ceil(2 * depth / (3 * speed_up)), budget - depth)
+    return max(last, budget - last), last

@@ -48,17 +48,17 @@ def pad_of(model: nn.Module) -> int | None:
     return embedding.num_embeddings if isinstance(embedding, PadEmbedding) else None
 
 
-def units(probabilities: Sequence[float], sure: float, most: int) -> list[int]:
+def units(probabilities: Sequence[float], sure: float, largest: int) -> list[int]:
     """Return the lengths of the lexical units of a text, from left to right.
 
     Args:
         probabilities: probability of each token given the tokens before it.
         sure: probability at or above which a token joins the preceding token's unit.
-        most: maximum number of tokens per unit.
+        largest: maximum number of tokens per unit.
     """
     lengths: list[int] = []
     for probability in probabilities:
-        if lengths and lengths[-1] < most and probability >= sure:
+        if lengths and lengths[-1] < largest and probability >= sure:
             lengths[-1] += 1
         else:
             lengths.append(1)
@@ -73,14 +73,14 @@ class PadBlock(NamedTuple):
 
 
 def draw_blocks(
-    lengths: Sequence[int], count: int, most: int, unsure: float, generator: torch.Generator
+    lengths: Sequence[int], count: int, largest: int, unsure: float, generator: torch.Generator
 ) -> list[PadBlock]:
     """Sample at most `count` blocks: units of more than one token, and sometimes any unit.
 
     Args:
         lengths: unit lengths of a text.
         count: maximum number of blocks.
-        most: maximum number of tokens per unit.
+        largest: maximum number of tokens per unit.
         unsure: probability that a block starts at a random unit with as many pads as fit, which trains low confidence.
         generator: random source.
     """
@@ -92,7 +92,7 @@ def draw_blocks(
     for chance, where in chances if lengths else ():
         if chance < unsure:
             start = starts[int(where * len(starts))]
-            blocks.append(PadBlock(start, min(most - 1, sum(lengths) - 1 - start)))
+            blocks.append(PadBlock(start, min(largest - 1, sum(lengths) - 1 - start)))
         elif (number := next(order, None)) is not None:
             blocks.append(longer[number])
     return [block for block in blocks if block.pads]

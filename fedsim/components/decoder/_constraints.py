@@ -173,9 +173,9 @@ class LarkGrammar:
             return False
         return True
 
-    def _may_go_on(self, state: Any, rest: str) -> bool:
+    def _may_go_on(self, state: Any, remainder: str) -> bool:
         """Return whether a terminal that is acceptable in this state can begin with the remaining text."""
-        begun = [name for name, terminal in self._terminals.items() if terminal.fullmatch(rest, partial=True)]
+        begun = [name for name, terminal in self._terminals.items() if terminal.fullmatch(remainder, partial=True)]
         return bool(begun) and not (state.accepts() | set(self._parser.ignore_tokens)).isdisjoint(begun)
 
 

@@ -18,17 +18,17 @@ class DraftedTexts(TextState):
 
     begins: tuple[int, ...]
 
-    def room(self, row: int, context: GenerationContext, most: int) -> int:
-        """Return the maximum number of draft tokens for a row, at most `most`; the step generates one more token.
+    def room(self, row: int, context: GenerationContext, limit: int) -> int:
+        """Return the maximum number of draft tokens for a row, at most `limit`; the step generates one more token.
 
         The draft must fit into the model's context and the length limit.
         """
         limits, length = context.limits, len(self.tokens[row])
         if limits is None:
-            return most
+            return limit
         left = limits.max_new_tokens - (length - self.begins[row])
         left = left if limits.context is None else min(left, limits.context - length)
-        return max(0, min(most, left - 1))
+        return max(0, min(limit, left - 1))
 
 
 def in_text(new: Sequence[int], context: GenerationContext) -> int:

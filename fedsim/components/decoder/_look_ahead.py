@@ -87,4 +87,4 @@ def _nearest(ordered: Sequence[Text], text: Text) -> Text:
 
 def _shared(first: Text, second: Text) -> int:
     pairs = enumerate(zip(first, second, strict=False))
-    return next((place for place, (token, other) in pairs if token != other), min(len(first), len(second)))
+    return next((place for place, (token, second) in pairs if token != second), min(len(first), len(second)))

@@ -65,26 +65,26 @@ class _Counted:
         return TokenDraw(None, -math.inf, self.calls, self.rejected, is_spent)
 
 
-def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None) -> TokenDraw:
+def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, limit: int | None = None) -> TokenDraw:
     """Return the first accepted token of a random order, with weight 1: it follows p restricted to A.
 
     Args:
         log_odds: ln p, shape (V,), double precision, normalised.
         accepts: the constraint.
         generator: random source.
-        most: maximum number of rejections.
+        limit: maximum number of rejections.
     """
     counted = _Counted(accepts)
     for item in in_random_order(log_odds, generator):
         if counted(item.token):
             return counted.draw_of(item.token, 0.0)
-        if counted.rejected == most:
+        if counted.rejected == limit:
             return counted.nothing(is_spent=True)
     return counted.nothing(is_spent=False)
 
 
 def draw_recursive(
-    log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None
+    log_odds: Tensor, accepts: Accepts, generator: torch.Generator, limit: int | None = None
 ) -> TokenDraw:
     """Return the first accepted token X, with weight 1 - R if the next token of the order is accepted too, else p_X.
 
@@ -94,10 +94,10 @@ def draw_recursive(
     for item in order:
         if counted(item.token):
             # At the last allowed rejection, 1 - R alone is unbiased, so no look-ahead is needed.
-            behind = None if most is not None and counted.rejected == most - 1 else next(order, None)
+            behind = None if limit is not None and counted.rejected == limit - 1 else next(order, None)
             is_next = behind is None or counted(behind.token)
             return counted.draw_of(item.token, item.log_rest if is_next else item.log_odds)
-        if counted.rejected == most:
+        if counted.rejected == limit:
             return counted.nothing(is_spent=True)
     return counted.nothing(is_spent=False)
 
@@ -114,13 +114,17 @@ def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generato
             left[item.token] = -math.inf
             continue
         # The loop ends, because at least X is accepted among the remaining tokens.
-        next(other for other in in_random_order(left, generator) if other.token == item.token or counted(other.token))
+        next(
+            candidate
+            for candidate in in_random_order(left, generator)
+            if candidate.token == item.token or counted(candidate.token)
+        )
         return counted.draw_of(item.token, item.log_rest - math.log(counted.rejected + 1))
     return counted.nothing(is_spent=False)
 
 
 def draw_geometric(
-    log_odds: Tensor, accepts: Accepts, generator: torch.Generator, most: int | None = None, wanted: int = 2
+    log_odds: Tensor, accepts: Accepts, generator: torch.Generator, limit: int | None = None, wanted: int = 2
 ) -> TokenDraw:
     """Return the first accepted token of draws with replacement, weighted by Haldane's estimate of the acceptance rate.
 
@@ -132,7 +136,7 @@ def draw_geometric(
         log_odds: as in `draw_first`.
         accepts: the constraint, called once per token.
         generator: random source.
-        most: maximum number of rejections, including skipped draws.
+        limit: maximum number of rejections, including skipped draws.
         wanted: m, at least 2.
     """
     counted, known = _Counted(accepts), set[int]()
@@ -140,7 +144,7 @@ def draw_geometric(
     first, accepted, rejections = -1, 0, 0.0
     while accepted < wanted:
         rejections += _hits_before(log_rest, generator)
-        if most is not None and rejections >= most:
+        if limit is not None and rejections >= limit:
             break
         token = int((left + _gumbel(len(left), generator)).argmax())
         if token in known or counted(token):
@@ -151,11 +155,11 @@ def draw_geometric(
         rejections += 1
         left[token] = -math.inf
         log_rest = min(0.0, float(left.logsumexp(0)))
-        if log_rest == -math.inf or (most is not None and rejections >= most):
+        if log_rest == -math.inf or (limit is not None and rejections >= limit):
             break
     if accepted == 0:
         return counted.nothing(is_spent=log_rest > -math.inf)
-    rejections = rejections if most is None else min(rejections, most)
+    rejections = rejections if limit is None else min(rejections, limit)
     return counted.draw_of(first, math.log(min(wanted - 1, accepted)) - math.log(accepted + rejections - 1))
 
 

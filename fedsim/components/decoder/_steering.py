@@ -97,11 +97,11 @@ def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refu
     scores, tokens = tuned.where(is_sure, -torch.inf).topk(width)
     is_real = scores > -torch.inf
     deltas = steering_vector(tuned, base).gather(1, tokens).where(is_real, 0.0)
-    others = tuned.where(~is_sure, -torch.inf).logsumexp(1)
+    rival_score = tuned.where(~is_sure, -torch.inf).logsumexp(1)
     return SteeredPlaces(
         scores,
         deltas,
-        torch.full_like(others, -torch.inf) if refuses else others,
+        torch.full_like(rival_score, -torch.inf) if refuses else rival_score,
         (tokens == true[:, None]).int().argmax(1),
         tuned.softmax(1).gather(1, tokens).where(is_real, 0.0),
     )

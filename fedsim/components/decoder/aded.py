@@ -239,7 +239,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
         ]
         scores = state.past.scores(model, state.tokens, drafts)
         check_scores(scores)
-        ways = [self._follow(*each) for each in zip(drafts, scores, context.generators, strict=True)]
+        ways = [self._follow(*draft) for draft in zip(drafts, scores, context.generators, strict=True)]
         new = [tokens for tokens, _ in ways]
         events = [
             Event(proposed=len(draft), accepted=min(passed, in_text(tokens, context)))

@@ -258,17 +258,17 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
             self._critic_for(context),
             _limits(context).stop_tokens,
         )
-        more, after, events = list[tuple[int, ...]](), list[Population](), list[Event]()
+        grown, after, events = list[tuple[int, ...]](), list[Population](), list[Event]()
         for row, population in enumerate(state.populations):
             generator, begin = context.generators[row], state.begins[row]
             answers = _Answers(constraint, stops, self.config.ends)
             moved, draws = self._advance(population, log_odds, answers, critic, generator)
             weighed = self._weigh(_cut(moved, _room(_limits(context), begin)), generator)
-            more.append(_agreed(population, weighed, generator)[len(state.tokens[row]) - begin :])
+            grown.append(_agreed(population, weighed, generator)[len(state.tokens[row]) - begin :])
             after.append(weighed)
             events.append(
                 Event(
-                    accepted=len(more[-1]),
+                    accepted=len(grown[-1]),
                     calls=answers.calls,
                     rejected=answers.rejected,
                     particles=draws,
@@ -276,7 +276,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
                     resampled=int(weighed.log_factor != moved.log_factor),
                 )
             )
-        return replace(state.extended(more), populations=tuple(after)), events
+        return replace(state.extended(grown), populations=tuple(after)), events
 
     @property
     def _is_constrained(self) -> bool:
@@ -318,7 +318,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
             draws.append(choice)
             particles.append(_judged(_extended(particle, choice, answers), critic, answers.stops))
         after = replace(population, particles=tuple(particles))
-        if not any(other.is_living for other in particles):
+        if not any(particle.is_living for particle in particles):
             after = replace(after, failure=_failure(draws, self.config.max_rejects))
         return after, len(draws)
 
@@ -334,15 +334,15 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
         return choice._replace(log_weight=choice.log_weight + turned_back)
 
     def _draw(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> TokenDraw:
-        config, most = self.config, self.config.max_rejects
+        config, limit = self.config, self.config.max_rejects
         if config.estimator == "none":
-            return draw_first(log_odds, accepts, generator, most)
+            return draw_first(log_odds, accepts, generator, limit)
         if config.estimator == "two-loops":
             return draw_two_loops(log_odds, accepts, generator)
         is_sure = config.accepts > _FEWEST or float(log_odds.max()) >= math.log(_SURE)
         if config.estimator == "geometric" or (config.estimator == "auto" and is_sure):
-            return draw_geometric(log_odds, accepts, generator, most, config.accepts)
-        return draw_recursive(log_odds, accepts, generator, most)
+            return draw_geometric(log_odds, accepts, generator, limit, config.accepts)
+        return draw_recursive(log_odds, accepts, generator, limit)
 
     def _weigh(self, population: Population, generator: torch.Generator) -> Population:
         """Append the effective sample size; resample if it is below the share."""
@@ -397,8 +397,8 @@ def _agreed(before: Population, after: Population, generator: torch.Generator) -
         return max(before.particles, key=lambda one: one.log_weight).tokens
     living = [particle for particle in after.particles if particle.is_living]
     if after.is_over or after.is_full:
-        return living[chosen_by_weight([one.log_weight for one in living], 1, generator)[0]].tokens
-    texts = [one.tokens for one in living]
+        return living[chosen_by_weight([candidate.log_weight for candidate in living], 1, generator)[0]].tokens
+    texts = [candidate.tokens for candidate in living]
     first, last = min(texts), max(texts)  # the common prefix of the extremes is that of all texts
     return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
@@ -420,7 +420,7 @@ def _judged(particle: Particle, critic: Critic, stops: frozenset[int]) -> Partic
     return replace(particle, log_weight=particle.log_weight + worth - particle.log_worth, log_worth=worth)
 
 
-def _failure(draws: Sequence[TokenDraw], most: int | None) -> str:
+def _failure(draws: Sequence[TokenDraw], limit: int | None) -> str:
     if any(draw.token is not None for draw in draws):
         return (
             "the critic of decoder 'awrs' gives 0 to every continuation of the text so far. Make it return "
@@ -428,7 +428,7 @@ def _failure(draws: Sequence[TokenDraw], most: int | None) -> str:
         )
     if any(draw.is_spent for draw in draws):
         return (
-            f"decoder 'awrs' spent the {most} rejections of a draw before a token was accepted. Raise max_rejects, or "
+            f"decoder 'awrs' spent the {limit} rejections of a draw before a token was accepted. Raise max_rejects, or "
             "begin the text so that the model leans towards the constraint."
         )
     return (

@@ -91,7 +91,7 @@ class Beam(Decoder[BeamConfig, Searching]):
             new.append(sure[search.written :])
             searches.append(replace(after, written=len(sure)))
         shown = [len(earlier.ways) for earlier in state.searches]
-        events = [Event(accepted=len(more), rows=count) for count, more in zip(shown, new, strict=True)]
+        events = [Event(accepted=len(new_tokens), rows=count) for count, new_tokens in zip(shown, new, strict=True)]
         return replace(state.extended(new), searches=tuple(searches)), events
 
     def _follow(self, model: nn.Module, prompt: tuple[int, ...], search: BeamSearch, limits: Limits) -> BeamSearch:
@@ -100,12 +100,12 @@ class Beam(Decoder[BeamConfig, Searching]):
         weights = torch.cat(scores).double().log_softmax(-1)
         weights += torch.tensor([[way.weight] for way in search.ways], device=weights.device)
         vocabulary, k = weights.shape[1], self.config.width
-        most = min(weights.numel(), k * (1 + len(limits.stop_tokens)))
+        width = min(weights.numel(), k * (1 + len(limits.stop_tokens)))
         top, places = weights.flatten().sort(descending=True, stable=True)
         ways: list[Way] = []
         sources: list[int] = []
         best = search.best
-        for weight, place in zip(top[:most].tolist(), places[:most].tolist(), strict=True):
+        for weight, place in zip(top[:width].tolist(), places[:width].tolist(), strict=True):
             source, token = divmod(place, vocabulary)
             way = Way((*search.ways[source].tokens, token), weight)
             if token in limits.stop_tokens or len(way.tokens) == search.longest:
@@ -139,5 +139,5 @@ def _shared(texts: list[tuple[int, ...]]) -> int:
 def _longest(length: int, context: GenerationContext) -> int:
     assert context.limits is not None, "who writes has limits"
     limit = context.limits.context
-    most = context.limits.max_new_tokens
-    return most if limit is None else min(most, limit - length)
+    max_length = context.limits.max_new_tokens
+    return max_length if limit is None else min(max_length, limit - length)

@@ -164,13 +164,13 @@ class Cntp(Decoder[CntpConfig, Cautious]):
             ]
             for row, count in zip(rows, map(self._trials, entropies), strict=True)
         ]
-        trials = [trial for some in of_rows for trial in some]
+        trials = [trial for chunk in of_rows for trial in chunk]
         self._take(trials, odds[[trial.row for trial in trials]], context)
         shown = [1 for _ in rows]
         while open_ones := [trial for trial in trials if not trial.is_ended]:
             texts = [(*state.tokens[trial.row], *trial.tokens) for trial in open_ones]
             answers = state.ahead.scores(model, texts, [trial.row for trial in open_ones], len(rows))
-            shown = [trial + more for trial, more in zip(shown, answers.shown, strict=True)]
+            shown = [trial + new_tokens for trial, new_tokens in zip(shown, answers.shown, strict=True)]
             self._take(open_ones, self._odds(answers.scores), context)
         branchings = [_branching(entropy, of_row) for entropy, of_row in zip(entropies, of_rows, strict=True)]
         after = state.extended([branching.trials[branching.chosen] for branching in branchings])

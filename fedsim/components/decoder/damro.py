@@ -145,11 +145,13 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             condition.prompts, condition.extra_inputs["image"], context.generators, strict=True
         ):
             encoded, places = self._seen(reader, image[None], prompt, source)
-            every = Branch(reader, encoded, prompt, recounts=False)
-            few = encoded.keep(places[None])
+            all_visual = Branch(reader, encoded, prompt, recounts=False)
+            few_visual = encoded.keep(places[None])
             is_alone = self.config.strength == 0
-            rows.append((every,) if is_alone else (every, Branch(reader, few, prompt, self.config.recount)))
-            chosen.append(tuple(few.patches[0].tolist()))
+            rows.append(
+                (all_visual,) if is_alone else (all_visual, Branch(reader, few_visual, prompt, self.config.recount))
+            )
+            chosen.append(tuple(few_visual.patches[0].tolist()))
         return Distrusting(condition.prompts, tuple(chosen), ((),) * len(rows), tuple(rows))
 
     def step(self, model: nn.Module, state: Distrusting, context: GenerationContext) -> tuple[Distrusting, list[Event]]:
@@ -164,8 +166,10 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             for row, tokens in zip(state.branches, state.tokens, strict=True)
         ]
         for number in range(len(read[0])):
-            check_scores([one[number][None] for one in read])
-        scores = torch.stack([contrasted(one[0], one[-1], self.config.strength, self.config.cutoff) for one in read])
+            check_scores([branch[number][None] for branch in read])
+        scores = torch.stack(
+            [contrasted(branch[0], branch[-1], self.config.strength, self.config.cutoff) for branch in read]
+        )
         after = state.extended([[token] for token in self._chosen(scores, context.generators)])
         return replace(after, last=tuple(read)), [Event(rows=len(read[0]))] * len(state)
 
@@ -247,16 +251,16 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def contrasted(every: Tensor, few: Tensor, strength: float, cutoff: float) -> Tensor:
+def contrasted(all_visual: Tensor, few_visual: Tensor, strength: float, cutoff: float) -> Tensor:
     """Return the contrasted scores (..., V); -inf for tokens below the cutoff in the branch with all visual tokens.
 
     Args:
-        every: scores with all visual tokens.
-        few: scores with the outliers alone.
+        all_visual: scores with all visual tokens.
+        few_visual: scores with the outliers alone.
         strength: a, strength of the contrast.
-        cutoff: b, minimum probability relative to the largest of `every`.
+        cutoff: b, minimum probability relative to the largest of `all_visual`.
     """
-    contrast = (1 + strength) * every - strength * few
+    contrast = (1 + strength) * all_visual - strength * few_visual
     if cutoff == 0:
         return contrast
-    return contrast.masked_fill(every < every.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)
+    return contrast.masked_fill(all_visual < all_visual.amax(-1, keepdim=True) + math.log(cutoff), -torch.inf)

@@ -100,13 +100,13 @@ def tokens_per_layer(rate: float, depth: float, layers: float, length: int) -> f
 
 def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: float = 0.0) -> tuple[int, int]:
     """Return exit and length with the most expected tokens per layer; ties go to the smallest."""
-    best, most = (min(known), 0), -math.inf
+    best, highest_gain = (min(known), 0), -math.inf
     for layers in sorted(known):
         rate = known[layers].rate
         for length in range(longest) if rate >= 0 else ():
             gain = tokens_per_layer(rate, depth, layers + scoring, length)
-            if gain > most:
-                best, most = (layers, length), gain
+            if gain > highest_gain:
+                best, highest_gain = (layers, length), gain
     return best
 
 

@@ -117,9 +117,9 @@ class LayerClock:
             The last layer's output, and the outputs that replaced the dropped layers.
         """
         stood: dict[int, Tensor] = {}
-        first, *others = self._parts()
+        first, *later_parts = self._parts()
         hidden, _counts = past.states(self.model, texts, layers=first)
-        for part in others:
+        for part in later_parts:
             if part[0] not in self.dropped:
                 hidden = past.deepen(hidden, part)
                 continue

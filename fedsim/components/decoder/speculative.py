@@ -104,8 +104,8 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             new.append(self.config.stands(row_draft[: len(usable) - 1], drafter, usable, generator))
         drafting, reading = _depths(state.drafter, model)
         events = [
-            Event(proposed=len(draft), accepted=len(more) - 1, layers=count * drafting + reading)
-            for draft, more, count in zip(drafted, new, passes, strict=True)
+            Event(proposed=len(draft), accepted=len(new_tokens) - 1, layers=count * drafting + reading)
+            for draft, new_tokens, count in zip(drafted, new, passes, strict=True)
         ]
         return state.extended(new), events
 
@@ -120,8 +120,8 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
         odds: list[list[Tensor | None]] = [[] for _ in left]
         passes = [0] * len(left)
         while any(left):
-            passes = [count + (more > 0) for count, more in zip(passes, left, strict=True)]
-            texts = [(*text, *more) for text, more in zip(state.tokens, drafted, strict=True)]
+            passes = [count + (count_left > 0) for count, count_left in zip(passes, left, strict=True)]
+            texts = [(*text, *count_left) for text, count_left in zip(state.tokens, drafted, strict=True)]
             for row, score in enumerate(self._scores(state.drafter, texts)):
                 if not left[row] or not score.amax().isfinite() or self._is_unsure(score):
                     left[row] = 0

@@ -83,10 +83,10 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
             FedsimError: the pad's id is outside the model's vocabulary.
         """
         embedding, pad = embedding_of(model), self._pad(model)
-        most = pad if embedding is None else embedding.num_embeddings - (pad_of(model) is None)
-        if pad > most:
+        vocabulary = pad if embedding is None else embedding.num_embeddings - (pad_of(model) is None)
+        if pad > vocabulary:
             raise FedsimError(
-                f"pad is {pad}, and the model's tokens end at {most}. Choose a token of the model, or leave "
+                f"pad is {pad}, and the model's tokens end at {vocabulary}. Choose a token of the model, or leave "
                 "'pad' out: component 'pad-blocks' gives the model its own pad."
             )
         return DraftedTexts(condition.prompts, tuple(map(len, condition.prompts)))

@@ -156,7 +156,7 @@ def costs(model: nn.Module, examples: Batch, config: SteeringConfig) -> Tensor:
     batches = zip(examples.labels.split(AT_ONCE), both(with_base(model, config), examples), strict=True)
     for labels, (tuned, base, true) in batches:
         scores = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
-        each = torch.zeros(labels.shape, dtype=torch.double)
-        each[labels != IGNORED] = torch.nn.functional.cross_entropy(scores, true, reduction="none")
-        costs_of_rows.append(each.sum(1))
+        token_costs = torch.zeros(labels.shape, dtype=torch.double)
+        token_costs[labels != IGNORED] = torch.nn.functional.cross_entropy(scores, true, reduction="none")
+        costs_of_rows.append(token_costs.sum(1))
     return torch.cat(costs_of_rows)

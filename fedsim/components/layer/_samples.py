@@ -34,19 +34,19 @@ class Samples(nn.Module):
             return self.layer(features)
         if self._flips and features.dim() != _MAP:
             raise ValueError(f"flip_half needs feature maps, but its layer gets shape {tuple(features.shape)}")
-        several = features.unsqueeze(1).expand(-1, self._samples, *features.shape[1:])
+        samples = features.unsqueeze(1).expand(-1, self._samples, *features.shape[1:])
         if self._flips:
             mirrored = torch.arange(self._samples).remainder(2).view(1, -1, 1, 1, 1).bool()
-            several = torch.where(mirrored.to(features.device), several.flip(-1), several)
-        return self._pool(several) if isinstance(self.layer, Pooling) else self.layer(several)
+            samples = torch.where(mirrored.to(features.device), samples.flip(-1), samples)
+        return self._pool(samples) if isinstance(self.layer, Pooling) else self.layer(samples)
 
-    def _pool(self, several: Tensor) -> Tensor:
+    def _pool(self, samples: Tensor) -> Tensor:
         if not self._shifts:
-            return self.layer(several.flatten(0, 1)).unflatten(0, several.shape[:2])
+            return self.layer(samples.flatten(0, 1)).unflatten(0, samples.shape[:2])
         stride = _stride(self.layer)
         places = [divmod(sample % stride**2, stride) for sample in range(self._samples)]
-        height, width = several.shape[-2:]
-        moved = [F.pad(several[:, m], (x, 0, y, 0))[..., :height, :width] for m, (y, x) in enumerate(places)]
+        height, width = samples.shape[-2:]
+        moved = [F.pad(samples[:, m], (x, 0, y, 0))[..., :height, :width] for m, (y, x) in enumerate(places)]
         return torch.stack([self.layer(sample) for sample in moved], 1)
 
 

@@ -98,9 +98,9 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
             return f"the model returns {tuple(outputs.shape)}, expected (examples, samples, classes)"
         begin = next(module for module in model.modules() if isinstance(module, Samples))
         handle = begin.register_forward_hook(_with_another_first_sample)
-        others = _outputs(model, inputs)
+        sample_outputs = _outputs(model, inputs)
         handle.remove()
-        if torch.allclose(others[:, 1:], outputs[:, 1:], atol=_ROUNDING):
+        if torch.allclose(sample_outputs[:, 1:], outputs[:, 1:], atol=_ROUNDING):
             return None
         return "a layer after its first mask mixes samples"
 
@@ -126,5 +126,5 @@ def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
         return model(inputs)
 
 
-def _with_another_first_sample(_layer: nn.Module, _inputs: object, several: Tensor) -> Tensor:
-    return torch.cat([several[:, :1] + 1.0, several[:, 1:]], 1)
+def _with_another_first_sample(_layer: nn.Module, _inputs: object, samples: Tensor) -> Tensor:
+    return torch.cat([samples[:, :1] + 1.0, samples[:, 1:]], 1)

@@ -88,18 +88,18 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         Raises:
             NotApplicable: the model has no dropout layer, or none of that name.
         """
-        place, other = self._places(model)
+        place, alternate = self._places(model)
         config, eta = self.config, float(self.config.eta)
         if not eta:
-            for name in filter(None, (place, other)):
+            for name in filter(None, (place, alternate)):
                 model.set_submodule(name, nn.Identity())
             return model
         last = Prefix(eta, config.mu, config.kept, per_example=config.per_sample)
-        if other is None:
+        if alternate is None:
             model.set_submodule(place, last)
             return model
         first = Alternating(Prefix(eta, config.mu, None, per_example=config.per_sample))
-        model.set_submodule(other, first)
+        model.set_submodule(alternate, first)
         model.set_submodule(place, Alternating(last, first))
         return model
 
@@ -108,15 +108,15 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         layers = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
         if not layers:
             raise NotApplicable(f"component '{_NAME}': the model has no dropout layer (nn.Dropout) to replace.")
-        place, other = self.config.at or layers[-1], self.config.alternate_with
-        for name in (place, other):
+        place, alternate = self.config.at or layers[-1], self.config.alternate_with
+        for name in (place, alternate):
             if name is not None and name not in layers:
                 raise NotApplicable(
                     f"component '{_NAME}': no dropout layer is called '{name}'.{did_you_mean(name, layers)}"
                 )
-        if other is not None and layers.index(other) >= layers.index(place):
+        if alternate is not None and layers.index(alternate) >= layers.index(place):
             raise NotApplicable(f"component '{_NAME}': alternate_with must name a layer in front of '{place}'.")
-        return place, other
+        return place, alternate
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse feature maps, layers that run more than once per pass, and `kept` above the number of channels."""

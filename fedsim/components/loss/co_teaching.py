@@ -128,11 +128,11 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         if round_ <= self.config.separate:
             return cross_entropy(first, labels) + cross_entropy(second, labels)
         rate, middle = self.rate(round_), halves(len(outputs))[0]
-        one, two = (slice(None), slice(None)) if self.config.same_batch else (slice(middle), slice(middle, None))
-        chosen_1 = small_losses(scores_1[one], labels[one], rate)
+        half, two = (slice(None), slice(None)) if self.config.same_batch else (slice(middle), slice(middle, None))
+        chosen_1 = small_losses(scores_1[half], labels[half], rate)
         chosen_2 = small_losses(scores_2[two], labels[two], rate)
         loss = _mean(first[two][chosen_2], labels[two][chosen_2])
-        return loss + _mean(second[one][chosen_1], labels[one][chosen_1])
+        return loss + _mean(second[half][chosen_1], labels[half][chosen_1])
 
     def rate(self, round_: int) -> float:
         """Return tau of a round (from 1) of the second stage: `ramp` evenly spaced values from 0 to tau, then tau."""

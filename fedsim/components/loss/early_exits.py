@@ -128,9 +128,9 @@ class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):
         return MethodDescription(_NAME, settings=self.config.model_dump())
 
 
-def skip_chances(depth: int, most: float) -> tuple[float, ...]:
-    """Return the probability that a text skips each of `depth` layers: 0 for the first, `most` for the last."""
-    return tuple(most * (2 ** (layer / max(depth - 1, 1)) - 1) for layer in range(depth))
+def skip_chances(depth: int, highest: float) -> tuple[float, ...]:
+    """Return the probability that a text skips each of `depth` layers: 0 for the first, `highest` for the last."""
+    return tuple(highest * (2 ** (layer / max(depth - 1, 1)) - 1) for layer in range(depth))
 
 
 def _skip(block: nn.Module, inputs: tuple[Any, ...], output: Any, *, chance: float) -> Any:

@@ -131,12 +131,12 @@ class EsimCse(
             return f"a sentence with repeated tokens has up to {longest} tokens, but the model reads {views.longest}"
         return None
 
-    def augment(self, batch: Batch, here: HookContext) -> Batch:
+    def augment(self, batch: Batch, context: HookContext) -> Batch:
         """Return the batch, and store which tokens the second view repeats, boolean, shape (B, T)."""
-        assert here.federation is not None
-        federation, config = here.federation, self.config
-        here.draws[_REPEATED] = repeated(
-            batch.inputs, federation.padding, federation.borders, config.mode, config.dup_rate, here.generator
+        assert context.federation is not None
+        federation, config = context.federation, self.config
+        context.draws[_REPEATED] = repeated(
+            batch.inputs, federation.padding, federation.borders, config.mode, config.dup_rate, context.generator
         )
         return batch
 
@@ -155,7 +155,7 @@ class EsimCse(
             raise NotApplicable(f"the loss of '{_NAME}' needs two views of a sentence, which exist only in training")
         return contrast(outputs[:, 0], outputs[:, 1], self.config.temperature)
 
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, context: HookContext) -> Tensor:
         """Return the queue's part of the loss, and update E' and the queue.
 
         Raises:
@@ -166,11 +166,11 @@ class EsimCse(
         views = two_views(model)
         if views is None:
             raise NotApplicable(f"component '{_NAME}' finds no encoder with two views in the model")
-        queue = here.memory.get(_QUEUE, outputs.new_zeros(0, outputs.shape[-1]))
+        queue = context.memory.get(_QUEUE, outputs.new_zeros(0, outputs.shape[-1]))
         added = queued(outputs[:, 0], outputs[:, 1], queue, self.config.temperature)
-        here.memory.update(followed(views.encoder, here.memory, self.config.momentum))
-        entries = torch.cat((queue, views.entries(batch.inputs, here.memory)))
-        here.memory[_QUEUE] = entries[-self.config.queue_size :].clone()
+        context.memory.update(followed(views.encoder, context.memory, self.config.momentum))
+        entries = torch.cat((queue, views.entries(batch.inputs, context.memory)))
+        context.memory[_QUEUE] = entries[-self.config.queue_size :].clone()
         return added
 
     def public_description(self) -> MethodDescription:
@@ -214,8 +214,8 @@ class TwoViews(nn.Module):
         if not self.training:
             return self.encoder(tokens)
         places = shown().get(_REPEATED, torch.zeros_like(tokens, dtype=torch.bool))
-        more = most_repeated(tokens.shape[1], self._mode, self._rate)
-        views = (tokens, repeat(tokens, places, more, self._padding))
+        longest = most_repeated(tokens.shape[1], self._mode, self._rate)
+        views = (tokens, repeat(tokens, places, longest, self._padding))
         return torch.stack([self.head(self.encoder(view)) for view in views], 1)
 
     @torch.no_grad()
@@ -255,16 +255,16 @@ def repeated(
     """
     is_padding = tokens == (-1 if padding is None else padding)
     is_word = ~(is_padding | torch.isin(tokens, torch.tensor(borders, dtype=tokens.dtype)))
-    most = torch.tensor([most_repeated(length, mode, rate) for length in (~is_padding).sum(1).tolist()])
-    numbers = (torch.rand(len(tokens), generator=generator, dtype=torch.float64) * (most + 1)).long()
+    longest = torch.tensor([most_repeated(length, mode, rate) for length in (~is_padding).sum(1).tolist()])
+    numbers = (torch.rand(len(tokens), generator=generator, dtype=torch.float64) * (longest + 1)).long()
     order = torch.rand(tokens.shape, generator=generator, dtype=torch.float64).masked_fill(~is_word, torch.inf)
     return (order.argsort(1).argsort(1) < numbers[:, None]) & is_word
 
 
-def repeat(tokens: Tensor, places: Tensor, more: int, padding: int) -> Tensor:
+def repeat(tokens: Tensor, places: Tensor, repeats: int, padding: int) -> Tensor:
     """Return sentences (B, T) with the marked tokens (B, T) doubled, padded to (B, T + more)."""
     ends = (1 + places.long()).cumsum(1)
-    targets = torch.arange(tokens.shape[1] + more).expand(len(tokens), -1).contiguous()
+    targets = torch.arange(tokens.shape[1] + repeats).expand(len(tokens), -1).contiguous()
     sources = torch.searchsorted(ends, targets, right=True)
     return F.pad(tokens, (0, 1), value=padding).gather(1, sources)
 

@@ -39,10 +39,10 @@ class FedProx(LossTerm[FedProxConfig]):
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, context: HookContext) -> Tensor:
         """Return mu / 2 times the squared distance to the received weights, a scalar."""
         distances = [
-            (weight - here.received[name]).square().sum()
+            (weight - context.received[name]).square().sum()
             for name, weight in model.named_parameters()
             if weight.requires_grad
         ]

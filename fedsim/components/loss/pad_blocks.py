@@ -91,7 +91,7 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
             return "the pad is frozen. Name 'pad-blocks' behind the adapter"
         return None
 
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, context: HookContext) -> Tensor:
         """Return the pads' loss, scaled by `weight`: the mean over the pads of a text, then over the texts.
 
         Raises:
@@ -103,11 +103,11 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
                 "component 'pad-blocks' finds no layers with a pad. Remove the component that replaces the model"
             )
         with without_dropout():
-            sent = {name: here.received[name] for name, weight in model.named_parameters() if weight.requires_grad}
+            sent = {name: context.received[name] for name, weight in model.named_parameters() if weight.requires_grad}
             with torch.no_grad(), adapters_off(model):
                 odds = functional_call(model, sent, (batch.inputs,)).softmax(-1)
             lengths = [units(row, config.sure, config.most) for row in sure_of(odds, batch.labels)]
-            blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, here.generator) for row in lengths]
+            blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, context.generator) for row in lengths]
             packed = pack(batch.inputs, batch.labels, blocks, pad, config.blocks * (config.most - 1))
             scores = read(stack, packed, batch.inputs.shape[1])
         return config.weight * cross_entropy(scores, packed.targets)
@@ -120,4 +120,4 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
 def sure_of(odds: Tensor, labels: Tensor) -> list[list[float]]:
     """Return the probability of each text's tokens under probabilities (B, T, V), without padding."""
     of_label = odds.gather(-1, labels.clamp_min(0)[..., None])[..., 0]
-    return [row[some].tolist() for row, some in zip(of_label, labels != IGNORED, strict=True)]
+    return [row[is_sure].tolist() for row, is_sure in zip(of_label, labels != IGNORED, strict=True)]

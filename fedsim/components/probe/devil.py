@@ -174,10 +174,10 @@ class Devil(Probe[DevilConfig]):
         costs = []
         with _frozen(language.model), torch.enable_grad():
             for _ in range(self.config.steps):
-                some = torch.randint(len(captions), (self.config.batch,), generator=generator)
-                seen = self._draw([feature[some].float() for feature in features], generator)
+                rows = torch.randint(len(captions), (self.config.batch,), generator=generator)
+                seen = self._draw([feature[rows].float() for feature in features], generator)
                 loss = _costs(
-                    language, translator(*seen), [captions[number] for number in some.tolist()], mean_of_all=True
+                    language, translator(*seen), [captions[number] for number in rows.tolist()], mean_of_all=True
                 )
                 search.zero_grad()
                 loss.backward()
@@ -278,8 +278,8 @@ def map_phrase(
 
 
 @torch.no_grad()
-def write(translator: Translator, language: Language, seen: ShownLayers, end: int, most: int = 16) -> list[list[int]]:
-    """Generate the text of each row greedily, up to the end-of-text token or `most` tokens.
+def write(translator: Translator, language: Language, seen: ShownLayers, end: int, limit: int = 16) -> list[list[int]]:
+    """Generate the text of each row greedily, up to the end-of-text token or `limit` tokens.
 
     Raises:
         NotApplicable: the language model's layers are unknown.
@@ -288,7 +288,7 @@ def write(translator: Translator, language: Language, seen: ShownLayers, end: in
     with _frozen(language.model):
         for prompt in _prompts(translator, seen):
             tokens = torch.zeros(len(prompt), 0, dtype=torch.long)
-            for _ in range(most):
+            for _ in range(limit):
                 tokens = torch.cat((tokens, _scores(language, prompt, tokens)[:, -1:].argmax(-1)), 1)
                 if (tokens == end).any(1).all():
                     break
@@ -309,8 +309,8 @@ def _costs(language: Language, prompt: Tensor, texts: Sequence[Sequence[int]], *
     scores = _scores(language, prompt, wanted[:, :-1].clamp_min(0))
     if mean_of_all:
         return F.cross_entropy(scores.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
-    each = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
-    return each.sum(1) / (wanted != IGNORED).sum(1)
+    token_costs = F.cross_entropy(scores.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
+    return token_costs.sum(1) / (wanted != IGNORED).sum(1)
 
 
 def _scores(language: Language, prompt: Tensor, tokens: Tensor) -> Tensor:

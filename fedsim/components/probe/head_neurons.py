@@ -100,10 +100,10 @@ def auc(activations: Tensor, is_member: Tensor) -> Tensor:
         activations: shape (N, neurons).
         is_member: booleans (N,), neither all nor none.
     """
-    members, others = activations[is_member].T.contiguous(), activations[~is_member].T.contiguous().sort(1).values
-    below = torch.searchsorted(others, members)
-    up_to = torch.searchsorted(others, members, right=True)
-    return (below + up_to).double().mean(1) / (2 * others.shape[1])
+    members, non_members = activations[is_member].T.contiguous(), activations[~is_member].T.contiguous().sort(1).values
+    below = torch.searchsorted(non_members, members)
+    up_to = torch.searchsorted(non_members, members, right=True)
+    return (below + up_to).double().mean(1) / (2 * non_members.shape[1])
 
 
 class NamedNeurons(NamedTuple):
@@ -168,8 +168,8 @@ def name_neurons(
         raise NotApplicable("the head of this model cannot be read. Choose a model of Llama's kind.")
     with torch.no_grad(), without_dropout():
         parts = [
-            _name(stack.score(_of_one_size(some)[None])[0], kept, concepts or {}, both_signs)
-            for some in rows.split(at_once)
+            _name(stack.score(_of_one_size(chunk)[None])[0], kept, concepts or {}, both_signs)
+            for chunk in rows.split(at_once)
         ]
     joined = [torch.cat(pieces) for pieces in list(zip(*parts, strict=True))[:4]]
     shares = {name: torch.cat([part.shares[name] for part in parts]) for name in concepts or {}}
@@ -199,15 +199,17 @@ def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both
     )
 
 
-def same_top(one: NamedNeurons, other: NamedNeurons) -> float:
+def same_top(first: NamedNeurons, second: NamedNeurons) -> float:
     """Return the share of neurons whose most likely token is the same in two models, or before and after a change.
 
     Raises:
         FedsimError: the numbers of neurons differ.
     """
-    if len(one.tokens) != len(other.tokens):
-        raise FedsimError(f"the models have {len(one.tokens)} and {len(other.tokens)} neurons: expected equal numbers.")
-    return float((one.tokens[:, 0] == other.tokens[:, 0]).double().mean())
+    if len(first.tokens) != len(second.tokens):
+        raise FedsimError(
+            f"the models have {len(first.tokens)} and {len(second.tokens)} neurons: expected equal numbers."
+        )
+    return float((first.tokens[:, 0] == second.tokens[:, 0]).double().mean())
 
 
 @contextmanager
@@ -262,8 +264,10 @@ def moved_neurons(change: Mapping[str, Tensor], weights: Weights = "up_proj") ->
     lengths = {
         name: tensor.norm(dim=0 if weights == "down_proj" else 1).tolist() for name, tensor in weight_changes.items()
     }
-    every = [(length, name, number) for name, sizes in lengths.items() for number, length in enumerate(sizes) if length]
-    return [(name, number) for _, name, number in sorted(every, key=lambda entry: -entry[0])]
+    candidates = [
+        (length, name, number) for name, sizes in lengths.items() for number, length in enumerate(sizes) if length
+    ]
+    return [(name, number) for _, name, number in sorted(candidates, key=lambda entry: -entry[0])]
 
 
 def _at_output(hold: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:

@@ -120,8 +120,8 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
             return units * kept / (1 - self.config.dropout)
 
         for _ in range(self.config.epochs):
-            for some in torch.randperm(len(states), generator=generator).chunk(parts):
-                encoded, wanted = _encode(layers, states[some], drop), codes[some]
+            for chunk in torch.randperm(len(states), generator=generator).chunk(parts):
+                encoded, wanted = _encode(layers, states[chunk], drop), codes[chunk]
                 loss = F.binary_cross_entropy_with_logits(encoded, (wanted + 1) / 2) + 0.1 * F.mse_loss(encoded, wanted)
                 search.zero_grad()
                 loss.backward()
@@ -264,13 +264,13 @@ def extract(code: Tensor, book: Tensor, known: Sequence[int], threshold: float =
     """
     if len(set(known)) >= len(book):
         raise FedsimError(f"all {len(book)} concepts are known, so none is left to extract.")
-    queries = [some for count in range(len(known), -1, -1) for some in itertools.combinations(known, count)]
-    near = torch.stack([similarity(bind(code, *book[list(some)]), book) for some in queries])
+    queries = [subset for count in range(len(known), -1, -1) for subset in itertools.combinations(known, count)]
+    near = torch.stack([similarity(bind(code, *book[list(subset)]), book) for subset in queries])
     answers = near.clone()
     answers[:, list(known)] = -math.inf
     best, concepts = answers.max(1)
-    for number, some in enumerate(queries):  # a removed concept still the most similar: the query was not in the code
-        if some and near[number, list(some)].max() > max(threshold, float(best[number])):
+    for number, subset in enumerate(queries):  # a removed concept still the most similar: the query was not in the code
+        if subset and near[number, list(subset)].max() > max(threshold, float(best[number])):
             best[number] = -math.inf
     place = int(best.argmax())
     value = float(best[place])

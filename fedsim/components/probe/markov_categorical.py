@@ -239,10 +239,10 @@ def _fit_scores(
     search = torch.optim.AdamW(weights, lr=3e-3)
     teaching = is_fitted.nonzero()[:, 0]
     while since < _PATIENCE:
-        for some in teaching[torch.randperm(len(teaching), generator=generator)].split(_BATCH):
+        for chunk in teaching[torch.randperm(len(teaching), generator=generator)].split(_BATCH):
             search.zero_grad()
             with torch.enable_grad():
-                _costs(before[some] + _scores_of(weights, read[some]), labels[some]).mean().backward()
+                _costs(before[chunk] + _scores_of(weights, read[chunk]), labels[chunk]).mean().backward()
             search.step()
         now = [weight.detach().clone() for weight in weights]
         checked = before[is_checked] + _scores_of(now, read[is_checked])
@@ -320,11 +320,11 @@ def _coordinates(blocks: Sequence[Tensor], is_fitted: Tensor, precision: float) 
     """Return each block without its linear prediction from earlier blocks, whitened on the training positions."""
     coordinates: list[Tensor] = []
     for block in blocks:
-        rest = block - block[is_fitted].mean(0)
-        size = float(torch.linalg.matrix_norm(rest[is_fitted], 2))
+        residual = block - block[is_fitted].mean(0)
+        size = float(torch.linalg.matrix_norm(residual[is_fitted], 2))
         for before in coordinates:
-            rest = rest - before @ (before[is_fitted].T @ rest[is_fitted]) / int(is_fitted.sum())
-        coordinates.append(rest @ _whiten(rest[is_fitted], precision, size)[1])
+            residual = residual - before @ (before[is_fitted].T @ residual[is_fitted]) / int(is_fitted.sum())
+        coordinates.append(residual @ _whiten(residual[is_fitted], precision, size)[1])
     return coordinates
 
 
@@ -370,7 +370,7 @@ def spectral_alignment(hidden: Tensor, features: Tensor) -> float:
         )
     white, _ = _whiten(states - states.mean(0), torch.finfo(hidden.dtype).eps)
     centred = wanted - wanted.mean(0)
-    most = (torch.linalg.svdvals(centred)[: white.shape[1]].square() / len(states)).sum()
-    if not most > 0:
+    spread = (torch.linalg.svdvals(centred)[: white.shape[1]].square() / len(states)).sum()
+    if not spread > 0:
         raise NotApplicable("the features are the same for all states.")
-    return float((white.T @ centred / len(states)).square().sum() / most)
+    return float((white.T @ centred / len(states)).square().sum() / spread)

@@ -71,10 +71,10 @@ class PatchReader(NamedTuple):
 
         A pass with a row per place, whose patch follows directly after its known patches.
         """
-        rows, numbers = (list(one) for one in zip(*places, strict=True))
-        every, orders = range(len(rows)), self.orders[rows]
-        orders[every, known], orders[every, numbers] = self.orders[rows, numbers], self.orders[rows, known]
-        return self._conditions(patches[rows, : max(known)], self.labels[rows], orders)[every, known]
+        rows, numbers = (list(place) for place in zip(*places, strict=True))
+        all_places, orders = range(len(rows)), self.orders[rows]
+        orders[all_places, known], orders[all_places, numbers] = self.orders[rows, numbers], self.orders[rows, known]
+        return self._conditions(patches[rows, : max(known)], self.labels[rows], orders)[all_places, known]
 
     def last(self, conditions: Tensor, noise: Tensor) -> LastStep:
         """Run all denoising steps but the last, given conditions (N, ...) and noise (T, N, m); return the last step."""
@@ -121,7 +121,7 @@ def check_draft(model: PatchModel, draft: PatchModel) -> None:
     Raises:
         FedsimError: patches, levels, order, shape or classes differ.
     """
-    ours, theirs = ((one.patches, one.size, one.levels) for one in (model, draft))
+    ours, theirs = ((patch_model.patches, patch_model.size, patch_model.levels) for patch_model in (model, draft))
     if ours != theirs:
         raise FedsimError(
             f"the draft has {theirs[0]} patches of {theirs[1]} numbers and {theirs[2]} noise levels, and the model "
@@ -137,7 +137,7 @@ def check_draft(model: PatchModel, draft: PatchModel) -> None:
             f"the draft draws images of shape {tuple(draft.shape)}, and the model of {tuple(model.shape)}, so "
             "that its patches lie elsewhere. Train a draft with the data of the model."
         )
-    known, wanted = (getattr(one, "classes", 0) for one in (draft, model))
+    known, wanted = (getattr(patch_model, "classes", 0) for patch_model in (draft, model))
     if 0 < known < wanted:
         raise FedsimError(
             f"the draft is conditioned on {known} classes and the model on {wanted}. Train a draft on the "

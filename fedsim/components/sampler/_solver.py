@@ -97,9 +97,9 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
 
     def step(self, model: nn.Module, state: Drawing, context: GenerationContext) -> tuple[Drawing, list[Event]]:
         """Move all samples to the next noise level."""
-        every = torch.cat((levels(self.config), torch.zeros(1, dtype=torch.double))).to(state.x.dtype)
-        place = len(every) - 1 - torch.tensor(state.level)
-        x, evaluations = self.move(self.denoise(model, state), state.x, every[place], every[place + 1])
+        all_levels = torch.cat((levels(self.config), torch.zeros(1, dtype=torch.double))).to(state.x.dtype)
+        place = len(all_levels) - 1 - torch.tensor(state.level)
+        x, evaluations = self.move(self.denoise(model, state), state.x, all_levels[place], all_levels[place + 1])
         check_finite(x)
         calls = evaluations * (1 + (self.config.guidance > 0))
         left = tuple(level - 1 for level in state.level)

@@ -83,9 +83,9 @@ def residual(
         if not len(open_):
             break
         step = LastStep(target.mean[open_], target.std[open_], target.log_spread[open_])
-        other = LastStep(draft.mean[open_], draft.std[open_], draft.log_spread[open_])
+        reference = LastStep(draft.mean[open_], draft.std[open_], draft.log_spread[open_])
         x = step.mean + step.std * torch.randn(step.mean.shape, generator=generator, dtype=step.mean.dtype)
-        kept = 1 - (-log_ratio(x, step, other, rule)).exp()
+        kept = 1 - (-log_ratio(x, step, reference, rule)).exp()
         points[open_], tries[open_] = x, tries[open_] + 1
         open_ = open_[torch.rand(len(open_), generator=generator, dtype=x.dtype) >= kept]
     return points, tries

@@ -182,8 +182,8 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
     def step(self, model: nn.Module, state: Drafting, context: GenerationContext) -> tuple[Drafting, list[Event]]:
         """Generate some patches of each image; their number may differ."""
         target, draft = (
-            PatchReader(patch_model(one), state.classes, state.orders, self.config.temperature)
-            for one in (model, state.drafts[0])
+            PatchReader(patch_model(round_), state.classes, state.orders, self.config.temperature)
+            for round_ in (model, state.drafts[0])
         )
         at = state.orders[..., None].expand(-1, -1, target.model.size)
         patches = target.model.cut(state.x).gather(1, at)
@@ -194,14 +194,14 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         guesses = self._drafts(draft, patches, rows)
         drafted = [patches[number, row.done : row.done + row.count] for number, row in enumerate(rows)]
         truths, behind = self._truths(target, patches, rows)
-        judged = [self._judged(*one) for one in zip(rows, drafted, truths, guesses, strict=True)]
+        judged = [self._judged(*round_) for round_ in zip(rows, drafted, truths, guesses, strict=True)]
         new = self._with_one_more(target, rows, judged, behind)
-        for number, (row, more) in enumerate(zip(rows, new, strict=True)):
-            patches[number, row.done : row.done + len(more)] = more
-            patches[number, row.done + len(more) :] = 0
+        for number, (row, new_patches) in enumerate(zip(rows, new, strict=True)):
+            patches[number, row.done : row.done + len(new_patches)] = new_patches
+            patches[number, row.done + len(new_patches) :] = 0
         x = target.model.join(torch.zeros_like(patches).scatter(1, at, patches))
         check_finite(x)
-        left = tuple(row.left - len(more) for row, more in zip(rows, new, strict=True))
+        left = tuple(row.left - len(new_patches) for row, new_patches in zip(rows, new, strict=True))
         return replace(state, x=x, level=left), [event for _, event in judged]
 
     def finished(self, state: Drafting) -> Sequence[bool]:
@@ -222,8 +222,8 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         rounds = [[number] for number in range(max(row.count for row in rows))]
         if self.config.mode == "block":
             rounds = [list(range(len(rounds)))] if rounds else []
-        for some in rounds:
-            places = [(at, number) for at, row in enumerate(rows) for number in some if number < row.count]
+        for chunk in rounds:
+            places = [(at, number) for at, row in enumerate(rows) for number in chunk if number < row.count]
             where = [(at, rows[at].done + number) for at, number in places]
             known = [rows[at].done if self.config.mode == "block" else number for at, number in where]
             noise = torch.stack([rows[at].noise[:, number] for at, number in places], 1)
@@ -232,7 +232,7 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
             patches[tuple(map(list, zip(*where, strict=True)))] = last.mean + last.std * ends
             for place, (at, _) in enumerate(places):
                 lasts[at].append(last.at(slice(place, place + 1)))
-        return [joined(one) for one in lasts]
+        return [joined(last) for last in lasts]
 
     def _truths(
         self, target: PatchReader, patches: Tensor, rows: Sequence[_Row]
@@ -295,5 +295,5 @@ def _normal(shape: Sequence[int], like: Tensor, generator: torch.Generator) -> T
 
 def _nothing(patches: Tensor) -> LastStep:
     """Return the last steps of zero patches."""
-    none = patches.new_zeros(0, patches.shape[-1])
-    return LastStep(none, none, none.sum(-1))
+    empty = patches.new_zeros(0, patches.shape[-1])
+    return LastStep(empty, empty, empty.sum(-1))

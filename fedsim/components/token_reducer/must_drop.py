@@ -80,7 +80,7 @@ class MustDrop(VisualTokenReducer[MustDropConfig]):
         side, layers = self.config.window, self.config.layers
         if any(length % side for length in visual.grid):
             return f"windows of {side} x {side} do not tile {visual.grid[0]} x {visual.grid[1]} patches"
-        if any(one >= other for one, other in pairwise((0, *layers, visual.layers - 1))):
+        if any(first >= second for first, second in pairwise((0, *layers, visual.layers - 1))):
             return (
                 f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 2}: text must have looked "
                 "at the image, and a layer must follow"
@@ -156,13 +156,13 @@ def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) ->
     """
     numbers = torch.arange(grid[0] * grid[1], device=stream.hidden.device).view(grid)
     windows = numbers.unfold(0, side, side).unfold(1, side, side).reshape(-1, side**2)  # (W, s*s)
-    each = stream.hidden[:, stream.visual][:, windows]  # (B, W, s*s, width)
+    windowed = stream.hidden[:, stream.visual][:, windows]  # (B, W, s*s, width)
     count = side**2
-    alike = (F.normalize(each, dim=-1).sum(2).square().sum(-1) - count) / (count * (count - 1)) >= likeness
+    alike = (F.normalize(windowed, dim=-1).sum(2).square().sum(-1) - count) / (count * (count - 1)) >= likeness
     if not bool(alike.any()):
         return stream
     firsts = stream.front + windows[:, 0]
-    hidden = stream.hidden.index_copy(1, firsts, torch.where(alike[..., None], each.mean(2), each[:, :, 0]))
+    hidden = stream.hidden.index_copy(1, firsts, torch.where(alike[..., None], windowed.mean(2), windowed[:, :, 0]))
     kept = torch.ones_like(stream.patches, dtype=torch.bool)
     kept[:, windows[:, 1:]] = ~alike[..., None].expand(-1, -1, count - 1)
     return stream.with_(hidden).keep_where(kept)
@@ -176,8 +176,8 @@ def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
         overall: minimum share of the total attention.
         single: minimum attention of a single question token.
     """
-    every = rows.sum(1)
-    return (every < overall * every.sum(1, keepdim=True)) & (rows.amax(1) < single)
+    received = rows.sum(1)
+    return (received < overall * received.sum(1, keepdim=True)) & (rows.amax(1) < single)
 
 
 def _protected(stream: Stream) -> Tensor:

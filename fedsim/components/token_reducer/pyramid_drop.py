@@ -72,7 +72,7 @@ class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):
             return f"layers has {len(layers)} entries and shares {len(shares)}: expected a share for each layer"
         if not _ascend(layers) or layers[0] < 1 or layers[-1] >= visual.layers:
             return f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 1}"
-        if any(one < other for one, other in pairwise((1.0, *shares))):
+        if any(first < second for first, second in pairwise((1.0, *shares))):
             return f"shares is {shares}, expected numbers of at most 1, none larger than its predecessor"
         if int(visual.patches * shares[-1]) < 1:
             return f"a share of {shares[-1]:g} leaves none of {visual.patches} visual tokens, expected at least 1"
@@ -94,4 +94,4 @@ class _Pyramid(VisualReducer):
 
 
 def _ascend(numbers: tuple[int, ...]) -> bool:
-    return all(one < other for one, other in pairwise(numbers))
+    return all(first < second for first, second in pairwise(numbers))

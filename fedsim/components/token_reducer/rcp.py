@@ -89,9 +89,9 @@ class Rcp(VisualTokenReducer[RcpConfig]):
     def does_not_fit(self, visual: VisualShape) -> str | None:
         """Refuse invalid layers, and repairs without a preceding drop."""
         layers, repairs = self.config.layers, self.config.repairs
-        if any(one >= other for one, other in pairwise((0, *layers, visual.layers))):
+        if any(first >= second for first, second in pairwise((0, *layers, visual.layers))):
             return f"layers is {layers}, expected ascending numbers from 1 to {visual.layers - 1}"
-        if any(one >= other for one, other in pairwise((layers[0] - 1, *repairs, visual.layers))):
+        if any(first >= second for first, second in pairwise((layers[0] - 1, *repairs, visual.layers))):
             return f"repairs is {repairs}, expected ascending numbers from {layers[0]} to {visual.layers - 1}"
         return None
 
@@ -115,7 +115,7 @@ class RcpReducer(VisualReducer):
         )
         self.lost = nn.ModuleDict({str(layer): Lost(visual.patches, width, size) for layer in layers})
         self.repairs = nn.ModuleDict({str(repair): Repair(width, size) for repair in config.repairs})
-        self._sources = {repair: max(one for one in config.layers if one <= repair) for repair in config.repairs}
+        self._sources = {repair: max(layer for layer in config.layers if layer <= repair) for repair in config.repairs}
 
     def before_layer(self, stream: Stream, layer: LayerView) -> Stream:
         """Drop tokens, and store their summary in the stream's notes."""
@@ -174,8 +174,8 @@ def _left(stream: Stream) -> Tensor:
     """Return 1 for visual tokens that no layer has dropped, else 0, (B, n)."""
     if stream.shares is not None:
         return stream.shares[:, stream.visual]
-    ones = torch.ones_like(stream.hidden[:, stream.visual, 0])
-    return ones if stream.there is None else ones * stream.there[:, stream.visual]
+    weights = torch.ones_like(stream.hidden[:, stream.visual, 0])
+    return weights if stream.there is None else weights * stream.there[:, stream.visual]
 
 
 def _with_trained(reducer: RcpReducer, name: str) -> RcpReducer:

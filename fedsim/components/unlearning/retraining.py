@@ -41,11 +41,11 @@ class Retraining(Unlearning[RetrainingConfig]):
 def _between_updates(request: Request, round_: int) -> ServerEstimate:
     again = request.retrained(round_)
     whole, _ = request.update(round_, request.weights(round_), "all")
-    rest, _ = request.update(round_, again, "rest")
-    k, n, stay = request.forgotten, whole.examples, rest.examples
-    loss = (n * whole.loss - stay * rest.loss) / k
+    rest_update, _ = request.update(round_, again, "rest")
+    k, n, stay = request.forgotten, whole.examples, rest_update.examples
+    loss = (n * whole.loss - stay * rest_update.loss) / k
     return ServerEstimate(
-        round_, again, Update(whole.kind, _missing(whole.tensors, n, rest.tensors, stay, k), {}, k, loss)
+        round_, again, Update(whole.kind, _missing(whole.tensors, n, rest_update.tensors, stay, k), {}, k, loss)
     )
 
 
@@ -53,13 +53,15 @@ def _between_models(request: Request) -> ServerEstimate:
     """Estimate the gradient from the mean step of each training, which equals the mean gradient after one round."""
     rounds, first = request.rounds, request.weights(1)
     last, again = request.weights(rounds + 1), request.retrained(rounds + 1)
-    whole, rest = ({name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, again))
-    missing = _missing(whole, request.examples("all"), rest, request.examples("rest"), request.forgotten)
+    whole, rest_update = (
+        {name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, again)
+    )
+    missing = _missing(whole, request.examples("all"), rest_update, request.examples("rest"), request.forgotten)
     return ServerEstimate(
         rounds, first if rounds == 1 else again, Update("gradient", missing, {}, request.forgotten, nan)
     )
 
 
-def _missing(whole: Tensors, n: int, rest: Tensors, stay: int, k: int) -> dict[str, Tensor]:
+def _missing(whole: Tensors, n: int, rest_update: Tensors, stay: int, k: int) -> dict[str, Tensor]:
     """Return the mean over the k missing examples, from the means over n and over `stay` examples."""
-    return {name: (n * whole[name] - stay * rest[name]) / k for name in whole}
+    return {name: (n * whole[name] - stay * rest_update[name]) / k for name in whole}

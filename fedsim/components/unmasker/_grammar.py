@@ -71,7 +71,7 @@ def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
     """
     names = {name for name, _ in rules}
     for name, body in rules:
-        unknown = [other for is_terminal, other in body if not is_terminal and other not in names]
+        unknown = [symbol for is_terminal, symbol in body if not is_terminal and symbol not in names]
         if unknown:
             raise FedsimError(
                 f"grammar: rule '{name}' names '{unknown[0]}', which has no rule.{did_you_mean(unknown[0], names)}"
@@ -106,9 +106,9 @@ def read_rules(text: str) -> list[tuple[str, Body]]:
 
 def _bodies(right: str, number: int) -> list[Body]:
     bodies: list[list[tuple[bool, str]]] = [[]]
-    for quoted, token, name, bar, other in _PIECE.findall(right.rstrip()):
-        if other:
-            raise FedsimError(f"grammar: line {number} has '{other}', expected text in quotes, numbers, names or '|'.")
+    for quoted, token, name, bar, letter in _PIECE.findall(right.rstrip()):
+        if letter:
+            raise FedsimError(f"grammar: line {number} has '{letter}', expected text in quotes, numbers, names or '|'.")
         if bar:
             bodies.append([])
         elif name:
@@ -128,22 +128,22 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
     empties: set[str] = set()
     fresh, rests = count(), dict[Body, str]()
 
-    def name_of(rest: Body) -> str:
-        (is_terminal, symbol), *more = rest
-        if not more and not is_terminal:
+    def name_of(remainder: Body) -> str:
+        (is_terminal, symbol), *later = remainder
+        if not later and not is_terminal:
             return symbol
-        if rest not in rests:
-            rests[rest] = f"<{next(fresh)}>"
-            add(rests[rest], rest)
-        return rests[rest]
+        if remainder not in rests:
+            rests[remainder] = f"<{next(fresh)}>"
+            add(rests[remainder], remainder)
+        return rests[remainder]
 
     def add(name: str, body: Body) -> None:
         if not body:
             empties.add(name)
             return
-        (is_terminal, symbol), *rest = body
-        if rest:
-            pairs.add((name, name_of(body[:1]), name_of(tuple(rest))))
+        (is_terminal, symbol), *tail = body
+        if tail:
+            pairs.add((name, name_of(body[:1]), name_of(tuple(tail))))
         elif is_terminal:
             terminals.add((name, symbol))
         else:
@@ -158,12 +158,12 @@ def _generating(grammar: Grammar) -> set[str]:
     """Return the nonterminals that derive some text."""
     generating = {name for name, _ in grammar.terminals} | set(grammar.empties)
     while True:
-        more = {a for a, b in grammar.units if b in generating} | {
+        grown = {a for a, b in grammar.units if b in generating} | {
             a for a, b, c in grammar.pairs if {b, c} <= generating
         }
-        if more <= generating:
+        if grown <= generating:
             return generating
-        generating |= more
+        generating |= grown
 
 
 def _without_useless(grammar: Grammar) -> Grammar:
@@ -173,10 +173,10 @@ def _without_useless(grammar: Grammar) -> Grammar:
     units = {unit for unit in grammar.units if set(unit) <= alive}
     reached = {grammar.start}
     while True:
-        more = {b for a, b in units if a in reached} | {b for pair in pairs if pair[0] in reached for b in pair[1:]}
-        if more <= reached:
+        grown = {b for a, b in units if a in reached} | {b for pair in pairs if pair[0] in reached for b in pair[1:]}
+        if grown <= reached:
             break
-        reached |= more
+        reached |= grown
     return Grammar(
         grammar.start,
         frozenset(pair for pair in pairs if pair[0] in reached),

@@ -141,10 +141,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         Raises:
             GenerationError: scores of some rows are not finite, or no admissible token remains and gap is 'any'.
         """
-        grammar, every = self._grammar(), self.place_scores(model, state)
-        alphabet = self._alphabet(mask_token_of(model), every[0].shape[-1], grammar, context)
+        grammar, all_scores = self._grammar(), self.place_scores(model, state)
+        alphabet = self._alphabet(mask_token_of(model), all_scores[0].shape[-1], grammar, context)
         rows: list[_Row] = []
-        for row, (scores, generator) in enumerate(zip(every, context.generators, strict=True)):
+        for row, (scores, generator) in enumerate(zip(all_scores, context.generators, strict=True)):
             written_row = _Row(state.keep([row]))
             self._write(written_row, scores, grammar, alphabet, generator)
             if written_row.is_stuck:
@@ -192,7 +192,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         if is_end:
             written |= {later: token for later in row_state.state.masked[0] if later > place}
         after = row_state.state.filled([written])
-        ended = is_end and any(alphabet.spells[other] != END for other in after.tokens[0][place:])
+        ended = is_end and any(alphabet.spells[token] != END for token in after.tokens[0][place:])
         row_state.calls += not ended
         if not ended and self._completion(grammar, alphabet, after, 0) is not None:
             row_state.state, row_state.new = after, row_state.new | written
@@ -260,10 +260,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
                 spells.append(None)
             else:
                 spells.append(self._spelled(token, grammar, context.tokenizer))
-        ones = [
+        single_letters = [
             (letters[0], token) for token, letters in enumerate(spells) if letters is not None and len(letters) == 1
         ]
-        tokens = dict(reversed(ones))
+        tokens = dict(reversed(single_letters))
         if grammar.alphabet and not tokens and self.config.gap == "exact":
             raise FedsimError(
                 "grammar: none of its signs is a token of the model. Without a tokenizer tokens are numbers, as in "

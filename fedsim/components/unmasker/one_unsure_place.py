@@ -141,9 +141,9 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         Raises:
             GenerationError: scores of some rows are not finite.
         """
-        every = self._scores(model, state.filled(state.tried))
+        all_scores = self._scores(model, state.filled(state.tried))
         rows: list[_Taken] = []
-        for row, (scores, generator) in enumerate(zip(every, context.generators, strict=True)):
+        for row, (scores, generator) in enumerate(zip(all_scores, context.generators, strict=True)):
             try:
                 rows.append(self._take(model, state.keep([row]), scores, generator))
             except GenerationError as error:
@@ -157,33 +157,37 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         )
         return after, [taken.event for taken in rows]
 
-    def _take(self, model: nn.Module, one: Exploring, scores: Tensor | None, generator: torch.Generator) -> _Taken:
+    def _take(
+        self, model: nn.Module, exploring: Exploring, scores: Tensor | None, generator: torch.Generator
+    ) -> _Taken:
         """Run a round of a row."""
         proposed, sure, explored = _NOTHING
         if scores is not None:
-            proposed, sure, explored = self.chosen(one.filled(one.tried), 0, scores, generator)
-        stood = self._verified(model, one.filled([proposed.taken(sure)]))
-        doubted = one.doubted[0] | (set(one.tried[0]) - set(stood))
+            proposed, sure, explored = self.chosen(exploring.filled(exploring.tried), 0, scores, generator)
+        stood = self._verified(model, exploring.filled([proposed.taken(sure)]))
+        doubted = exploring.doubted[0] | (set(exploring.tried[0]) - set(stood))
         on_trial = [number for number in explored if self.config.verify and proposed.places[number] not in doubted]
-        shown = proposed.taken([*sure, *explored]) | {place: one.tried[0][place] for place in stood}
+        shown = proposed.taken([*sure, *explored]) | {place: exploring.tried[0][place] for place in stood}
         known, branches = None, 0
         if scores is not None and self.config.branches > 1 and explored:
             place = proposed.places[explored[0]]
-            shown[place], known, branches = self._look_ahead(model, one, scores, shown, place)
+            shown[place], known, branches = self._look_ahead(model, exploring, scores, shown, place)
         trial = {proposed.places[number]: shown[proposed.places[number]] for number in on_trial}
         new = {place: token for place, token in shown.items() if place not in trial}
-        passes = branches + (scores is not None and one.known[0] is None) + bool(one.tried[0])
+        passes = branches + (scores is not None and exploring.known[0] is None) + bool(exploring.tried[0])
         at_once = [number for number in explored if number not in on_trial]
         log = _round(proposed, sure, at_once, new, scores, stood)
-        return _Taken(new, log, known, trial, doubted, _event(one, new, len(explored), passes))
+        return _Taken(new, log, known, trial, doubted, _event(exploring, new, len(explored), passes))
 
-    def _verified(self, model: nn.Module, one: Exploring) -> dict[int, float]:
+    def _verified(self, model: nn.Module, exploring: Exploring) -> dict[int, float]:
         """Return the positions of explored tokens that pass verification, with their negative log-probability."""
-        if not one.tried[0]:
+        if not exploring.tried[0]:
             return {}
-        (scores,) = self.place_scores(model, one)
-        nats = {place: -float(scores[place].double().log_softmax(-1)[token]) for place, token in one.tried[0].items()}
-        return {place: each for place, each in nats.items() if math.exp(-each) >= self.config.verify}
+        (scores,) = self.place_scores(model, exploring)
+        nats = {
+            place: -float(scores[place].double().log_softmax(-1)[token]) for place, token in exploring.tried[0].items()
+        }
+        return {place: place_nats for place, place_nats in nats.items() if math.exp(-place_nats) >= self.config.verify}
 
     def chosen(
         self, state: Exploring, row: int, scores: Tensor, generator: torch.Generator
@@ -227,7 +231,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         """Return whether a written position is within distance `near`."""
         masked, last = set(state.masked[row]), len(state.tokens[row])
         beside = range(max(0, place - self.config.near), min(last, place + self.config.near + 1))
-        return any(other not in masked for other in beside)
+        return any(neighbour not in masked for neighbour in beside)
 
     def _open_places(self, state: Exploring, row: int) -> tuple[int, ...]:
         """Return the masked positions of the first open block and of the open blocks after it."""
@@ -252,12 +256,12 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         return [read.get(row, known) for row, known in enumerate(shown.known)]
 
     def _look_ahead(
-        self, model: nn.Module, one: Exploring, scores: Tensor, taken: dict[int, int], place: int
+        self, model: nn.Module, exploring: Exploring, scores: Tensor, taken: dict[int, int], place: int
     ) -> tuple[int, Tensor | None, int]:
         """Return the token of the best branch at a position, the scores after it, and the number of rows evaluated."""
         odds = scores[place].double().log_softmax(-1)
         tokens: list[int] = odds.topk(min(self.config.branches, len(odds))).indices.tolist()
-        branches = one.keep([0] * len(tokens)).filled([{**taken, place: token} for token in tokens])
+        branches = exploring.keep([0] * len(tokens)).filled([{**taken, place: token} for token in tokens])
         if not branches.masked[0]:
             return max(tokens, key=lambda token: float(odds[token])), None, 0
         read = self.place_scores(model, replace(branches, known=(None,) * len(tokens)))
@@ -287,11 +291,11 @@ def _round(
     return Round(tuple(places[: len(sure)]), (*places[len(sure) :], *stood), tuple(nats))
 
 
-def _event(one: Exploring, new: dict[int, int], explored: int, passes: int) -> Event:
+def _event(exploring: Exploring, new: dict[int, int], explored: int, passes: int) -> Event:
     return Event(
         unmasked=len(new),
-        masked=len(one.masked[0]),
-        positions=passes * len(one.tokens[0]),
+        masked=len(exploring.masked[0]),
+        positions=passes * len(exploring.tokens[0]),
         explored=explored,
         rows=passes,
     )
@@ -315,6 +319,6 @@ class Bounds(NamedTuple):
 
 def analyse(rounds: Sequence[Round]) -> Bounds:
     """Return the information of a text's rounds, and the resulting bound."""
-    each = [sum(round_.nats) for round_ in rounds]
-    largest = max(each)
-    return Bounds(sum(each), largest, len(rounds), sum(each) / largest if largest > 0 else 0.0)
+    round_nats = [sum(round_.nats) for round_ in rounds]
+    largest = max(round_nats)
+    return Bounds(sum(round_nats), largest, len(rounds), sum(round_nats) / largest if largest > 0 else 0.0)

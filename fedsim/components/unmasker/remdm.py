@@ -63,13 +63,13 @@ class Remdm(Revising[RemdmConfig]):
             behind - (1 - shared) * now
         ) / (1 - now)
         kept = [place for place, is_masked in zip(written, falls.tolist(), strict=True) if not is_masked]
-        more = [place for place, is_written in zip(proposed.places, stays.tolist(), strict=True) if is_written]
-        return before.joined(proposed).of(sorted([*kept, *more]))
+        rewritten = [place for place, is_written in zip(proposed.places, stays.tolist(), strict=True) if is_written]
+        return before.joined(proposed).of(sorted([*kept, *rewritten]))
 
     def chance(self, now: float, behind: float) -> float:
         """Return s of a step between two shares of written positions."""
-        most = min(1.0, (1 - behind) / now) if now else 1.0
-        return min(self.config.eta, most) if self.config.remasking == "cap" else self.config.eta * most
+        limit = min(1.0, (1 - behind) / now) if now else 1.0
+        return min(self.config.eta, limit) if self.config.remasking == "cap" else self.config.eta * limit
 
     def chances(self, before: Guesses, chance: float) -> Tensor:
         """Return the probability of each written position to be masked again, shape (n,)."""

@@ -45,8 +45,8 @@ class RunningConfidence(Revising[RunningConfidenceConfig]):
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
         """Return the most confident of all guesses; ties go to the lower position."""
-        every = before.joined(proposed)
-        count = len(every.tokens)
+        joined = before.joined(proposed)
+        count = len(joined.tokens)
         kept = count - count * (steps - before.taken - 1) // steps
-        surest = sorted(every.tokens, key=lambda place: (-every.confidence[place], place))[:kept]
-        return every.of(sorted(surest))
+        surest = sorted(joined.tokens, key=lambda place: (-joined.confidence[place], place))[:kept]
+        return joined.of(sorted(surest))

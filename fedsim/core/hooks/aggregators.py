@@ -59,13 +59,13 @@ class Aggregator(ConfiguredMethod[ConfigT]):
         return examples
 
     @abstractmethod
-    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the combined vector, shape (P,), with the dtype of the contributions, which must not change.
 
         Args:
             contributions: in the order of client numbers, at least one unless the rule `acts_without_updates`; possibly
                 a single-pass iterator.
-            here: the round.
+            server_round: the round.
 
         Raises:
             FedsimError: the rule's settings do not fit the number of contributions.

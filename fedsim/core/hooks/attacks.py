@@ -173,7 +173,7 @@ class Attack(ConfiguredMethod[ConfigT]):
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
         """Return the best guess for each observation. Override together with `max_victims` if batching saves time."""
-        return [self.search(*one) for one in zip(observations, generators, on_steps, strict=True)]
+        return [self.search(*search) for search in zip(observations, generators, on_steps, strict=True)]
 
     @final
     def __call__(
@@ -233,11 +233,11 @@ class Attack(ConfiguredMethod[ConfigT]):
             checked = [self._check(there.to_device(observation)) for observation in observations]
             with guard(checked) as draws, time_limit(None if seconds is None else seconds * len(checked)):
                 best = [BestStep(on_step) for on_step in on_steps]
-                watched = [draws.watched(there.outside(one)) for one in best]
+                watched = [draws.watched(there.outside(search)) for search in best]
                 try:
                     return there.to_cpu(self.search_batch(checked, generators, watched))
                 except DeadlineReached:
-                    return [one.guess(observation) for one, observation in zip(best, observations, strict=True)]
+                    return [search.guess(observation) for search, observation in zip(best, observations, strict=True)]
 
     def _device(self, observation: Observation) -> torch.device:
         """Return the observation's device; if it is the CPU, the attack's setting `device`."""

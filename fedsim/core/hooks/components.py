@@ -204,7 +204,7 @@ class Augmentation(Component[ConfigT]):
     hook: ClassVar[Hook] = "augment"
 
     @abstractmethod
-    def augment(self, batch: Batch, here: HookContext) -> Batch:
+    def augment(self, batch: Batch, context: HookContext) -> Batch:
         """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
 
 
@@ -230,7 +230,7 @@ class LossTerm(Component[ConfigT]):
     hook: ClassVar[Hook] = "loss"
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, context: HookContext) -> Tensor:
         """Return a scalar."""
 
 

@@ -65,41 +65,41 @@ class Defense(ConfiguredMethod[ConfigT]):
         """
         return model
 
-    def on_received(self, received: Tensors, here: HookContext) -> None:
+    def on_received(self, received: Tensors, context: HookContext) -> None:
         """Inspect the weights that the client received, before its first step.
 
         Args:
             received: weights by name.
-            here: with the first step, whose batch is the client's own and may be empty; without a local step in a
+            context: with the first step, whose batch is the client's own and may be empty; without a local step in a
                 Flower mod.
 
         Raises:
             ClientRefusal: the client does not participate in this round.
         """
 
-    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
+    def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
         return batch
 
-    def loss(self, outputs: Tensor, here: HookContext) -> Tensor | None:
+    def loss(self, outputs: Tensor, context: HookContext) -> Tensor | None:
         """Return a scalar that is added to the client's loss, after the forward pass of a step."""
         return None
 
-    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], context: HookContext) -> tuple[float, Tensors]:
         """Return the step's mean loss and gradient, replacing the plain loss and gradient.
 
         Args:
             losses: runs the model on the batch of `here.local`, and returns per-example losses, shape (B,); call it
                 once, and only for a nonempty batch.
-            here: with the local step.
+            context: with the local step.
         """
         raise NotImplementedError
 
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+    def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient for the optimizer (or, in FedSGD, for the server)."""
         return gradient
 
-    def on_upload(self, update: Update, here: HookContext) -> Update:
+    def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the update that is sent."""
         return update
 

@@ -90,9 +90,9 @@ class TextState(BatchedState):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def extended(self, more: Sequence[Sequence[int]]) -> Self:
+    def extended(self, tokens: Sequence[Sequence[int]]) -> Self:
         """Return the state with these tokens appended to each row."""
-        return replace(self, tokens=tuple((*text, *new) for text, new in zip(self.tokens, more, strict=True)))
+        return replace(self, tokens=tuple((*text, *new) for text, new in zip(self.tokens, tokens, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,14 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(outputs, labels, reduction="none")
     answers = outputs.shape[1]
     if are_tokens(labels) and outputs.dim() == _ANSWERS_OF_TOKENS:
-        each = per_example(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
-        return each.view(-1, answers).mean(1)
+        losses = per_example(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
+        return losses.view(-1, answers).mean(1)
     if are_tokens(labels):
         # Flattened tokens have contiguous scores: several times as fast as (B, K, T) for many tokens.
-        each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
-        return each.view(labels.shape).sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
-    each = F.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0), reduction="none")
-    return each.view(-1, answers).mean(1)
+        losses = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
+        return losses.view(labels.shape).sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
+    losses = F.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0), reduction="none")
+    return losses.view(-1, answers).mean(1)
 
 
 def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -59,8 +59,8 @@ def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
         loss = per_example(outputs, labels).clamp_min(torch.finfo(outputs.dtype).eps)
         return -loss - (-torch.expm1(-loss)).log()
     column = labels[:, None]
-    others = outputs.scatter(1, column, -torch.inf).logsumexp(1)
-    return outputs.gather(1, column)[:, 0] - others
+    rival_score = outputs.scatter(1, column, -torch.inf).logsumexp(1)
+    return outputs.gather(1, column)[:, 0] - rival_score
 
 
 @torch.enable_grad()

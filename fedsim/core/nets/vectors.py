@@ -30,14 +30,14 @@ class Layout:
         """Store the order of the model's parameters and of its state dict."""
         stored = model.state_dict()
         trainable = [_Part(name, p.shape, p.dtype) for name, p in model.named_parameters() if p.requires_grad]
-        others = [
+        buffers = [
             _Part(name, b.shape, b.dtype)
             for name, b in model.named_buffers()
             if name in stored and b.is_floating_point()
         ]
-        self._parts = (*trainable, *others)
+        self._parts = (*trainable, *buffers)
         self._lengths = [part.shape.numel() for part in self._parts]
-        self.buffers = tuple(part.name for part in others)
+        self.buffers = tuple(part.name for part in buffers)
         self.parameters = sum(self._lengths[: len(trainable)])
         self.size = sum(self._lengths)
 

@@ -37,10 +37,10 @@ class _UserFolders(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, [str(HOME)] if path is None else path)
         if spec is not None and spec.submodule_search_locations is not None:
-            every = pkgutil.extend_path(list(spec.submodule_search_locations), fullname)
+            paths = pkgutil.extend_path(list(spec.submodule_search_locations), fullname)
             if path is None:
-                every += [str(inner) for folder in process.own_folders if (inner := Path(folder, fullname)).is_dir()]
-            spec.submodule_search_locations = list(dict.fromkeys(every))
+                paths += [str(inner) for folder in process.own_folders if (inner := Path(folder, fullname)).is_dir()]
+            spec.submodule_search_locations = list(dict.fromkeys(paths))
         return spec
 
 

@@ -68,12 +68,12 @@ def named(name: str) -> list[Entry]:
     Raises:
         FedsimError: no kind has a method of this name.
     """
-    everything = [entry for kind in KINDS for entry in entries(kind).values()]
+    all_entries = [entry for kind in KINDS for entry in entries(kind).values()]
     wanted = "-".join(name.casefold().split())
-    called = [entry for entry in everything if wanted in entry.names]
+    called = [entry for entry in all_entries if wanted in entry.names]
     if not called:
         raise FedsimError(
-            f"there is no method '{name}'.{_hint(wanted, {name for entry in everything for name in entry.names})}"
+            f"there is no method '{name}'.{_hint(wanted, {name for entry in all_entries for name in entry.names})}"
         )
     return called
 
@@ -120,11 +120,11 @@ def every_metric() -> dict[str, Metric]:
     known.sort(key=lambda method: (not method.module.startswith("fedsim."), method.module))
     beside = _declared_beside_questions()
     declared = {method.name: method.declares for method in known if method.declares is not None}
-    own = {method.name for method in known if method.module.startswith(FOLDERS["metric"])}
+    own_names = {method.name for method in known if method.module.startswith(FOLDERS["metric"])}
     return {
-        **{name: metric for name, metric in declared.items() if name in own},
+        **{name: metric for name, metric in declared.items() if name in own_names},
         **beside,
-        **{name: metric for name, metric in declared.items() if name not in own and name not in beside},
+        **{name: metric for name, metric in declared.items() if name not in own_names and name not in beside},
     }
 
 

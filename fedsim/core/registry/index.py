@@ -192,8 +192,8 @@ def _entry(decorator: Decorator, module: str, path: Path) -> Entry:
             "literal, or as the name of a constant of the file."
         ) from error
     hook = cast("Any", module.split(".")[2] if module.startswith("fedsim.components.") else None)
-    several = {field: tuple(about.pop(field, ())) for field in ("aliases", "paper_steps")}
-    return Entry(kind=kind, name=name, module=module, hook=hook, **several, **about)
+    sequences = {field: tuple(about.pop(field, ())) for field in ("aliases", "paper_steps")}
+    return Entry(kind=kind, name=name, module=module, hook=hook, **sequences, **about)
 
 
 def _value(node: ast.expr, constants: Mapping[str, Any]) -> Any:

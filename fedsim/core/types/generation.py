@@ -53,8 +53,8 @@ class Event(Mapping[str, int]):
 
     _entries: tuple[tuple[str, int], ...]
 
-    def __init__(self, counts: Mapping[str, int] | None = None, /, **more: int) -> None:
-        entries = tuple(sorted({**(counts or {}), **more}.items()))
+    def __init__(self, counts: Mapping[str, int] | None = None, /, **more_counts: int) -> None:
+        entries = tuple(sorted({**(counts or {}), **more_counts}.items()))
         for name, count in entries:
             if not _NAME.fullmatch(name):
                 raise FedsimError(f"an event has no name '{name}': use small letters, digits, '_' and '.'.")

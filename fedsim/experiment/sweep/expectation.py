@@ -30,7 +30,7 @@ def figures(folder: Path) -> list[Figure]:
             swept = {key: value for key, value in planned.values.items() if key != "seed"}
             named = figure._replace(arm=in_words(swept) or figure.arm) if is_sweep else figure
             by_setting.setdefault((named.arm, named.attack, named.metric), []).append(named)
-    return [_mean(one) for one in by_setting.values()]
+    return [_mean(setting) for setting in by_setting.values()]
 
 
 def _mean(seeds: Sequence[Figure]) -> Figure:

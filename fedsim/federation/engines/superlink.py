@@ -254,9 +254,9 @@ def _await_port(deployment: _Deployment, port: int) -> None:
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((_HOST, 0))
-        return [each.getsockname()[1] for each in sockets]
+        for listener in sockets:
+            listener.bind((_HOST, 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 def _submit(deployment: _Deployment, scenario_json: str) -> int:

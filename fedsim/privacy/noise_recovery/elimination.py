@@ -80,8 +80,8 @@ class LinearSystem:
         while len(group.bits) + len(fresh.bits) < _BYTE and (at := int(values.argmax())) >= 0 and values[at]:
             bit = int(values[at]).bit_length() - 1
             row = active[at].copy()
-            for other, pivot in zip(fresh.bits, fresh.rows, strict=True):
-                if row.view(np.uint8)[place] >> other & 1:
+            for row_bits, pivot in zip(fresh.bits, fresh.rows, strict=True):
+                if row.view(np.uint8)[place] >> row_bits & 1:
                     row ^= pivot
             values = np.where(values >> np.uint8(bit) & 1, values ^ values[at], values)
             _insert(fresh, bit, row, place)
@@ -119,10 +119,10 @@ def _clear(active: Words, place: int, group: _Group) -> None:
     first = place // _BYTE
     table = np.zeros((1 << len(group.rows), active.shape[1] - first), np.uint64)
     choice = np.zeros(256, np.intp)
-    every = np.arange(256)
+    byte_values = np.arange(256)
     for number, (bit, row) in enumerate(zip(group.bits, group.rows, strict=True)):
         table[1 << number : 2 << number] = table[: 1 << number] ^ row[first:]
-        choice |= (every >> bit & 1) << number
+        choice |= (byte_values >> bit & 1) << number
     chosen = choice[active.view(np.uint8)[:, place]]
     for start in range(0, len(active), _CHUNK):
         part = active[start : start + _CHUNK, first:]

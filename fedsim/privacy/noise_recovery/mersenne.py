@@ -101,9 +101,9 @@ def rows(places: Sequence[NDArray[np.intp]]) -> NDArray[np.uint64]:
                 continue
             words = place[low:high] - block * WORDS
             sums = result[starts[bit] + low : starts[bit] + high]
-            first, *others = _SOURCES[bit]
+            first, *later_sources = _SOURCES[bit]
             sums[:] = symbols[words, first]
-            for source in others:
+            for source in later_sources:
                 sums ^= symbols[words, source]
     return result
 
@@ -116,8 +116,8 @@ def _recur(words: State, at: NDArray[np.intp]) -> State:
 def _unit_symbols() -> NDArray[np.uint64]:
     """Return the symbolic state, (624, 32, 312): word, bit, packed unknowns."""
     symbols = np.zeros((WORDS * BITS, COLUMNS // 64), np.uint64)
-    every = np.arange(COLUMNS)
-    symbols[every, every // 64] = np.left_shift(np.uint64(1), (every % 64).astype(np.uint64))
+    columns = np.arange(COLUMNS)
+    symbols[columns, columns // 64] = np.left_shift(np.uint64(1), (columns % 64).astype(np.uint64))
     return symbols.reshape(WORDS, BITS, -1)
 
 

@@ -95,9 +95,9 @@ def usual_seeds() -> list[int]:
     return [*powers, *dates, TORCH_DEFAULT, 0xDEADBEEF, 0xCAFEBABE, 0x12345678, 123456789, 987654321]
 
 
-def _seeds(most: int) -> Iterator[NDArray[np.uint64]]:
+def _seeds(limit: int) -> Iterator[NDArray[np.uint64]]:
     yield np.array(usual_seeds(), np.uint64)
-    yield np.arange(most, dtype=np.uint64)
+    yield np.arange(limit, dtype=np.uint64)
 
 
 def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: float) -> ComputedNoise | None:
@@ -144,10 +144,12 @@ class _TorchCpu(_Seeded):
             return seeds[:0]
         out = mersenne.first_outputs(seeds.astype(np.uint32), int(pairs.angle.max()) + 2)
         for place in range(len(pairs)):
-            one = pairs[np.array([place])]
-            width = 1 if one.first_bit[0] == FIRST_BIT[torch.float32] else 2
-            u1, u2 = _uniform(out, int(one.radius[0]), width), _uniform(out, int(one.angle[0]), width)
-            fits = _fits(np.sqrt(-2 * np.log1p(-u1)), 2 * np.pi * u2, float(z[one.cosine[0]]), float(z[one.sine[0]]))
+            block = pairs[np.array([place])]
+            width = 1 if block.first_bit[0] == FIRST_BIT[torch.float32] else 2
+            u1, u2 = _uniform(out, int(block.radius[0]), width), _uniform(out, int(block.angle[0]), width)
+            fits = _fits(
+                np.sqrt(-2 * np.log1p(-u1)), 2 * np.pi * u2, float(z[block.cosine[0]]), float(z[block.sine[0]])
+            )
             seeds, out = seeds[fits], out[:, fits]
         return seeds
 
@@ -196,10 +198,10 @@ class _NumpyLegacy(_Seeded):
         squared = x**2 + y**2
         accepted = (squared < 1) & (squared > 0)
         factor = np.sqrt(-2 * np.log(np.where(accepted, squared, 0.5)) / np.where(accepted, squared, 0.5))
-        number, every, fits = accepted.cumsum(0), np.arange(len(seeds)), np.ones(len(seeds), np.bool_)
+        number, indices, fits = accepted.cumsum(0), np.arange(len(seeds)), np.ones(len(seeds), np.bool_)
         for pair in range(_FEWEST // 2):
             at, known = (number == pair + 1).argmax(0), number[-1] > pair
-            first, second = factor[at, every] * y[at, every], factor[at, every] * x[at, every]
+            first, second = factor[at, indices] * y[at, indices], factor[at, indices] * x[at, indices]
             fits &= ~known | (_close(first, z[2 * pair]) & _close(second, z[2 * pair + 1]))
         return seeds[fits]
 

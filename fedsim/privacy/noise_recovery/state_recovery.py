@@ -180,13 +180,13 @@ def _solve(z: NDArray[np.float64], pairs: Pairs) -> _Solved | str:
     if len(order) < FEWEST_BITS:
         return f"{len(order):,} bits are certain, fewer than the {FEWEST_BITS:,} of the state"
     system, used = LinearSystem(mersenne.COLUMNS), np.zeros(0, np.intp)
-    at, more = 0, FEWEST_BITS + _SURPLUS
+    at, size = 0, FEWEST_BITS + _SURPLUS
     for _ in range(_MOST_FURTHER):
-        chosen = order[at : at + more]
+        chosen = order[at : at + size]
         if not len(chosen):
             break
         used = np.union1d(used, _add(system, chosen, bits, pairs))
-        at, more = at + len(chosen), _FURTHER
+        at, size = at + len(chosen), _FURTHER
         if system.inconsistent > max(1, system.equations // 1000):
             return f"{system.inconsistent:,} of {system.equations:,} equations contradict the others"
         if system.rank == mersenne.RANK:

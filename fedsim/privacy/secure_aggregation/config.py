@@ -93,8 +93,8 @@ class SecureAggregation(SecureQuantisation):
 
     def neighbourhood(self, cohort: int) -> int:
         """Return the number of clients that hold shares of a client's secrets, itself included."""
-        others = cohort - 1
-        return 1 + (others if self.neighbours is None else min(self.neighbours, others))
+        neighbours = cohort - 1
+        return 1 + (neighbours if self.neighbours is None else min(self.neighbours, neighbours))
 
     def holders_needed(self, cohort: int) -> int:
         """Return how many of a neighbourhood must answer to open a secret: the t of t-of-n sharing."""

@@ -34,7 +34,7 @@ class _Message:
             FedsimError: an entry is missing, of another type, or names a client twice.
         """
         kinds = get_type_hints(cls)
-        return cls(**{each.name: _field(each.name, kinds[each.name], config) for each in fields(cls)})
+        return cls(**{field.name: _field(field.name, kinds[field.name], config) for field in fields(cls)})
 
 
 def _field(name: str, kind: Any, config: Mapping[str, Any]) -> Any:

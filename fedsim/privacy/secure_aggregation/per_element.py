@@ -61,8 +61,8 @@ def halves(vector: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         FedsimError: a vector without contributions.
     """
-    size, rest = divmod(len(vector) - ALWAYS_TOLD, 2)
-    if rest or size < 0:
+    size, remainder = divmod(len(vector) - ALWAYS_TOLD, 2)
+    if remainder or size < 0:
         raise FedsimError(f"a vector of {len(vector)} entries holds no contributions. Use with_contributions.")
     values, counts = vector.split((size + ALWAYS_TOLD, size))
     return values, counts

@@ -185,10 +185,10 @@ class ConcealingServer(UnmaskingServer):
         """
         well_formed = self._usable(openings, self._counted, self._check_opening)
         votes = Counter(opening.disclosed for opening in well_formed.values())
-        most = max(votes, key=lambda places: votes[places], default=b"")
-        opened = self._usable(well_formed, self._counted, lambda _client, opening: _check_told(opening, most))
+        majority = max(votes, key=lambda places: votes[places], default=b"")
+        opened = self._usable(well_formed, self._counted, lambda _client, opening: _check_told(opening, majority))
         self._check_survivors(opened, "opened their masks")
-        self._revealed = self._bits(most)
+        self._revealed = self._bits(majority)
         disclosed = with_always_told(self._revealed)
         for opening in opened.values():
             self._values[disclosed] = reduce(
@@ -233,8 +233,8 @@ class ConcealingServer(UnmaskingServer):
         check_lengths(shares.self_masks, shamir.SHARE_BYTES)
 
 
-def _check_told(opening: Opening, most: bytes) -> None:
-    if opening.disclosed != most:
+def _check_told(opening: Opening, majority: bytes) -> None:
+    if opening.disclosed != majority:
         raise FedsimError("it opened its mask at other elements than most.")
 
 

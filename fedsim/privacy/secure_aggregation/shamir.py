@@ -90,9 +90,9 @@ def _weights_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
     weights = []
     for point in points:
         numerator = denominator = 1
-        for other in points:
-            if other != point:
-                numerator = numerator * other % PRIME
-                denominator = denominator * (other - point) % PRIME
+        for second in points:
+            if second != point:
+                numerator = numerator * second % PRIME
+                denominator = denominator * (second - point) % PRIME
         weights.append(numerator * pow(denominator, -1, PRIME) % PRIME)
     return tuple(weights)

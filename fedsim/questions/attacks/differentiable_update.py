@@ -361,8 +361,8 @@ def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noi
     """
     before = torch.cat([tensor.detach().flatten() for tensor in plain.values()])
     after = torch.cat([sent[name].detach().flatten() for name in plain])
-    both = (before != 0) & (after != 0)
-    factor = (after[both] / before[both]).abs().median() if bool(both.any()) else 1.0
+    are_nonzero = (before != 0) & (after != 0)
+    factor = (after[are_nonzero] / before[are_nonzero]).abs().median() if bool(are_nonzero.any()) else 1.0
     noise = ideal.rounding_noise({name: tensor.detach() for name, tensor in plain.items()})
     if lost is not None:
         noise = {name: (width.square() + lost[name].square()).sqrt() for name, width in noise.items()}

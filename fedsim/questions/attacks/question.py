@@ -159,13 +159,14 @@ def _attack(
         done += len(chunk)
 
 
-def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
-    """Return the observation of an update, with the same client's earlier updates among `others`."""
-    who = victim.entry
+def _observe(victim: Victim, later: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
+    """Return the observation of an update, with the same client's earlier updates among `later`."""
+    entry = victim.entry
     before = [
-        other
-        for other in others
-        if (other.entry.client, other.entry.clients) == (who.client, who.clients) and other.entry.round < who.round
+        victim
+        for victim in later
+        if (victim.entry.client, victim.entry.clients) == (entry.client, entry.clients)
+        and victim.entry.round < entry.round
     ]
     return observe(victim, knows, before)
 
@@ -187,7 +188,7 @@ def _search(
     if len(seen) == 1:
         return [guesses]
     alone = zip(seen, entries, strict=True)
-    return [_search(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
+    return [_search(world, choice, attacker, [attack_name], [entry], watch)[0] for attack_name, entry in alone]
 
 
 def recorded(victim: Victim, result: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:

@@ -239,9 +239,9 @@ def _right(attack: MethodRunner, descriptions: Descriptions, label: str, seed: i
         source = seeding.generator(seed, "permuted attributes")
         labels = [permuted(descriptions.labels, source) for _ in range(_PERMUTATIONS)]
     right = []
-    for some in labels:
+    for group in labels:
         generator = seeding.generator(seed, f"attribute attack {label}")
-        numbers, places = some.unique(return_inverse=True)  # values without public examples have no index
+        numbers, places = group.unique(return_inverse=True)  # values without public examples have no index
         read = _read(attack, descriptions.known[label], places, descriptions.unknown[label], generator)
         right.append(numbers[read.argmax(1)] == descriptions.truth)
     return torch.stack(right).double().mean(0)

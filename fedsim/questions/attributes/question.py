@@ -115,10 +115,10 @@ class AttributeQuestion(Question[Attributes]):
         choices: Sequence[AttributeChoice],
         attacks: Mapping[str, MethodRunner],
     ) -> Iterator[Finding]:
-        what = f"{name}: changes of public examples"
+        label = f"{name}: changes of public examples"
 
         def on_change(number: int, of: int) -> None:
-            work.progress(what, number, of)
+            work.progress(label, number, of)
 
         begin = time.perf_counter()
         try:

@@ -68,8 +68,8 @@ def audit_guarantee(
     included = [coins(canaries, seeding.generator(seed, purpose, run)) for run in range(runs)]
     rate, seeds = guarantee.sampling_rate, [seeding.derive(seed, purpose, run) for run in range(runs)]
     scores = [
-        _scores(training_on(world, examples, who, rate, of_run), examples, rounds, client)
-        for who, of_run in zip(included, seeds, strict=True)
+        _scores(training_on(world, examples, canary, rate, of_run), examples, rounds, client)
+        for canary, of_run in zip(included, seeds, strict=True)
     ]
     return shown(claim, plan, torch.stack(included).numpy(), torch.stack(scores).double().numpy())
 
@@ -161,15 +161,15 @@ def _slopes(world: World, model: nn.Module, canaries: Batch) -> Iterator[Tensors
         yield {name: gradient / norm for name, gradient in zip(parameters, gradients, strict=True)}
 
 
-def _product(one: Tensors, other: Tensors) -> float:
-    return sum(float((tensor * other[name]).sum()) for name, tensor in one.items() if name in other)
+def _product(first: Tensors, second: Tensors) -> float:
+    return sum(float((tensor * second[name]).sum()) for name, tensor in first.items() if name in second)
 
 
 def _overlap(world: World, model: nn.Module, canaries: Batch) -> float:
     """Return the mean absolute cosine of gradients of canaries of the same class, in [0, 1]; lower is better."""
     of_a_class = canaries.labels == canaries.labels[0]
-    few = Batch(canaries.inputs[of_a_class][:_COMPARED], canaries.labels[of_a_class][:_COMPARED])
-    slopes = [torch.cat([tensor.flatten() for tensor in slope.values()]) for slope in _slopes(world, model, few)]
+    compared = Batch(canaries.inputs[of_a_class][:_COMPARED], canaries.labels[of_a_class][:_COMPARED])
+    slopes = [torch.cat([tensor.flatten() for tensor in slope.values()]) for slope in _slopes(world, model, compared)]
     products = torch.stack(slopes) @ torch.stack(slopes).T
     return float((products - products.diag().diag()).abs().mean())
 

@@ -26,8 +26,8 @@ def try_neighbours(world: World, guarantee: GuaranteeRecord, client: int) -> Cou
     """
     if world.facts.client_mechanisms[guarantee.source].steps != 1:
         return None
-    others = [(1, other) for other in range(world.scenario.federation.clients) if other != client]
-    places = [(1, client), (2, client), *others[:1]]
+    pairs = [(1, other_client) for other_client in range(world.scenario.federation.clients) if other_client != client]
+    places = [(1, client), (2, client), *pairs[:1]]
 
     def release(batch: Batch, seed: int, step: int) -> Tensors:
         everybody = torch.ones(len(batch), dtype=torch.bool)

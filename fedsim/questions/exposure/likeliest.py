@@ -47,7 +47,7 @@ class _Beginning(NamedTuple):
 
 
 @torch.no_grad()
-def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, most: int) -> Likeliest | None:
+def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, limit: int) -> Likeliest | None:
     """Return the value of a form with the lowest log-perplexity after a prompt; None if the search gave up.
 
     Args:
@@ -55,17 +55,17 @@ def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, mo
         prompt: the prefix of the sentence.
         form: format after the prompt; ``#`` is a digit and ``?`` a small letter.
         tokenizer: the model's tokenizer.
-        most: maximum number of prefixes that the model evaluates.
+        limit: maximum number of prefixes that the model evaluates.
     """
     known = _known(prompt, form, tokenizer)
-    rest = (prompt + form)[len(tokenizer.decode(known)) :]
-    start = len(prompt) + len(form) - len(rest)
-    signs = [SIGNS.get(sign, sign) if start + place >= len(prompt) else sign for place, sign in enumerate(rest)]
+    remainder = (prompt + form)[len(tokenizer.decode(known)) :]
+    start = len(prompt) + len(form) - len(remainder)
+    signs = [SIGNS.get(sign, sign) if start + place >= len(prompt) else sign for place, sign in enumerate(remainder)]
     fitting = _fitting(signs, tokenizer)
     waiting, seen = [_Beginning(0.0, (), 0)], 0
-    while waiting and seen < most:
+    while waiting and seen < limit:
         chosen: list[_Beginning] = []
-        while waiting and len(chosen) < min(_AT_ONCE, most - seen) and waiting[0].filled < len(rest):
+        while waiting and len(chosen) < min(_AT_ONCE, limit - seen) and waiting[0].filled < len(remainder):
             chosen.append(heappop(waiting))
         if not chosen:
             whole = heappop(waiting)

@@ -102,7 +102,7 @@ def measure_exposure(
 
 
 def score(
-    seed: int, model: nn.Module, tokenizer: Tokenizer, planted: Planted, most: int, number: int, uses: int
+    seed: int, model: nn.Module, tokenizer: Tokenizer, planted: Planted, limit: int, number: int, uses: int
 ) -> SecretScore:
     """Return exposure and extraction of a secret.
 
@@ -111,15 +111,15 @@ def score(
         model: language model in evaluation mode.
         tokenizer: the model's tokenizer.
         planted: the secret.
-        most: maximum number of alternative values in the ranking.
+        limit: maximum number of alternative values in the ranking.
         number: index of the secret, part of its seeds.
         uses: number of training uses of the secret.
     """
     check_deadline()
     source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
     secret = planted.text[len(planted.prompt) :]
-    others = alternatives(planted.form, secret, most, source)
-    sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *others.texts)]
+    false_secrets = alternatives(planted.form, secret, limit, source)
+    sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *false_secrets.texts)]
     known = common_beginning(sentences[0], tokenizer.encode(planted.prompt))
     recalled = recall(model, tokenizer, sentences, known, seeding.generator(seed, "exposure text", number))
     guess = tokenizer.decode(recalled.written)
@@ -129,22 +129,22 @@ def score(
         repetitions=len(planted.examples),
         uses=uses,
         exposure=recalled.exposure,
-        candidates=len(others.texts),
-        is_exact=others.is_complete,
+        candidates=len(false_secrets.texts),
+        is_exact=false_secrets.is_complete,
         guess=guess,
         extracted=guess == planted.text,
     )
 
 
 def _search(
-    secrets: Sequence[SecretScore], model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], most: int
+    secrets: Sequence[SecretScore], model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], limit: int
 ) -> tuple[SecretScore, ...]:
     """Return the scores with the most likely value, one search per prefix and form."""
     answers = {
-        (canary.prompt, canary.form): likeliest(model, canary.prompt, canary.form, tokenizer, most)
+        (canary.prompt, canary.form): likeliest(model, canary.prompt, canary.form, tokenizer, limit)
         for canary in {(canary.prompt, canary.form): canary for canary in planted}.values()
     }
-    texts = [one.text if (one := answers[canary.prompt, canary.form]) else None for canary in planted]
+    texts = [answer.text if (answer := answers[canary.prompt, canary.form]) else None for canary in planted]
     return tuple(replace(secret, likeliest=text) for secret, text in zip(secrets, texts, strict=True))
 
 

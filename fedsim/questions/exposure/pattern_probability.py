@@ -96,8 +96,8 @@ def emission(
     limits = Limits(max_new_tokens=longest)
     total = PatternProbability((), 0, 0)
     for start in range(0, len(generators), _AT_ONCE):
-        some = tuple(generators[start : start + _AT_ONCE])
-        part = _run(weigher, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
+        chunk = tuple(generators[start : start + _AT_ONCE])
+        part = _run(weigher, model, known, GenerationContext(chunk, limits, tokenizer=tokenizer))
         total = PatternProbability(total.estimates + part.estimates, total.calls + part.calls, total.rows + part.rows)
     return total
 

@@ -111,11 +111,11 @@ def _finding(
 ) -> Finding:
     first, confidence = alike[0], scoring.confidence
     value = mean_interval([[secret.exposure] for secret in alike], source, confidence, scoring.resamples)
-    more = {"secret_extraction_rate": wilson(sum(secret.extracted for secret in alike), len(alike), confidence)}
+    extra = {"secret_extraction_rate": wilson(sum(secret.extracted for secret in alike), len(alike), confidence)}
     if is_searched:
-        more["likeliest"] = share_likeliest(alike, confidence)
+        extra["likeliest"] = share_likeliest(alike, confidence)
     if estimates := [secret.emission for secret in alike if secret.emission]:
-        more["emission"] = over_beginnings(estimates, source, confidence)
+        extra["emission"] = over_beginnings(estimates, source, confidence)
     return Finding(
         question="exposure",
         label=f"{first.kind} x {first.repetitions}",
@@ -125,7 +125,7 @@ def _finding(
         value=value,
         chance_level=_chance(first.candidates + 1),
         max_value=math.log2(first.candidates + 1),
-        extra_metrics=more,
+        extra_metrics=extra,
         items=ITEMS,
     )
 

@@ -161,9 +161,9 @@ def trace_bits(
     varying = figures[:, [len(np.unique(column)) > 1 for column in figures.T]]
     if not varying.shape[1]:  # all features are constant
         return Bits(Interval(value=0.0, low=0.0, high=0.0, n=len(prompts)), 0.0, 1.0)
-    each = _information(varying, prompts, generator)
-    most = _entropy(prompts)
-    best, information = int(each.argmax()), min(float(each.max()), most)
+    channel_bits = _information(varying, prompts, generator)
+    ceiling = _entropy(prompts)
+    best, information = int(channel_bits.argmax()), min(float(channel_bits.max()), ceiling)
     at_random = np.array(
         [_information(varying, generator.permutation(prompts), generator).max() for _ in range(shuffles)]
     )
@@ -171,7 +171,7 @@ def trace_bits(
     halves = np.array([float(_half(column, prompts, generator)) for _ in range(shuffles)])
     ends = information + np.quantile(halves - halves.mean(), [0.5 - confidence / 2, 0.5 + confidence / 2])
     p = (1 + int((at_random >= information).sum())) / (shuffles + 1)
-    low, high = ends.clip(0.0, most)
+    low, high = ends.clip(0.0, ceiling)
     interval = Interval(
         value=information, low=min(float(low), information), high=max(float(high), information), n=len(prompts)
     )
@@ -216,8 +216,8 @@ def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
         members = np.flatnonzero(numbers == number)
         radius[members] = _distances(values[members], int(near[number]))
     radius -= 4 * np.spacing(np.abs(values))  # exclude the neighbour at this distance, for any rounding of a sum
-    every = np.sort(values)
-    within = every.searchsorted(values + radius, "left") - every.searchsorted(values - radius, "right")
+    sorted_values = np.sort(values)
+    within = sorted_values.searchsorted(values + radius, "left") - sorted_values.searchsorted(values - radius, "right")
     return float(
         digamma(len(values))
         + digamma(near[numbers]).mean()

@@ -130,13 +130,13 @@ class GenerationQuestion(Question[GenerationSettings]):
 
     def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:
         settings = ", ".join(f"{key} = {value}" for key, value in self.config.decoder.settings.items() if value)
-        who = f"{self._by}{f' ({settings})' if settings else ''}"
-        whose = "the global model" if self.config.model == "global" else "the client's model"
-        thing = "sample" if sampled_images.draws(self.config) else "text"
-        count = f"{len(written.texts):,} {thing}{'' if len(written.texts) == 1 else 's'}"
+        author = f"{self._by}{f' ({settings})' if settings else ''}"
+        owner = "the global model" if self.config.model == "global" else "the client's model"
+        noun = "sample" if sampled_images.draws(self.config) else "text"
+        count = f"{len(written.texts):,} {noun}{'' if len(written.texts) == 1 else 's'}"
         ended = ", ".join(f"{count} by {ending}" for ending, count in sorted(endings.items()))
         reasons = " ".join(dict.fromkeys(text.reason for text in written.texts if text.reason))
-        return f"{who}, {whose}: {count}; ended {ended}.{f' {reasons}' if reasons else ''}"
+        return f"{author}, {owner}: {count}; ended {ended}.{f' {reasons}' if reasons else ''}"
 
 
 @contextmanager
@@ -147,10 +147,10 @@ def _answering(work: QuestionContext) -> Iterator[Answer]:
 
         def answer(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
             settings = attack.config.model_dump(mode="json")
-            whose = json.dumps([attack.name, settings], sort_keys=True)
-            if whose not in attacks:
+            key = json.dumps([attack.name, settings], sort_keys=True)
+            if key not in attacks:
                 choice = Choice(name=attack.name, settings=settings)
-                attacks[whose] = started.enter_context(work.start("trace", choice))
-            return require_tensor(attacks[whose].call("__call__", case, generators=[generator]))
+                attacks[key] = started.enter_context(work.start("trace", choice))
+            return require_tensor(attacks[key].call("__call__", case, generators=[generator]))
 
         yield answer

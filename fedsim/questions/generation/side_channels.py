@@ -122,9 +122,9 @@ def judge(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions
     return _judge(speech, inquiry, judging, "attack")
 
 
-def negative_control(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions, what: str) -> Finding:
-    """Run an attack as a negative control; `what` names the reason in the label."""
-    return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {what}"), judging, "negative-control")
+def negative_control(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions, label: str) -> Finding:
+    """Run an attack as a negative control; `label` names the reason in the label."""
+    return _judge(speech, replace(inquiry, label=f"{inquiry.label}, {label}"), judging, "negative-control")
 
 
 def controls(speech: GeneratedTexts, inquiry: TraceInquiry, judging: ScoringOptions) -> Iterator[Finding]:
@@ -195,11 +195,11 @@ def _trace_auc(speech: GeneratedTexts, answer: np.ndarray, draws: np.random.Gene
     """Score membership inference."""
     is_member = speech.seen_truth == 1
     rates = {name_of(fpr): tpr_at(answer[is_member], answer[~is_member], fpr, confidence) for fpr in LOW_FPR}
-    more = {name: rate for name, rate in rates.items() if rate is not None}
+    measured = {name: rate for name, rate in rates.items() if rate is not None}
     return {
         "value": figures.trace_auc(answer, is_member, draws, confidence),
         "chance_level": 0.5,
-        "extra_metrics": more,
+        "extra_metrics": measured,
     }
 
 

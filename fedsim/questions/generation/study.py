@@ -124,10 +124,10 @@ class TextGenerator:
         of every other text.
         """
         if question == "member":
-            both = (material.members, material.non_members)
-            prompts = [prompt[: material.length] for alike in both for prompt in alike]
-            truth = [int(alike is material.members) for alike in both for _ in alike]
-            known = [place % 2 == 0 for alike in both for place in range(len(alike))]
+            groups = (material.members, material.non_members)
+            prompts = [prompt[: material.length] for alike in groups for prompt in alike]
+            truth = [int(alike is material.members) for alike in groups for _ in alike]
+            known = [place % 2 == 0 for alike in groups for place in range(len(alike))]
             return GeneratedTexts(question, tuple(self.write(prompts, question)), tuple(truth), tuple(known))
         if question == "planted":
             prompts = [half for secret in material.secrets for half in secret.halves]

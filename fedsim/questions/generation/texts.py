@@ -57,12 +57,12 @@ def check(world: World) -> None:
             f"generation.attacks: data.length is {dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. "
             "Raise data.length until it holds whole secrets."
         )
-    most = min(len(dataset.test), len(dataset.train))
-    if "member" in questions and settings.candidates > most:
+    limit = min(len(dataset.test), len(dataset.train))
+    if "member" in questions and settings.candidates > limit:
         raise ScenarioError(
             f"generation.candidates is {settings.candidates}, but the data have "
             f"{len(dataset.train)} training and {len(dataset.test)} test sentences. Set it to "
-            f"at most {most}, or choose more data."
+            f"at most {limit}, or choose more data."
         )
     check_trained(world)
     prompts = _prompts(world)
@@ -147,8 +147,8 @@ def speaker_of(
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
     stops = tokenizer.ends if settings.stop_at_end_token else frozenset[int]()
-    most = settings.max_new_tokens if tokens is None else tokens
-    limits = Limits(max_new_tokens=most, stop_tokens=stops, context=context if isinstance(context, int) else None)
+    limit = settings.max_new_tokens if tokens is None else tokens
+    limits = Limits(max_new_tokens=limit, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     if isinstance(decoder, Decoder):
         decoder = decoder.fitted(model.eval(), _unseen(world, rounds))
@@ -218,9 +218,9 @@ def material_of(world: World, journal: ServerLog) -> StudyInputs:
         uses = count_training(world, journal.rounds)
         uses[[number for secret in dataset.planted for number in secret.examples]] = 0
         trained = _sentences(world, dataset.train.inputs[uses > 0])
-        others = _sentences(world, dataset.test.inputs)
-        count = min(settings.candidates, len(trained), len(others))
-        members, strangers = _some(world, trained, count, "members"), _some(world, others, count, "strangers")
+        non_members = _sentences(world, dataset.test.inputs)
+        count = min(settings.candidates, len(trained), len(non_members))
+        members, strangers = _some(world, trained, count, "members"), _some(world, non_members, count, "strangers")
     secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
     prompts = _prompts(world)
     return StudyInputs(
@@ -276,8 +276,8 @@ def _prompts(world: World) -> _Prompts:
     settings, dataset = generation_of(world).prompts, world.data.dataset
     examples = dataset.train if settings.source == "clients" else dataset.test
     source = seeding.generator(world.scenario.seed, "generation prompts")
-    some = examples.select(torch.randperm(len(examples), generator=source)[: settings.count])
-    return _Prompts(tuple(map(tuple, some.extra_inputs[QUESTION].tolist())), {"image": some.inputs})
+    chosen = examples.select(torch.randperm(len(examples), generator=source)[: settings.count])
+    return _Prompts(tuple(map(tuple, chosen.extra_inputs[QUESTION].tolist())), {"image": chosen.inputs})
 
 
 def _texts_to_prompt(world: World) -> list[Tokens]:
@@ -330,9 +330,9 @@ def _secret(world: World, planted: Planted, number: int) -> SecretWithDecoys:
     tokenizer = _tokenizer(world)
     source = np.random.default_rng(seeding.derive(world.scenario.seed, "generation secrets", number))
     filling = planted.text[len(planted.prompt) :]
-    others = alternatives(planted.form, filling, generation_of(world).decoys_per_secret, source)
+    decoys = alternatives(planted.form, filling, generation_of(world).decoys_per_secret, source)
     beginning = tokenizer.encode(planted.prompt)
-    wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *others.texts))
+    wholes = tuple(tuple(tokenizer.encode(planted.prompt + ending)) for ending in (filling, *decoys.texts))
     shared = [common_beginning(whole, beginning) for whole in wholes]
     return SecretWithDecoys(
         text=planted.text,

@@ -160,14 +160,14 @@ def _planted(world: World) -> list[int]:
     return [number for secret in world.data.dataset.planted for number in secret.examples]
 
 
-def of_updates(world: World, journal: ServerLog, truths: Sequence[Truth], most: int, salt: bytes = b"") -> Case:
+def of_updates(world: World, journal: ServerLog, truths: Sequence[Truth], limit: int, salt: bytes = b"") -> Case:
     """Return the case of an attack on the first watched client: members are in its batches of the watched rounds.
 
     Args:
         world: the scenario's built objects.
         journal: journal with one entry per watched update.
         truths: ground truth of each entry.
-        most: maximum number of members.
+        limit: maximum number of members.
         salt: the run's salt; empty without a salt.
 
     Raises:
@@ -185,7 +185,7 @@ def of_updates(world: World, journal: ServerLog, truths: Sequence[Truth], most: 
     private = unique_examples(batches)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
-    return _case(world, journal, private.select(order[:most]), updates, client, salt=salt)
+    return _case(world, journal, private.select(order[:limit]), updates, client, salt=salt)
 
 
 def shadows(
@@ -234,11 +234,11 @@ def _case(
 ) -> Case:
     order = torch.randperm(len(world.data.dataset.test), generator=_generator(world, "test set"))
     outside, reference = order.tensor_split(2)
-    others = world.data.dataset.test.select(outside[: len(members)])
-    both = Batch.concat((members, others))
-    is_member = torch.arange(len(both)) < len(members)
+    non_members = world.data.dataset.test.select(outside[: len(members)])
+    candidates = Batch.concat((members, non_members))
+    is_member = torch.arange(len(candidates)) < len(members)
     private, seed = world.data.dataset.train, world.scenario.seed
-    shuffled = secret_order(len(both), private, seed, "membership order", salt=salt)
+    shuffled = secret_order(len(candidates), private, seed, "membership order", salt=salt)
     model = world.models.new()
     model.load_state_dict(dict(journal.weights))
     last = world.scenario.federation.rounds
@@ -246,7 +246,7 @@ def _case(
         round_: _copy(model_weights) for round_, model_weights in {**journal.models, last: journal.weights}.items()
     }
     observation = MembershipObservation(
-        candidates=both.select(shuffled),
+        candidates=candidates.select(shuffled),
         reference=world.data.dataset.test.select(reference),
         model=model.eval(),
         loss=world.stack.loss(last),

@@ -161,7 +161,7 @@ def values_near(scores: Tensor, generator: np.random.Generator, confidence: floa
 )
 def value_gain(scores: Tensor, of_public: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
     """Return the mean difference over rows, both of shape (N,), with a bootstrap interval."""
-    return mean_interval([[float(one)] for one in scores - of_public], generator, confidence)
+    return mean_interval([[float(gain)] for gain in scores - of_public], generator, confidence)
 
 
 def near_scores(guesses: Tensor, rows: Tensor, spread: Tensor) -> Tensor:

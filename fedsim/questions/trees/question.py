@@ -290,19 +290,22 @@ class _Study:
     def _values(self, known: Finding, listed: list[Tensor]) -> Iterator[Finding]:
         """Yield the share of listed values that occur in the client's rows, and in another client's rows."""
         shares = self._run.shares
-        right = torch.cat([occurring(one, share.inputs) for one, share in zip(listed, shares, strict=True)])
-        others = [occurring(one, shares[other].inputs) for one, other in zip(listed, self._others, strict=True)]
-        of_others = threshold_precision(torch.cat(others), self._confidence)
+        right = torch.cat([occurring(values, share.inputs) for values, share in zip(listed, shares, strict=True)])
+        other_values = [
+            occurring(values, shares[other_share].inputs)
+            for values, other_share in zip(listed, self._others, strict=True)
+        ]
+        of_others = threshold_precision(torch.cat(other_values), self._confidence)
         value = threshold_precision(right, self._confidence)
         yield known.model_copy(update={"value": value, "chance_level": of_others.value})
         yield self._control(known, "against another client's rows", value=of_others, chance_level=of_others.value)
 
     def _boxes(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
         """Yield the share of covered rows; baselines: random leaves, public rows, another client's model."""
-        boxes, at_random = ([RowBoxes.unpacked(one) for one in some] for some in (answers, blind))
+        boxes, at_random = ([RowBoxes.unpacked(answer) for answer in group] for group in (answers, blind))
         of_public = [self._boxes_of_strangers(client) for client in range(self._config.clients)]
-        others = [boxes[other] for other in self._others]
-        scored = [self._covered(some) for some in (boxes, at_random, of_public, others)]
+        other_boxes = [boxes[index] for index in self._others]
+        scored = [self._covered(group) for group in (boxes, at_random, of_public, other_boxes)]
         strangers = self._strangers_covered(boxes)
         chance = max(scored[1]["value"].value, scored[2]["value"].value, strangers.value)
         yield known.model_copy(update={**scored[0], "chance_level": chance})
@@ -319,16 +322,16 @@ class _Study:
         """Return the share of public rows that the boxes cover, with any label: wide boxes contain any row."""
         rows, any_label = self._strangers.inputs, torch.zeros(self._config.rows, dtype=torch.long)
         unlabelled = [RowBoxes(torch.zeros_like(box.labels), box.low, box.high) for box in boxes]
-        return covered(torch.cat([match_boxes(one, rows, any_label) for one in unlabelled]), self._confidence)
+        return covered(torch.cat([match_boxes(boxes, rows, any_label) for boxes in unlabelled]), self._confidence)
 
     def _covered(self, boxes: list[RowBoxes]) -> dict[str, Any]:
         pairs = list(zip(boxes, self._run.shares, strict=True))
-        matched = torch.cat([match_boxes(one, share.inputs, share.labels) for one, share in pairs])
+        matched = torch.cat([match_boxes(boxes, share.inputs, share.labels) for boxes, share in pairs])
         joined = RowBoxes(*(torch.cat([getattr(box, name) for box in boxes]) for name in ("labels", "low", "high")))
         bits = box_bits(joined, self._federation.public.inputs, self._resampler, self._confidence)
-        alone = torch.cat([alone_in(one, share.inputs) for one, share in pairs])
-        more = {"box_bits": bits, "single_row_boxes": single_row_boxes(alone, self._confidence)}
-        return {"value": covered(matched, self._confidence), "extra_metrics": more}
+        alone = torch.cat([alone_in(boxes, share.inputs) for boxes, share in pairs])
+        extra = {"box_bits": bits, "single_row_boxes": single_row_boxes(alone, self._confidence)}
+        return {"value": covered(matched, self._confidence), "extra_metrics": extra}
 
     def _rows(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
         """Yield the gain of guessed rows over public rows, and the gain of random guesses."""
@@ -341,7 +344,7 @@ class _Study:
     def _near(self, guesses: list[Tensor]) -> Tensor:
         spread = self._federation.public.inputs.std(0)
         pairs = zip(guesses, self._run.shares, strict=True)
-        return torch.cat([near_scores(one, share.inputs, spread) for one, share in pairs])
+        return torch.cat([near_scores(guess, share.inputs, spread) for guess, share in pairs])
 
     def _gain(self, scores: Tensor, public: Tensor) -> dict[str, Any]:
         near = values_near(scores, self._resampler, self._confidence)

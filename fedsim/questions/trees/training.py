@@ -94,8 +94,8 @@ def appended(before: str, sent: str) -> str:
     """Return model `before` with the trees of `sent` appended; its base score stays. If `before` is empty: `sent`."""
     if not before:
         return sent
-    model, other = json.loads(before), json.loads(sent)
-    trees, new = (one["learner"]["gradient_booster"]["model"] for one in (model, other))
+    model, sent_model = json.loads(before), json.loads(sent)
+    trees, new = (ensemble["learner"]["gradient_booster"]["model"] for ensemble in (model, sent_model))
     for tree in new["trees"]:
         tree["id"] = len(trees["trees"])
         trees["trees"].append(tree)

@@ -175,9 +175,9 @@ class SplitFederation:
         """
         order = torch.randperm(len(run.labels), generator=seeding.generator(self.seed, "rows at the cut"))
         classes = self.dataset.spec.classes
-        attacked, rest = order.tensor_split([min(rows, max(0, len(order) - known * classes))])
-        labels = run.labels[rest]
-        return attacked.clone(), torch.cat([rest[labels == label][:known] for label in range(classes)])
+        attacked, unknown = order.tensor_split([min(rows, max(0, len(order) - known * classes))])
+        labels = run.labels[unknown]
+        return attacked.clone(), torch.cat([unknown[labels == label][:known] for label in range(classes)])
 
 
 @dataclass(frozen=True)
@@ -281,20 +281,20 @@ def _with_predictions(
     """Return a view with predicted probabilities; with the other parties' columns and the top, if granted."""
     parts = {name: part[view.rows] for name, part in run.parts.items()}
     nothing = torch.zeros(0, dtype=torch.long)
-    others = [part.flatten(1) for name, part in parts.items() if name != view.party]
+    columns = [part.flatten(1) for name, part in parts.items() if name != view.party]
     empty = parts[view.party].flatten(1)[:, :0]
     return replace(
         view,
         predictions=run.model.outputs(parts).softmax(1),
-        columns=torch.cat([*others, empty], 1) if "columns" in knows else None,
+        columns=torch.cat([*columns, empty], 1) if "columns" in knows else None,
         steps=[CutStep(nothing, {}, {}, {}, run.model.copied().top)] if "top" in knows else [],
     )
 
 
 def with_shuffled_gradients(view: CutView, seed: int) -> CutView:
     """Return a view with the returned gradients permuted among the examples of the epoch."""
-    every = torch.cat([step.down[view.party] for step in view.steps])
-    mixed = every[torch.randperm(len(every), generator=seeding.generator(seed, "shuffled gradients"))]
+    gradients = torch.cat([step.down[view.party] for step in view.steps])
+    mixed = gradients[torch.randperm(len(gradients), generator=seeding.generator(seed, "shuffled gradients"))]
     parts = mixed.split([len(step.rows) for step in view.steps])
     return replace(
         view, steps=[replace(step, down={view.party: part}) for step, part in zip(view.steps, parts, strict=True)]

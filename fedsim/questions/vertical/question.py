@@ -227,9 +227,9 @@ class _Study:
 
         return over_flower(self._world, self._work.check_cancelled, lambda wire: run(wire=wire))
 
-    def _watch(self, what: str) -> Callable[[int], None]:
+    def _watch(self, label: str) -> Callable[[int], None]:
         steps = self._config.epochs * -(-len(self._federation.dataset.train) // self._config.batch_size)
-        return lambda number: self._work.progress(f"{what}: step", number + 1, steps)
+        return lambda number: self._work.progress(f"{label}: step", number + 1, steps)
 
     def _relabel(self, labels: Tensor) -> Tensor:
         if self._defense is None:
@@ -411,12 +411,12 @@ class _Study:
         self, choice: CutAttackChoice, view: CutView, guesses: Tensor, suffix: str, role: Any
     ) -> Finding:
         errors, of_mean, of_nearest = self._errors(view, guesses)
-        more: dict[str, Interval] = {
+        extra: dict[str, Interval] = {
             "exact_rows": exact_rows(guesses, self._originals(view), self._confidence),
             "nearer_than_public": nearer_than_public(errors, of_nearest, self._confidence),
         }
         value = cut_r_squared(errors, of_mean, self._resampler, self._confidence)
-        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "extra_metrics": more}
+        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "extra_metrics": extra}
         update["chance_level"] = self._chance_of_features(view)
         return self.finding(choice).model_copy(update=update)
 

@@ -87,8 +87,11 @@ class FlowerWire(CutWire):
         Raises:
             FedsimError: a party does not answer.
         """
-        every = {name: packed(back) for name, back in down.items()}
-        contents = {name: RecordDict(dict(every) if self._broadcast else {name: every[name]}) for name in every}
+        packed_gradients = {name: packed(back) for name, back in down.items()}
+        contents = {
+            name: RecordDict(dict(packed_gradients) if self._broadcast else {name: packed_gradients[name]})
+            for name in packed_gradients
+        }
         self._ask("train", CUT, contents)
 
     def _ask(self, category: str, step: str, contents: Mapping[str, RecordDict]) -> dict[str, RecordDict]:

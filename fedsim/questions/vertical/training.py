@@ -159,8 +159,8 @@ def first_model(settings: SplitTraining, dataset: Dataset, seed: int) -> SplitMo
     Raises:
         ValueError: a party's part does not fit the examples.
     """
-    one = dataset.train.inputs[:1]
-    shapes = {party.name: tuple(party.held(one).shape[1:]) for party in settings.parties}
+    example = dataset.train.inputs[:1]
+    shapes = {party.name: tuple(party.held(example).shape[1:]) for party in settings.parties}
     return make_model(settings, shapes, dataset.spec.classes, seeding.derive(seed, "split weights"))
 
 

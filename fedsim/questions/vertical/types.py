@@ -94,6 +94,6 @@ class CutView:
 
     def _of(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """Return the entries of given examples; each example is in a single step of the epoch."""
-        every = torch.cat([step.rows for step in self.steps])
-        order = every.argsort()
-        return torch.cat(list(parts))[order[torch.searchsorted(every[order], rows)]]
+        all_rows = torch.cat([step.rows for step in self.steps])
+        order = all_rows.argsort()
+        return torch.cat(list(parts))[order[torch.searchsorted(all_rows[order], rows)]]

@@ -167,8 +167,8 @@ def _lines(block: Table) -> Iterator[str]:
     names = [printable(heading.text) for heading in block.headings[1:]]
     for group in block.groups:
         for row in group.rows:
-            first, *rest = (_cell(cell) for cell in row.cells)
-            pairs = zip(names, rest, strict=True) if rest else ()
+            first, *later_cells = (_cell(cell) for cell in row.cells)
+            pairs = zip(names, later_cells, strict=True) if later_cells else ()
             said = [f"{name}: {text}" for name, text in pairs if text] or [row.reason]
             yield printable(f"  {f'{group.title}: ' if block.group_heading else ''}{'; '.join((first, *said))}")
 
@@ -209,4 +209,4 @@ def _cells(row: TableRow, headings: Sequence[Heading], *, is_narrow: bool) -> li
 def _cell(cell: TableCell, *, with_interval: bool = True, between: str = " ") -> str:
     """Return a cell as text, with `between` before each tag and note."""
     text = f"{cell.text} [{cell.interval}]" if cell.interval and with_interval else cell.text
-    return printable(f"{text}{''.join(f'{between}({more})' for more in (*cell.tags, *cell.notes))}")
+    return printable(f"{text}{''.join(f'{between}({addition})' for addition in (*cell.tags, *cell.notes))}")

@@ -67,22 +67,25 @@ def compare(first: Path, second: Path) -> SweepComparison:
     Raises:
         FedsimError: a folder is neither a sweep nor a run, or the sweeps have no setting in common.
     """
-    one, other = gather(first), gather(second)
-    a, b = (_by_values(sweep.settings) for sweep in (one, other))
+    first_sweep, second_sweep = gather(first), gather(second)
+    a, b = (_by_values(sweep.settings) for sweep in (first_sweep, second_sweep))
     common = [key for key in a if key in b]
     if not common:
         raise FedsimError(
-            f"{first} and {second} have no setting in common: the first has {_some(one)}, the second {_some(other)}. "
-            "Settings are the same when the sweep and the arms set the same keys to the same values."
+            f"{first} and {second} have no setting in common: the first has {_some(first_sweep)}, the second "
+            f"{_some(second_sweep)}. Settings are the same when the sweep and the arms set the same keys to the same "
+            "values."
         )
-    measured = [(a[key].name, _success(a[key], b[key], one), _utility(a[key], b[key], one)) for key in common]
-    adjusted = iter(holm([p for _, *both in measured for _, p in both if p is not None]))
+    measured = [
+        (a[key].name, _success(a[key], b[key], first_sweep), _utility(a[key], b[key], first_sweep)) for key in common
+    ]
+    adjusted = iter(holm([p for _, *pair in measured for _, p in pair if p is not None]))
     rows = [
         SettingCompared(name, _judge(*success, adjusted, more_is="A"), _judge(*utility, adjusted, more_is="B"))
         for name, success, utility in measured
     ]
-    findings = tuple(finding for key in common for finding in _findings(a[key], b[key], one))
-    return SweepComparison((one.title, other.title), tuple(rows), findings, _names(a, b), _names(b, a))
+    findings = tuple(finding for key in common for finding in _findings(a[key], b[key], first_sweep))
+    return SweepComparison((first_sweep.title, second_sweep.title), tuple(rows), findings, _names(a, b), _names(b, a))
 
 
 def in_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterator[Block]:
@@ -90,7 +93,7 @@ def in_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterato
     for side, title, path in zip("AB", comparison.titles, (first, second), strict=True):
         yield paragraph(f"{side}: {title} ({path})")
     yield paragraph("B minus A in points, 95% interval, p after Holm.")
-    respects = [head for what in ("attack success", "utility") for head in (number(what), number("p"), "better")]
+    respects = [head for subject in ("attack success", "utility") for head in (number(subject), number("p"), "better")]
     rows = [TableRow.of(row.name, *_cells(row.success), *_cells(row.utility)) for row in comparison.rows]
     yield Table.of("Settings that both have", ["setting", *respects], rows)
     if comparison.findings:
@@ -114,9 +117,16 @@ def _cells(respect: Difference) -> Iterator[TableCell | str]:
     yield from (_p(respect), respect.better)
 
 
-def _finding_row(one: FindingCompared) -> TableRow:
-    values = map(one.metric.format, one.values)
-    return TableRow.of(one.name, one.label, one.metric.title, *values, _p(one.difference), one.difference.better)
+def _finding_row(comparison: FindingCompared) -> TableRow:
+    values = map(comparison.metric.format, comparison.values)
+    return TableRow.of(
+        comparison.name,
+        comparison.label,
+        comparison.metric.title,
+        *values,
+        _p(comparison.difference),
+        comparison.difference.better,
+    )
 
 
 def _p(difference: Difference) -> str:
@@ -124,8 +134,10 @@ def _p(difference: Difference) -> str:
 
 
 def _success(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Interval | None, float | None]:
-    here, there = strongest_attack(a), strongest_attack(b)
-    return difference(b, there, a, here, sweep.judge) if here and there else (None, None)
+    first_attack, second_attack = strongest_attack(a), strongest_attack(b)
+    return (
+        difference(b, second_attack, a, first_attack, sweep.judge) if first_attack and second_attack else (None, None)
+    )
 
 
 def _utility(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Interval | None, float | None]:
@@ -137,17 +149,17 @@ def _utility(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> tuple[Int
 
 def _findings(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> Iterator[FindingCompared]:
     """Yield the findings of both settings, B minus A, paired by seed; p-values are not adjusted."""
-    here, there = _figures(a), _figures(b)
-    for key in (key for key in here if key in there):
+    first_figures, second_figures = _figures(a), _figures(b)
+    for key in (key for key in first_figures if key in second_figures):
         label, name = key
-        seeds = here[key].keys() & there[key].keys()
+        seeds = first_figures[key].keys() & second_figures[key].keys()
         if not seeds:
             continue
         metric = sweep.judge.declared[name]
-        differences = [there[key][seed] - here[key][seed] for seed in sorted(seeds)]
+        differences = [second_figures[key][seed] - first_figures[key][seed] for seed in sorted(seeds)]
         value, p = mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
         more_is: Literal["A", "B"] = "A" if metric.better == "higher" else "B"
-        values = (fmean(here[key].values()), fmean(there[key].values()))
+        values = (fmean(first_figures[key].values()), fmean(second_figures[key].values()))
         yield FindingCompared(a.name, label, metric, values, _judge(value, p, iter((p,)), more_is=more_is))
 
 
@@ -183,8 +195,8 @@ def _by_values(settings: Sequence[SweepSetting]) -> dict[str, SweepSetting]:
     return {json.dumps(setting.values): setting for setting in settings}
 
 
-def _names(side: Mapping[str, SweepSetting], others: Mapping[str, SweepSetting]) -> tuple[str, ...]:
-    return tuple(setting.name for key, setting in side.items() if key not in others)
+def _names(side: Mapping[str, SweepSetting], settings: Mapping[str, SweepSetting]) -> tuple[str, ...]:
+    return tuple(setting.name for key, setting in side.items() if key not in settings)
 
 
 def _some(sweep: SweepRecords) -> str:

@@ -52,8 +52,8 @@ def rocs(points: Sequence[Point]) -> list[Picture]:
 def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray) -> np.ndarray:
     """Return P(score > t) for every t, averaged over victims; victims without a guess are skipped."""
     guessed = [values for victim in victims if len(values := np.asarray(victim.values.get(score, ())))]
-    each = [(values[:, None] > thresholds).mean(0) for values in guessed]
-    return np.mean(each, axis=0) if each else np.zeros(len(thresholds))
+    shares = [(values[:, None] > thresholds).mean(0) for values in guessed]
+    return np.mean(shares, axis=0) if shares else np.zeros(len(thresholds))
 
 
 def average_roc(setting: SweepSetting, label: str) -> list[tuple[float, float]]:
@@ -64,7 +64,7 @@ def average_roc(setting: SweepSetting, label: str) -> list[tuple[float, float]]:
 
 
 def _tpr_at(roc: Sequence[tuple[float, float]], fpr: float) -> float:
-    return max((tpr for other, tpr in roc if other <= fpr), default=0.0)
+    return max((tpr for rate, tpr in roc if rate <= fpr), default=0.0)
 
 
 def _exceedance(name: str, points: Sequence[Point], metrics: Sequence[Metric]) -> Picture:
@@ -102,8 +102,8 @@ def _roc(name: str, points: Sequence[Point]) -> Picture:
     axes = figure.subplots()
     rows: list[tuple[str, str, float, float]] = []
     ends: list[str] = []
-    others = [curve.others for p in points if p.membership for curve in p.setting.curves(p.membership.attack)]
-    least = 1 / max(others)
+    non_members = [curve.others for p in points if p.membership for curve in p.setting.curves(p.membership.attack)]
+    least = 1 / max(non_members)
     axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
     axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)), label="smallest rate that n shows")
     for index, point in enumerate(points[:_MOST_LINES]):
@@ -136,10 +136,10 @@ def _line(index: int, point: Point) -> tuple[str, str]:
 def _range(points: Sequence[Point], metric: Metric) -> tuple[float, float]:
     """Return the range of thresholds: up to the metric's upper limit, or to its largest value if it has no limit."""
     values = [v for p in points for victim in _victims(p) for v in victim.values.get(metric.name, ())]
-    most = metric.limits[1]
-    if most is None:
+    highest = metric.limits[1]
+    if highest is None:
         return 0.0, max(values, default=1.0)
-    return -0.1 * most, most
+    return -0.1 * highest, highest
 
 
 def _best(point: Point, metric: Metric) -> str:

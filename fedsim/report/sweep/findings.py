@@ -23,7 +23,9 @@ _HEADINGS = (
 def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionInfo, Table]]:
     """Return a table per question; each row states its number of seeds."""
     rows = [(question, list(_rows(sweep, question.name))) for question in sweep.questions.values()]
-    return [(question, Table.of(question.title, _HEADINGS, some, is_sortable=False)) for question, some in rows if some]
+    return [
+        (question, Table.of(question.title, _HEADINGS, group, is_sortable=False)) for question, group in rows if group
+    ]
 
 
 def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], confidence: float) -> Finding:
@@ -35,8 +37,8 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     valued = [finding for finding in findings if finding.value is not None]
     if len(valued) < 2:  # noqa: PLR2004 - a mean needs two seeds
         return (valued or list(findings))[0]
-    chances = [one.chance_level for one in valued if one.chance_level is not None]
-    figures = [{name: value for name, value in one.figures.items() if value is not None} for one in valued]
+    chances = [finding.chance_level for finding in valued if finding.chance_level is not None]
+    figures = [{name: value for name, value in finding.figures.items() if value is not None} for finding in valued]
     means = {
         name: mean_over_seeds([seed[name].value for seed in figures], confidence, declared[name].limits)
         for name in figures[0]
@@ -44,7 +46,7 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
     }
     value = means.pop(valued[0].metric)
     chance = fmean(chances) if chances else None
-    invalid = next((one.invalid for one in valued if one.invalid), "")
+    invalid = next((finding.invalid for finding in valued if finding.invalid), "")
     mean = {"value": value, "chance_level": chance, "extra_metrics": means, "p_value": None, "invalid": invalid}
     return valued[0].model_copy(update=mean)
 
@@ -79,7 +81,7 @@ def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Inter
         if value is not None:
             by_attack.setdefault(finding.label, []).append(value)
     means = [
-        figures[0] if len(figures) == 1 else mean_over_seeds([one.value for one in figures], confidence)
+        figures[0] if len(figures) == 1 else mean_over_seeds([figure.value for figure in figures], confidence)
         for figures in by_attack.values()
     ]
     return max(means, key=lambda mean: mean.value, default=None)

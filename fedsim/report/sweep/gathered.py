@@ -88,9 +88,9 @@ class SweepSetting:
 
     def unproved(self, labels: Sequence[str]) -> int:
         """Return the number of victims without evidence: no attack in `labels` recovered them or converged."""
-        every = [victim for label in labels for victim in self.victims(label)]
-        proved = {victim[:3] for victim in every if victim.is_evidence}
-        return len({victim[:3] for victim in every} - proved)
+        victims = [victim for label in labels for victim in self.victims(label)]
+        proved = {victim[:3] for victim in victims if victim.is_evidence}
+        return len({victim[:3] for victim in victims} - proved)
 
     def curves(self, label: str) -> list[FindingCurve]:
         """Return the ROC curves of a membership attack, a curve per seed."""

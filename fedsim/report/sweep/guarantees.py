@@ -91,11 +91,11 @@ def _floor(point: Point, confidence: float) -> EpsilonFloor | None:
     counts = [(label, *accused) for label in labels for accused in _accused(point.setting.curves(label))]
     if not counts:
         return None
-    each = 1 - (1 - confidence) / len(counts)
+    level = 1 - (1 - confidence) / len(counts)
     delta = point.guarantee.delta if point.guarantee else 0.0
     floor, label = max(
-        (_epsilon_at_least(clopper_pearson(*members, each), clopper_pearson(*others, each), delta), label)
-        for label, members, others in counts
+        (_epsilon_at_least(clopper_pearson(*members, level), clopper_pearson(*non_members, level), delta), label)
+        for label, members, non_members in counts
     )
     stated = f"{point.epsilon:.3g}" if math.isfinite(point.epsilon) else "none"
     return EpsilonFloor(point.name, stated, label, floor)
@@ -105,10 +105,10 @@ def _accused(curves: Sequence[FindingCurve]) -> Iterator[tuple[tuple[int, int], 
     """Yield (accused, all) of members and of non-members, over all seeds, at each threshold common to all seeds."""
     for fpr in set.intersection(*(set(curve.rates) for curve in curves)):
         members = sum(round(curve.rates[fpr] * curve.members) for curve in curves), sum(c.members for c in curves)
-        others = sum(math.floor(fpr * curve.others) for curve in curves), sum(c.others for c in curves)
-        yield members, others
+        false_alarms = sum(math.floor(fpr * curve.others) for curve in curves), sum(c.others for c in curves)
+        yield members, false_alarms
 
 
-def _epsilon_at_least(members: Interval, others: Interval, delta: float) -> float:
-    tpr, fpr = members.low or 0.0, others.high or 1.0
+def _epsilon_at_least(members: Interval, false_alarms: Interval, delta: float) -> float:
+    tpr, fpr = members.low or 0.0, false_alarms.high or 1.0
     return max(0.0, math.log((tpr - delta) / fpr)) if tpr > delta else 0.0

@@ -67,7 +67,7 @@ def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Ta
         is_far = distance > _NEAR
         if (
             not _is_inside(box, axes.bbox)
-            or any(box.overlaps(other) for other in (*taken.markers, *taken.names))
+            or any(box.overlaps(shape) for shape in (*taken.markers, *taken.names))
             or (is_clear and any(old.intersects_bbox(box, filled=False) for old in taken.lines))
             or (is_clear and is_far and any(line.intersects_bbox(old, filled=False) for old in taken.names))
         ):

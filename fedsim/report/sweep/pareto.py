@@ -43,7 +43,7 @@ class Place(NamedTuple):
     @property
     def utility_and_risk(self) -> tuple[float | None, ...]:
         """Utility and risk, each with its bounds."""
-        return tuple(x for one in (self.utility, self.risk) for x in (one.value, one.low, one.high))
+        return tuple(x for interval in (self.utility, self.risk) for x in (interval.value, interval.low, interval.high))
 
 
 def dominate(places: Sequence[Place]) -> list[bool]:
@@ -51,7 +51,7 @@ def dominate(places: Sequence[Place]) -> list[bool]:
 
     Dominance means at least as good in both respects, and better beyond both intervals in either respect.
     """
-    return [any(_beats(other, place) for other in places) for place in places]
+    return [any(_beats(rival, place) for rival in places) for place in places]
 
 
 def best_of(places: Sequence[Place]) -> list[Place]:
@@ -70,11 +70,11 @@ def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
         ),
         "membership, 1% false alarms": lambda p: p.membership,
     }
-    every = {
+    places_by_title = {
         title: [Place(p, risk.attack, p.utility, risk.rate) for p in points if (risk := of(p)) and p.utility]
         for title, of in chosen.items()
     }
-    return {title: places for title, places in every.items() if places}
+    return {title: places for title, places in places_by_title.items() if places}
 
 
 @styled()
@@ -152,10 +152,10 @@ def _name(axes: Axes, places: Sequence[Place]) -> None:
         annotate(axes, [NamedPoint(p.point.name, p.scale * p.utility.value, 100 * p.risk.value) for p in places])
 
 
-def _beats(one: Place, other: Place) -> bool:
-    if one.gain.value < other.gain.value or one.risk.value > other.risk.value:
+def _beats(first: Place, second: Place) -> bool:
+    if first.gain.value < second.gain.value or first.risk.value > second.risk.value:
         return False
-    return lowest(one.gain) > highest(other.gain) or highest(one.risk) < lowest(other.risk)
+    return lowest(first.gain) > highest(second.gain) or highest(first.risk) < lowest(second.risk)
 
 
 def lowest(interval: Interval) -> float:

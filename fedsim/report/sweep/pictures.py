@@ -48,8 +48,8 @@ def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> ImageGrid | None:
     originals = tuple(image_grid.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
-    rows = [WallRow("original", originals, is_truth=True), *(_row(one, keys, originals) for one in shown)]
-    columns = [image_grid.column(key, *known[key], several=any(key[2] for key in known)) for key in keys]
+    rows = [WallRow("original", originals, is_truth=True), *(_row(setting, keys, originals) for setting in shown)]
+    columns = [image_grid.column(key, *known[key], has_restarts=any(key[2] for key in known)) for key in keys]
     return image_grid.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
 
 
@@ -76,7 +76,7 @@ def blind(sweep: SweepRecords, points: Sequence[Point]) -> dict[str, float]:
 
 def _blind(sweep: SweepRecords, point: Point) -> float | None:
     shown = [_shown(sweep, point, seed) for seed in sweep.seeds[:_MOST_SEEDS]]
-    rates = [ceilings.blind(one.attack, one.arrays, one.judge) for one in shown if one]
+    rates = [ceilings.blind(setting.attack, setting.arrays, setting.judge) for setting in shown if setting]
     known = [rate for rate in rates if rate is not None]
     return fmean(known) if known else None
 
@@ -108,8 +108,8 @@ def _row(shown: _Shown, keys: Sequence[Key], originals: Sequence[WallCell]) -> W
     scores = image_grid.scores_of(shown.attack)
     cells: list[WallCell] = []
     for key, original in zip(keys, originals, strict=True):
-        here = image_grid.original(key, *scores[key], shown.arrays).pixels if key in scores else None
-        if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
+        pixels = image_grid.original(key, *scores[key], shown.arrays).pixels if key in scores else None
+        if pixels is not None and original.pixels is not None and not np.array_equal(pixels, original.pixels):
             cells.append(WallCell(None, text="other image", data=image_grid.place(key)))
         else:
             cells.append(image_grid.guess(key, shown.attack, scores, shown.arrays, shown.judge))

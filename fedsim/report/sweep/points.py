@@ -120,9 +120,9 @@ def turned(figure: Interval, metric: Metric | None) -> Interval:
 
 def points(sweep: SweepRecords) -> list[Point]:
     """Return a point for every setting, in order."""
-    every = [_point(setting, control_of(setting, sweep.settings), sweep) for setting in sweep.settings]
-    adjusted = iter(holm([point.p for point in every if point.p is not None]))
-    return [point if point.p is None else replace(point, p=next(adjusted)) for point in every]
+    all_points = [_point(setting, control_of(setting, sweep.settings), sweep) for setting in sweep.settings]
+    adjusted = iter(holm([point.p for point in all_points if point.p is not None]))
+    return [point if point.p is None else replace(point, p=next(adjusted)) for point in all_points]
 
 
 def control_of(setting: SweepSetting, settings: Sequence[SweepSetting]) -> SweepSetting | None:
@@ -130,10 +130,10 @@ def control_of(setting: SweepSetting, settings: Sequence[SweepSetting]) -> Sweep
     if setting.is_undefended:
         return None
 
-    def shared(other: SweepSetting) -> int:
-        return sum(setting.values.get(key) == value for key, value in other.values.items())
+    def shared(candidate: SweepSetting) -> int:
+        return sum(setting.values.get(key) == value for key, value in candidate.values.items())
 
-    return max((other for other in settings if other.is_undefended), key=shared, default=None)
+    return max((candidate for candidate in settings if candidate.is_undefended), key=shared, default=None)
 
 
 def attackers(setting: SweepSetting) -> list[str]:
@@ -171,7 +171,7 @@ def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: i
 def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepRecords) -> Point:
     judge = sweep.judge
     strongest, found = strongest_attack(setting), members_found(setting, judge)
-    fewer, p = _fewer(setting, control, judge)
+    difference, p = _fewer(setting, control, judge)
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
     best_unaware = max(unaware, key=lambda label: _strength(setting, label), default=None)
     is_informed = len(unaware) < len(attackers(setting))
@@ -187,7 +187,7 @@ def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepReco
         unaware=risk(setting, best_unaware, judge) if best_unaware and is_informed else None,
         unproved=setting.unproved(attackers(setting)),
         reach=reach([v.ceiling for v in setting.victims(strongest)], judge.success) if strongest else None,
-        fewer=fewer,
+        fewer=difference,
         p=p,
         membership=max(found, key=lambda one: one.rate.value, default=None),
         members=found,
@@ -268,17 +268,17 @@ def succeeded(points: Sequence[Point]) -> str:
 def _fewer(
     setting: SweepSetting, control: SweepSetting | None, judge: RunJudge
 ) -> tuple[Interval | None, float | None]:
-    here, there = strongest_attack(setting), strongest_attack(control) if control else None
-    if control is None or here is None or there is None:
+    with_defense, without_defense = strongest_attack(setting), strongest_attack(control) if control else None
+    if control is None or with_defense is None or without_defense is None:
         return None, None
-    return difference(setting, here, control, there, judge)
+    return difference(setting, with_defense, control, without_defense, judge)
 
 
 def difference(
-    setting: SweepSetting, label: str, other: SweepSetting, other_label: str, judge: RunJudge
+    setting: SweepSetting, label: str, control: SweepSetting, other_label: str, judge: RunJudge
 ) -> tuple[Interval | None, float | None]:
     """Return attack success in a setting minus that in another on the same victims, and its p-value."""
-    pairs = pair(setting.shares(label), other.shares(other_label))
+    pairs = pair(setting.shares(label), control.shares(other_label))
     if not pairs:
         return None, None
     interval = nested_mean(pairs, _draws(), judge.scoring.confidence, judge.scoring.resamples)
@@ -290,8 +290,8 @@ def members_found(setting: SweepSetting, judge: RunJudge) -> tuple[Risk, ...]:
     totals: dict[str, tuple[float, int]] = {}
     for curve in (curve for cell in setting.cells for curve in cell.curves if FEW_FALSE_ALARMS in curve.rates):
         hits, members = totals.get(curve.finding.label, (0.0, 0))
-        more = curve.rates[FEW_FALSE_ALARMS] * curve.members
-        totals[curve.finding.label] = hits + more, members + curve.members
+        found = curve.rates[FEW_FALSE_ALARMS] * curve.members
+        totals[curve.finding.label] = hits + found, members + curve.members
     return tuple(Risk(label, wilson(*total, judge.scoring.confidence)) for label, total in totals.items())
 
 
@@ -300,7 +300,7 @@ def _guarantee(cells: Sequence[SweepCell]) -> GuaranteeRecord | None:
         return None
     holding = [weakest_against_server(cell.guarantees) for cell in cells]
     if all(holding):
-        return weakest_against_server(one for one in holding if one)
+        return weakest_against_server(guarantee for guarantee in holding if guarantee)
     return max(
         (guarantee for cell in cells for guarantee in cell.guarantees if not guarantee.holds_against_server),
         key=_epsilon,

@@ -43,24 +43,24 @@ def _machine(seen: Seen) -> str:
 
 
 def _environment(group: Sequence[Seen]) -> Definitions:
-    one = group[0][0]
-    threads = f"{one.torch_threads} torch thread{'s' if one.torch_threads != 1 else ''}"
+    environment = group[0][0]
+    threads = f"{environment.torch_threads} torch thread{'s' if environment.torch_threads != 1 else ''}"
     return Definitions(
         (
             ("Records", paragraph(f"{sum(count for _, count in group)}")),
             ("Git commit", _commits(group)),
-            ("Python", paragraph(one.python)),
-            ("Versions", paragraph(", ".join(f"{name} {version}" for name, version in one.versions.items()))),
-            ("Platform", paragraph(one.platform)),
-            ("Processor", paragraph(f"{one.processor}, {one.cores} cores, {threads}")),
+            ("Python", paragraph(environment.python)),
+            ("Versions", paragraph(", ".join(f"{name} {version}" for name, version in environment.versions.items()))),
+            ("Platform", paragraph(environment.platform)),
+            ("Processor", paragraph(f"{environment.processor}, {environment.cores} cores, {threads}")),
         )
     )
 
 
 def _commits(group: Sequence[Seen]) -> Paragraph:
     spans: list[str | Code] = []
-    for one, count in group:
-        spans += [Code(one.git_commit)] if one.git_commit else ["not in a repository"]
-        spans += [" with uncommitted changes"] if one.git_commit and one.git_dirty else []
+    for commit, count in group:
+        spans += [Code(commit.git_commit)] if commit.git_commit else ["not in a repository"]
+        spans += [" with uncommitted changes"] if commit.git_commit and commit.git_dirty else []
         spans += [f": {with_noun(count, 'record')}", "; "] if len(group) > 1 else [""]
     return Paragraph(tuple(spans[:-1]))

@@ -46,7 +46,7 @@ def draw(points: Sequence[Point]) -> list[Picture]:
     for axes in grid.flat[len(varied) :]:
         axes.set_visible(False)
     settings = [p for knob in varied for line in knob.lines for _, p in line]
-    what, metric = succeeded(settings), measured(settings)
+    success, metric = succeeded(settings), measured(settings)
     scale = metric.scale if metric else 100.0
     for axes, knob in zip(grid.flat, varied, strict=False):
         for index, line in enumerate(knob.lines):
@@ -63,11 +63,11 @@ def draw(points: Sequence[Point]) -> list[Picture]:
         axes.set_xlabel(knob.key, fontsize=8)
         axes.tick_params(labelsize=8)
         axes.title.set_fontsize(8)
-    for name, colour, marker in ((f"{what} (%)", PALETTE[1], "o"), (utility_axis(metric), PALETTE[0], "s")):
+    for name, colour, marker in ((f"{success} (%)", PALETTE[1], "o"), (utility_axis(metric), PALETTE[0], "s")):
         figure.axes[0].plot([], [], marker=marker, color=colour, label=name)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     rows = [_row(knob, value, p) for knob in varied for line in knob.lines for value, p in line]
-    over = f"{what.capitalize()} by the strongest attack and test {measure(settings)} over each varied number."
+    over = f"{success.capitalize()} by the strongest attack and test {measure(settings)} over each varied number."
     alt = " ".join([over, *map(_in_words, varied)])
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
@@ -81,8 +81,8 @@ def _vary(points: Sequence[Point]) -> list[str]:
 def _lines(points: Sequence[Point], key: str) -> tuple[tuple[tuple[float, Point], ...], ...]:
     lines: dict[str, list[tuple[float, Point]]] = {}
     for point in (p for p in points if key in p.setting.knobs):
-        rest = {name: value for name, value in point.setting.knobs.items() if name not in (key, "seed")}
-        lines.setdefault(str(sorted(rest.items())), []).append((point.setting.knobs[key], point))
+        knobs = {name: value for name, value in point.setting.knobs.items() if name not in (key, "seed")}
+        lines.setdefault(str(sorted(knobs.items())), []).append((point.setting.knobs[key], point))
     return tuple(tuple(sorted(line, key=lambda pair: pair[0])) for line in lines.values())
 
 

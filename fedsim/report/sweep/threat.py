@@ -20,8 +20,8 @@ def assumptions(sweep: SweepRecords) -> Table:
     for setting in sweep.settings:
         for label in setting.labels:
             labels[label] = None
-            for what in setting.knows(label):
-                granted.setdefault(what, {})[label] = None
+            for knowledge in setting.knows(label):
+                granted.setdefault(knowledge, {})[label] = None
     rows = [
         TableRow.of(
             GRANTS[name].called,

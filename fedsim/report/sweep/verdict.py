@@ -73,11 +73,11 @@ def sentence(point: Point) -> str:
     """Return a setting's cost and the strongest attack's success rate, in words."""
     parts = [_cost(point)]
     if point.strongest:
-        rate, what = point.strongest.rate, point.setting.what
+        rate, setting = point.strongest.rate, point.setting.what
         victims = point.setting.victims(point.strongest.attack)
         failed = failed_on(sum(v.share is None for v in victims), len(victims))
         parts.append(
-            f"leaves {_percent(rate)} of the {what} to {point.strongest.attack} "
+            f"leaves {_percent(rate)} of the {setting} to {point.strongest.attack} "
             f"(95% interval {bounds(rate, 100, 0)}%, {rate.n} updates{f', {failed}' if failed else ''})"
         )
     elif point.has_failed:
@@ -175,14 +175,14 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
             f" {_all_left(points)} The stated thresholds do not limit that share, and {len(within)} of {len(judged)} "
         )
         return Statement(subject, _NOWHERE, after=f"{text}settings break none.", checks=best.checks)
-    also = [one.point.name for one in within if one is not best and one.state == "kept"]
-    rest = f" Within the thresholds as well: {_some(also)}." if also else ""
+    also = [point.point.name for point in within if point is not best and point.state == "kept"]
+    ending = f" Within the thresholds as well: {_some(also)}." if also else ""
     verb, doubt = ("keeps", "") if best.state == "kept" else ("may keep", _missing(best))
     return Statement(
         subject,
         f"{best.point.name} {verb} every threshold.",
         best.state,
-        after=f" It {sentence(best.point)}{doubt}{rest}",
+        after=f" It {sentence(best.point)}{doubt}{ending}",
         caveat=_caveat(best.point, points),
         checks=best.checks,
     )
@@ -195,11 +195,11 @@ def _protects_nowhere(points: Sequence[Point]) -> bool:
 
 def _all_left(points: Sequence[Point]) -> str:
     """Return the sentence for settings under which every example is recovered, with the widest interval."""
-    rate, what = min(
+    rate, setting = min(
         ((point.strongest.rate, point.setting.what) for point in points if point.strongest), key=lambda one: one[0].n
     )
     alike = "The only setting" if len(points) == 1 else f"Each of {len(points)} settings"
-    return f"{alike} leaves 100% of the {what} (95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)."
+    return f"{alike} leaves 100% of the {setting} (95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)."
 
 
 def _rank(judged: JudgedSetting) -> Rank:
@@ -220,9 +220,9 @@ def _missing(judged: JudgedSetting) -> str:
     return " Its intervals include a threshold: add seeds or victims to decide."
 
 
-def _some(names: Sequence[str], most: int = 6) -> str:
-    shown = "; ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}; and {len(names) - most} more"
+def _some(names: Sequence[str], limit: int = 6) -> str:
+    shown = "; ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown}; and {len(names) - limit} more"
 
 
 def _caveat(point: Point, points: Sequence[Point]) -> str:
@@ -232,20 +232,20 @@ def _caveat(point: Point, points: Sequence[Point]) -> str:
         failed = _risk(point) == 0.0
         return f"Not a guarantee: {'the attacks that were tried failed, another may succeed' if failed else _MORE}."
     stated = point.guarantee
-    whom = "" if stated.holds_against_server else " It does not hold against the server, which is trusted here."
+    caveat = "" if stated.holds_against_server else " It does not hold against the server, which is trusted here."
     price = _of_choice(stated, points)
-    return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.adversary}.{whom}{price}"
+    return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.adversary}.{caveat}{price}"
 
 
 def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
     """Return a sentence on the epsilon of choosing among all private runs on the same data."""
     cells = (cell for point in points for cell in point.setting.cells)
-    every = [guarantee for cell in cells for guarantee in cell.guarantees if guarantee.unit == stated.unit]
-    if len(every) < 2:  # noqa: PLR2004 - nothing was chosen
+    guarantees = [guarantee for cell in cells for guarantee in cell.guarantees if guarantee.unit == stated.unit]
+    if len(guarantees) < 2:  # noqa: PLR2004 - nothing was chosen
         return ""
-    spent = [[Spent(one.noise_multiplier, one.sampling_rate, one.steps)] for one in every]
+    spent = [[Spent(guarantee.noise_multiplier, guarantee.sampling_rate, guarantee.steps)] for guarantee in guarantees]
     return (
-        f" That is the epsilon of a single run. Choosing among {len(every)} private runs on the "
+        f" That is the epsilon of a single run. Choosing among {len(guarantees)} private runs on the "
         f"same data costs epsilon {epsilon_of_all(spent, stated.delta):.3g}, since all runs of "
         "the known number count."
     )

@@ -47,7 +47,7 @@ def failures(record: RunRecord) -> Table:
     for arm in record.arms:
         for entry in arm.rounds:
             where = f"{arm.name}, round {entry.round}"
-            rows += [TableRow.of(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
+            rows += [TableRow.of(where, ", ".join(clients), why) for why, clients in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
         lost = [finding for finding in arm.answers if finding.failure]

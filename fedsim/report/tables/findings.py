@@ -59,7 +59,7 @@ def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> lis
         (number("found", keeps_interval=True), lambda one: figure(one.value, declared[one.metric])),
         (number("chance"), lambda one: chance_of(one, declared[one.metric])),
     ]
-    if any(one.p_value is not None for one in telling):
+    if any(arm.p_value is not None for arm in telling):
         columns.append((number("p"), p_of))
     columns += [(number(declared[name].title), partial(_further, name, declared[name])) for name in names]
     columns.append((number("n"), count_of))
@@ -75,8 +75,8 @@ def _further(name: str, metric: Metric, finding: Finding) -> TableCell:
 
 def columns_of(findings: Sequence[Finding]) -> list[str]:
     """Return the additional metrics common to all findings with a value."""
-    every = [finding.extra_metrics for finding in findings if finding.value is not None]
-    return [name for name in every[0] if all(name in more for more in every)] if every else []
+    metrics = [finding.extra_metrics for finding in findings if finding.value is not None]
+    return [name for name in metrics[0] if all(name in metric_names for metric_names in metrics)] if metrics else []
 
 
 def tags_of(finding: Finding) -> tuple[str, ...]:
@@ -102,8 +102,10 @@ def p_of(finding: Finding) -> str:
 
 def in_words(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
     """Return the additional figures of a finding that have no column."""
-    more = {name: value for name, value in finding.extra_metrics.items() if name not in columns}
-    return ", ".join(f"{declared[name].title} {declared[name].format(value.value)}" for name, value in more.items())
+    remaining = {name: value for name, value in finding.extra_metrics.items() if name not in columns}
+    return ", ".join(
+        f"{declared[name].title} {declared[name].format(value.value)}" for name, value in remaining.items()
+    )
 
 
 def doubts(findings: Sequence[Finding]) -> str:
@@ -155,11 +157,11 @@ def _alarms(finding: Finding) -> Iterator[str]:
 def finding_sentences(record: RunRecord) -> list[Statement]:
     """Return a statement per arm and question: its best finding, or that none is above chance."""
     pairs = [(arm, question) for arm in record.arms for question in record.questions]
-    return [one for arm, question in pairs if (one := _sentence(arm, question, record.declared)) is not None]
+    return [sentence for arm, question in pairs if (sentence := _sentence(arm, question, record.declared)) is not None]
 
 
 def _sentence(arm: ArmRecord, question: QuestionInfo, declared: Mapping[str, Metric]) -> Statement | None:
-    attacks = [one for one in arm.findings_of(question.name) if one.role == "attack"]
+    attacks = [finding for finding in arm.findings_of(question.name) if finding.role == "attack"]
     if not attacks:
         return None
     before = f"{question.title} "

@@ -52,16 +52,16 @@ class TokenAnswers(NamedTuple):
 
 def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
     """Evaluate a model in batches, since logits of every token of a test set would exceed the memory."""
-    each: list[Tensor] = []
+    batch_losses: list[Tensor] = []
     guesses: list[Tensor] = []
     for batch in data.test.split(task.at_once):
         outputs = task.outputs(model, batch, {})
-        each.append(task.losses(outputs, batch.labels))
+        batch_losses.append(task.losses(outputs, batch.labels))
         guesses.append(outputs.argmax(-1))
     guessed = torch.cat(guesses)
     counted = ~losses.ignored_labels(data.test.labels)
     accuracy = test_accuracy(guessed[counted], data.test.labels[counted])
-    return TokenAnswers(guessed, test_loss(torch.cat(each)), accuracy)
+    return TokenAnswers(guessed, test_loss(torch.cat(batch_losses)), accuracy)
 
 
 def class_answers(task: ClassTask, model: Model, data: Dataset) -> dict[str, float]:

@@ -42,12 +42,12 @@ class NoisyImageTask(Task[ConfigT]):
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the loss on the test set."""
-        each: list[Tensor] = []
+        losses: list[Tensor] = []
         for batch in data.test.split(self.at_once):
             for _ in range(self.config.drawn_in_tests):
                 draws = self.draw(batch, generator)
-                each.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
-        return {"test_denoising_loss": test_denoising_loss(torch.cat(each))}
+                losses.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))
+        return {"test_denoising_loss": test_denoising_loss(torch.cat(losses))}
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
         """Score guesses in pixels, each against the original assigned to it."""

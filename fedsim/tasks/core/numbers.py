@@ -49,12 +49,12 @@ class NumberTask(TargetTask[NumbersConfig]):
         error = (outputs - shaped_as(targets, outputs)).reshape(len(outputs), -1)
         match self.config.loss:
             case "squared":
-                each = error.square()
+                number_losses = error.square()
             case "huber":
-                each = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.width)
+                number_losses = F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=self.config.width)
             case "absolute":
-                each = error.abs()
-        return each.mean(1)
+                number_losses = error.abs()
+        return number_losses.mean(1)
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the root mean squared error on the test set, in standard deviations of the training labels."""

@@ -48,7 +48,7 @@ def test_the_true_output_gradients_give_the_true_inputs(toy, bias) -> None:
     outputs = observation.model[1](examples.flatten(1)).detach().requires_grad_()
     loss = observation.loss(observation.model[2:](outputs), truth.batches[0].labels)
     (slopes,) = torch.autograd.grad(loss, outputs)
-    factors = factorise(first.gradient, first.gradient, lambda singular: spectrum(singular, most=3).rank)
+    factors = factorise(first.gradient, first.gradient, lambda singular: spectrum(singular, limit=3).rank)
     vectors = torch.nn.functional.normalize(slopes[:, factors.live] / factors.sizes @ factors.basis, dim=1)
     found = inputs_of(observation, first, factors, Sparse(vectors, torch.zeros(3)))
     assert torch.allclose(found, examples.flatten(1), atol=1e-6)  # scale and sign end at rounding of a search

@@ -24,9 +24,9 @@ ODDS = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.double)
 SIX = torch.tensor([0.31, 0.24, 0.19, 0.13, 0.09, 0.04], dtype=torch.double)
 FEW, MANY = 1000, 50_000
 SETTINGS: dict[str, Draw] = {
-    **{f"recursive {most}": functools.partial(draw_recursive, most=most) for most in (None, 1, 2, 3)},
+    **{f"recursive {most}": functools.partial(draw_recursive, limit=most) for most in (None, 1, 2, 3)},
     **{
-        f"geometric {wanted} {most}": functools.partial(draw_geometric, most=most, wanted=wanted)
+        f"geometric {wanted} {most}": functools.partial(draw_geometric, limit=most, wanted=wanted)
         for wanted in (2, 4)
         for most in (None, 1, 2, 3)
     },

@@ -90,7 +90,7 @@ def test_the_backbone_keeps_its_weights_and_the_statistics_of_its_batches() -> N
     sent = [hidden_states(network, "1", images)]
     translator = made.make_translator([3], 16, source())
     made.train(translator, told, sent, captions(), source(3))
-    own.write(translator.eval(), told, own.see_whole(sent, [0]), END, most=2)
+    own.write(translator.eval(), told, own.see_whole(sent, [0]), END, limit=2)
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert all(module.training for module in network.modules())
     assert all(parameter.grad is None for parameter in network.parameters())
@@ -148,7 +148,7 @@ def test_the_likeliest_text_is_written_up_to_its_end() -> None:
     stopped = [text[: text.index(end)] if end in text else text for text in by_hand]
     seen = ShownLayers([prompts], torch.ones(3, 1, dtype=torch.bool))
     translator: Any = Echo(told)
-    assert own.write(translator, told, seen, end, most=6) == stopped
+    assert own.write(translator, told, seen, end, limit=6) == stopped
     assert any(len(text) < 6 for text in stopped)
 
 
@@ -166,7 +166,7 @@ def test_a_phrase_is_found_in_its_cell() -> None:
     for shown, row in zip(maps, digits[:50].tolist(), strict=True):
         assert [int(shown[word].flatten().argmax()) for word in row] == [0, 1, 2, 3]
     alone = ShownLayers([torch.eye(10)], torch.ones(10, 1, dtype=torch.bool))
-    assert own.write(translator, told, alone, END, most=1) == [[word] for word in range(10)]
+    assert own.write(translator, told, alone, END, limit=1) == [[word] for word in range(10)]
     assert own.next_scores(translator, told, alone).argmax(1).tolist() == list(range(10))
 
 

@@ -38,7 +38,7 @@ def fillings(form: str) -> Iterator[str]:
 def test_it_is_the_best_of_all_fillings(seed: int, form: str, scale: float) -> None:
     tokenizer = WordTokenizer()
     model = Random(seed, tokenizer.vocabulary, scale)
-    found = likeliest(model, "It is", form, tokenizer, most=10**6)
+    found = likeliest(model, "It is", form, tokenizer, limit=10**6)
     assert found is not None
     texts = ["It is" + filling for filling in fillings(form)]
     bits = log_perplexities(model, [tokenizer.encode(text) for text in texts], tokenizer)
@@ -74,7 +74,7 @@ class Pairs:
 def test_of_several_ways_to_cut_a_filling_the_tokenizers_own_counts(seed: int, form: str, prompt: str) -> None:
     tokenizer = Pairs()
     model = Random(seed, tokenizer.vocabulary, 1.0)
-    found = likeliest(model, prompt, form, tokenizer, most=10**6)
+    found = likeliest(model, prompt, form, tokenizer, limit=10**6)
     assert found is not None
     texts = [prompt + filling for filling in fillings(form)]
     bits = log_perplexities(model, [tokenizer.encode(text) for text in texts], tokenizer)
@@ -91,7 +91,7 @@ def test_what_was_learned_by_heart_is_found_at_once_in_a_space_that_nobody_enume
                 scores[..., second] += 9.0 * (tokens == first)
             return scores
 
-    found = likeliest(Heart(), "It is", " #########.", tokenizer, most=1000)
+    found = likeliest(Heart(), "It is", " #########.", tokenizer, limit=1000)
     assert found is not None
     assert found.text == secret
     assert found.seen < 1000
@@ -100,5 +100,5 @@ def test_what_was_learned_by_heart_is_found_at_once_in_a_space_that_nobody_enume
 def test_it_gives_up_where_it_is_told_to() -> None:
     tokenizer = WordTokenizer()
     model = Random(0, tokenizer.vocabulary, 0.0)
-    assert likeliest(model, "It is", " #########.", tokenizer, most=50) is None
+    assert likeliest(model, "It is", " #########.", tokenizer, limit=50) is None
     assert model.shown == 50

@@ -55,8 +55,12 @@ class Likelihood(Distance[DistanceConfig]):
         if self.reads_entries:
             misfit = 2**0.5 * gradients.absolute(factors) / scales
         else:
-            each = factors[:, None]
-            misfit = each.square() * gradients.squared() - 2.0 * each * gradients.inner() + gradients.observed()
+            row_factors = factors[:, None]
+            misfit = (
+                row_factors.square() * gradients.squared()
+                - 2.0 * row_factors * gradients.inner()
+                + gradients.observed()
+            )
             misfit = misfit / (2.0 * scales.square())
         return misfit.sum(1) / self._sizes.sum()
 

@@ -66,10 +66,10 @@ class StatisticsDistance:
             run(self._model, inputs)
         distances: list[Tensor] = []
         for name, seen in calls:
-            others = [dimension for dimension in range(seen.ndim) if dimension != 1]
+            dimensions = [dimension for dimension in range(seen.ndim) if dimension != 1]
             mean, variance = self._wanted[name]
-            distances.append((seen.mean(others) - mean).norm())
-            distances.append((seen.var(others, correction=0) - variance).norm())
+            distances.append((seen.mean(dimensions) - mean).norm())
+            distances.append((seen.var(dimensions, correction=0) - variance).norm())
         return torch.stack(distances).sum()
 
 

@@ -53,11 +53,11 @@ def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tens
     return (inputs - wanted).square().flatten(1).sum(1)
 
 
-def _order(images: Tensor, others: Tensor, labels: Tensor) -> Tensor:
-    """Return, for each of `others` (B, ...), the index of the matched image of the same label."""
+def _order(images: Tensor, variables: Tensor, labels: Tensor) -> Tensor:
+    """Return, for each of `variables` (B, ...), the index of the matched image of the same label."""
     order = torch.arange(len(labels))
     for label, count in zip(*labels.unique(return_counts=True), strict=True):
         if count > 1:
             members = (labels == label).nonzero()[:, 0]
-            order[members] = members[match(images[members], others[members])]
+            order[members] = members[match(images[members], variables[members])]
     return order

@@ -188,9 +188,9 @@ class DecodingCache:
         device = next((parameter.device for parameter in self._model.parameters()), None)
         reading = IncrementalForward(self._known, self._store, new, starts, drafts, device)
         hidden = self._run(reading, reading.embed(), layers, seen)
-        for row, more, draft in zip(self._rows, new, drafts, strict=True):
-            row.tokens += more
-            row.layers += [layers] * len(more)
+        for row, new_tokens, draft in zip(self._rows, new, drafts, strict=True):
+            row.tokens += new_tokens
+            row.layers += [layers] * len(new_tokens)
             row.draft, row.draft_layers = draft, layers
         return hidden, reading.counts
 
@@ -230,10 +230,10 @@ class _Row:
 
     def shared(self, text: Sequence[int]) -> int:
         """Return the length of the common prefix with a text without its last token."""
-        most = min(len(self.tokens), len(text) - 1)
-        if self.tokens[:most] == list(text[:most]):
-            return most
-        return next(place for place in range(most) if self.tokens[place] != text[place])
+        limit = min(len(self.tokens), len(text) - 1)
+        if self.tokens[:limit] == list(text[:limit]):
+            return limit
+        return next(place for place in range(limit) if self.tokens[place] != text[place])
 
 
 _UNKNOWN_LAYERS = (

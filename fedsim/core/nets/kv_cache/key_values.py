@@ -47,7 +47,7 @@ class KVCache:
 
     def advance(self, layer: int, counts: Sequence[int]) -> None:
         """Mark the newest keys of a layer as valid, with a count per row."""
-        self.held[layer] = [count + more for count, more in zip(self.held[layer], counts, strict=True)]
+        self.held[layer] = [count + new_count for count, new_count in zip(self.held[layer], counts, strict=True)]
 
     def drop(self, row: int, layers: Sequence[int], count: int = 1) -> None:
         """Invalidate the newest keys of a row in some layers."""

@@ -12,7 +12,7 @@ def places_of(kept: Tensor) -> tuple[Tensor, list[int]]:
     Shorter rows are padded with positions of False entries.
     """
     counts: list[int] = kept.sum(1).tolist()
-    most = max(counts)
-    if min(counts) == most:  # faster than sorting
-        return kept.nonzero()[:, 1].view(len(counts), most), counts
-    return (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :most], counts
+    longest = max(counts)
+    if min(counts) == longest:  # faster than sorting
+        return kept.nonzero()[:, 1].view(len(counts), longest), counts
+    return (~kept).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest], counts

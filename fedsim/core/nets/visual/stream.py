@@ -78,8 +78,8 @@ class Stream:
             chosen: indices among the current visual tokens, (B, k), in the resulting order.
         """
         rows, before, tokens = len(self.hidden), self.front, self.patches.shape[1]
-        every = torch.arange(self.hidden.shape[1], device=chosen.device).expand(rows, -1)
-        places = torch.cat((every[:, :before], before + chosen, every[:, before + tokens :]), 1)
+        indices = torch.arange(self.hidden.shape[1], device=chosen.device).expand(rows, -1)
+        places = torch.cat((indices[:, :before], before + chosen, indices[:, before + tokens :]), 1)
         return replace(
             self,
             hidden=_rows_at(self.hidden, places),
@@ -104,9 +104,9 @@ class Stream:
             return shorter if shorter.there is None else replace(shorter, there=_all_but_fillers(shorter))
         numbers = torch.arange(max(counts), device=kept.device)
         is_there = numbers < torch.tensor(counts, device=kept.device)[:, None]
-        there = torch.ones(shorter.hidden.shape[:2], dtype=torch.bool, device=kept.device)
-        there[:, shorter.visual] = is_there
-        return replace(shorter, there=there, patches=shorter.patches.where(is_there, -1))
+        is_present = torch.ones(shorter.hidden.shape[:2], dtype=torch.bool, device=kept.device)
+        is_present[:, shorter.visual] = is_there
+        return replace(shorter, there=is_present, patches=shorter.patches.where(is_there, -1))
 
     def reindexed(self) -> Stream:
         """Return the stream with positions 0, 1, 2, ... of the tokens that count."""
@@ -138,6 +138,6 @@ def _rows_at(hidden: Tensor, places: Tensor) -> Tensor:
 def _all_but_fillers(stream: Stream) -> Tensor:
     """Return the mask of tokens that count if all visual tokens do."""
     assert stream.there is not None
-    there = stream.there.clone()
-    there[:, stream.visual] = True
-    return there
+    is_present = stream.there.clone()
+    is_present[:, stream.visual] = True
+    return is_present
