@@ -3,8 +3,6 @@
 Victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
 """
 
-# torch documents its list operations, a single kernel call for all variables, but exports them privately.
-
 from __future__ import annotations
 
 import math

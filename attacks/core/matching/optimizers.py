@@ -3,8 +3,6 @@
 Own implementation, because importing `torch.optim` takes a second, longer than many attacks run.
 """
 
-# torch documents its list operations, a single kernel call for all variables, but exports them privately.
-
 from __future__ import annotations
 
 import math

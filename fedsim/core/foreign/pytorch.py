@@ -1,4 +1,4 @@
-"""Private names of torch."""
+"""Private names of torch. It documents list operations, one kernel call for all tensors, but exports them privately."""
 
 # pyright: reportPrivateImportUsage=false, reportPrivateUsage=false
 from __future__ import annotations
