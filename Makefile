@@ -3,6 +3,8 @@
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make figures: the tables of pages, from the results of experiments.  make check-figures: the quick ones again, 15 minutes.
+# make test-versions [PACKAGES=flwr]: tests of private names of flwr, torch, opacus and transformers on the oldest and newest
+# allowed versions, half an hour and some gigabytes.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make prose: the rate of vague words by folder, and the worst sentences.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
@@ -30,7 +32,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected].
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm docs site screenshots test test-all tests all-tests check-scenarios figures check-figures mutants prose lint clean
+.PHONY: demo demo-llm docs site screenshots test test-all test-versions tests all-tests check-scenarios figures check-figures mutants prose lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -76,6 +78,9 @@ tests: $(VENV)/.installed-dev
 
 all-tests: $(VENV)/.installed-dev
 	@$(PYTEST)
+
+test-versions: $(VENV)/.installed-dev
+	@$(BIN)/python -m tests.versions $(PACKAGES)
 
 check-scenarios: $(VENV)/.installed-llm
 	@failed=; for file in $(CHECKED); do \

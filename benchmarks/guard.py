@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from flwr.app import ArrayRecord, Context, Message, Metadata, RecordDict
-from flwr.cli.build import build_fab_from_files
+from flwr.app import ArrayRecord, Context, Metadata, RecordDict
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, measured
+from fedsim.core.foreign.flower.app_files import build_fab_from_files
+from fedsim.core.foreign.flower.messages import message_with
 from fedsim.core.types import Tensors
 from fedsim.guard.app_command import check_sandbox
 from fedsim.guard.policy import AppsTable, BudgetTable, GuardPolicy, MandatoryDefense, MessagesTable, NodeTable
@@ -110,8 +111,7 @@ def _order(parameters: int) -> AppTask:
     weights = torch.randn(parameters // 100, 100, generator=torch.Generator().manual_seed(0))
     metadata = Metadata(1, secrets.token_hex(8), 1, 2, "", "", time.time(), 1e6, "train")
     content = RecordDict({"arrays": ArrayRecord({"weight": weights})})
-    # The overload that keeps the metadata is not among Flower's declared ones.
-    message = Message(content, metadata=metadata)  # pyright: ignore[reportCallIssue]
+    message = message_with(content, metadata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
         fab = build_fab_from_files(_FILES)[0]

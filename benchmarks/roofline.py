@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, measured
 from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
+from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Step
 
@@ -42,7 +41,7 @@ class Rates(NamedTuple):
     bytes: float
 
 
-class Products(TorchDispatchMode):
+class Products(pytorch.TorchDispatchMode):
     """Adds up the least time of all products of matrices while it is active.
 
     Attributes:
@@ -63,7 +62,7 @@ class Products(TorchDispatchMode):
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
             operations = float(count(*args, **(kwargs or {}), out_val=result))
-            tensors = [leaf for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)]
+            tensors = [leaf for leaf in pytorch.tree_leaves((args, result)) if isinstance(leaf, Tensor)]
             moved = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             self.operations += operations
             self.seconds += max(operations / self._rates.operations, moved / self._rates.bytes)

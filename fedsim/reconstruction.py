@@ -15,6 +15,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
 from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, describe_exception, did_you_mean
+from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.settings import DeviceName
@@ -29,7 +30,7 @@ from fedsim.core.types import (
     Update,
 )
 
-_MODE_MATTERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
+_MODE_MATTERS = (pytorch.Dropout, pytorch.BatchNorm, nn.MultiheadAttention)
 
 
 def reconstruct(

@@ -22,7 +22,7 @@ from typing import ClassVar, NamedTuple, final
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.batch_separation._factors import Factors, factorise, hopeless, inputs_of, separate
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer
@@ -32,6 +32,7 @@ from attacks.core.labels import random_labels
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
+from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Tables
 from fedsim.core.nets.layer_calls import layer_outputs
 from fedsim.core.nets.masks import record_masks
@@ -230,7 +231,7 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
     """Measure the gradient of the first layer's outputs on noise, in a copy of the model."""
     model = copy.deepcopy(observation.model).train().requires_grad_()
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and not knows_rates(observation):
+        if isinstance(module, pytorch.Dropout) and not knows_rates(observation):
             module.p = _ASSUMED_RATE
     dtype = next(model.parameters()).dtype
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator, dtype=dtype)

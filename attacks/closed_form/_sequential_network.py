@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
+from fedsim.core.foreign import pytorch
 from fedsim.core.nets.masks import without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
@@ -196,7 +197,7 @@ def _calls(observation: Observation) -> list[_Call]:
 
 def _refuse_strangers(call: _Call) -> None:
     module = call.module
-    known = type(module) in (nn.Linear, nn.Conv2d) or isinstance(module, (*_RESHAPES, nn.modules.dropout._DropoutNd))
+    known = type(module) in (nn.Linear, nn.Conv2d) or isinstance(module, (*_RESHAPES, pytorch.Dropout))
     if not known and _activation(module) is None:
         raise NotApplicable(f"'{call.name}' ({type(module).__name__}) is no layer that can be solved for its input")
     if type(module) is nn.Linear and len(call.inputs) != 2:  # noqa: PLR2004 - one vector an example
@@ -220,7 +221,7 @@ def _layers(observation: Observation, calls: list[_Call]) -> tuple[SequentialLay
             _refuse_hidden(observation, call, layers)
             layers.append(SequentialLayer(call.name, call.module, call.inputs[1:], drop, _IDENTITY))
             drop = None
-        elif isinstance(call.module, nn.modules.dropout._DropoutNd) and sites and sites[0][1].name == call.name:
+        elif isinstance(call.module, pytorch.Dropout) and sites and sites[0][1].name == call.name:
             if drop is not None:
                 raise NotApplicable(f"'{call.name}' drops out activations that were already dropped out")
             index, site = sites.pop(0)

@@ -23,7 +23,7 @@ from pydantic import Field
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_row
 from attacks.core.matching.descent import Descent, RestartResult, descend
-from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
+from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
 from fedsim.core.hooks import CostEstimate, Effort
 from fedsim.core.registry import attack
@@ -101,16 +101,14 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         """Return the masks as unknowns, except masks inferred from zeros of the gradient."""
         sites, config = self.sites(observations[0]), self.config
         can_read = config.read_out and bool(sites) and sites[0].shape[0] == 1
-        masks = OptimisedMasks(
+        return config.searched_masks(
+            sites,
             rate=config.mask_learning_rate or config.learning_rate,
-            sites=sites,
             known=tuple(read_masks(observation) if can_read else {} for observation in observations),
             begin=config.first_masks,
             relaxation=config.relaxation,
             annealed=config.annealed,
-            weight=config.mask_weight,
         )
-        return Unknowns((masks,))
 
     def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
         """Return the sites with their known rates, or with the assumed rate."""

@@ -26,7 +26,6 @@ from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import Descent, RestartResult, VictimGroup, descend
-from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.nets.masks import prefix_mask
@@ -101,8 +100,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         )
 
     def _masks(self, observation: Observation, known: Sequence[Known]) -> Unknowns:
-        rate, weight = self.config.learning_rate, self.config.mask_weight
-        return Unknowns((OptimisedMasks(rate=rate, sites=observation.sites, known=tuple(known), weight=weight),))
+        return self.config.searched_masks(observation.sites, known=tuple(known))
 
     def _knowing(self, victims: VictimGroup, known: Sequence[Known]) -> Descent:
         search = replace(self.plan(victims), unknowns=self._masks(victims.observations[0], known))

@@ -12,7 +12,6 @@ from pydantic import Field
 
 from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import ScheduleName
-from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.preconditions import gradient_steps_only
 from fedsim.core.types import DropoutSite, Knowledge, Observation, changed
@@ -51,8 +50,7 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
     def masks(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
         """Return the unknowns of forward passes at `sites`: dropout masks, or none if dropout is ignored."""
         is_searched = self.config.masks == "optimised" and "dropout-rates" in observation.threat.knows
-        rate, weight = self.config.learning_rate, self.config.mask_weight
-        return Unknowns((OptimisedMasks(rate=rate, sites=sites if is_searched else (), weight=weight),))
+        return self.config.searched_masks(sites if is_searched else ())
 
 
 def batch_sizes(observation: Observation) -> tuple[int, ...]:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, replace_all_batch_norm_modules_
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacks.core.defense_facts import bound_of
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.tolerances import TINY
+from fedsim.core.foreign import pytorch
 from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
@@ -77,5 +77,5 @@ class Client:
 def write_no_statistics(model: nn.Module) -> None:
     """Replace batch normalisations that update statistics in place; frozen and custom ones are unchanged."""
     for module in list(model.modules()):
-        if module.training and type(module).forward is _BatchNorm.forward:
+        if module.training and type(module).forward is pytorch.BatchNorm.forward:
             replace_all_batch_norm_modules_(module)

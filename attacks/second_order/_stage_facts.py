@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attacks.core.labels import examples_of
 from attacks.second_order._residual_chain import Chain, Stage, node_values
 from attacks.second_order._stage_equations import Blindness
 from fedsim.core.errors import NotApplicable
+from fedsim.core.foreign import pytorch
 from fedsim.core.nets.masks import keep_masks
 from fedsim.core.types import Observation
 
@@ -71,7 +71,7 @@ def facts_of(observation: Observation, chain: Chain) -> tuple[StageFacts, ...]:
                     float(before.square().mean()),
                     _blindness(stage, batch, generator),
                     _count(stage, batch),
-                    any(isinstance(module, _BatchNorm) for module in stage.module.modules()),
+                    any(isinstance(module, pytorch.BatchNorm) for module in stage.module.modules()),
                 )
             )
     if masks:

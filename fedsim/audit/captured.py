@@ -198,7 +198,7 @@ def _run_config(project: Path) -> dict[str, Any]:
         tables = tomllib.loads(project.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise FedsimError(f"{project} is not TOML: {error}.") from error
-    from flwr.common.config import flatten_dict  # noqa: PLC0415 - as above
+    from fedsim.core.foreign.flower.project import flatten_dict  # noqa: PLC0415 - as above
 
     config = tables.get("tool", {}).get("flwr", {}).get("app", {}).get("config", {})
     return flatten_dict(config)

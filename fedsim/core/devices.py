@@ -16,9 +16,10 @@ from typing import Any, Self, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import TorchFunctionMode
 
 from fedsim.core.errors import FedsimError, did_you_mean
+from fedsim.core.foreign import pytorch
 from fedsim.core.settings import DeviceName
 
 CPU = torch.device("cpu")
@@ -110,7 +111,7 @@ class DeviceScope:
     """
 
     def __init__(self, device: torch.device) -> None:
-        is_there = any(isinstance(mode, _Placed) for mode in _get_current_function_mode_stack())
+        is_there = any(isinstance(mode, _Placed) for mode in pytorch.function_modes())
         self._device = CPU if is_there else device
         self._place = creating_on(self._device)
 

@@ -14,11 +14,11 @@ from typing import Protocol, cast, runtime_checkable
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.core import seeding
 from fedsim.core.errors import ClientRefusal, FedsimError, did_you_mean
+from fedsim.core.foreign.flower.messages import ClientAppCallable
 from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training

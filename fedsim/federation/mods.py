@@ -8,11 +8,11 @@ from typing import Any, cast, final
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import ClientRefusal, FedsimError
+from fedsim.core.foreign.flower.messages import ClientAppCallable, message_with
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
 from fedsim.core.types import Update
 from fedsim.privacy import discrete_noise
@@ -263,8 +263,7 @@ def _examples(content: RecordDict) -> int:
 def _copied(message: Message) -> Message:
     """Return a copy of a message that the app may change, without effect on replies to the original."""
     content = RecordDict({key: record.copy() for key, record in message.content.items()})
-    # Flower declares no overload that keeps the metadata.
-    return Message(content, metadata=copy.copy(message.metadata))  # pyright: ignore[reportCallIssue]
+    return message_with(content, copy.copy(message.metadata))
 
 
 def _here(name: str, seed: int | None, context: Context, received: dict[str, Tensor]) -> HookContext:

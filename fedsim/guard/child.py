@@ -17,20 +17,19 @@ process.prepare()
 
 import numpy as np  # noqa: E402
 from flwr.app import ArrayRecord, Context, Message, RecordDict  # noqa: E402
-from flwr.cli.install import install_from_fab  # noqa: E402
 from flwr.clientapp import ClientApp  # noqa: E402
-from flwr.common.config import get_project_config  # noqa: E402
-from flwr.common.serde import (  # noqa: E402
+
+from fedsim.core.foreign.flower.app_files import install_from_fab, load_app  # noqa: E402
+from fedsim.core.foreign.flower.messages import (  # noqa: E402
+    ContextProto,
+    MessageProto,
+    RecordDictProto,
     context_from_proto,
     message_from_proto,
     recorddict_from_proto,
     recorddict_to_proto,
 )
-from flwr.proto.message_pb2 import Context as ContextProto  # noqa: E402
-from flwr.proto.message_pb2 import Message as MessageProto  # noqa: E402
-from flwr.proto.recorddict_pb2 import RecordDict as RecordDictProto  # noqa: E402
-from flwr.supercore.object_ref import load_app  # noqa: E402
-
+from fedsim.core.foreign.flower.project import get_project_config  # noqa: E402
 from fedsim.processes import frames  # noqa: E402
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
 from fedsim.core.errors import ClientRefusal, FedsimError
+from fedsim.core.foreign.flower.messages import ClientAppCallable, Mod
 from fedsim.core.types import Tensors
 from fedsim.federation.mods import COVERED, as_mod
 from fedsim.guard.policy import EXAMPLES, GuardPolicy

@@ -13,9 +13,9 @@ from typing import IO
 import numpy as np
 import torch
 from flwr.app import Context, Message, RecordDict
-from flwr.common.serde import context_to_proto, message_to_proto, recorddict_to_proto
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.foreign.flower.messages import context_to_proto, message_to_proto, recorddict_to_proto
 from fedsim.core.types import Tensors
 from fedsim.guard import app_command
 from fedsim.guard.draining import Drain

@@ -180,7 +180,7 @@ class _LlamaView:
         self.number, self._layer, self._place = number, layer, place
 
     def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
-        from transformers.models.llama.modeling_llama import apply_rotary_pos_emb  # noqa: PLC0415 - an extra
+        from fedsim.core.foreign.transformers import apply_rotary_pos_emb  # noqa: PLC0415 - an extra
 
         attention, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden)
         queries, keys = (

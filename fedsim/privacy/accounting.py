@@ -176,7 +176,7 @@ def rdp(spent: Iterable[Spent], order: float) -> float:
 def _divergence_of_step(part: Spent, order: float) -> float:
     if part.sampling_rate == 1:
         return order / (2 * part.noise_multiplier**2)
-    from opacus.accountants.analysis.rdp import compute_rdp  # noqa: PLC0415 - takes seconds to import
+    from fedsim.core.foreign.opacus import compute_rdp  # noqa: PLC0415 - takes seconds to import
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # overflow at an order, which is then left out

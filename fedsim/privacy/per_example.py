@@ -305,9 +305,9 @@ def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
 
 def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Yield the module's trained parameters with per-example gradients (B, ...), by Opacus' rule for its class."""
-    from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415 - slow import (seconds)
+    from fedsim.core.foreign.opacus import gradient_rule  # noqa: PLC0415 - slow import (seconds)
 
-    rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
+    rule = None if mode == "functorch" else gradient_rule(use.module)
     with torch.no_grad():
         gradients = (rule or _by_functorch)(use.module, [use.inputs], gradient)
     return ((parameter, part_gradients) for parameter, part_gradients in gradients.items() if parameter.requires_grad)
@@ -315,7 +315,7 @@ def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterato
 
 def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
     """Return the per-example gradients of a module of any class, without changing it."""
-    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient  # noqa: PLC0415
+    from fedsim.core.foreign.opacus import ft_compute_per_sample_gradient  # noqa: PLC0415
 
     try:
         with warnings.catch_warnings():
@@ -327,9 +327,9 @@ def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> 
 
 def _measured(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, _Part]]:
     """Yield the module's trained parameters with per-example gradient norms and a weighted sum function."""
-    from opacus.grad_sample import GradSampleHooksFastGradientClipping  # noqa: PLC0415
+    from fedsim.core.foreign.opacus import norm_rule  # noqa: PLC0415
 
-    rule = GradSampleHooksFastGradientClipping.NORM_SAMPLERS.get(type(use.module))
+    rule = norm_rule(use.module)
     if rule is None:
         for parameter, of_examples in _yield_example_gradients(use, gradient, "hooks"):
             yield (
@@ -391,13 +391,13 @@ def _recorded(model: nn.Module) -> Generator[list[_Use]]:
 
 def _owners(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules with their own trained parameters; a module without a rule includes its children."""
-    from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415
+    from fedsim.core.foreign.opacus import gradient_rule  # noqa: PLC0415
 
     if isinstance(module, Composite):
         yield module
     if _train(module):
         yield module
-        if type(module) not in GradSampleHooks.GRAD_SAMPLERS:
+        if gradient_rule(module) is None:
             return
     for child in module.children():
         yield from _owners(child)

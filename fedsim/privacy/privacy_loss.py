@@ -32,7 +32,7 @@ def delta_bounds(spent: Sequence[Spent], epsilons: NDArray[np.float64]) -> NDArr
     Returns:
         Shape (N,); None where the loss is too large for a grid.
     """
-    from opacus.accountants.analysis.prv import (  # noqa: PLC0415 - takes seconds to import
+    from fedsim.core.foreign.opacus import (  # noqa: PLC0415 - takes seconds to import
         Domain,
         PoissonSubsampledGaussianPRV,
         TruncatedPrivacyRandomVariable,

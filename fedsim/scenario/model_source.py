@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.nets.vectors import Layout
@@ -145,7 +146,7 @@ class ModelSource:
     def mixing_module(self) -> str | None:
         """Name and class of a module that mixes the examples of a batch, as text; None without such a module."""
         for name, module in self.workspace.model.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, pytorch.BatchNorm):
                 return f"'{name}' ({type(module).__name__})"
         return None
 

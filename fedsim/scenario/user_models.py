@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, describe_exception, first_line
+from fedsim.core.foreign import pytorch
 from fedsim.scenario.user_code import forbid_exit
 
 Run = Callable[[nn.Module, Tensor], Tensor]
@@ -169,7 +170,7 @@ def call_model(model: nn.Module, inputs: Tensor, owner: str, run: Run = _plainly
         FedsimError: it raises, or changes its inputs in place.
     """
     given = inputs.clone()
-    version = given._version  # counts writes in place, even of equal values
+    writes = pytorch.write_count(given)
     try:
         with seeding.isolate_randomness(0):
             outputs = run(model, given)
@@ -178,7 +179,7 @@ def call_model(model: nn.Module, inputs: Tensor, owner: str, run: Run = _plainly
         raise FedsimError(
             f"{owner} fails on {len(inputs)} examples of shape {shape}: {describe_exception(error)}."
         ) from error
-    if given._version != version:
+    if pytorch.write_count(given) != writes:
         raise FedsimError(
             f"{owner} changes its input in place, and with it the client's data. Begin with inputs.clone(), or leave "
             "inplace=True out of the first layer."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import ScenarioError, did_you_mean
+from fedsim.core.foreign import pytorch
 from fedsim.core.types import (
     GRANTS,
     Batch,
@@ -325,7 +326,7 @@ def _with_rates(
     """Return the sites with the rates shown to the attacker, and set these rates in its copy of the model."""
     changed: set[str] = set()
     for name, module in model.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, pytorch.Dropout):
             module.p = shown(module.p)
             changed.add(name)
         if isinstance(module, nn.MultiheadAttention):

@@ -274,6 +274,11 @@ class MaskSearchConfig(MatchingConfig):
 
     mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior of DIA")
 
+    def searched_masks(self, sites: tuple[DropoutSite, ...], **options: Any) -> Unknowns:
+        """Return the masks of these sites as unknowns, with the step of the inputs; options of `OptimisedMasks`."""
+        settings = {"rate": self.learning_rate, "weight": self.mask_weight, **options}
+        return Unknowns((OptimisedMasks(sites=sites, **settings),))
+
 
 MaskSearchT = TypeVar("MaskSearchT", bound=MaskSearchConfig)
 
@@ -289,9 +294,7 @@ class MaskSearchAttack(MatchingAttack[MaskSearchT]):
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Return the masks; of no sites if the rates are unknown."""
-        sites, config = searched_sites(observations[0]), self.config
-        weight, rate = config.mask_weight, config.learning_rate
-        return Unknowns((OptimisedMasks(rate=rate, sites=sites, begin=self.first_masks, weight=weight),))
+        return self.config.searched_masks(searched_sites(observations[0]), begin=self.first_masks)
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:

@@ -3,9 +3,6 @@
 Victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
 """
 
-# torch documents its list operations, a single kernel call for all variables, but exports them privately.
-# pyright: reportPrivateImportUsage=false
-
 from __future__ import annotations
 
 import math
@@ -31,6 +28,7 @@ from attacks.core.matching.optimizers import (
 )
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
 from attacks.core.progress import continued
+from fedsim.core.foreign import pytorch
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Masks, Observation, OnStep, Step
 
@@ -298,7 +296,7 @@ def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> 
     values = descent.search.unknowns.reported_values(rows.variables, descent.progress(rows, iteration))
     best, values_now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
     if len(better) == len(rows.results):
-        torch._foreach_copy_(best, values_now)
+        pytorch.foreach_copy_(best, values_now)
         return
     index = torch.tensor(better, device=rows.inputs.device)
     for kept, present in zip(best, values_now, strict=True):

@@ -3,9 +3,6 @@
 Own implementation, because importing `torch.optim` takes a second, longer than many attacks run.
 """
 
-# torch documents its list operations, a single kernel call for all variables, but exports them privately.
-# pyright: reportPrivateImportUsage=false
-
 from __future__ import annotations
 
 import math
@@ -16,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.tolerances import TINY
+from fedsim.core.foreign import pytorch
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -53,7 +51,7 @@ class RowAdam:
         """Step if all rows have the same rates: torch's own kernel passes over memory once."""
         for rate in set(rates):
             chosen = [index for index, each_rate in enumerate(rates) if each_rate == rate]
-            torch._fused_adam_(
+            pytorch.fused_adam_(
                 [variables[index] for index in chosen],
                 [gradients[index].contiguous() for index in chosen],
                 [self._first[index] for index in chosen],
@@ -71,15 +69,15 @@ class RowAdam:
 
     def _step_apart(self, variables: list[Tensor], gradients: list[Tensor], rates: Sequence[Tensor]) -> None:
         first, second = 1.0 - BETAS[0] ** self._steps, math.sqrt(1.0 - BETAS[1] ** self._steps)
-        torch._foreach_lerp_(self._first, gradients, 1.0 - BETAS[0])
-        torch._foreach_mul_(self._second, BETAS[1])
-        torch._foreach_addcmul_(self._second, gradients, gradients, 1.0 - BETAS[1])
-        sizes = torch._foreach_sqrt(self._second)
-        torch._foreach_div_(sizes, second)
-        torch._foreach_add_(sizes, EPSILON)
-        moves = torch._foreach_div(self._first, sizes)
-        torch._foreach_mul_(moves, [along_rows(rate / first, move) for rate, move in zip(rates, moves, strict=True)])
-        torch._foreach_sub_(variables, moves)
+        pytorch.foreach_lerp_(self._first, gradients, 1.0 - BETAS[0])
+        pytorch.foreach_mul_(self._second, BETAS[1])
+        pytorch.foreach_addcmul_(self._second, gradients, gradients, 1.0 - BETAS[1])
+        sizes = pytorch.foreach_sqrt(self._second)
+        pytorch.foreach_div_(sizes, second)
+        pytorch.foreach_add_(sizes, EPSILON)
+        moves = pytorch.foreach_div(self._first, sizes)
+        pytorch.foreach_mul_(moves, [along_rows(rate / first, move) for rate, move in zip(rates, moves, strict=True)])
+        pytorch.foreach_sub_(variables, moves)
 
     def keep(self, rows: Tensor) -> None:
         """Remove all rows but these."""

@@ -134,9 +134,11 @@ def is_instance_by_name(client: Any, name: str, *packages: str) -> bool:
 
 def unwrapped(model: Any) -> nn.Module:
     """Return a copy of a model wrapped by Opacus, without its hooks; the original keeps its hooks."""
+    from fedsim.core.foreign.opacus import inner_module  # noqa: PLC0415 - slow import (seconds)
+
     hooked = copy.deepcopy(model)
     hooked.cleanup()
-    return hooked._module
+    return inner_module(hooked)
 
 
 def with_model(client: Any, name: str) -> Subject:

@@ -16,11 +16,11 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.loss import _Loss  # pyright: ignore[reportPrivateUsage] - no public name for all losses
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.overrides import TorchFunctionMode
 
+from fedsim.core.foreign import pytorch
 from fedsim.core.types import Batch, Loss
 
 _LOSSES = (F.cross_entropy, F.nll_loss)
@@ -53,7 +53,7 @@ class WatchedClient:
     def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Record the training inputs of the outermost module."""
         self._depth += 1
-        if self._depth > 1 or not module.training or not torch.is_grad_enabled() or isinstance(module, _Loss):
+        if self._depth > 1 or not module.training or not torch.is_grad_enabled() or isinstance(module, pytorch.Loss):
             return
         if not inputs or not isinstance(inputs[0], Tensor):
             self.not_seen = "it calls its model without a tensor as first argument"
@@ -65,7 +65,7 @@ class WatchedClient:
     def leave(self, module: nn.Module, _inputs: tuple[Any, ...], output: Any) -> None:
         """Record the scores of the outermost module."""
         self._depth -= 1
-        if self._depth == 0 and not isinstance(module, _Loss):
+        if self._depth == 0 and not isinstance(module, pytorch.Loss):
             self._scores = output
 
     def judge(self, function: Any, arguments: tuple[Any, ...], settings: dict[str, Any]) -> None:

@@ -235,7 +235,7 @@ def _load(folder: Path, name: str) -> _Apps:
                 f'{kind} = "package.module:app".'
             )
     server, client = (_app(components[kind], kind, folder, name) for kind in ("serverapp", "clientapp"))
-    from flwr.common.config import flatten_dict  # noqa: PLC0415 - Flower is slow to import
+    from fedsim.core.foreign.flower.project import flatten_dict  # noqa: PLC0415 - Flower is slow to import
 
     mods = tuple(getattr(mod, "__name__", type(mod).__name__) for mod in _mods_of(client))
     return _Apps(client, server, mods, flatten_dict(table.get("config", {})))

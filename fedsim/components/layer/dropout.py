@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.core.errors import NotApplicable
+from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import ANYTHING, Layer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
@@ -49,7 +50,7 @@ class Dropout(Layer[DropoutConfig]):
         Raises:
             NotApplicable: the model has no dropout layer.
         """
-        layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
+        layers = [m for m in model.modules() if isinstance(m, pytorch.Dropout)]
         attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
         if not layers and not attentions:
             raise NotApplicable("component 'dropout': the model has no dropout layer. Remove the component.")

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.core.feature_prefix import Alternating, prefixes
+from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, PublicFederation
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.nets.masks import without_dropout
@@ -32,7 +33,7 @@ from fedsim.core.types import Config, Modality
 _NAME = "co-teaching"
 _ROUNDING = 1e-9
 _ONE_ANSWER = 2
-BatchNorm = nn.modules.batchnorm._BatchNorm
+BatchNorm = pytorch.BatchNorm
 
 
 class CoTeachingConfig(Config):

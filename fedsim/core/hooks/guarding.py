@@ -7,10 +7,10 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.core.foreign import pytorch
 from fedsim.core.nets.kv_cache.stack import only_watches
 from fedsim.core.nets.masks.calls import DropoutCalls
 from fedsim.core.types import Observation, OnStep, Step
@@ -57,7 +57,7 @@ class Draws:
 
     def left(self, *, may_drop: bool) -> None:
         """Handle the end of a forward pass: accept draws of the model, unless its dropout made them."""
-        is_given = any(isinstance(mode, DropoutCalls) for mode in _get_current_function_mode_stack())
+        is_given = any(isinstance(mode, DropoutCalls) for mode in pytorch.function_modes())
         if is_given or not may_drop:
             self._forgive()
         self.check()
@@ -71,7 +71,7 @@ class Draws:
         It is read outside of `torch.func` transforms, which return tensors without storage.
         """
         before = seeding.count_isolated()
-        with torch._C._DisableFuncTorch():
+        with pytorch.outside_transforms():
             state = torch.random.get_rng_state().numpy().tobytes()
         is_outside = before == seeding.count_isolated() and before[0] == self._open
         return state if is_outside else None

@@ -12,10 +12,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from flwr.app import Context, Message, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.core import process
 from fedsim.core.errors import FedsimError
+from fedsim.core.foreign.flower.in_process import TaskIdentity
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp

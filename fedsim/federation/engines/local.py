@@ -13,9 +13,9 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
+from fedsim.core.foreign.flower.in_process import Run, TaskIdentity
+from fedsim.core.foreign.flower.messages import message_with
 from fedsim.federation import apps
 from fedsim.federation.engines._pool import RUN_ID, Pool
 from fedsim.federation.engines.worker import answer
@@ -122,8 +122,7 @@ class LocalGrid(Grid):
         """Return the message with copied records, because mods may remove records from received messages."""
         self._number(message)
         content = RecordDict({key: record.copy() for key, record in message.content.items()})
-        # Flower declares no overload that keeps the metadata.
-        return Message(content, metadata=message.metadata)  # pyright: ignore[reportCallIssue]
+        return message_with(content, message.metadata)
 
     def _commit(self, reply: Message, node: int, state: RecordDict) -> Message:
         if state:

@@ -14,20 +14,17 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.supercore import telemetry
 
 from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.foreign.flower.in_process import telemetry
 from fedsim.federation import apps
 from fedsim.federation.engines.worker import WorkerApp
 from fedsim.scenario.world import World
-
-if TYPE_CHECKING:
-    from flwr.server.superlink.fleet.vce.backend import BackendConfig
 
 _CONNECT_TIMEOUT = 5.0
 _GPU_PARTS = 10_000  # Ray's resolution of resources is 1/10,000
@@ -60,7 +57,7 @@ def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> 
 
         gpus = _gpus(world.device.type, cpus)
         client = WorkerApp(lambda _: apps.built(text))  # Flower's simulation passes no run configuration
-        backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
+        backend: Any = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
             run_simulation(catching, client, nodes, backend_config=backend)
         except Exception as error:

@@ -24,29 +24,34 @@ from typing import TypedDict
 
 import httpx
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
-from flwr.common.serde import fab_to_proto, user_config_to_proto
-from flwr.proto.control_pb2 import StartRunRequest
-from flwr.proto.runtime_pb2 import (
-    AcquireTaskRequest,
-    PullTaskInputRequest,
-    PushTaskOutputRequest,
-    SendTaskHeartbeatRequest,
-)
 from flwr.serverapp import ServerApp
-from flwr.supercore.constant import TaskType
-from flwr.supercore.control.control_http_client import ControlHttpClient
-from flwr.supercore.fab import Fab
-from flwr.supercore.heartbeat import HeartbeatSender
-from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-from flwr.supercore.retry import RetryInvoker, exponential
-from flwr.supercore.run import Run
-from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.foreign.flower.app_files import build_fab_from_files
+from fedsim.core.foreign.flower.in_process import Run, TaskIdentity
+from fedsim.core.foreign.flower.runtime import (
+    AcquireTaskRequest,
+    HeartbeatSender,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    RetryInvoker,
+    RuntimeHttpClient,
+    RuntimeVersionHttpInterceptor,
+    SendTaskHeartbeatRequest,
+    SubStatus,
+    TaskType,
+    exponential,
+)
+from fedsim.core.foreign.flower.superlink import (
+    SUPERLINK_NODE_ID,
+    ControlHttpClient,
+    ErrorCode,
+    Fab,
+    HttpGrid,
+    StartRunRequest,
+    fab_to_proto,
+    user_config_to_proto,
+)
 from fedsim.federation import apps
 from fedsim.processes.child_process import ChildProcess
 from fedsim.processes.reaper import remove_if_killed

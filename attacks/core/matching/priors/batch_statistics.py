@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from attacks.core.layers import run
 from attacks.core.matching.descent import Regulariser, VictimGroup
 from attacks.core.matching.terms import Prior, PriorConfig
+from fedsim.core.foreign import pytorch
 from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.nets.masks import inject_masks, without_dropout
 from fedsim.core.registry import prior
 from fedsim.core.types import DropoutSite, Masks, Observation
 
-_Norm = nn.modules.batchnorm._BatchNorm
+_Norm = pytorch.BatchNorm
 
 
 @final

@@ -8,6 +8,7 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
+from fedsim.core.foreign import pytorch
 from fedsim.core.nets.kv_cache.key_values import KVCache
 
 HookT = TypeVar("HookT", bound=Callable[..., Any])
@@ -83,7 +84,4 @@ def only_watches(hook: HookT) -> HookT:
 
 def is_listened_to(*modules: nn.Module) -> bool:
     """Return whether a module has hooks, other than read-only hooks, that running its layers would bypass."""
-    hooks = (
-        hook for module in modules for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
-    )
-    return any(hook not in _WATCHES for hook in hooks)
+    return any(hook not in _WATCHES for module in modules for hook in pytorch.forward_hooks(module))
