@@ -20,7 +20,7 @@ _HEADINGS: dict[Kind, str] = {
     "aggregator": "Aggregators",
     "component": "Components",
 }
-_HEAD = ("| method | paper | fidelity | what differs |", "| --- | --- | --- | --- |")
+_HEAD = ("| method | tier | paper | fidelity | what differs |", "| --- | --- | --- | --- | --- |")
 _HEAD_OF_STEPS = ("| method | step of the paper | code | oracle |", "| --- | --- | --- | --- |")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
 
@@ -59,7 +59,7 @@ def _lines_of_steps() -> Iterator[str]:
 def _lines(kind: Kind) -> Iterator[str]:
     for name, entry in sorted(entries_of(kind).items()):
         if entry.paper:
-            yield f"| `{name}` | {_link(entry.paper)} | {entry.fidelity} | {entry.deviates} |"
+            yield f"| `{name}` | {entry.tier} | {_link(entry.paper)} | {entry.fidelity} | {entry.deviates} |"
 
 
 def _link(paper: str) -> str:

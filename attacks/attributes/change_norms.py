@@ -27,7 +27,9 @@ _FLOOR = 1e-3  # relative to the root mean square norm: makes unchanged rows equ
 
 
 @final
-@attribute_attack("change-norms", summary="how far rows and columns moved, read by a probe", related="1805.04049")
+@attribute_attack(
+    "change-norms", summary="how far rows and columns moved, read by a probe", tier="core", related="1805.04049"
+)
 class ChangeNorms(ReadingAttack[ReadingConfig]):
     """Uses the norms of rows and columns."""
 

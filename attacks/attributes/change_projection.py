@@ -32,7 +32,7 @@ class ChangeProjectionConfig(ReadingConfig):
 
 @final
 @attribute_attack(
-    "change-projection", summary="a random projection of the change, read by a probe", related="1805.04049"
+    "change-projection", summary="a random projection of the change, read by a probe", tier="core", related="1805.04049"
 )
 class ChangeProjection(ReadingAttack[ChangeProjectionConfig]):
     """Uses sums of entries with random signs."""

@@ -74,6 +74,7 @@ class _Space(NamedTuple):
 @attack(
     "cocktail-party",
     summary="coarse images of large batches, by unmixing (CPA)",
+    tier="core",
     paper="2209.05578",
     fidelity="variant",
     deviates="weights and steps are chosen here; first dense layers only",

@@ -59,7 +59,7 @@ class _Scale(NamedTuple):
 
 
 @final
-@attack("one-hot-rows", summary="exact rows of a table, by its columns of 0 and 1", related="2210.01785")
+@attack("one-hot-rows", summary="exact rows of a table, by its columns of 0 and 1", tier="core", related="2210.01785")
 class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
     """Tries all values of independent 0/1 columns, and keeps the rows that explain the gradient."""
 

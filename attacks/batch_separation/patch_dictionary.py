@@ -70,7 +70,9 @@ class _Embedding(NamedTuple):
 
 
 @final
-@attack("patch-dictionary", summary="exact batches of a vision transformer, from dropout at its embedding")
+@attack(
+    "patch-dictionary", summary="exact batches of a vision transformer, from dropout at its embedding", tier="research"
+)
 class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
     """Finds the tokens' gradients position by position, then the patches, then the images."""
 

@@ -67,7 +67,10 @@ class _Solutions(NamedTuple):
 
 @final
 @attack(
-    "span-intersection", summary="exact batches without dropout, from the spans of two layers", related="2606.18312"
+    "span-intersection",
+    summary="exact batches without dropout, from the spans of two layers",
+    tier="core",
+    related="2606.18312",
 )
 class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
     """Finds points of the first layer's row space whose images lie in the second layer's row space."""

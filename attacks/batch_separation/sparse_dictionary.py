@@ -77,6 +77,7 @@ class _Atoms(NamedTuple):
 @attack(
     "sparse-dictionary",
     summary="exact batches from zeros of dropout or ReLU, by a dictionary",
+    tier="core",
     paper="2510.24200",
     fidelity="inspired",
     deviates="only the abstract was read; the dictionary search is this project's",

@@ -72,6 +72,7 @@ Score = Callable[[Sparse], float]
 @attack(
     "spear",
     summary="exact batches from zeros of ReLU or dropout, by random draws (SPEAR)",
+    tier="core",
     paper="2403.03945",
     fidelity="reproduction",
 )

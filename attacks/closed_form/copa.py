@@ -50,6 +50,7 @@ class CopaConfig(RecursionConfig):
 @attack(
     "copa",
     summary="a chain with ReLU or strides, layer by layer (COPA)",
+    tier="core",
     paper="2111.10178",
     fidelity="variant",
     deviates="equations pulled back through the layers are solved as a regularised least-squares problem",

@@ -37,6 +37,7 @@ class _Tokens(NamedTuple):
 @attack(
     "closed-form-features",
     summary="exact table row from the gradients of its feature tokens; a single row",
+    tier="core",
     related="2106.11959",
 )
 class ClosedFormFeatures(LabelFreeAttack[Config]):

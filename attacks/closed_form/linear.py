@@ -58,6 +58,7 @@ class _SolvedInput:
 @attack(
     "closed-form-linear",
     summary="exact input of a first linear layer; a single example",
+    tier="core",
     paper="2003.14053",
     fidelity="reproduction",
 )

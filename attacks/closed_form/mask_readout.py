@@ -27,7 +27,12 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 
 @final
-@attack("mask-readout", summary="dropout masks of a single example, from zeros of its gradient", related="2208.06163")
+@attack(
+    "mask-readout",
+    summary="dropout masks of a single example, from zeros of its gradient",
+    tier="core",
+    related="2208.06163",
+)
 class MaskReadout(Attack[Config]):
     """Recovers masks, and returns no images."""
 

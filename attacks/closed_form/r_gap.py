@@ -31,6 +31,7 @@ from fedsim.core.types import Observation, OnStep, Reconstruction
 @attack(
     "r-gap",
     summary="an invertible chain, layer by layer (R-GAP)",
+    tier="core",
     paper="2010.07733",
     fidelity="reproduction",
     aliases=("rgap",),

@@ -50,6 +50,7 @@ class _WindowLayer(NamedTuple):
 @attack(
     "closed-form-recurrent",
     summary="exact window from the gradient of an RNN, GRU or LSTM; a single window",
+    tier="core",
     related="2503.20952",
 )
 class ClosedFormRecurrent(LabelFreeAttack[Config]):

@@ -49,6 +49,7 @@ class _Solution(NamedTuple):
 @attack(
     "closed-form-vit",
     summary="exact image from the position embedding's gradient; a single image",
+    tier="core",
     related="2112.14087",
 )
 class ClosedFormVit(LabelFreeAttack[Config]):

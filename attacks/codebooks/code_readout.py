@@ -46,7 +46,12 @@ class CodeReadoutConfig(Config):
 
 
 @final
-@attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", related="2310.17230")
+@attack(
+    _NAME,
+    summary="codes from rows of a codebook's gradient, then an inversion with them",
+    tier="research",
+    related="2310.17230",
+)
 class CodeReadout(Attack[CodeReadoutConfig]):
     """Infers the set of used codes of every codebook, then searches images that use only these codes."""
 

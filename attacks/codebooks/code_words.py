@@ -35,7 +35,9 @@ _PROBES = 4
 
 
 @final
-@attack("code-words", summary="the set of a batch's words, from the codes that fired", related="2310.17230")
+@attack(
+    "code-words", summary="the set of a batch's words, from the codes that fired", tier="research", related="2310.17230"
+)
 class CodeWords(Attack[Config]):
     """Tests every token of the vocabulary against the used codes."""
 

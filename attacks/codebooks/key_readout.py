@@ -68,7 +68,9 @@ class _Read:
 
 
 @final
-@attack("key-readout", summary="keys that were read, the encoder's output, images", related="2207.11240")
+@attack(
+    "key-readout", summary="keys that were read, the encoder's output, images", tier="research", related="2207.11240"
+)
 class KeyReadout(Attack[KeyReadoutConfig]):
     """Recovers cells, labels, encoder outputs and images from one step on a key-value bottleneck."""
 

@@ -1,4 +1,4 @@
-"""auto: run every attack that applies, from cheap and exact to expensive, and keep the best guess.
+"""auto: run every attack that applies and is no baseline, from cheap and exact to expensive, and keep the best guess.
 
 Idea: a defender must expect an attacker that chooses the best attack for the situation. This attack measures ranks,
     conditioning, zeros and noise, then tries attacks in the order of their effort; a guess that explains the gradient
@@ -127,7 +127,7 @@ class _Attempts:
 
 
 @final
-@attack(_NAME, summary="runs every applicable attack and keeps the guess that explains the gradient best")
+@attack(_NAME, summary="runs every applicable attack and keeps the guess that explains the gradient best", tier="core")
 class Auto(LabelFreeAttack[AutoConfig]):
     """Runs other attacks and compares their guesses."""
 
@@ -190,7 +190,8 @@ class Auto(LabelFreeAttack[AutoConfig]):
 
     def _candidates(self, attempts: _Attempts, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
         """Yield attacks ordered by effort, then by expected cost: either attacks that undo a change, or the others."""
-        known = {name: m for name, m in registry.methods("attack").items() if name not in self.config.leave_out}
+        methods = registry.methods("attack").items()
+        known = {name: m for name, m in methods if m.tier != "baseline" and name not in self.config.leave_out}
         for effort in get_args(Effort)[:-1]:
             group: list[tuple[str, Attack[Any]]] = []
             for name, method in known.items():

@@ -44,7 +44,9 @@ class NoiseRecoveryConfig(Config):
 
 
 @final
-@attack("noise-recovery", summary="computes the noise of a weak generator and attacks the update without it")
+@attack(
+    "noise-recovery", summary="computes the noise of a weak generator and attacks the update without it", tier="core"
+)
 class NoiseRecovery(Attack[NoiseRecoveryConfig]):
     """Removes noise, then runs another attack."""
 

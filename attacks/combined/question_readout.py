@@ -58,7 +58,12 @@ class QuestionText(NamedTuple):
 
 
 @final
-@attack("question-readout", summary="question and answer from rows of words, then the image", related="2205.08514")
+@attack(
+    "question-readout",
+    summary="question and answer from rows of words, then the image",
+    tier="research",
+    related="2205.08514",
+)
 class QuestionReadout(Attack[QuestionReadoutConfig]):
     """Infers the question and answer that an image attack would need as a grant."""
 

@@ -41,7 +41,12 @@ class RoundAveragingConfig(Config):
 
 
 @final
-@attack("round-averaging", summary="averages noise over rounds of the same batch, then attacks", related="1906.08935")
+@attack(
+    "round-averaging",
+    summary="averages noise over rounds of the same batch, then attacks",
+    tier="core",
+    related="1906.08935",
+)
 class RoundAveraging(Attack[RoundAveragingConfig]):
     """Averages rounds, then runs another attack."""
 

@@ -23,7 +23,9 @@ from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
 @final
-@trace_attack("trace-figures", summary="traces: bits about the prompt in length, sum, squares and first step")
+@trace_attack(
+    "trace-figures", summary="traces: bits about the prompt in length, sum, squares and first step", tier="core"
+)
 class TraceFigures(TraceAttack[Config]):
     """Computes length, sum, sum of squares and first value of each series."""
 

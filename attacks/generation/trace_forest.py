@@ -34,6 +34,7 @@ class TraceForestConfig(Config):
 @trace_attack(
     "trace-forest",
     summary="traces: a random forest infers the prompt, or whether a text was trained on",
+    tier="core",
     related="2411.01076",
     extra="data",
 )

@@ -32,7 +32,7 @@ class TraceMeanConfig(Config):
 
 
 @final
-@trace_attack("trace-mean", summary="traces: the mean over steps of a single count", related="2208.11180")
+@trace_attack("trace-mean", summary="traces: the mean over steps of a single count", tier="core", related="2208.11180")
 class TraceMean(TraceAttack[TraceMeanConfig]):
     """Computes the mean of a series, with a sign learned from the known texts."""
 

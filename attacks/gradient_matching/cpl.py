@@ -39,6 +39,7 @@ class CplConfig(LbfgsConfig):
 @attack(
     "cpl",
     summary="L-BFGS from a patterned start with a label term (CPL)",
+    tier="baseline",
     paper="2004.10397",
     fidelity="variant",
     deviates="dropout masks are unknowns too; the label's weight is chosen here",

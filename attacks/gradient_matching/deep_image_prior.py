@@ -47,7 +47,12 @@ class DeepImagePriorConfig(MaskSearchConfig):
 
 
 @final
-@attack("deep-image-prior", summary="gradient matching by the weights of an untrained network", related="1711.10925")
+@attack(
+    "deep-image-prior",
+    summary="gradient matching by the weights of an untrained network",
+    tier="research",
+    related="1711.10925",
+)
 class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
     """Optimises the weights of a network that generates the images, one network per row."""
 

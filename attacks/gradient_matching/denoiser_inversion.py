@@ -46,7 +46,7 @@ class DenoiserInversionConfig(MatchingConfig):
 
 
 @final
-@attack("denoiser-inversion", summary="optimises a denoiser's noise and level jointly with the images")
+@attack("denoiser-inversion", summary="optimises a denoiser's noise and level jointly with the images", tier="research")
 class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
     """Simulates a denoising client with unknown draws."""
 

@@ -26,6 +26,7 @@ from fedsim.core.types import Observation
 @attack(
     "dlg",
     summary="squared gradient distance over images and labels, by L-BFGS (DLG)",
+    tier="baseline",
     paper="1906.08935",
     fidelity="variant",
     deviates="dropout masks of known rates are unknowns too; diverged starts restart",

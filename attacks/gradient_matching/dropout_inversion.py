@@ -59,6 +59,7 @@ class DropoutInversionConfig(MaskSearchConfig):
 @attack(
     "dropout-inversion",
     summary="optimises dropout masks jointly with the data (DIA)",
+    tier="core",
     paper="2208.06163",
     fidelity="reproduction",
     aliases=("dia",),

@@ -48,6 +48,7 @@ class GradInversionConfig(MaskSearchConfig):
 @attack(
     "gradinversion",
     summary="squared distance, image priors and group consistency",
+    tier="core",
     paper="2104.07586",
     fidelity="variant",
     deviates="seeds are registered by assignment, not optical flow; masks are unknowns",

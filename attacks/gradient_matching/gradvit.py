@@ -52,6 +52,7 @@ class GradVitConfig(MaskSearchConfig):
 @attack(
     "gradvit",
     summary="gradient matching of transformers, with a prior on patch borders",
+    tier="baseline",
     paper="2203.11894",
     fidelity="variant",
     deviates="image statistics are the model's own; dropout masks are unknowns too",

@@ -26,6 +26,7 @@ from fedsim.core.types import Observation
 @attack(
     "idlg",
     summary="label from the gradient, then the image as in DLG (iDLG)",
+    tier="baseline",
     paper="2001.02610",
     fidelity="variant",
     deviates="dropout masks of known rates are unknowns too; batches are allowed",

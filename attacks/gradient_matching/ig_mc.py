@@ -32,6 +32,7 @@ class InvertingGradientsMonteCarloConfig(MatchingConfig):
 @attack(
     "ig-mc",
     summary="gradient matching with the mean gradient over drawn masks",
+    tier="baseline",
     paper="2003.14053",
     fidelity="variant",
     deviates="matches the mean gradient over drawn dropout masks",

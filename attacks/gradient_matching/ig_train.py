@@ -24,6 +24,7 @@ from fedsim.core.types import Knowledge, Observation
 @attack(
     "ig-train",
     summary="gradient matching with fresh masks in every iteration",
+    tier="baseline",
     paper="2003.14053",
     fidelity="variant",
     deviates="draws fresh dropout masks in every iteration",

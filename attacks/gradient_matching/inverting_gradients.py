@@ -24,6 +24,7 @@ from fedsim.core.types import View
 @attack(
     "inverting-gradients",
     summary="gradient matching that ignores dropout (IG)",
+    tier="core",
     paper="2003.14053",
     fidelity="variant",
     deviates="schedule, weights and stop rules follow arXiv 2208.06163",

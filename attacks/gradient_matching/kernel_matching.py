@@ -29,6 +29,7 @@ class KernelMatchingConfig(MaskSearchConfig):
 @attack(
     "kernel-matching",
     summary="gradient matching with a Gaussian kernel per tensor",
+    tier="baseline",
     paper="2009.06228",
     fidelity="inspired",
     deviates="only the abstract was read; widths, weights and schedule are chosen here",

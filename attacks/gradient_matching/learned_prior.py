@@ -45,7 +45,9 @@ class LearnedPriorConfig(MatchingConfig):
 
 
 @final
-@attack("learned-prior", summary="gradient matching with a denoiser of public images", related="2110.14962")
+@attack(
+    "learned-prior", summary="gradient matching with a denoiser of public images", tier="research", related="2110.14962"
+)
 class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
     """Matches gradients near images that a denoiser leaves unchanged."""
 

@@ -34,6 +34,7 @@ class MapConfig(MaskSearchConfig):
 @attack(
     "map-estimate",
     summary="most probable image for noise of a known law",
+    tier="core",
     aliases=("map",),
     paper="2111.04706",
     fidelity="variant",

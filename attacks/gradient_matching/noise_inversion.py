@@ -51,7 +51,12 @@ class NoiseInversionConfig(MaskSearchConfig):
 
 
 @final
-@attack("noise-inversion", summary="optimises noise inside the model jointly with the data", related="2108.04725")
+@attack(
+    "noise-inversion",
+    summary="optimises noise inside the model jointly with the data",
+    tier="core",
+    related="2108.04725",
+)
 class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     """Replaces the outputs of noise modules by unknowns."""
 

@@ -46,7 +46,12 @@ class PrefixSearchConfig(MaskSearchConfig):
 
 
 @final
-@attack(_NAME, summary="Nested Dropout's k read off the gradient or tried, then DIA with it", related="2206.13140")
+@attack(
+    _NAME,
+    summary="Nested Dropout's k read off the gradient or tried, then DIA with it",
+    tier="research",
+    related="2206.13140",
+)
 class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     """Infers the length of every truncation, then searches images."""
 

@@ -55,6 +55,7 @@ class TabularRelaxationConfig(MaskSearchConfig):
 @attack(
     "tabular-relaxation",
     summary="gradient matching by relaxed rows of a table (TabLeak)",
+    tier="core",
     paper="2210.01785",
     fidelity="variant",
     deviates="best start, not pooled; soft, larger, shrinking steps; masks are unknowns too",

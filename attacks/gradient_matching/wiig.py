@@ -25,6 +25,7 @@ from fedsim.core.types import Knowledge, Observation
 @attack(
     "wiig",
     summary="gradient matching with the true dropout masks (upper reference)",
+    tier="baseline",
     paper="2208.06163",
     fidelity="reproduction",
     aliases=("well-informed-ig",),

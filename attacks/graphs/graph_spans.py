@@ -85,6 +85,7 @@ class _Search:
 @attack(
     "graph-spans",
     summary="nodes and blocks in the spans of two layers, joined to the whole graph",
+    tier="research",
     paper="2503.01838",
     fidelity="inspired",
     deviates="reads through dropout, adds missing directions, and judges by the gradient",

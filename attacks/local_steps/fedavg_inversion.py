@@ -64,6 +64,7 @@ class FedAvgInversionConfig(MultiStepConfig):
 @attack(
     "fedavg-inversion",
     summary="simulates all local steps and matches the update",
+    tier="core",
     paper="2206.12395",
     fidelity="variant",
     deviates="dropout masks are unknowns in every step; settings are chosen here",

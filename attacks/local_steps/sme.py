@@ -72,6 +72,7 @@ class SmeConfig(MultiStepConfig):
 @attack(
     "sme",
     summary="a single gradient between start and end of training matches the update (SME, NL-SME)",
+    tier="baseline",
     paper="2306.00127",
     fidelity="variant",
     deviates="signed steps and other weights; dropout masks are unknowns too",

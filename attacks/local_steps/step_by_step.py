@@ -54,7 +54,7 @@ class StepByStepConfig(Config):
 
 
 @final
-@attack("step-by-step", summary="exact batches of several local steps of SGD", related="2405.15586")
+@attack("step-by-step", summary="exact batches of several local steps of SGD", tier="core", related="2405.15586")
 class StepByStep(Attack[StepByStepConfig]):
     """Separates the examples of all steps, and replays the client's training on them."""
 

@@ -96,6 +96,7 @@ class Quotients(NamedTuple):
 @attack(
     "certified-bins",
     summary="malicious server: an imprint layer with a certificate for each exact guess",
+    tier="core",
     paper="2604.15063",
     fidelity="inspired",
     deviates="only the abstract was read; layer and certificate are this project's",

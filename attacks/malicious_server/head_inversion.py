@@ -78,6 +78,7 @@ class _Head(NamedTuple):
 @attack(
     "head-inversion",
     summary="malicious server: a head's features, followed back to images",
+    tier="core",
     paper="2509.11451",
     fidelity="inspired",
     deviates="only the abstract was read; biases, prior and search are this project's",

@@ -89,6 +89,7 @@ class _Affine(NamedTuple):
 @attack(
     "measured-imprint",
     summary="malicious server: an imprint on measurements that are solved for images",
+    tier="core",
     paper="2603.17623",
     fidelity="inspired",
     deviates="only the abstract was read; layers and bins are this project's",

@@ -73,6 +73,7 @@ class _Imprint(nn.Sequential):
 @attack(
     "robbing-the-fed",
     summary="malicious server: an imprint layer sorts a batch into bins",
+    tier="baseline",
     paper="2110.13057",
     fidelity="reproduction",
 )

@@ -63,6 +63,7 @@ class TrapWeightsConfig(Config):
 @attack(
     "trap-weights",
     summary="malicious server: first-layer weights that fire seldom",
+    tier="core",
     paper="2112.02918",
     fidelity="reproduction",
     aliases=("curious-abandon-honesty",),

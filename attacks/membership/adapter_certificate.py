@@ -57,7 +57,9 @@ class TrainedAdapter(NamedTuple):
 
 
 @final
-@membership("adapter-certificate", summary="members lie in the space that a trained low-rank adapter spans")
+@membership(
+    "adapter-certificate", summary="members lie in the space that a trained low-rank adapter spans", tier="core"
+)
 class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
     """Scores by the share of A x outside the row space of B."""
 

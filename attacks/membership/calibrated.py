@@ -37,6 +37,7 @@ class CalibratedConfig(Config):
 @membership(
     "calibrated",
     summary="loss of shadow models without the example minus the model's loss",
+    tier="core",
     paper="2111.08440",
     fidelity="reproduction",
 )

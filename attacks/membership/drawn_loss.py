@@ -42,6 +42,7 @@ class DrawnLossConfig(Config):
 @membership(
     "drawn-loss",
     summary="a small loss over many draws of noise means a member",
+    tier="research",
     paper="2302.03262",
     fidelity="variant",
     deviates="the loss is averaged over many draws of noise levels",

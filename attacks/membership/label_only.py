@@ -43,6 +43,7 @@ class LabelOnlyConfig(Config):
 @membership(
     "label-only",
     summary="labels that survive noise mean a member",
+    tier="core",
     paper="2007.14321",
     fidelity="variant",
     deviates="noise levels and the sum over them are chosen here",

@@ -38,6 +38,7 @@ class LabelShiftsConfig(Config):
 @membership(
     "label-shifts",
     summary="labels that survive shifts mean a member",
+    tier="research",
     paper="2007.14321",
     fidelity="variant",
     deviates="all shifts count alike; no classifier learns from shadow models",

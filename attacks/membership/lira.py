@@ -46,6 +46,7 @@ class LiraConfig(Config):
 @membership(
     "lira",
     summary="likelihood ratio of the confidence with and without the example",
+    tier="core",
     paper="2112.03570",
     fidelity="reproduction",
 )

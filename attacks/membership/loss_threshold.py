@@ -27,6 +27,7 @@ from fedsim.questions.membership.types import MembershipObservation
 @membership(
     "loss-threshold",
     summary="a small loss means a member; the simplest attack",
+    tier="core",
     paper="1709.01604",
     fidelity="reproduction",
     aliases=("yeom",),

@@ -28,6 +28,7 @@ from fedsim.questions.membership.types import MembershipObservation
 @membership(
     "loss-trajectory",
     summary="how far the loss fell since earlier watched rounds",
+    tier="core",
     paper="2208.14933",
     fidelity="variant",
     deviates="the mean fall of the loss, without classifier and distillation",

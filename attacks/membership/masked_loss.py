@@ -36,6 +36,7 @@ class MaskedLossConfig(Config):
 @membership(
     "masked-loss",
     summary="how well the model fills in masked places of a text",
+    tier="core",
     paper="1709.01604",
     fidelity="variant",
     deviates="its loss is the bound of arXiv 2502.09992 for masked places",

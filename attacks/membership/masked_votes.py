@@ -43,6 +43,7 @@ class MaskedVotesConfig(Config):
 @membership(
     "masked-votes",
     summary="votes of many masks against a reference (idea of SAMA)",
+    tier="research",
     paper="2601.20125",
     fidelity="inspired",
     deviates="only the abstract was read; shadow models are the reference",

@@ -43,6 +43,7 @@ class RmiaConfig(Config):
 @membership(
     "rmia",
     summary="the rise of the example's probability against that of a population",
+    tier="core",
     paper="2312.03262",
     fidelity="reproduction",
 )

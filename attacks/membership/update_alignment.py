@@ -41,6 +41,7 @@ class UpdateAlignmentConfig(Config):
 @membership(
     "update-alignment",
     summary="how well a client's update agrees with the example's gradient",
+    tier="core",
     paper="2402.06289",
     fidelity="variant",
     deviates="the cosine alone, without its comparison with other clients",

@@ -65,7 +65,9 @@ class CutmixInversionConfig(MultiStepConfig):
 
 
 @final
-@attack("cutmix-inversion", summary="searches CutMix's boxes and partners with the data", related="1905.04899")
+@attack(
+    "cutmix-inversion", summary="searches CutMix's boxes and partners with the data", tier="core", related="1905.04899"
+)
 class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     """Matches updates of one or several local steps through composites."""
 

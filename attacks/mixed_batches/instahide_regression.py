@@ -28,6 +28,7 @@ from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruc
 @attack(
     "instahide-regression",
     summary="solves InstaHide's encodings of several rounds",
+    tier="research",
     paper="2011.05315",
     fidelity="inspired",
     deviates="exact attacks and known labels replace its clustering of encodings",

@@ -42,7 +42,9 @@ _IMAGE = 3
 
 
 @final
-@attack(_NAME, summary="both labels and images of CutMix composites, from exact attacks", related="2001.02610")
+@attack(
+    _NAME, summary="both labels and images of CutMix composites, from exact attacks", tier="core", related="2001.02610"
+)
 class LabelShares(Attack[Config]):
     """Runs exact attacks, solves for label shares, and separates composites."""
 

@@ -48,7 +48,9 @@ class MixupInversionConfig(MaskSearchConfig):
 
 
 @final
-@attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", related="1710.09412")
+@attack(
+    "mixup-inversion", summary="searches MixUp's weight and pairing with the data", tier="core", related="1710.09412"
+)
 class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     """Runs a search for each permutation, each with all restarts."""
 

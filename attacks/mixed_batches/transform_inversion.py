@@ -29,7 +29,12 @@ from fedsim.core.types import Observation, Reconstruction
 
 
 @final
-@attack("transform-inversion", summary="matches gradients through the known input transforms", related="2011.12505")
+@attack(
+    "transform-inversion",
+    summary="matches gradients through the known input transforms",
+    tier="core",
+    related="2011.12505",
+)
 class TransformInversion(HypothesesAttack[MaskSearchConfig]):
     """Runs a search for each policy, each with all restarts."""
 

@@ -83,6 +83,7 @@ class GaussNewtonConfig(Config):
 @attack(
     "gauss-newton",
     summary="solves the gradient's equations by second-order steps",
+    tier="core",
     related="1906.08935",
     aliases=("levenberg-marquardt",),
 )

@@ -80,6 +80,7 @@ class _Contrasted(NamedTuple):
 @attack(
     "own-statistics",
     summary="residual networks that normalise by the image itself, block by block",
+    tier="research",
     related="2111.10178",
 )
 class OwnStatistics(Attack[OwnStatisticsConfig]):

@@ -68,6 +68,7 @@ class DagerConfig(Config):
 @attack(
     "dager",
     summary="exact sentences from the spans of two attention gradients",
+    tier="core",
     paper="2405.15586",
     fidelity="reproduction",
 )

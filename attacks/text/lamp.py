@@ -80,6 +80,7 @@ class _Place(NamedTuple):
 @attack(
     "lamp",
     summary="text by descent and by moving words (LAMP)",
+    tier="core",
     paper="2202.08827",
     fidelity="variant",
     deviates="the received model replaces GPT-2 as language prior; a final token search follows",

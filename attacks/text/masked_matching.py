@@ -105,7 +105,12 @@ class _MaskedComparison(GeneralComparison):
 
 
 @final
-@attack("masked-matching", summary="text, masked positions and rates with the closest gradient", related="2103.06819")
+@attack(
+    "masked-matching",
+    summary="text, masked positions and rates with the closest gradient",
+    tier="research",
+    related="2103.06819",
+)
 class MaskedMatching(Attack[MaskedMatchingConfig]):
     """Descends on vectors, odds of masked positions, and rates."""
 

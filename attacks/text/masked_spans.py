@@ -58,7 +58,7 @@ class _Filled(NamedTuple):
 
 
 @final
-@attack("masked-spans", summary="texts with their masked tokens and rates, from spans and a linear system")
+@attack("masked-spans", summary="texts with their masked tokens and rates, from spans and a linear system", tier="core")
 class MaskedSpans(Attack[MaskedSpansConfig]):
     """Recovers visible tokens from spans, and masked tokens from the output layer."""
 

@@ -49,6 +49,7 @@ class SubspaceDistanceConfig(Config):
 @attack(
     "subspace-distance",
     summary="sentences closest to two attention spans, through noise",
+    tier="core",
     paper="2606.18312",
     fidelity="inspired",
     deviates="only the abstract was read; a beam replaces its search over vectors",

@@ -41,6 +41,7 @@ class TagConfig(TextMatchingConfig):
 @attack(
     "tag",
     summary="text with the closest gradient in L2 and L1 (TAG)",
+    tier="core",
     paper="2103.06819",
     fidelity="variant",
     deviates="next words and dropout masks are unknowns too",

@@ -46,6 +46,7 @@ _COUNTED_ONCE = "the model fills in masked places, each weighted by an unknown r
 @attack(
     "word-readout",
     summary="the set of a batch's words, from rows of gradients",
+    tier="core",
     paper="2205.08514",
     fidelity="variant",
     deviates="its bag of words without its beam search; counts are added",

@@ -25,6 +25,7 @@ from fedsim.questions.trees.types import RowBoxes, TreesView
 @evidence_attack(
     "box-midpoints",
     summary="a client's rows as the middles of their boxes",
+    tier="core",
     paper="2506.07605",
     fidelity="variant",
     deviates="boxes come of groups of rows; no categories",

@@ -24,7 +24,9 @@ from fedsim.questions.trees.types import RowBoxes, TreesView
 
 
 @final
-@evidence_attack("box-public-rows", summary="a client's rows as public rows that fit their boxes", related="2506.07605")
+@evidence_attack(
+    "box-public-rows", summary="a client's rows as public rows that fit their boxes", tier="core", related="2506.07605"
+)
 class BoxPublicRows(RowAttack[BoxSearchConfig]):
     """Moves public rows into boxes."""
 

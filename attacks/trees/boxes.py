@@ -26,6 +26,7 @@ from fedsim.questions.trees.types import TreesView
 @evidence_attack(
     "boxes",
     summary="an interval for every column of a client's rows",
+    tier="core",
     paper="2506.07605",
     fidelity="variant",
     deviates="groups of rows, several tries, and no value is guessed",

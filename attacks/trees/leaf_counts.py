@@ -24,7 +24,9 @@ from fedsim.questions.trees.types import TreesView
 
 
 @final
-@evidence_attack("leaf-counts", summary="rows and labels of each leaf of a first tree, exactly", related="1603.02754")
+@evidence_attack(
+    "leaf-counts", summary="rows and labels of each leaf of a first tree, exactly", tier="core", related="1603.02754"
+)
 class LeafCounts(LeafAttack[Config]):
     """Solves two equations per leaf."""
 

@@ -23,7 +23,7 @@ from fedsim.questions.trees.types import TreesView
 
 
 @final
-@evidence_attack("thresholds", summary="values of a client's table, which are the thresholds of its trees")
+@evidence_attack("thresholds", summary="values of a client's table, which are the thresholds of its trees", tier="core")
 class Thresholds(ThresholdAttack[Config]):
     """Reads splits."""
 

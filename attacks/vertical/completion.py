@@ -43,6 +43,7 @@ class CompletionConfig(Config):
 @evidence_attack(
     "completion",
     summary="labels by a head on the party's own bottom",
+    tier="core",
     paper="Fu et al. 2022, USENIX Security",
     fidelity="variant",
     deviates="self-training by a moving mean in place of MixMatch",

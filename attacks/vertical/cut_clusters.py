@@ -37,6 +37,7 @@ class CutClustersConfig(Config):
 @evidence_attack(
     "cut-clusters",
     summary="labels by heaps of gradient directions at the cut",
+    tier="core",
     related="Fu et al. 2022, USENIX Security",
 )
 class CutClusters(CutLabelAttack[CutClustersConfig]):

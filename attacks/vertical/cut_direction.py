@@ -27,6 +27,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 @evidence_attack(
     "cut-direction",
     summary="labels by the direction of the gradient at the cut",
+    tier="core",
     paper="2102.08504",
     fidelity="variant",
     deviates="a reference of every class, so that several classes can be inferred",

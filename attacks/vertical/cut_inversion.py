@@ -26,7 +26,9 @@ _ZERO = 1e-9  # tolerance relative to the largest value: residual of zeros after
 
 
 @final
-@evidence_attack("cut-inversion", summary="inputs exactly, through a known dense bottom", related="2010.10152")
+@evidence_attack(
+    "cut-inversion", summary="inputs exactly, through a known dense bottom", tier="core", related="2010.10152"
+)
 class CutInversion(CutFeatureAttack[Config]):
     """Inverts dense layers."""
 

@@ -26,7 +26,9 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 
 
 @final
-@evidence_attack("cut-line", summary="two labels exactly, by the line that gradients lie on", related="2102.08504")
+@evidence_attack(
+    "cut-line", summary="two labels exactly, by the line that gradients lie on", tier="core", related="2102.08504"
+)
 class CutLine(CutLabelAttack[Config]):
     """Infers the side of the line step by step."""
 

@@ -27,6 +27,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 @evidence_attack(
     "cut-norm",
     summary="two labels by the length of the gradient at the cut",
+    tier="core",
     paper="2102.08504",
     fidelity="variant",
     deviates="known labels set the threshold; the AUC is reported too",

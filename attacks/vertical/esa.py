@@ -27,6 +27,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 @evidence_attack(
     "esa",
     summary="columns from a linear model's predictions, by their equations",
+    tier="core",
     paper="2010.10152",
     fidelity="variant",
     deviates="where equations are too few it starts at the public mean",

@@ -27,6 +27,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 @evidence_attack(
     "head-algebra",
     summary="labels exactly, by the equations of a known linear top",
+    tier="core",
     related="Fu et al. 2022, USENIX Security",
 )
 class HeadAlgebra(CutLabelAttack[Config]):

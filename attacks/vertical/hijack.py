@@ -41,6 +41,7 @@ class HijackConfig(Config):
 @evidence_attack(
     "hijack",
     summary="inputs through a bottom that is steered into the attacker's space",
+    tier="core",
     paper="2012.02670",
     fidelity="variant",
     deviates="small networks, Adam at the party, penalty 10",

@@ -48,6 +48,7 @@ class SubstituteConfig(Config):
 @evidence_attack(
     "substitute",
     summary="inputs by a substitute bottom that is aligned with the sent activations",
+    tier="core",
     paper="2405.04115",
     fidelity="variant",
     deviates="the top predicts public labels too; small networks",

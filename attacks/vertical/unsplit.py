@@ -42,6 +42,7 @@ class UnsplitConfig(Config):
 @evidence_attack(
     "unsplit",
     summary="inputs and a clone of the bottom, searched in turn",
+    tier="core",
     paper="2108.09033",
     fidelity="variant",
     deviates="fewer and larger steps, without AMSGrad",

@@ -65,6 +65,7 @@ class AtsConfig(Config):
 @defense(
     "ats",
     summary="image transforms chosen to mislead inversion",
+    tier="baseline",
     paper="2011.12505",
     fidelity="variant",
     deviates="the fixed accuracy threshold is a share of the candidates",

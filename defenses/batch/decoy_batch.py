@@ -48,6 +48,7 @@ class DecoyBatchConfig(Config):
     "decoy-batch",
     aliases=("refiner",),
     summary="trains on other images with nearly the same gradient",
+    tier="research",
     paper="2212.02042",
     fidelity="inspired",
     deviates="1 - SSIM replaces its learned network; the gap is relative",

@@ -52,6 +52,7 @@ class InstahideConfig(Config):
 @defense(
     "instahide",
     summary="mixes k examples of a batch and flips signs of pixels",
+    tier="baseline",
     paper="2010.02772",
     fidelity="variant",
     deviates="partners come from the batch; public images are not offered",

@@ -34,6 +34,7 @@ class MixupConfig(Config):
 @defense(
     "mixup",
     summary="mixes every example with another example of its batch",
+    tier="baseline",
     paper="1710.09412",
     fidelity="reproduction",
 )

@@ -32,7 +32,11 @@ class PruningConfig(SupportConfig):
 
 @final
 @defense(
-    "pruning", summary="sends the entries of largest absolute value (top-k)", related="1906.08935", aliases=("top-k",)
+    "pruning",
+    summary="sends the entries of largest absolute value (top-k)",
+    tier="core",
+    related="1906.08935",
+    aliases=("top-k",),
 )
 class Pruning(TensorDefense[PruningConfig]):
     """Sends exactly k entries, even with ties."""

@@ -30,6 +30,7 @@ class RandomPruningConfig(SupportConfig):
 @defense(
     "random-pruning",
     summary="sends entries drawn at random (random-k)",
+    tier="baseline",
     paper="1809.07599",
     fidelity="variant",
     deviates="without the paper's memory of unsent entries",

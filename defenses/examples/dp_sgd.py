@@ -48,6 +48,7 @@ class DpSgdConfig(Budget):
 @defense(
     "dp-sgd",
     summary="clips each example's gradient and adds noise, with an epsilon",
+    tier="core",
     paper="1607.00133",
     fidelity="reproduction",
     aliases=("dpsgd",),

@@ -44,6 +44,7 @@ class SliceClippingConfig(Config):
 @defense(
     "slice-clipping",
     summary="bounds every example in every slice of the gradient (GradDefense)",
+    tier="research",
     paper="Wang 2022, INFOCOM",
     fidelity="variant",
     deviates="sensitivity is measured on the step's batch, not on a root set",

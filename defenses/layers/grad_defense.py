@@ -37,6 +37,7 @@ class GradDefenseConfig(Config):
 @defense(
     "grad-defense",
     summary="noise on random slices of equal sensitivity (GradDefense)",
+    tier="baseline",
     paper="Wang 2022, INFOCOM",
     fidelity="variant",
     deviates="sensitivity is measured on the step's batch, not on a root set",

@@ -38,6 +38,7 @@ class OutpostConfig(Config):
 @defense(
     "outpost",
     summary="prunes and disturbs early local steps by layer risk (Outpost)",
+    tier="baseline",
     paper="Wang 2023, INFOCOM",
     fidelity="reproduction",
 )

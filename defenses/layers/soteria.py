@@ -42,6 +42,7 @@ class SoteriaConfig(Config):
 @defense(
     "soteria",
     summary="zeroes the gradient of the most telling features (Soteria)",
+    tier="baseline",
     paper="2012.06043",
     fidelity="reproduction",
 )

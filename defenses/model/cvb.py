@@ -51,6 +51,7 @@ class ConvolutionalBottleneck(VariationalBottleneck):
 @defense(
     "cvb",
     summary="a convolutional variational bottleneck behind the first block",
+    tier="baseline",
     paper="2309.04515",
     fidelity="reproduction",
 )

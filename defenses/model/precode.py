@@ -43,6 +43,7 @@ class LinearBottleneck(VariationalBottleneck):
 @defense(
     "precode",
     summary="a variational bottleneck in front of the last linear layer",
+    tier="baseline",
     paper="2108.04725",
     fidelity="reproduction",
 )

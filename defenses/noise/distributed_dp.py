@@ -40,6 +40,7 @@ class DistributedDpConfig(ClientBudget):
 @defense(
     "distributed-dp",
     summary="adds a share of the noise to each update of a secure sum",
+    tier="core",
     paper="2102.06387",
     fidelity="variant",
     deviates="continuous Gaussian shares that are rounded replace the discrete Gaussian",

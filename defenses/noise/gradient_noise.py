@@ -32,7 +32,12 @@ class GradientNoiseConfig(TensorConfig):
 
 
 @final
-@defense("gradient-noise", summary="independent noise on every entry of a gradient or update", related="1906.08935")
+@defense(
+    "gradient-noise",
+    summary="independent noise on every entry of a gradient or update",
+    tier="core",
+    related="1906.08935",
+)
 class GradientNoise(TensorDefense[GradientNoiseConfig]):
     """Adds new noise to the gradient of every local step, or once to the update."""
 

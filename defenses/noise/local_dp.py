@@ -32,6 +32,7 @@ class LocalDpConfig(ClientBudget):
 @defense(
     "local-dp",
     summary="the client clips its update and adds noise to it, with an epsilon",
+    tier="core",
     paper="1805.06530",
     fidelity="variant",
     deviates="its accountant, for updates that every client clips and noises",

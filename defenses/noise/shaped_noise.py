@@ -35,7 +35,11 @@ class ShapedNoiseConfig(Config):
 
 
 @final
-@defense("shaped-noise", summary="noise along the directions of a gradient that carry information about the inputs")
+@defense(
+    "shaped-noise",
+    summary="noise along the directions of a gradient that carry information about the inputs",
+    tier="baseline",
+)
 class ShapedNoise(Defense[ShapedNoiseConfig]):
     """Needs three more backward passes at every local step."""
 

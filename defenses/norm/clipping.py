@@ -34,6 +34,7 @@ class ClippingConfig(TensorConfig):
 @defense(
     "clipping",
     summary="bounds the norm of every step's gradient, or of the update",
+    tier="core",
     paper="1607.00133",
     fidelity="variant",
     deviates="clips a step or an update, not each example; no noise",

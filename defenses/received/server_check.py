@@ -73,7 +73,7 @@ class BoundedFigure(NamedTuple):
 
 
 @final
-@defense("server-check", summary="refuses received weights that look crafted", related="2511.10502")
+@defense("server-check", summary="refuses received weights that look crafted", tier="core", related="2511.10502")
 class ServerCheck(Defense[ServerCheckConfig]):
     """Refuses to train on weights that seem crafted to separate examples."""
 

@@ -27,7 +27,7 @@ class Float16Config(TensorConfig):
 
 
 @final
-@defense("float16", summary="rounds every entry to half precision (a control)")
+@defense("float16", summary="rounds every entry to half precision (a control)", tier="core")
 class Float16(TensorDefense[Float16Config]):
     """Rounds to the nearest value, ties to even."""
 

@@ -33,6 +33,7 @@ class QsgdConfig(TensorConfig):
 @defense(
     "qsgd",
     summary="unbiased rounding to levels of each tensor's norm (QSGD)",
+    tier="baseline",
     paper="1610.02132",
     fidelity="reproduction",
 )

@@ -33,6 +33,7 @@ class QuantisationConfig(TensorConfig):
 @defense(
     "quantisation",
     summary="unbiased rounding to 2^k equidistant values of each tensor",
+    tier="core",
     paper="1611.00429",
     fidelity="reproduction",
 )

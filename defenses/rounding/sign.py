@@ -34,6 +34,7 @@ class SignConfig(TensorConfig):
 @defense(
     "sign",
     summary="sends the sign of every entry (signSGD)",
+    tier="baseline",
     paper="1802.04434",
     fidelity="reproduction",
     aliases=("signsgd",),

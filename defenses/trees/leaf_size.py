@@ -29,7 +29,7 @@ class LeafSizeConfig(Config):
 
 
 @final
-@evidence_defense("leaf-size", summary="no leaf of a sent tree has fewer than k rows")
+@evidence_defense("leaf-size", summary="no leaf of a sent tree has fewer than k rows", tier="core")
 class LeafSize(TreeDefense[LeafSizeConfig]):
     """Sets the minimal cover of a leaf."""
 

@@ -28,7 +28,7 @@ class PublicCutsConfig(Config):
 
 
 @final
-@evidence_defense("public-cuts", summary="thresholds of sent trees come from public rows")
+@evidence_defense("public-cuts", summary="thresholds of sent trees come from public rows", tier="core")
 class PublicCuts(TreeDefense[PublicCutsConfig]):
     """Rounds values down to public cuts."""
 

@@ -22,7 +22,9 @@ class StripSumsConfig(Config):
 
 
 @final
-@evidence_defense("strip-sums", summary="trees are sent without covers and gains, which predictions do not need")
+@evidence_defense(
+    "strip-sums", summary="trees are sent without covers and gains, which predictions do not need", tier="core"
+)
 class StripSums(TreeDefense[StripSumsConfig]):
     """Zeroes the values that predictions do not need."""
 

@@ -28,7 +28,7 @@ class CutNoiseConfig(Config):
 
 
 @final
-@evidence_defense("cut-noise", summary="Gaussian noise on gradients at the cut", related="2102.08504")
+@evidence_defense("cut-noise", summary="Gaussian noise on gradients at the cut", tier="core", related="2102.08504")
 class CutNoise(CutDefense[CutNoiseConfig]):
     """Adds isotropic noise."""
 

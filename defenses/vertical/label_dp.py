@@ -29,7 +29,9 @@ class LabelDpConfig(Config):
 
 
 @final
-@evidence_defense("label-dp", summary="randomised response on the labels that are trained on", related="2102.06062")
+@evidence_defense(
+    "label-dp", summary="randomised response on the labels that are trained on", tier="core", related="2102.06062"
+)
 class LabelDp(CutDefense[LabelDpConfig]):
     """Applies randomised response."""
 

@@ -54,6 +54,7 @@ class Shape:
 @evidence_defense(
     "marvell",
     summary="noise that makes gradients of two classes alike",
+    tier="core",
     paper="2102.08504",
     fidelity="variant",
     deviates="the four variances are found by SLSQP",

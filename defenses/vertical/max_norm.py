@@ -25,7 +25,9 @@ class MaxNormConfig(Config):
 
 
 @final
-@evidence_defense("max-norm", summary="random factors make gradients at the cut equally long", related="2102.08504")
+@evidence_defense(
+    "max-norm", summary="random factors make gradients at the cut equally long", tier="core", related="2102.08504"
+)
 class MaxNorm(CutDefense[MaxNormConfig]):
     """Scales gradients."""
 

@@ -35,6 +35,7 @@ class CompensatedMeanConfig(Config):
 @aggregator(
     "compensated-mean",
     summary="mean of noisy updates, without directions of noise (GradDefense)",
+    tier="research",
     paper="Wang 2022, INFOCOM",
     fidelity="reproduction",
 )

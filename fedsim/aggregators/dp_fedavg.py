@@ -64,6 +64,7 @@ class DpFedAvgConfig(Config):
 @aggregator(
     "dp-fedavg",
     summary="mean of clipped updates with noise, with an epsilon",
+    tier="core",
     paper="1710.06963",
     fidelity="reproduction",
 )

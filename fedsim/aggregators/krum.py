@@ -37,6 +37,7 @@ class KrumConfig(Config):
 @aggregator(
     "krum",
     summary="mean of the updates nearest to their neighbours (Krum, multi-Krum)",
+    tier="baseline",
     paper="1703.02757",
     fidelity="reproduction",
 )

@@ -30,6 +30,7 @@ class MeanConfig(Config):
 @aggregator(
     "mean",
     summary="mean of the updates, as in FedAvg and FedSGD",
+    tier="core",
     paper="1602.05629",
     fidelity="reproduction",
     aliases=("fedavg",),

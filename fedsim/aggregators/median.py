@@ -26,7 +26,13 @@ class MedianConfig(Config):
 
 
 @final
-@aggregator("median", summary="coordinate-wise median of the updates", paper="1803.01498", fidelity="reproduction")
+@aggregator(
+    "median",
+    summary="coordinate-wise median of the updates",
+    tier="baseline",
+    paper="1803.01498",
+    fidelity="reproduction",
+)
 class Median(Aggregator[MedianConfig]):
     """Keeps a round's updates in memory."""
 

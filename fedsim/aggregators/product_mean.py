@@ -29,7 +29,7 @@ class ProductMeanConfig(Config):
 
 
 @final
-@aggregator("product-mean", summary="mean of low-rank adapters' products, cut to their rank")
+@aggregator("product-mean", summary="mean of low-rank adapters' products, cut to their rank", tier="research")
 class ProductMean(Aggregator[ProductMeanConfig]):
     """Keeps a round's updates in memory. Like the mean, it is not robust."""
 

@@ -34,6 +34,7 @@ class TrimmedMeanConfig(Config):
 @aggregator(
     "trimmed-mean",
     summary="coordinate-wise mean without the extreme values",
+    tier="baseline",
     paper="1803.01498",
     fidelity="reproduction",
 )

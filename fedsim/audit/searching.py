@@ -99,8 +99,9 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
 
 
 def descents() -> dict[str, type[Attack[Any]]]:
-    """Return the attacks that search by gradient descent, by name."""
-    attacks = {name: method.derived_from(Attack) for name, method in registry.methods("attack").items()}
+    """Return the attacks that search by gradient descent, by name; no baselines."""
+    methods = registry.methods("attack").items()
+    attacks = {name: method.derived_from(Attack) for name, method in methods if method.tier != "baseline"}
     return {name: kind for name, kind in attacks.items() if kind is not None and kind.effort == "descent"}
 
 

@@ -94,8 +94,8 @@ def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert searching(observation) == {"dropout-inversion", *undoing}
     with pytest.raises(NotApplicable):
         search(world, observation, 1, methods("attack"), 1, LatestGuess())
-    monkeypatch.setattr(descents()["cpl"], "outlook", lambda *_: CostEstimate(1.0, 0.9))
-    assert searching(observation) == {"cpl", *undoing}
+    monkeypatch.setattr(descents()["inverting-gradients"], "outlook", lambda *_: CostEstimate(1.0, 0.9))
+    assert searching(observation) == {"inverting-gradients", *undoing}
 
 
 def test_of_a_text_the_search_that_moves_words_gets_the_time() -> None:

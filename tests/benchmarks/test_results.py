@@ -110,8 +110,8 @@ def test_a_page_shows_every_method_that_says_what_it_is_to_its_paper() -> None:
     listed = sorted(line.split("`")[1] for line in fidelity if line.startswith("| `"))
     published = [entry for kind in registry.KINDS for entry in entries_of(kind).values() if entry.fidelity]
     assert listed == sorted(entry.name for entry in published)
-    assert "| `lira` | [2112.03570](https://arxiv.org/abs/2112.03570) | reproduction |  |" in lines
-    assert "| `dropout` | Srivastava 2014 | reproduction |  |" in lines
+    assert "| `lira` | core | [2112.03570](https://arxiv.org/abs/2112.03570) | reproduction |  |" in lines
+    assert "| `dropout` | core | Srivastava 2014 | reproduction |  |" in lines
     assert "old" not in lines
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import pydoc
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict, get_args
 
 import typer
 from rich.table import Table
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
 from fedsim.core.errors import FedsimError, ScenarioError, did_you_mean, first_line
+from fedsim.core.registry.method import Tier
 from fedsim.core.source import list_scenarios, read_tables
 
 if TYPE_CHECKING:
@@ -39,31 +41,46 @@ _KINDS: dict[str, registry.Kind] = {
     "models": "model",
     "data": "dataset",
 }
+_TIERS = (*get_args(Tier), "all")
 _WIDEST_NAME = 40  # columns; half of a narrow screen
 
 
-@command(name="list", epilog="Example: fedsim list attacks --json")
+@command(name="list", epilog="Examples: fedsim list attacks; fedsim list defenses --tier all --json")
 def list_(
     group: Annotated[
         str | None,
         typer.Argument(metavar="GROUP", help=f"{', '.join(_KINDS)} or scenarios; absent: the names of all"),
     ] = None,
+    tier: Annotated[
+        str,
+        typer.Option(
+            help=f"{', '.join(_TIERS)}; core: methods that a defender runs; baseline: published methods for "
+            "comparison; research: methods for narrow conditions"
+        ),
+    ] = "core",
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List attacks, defenses, components, models, data, scenarios and the other groups."""
     kinds = [*_KINDS, "scenarios"]
     if group is not None and group not in kinds:
         raise FedsimError(f"unknown list '{group}'.{did_you_mean(group, kinds)}")
+    if tier not in _TIERS:
+        raise FedsimError(f"--tier is '{tier}', expected {', '.join(_TIERS)}.{did_you_mean(tier, _TIERS)}")
     groups = [group] if group else kinds
-    entries = {name: _entries(name) for name in groups}
+    known = {name: _entries(name) for name in groups}
+    entries = {
+        name: [entry for entry in of_group if tier in (entry["tier"], "all")] for name, of_group in known.items()
+    }
     if as_json:
         say(json.dumps([entry for members in entries.values() for entry in members], indent=1))
         return
     with screen.capture() as shown:
         if group is None:
-            _show_names(entries)
+            _show_names(entries, known)
         else:
             _show_entries(entries[group])
+            if others := _in_other_tiers(known[group], tier):
+                say(f"{others}: fedsim list {group} --tier all")
     _page(shown.get())
 
 
@@ -75,12 +92,21 @@ def _page(text: str) -> None:
         screen.print(Text(text), end="", soft_wrap=True)
 
 
-def _show_names(entries: dict[str, list[_Entry]]) -> None:
+def _show_names(entries: dict[str, list[_Entry]], known: dict[str, list[_Entry]]) -> None:
     for group, of_group in entries.items():
-        say(f"{group} ({len(of_group)}): fedsim list {group}")
+        total = f" of {len(known[group])}" if len(of_group) < len(known[group]) else ""
+        say(f"{group} ({len(of_group)}{total}): fedsim list {group}")
         families = {family: ", ".join(entry["name"] for entry in members) for family, members in _families(of_group)}
         _show_rows(families)
         say("")
+    if any(len(of_group) < len(known[group]) for group, of_group in entries.items()):
+        say("Methods of all tiers, core, baseline and research: fedsim list --tier all")
+
+
+def _in_other_tiers(entries: list[_Entry], tier: str) -> str:
+    """Return the numbers of methods in the tiers that are not listed, e.g. "12 baseline and 2 research"."""
+    counts = Counter(entry["tier"] for entry in entries if tier not in (entry["tier"], "all"))
+    return " and ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def _show_entries(entries: list[_Entry]) -> None:
@@ -111,6 +137,7 @@ class _Entry(TypedDict):
     group: str
     name: str
     summary: str
+    tier: str
     paper: str
     fidelity: str
     deviates: str
@@ -138,6 +165,7 @@ def _entries(group: str) -> list[_Entry]:
             group=group,
             name=m.name,
             summary=m.summary,
+            tier=m.tier,
             paper=m.paper,
             fidelity=m.fidelity or "",
             deviates=m.deviates,
@@ -164,6 +192,7 @@ def _scenarios() -> list[_Entry]:
             group="scenarios",
             name=name,
             summary=_title(path),
+            tier="core",
             paper="",
             fidelity="",
             deviates="",

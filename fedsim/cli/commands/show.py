@@ -10,10 +10,18 @@ from rich.text import Text
 
 from fedsim.cli.commands._console import command, say, screen
 from fedsim.core.errors import FedsimError
+from fedsim.core.registry.method import TIERED, Tier
 
 if TYPE_CHECKING:
     from fedsim.cli.pages import Page
     from fedsim.core import registry
+
+
+_TIERS: dict[Tier, str] = {
+    "core": "core, which audits and auto try",
+    "baseline": "baseline, a published method for comparison; audits and auto never try it",
+    "research": "research, for narrow conditions; audits and auto try it where they hold",
+}
 
 
 @command(epilog="Example: fedsim show dropout-inversion")
@@ -58,6 +66,7 @@ def print_page(method: registry.Entry, page: Page) -> None:
 def _origin(method: registry.Entry, page: Page) -> list[tuple[str, str]]:
     """Return the headings and texts of a method's other names, papers and grants that are not empty."""
     origin = [
+        ("Tier", _TIERS[method.tier] if method.kind in TIERED else ""),
         ("Also called", ", ".join(method.aliases)),
         ("Paper", method.origin),
         ("Related paper, of other authors", method.related),

@@ -74,6 +74,7 @@ class AlloraConfig(LowRankConfig):
 @component(
     "allora",
     summary="LoRA with a gradient that shrinks as the adapter grows",
+    tier="research",
     paper="2410.09692",
     fidelity="variant",
     deviates="the gradient's factor follows two public implementations by others",

@@ -63,6 +63,7 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
 @component(
     "causal-mask-removal",
     summary="tokens see later tokens in chosen blocks of a decoder",
+    tier="research",
     paper="2401.14556",
     fidelity="reproduction",
     paper_steps=(

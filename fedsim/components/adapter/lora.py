@@ -46,6 +46,7 @@ class LoraConfig(LowRankConfig):
 @component(
     "lora",
     summary="freezes linear layers and trains a low-rank change of each",
+    tier="core",
     paper="2106.09685",
     fidelity="reproduction",
 )

@@ -36,6 +36,7 @@ from fedsim.core.types import MethodDescription, Modality
 @component(
     "lora-drop-adapters",
     summary="trains low-rank substitutes of blocks, for decoder lora-drop",
+    tier="research",
     paper="2601.02569",
     fidelity="reproduction",
     paper_steps=(

@@ -56,6 +56,7 @@ class CutMixConfig(Config):
 @component(
     "cutmix",
     summary="pastes a box of an image into another",
+    tier="core",
     paper="1905.04899",
     fidelity="reproduction",
     paper_steps=(

@@ -52,6 +52,7 @@ class FeatureCutMixConfig(Config):
 @component(
     _NAME,
     summary="pastes a box of a feature map into another",
+    tier="research",
     paper="1905.04899",
     fidelity="variant",
     deviates="the paper's ablation on features, at any named layer",

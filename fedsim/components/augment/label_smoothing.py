@@ -36,6 +36,7 @@ class LabelSmoothingConfig(Config):
 @component(
     "label-smoothing",
     summary="moves labels towards the uniform distribution",
+    tier="core",
     paper="1512.00567",
     fidelity="reproduction",
 )

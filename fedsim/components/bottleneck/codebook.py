@@ -95,6 +95,7 @@ class CodebookConfig(Config):
 @component(
     "codebook",
     summary="replaces activations by a few codes",
+    tier="research",
     paper="2310.17230",
     fidelity="reproduction",
     paper_steps=(

@@ -88,6 +88,7 @@ class KeyValueBottleneckConfig(Config):
 @component(
     _NAME,
     summary="looks up values by a frozen encoder, and trains only the values",
+    tier="research",
     paper="2207.11240",
     fidelity="reproduction",
     aliases=("dkvb",),

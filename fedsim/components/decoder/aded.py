@@ -186,6 +186,7 @@ class Adapting(DraftedTexts):
 @component(
     "aded",
     summary="decoder: drafts of a tri-gram table that learns, exact",
+    tier="research",
     paper="2407.12021",
     fidelity="variant",
     deviates="draws once a node, where its code draws once a path",

@@ -160,6 +160,7 @@ class _Answers:
 @component(
     "awrs",
     summary="decoder: within a constraint, by weighted rejection sampling and particles",
+    tier="research",
     paper="2504.05410",
     fidelity="reproduction",
     extra="constrain",

@@ -60,7 +60,7 @@ class Searching(TextState):
 
 
 @final
-@component("beam", summary="decoder: the likeliest of several texts that are followed at once")
+@component("beam", summary="decoder: the likeliest of several texts that are followed at once", tier="core")
 class Beam(Decoder[BeamConfig, Searching]):
     """Emits tokens that all prefixes share; a step may emit none."""
 

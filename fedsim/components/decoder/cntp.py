@@ -122,6 +122,7 @@ class _Trial:
 @component(
     "cntp",
     summary="decoder: trials where the model is unsure, the likeliest stays",
+    tier="research",
     paper="2507.03038",
     fidelity="reproduction",
     paper_steps=(

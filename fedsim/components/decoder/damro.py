@@ -103,6 +103,7 @@ class Branch:
 @component(
     "damro",
     summary="decoder: damps predictions that rest on a few outlying visual tokens",
+    tier="research",
     paper="2410.04514",
     fidelity="variant",
     deviates="outliers keep the image's order; the layer used is the projected layer",

@@ -133,6 +133,7 @@ class Exiting(DraftedTexts):
     "dynamic-exit",
     aliases=("del",),
     summary="decoder: the first layers draft, exit and length by running counts; exact",
+    tier="research",
     paper="2504.05598",
     fidelity="reproduction",
     paper_steps=(

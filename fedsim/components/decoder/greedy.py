@@ -24,7 +24,7 @@ class GreedyConfig(Config):
 
 
 @final
-@component("greedy", summary="decoder: the likeliest next token")
+@component("greedy", summary="decoder: the likeliest next token", tier="core")
 class Greedy(Decoder[GreedyConfig, TextState]):
     """Generates a token per step, without random draws."""
 

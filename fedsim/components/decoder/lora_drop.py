@@ -148,6 +148,7 @@ class Dropping(TextState):
 @component(
     "lora-drop",
     summary="decoder: adapters replace blocks between anchor tokens",
+    tier="research",
     paper="2601.02569",
     fidelity="variant",
     deviates="which keys are kept, and at which places, is chosen here",

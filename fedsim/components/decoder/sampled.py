@@ -33,6 +33,7 @@ class SampledConfig(Config):
 @component(
     "sampled",
     summary="decoder: draws from the softmax, with temperature and top-p",
+    tier="core",
     paper="1904.09751",
     fidelity="reproduction",
 )

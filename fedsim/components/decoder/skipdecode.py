@@ -44,6 +44,7 @@ class SkippingTexts(TextState):
 @component(
     "skipdecode",
     summary="decoder: later tokens run through fewer layers, by a schedule",
+    tier="research",
     paper="2307.02628",
     fidelity="variant",
     deviates="built from notes on the paper; E counts written tokens",

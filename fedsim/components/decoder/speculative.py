@@ -75,6 +75,7 @@ class Speculating(DraftedTexts):
 @component(
     "speculative",
     summary="decoder: drafts of a cheap model, exact by rejection",
+    tier="research",
     paper="2211.17192",
     fidelity="reproduction",
 )

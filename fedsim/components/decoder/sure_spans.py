@@ -55,6 +55,7 @@ class SureSpansConfig(DrawConfig):
     "sure-spans",
     aliases=("lexical-unit",),
     summary="decoder: spans the model is sure of, at once from pads",
+    tier="research",
     paper="2405.15208",
     fidelity="inspired",
     deviates="only abstract and README were read; thresholds are chosen here",

@@ -78,6 +78,7 @@ class Steered(TextState):
 @component(
     "svdecode",
     summary="decoder: further along the direction of a fine-tuning",
+    tier="research",
     paper="2509.15888",
     fidelity="reproduction",
     paper_steps=(

@@ -47,6 +47,7 @@ class SteeredSearch(TextState):
 @component(
     "svdecode-beam",
     summary="decoder: beam search by the scores of svdecode",
+    tier="research",
     paper="2509.15888",
     fidelity="reproduction",
     paper_steps=(

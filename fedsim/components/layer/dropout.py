@@ -36,6 +36,7 @@ class DropoutConfig(Config):
 @component(
     "dropout",
     summary="sets the rate of all dropout layers of the model",
+    tier="core",
     paper="Srivastava 2014",
     fidelity="reproduction",
 )

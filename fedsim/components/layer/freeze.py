@@ -33,7 +33,7 @@ class FreezeConfig(Config):
 
 
 @final
-@component("freeze", summary="keeps named parameters out of training")
+@component("freeze", summary="keeps named parameters out of training", tier="core")
 class Freeze(Layer[FreezeConfig]):
     """Excludes parameters from training."""
 

@@ -48,6 +48,7 @@ class MultiSampleDropoutConfig(Config):
 @component(
     _NAME,
     summary="applies several dropout masks to the same features in a step",
+    tier="core",
     paper="1905.09788",
     fidelity="variant",
     deviates="masks alone differ, without the paper's flips and pooling offsets",

@@ -62,6 +62,7 @@ class NestedDropoutConfig(Config):
 @component(
     _NAME,
     summary="cuts the last features to a prefix of random length",
+    tier="research",
     paper="2206.13140",
     fidelity="reproduction",
     paper_steps=(

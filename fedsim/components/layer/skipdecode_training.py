@@ -38,6 +38,7 @@ class SkipDecodeTrainingConfig(ScheduleConfig):
 @component(
     _NAME,
     summary="in training, later tokens jump over layers, by skipdecode's schedule",
+    tier="research",
     paper="2307.02628",
     fidelity="variant",
     deviates="built from notes on the paper; prompts count in the loss",

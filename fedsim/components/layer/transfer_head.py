@@ -35,7 +35,7 @@ class TransferHeadConfig(Config):
 
 
 @final
-@component("transfer-head", summary="trains a new head alone, behind a frozen backbone")
+@component("transfer-head", summary="trains a new head alone, behind a frozen backbone", tier="research")
 class TransferHead(Layer[TransferHeadConfig]):
     """Replaces the last linear layer by a multi-layer head, and freezes all other parameters."""
 

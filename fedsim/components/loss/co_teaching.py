@@ -58,6 +58,7 @@ class CoTeachingConfig(Config):
 @component(
     _NAME,
     summary="trains two networks that choose each other's examples by small loss",
+    tier="research",
     paper="2206.13140",
     fidelity="reproduction",
     paper_steps=(

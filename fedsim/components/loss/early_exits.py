@@ -63,6 +63,7 @@ class EarlyExitsConfig(Config):
 @component(
     _NAME,
     summary="trains early layers to predict the next token too",
+    tier="research",
     paper="2404.16710",
     fidelity="variant",
     deviates="exits are chosen; schedule counts rounds; layer dropout does not ramp up",

@@ -68,6 +68,7 @@ class Encoder(Protocol):
 @component(
     _NAME,
     summary="trains sentence embeddings with repeated tokens and a queue",
+    tier="research",
     paper="2109.04380",
     fidelity="reproduction",
     paper_steps=(

@@ -32,7 +32,11 @@ class FedProxConfig(Config):
 
 @final
 @component(
-    "fedprox", summary="keeps local training near the received weights", paper="1812.06127", fidelity="reproduction"
+    "fedprox",
+    summary="keeps local training near the received weights",
+    tier="core",
+    paper="1812.06127",
+    fidelity="reproduction",
 )
 class FedProx(LossTerm[FedProxConfig]):
     """The proximal term, which limits the divergence of clients with different data distributions."""

@@ -48,6 +48,7 @@ class PadBlocksConfig(Config):
 @component(
     "pad-blocks",
     summary="trains pads that predict several confident tokens at once",
+    tier="research",
     paper="2405.15208",
     fidelity="inspired",
     deviates="only abstract and README were read; constants are chosen here",

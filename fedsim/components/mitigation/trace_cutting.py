@@ -25,7 +25,7 @@ class TraceCuttingConfig(Config):
 
 
 @final
-@component("trace-cutting", summary="mitigation: texts of equal lengths, as a control")
+@component("trace-cutting", summary="mitigation: texts of equal lengths, as a control", tier="core")
 class TraceCutting(Mitigation[TraceCuttingConfig]):
     """Truncates each trace to the length of the shortest text."""
 

@@ -28,7 +28,7 @@ class TraceDelayConfig(Config):
 
 
 @final
-@component("trace-delay", summary="mitigation: tokens wait for later steps at random")
+@component("trace-delay", summary="mitigation: tokens wait for later steps at random", tier="core")
 class TraceDelay(Mitigation[TraceDelayConfig]):
     """Keeps the buffer at random."""
 

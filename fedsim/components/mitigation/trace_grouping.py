@@ -28,7 +28,7 @@ class TraceGroupingConfig(Config):
 
 
 @final
-@component("trace-grouping", summary="mitigation: the sum of several steps")
+@component("trace-grouping", summary="mitigation: the sum of several steps", tier="core")
 class TraceGrouping(Mitigation[TraceGroupingConfig]):
     """Adds up the counts of k consecutive steps."""
 

@@ -25,7 +25,7 @@ class TracePacingConfig(Config):
 
 
 @final
-@component("trace-pacing", summary="mitigation: a token per packet at a constant rate")
+@component("trace-pacing", summary="mitigation: a token per packet at a constant rate", tier="core")
 class TracePacing(Mitigation[TracePacingConfig]):
     """Sends single tokens."""
 

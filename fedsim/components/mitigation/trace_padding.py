@@ -25,7 +25,11 @@ class TracePaddingConfig(Config):
 
 
 @final
-@component("trace-padding", summary="mitigation: all steps as large as the largest, all texts as long as the longest")
+@component(
+    "trace-padding",
+    summary="mitigation: all steps as large as the largest, all texts as long as the longest",
+    tier="core",
+)
 class TracePadding(Mitigation[TracePaddingConfig]):
     """Replaces all traces by the same padded trace."""
 

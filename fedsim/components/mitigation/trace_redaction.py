@@ -29,7 +29,7 @@ class TraceRedactionConfig(Config):
 
 
 @final
-@component("trace-redaction", summary="mitigation: rounds named counts to coarse classes, or removes them")
+@component("trace-redaction", summary="mitigation: rounds named counts to coarse classes, or removes them", tier="core")
 class TraceRedaction(Mitigation[TraceRedactionConfig]):
     """Rounds named counts down, or sets them to 0."""
 

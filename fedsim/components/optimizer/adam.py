@@ -33,7 +33,9 @@ class AdamConfig(Config):
 
 
 @final
-@component("adam", summary="Adam, with bias correction or without", paper="1412.6980", fidelity="reproduction")
+@component(
+    "adam", summary="Adam, with bias correction or without", tier="core", paper="1412.6980", fidelity="reproduction"
+)
 class Adam(Optimizer[AdamConfig]):
     """Adam with a state that lasts for a local training."""
 

@@ -29,7 +29,7 @@ class SgdConfig(Config):
 
 
 @final
-@component("sgd", summary="stochastic gradient descent, with momentum")
+@component("sgd", summary="stochastic gradient descent, with momentum", tier="core")
 class Sgd(Optimizer[SgdConfig]):
     """SGD without `torch.optim`, because its import slows every new process."""
 

@@ -84,6 +84,7 @@ class ShownLayers(NamedTuple):
 @component(
     "devil",
     summary="probe: features as a prompt of a frozen language model",
+    tier="research",
     paper="2309.01617",
     fidelity="variant",
     deviates="no neuron masks or class-token features; sizes, scaled channels, rates chosen here",

@@ -42,6 +42,7 @@ class HeadNeuronsConfig(Config):
     "head-neurons",
     aliases=("feature-neurons",),
     summary="probe: neurons named by the head, classes inferred from a few neurons",
+    tier="research",
     paper="2501.02688",
     fidelity="inspired",
     deviates="only summaries were read; norm, signs and probe are chosen here",

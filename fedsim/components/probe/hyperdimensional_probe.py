@@ -45,6 +45,7 @@ class HyperdimensionalProbeConfig(Config):
 @component(
     "hyperdimensional-probe",
     summary="probe: codes that bind and bundle concepts",
+    tier="research",
     paper="2509.25045",
     fidelity="variant",
     deviates="sizes, rates and a reading's chance are chosen here",

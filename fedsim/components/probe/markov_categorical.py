@@ -47,6 +47,7 @@ class MarkovCategoricalConfig(Config):
 @component(
     "markov-categorical",
     summary="probe: information measures of states and their head",
+    tier="research",
     paper="2507.19247",
     fidelity="variant",
     deviates="its measures; estimators, normalisation and penalties are chosen here",

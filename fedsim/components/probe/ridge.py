@@ -31,7 +31,7 @@ class RidgeConfig(Config):
 
 
 @final
-@component("ridge", summary="probe: linear, fitted in closed form", related="1610.01644")
+@component("ridge", summary="probe: linear, fitted in closed form", tier="baseline", related="1610.01644")
 class Ridge(Probe[RidgeConfig]):
     """Predicts classes by a linear map."""
 

@@ -99,6 +99,7 @@ class _Row:
 @component(
     "continuous-speculative",
     summary="sampler: drafts of patches, exact by densities",
+    tier="research",
     paper="2411.11925",
     fidelity="variant",
     deviates="the density ratio is exact; the paper's biased factor is a setting",

@@ -28,6 +28,7 @@ class EulerConfig(SolverConfig):
 @component(
     "euler",
     summary="sampler: a single evaluation per step along the slope",
+    tier="baseline",
     paper="2206.00364",
     fidelity="reproduction",
 )

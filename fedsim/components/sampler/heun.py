@@ -25,7 +25,11 @@ class HeunConfig(SolverConfig):
 
 @final
 @component(
-    "heun", summary="sampler: the mean of two slopes a step, as in EDM", paper="2206.00364", fidelity="reproduction"
+    "heun",
+    summary="sampler: the mean of two slopes a step, as in EDM",
+    tier="baseline",
+    paper="2206.00364",
+    fidelity="reproduction",
 )
 class Heun(LevelSolver[HeunConfig]):
     """Corrects each step by the slope at its end."""

@@ -41,6 +41,7 @@ class SkipTuningConfig(SolverConfig):
 @component(
     "skip-tuning",
     summary="sampler: weaker skips of a U-Net, for few steps",
+    tier="research",
     paper="2402.15170",
     fidelity="reproduction",
     paper_steps=(

@@ -32,6 +32,7 @@ class AttentionTopKConfig(KeptConfig):
 @component(
     "attention-topk",
     summary="keeps the visual tokens that the prompt's last token attends to",
+    tier="baseline",
     paper="2403.06764",
     fidelity="variant",
     deviates="a number of tokens in place of a share",

@@ -25,6 +25,7 @@ from fedsim.core.registry import component
 @component(
     "cls-topk",
     summary="keeps the visual tokens that the class token attends to",
+    tier="baseline",
     paper="2412.01818",
     fidelity="variant",
     deviates="a number of tokens in place of a share",

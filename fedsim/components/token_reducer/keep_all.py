@@ -21,7 +21,7 @@ from fedsim.core.types import Config
 
 
 @final
-@component("keep-all", summary="keeps every visual token")
+@component("keep-all", summary="keeps every visual token", tier="baseline")
 class KeepAll(VisualTokenReducer[Config]):
     """Drops no token."""
 

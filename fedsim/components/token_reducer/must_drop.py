@@ -55,6 +55,7 @@ class MustDropConfig(Config):
 @component(
     "must-drop",
     summary="merges similar visual tokens, and drops tokens without attention",
+    tier="research",
     paper="2411.10803",
     fidelity="variant",
     deviates="thresholds fit fewer tokens; images merge alone; merged tokens keep their place",

@@ -35,7 +35,9 @@ class OracleTokensConfig(KeptConfig):
 
 
 @final
-@component("oracle-tokens", summary="keeps the visual tokens of the question's cell and of filled cells")
+@component(
+    "oracle-tokens", summary="keeps the visual tokens of the question's cell and of filled cells", tier="baseline"
+)
 class OracleTokens(VisualTokenReducer[OracleTokensConfig]):
     """Selects tokens with knowledge of the relevant cells."""
 

@@ -41,6 +41,7 @@ class PyramidDropConfig(Config):
 @component(
     "pyramid-drop",
     summary="keeps ever fewer visual tokens, stage by stage",
+    tier="research",
     paper="2410.17247",
     fidelity="reproduction",
     paper_steps=(

@@ -22,7 +22,7 @@ from fedsim.core.registry import component
 
 
 @final
-@component("random-tokens", summary="keeps visual tokens at random places, the same of every image")
+@component("random-tokens", summary="keeps visual tokens at random places, the same of every image", tier="baseline")
 class RandomTokens(VisualTokenReducer[KeptConfig]):
     """Keeps a random subset."""
 

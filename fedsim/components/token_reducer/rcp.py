@@ -61,6 +61,7 @@ class RcpConfig(Config):
 @component(
     "rcp",
     summary="learns which visual tokens to drop, and repairs the hidden states of the others",
+    tier="research",
     paper="2604.04972",
     fidelity="variant",
     deviates="no dropout; the lost states are the states that the layer itself dropped",

@@ -26,6 +26,7 @@ class GradientAscentConfig(Config):
 @component(
     "gradient-ascent",
     summary="unlearning: a single ascent step on the loss of the forgotten examples",
+    tier="baseline",
     related="2207.05521",
 )
 class GradientAscent(Unlearning[GradientAscentConfig]):

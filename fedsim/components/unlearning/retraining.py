@@ -27,7 +27,7 @@ class RetrainingConfig(Config):
 
 
 @final
-@component("retraining", summary="unlearning: retrain without the forgotten examples (exact)")
+@component("retraining", summary="unlearning: retrain without the forgotten examples (exact)", tier="core")
 class Retraining(Unlearning[RetrainingConfig]):
     """The server compares the client's updates per round or, with sums alone, the two final global models."""
 

@@ -91,6 +91,7 @@ class _Alphabet:
 @component(
     "cfg-constrained",
     summary="unmasker: texts of a context-free grammar alone",
+    tier="research",
     paper="2508.10111",
     fidelity="variant",
     deviates="without its lexing; exact gaps are an addition",

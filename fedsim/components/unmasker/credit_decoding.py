@@ -65,6 +65,7 @@ class Credited(MaskedTextState):
 @component(
     "credit-decoding",
     summary="unmasker: a bonus for tokens that stay the likeliest",
+    tier="research",
     paper="2510.06133",
     fidelity="reproduction",
     paper_steps=(

@@ -32,6 +32,7 @@ class FactorConfig(BlockConfig):
 @component(
     "factor",
     summary="unmasker: as many places as their doubt allows",
+    tier="baseline",
     paper="2505.22618",
     fidelity="reproduction",
     paper_steps=(

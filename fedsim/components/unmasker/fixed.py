@@ -41,6 +41,7 @@ class Scheduled(MaskedTextState):
 @component(
     "fixed",
     summary="unmasker: as many places a step as a schedule says",
+    tier="baseline",
     paper="2502.09992",
     fidelity="reproduction",
     paper_steps=(

@@ -101,6 +101,7 @@ class _Taken(NamedTuple):
     "one-unsure-place",
     aliases=("explore-then-exploit",),
     summary="unmasker: confident positions and an uncertain position per round",
+    tier="research",
     paper="2511.21103",
     fidelity="inspired",
     deviates="only summaries were read; the exploring rule is chosen here",

@@ -40,6 +40,7 @@ class RemdmConfig(RevisingConfig):
 @component(
     "remdm",
     summary="unmasker: unmasks random positions, and remasks random unmasked positions",
+    tier="research",
     paper="2503.00307",
     fidelity="variant",
     deviates="without the loop of its third phase; blocks as in ParallelBench",

@@ -29,6 +29,7 @@ class RunningConfidenceConfig(RevisingConfig):
 @component(
     "running-confidence",
     summary="unmasker: proposes all positions, and remasks the least confident",
+    tier="research",
     paper="2508.13148",
     fidelity="variant",
     deviates="a block that has ended stays; published code may mask it anew",

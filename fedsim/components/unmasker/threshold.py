@@ -33,6 +33,7 @@ class ThresholdConfig(BlockConfig):
 @component(
     "threshold",
     summary="unmasker: every place above a confidence",
+    tier="baseline",
     paper="2505.22618",
     fidelity="reproduction",
     paper_steps=(

@@ -115,6 +115,7 @@ class Cache:
 @component(
     "window-diffusion",
     summary="unmasker: cached passes over a window of masked places",
+    tier="research",
     paper="2601.20332",
     fidelity="reproduction",
     paper_steps=(

@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook
 from fedsim.core.metric import Metric
 from fedsim.core.registry.index import entry_of
-from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, Step, registered
+from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, Step, Tier, registered
 from fedsim.core.types import Config
 
 
@@ -19,6 +19,7 @@ class About(TypedDict, total=False):
 
     Attributes:
         summary: description in a line.
+        tier: purpose of the method; default core.
         paper: arXiv id or citation of the method itself.
         fidelity: relation of the method to its paper.
         deviates: every deviation of a variant or an inspired method from its paper, in a sentence.
@@ -29,6 +30,7 @@ class About(TypedDict, total=False):
     """
 
     summary: Required[str]
+    tier: Tier
     paper: str
     fidelity: Fidelity
     deviates: str
@@ -167,6 +169,7 @@ def _register(
     hook: Hook | None,
     *,
     summary: str,
+    tier: Tier = "core",
     paper: str = "",
     fidelity: Fidelity | None = None,
     deviates: str = "",
@@ -182,6 +185,7 @@ def _register(
             name=name,
             module=make.__module__,
             summary=summary,
+            tier=tier,
             paper=paper,
             fidelity=fidelity,
             deviates=deviates,

@@ -48,7 +48,7 @@ _KINDS: dict[str, Kind] = {
     "trace_attack": "trace",
 }
 _MARKS = ("fedsim.core.registry", "from fedsim.core import registry")
-_FIELDS = ("summary", "paper", "fidelity", "deviates", "paper_steps", "extra", "related", "aliases")
+_FIELDS = ("summary", "tier", "paper", "fidelity", "deviates", "paper_steps", "extra", "related", "aliases")
 
 
 class Decorator(NamedTuple):

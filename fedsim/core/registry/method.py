@@ -42,6 +42,27 @@ variant: the paper's idea, with a step or settings changed on purpose.
 inspired: only the abstract or a short description was read, or only the goal is shared.
 """
 
+Tier = Literal["core", "baseline", "research"]
+"""Purpose of a method.
+
+core: what a defender runs or uses; audits and the attack `auto` try it.
+baseline: a published method for comparison; audits and `auto` never try it.
+research: works under narrow conditions; audits and `auto` try it where these conditions hold.
+"""
+
+TIERED: tuple[Kind, ...] = (
+    "attack",
+    "defense",
+    "component",
+    "aggregator",
+    "membership",
+    "attribute",
+    "trace",
+    "evidence_attack",
+    "evidence_defense",
+)
+"""Kinds whose methods state a tier; methods of other kinds are core."""
+
 _PHRASES: dict[Fidelity, str] = {
     "reproduction": "a reproduction of",
     "variant": "a variant of",
@@ -69,6 +90,7 @@ class Entry:
         name: name of the method.
         module: module of the method.
         summary: description in a line.
+        tier: purpose of the method.
         paper: arXiv id or citation of the method itself, empty if there is none.
         fidelity: relation of the method to its paper; None without a paper, and for metrics, tasks, data sets and
             models.
@@ -84,6 +106,7 @@ class Entry:
     name: str
     module: str
     summary: str
+    tier: Tier = "core"
     paper: str = ""
     fidelity: Fidelity | None = None
     deviates: str = ""

@@ -95,7 +95,9 @@ def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
 def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
     others = tuple(
-        name for name in registry.methods("attack") if name not in ("inverting-gradients", "dlg", "cpl", "tag")
+        name
+        for name in registry.methods("attack")
+        if name not in ("inverting-gradients", "gradinversion", "map-estimate", "tag")
     )
     guess = attacked(observation, max_iterations=4, mask_iterations=2, leave_out=others)
     scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
@@ -182,15 +184,15 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    own = registry.get("attack", "cpl").make
+    own = registry.get("attack", "gradinversion").make
     monkeypatch.setattr(own, "not_applicable", lambda *_: None)
     monkeypatch.setattr(own, "accepts_initial_guess", True)
     monkeypatch.setattr(own, moment, broken)
     observation, _, _ = watched()
-    others = tuple(name for name in registry.methods("attack") if name not in ("cpl", "inverting-gradients"))
+    others = tuple(name for name in registry.methods("attack") if name not in ("gradinversion", "inverting-gradients"))
     guess = attacked(observation, max_iterations=3, mask_iterations=3, leave_out=others)
     assert len(guess.inputs) == 1
-    assert any("failed: ZeroDivisionError: a bug" in note for note in guess.notes if note.startswith("cpl"))
+    assert any("failed: ZeroDivisionError: a bug" in note for note in guess.notes if note.startswith("gradinversion"))
 
 
 def found(batch: Batch, examples: list[int], *, noise: float = 0.0) -> Reconstruction:
@@ -270,6 +272,15 @@ def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: 
     assert "won: sparse-dictionary" in attacked(observation).notes[0]
 
 
+def test_a_baseline_is_not_tried(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
+    baseline = registry.get("attack", "cpl").make
+    monkeypatch.setattr(baseline, "search", lambda *_args: pytest.fail("a baseline ran"))
+    others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=0.3))
+    guess = attacked(observation, leave_out=tuple(set(others) - {"cpl"}), mask_iterations=1)
+    assert guess.notes[0].startswith("won: inverting-gradients")
+
+
 def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
     batch = truth.batches[0]
@@ -341,14 +352,20 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
         now[0] += shares[name]
         return Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
 
-    names = ("copa", "gauss-newton", "cpl", "dropout-inversion", "gradinversion")
+    names = ("copa", "gauss-newton", "inverting-gradients", "dropout-inversion", "gradinversion")
     for name in names:
         kind = registry.get("attack", name).make
         monkeypatch.setattr(kind, "not_applicable", lambda *_: None)
         monkeypatch.setattr(kind, "search", lambda *_, name=name: use_up(name))
     others = tuple(name for name in registry.methods("attack") if name not in names)
     auto(leave_out=others)(observation, seeding.generator(1, "attack"), seconds=100.0)
-    expected = {"copa": 14.0, "gauss-newton": 14.0, "dropout-inversion": 21.0, "cpl": 10.5, "gradinversion": 10.5}
+    expected = {
+        "copa": 14.0,
+        "gauss-newton": 14.0,
+        "dropout-inversion": 21.0,
+        "gradinversion": 10.5,
+        "inverting-gradients": 10.5,
+    }
     assert shares == pytest.approx(expected)
     assert list(shares) == list(expected)
     assert sum(shares.values()) == pytest.approx(70.0)

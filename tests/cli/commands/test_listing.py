@@ -16,7 +16,7 @@ from tests.cli.typed import ROOT, Say
 
 def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.argv = ['fedsim', 'list', '--json']\n"
+        "import sys; sys.argv = ['fedsim', 'list', '--tier', 'all', '--json']\n"
         "from fedsim.cli import main\n"
         "try:\n    main.main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'mlxtend', 'sklearn', 'torchvision', 'flwr', 'matplotlib', 'opacus', 'pandas'}\n"
@@ -67,6 +67,23 @@ def test_families_are_headings_of_a_group(command: Say) -> None:
     assert lines[lines.index("norm") + 1].startswith("  clipping")
 
 
+def test_the_list_shows_core_methods_and_counts_the_others(command: Say) -> None:
+    def names(*options: str) -> set[str]:
+        return {entry["name"] for entry in json.loads(command("list", "attacks", *options, "--json")[1])}
+
+    everything = names("--tier", "all")
+    tiers = [names(), names("--tier", "baseline"), names("--tier", "research")]
+    assert set.union(*tiers) == everything
+    assert sum(map(len, tiers)) == len(everything)
+    assert ("dropout-inversion" in tiers[0], "dlg" in tiers[1], "own-statistics" in tiers[2]) == (True, True, True)
+    told = command("list", "attacks")[1]
+    assert f"{len(tiers[1])} baseline and {len(tiers[2])} research: fedsim list attacks --tier all" in told
+    assert "wiig" not in told
+    assert f"attacks ({len(tiers[0])} of {len(everything)})" in command("list")[1]
+    assert "--tier all" not in command("list", "metrics")[1]
+    assert "--tier is 'bass', expected core, baseline, research, all" in command("list", "--tier", "bass")[2]
+
+
 def test_a_list_longer_than_the_screen_is_paged(command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     paged: list[str] = []
     monkeypatch.setattr(pydoc, "pager", paged.append)
@@ -75,7 +92,8 @@ def test_a_list_longer_than_the_screen_is_paged(command: Say, monkeypatch: pytes
     command("list", "tasks")
     assert not paged
     command("list", "attacks")
-    assert "wiig" in paged[0]
+    assert "wiig" not in paged[0]
+    assert "map-estimate" in paged[0]
 
 
 def test_shipped_scenarios_are_listed_anywhere_and_a_folders_own_come_first(

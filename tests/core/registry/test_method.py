@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.core import registry
-from fedsim.core.registry.method import Entry
+from fedsim.core.registry.index import HOME
+from fedsim.core.registry.method import TIERED, Entry
 
 
 def test_no_method_imports_another() -> None:
@@ -23,6 +24,13 @@ def test_no_method_imports_another() -> None:
             imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
             imported |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
             assert not imported & (modules - {module}), f"{module} imports another {kind}"
+
+
+@pytest.mark.parametrize("kind", TIERED)
+def test_every_method_of_fedsim_states_its_tier(kind: registry.Kind) -> None:
+    for name, method in registry.entries(kind).items():
+        source = HOME.joinpath(*method.module.split(".")).with_suffix(".py").read_text()
+        assert f'tier="{method.tier}"' in source, name
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)
