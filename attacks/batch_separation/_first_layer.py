@@ -67,9 +67,9 @@ def batch_refusal(observation: Observation) -> str | None:
     return one_gradient_only(observation)
 
 
-def row_space_behind(observation: Observation, behind: Behind, limit: int) -> Tensor:
+def row_space_behind(observation: Observation, next_layer: Behind, limit: int) -> Tensor:
     """Return orthonormal rows (R, h), R at most `limit`, that span the inputs of the next layer."""
-    gradient = observation.update.tensors[f"{behind.name}.weight"].double()
+    gradient = observation.update.tensors[f"{next_layer.name}.weight"].double()
     _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
     read = even_spectrum(singular, limit=limit)
     return right[: read.rank] if read.is_exact else span_of(gradient, limit=limit)[0]

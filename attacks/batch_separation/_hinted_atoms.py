@@ -94,13 +94,13 @@ def _candidates(
     if dimensions <= 1:
         return
     inner = units @ frame.T
-    for near in _NEAR:
-        rows = F.normalize(inner[(hint.distances < near) & ~zeros], dim=1)
+    for nearness in _NEAR:
+        rows = F.normalize(inner[(hint.distances < nearness) & ~zeros], dim=1)
         if len(rows) <= dimensions:
             continue
         start = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, :1].T
         yield sharpened(rows, start)[0] @ frame
-        if near in _SEARCHED and len(rows) > _ROWS_PER_DIMENSION * dimensions:
+        if nearness in _SEARCHED and len(rows) > _ROWS_PER_DIMENSION * dimensions:
             yield from searched(rows, nothing_found(dimensions), _STARTS, generator).vectors[:_BEST] @ frame
 
 
@@ -108,12 +108,12 @@ def _factors(position: Position, atoms: list[Tensor], missed: list[Hint]) -> lis
     """Return the factors of atoms (width,) whose sum is the rest where all missed tokens are zero, or None."""
     if not atoms:
         return None
-    where = torch.ones_like(position.rest, dtype=torch.bool)
+    is_fitted = torch.ones_like(position.rest, dtype=torch.bool)
     for hint in missed:
-        where &= hint.surely
-    if int(where.sum()) < len(atoms) + _SPARE:
+        is_fitted &= hint.surely
+    if int(is_fitted.sum()) < len(atoms) + _SPARE:
         return None
-    system, residual = torch.stack(atoms, 1)[where], position.rest[where]
+    system, residual = torch.stack(atoms, 1)[is_fitted], position.rest[is_fitted]
     solution = torch.linalg.lstsq(system, residual[:, None], driver="gelsd").solution[:, 0]
     left = float((system @ solution - residual).norm())
     return solution.tolist() if left < _SLACK * position.accuracy * float(residual.norm()) else None

@@ -49,8 +49,8 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Token
     for first in positions.unique().tolist():
         images = _grouped(affinities, positions, size, first)
         tried.setdefault((images[:, None] == images).numpy().tobytes(), images)
-    within = [float(affinities[grouping[:, None] == grouping].sum()) for grouping in tried.values()]
-    ordered = sorted(zip(within, tried.values(), strict=True), key=lambda one: -one[0])
+    affinity = [float(affinities[grouping[:, None] == grouping].sum()) for grouping in tried.values()]
+    ordered = sorted(zip(affinity, tried.values(), strict=True), key=lambda pair: -pair[0])
     return [TokenGroups(images, _margin(affinities, positions, images)) for _, images in ordered]
 
 
@@ -79,9 +79,9 @@ def _border_differences(rows: Tensor, positions: Tensor, patches: Patches, shape
         ours, theirs = (positions == first).nonzero()[:, 0], (positions == second).nonzero()[:, 0]
         if not len(ours) or not len(theirs):
             continue
-        apart = (rows[ours][:, None, inner] - rows[theirs][None, :, outer]).abs().mean(2)
-        differences[ours[:, None], theirs] = apart
-        differences[theirs[:, None], ours] = apart.T
+        difference = (rows[ours][:, None, inner] - rows[theirs][None, :, outer]).abs().mean(2)
+        differences[ours[:, None], theirs] = difference
+        differences[theirs[:, None], ours] = difference.T
     return differences
 
 
@@ -90,12 +90,12 @@ def _borders(patches: Patches, shape: tuple[int, ...]) -> Iterator[tuple[int, in
     count, entries = patches.pixels.shape
     height, width = shape[-2:]
     pixels = patches.pixels.flatten()
-    where = torch.full((math.prod(shape) + width,), -1)
-    where[pixels] = torch.arange(count * entries)
+    index_map = torch.full((math.prod(shape) + width,), -1)
+    index_map[pixels] = torch.arange(count * entries)
     for step, is_inside in ((1, pixels % width < width - 1), (width, pixels // width % height < height - 1)):
-        behind = where[pixels + step]
-        inner = (is_inside & (behind >= 0)).nonzero()[:, 0]
-        outer = behind[inner]
+        below_index = index_map[pixels + step]
+        inner = (is_inside & (below_index >= 0)).nonzero()[:, 0]
+        outer = below_index[inner]
         pairs = inner // entries * count + outer // entries
         for pair in pairs.unique().tolist():
             if pair // count != pair % count:
@@ -137,7 +137,7 @@ def _margin(affinities: Tensor, positions: Tensor, images: Tensor) -> float:
     squares = (affinities.square() * is_compared) @ members / counts.clamp_min(1.0)
     errors = (squares - means.square()).clamp_min(0.0) / (counts - 1.0).clamp_min(1.0)  # squared, of the means
     image = images[:, None]
-    apart = means.gather(1, image) - means
-    scores = apart / (errors + errors.gather(1, image)).sqrt().clamp_min(TINY)
+    margins = means.gather(1, image) - means
+    scores = margins / (errors + errors.gather(1, image)).sqrt().clamp_min(TINY)
     is_known = (counts > 1.0) & (counts.gather(1, image) > 1.0)
     return float(torch.where(is_known, scores, 0.0).scatter(1, image, torch.inf).min())

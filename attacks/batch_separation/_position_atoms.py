@@ -94,7 +94,7 @@ def separate(position: Position, basis: Tensor, restarts: int, generator: torch.
         tried.append(attempt)
         if attempt.is_done:
             break
-    best = min(tried, key=lambda one: one.left)
+    best = min(tried, key=lambda candidate: candidate.left)
     return replace(best, accuracy=position.accuracy)
 
 

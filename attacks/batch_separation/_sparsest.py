@@ -251,8 +251,8 @@ def sharpened(
         diagonal = gram.diagonal(dim1=1, dim2=2)
         diagonal += _ROUNDING * diagonal.sum(1, keepdim=True)
         root = torch.linalg.cholesky(gram)
-        towards = vectors if aims is None or step >= len(_DECIDING) else aims
-        vectors = F.normalize(torch.cholesky_solve(towards[:, :, None], root).squeeze(2), dim=1)
+        targets = vectors if aims is None or step >= len(_DECIDING) else aims
+        vectors = F.normalize(torch.cholesky_solve(targets[:, :, None], root).squeeze(2), dim=1)
     return vectors
 
 
@@ -269,25 +269,29 @@ def settled(space: Space, vectors: Tensor) -> Tensor:
     count = max(_FIXING * vectors.shape[1], len(directions) // _PARTS)
     if count > len(directions):
         return vectors[:0]
-    near = vectors
+    estimates = vectors
     for _ in range(_TRIMMED_STEPS):
         check_deadline()
-        smallest = (near @ directions.T).abs().topk(count, largest=False).indices
-        near = torch.stack([_null(directions[rows], sparse) for rows, sparse in zip(smallest, near, strict=True)])
-    are_zero, _ = zeros(space, near)
-    is_exact = (are_zero.sum(1) >= count) & ((near * vectors).sum(1).abs() > _SAME_START)
-    exact = [_null(directions[rows], sparse) for rows, sparse in zip(are_zero[is_exact], near[is_exact], strict=True)]
+        smallest = (estimates @ directions.T).abs().topk(count, largest=False).indices
+        estimates = torch.stack(
+            [_null(directions[rows], sparse) for rows, sparse in zip(smallest, estimates, strict=True)]
+        )
+    are_zero, _ = zeros(space, estimates)
+    is_exact = (are_zero.sum(1) >= count) & ((estimates * vectors).sum(1).abs() > _SAME_START)
+    exact = [
+        _null(directions[rows], sparse) for rows, sparse in zip(are_zero[is_exact], estimates[is_exact], strict=True)
+    ]
     return torch.stack(exact) if exact else vectors[:0]
 
 
-def _null(rows: Tensor, near: Tensor) -> Tensor:
-    """Return the unit vector (R,) nearest to the null space of rows (m, R), by inverse iterations from `near`."""
+def _null(rows: Tensor, estimate: Tensor) -> Tensor:
+    """Return the unit vector (R,) nearest to the null space of rows (m, R), by inverse iterations from `estimate`."""
     gram = rows.T @ rows
     gram.diagonal().add_(_ROUNDING * gram.trace())
     root = torch.linalg.cholesky(gram)
     for _ in range(_INVERSE_ITERATIONS):
-        near = F.normalize(torch.cholesky_solve(near[:, None], root).squeeze(1), dim=0)
-    return near
+        estimate = F.normalize(torch.cholesky_solve(estimate[:, None], root).squeeze(1), dim=0)
+    return estimate
 
 
 def independent(vectors: Tensor) -> Tensor:

@@ -96,12 +96,12 @@ def confirmed_row(reader: TokenReader, row: Tensor, open_rows: Tensor, mask: Ten
     for _ in range(_STEPS):
         size = _DIFFERENCE * float(factors.norm().clamp_min(1.0))
         moved = torch.cat([factors + size * eye, factors - size * eye])
-        ahead, behind = _residuals(reader, row + moved @ open_rows, mask, place).chunk(2)
-        slopes = (ahead - behind) / (2 * size)
-        gram, toward = slopes @ slopes.T, slopes @ residual
+        forward, backward = _residuals(reader, row + moved @ open_rows, mask, place).chunk(2)
+        slopes = (forward - backward) / (2 * size)
+        gram, right_side = slopes @ slopes.T, slopes @ residual
         dampings = damping * _TRIED_DAMPINGS.to(gram.device)
         systems = gram + dampings[:, None, None] * torch.diag_embed(gram.diagonal() + _RIDGE * gram.trace())
-        tried = factors - torch.linalg.solve(systems, toward.expand(len(dampings), -1))
+        tried = factors - torch.linalg.solve(systems, right_side.expand(len(dampings), -1))
         residuals = _residuals(reader, row + tried @ open_rows, mask, place)
         best = int(residuals.norm(dim=1).argmin())
         if float(residuals[best].norm()) >= float(residual.norm()):
@@ -117,8 +117,8 @@ def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> T
     """Return the normalised inputs' parts outside the row space, and errors of the bias's input, (n, ...)."""
     seen = reader.reads(rows @ reader.weight.T, mask, place)
     seen = seen / seen.norm(dim=1, keepdim=True).clamp_min(LEAST)
-    outside = part_outside(seen, reader.frame)
-    return torch.cat([outside, rows[:, -1:] - 1.0], 1) if reader.has_bias else outside
+    unexplained = part_outside(seen, reader.frame)
+    return torch.cat([unexplained, rows[:, -1:] - 1.0], 1) if reader.has_bias else unexplained
 
 
 def _reading(observation: Observation, patches: Patches, layer: str) -> Callable[[Tensor, Tensor, int], Tensor]:
@@ -153,8 +153,8 @@ def _as_projected(observation: Observation, patches: Patches, tokens: Tensor) ->
     if isinstance(projection, nn.Linear):
         return tokens
     assert isinstance(projection, nn.Conv2d)
-    across = observation.spec.shape[-1] // int(projection.stride[-1])
-    return tokens.transpose(1, 2).unflatten(2, (-1, across))
+    columns = observation.spec.shape[-1] // int(projection.stride[-1])
+    return tokens.transpose(1, 2).unflatten(2, (-1, columns))
 
 
 @torch.no_grad()

@@ -158,8 +158,8 @@ def _joined(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
 def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
     """Assign a patch that explains its whole position to all images, which then share it."""
     counts = tokens.positions.bincount(minlength=max(done, default=0) + 1)
-    alone = [place for place in done if int(counts[place]) == 1 < size]
-    chosen = torch.isin(tokens.positions, torch.tensor(alone).long())
+    single_places = [place for place in done if int(counts[place]) == 1 < size]
+    chosen = torch.isin(tokens.positions, torch.tensor(single_places).long())
     more_atoms, more_places = (column[chosen].repeat(size - 1) for column in (tokens.atom_of, tokens.positions))
     return tokens._replace(
         atom_of=torch.cat([tokens.atom_of, more_atoms]), positions=torch.cat([tokens.positions, more_places])
@@ -212,8 +212,8 @@ def _rows(atoms: Tensor, factors: _Factors, unknown: Tensor) -> Tensor | None:
     """Solve G = atoms^T rows + anything in the span of `unknown` (u, width), or return None; atoms (k, width)."""
     frame = null_space(unknown @ factors.basis) if len(unknown) else torch.eye(len(factors.right)).to(atoms)
     inner = atoms @ factors.basis @ frame.T
-    outside = (atoms - atoms @ factors.basis @ factors.basis.T).norm(dim=1)
-    if inner.shape[0] > inner.shape[1] or bool((outside > _INDEPENDENT * atoms.norm(dim=1)).any()):
+    distances = (atoms - atoms @ factors.basis @ factors.basis.T).norm(dim=1)
+    if inner.shape[0] > inner.shape[1] or bool((distances > _INDEPENDENT * atoms.norm(dim=1)).any()):
         return None
     if float(torch.linalg.svdvals(F.normalize(inner, dim=1))[-1]) < _INDEPENDENT:
         return None

@@ -165,8 +165,8 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
         smoothness = self.config.total_variation * total_variation(images[None]).sum()
         pairs = 1.0 - torch.eye(len(unmixing), dtype=unmixing.dtype)
         punished = torch.expm1(self.config.sharpness * (unmixing @ unmixing.T * pairs).abs()).sum()
-        together = self.config.decorrelation * punished / pairs.sum().clamp_min(1.0)
-        return smoothness + together - log_cosh(sources).square().mean()
+        decorrelation = self.config.decorrelation * punished / pairs.sum().clamp_min(1.0)
+        return smoothness + decorrelation - log_cosh(sources).square().mean()
 
     def _reconstruction(
         self,
@@ -225,15 +225,15 @@ def _in_range(observation: Observation, layer: PixelLayer, rows: Tensor, has_bia
 
 def _without_bias(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tensor:
     rows = rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(LEAST)
-    behind = layer_behind(observation, layer.name)
+    next_layer = layer_behind(observation, layer.name)
     factors = torch.stack([_largest(observation, layer, sign * rows) for sign in (1.0, -1.0)])
     fitting = torch.where(factors[0] >= factors[1], factors[0], -factors[1])
-    if behind is None or observation.sites:
+    if next_layer is None or observation.sites:
         return rows * fitting[:, None]
-    gradient = observation.update.tensors[f"{behind.name}.weight"].double()
+    gradient = observation.update.tensors[f"{next_layer.name}.weight"].double()
     row_space = torch.linalg.svd(gradient, full_matrices=False).Vh[: len(rows)]
     outputs = rows @ observation.model.get_parameter(f"{layer.name}.weight").detach().double().T
-    scales = signed_scales(behind.inputs, outputs, torch.ones_like(outputs), row_space)
+    scales = signed_scales(next_layer.inputs, outputs, torch.ones_like(outputs), row_space)
     ranges = torch.where(scales.values > 0, factors[0], factors[1])
     return rows * (scales.values.sign() * torch.where(scales.identified, scales.values.abs(), ranges))[:, None]
 

@@ -262,7 +262,7 @@ def _settle(
             tried.append(_Settled(group, images, ordered, (distance, "1 - cosine of the whole gradient")))
             if distance < MATCHES:
                 return tried[-1]
-    return min(tried, key=lambda one: one.distance or (math.inf, ""))
+    return min(tried, key=lambda guess: guess.distance or (math.inf, ""))
 
 
 def _images(observation: Observation, tokens: Tokens, patches: Patches, images: Tensor, size: int) -> Tensor:

@@ -129,18 +129,20 @@ class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
         return _Solutions(rows[kept], residuals[kept], solutions.rounds + 1, solutions.converged + int(good.sum()))
 
 
-def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> str | None:
-    between = [index for index, name in linear_behind(observation).items() if name == behind.name]
-    if between and knows_rates(observation):
-        rate = observation.sites[between[0]].rate
-        return f"dropout at rate {rate:g} lies between '{first.layer.name}' and '{behind.name}': use sparse-dictionary"
-    if not is_elementwise(behind.inputs, len(first.weight)):
-        return f"the layers between '{first.layer.name}' and '{behind.name}' mix units"
+def _unsolvable(observation: Observation, first: FirstLayer, next_layer: Behind) -> str | None:
+    indices = [index for index, name in linear_behind(observation).items() if name == next_layer.name]
+    if indices and knows_rates(observation):
+        rate = observation.sites[indices[0]].rate
+        return (
+            f"dropout at rate {rate:g} lies between '{first.layer.name}' and '{next_layer.name}': use sparse-dictionary"
+        )
+    if not is_elementwise(next_layer.inputs, len(first.weight)):
+        return f"the layers between '{first.layer.name}' and '{next_layer.name}' mix units"
     if first.has_bias:
         return None
-    if keeps_factor(behind.inputs, len(first.weight), 2.0):
+    if keeps_factor(next_layer.inputs, len(first.weight), 2.0):
         return f"'{first.layer.name}' has no bias and its activation is scale-free, so every multiple of an input fits"
-    if keeps_factor(behind.inputs, len(first.weight), -1.0):
+    if keeps_factor(next_layer.inputs, len(first.weight), -1.0):
         return f"'{first.layer.name}' has no bias and its activation is odd, so every input fits with either sign"
     return None
 

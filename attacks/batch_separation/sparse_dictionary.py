@@ -117,8 +117,8 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
         plain = torch.linalg.svdvals(first.gradient)
         if observation.update.kind == "delta":
             return spectrum(plain, max(tolerance, _share_of_rounding(observation, first, plain)), limit)
-        even = even_spectrum(torch.linalg.svdvals(even_rows(first.gradient)), tolerance, limit)
-        return even if even.is_exact else spectrum(plain, tolerance, limit)
+        even_singular = even_spectrum(torch.linalg.svdvals(even_rows(first.gradient)), tolerance, limit)
+        return even_singular if even_singular.is_exact else spectrum(plain, tolerance, limit)
 
     def _separate(
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
@@ -170,8 +170,8 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
         diagnostics: dict[str, float],
     ) -> Reconstruction:
         """Use the sparsest directions without exact zeros; keep examples that the next layer does not contradict."""
-        even = torch.ones(len(first.gradient), dtype=torch.float64)
-        factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank, even)
+        even_rows_mask = torch.ones(len(first.gradient), dtype=torch.float64)
+        factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank, even_rows_mask)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.restarts, generator)
         if first.behind is None:
             return no_guess(
@@ -286,10 +286,10 @@ def _solve(
 
 def _residuals(observation: Observation, first: FirstLayer, atoms: _Atoms) -> Tensor:
     """Return the distance of the next layer's inputs from its row space, in [0, 1], (k,); 0 without such a layer."""
-    behind = first.behind
-    if behind is None or not is_elementwise(behind.inputs, len(first.weight)):
+    next_layer = first.behind
+    if next_layer is None or not is_elementwise(next_layer.inputs, len(first.weight)):
         return torch.zeros(len(atoms.rows))
-    row_space = row_space_behind(observation, behind, _most(observation, len(atoms.rows)))
+    row_space = row_space_behind(observation, next_layer, _most(observation, len(atoms.rows)))
     tells = atoms.kept.sum(1) > len(row_space)
     return torch.where(tells, scale(observation, first, atoms.rows, atoms.kept, row_space)[1], 1.0)
 
@@ -302,17 +302,17 @@ def _complete(
     observation: Observation, first: FirstLayer, factors: Factors, vectors: Tensor, generator: torch.Generator
 ) -> _Atoms | None:
     """Find the open rows of X of an incomplete basis, example by example; None if no example is completed."""
-    behind, width = first.behind, len(first.weight)
-    if behind is None or not len(vectors) or not is_elementwise(behind.inputs, width):
+    next_layer, width = first.behind, len(first.weight)
+    if next_layer is None or not len(vectors) or not is_elementwise(next_layer.inputs, width):
         return None
-    row_space = row_space_behind(observation, behind, _most(observation, len(factors.right)))
+    row_space = row_space_behind(observation, next_layer, _most(observation, len(factors.right)))
     dual = torch.linalg.pinv(vectors).T @ factors.right  # row i belongs to example i, up to the open rows
     open_rows = torch.linalg.svd(vectors).Vh[len(vectors) :] @ factors.right
     blank = _atoms(factors, vectors, dual)
     completed: list[int] = []
     for index in range(len(vectors)):
         rows = torch.cat([dual[index : index + 1], open_rows])
-        row = _complete_row(first, behind.inputs, row_space, blank.kept[index], rows, generator)
+        row = _complete_row(first, next_layer.inputs, row_space, blank.kept[index], rows, generator)
         if row is not None:
             blank.rows[index] = row
             completed.append(index)

@@ -96,12 +96,12 @@ def _roots(function: Callable[[Tensor], Tensor], low: float, high: float, zooms:
     grid = torch.linspace(low, high, _CELLS + 1, dtype=torch.float64)
     values = function(grid)
     changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()
-    below, above = grid[changes], grid[changes + 1]
+    lower, upper = grid[changes], grid[changes + 1]
     for _ in range(_BISECTIONS):
-        middle = (below + above) / 2
-        same = function(middle).sign() == function(below).sign()
-        below, above = torch.where(same, middle, below), torch.where(same, above, middle)
-    roots = below.tolist()
+        middle = (lower + upper) / 2
+        same = function(middle).sign() == function(lower).sign()
+        lower, upper = torch.where(same, middle, lower), torch.where(same, upper, middle)
+    roots = lower.tolist()
     sizes = values.abs()
     dips = ((sizes[1:-1] <= sizes[:-2]) & (sizes[1:-1] <= sizes[2:])).nonzero().flatten() + 1
     for dip in dips.tolist():

@@ -269,7 +269,7 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
             walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
             done.append(walk)
             head_of.append(number)
-            best = min(done, key=lambda one: one.objective)  # only for the progress; the final choice follows below
+            best = min(done, key=lambda solution: solution.objective)  # for the progress; the final choice follows
             on_step(Step(number, count, walks, walk.objective, best.objective, best.inputs))
             image = walk.inputs.double().flatten()
             if walk.short is None or (image - guess).norm() < _SETTLED * image.norm():
@@ -277,7 +277,10 @@ def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep)
             guess = image
     limit = max(_TWINS, 10 * min(walk.objective for walk in done))
     fitting = [index for index, walk in enumerate(done) if walk.objective <= limit]
-    best = min((done[index] for index in fitting), key=lambda one: (_outside(observation, one.inputs), one.objective))
+    best = min(
+        (done[index] for index in fitting),
+        key=lambda solution: (_outside(observation, solution.inputs), solution.objective),
+    )
     objectives = tuple(walk.objective for walk in done)
     return replace(best, heads=len(heads), twins=len({head_of[index] for index in fitting}), objectives=objectives)
 
@@ -315,13 +318,13 @@ def _walk(
     solution, k = LayerSolution(features.flatten(), features.numel(), residual), k.flatten()
     solutions = [solution]
     keeps = [_kept(layers[-1], gradients, solution.values, examples)]
-    for layer, behind, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
-        rate = behind.drop.rate if behind.drop is not None else 0.0
+    for layer, next_layer, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
+        rate = next_layer.drop.rate if next_layer.drop is not None else 0.0
         outputs = solution.values * (1.0 - rate)
         slopes = layer.activation.slope(outputs) * keeps[-1] / (1.0 - rate)
-        k = behind.transpose(k) * slopes
+        k = next_layer.transpose(k) * slopes
         known = Outputs(
-            layer.activation.inverse(outputs), slopes, solution, solution.rank == examples * behind.unknowns
+            layer.activation.inverse(outputs), slopes, solution, solution.rank == examples * next_layer.unknowns
         )
         solution = _solve(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
         solutions.append(solution)

@@ -83,8 +83,10 @@ class Copa(Attack[CopaConfig]):
         self, layer: SequentialLayer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor
     ) -> LayerSolution:
         known = _balance(layer.gradient_rows(k), gradient.flatten())
-        further = _weight_constraints(layer, outputs) if outputs.is_complete else _pull_back(layer, outputs)
-        equations = LinearEquations(torch.cat([known.rows, further.rows]), torch.cat([known.targets, further.targets]))
+        constraints = _weight_constraints(layer, outputs) if outputs.is_complete else _pull_back(layer, outputs)
+        equations = LinearEquations(
+            torch.cat([known.rows, constraints.rows]), torch.cat([known.targets, constraints.targets])
+        )
         missing = equations.targets - equations.rows @ centre
         solved = torch.linalg.lstsq(equations.rows, missing[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
         values, rank = centre + solved.solution[:, 0], int(solved.rank)
@@ -115,8 +117,8 @@ def _weight_constraints(layer: SequentialLayer, outputs: Outputs) -> LinearEquat
 
 def _pull_back(layer: SequentialLayer, outputs: Outputs) -> LinearEquations:
     """Return the next layer's equations as equations for this layer's input, linearised at the estimate."""
-    behind = outputs.behind
-    assert behind.equations is not None
-    rows, slopes, examples = behind.equations.rows, outputs.slopes, outputs.examples(layer)
-    change = behind.values + slopes * (layer.offset.repeat(examples) - outputs.values)
-    return _balance((rows * slopes) @ layer.weight_rows(examples), behind.equations.targets - rows @ change)
+    next_layer = outputs.behind
+    assert next_layer.equations is not None
+    rows, slopes, examples = next_layer.equations.rows, outputs.slopes, outputs.examples(layer)
+    change = next_layer.values + slopes * (layer.offset.repeat(examples) - outputs.values)
+    return _balance((rows * slopes) @ layer.weight_rows(examples), next_layer.equations.targets - rows @ change)

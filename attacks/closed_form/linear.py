@@ -115,16 +115,16 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
 
     def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str, bool]:
         """Return the signed factor of a row (pixels,) of root mean square 1, a note, and whether it is certain."""
-        behind = layer_behind(observation, layer.name)
-        if behind is None:
+        next_layer = layer_behind(observation, layer.name)
+        if next_layer is None:
             factor = largest_in_range(examples_from(row[None], layer, observation).double(), observation)
             return float(factor), "scale guessed from the pixel range, sign unknown: no linear layer follows", False
-        seen = rank_one(observation.update.tensors[f"{behind.name}.weight"].double()).row
+        seen = rank_one(observation.update.tensors[f"{next_layer.name}.weight"].double()).row
         compared = self._compare(seen)
         outputs = _outputs(observation, layer, row)
-        scales = signed_scales(behind.inputs, outputs[None], compared[None], seen[None])
+        scales = signed_scales(next_layer.inputs, outputs[None], compared[None], seen[None])
         if bool(scales.identified):
-            note = f"scale from layer '{behind.name}', residual {float(scales.residuals):.1e}"
+            note = f"scale from layer '{next_layer.name}', residual {float(scales.residuals):.1e}"
             return float(scales.values), note, float(scales.residuals) < _SCALE_FITS
         sign = float(scales.values.sign())
         factor = largest_in_range(examples_from(sign * row[None], layer, observation).double(), observation)

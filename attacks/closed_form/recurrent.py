@@ -165,12 +165,12 @@ def _unrolled(reader: _WindowLayer, step: Tensor, tolerance: float) -> tuple[Ten
     inputs, states = list[Tensor](), list[Tensor]()
     before = torch.zeros(1, reader.layer.hidden_size, dtype=torch.float64)
     for _ in range(len(reader.places)):
-        now = step[:1] + before @ step[1:]
-        if not bool((now.abs() <= tolerance).all()):
+        current = step[:1] + before @ step[1:]
+        if not bool((current.abs() <= tolerance).all()):
             return None
-        inputs.append(now)
+        inputs.append(current)
         states.append(before)
-        state = cell(now, state)
+        state = cell(current, state)
         before = state[0] if isinstance(state, tuple) else state
     return torch.cat(inputs), torch.cat(states)
 

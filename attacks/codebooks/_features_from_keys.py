@@ -51,8 +51,8 @@ def coarseness(keys: Tensor) -> float:
     """
     gaps = torch.cdist(keys, keys)
     gaps.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-    within = float(gaps.min(-1).values.square().mean()) / 4.0 / keys.shape[-1]
-    return within / float(keys.var(1).mean())
+    spread = float(gaps.min(-1).values.square().mean()) / 4.0 / keys.shape[-1]
+    return spread / float(keys.var(1).mean())
 
 
 def group(projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor, generator: torch.Generator) -> Tensor:

@@ -98,8 +98,8 @@ def token_codes(observation: Observation, generator: torch.Generator) -> dict[st
     The dependence is tested on random sentences, with the model's dropout.
     """
     model, vocabulary = observation.working_copy(), observation.spec.vocabulary or 0
-    alone = [_codes(model.eval(), part[:, None]) for part in torch.arange(vocabulary).split(_AT_ONCE)]
-    table = {place: torch.cat([part[place][:, 0] for part in alone]) for place in alone[0]}
+    single_codes = [_codes(model.eval(), part[:, None]) for part in torch.arange(vocabulary).split(_AT_ONCE)]
+    table = {place: torch.cat([part[place][:, 0] for part in single_codes]) for place in single_codes[0]}
     probes = torch.randint(vocabulary, (_PROBES, *observation.spec.shape), generator=generator)
     with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         seen = _codes(model.train(), probes)
@@ -121,14 +121,14 @@ def _possible(table: Mapping[str, Tensor], fired: Mapping[str, Tensor]) -> Tenso
 
 def _certain(table: Mapping[str, Tensor], possible: Tensor) -> int:
     """Return the number of possible tokens with a code that no other possible token has."""
-    alone = torch.zeros(len(possible), dtype=torch.bool)
+    is_certain = torch.zeros(len(possible), dtype=torch.bool)
     for codes in table.values():
         chosen = codes[possible]
         counts = torch.zeros(chosen.shape[1], int(codes.max()) + 1, dtype=torch.long)
         for group in range(chosen.shape[1]):
             counts[group] = torch.bincount(chosen[:, group].flatten(), minlength=counts.shape[1])
-        alone |= (_look_up(counts, chosen) == 1).flatten(1).any(1)
-    return int(alone.sum())
+        is_certain |= (_look_up(counts, chosen) == 1).flatten(1).any(1)
+    return int(is_certain.sum())
 
 
 def _look_up(values: Tensor, codes: Tensor) -> Tensor:

@@ -198,7 +198,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
                 if kind.effort == effort and kind.inverts_augmentation is undoing:
                     settings = kind.settings_for_budget(self.config.max_iterations)
                     group.append((name, method.make(method.config.model_validate(settings))))
-            yield from sorted(group, key=lambda one: attempts.price(*one))
+            yield from sorted(group, key=lambda attempt: attempts.price(*attempt))
 
     def _continued(
         self,
@@ -265,10 +265,10 @@ class Auto(LabelFreeAttack[AutoConfig]):
         guess = _with(tried[first].guess, best, labels, won.are_found)
         known = {attempt.name for attempt in tried}
         begun = _Tried(winners, guess)
-        further = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
-        if further and _ends(observation, further[-1].guess):
-            return _report(further[-1].guess, leak, [_how_it_ends(further[-1]), *passed])
-        for candidate in (candidate for candidate in further if len(candidate.guess.inputs) <= len(labels)):
+        continued = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
+        if continued and _ends(observation, continued[-1].guess):
+            return _report(continued[-1].guess, leak, [_how_it_ends(continued[-1]), *passed])
+        for candidate in (candidate for candidate in continued if len(candidate.guess.inputs) <= len(labels)):
             reached = in_order(observation, candidate.guess, labels)
             explained = judge.judge(reached.inputs, None, generator)
             tried, judged = [*tried, candidate], [*judged, explained]
@@ -280,9 +280,9 @@ class Auto(LabelFreeAttack[AutoConfig]):
             f"{candidate.name}: distance {judgement.distance:.2e}"
             for candidate, judgement in zip(tried, judged, strict=True)
         ]
-        how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
-        where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
-        notes = [f"won: {winners}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
+        refinement = "refined" if better is refined else "not refined: refining did not explain the gradient better"
+        basis = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
+        notes = [f"won: {winners}, {refinement}", f"distances are 1 - cosine {basis}", *scores, *passed]
         return _report(_with(guess, better, labels, won.are_found), leak, notes)
 
 
@@ -315,7 +315,7 @@ def _ways(
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
     """Return the guess with the lowest objective of its own attack, for cases where gradients cannot be compared."""
-    best = min(tried, key=lambda one: one.guess.objective)
+    best = min(tried, key=lambda attempt: attempt.guess.objective)
     return _report(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
 
 

@@ -52,9 +52,9 @@ def outstanding_rows(gradient: Tensor) -> Tensor:
     if has_zero_rows(gradient):
         return norms.nonzero()[:, 0]
     logs = norms.clamp_min(TINY).log()
-    above = logs - logs.median()
-    spread = 1.4826 * above.abs().median()
-    return (above > max(_DEVIATIONS * float(spread), _TWICE)).nonzero()[:, 0]
+    excess = logs - logs.median()
+    spread = 1.4826 * excess.abs().median()
+    return (excess > max(_DEVIATIONS * float(spread), _TWICE)).nonzero()[:, 0]
 
 
 def has_zero_rows(gradient: Tensor) -> bool:

@@ -16,7 +16,7 @@ def gradient_weight(observation: Observation) -> float:
     if observation.update.kind == "gradient":
         return 1.0
     momentum, steps = observation.optimizer_settings.get("momentum", 0.0), observation.local_steps
-    return observation.learning_rate * sum(momentum**age for later in range(steps) for age in range(later + 1))
+    return observation.learning_rate * sum(momentum**age for step in range(steps) for age in range(step + 1))
 
 
 def as_gradient(observation: Observation) -> Observation:

@@ -91,8 +91,8 @@ def _measured_level(gradient: Tensor, tokens: int) -> float | None:
     rows, width = gradient.shape
     if min(rows, width) - tokens < _FEWEST_FREE:
         return None
-    beyond = torch.linalg.svdvals(gradient)[tokens:].square().sum()
-    return math.sqrt(float(beyond) / ((rows - tokens) * (width - tokens)))
+    energy = torch.linalg.svdvals(gradient)[tokens:].square().sum()
+    return math.sqrt(float(energy) / ((rows - tokens) * (width - tokens)))
 
 
 def _size(gradient: Tensor) -> float:

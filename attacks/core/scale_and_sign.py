@@ -121,14 +121,16 @@ def _outside(seen: Tensor, frames: Tensor) -> Tensor:
     """Return the parts of the unit vectors of `seen` (S, A, width) outside the frames (A, width, R)."""
     unit = torch.nn.functional.normalize(seen, dim=2)
     rows = unit.transpose(0, 1)
-    outside = unit - (rows @ frames @ frames.mT).transpose(0, 1)
-    return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # an all-zero input explains nothing
+    unexplained = unit - (rows @ frames @ frames.mT).transpose(0, 1)
+    return torch.where(
+        seen.any(2, keepdim=True), unexplained, seen.shape[2] ** -0.5
+    )  # an all-zero input explains nothing
 
 
 def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
     """Return the derivative of the residuals (S, A, width) with respect to log |s|, by central differences."""
-    above, below = residuals(scales * (1 + _DIFFERENCE)), residuals(scales * (1 - _DIFFERENCE))
-    return (above - below) / (2 * _DIFFERENCE)
+    upper, lower = residuals(scales * (1 + _DIFFERENCE)), residuals(scales * (1 - _DIFFERENCE))
+    return (upper - lower) / (2 * _DIFFERENCE)
 
 
 def largest_in_range(examples: Tensor, observation: Observation) -> Tensor:

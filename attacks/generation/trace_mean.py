@@ -43,8 +43,8 @@ class TraceMean(TraceAttack[TraceMeanConfig]):
         """Return the signed mean of every observed text."""
         means = torch.tensor([self._mean(trace) for trace in case.seen], dtype=torch.double)
         known = np.array([self._mean(trace) for trace in case.known])
-        inside, outside = (known[np.array(case.labels, int) == label] for label in (1, 0))
-        falls = len(inside) and len(outside) and inside.mean() < outside.mean()
+        members, non_members = (known[np.array(case.labels, int) == label] for label in (1, 0))
+        falls = len(members) and len(non_members) and members.mean() < non_members.mean()
         return -means if falls else means
 
     def _mean(self, trace: TraceObservation) -> float:

@@ -104,8 +104,8 @@ class Painter:
 
 def network_of(width: int, shape: Sequence[int]) -> nn.Sequential:
     """Return the network that generates B images (B, C, H, W) from noise of a quarter of their height and width."""
-    _, channels, height, across = shape
-    sizes = _coarse(shape), (-(-height // 2), -(-across // 2)), (height, across)
+    _, channels, height, columns = shape
+    sizes = _coarse(shape), (-(-height // 2), -(-columns // 2)), (height, columns)
     layers = list[nn.Module]()
     for size in sizes:
         layers += [nn.Upsample(size=size, mode="bilinear"), nn.Conv2d(width, width, _KERNEL, padding="same")]
@@ -120,5 +120,5 @@ def first_weights(width: int, shape: Sequence[int], generator: torch.Generator) 
 
 
 def _coarse(shape: Sequence[int]) -> tuple[int, int]:
-    height, across = shape[-2:]
-    return -(-height // 4), -(-across // 4)
+    height, columns = shape[-2:]
+    return -(-height // 4), -(-columns // 4)

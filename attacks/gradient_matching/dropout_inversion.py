@@ -126,8 +126,8 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         known = Unknowns((GivenMasks(given=masks),))
         fixed = replace(search, unknowns=known, first=lambda victim, _generator: bests[victim].inputs)
         done = self.config.max_iterations
-        later = victims.in_part(restarts=self.config.restarts, done=done, iterations=2 * done)
-        polished = descend(replace(descent, search=fixed, victims=later, restarts=1))
+        later_victims = victims.in_part(restarts=self.config.restarts, done=done, iterations=2 * done)
+        polished = descend(replace(descent, search=fixed, victims=later_victims, restarts=1))
         for row, best, row_masks in zip(polished, bests, masks, strict=True):
             row.start, row.masks = self.config.restarts, row_masks
             if row.objective >= best.objective - float(

@@ -82,12 +82,14 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
         rows, search = descend(descent), descent.search
         if has_failed(rows):
             return rows
-        best, later = best_row(rows), sum_of(self.config.later_priors, descent.victims)
+        best, later_prior = best_row(rows), sum_of(self.config.later_priors, descent.victims)
         second = replace(
             search,
             unknowns=search.unknowns.starting_at({MASKS: best.masks, **best.others}),
             first=lambda _victim, _generator: best.inputs,
-            prior=lambda inputs, masks, victims: search.prior(inputs, masks, victims) + later(inputs, masks, victims),
+            prior=lambda inputs, masks, victims: (
+                search.prior(inputs, masks, victims) + later_prior(inputs, masks, victims)
+            ),
             distance=lambda gradients: _LATER * search.distance(gradients),
         )
         done = descent.settings.iterations

@@ -105,8 +105,8 @@ def _with_prior(plain: Regulariser, denoise: Denoise, level: float, weight: floa
 
     def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
         images = inputs.flatten(0, 1)
-        away = (images - denoise(images.detach(), level)).view_as(inputs)
-        return plain(inputs, masks, victims) + weight * away.square().flatten(1).mean(1) / 2
+        residual = (images - denoise(images.detach(), level)).view_as(inputs)
+        return plain(inputs, masks, victims) + weight * residual.square().flatten(1).mean(1) / 2
 
     return prior
 

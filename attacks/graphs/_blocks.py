@@ -99,10 +99,10 @@ def candidates_of(network: GraphNetwork, nodes: Alphabet) -> Candidates:
     """Return every block of these nodes, with the hidden value of its centre after the first layer."""
     blocks, values = list[Star](), list[Tensor]()
     for degree in nodes.degrees.unique().tolist():
-        around = torch.tensor(list(combinations_with_replacement(range(len(nodes.degrees)), degree)))
+        neighbours = torch.tensor(list(combinations_with_replacement(range(len(nodes.degrees)), degree)))
         for centre in (nodes.degrees == degree).nonzero().flatten().tolist():
-            values += [_centres(network, nodes, centre, part) for part in around.split(_AT_ONCE)]
-            blocks += [Star(centre, tuple(row)) for row in around.tolist()]
+            values += [_centres(network, nodes, centre, part) for part in neighbours.split(_AT_ONCE)]
+            blocks += [Star(centre, tuple(row)) for row in neighbours.tolist()]
     return Candidates(blocks, torch.cat(values))
 
 
@@ -120,8 +120,8 @@ def missing_direction(candidates: Candidates, basis: Tensor, tolerance: float) -
     rests = (rests / lengths[:, None].clamp_min(TINY))[lengths > tolerance * candidates.values.norm(dim=1)]
     if len(rests) < _FEWEST_ALIKE:
         return None
-    mostly = rests.abs().sum(0).argsort(descending=True)[:_COMPARED]
-    points = rests[:, mostly]
+    order = rests.abs().sum(0).argsort(descending=True)[:_COMPARED]
+    points = rests[:, order]
     points = (points * points[:, :1].sign()).numpy()
     alike = KDTree(points).query_ball_point(points, _APART, return_length=True)
     if int(alike.max()) < _FEWEST_ALIKE:
@@ -130,9 +130,9 @@ def missing_direction(candidates: Candidates, basis: Tensor, tolerance: float) -
 
 
 @torch.no_grad()
-def _centres(network: GraphNetwork, nodes: Alphabet, centre: int, around: Tensor) -> Tensor:
+def _centres(network: GraphNetwork, nodes: Alphabet, centre: int, neighbours: Tensor) -> Tensor:
     """Return a centre's hidden values after the first layer, for each of these neighbourhoods, (N, width)."""
-    members = torch.cat([torch.full((len(around), 1), centre), around], 1)
+    members = torch.cat([torch.full((len(neighbours), 1), centre), neighbours], 1)
     joined = torch.zeros(members.shape[1], members.shape[1], dtype=torch.float64)
     joined[0, 1:] = joined[1:, 0] = 1
     features = nodes.features[members]

@@ -65,20 +65,20 @@ def masked_inside(
         if float(torch.linalg.cond(basis[:, kept])) > _CONDITION:
             continue
         implied = torch.linalg.inv(basis[:, kept]) @ basis
-        near = _fits(scaled[:, kept] @ implied[:, first], scaled[:, first], slack).all(1).nonzero().flatten()
-        for block in _whole(scaled, slack, near, kept, implied):
+        fitting = _fits(scaled[:, kept] @ implied[:, first], scaled[:, first], slack).all(1).nonzero().flatten()
+        for block in _whole(scaled, slack, fitting, kept, implied):
             passed[block.number, block.mask.numpy().tobytes()] = block
     return list(passed.values())
 
 
-def _whole(scaled: Tensor, slack: Tensor, near: Tensor, kept: Tensor, implied: Tensor) -> list[MaskedBlock]:
+def _whole(scaled: Tensor, slack: Tensor, fitting: Tensor, kept: Tensor, implied: Tensor) -> list[MaskedBlock]:
     """Return the candidates of which every entry is 0 or the value without dropout, with their masks."""
-    values = scaled[near][:, kept] @ implied
-    fit = _fits(values, scaled[near], slack[near]).all(1)
-    masks = (values - scaled[near]).abs() <= slack[near]
-    says = (masks & (scaled[near].abs() > 2 * slack[near])).sum(1)
+    values = scaled[fitting][:, kept] @ implied
+    fit = _fits(values, scaled[fitting], slack[fitting]).all(1)
+    masks = (values - scaled[fitting]).abs() <= slack[fitting]
+    says = (masks & (scaled[fitting].abs() > 2 * slack[fitting])).sum(1)
     chosen = (fit & (says >= _FEWEST_KEPT)).nonzero().flatten().tolist()
-    return [MaskedBlock(int(near[at]), masks[at].double()) for at in chosen]
+    return [MaskedBlock(int(fitting[index]), masks[index].double()) for index in chosen]
 
 
 def _fits(values: Tensor, scaled: Tensor, slack: Tensor) -> Tensor:

@@ -172,11 +172,11 @@ class GraphSpans(Attack[GraphSpansConfig]):
         def on_draw() -> None:
             search.on_step(Step(0, next(done) + 1, _OFTEN * draws, math.inf, math.inf, blank))
 
-        for again in range(1, _OFTEN + 1):
+        for attempt in range(1, _OFTEN + 1):
             passed = masked_inside(search.candidates, basis, rate, draws, search.generator, on_draw)
             add_masks(masks, search.candidates.blocks, passed)
             search.diagnostics["draws"], search.diagnostics["blocks that passed"] = (
-                float(again * draws),
+                float(attempt * draws),
                 float(len(masks)),
             )
             for graph in self._closed(search, list(masks)):

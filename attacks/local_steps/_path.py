@@ -97,10 +97,10 @@ class _Layers:
     def of(cls, observation: Observation, examples: int) -> _Layers:
         first = first_linear(observation)
         assert first is not None
-        behind = layer_behind(observation, first.name)
-        assert behind is not None
-        gradient = observation.update.tensors[f"{behind.name}.weight"].double()
-        return cls(first, behind, span_of(gradient, limit=examples)[0])
+        next_layer = layer_behind(observation, first.name)
+        assert next_layer is not None
+        gradient = observation.update.tensors[f"{next_layer.name}.weight"].double()
+        return cls(first, next_layer, span_of(gradient, limit=examples)[0])
 
     def misfits(self, models: Sequence[nn.Module], examples: Tensor, masks: Masks) -> Tensor:
         """Return the distance of the second layer's inputs from its row space, at the weights of each step, (K, N)."""

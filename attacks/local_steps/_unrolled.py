@@ -54,7 +54,7 @@ def dealt(labels: Tensor, observation: Observation) -> Tensor:
     """
     places: list[tuple[int, int, int]] = []
     for batch, size in enumerate(batch_sizes(observation)):
-        places += [(within, batch, len(places) + within) for within in range(size)]
+        places += [(position, batch, len(places) + position) for position in range(size)]
     order = [place for _, _, place in sorted(places[: len(labels)])]
     arranged = torch.empty_like(labels)
     arranged[torch.tensor(order)] = labels

@@ -118,8 +118,8 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         remaining = settings._replace(iterations=settings.iterations - warm)
         for early in self._as_one_gradient(descent, warm):
             part = descent.victims.in_part(restarts=early.start, done=warm, iterations=settings.iterations)
-            later = self._continued(observation, descent.search, early)
-            (row,) = descend(replace(descent, search=later, victims=part, settings=remaining, restarts=1))
+            later_descent = self._continued(observation, descent.search, early)
+            (row,) = descend(replace(descent, search=later_descent, victims=part, settings=remaining, restarts=1))
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
             row.objectives = early.objectives + row.objectives
             rows.append(row)

@@ -29,8 +29,8 @@ def generalised_lasso(matrix: Tensor, values: Tensor, pairs: Tensor, strength: f
     dual = split.clone()
     for _ in range(iterations):
         residual = split - dual
-        back = torch.zeros_like(solution).index_add_(1, first, residual).index_add_(1, second, residual, alpha=-1)
-        solution = (sides + penalty * back) @ solve
+        adjoint = torch.zeros_like(solution).index_add_(1, first, residual).index_add_(1, second, residual, alpha=-1)
+        solution = (sides + penalty * adjoint) @ solve
         moved = solution[:, first] - solution[:, second] + dual
         split = torch.nn.functional.softshrink(moved, strength / penalty)
         dual = moved - split
@@ -49,6 +49,6 @@ def _laplacian(pairs: Tensor, entries: int) -> Tensor:
 def neighbours(shape: tuple[int, ...]) -> Tensor:
     """Return the indices of neighbours in the last two dimensions of flattened images (C, H, W), shape (2, r)."""
     numbers = torch.arange(torch.Size(shape).numel()).view(shape)
-    across = torch.stack((numbers[..., :, 1:].flatten(), numbers[..., :, :-1].flatten()))
-    down = torch.stack((numbers[..., 1:, :].flatten(), numbers[..., :-1, :].flatten()))
-    return torch.cat((across, down), 1)
+    horizontal = torch.stack((numbers[..., :, 1:].flatten(), numbers[..., :, :-1].flatten()))
+    vertical = torch.stack((numbers[..., 1:, :].flatten(), numbers[..., :-1, :].flatten()))
+    return torch.cat((horizontal, vertical), 1)

@@ -52,9 +52,9 @@ def linear_calls(model: nn.Module, shape: tuple[int, ...]) -> list[LinearCall] |
     return [LinearCall(name, read, gave) for (name, read), (_, gave) in zip(seen, outputs, strict=True)]
 
 
-def lacks_relu(call: LinearCall, behind: LinearCall) -> str | None:
+def lacks_relu(call: LinearCall, next_call: LinearCall) -> str | None:
     """Return a clause if a layer and the next are not separated by a plain ReLU, else None."""
-    if torch.equal(call.gave.relu(), behind.read):
+    if torch.equal(call.gave.relu(), next_call.read):
         return None
     return f"layer '{call.name}' is not followed by a plain ReLU (for model 'mlp' set activation = 'relu')"
 

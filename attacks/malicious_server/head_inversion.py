@@ -131,9 +131,9 @@ class HeadInversion(Attack[HeadInversionConfig]):
         singles, diagnostics = single_features(observation, generator)
         if not len(singles.units):
             return no_guess(observation, "gave up: the head separates no example", diagnostics=diagnostics)
-        examples, apart = follow_features(observation, singles.examples, self.config.steps)
+        examples, distances = follow_features(observation, singles.examples, self.config.steps)
         diagnostics |= {
-            "distance of features, median": float(apart.median()),
+            "distance of features, median": float(distances.median()),
             "features a pixel": singles.examples.shape[1] / examples[0].numel(),
         }
         complete, entry = Singles(examples, singles.units, singles.coefficients), _entry(observation)
@@ -153,10 +153,10 @@ def _head(model: nn.Module, shape: tuple[int, ...]) -> _Head | str:
     ]
     if not trained:
         return "no trained linear layer reads a single feature vector per example"
-    entry, behind = calls[trained[0]], calls[trained[0] + 1 :]
-    if reason := lacks_bias(model, entry.name) or (lacks_relu(entry, behind[0]) if behind else None):
+    entry, later_calls = calls[trained[0]], calls[trained[0] + 1 :]
+    if reason := lacks_bias(model, entry.name) or (lacks_relu(entry, later_calls[0]) if later_calls else None):
         return reason
-    return _Head(entry.name, bool(behind))
+    return _Head(entry.name, bool(later_calls))
 
 
 @torch.no_grad()
@@ -182,8 +182,8 @@ def _write(layer: nn.Linear, read: Tensor, shares: HeadInversionConfig | None, g
         raise NotApplicable("its features are the same for all examples of the test set")
     uniforms = torch.rand(units, generator=generator, dtype=torch.float64)
     fires = shares.rarest * (shares.commonest / shares.rarest) ** uniforms
-    below = ((1 - fires) * (len(read) - 1)).long().clamp_max(len(read) - 2)[None]
-    layer.bias.copy_(-(places.gather(0, below) + places.gather(0, below + 1))[0] / 2)
+    index_below = ((1 - fires) * (len(read) - 1)).long().clamp_max(len(read) - 2)[None]
+    layer.bias.copy_(-(places.gather(0, index_below) + places.gather(0, index_below + 1))[0] / 2)
 
 
 def single_features(observation: Observation, generator: torch.Generator) -> tuple[Singles, dict[str, float]]:
@@ -225,11 +225,11 @@ def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, 
     bias = observation.update.tensors[f"{entry}.bias"].double()
     fired = (above_rounding(bias, sent.dtype) & sent.any(1)).nonzero().flatten()
     rows = sent.double()[fired] / bias[fired, None]
-    singles, apart = Singles(rows, fired, bias[fired]), torch.cdist(rows, rows)
+    singles, distances = Singles(rows, fired, bias[fired]), torch.cdist(rows, rows)
     known = read_features(observation, _images(observation))
     spread = (known - known.mean(0)).norm(dim=1).median()
     chosen, agreed = distinct(
-        singles, rows, linear(observation.model, entry), apart <= _AGREEMENT * spread, apart <= _ALIKE * spread
+        singles, rows, linear(observation.model, entry), distances <= _AGREEMENT * spread, distances <= _ALIKE * spread
     )
     diagnostics = {"units that fired": float(len(fired)), "examples seen in several units": float(agreed)}
     return singles.chosen(chosen), diagnostics
@@ -258,7 +258,7 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
     models = _still(observation), _still(observation).float()
     prior, known = PublicPrior(images), read_features(observation, images)
     scale = kept_scale(observation, entry)
-    examples, apart = images.new_empty(len(features), *images.shape[1:]), images.new_zeros(len(features))
+    examples, distances = images.new_empty(len(features), *images.shape[1:]), images.new_zeros(len(features))
     kept = (features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)) | (scale == 1.0)
 
     for pattern in kept.unique(dim=0):  # a single pattern without dropout in front of the head
@@ -269,10 +269,10 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
         for place, target, start in zip(same, wanted, starts, strict=True):
             image = follow_back(read, target, start[None], prior.spread, roughly=roughly, steps=steps)
             examples[place] = image[0]
-            apart[place] = (read(image)[0] - target).norm() / target.norm()
+            distances[place] = (read(image)[0] - target).norm() / target.norm()
     if "input-statistics" in observation.threat.knows:
         examples = examples.clamp(*(bound.double() for bound in pixel_box(observation)))
-    return examples, apart
+    return examples, distances
 
 
 def _reader(model: nn.Module, entry: str, pattern: Tensor) -> Callable[[Tensor], Tensor]:

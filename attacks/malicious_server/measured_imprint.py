@@ -143,15 +143,15 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         weight, parts = differences(sent.double()), differences(bias.double())
         hit = above_rounding(parts, sent.dtype).nonzero().flatten()
         activations = weight[hit] / parts[hit, None]
-        alone = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
-        alone = alone[parts[hit[alone]].abs().argsort(descending=True, stable=True)]
-        alone = alone[: expected_examples(observation)]  # the solver dominates the run time
-        examples = self._solved(observation, layers, activations[alone])
-        singles = Singles(examples, hit[alone], parts[hit[alone]])
+        is_single = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
+        is_single = is_single[parts[hit[is_single]].abs().argsort(descending=True, stable=True)]
+        is_single = is_single[: expected_examples(observation)]  # the solver dominates the run time
+        examples = self._solved(observation, layers, activations[is_single])
+        singles = Singles(examples, hit[is_single], parts[hit[is_single]])
         measured, pixels = activations.shape[1], math.prod(observation.spec.shape)
         diagnostics = {
             "bins hit": float(len(hit)),
-            "in their bin": float(len(alone)),
+            "in their bin": float(len(is_single)),
             "measurements a pixel": measured / pixels,
         }
         notes = (f"layer '{layers.imprint}' holds an imprint on the measurements of {_listed(layers.measures)}",)
@@ -184,10 +184,10 @@ def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
     names = [name for name, _ in _weighted(model, shape)]
     convolutions = names[: names.index(calls[0].name)] if calls else names
     measures = tuple(convolutions) or tuple(call.name for call in calls[:1])
-    behind = calls if convolutions else calls[1:]
-    if len(behind) < len(_Layers._fields) - 1:
-        return f"it needs two linear layers after the measuring layers, and the model has {len(behind)}"
-    imprint, spread = behind[:2]
+    later_calls = calls if convolutions else calls[1:]
+    if len(later_calls) < len(_Layers._fields) - 1:
+        return f"it needs two linear layers after the measuring layers, and the model has {len(later_calls)}"
+    imprint, spread = later_calls[:2]
     unsuited = [lacks_relu(imprint, spread), *(lacks_bias(model, layer) for layer in (*measures, imprint.name))]
     return next((reason for reason in unsuited if reason is not None), _Layers(measures, imprint.name, spread.name))
 
@@ -243,10 +243,10 @@ def _measured(model: nn.Module, imprint: str, spec: InputSpec) -> _Affine:
 @torch.no_grad()
 def _seen_by(model: nn.Module, spec: InputSpec, look: Callable[[nn.Module, Tensor], Tensor]) -> _Affine:
     """Return a part of the model, (N, ...) for images (N, *shape), as an affine map, from one-pixel images."""
-    still = copy.deepcopy(model).double().eval()
+    frozen = copy.deepcopy(model).double().eval()
     low, high = (bound.flatten().double() for bound in _range(spec))
     images = torch.cat([low[None], low + torch.diag(high - low)])
-    parts = [look(still, part.view(-1, *spec.shape)).flatten(1) for part in images.split(_CHUNK)]
+    parts = [look(frozen, part.view(-1, *spec.shape)).flatten(1) for part in images.split(_CHUNK)]
     values = torch.cat(parts)
     matrix = ((values[1:] - values[0]) / (high - low)[:, None]).T
     return _Affine(matrix, values[0] - matrix @ low)
@@ -255,18 +255,18 @@ def _seen_by(model: nn.Module, spec: InputSpec, look: Callable[[nn.Module, Tenso
 @torch.no_grad()
 def _is_affine(model: nn.Module, imprint: str, measured: _Affine, spec: InputSpec) -> bool:
     """Return whether the imprint's inputs equal the affine map on random images."""
-    still = copy.deepcopy(model).double().eval()
+    frozen = copy.deepcopy(model).double().eval()
     low, high = (bound.double() for bound in _range(spec))
-    images = low + (high - low) * probes(still, spec.shape)
-    read = read_by(still, [imprint], images, without_dropout())[0]
+    images = low + (high - low) * probes(frozen, spec.shape)
+    read = read_by(frozen, [imprint], images, without_dropout())[0]
     predicted = images.flatten(1) @ measured.matrix.T + measured.offset
     return float((read.flatten(1) - predicted).norm()) < _AFFINE * float((read - read.mean(0)).norm())
 
 
 def _range(spec: InputSpec) -> tuple[Tensor, Tensor]:
     """Return the least and the largest image, (*shape), each normalised."""
-    across = (-1, *[1] * (len(spec.shape) - 1))
-    mean, std = (torch.tensor(statistic, dtype=torch.float64).view(across) for statistic in (spec.mean, spec.std))
+    shape = (-1, *[1] * (len(spec.shape) - 1))
+    mean, std = (torch.tensor(statistic, dtype=torch.float64).view(shape) for statistic in (spec.mean, spec.std))
     return (-mean / std).expand(spec.shape), ((1 - mean) / std).expand(spec.shape)
 
 
@@ -292,18 +292,18 @@ def _imprint(
     if not spread > _CONSTANT * places.abs().mean():
         raise NotApplicable("its measurement is the same for all examples of the test set")
     row, places = row / spread, places / spread
-    imprint, behind = model.get_submodule(layers.imprint), model.get_submodule(layers.spread)
+    imprint, spread_layer = model.get_submodule(layers.imprint), model.get_submodule(layers.spread)
     assert isinstance(imprint, nn.Linear)
-    assert isinstance(behind, nn.Linear)
+    assert isinstance(spread_layer, nn.Linear)
     units = imprint.out_features
     edges = places.quantile((torch.arange(units, dtype=torch.float64) + 0.5) / units)
     imprint.weight.copy_(row.expand(units, -1) / gain)
     imprint.bias.copy_(-edges / gain)
     sums = (places[:, None] - edges).relu().sum(1)
-    columns = torch.randn(behind.out_features, 1, generator=generator, dtype=torch.float64) / sums.std()
-    behind.weight.copy_(gain * columns.expand(-1, units))
-    if behind.bias is not None:
-        behind.bias.copy_(-columns[:, 0] * sums.mean())
+    columns = torch.randn(spread_layer.out_features, 1, generator=generator, dtype=torch.float64) / sums.std()
+    spread_layer.weight.copy_(gain * columns.expand(-1, units))
+    if spread_layer.bias is not None:
+        spread_layer.bias.copy_(-columns[:, 0] * sums.mean())
 
 
 def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, hit: Tensor) -> Tensor:

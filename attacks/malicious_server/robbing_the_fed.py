@@ -143,10 +143,10 @@ def _direction(measurement: str, shape: tuple[int, ...]) -> Tensor:
     if measurement == "mean":
         return torch.full((math.prod(shape),), 1.0 / math.prod(shape), dtype=torch.float64)
     *_, rows, columns = (1, *shape)
-    across = len(shape) > 1
-    count = rows if across else columns
+    is_image = len(shape) > 1
+    count = rows if is_image else columns
     mode = torch.cos(math.pi * (torch.arange(count, dtype=torch.float64) + 0.5) / count)
-    return (mode[:, None] if across else mode).expand(shape).flatten() / math.prod(shape)
+    return (mode[:, None] if is_image else mode).expand(shape).flatten() / math.prod(shape)
 
 
 def _quantiles(distribution: str, bins: int) -> Tensor:

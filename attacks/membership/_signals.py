@@ -20,8 +20,8 @@ from fedsim.questions.membership.types import MembershipObservation
 
 def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return the loss of each single example, shape (B,)."""
-    alone = torch.vmap(lambda output, label: observation.loss(output[None], label[None]))
-    return _each(observation, weights, batch, alone)
+    example_losses = torch.vmap(lambda output, label: observation.loss(output[None], label[None]))
+    return _each(observation, weights, batch, example_losses)
 
 
 def confidences(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:

@@ -83,16 +83,16 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
         reasons: set[str] = set()
         for watched in observation.updates:
             adapters = _fresh(observation.model, watched)
-            still = _unchanged(observation, watched, adapters, generator)
+            unchanged = _unchanged(observation, watched, adapters, generator)
             certified = [
                 (adapter, space)
-                for adapter in still
+                for adapter in unchanged
                 if (space := blind(adapter.a, adapter.b, self.config.tolerance)) is not None
             ]
             if certified:
                 shares.append(_outside(observation, watched.received, certified))
             elif adapters:
-                reasons.add(_VOID if still else _CHANGED)
+                reasons.add(_VOID if unchanged else _CHANGED)
         if not shares:
             raise NotApplicable("; ".join(sorted(reasons)))
         return -torch.stack(shares).amin(0)
@@ -151,11 +151,11 @@ def _unchanged(
     model = copy.deepcopy(observation.model)
     with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         before = _read(model.eval(), watched.received, names, probes)
-        behind = _read(model.train(), trained, names, probes)
+        later_states = _read(model.train(), trained, names, probes)
     return [
         adapter
         for adapter in adapters
-        if torch.allclose(before[adapter.name], behind[adapter.name], rtol=1e-5, atol=1e-6)
+        if torch.allclose(before[adapter.name], later_states[adapter.name], rtol=1e-5, atol=1e-6)
         and not _drops_out(observation.model.get_submodule(adapter.name))
     ]
 

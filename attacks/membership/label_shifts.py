@@ -58,8 +58,8 @@ class LabelShifts(MembershipAttack[LabelShiftsConfig]):
         height, width = inputs.shape[-2:]
         wide = F.pad(inputs, (far,) * 4, mode="replicate")
         score = torch.zeros(len(inputs), dtype=torch.double)
-        for down in range(-far, far + 1):
-            for right in range(abs(down) - far, far - abs(down) + 1):
-                top, left = far - down, far - right
+        for row_shift in range(-far, far + 1):
+            for right in range(abs(row_shift) - far, far - abs(row_shift) + 1):
+                top, left = far - row_shift, far - right
                 score += is_right(observation, wide[..., top : top + height, left : left + width])
         return score

@@ -64,11 +64,11 @@ class Lira(MembershipAttack[LiraConfig]):
         _, final_weights = observation.weights[-1]
         observed = scale(observation, final_weights, candidates)
         confidence = torch.stack([scale(observation, shadow.weights, candidates) for shadow in shadows])
-        inside = torch.stack([shadow.candidates for shadow in shadows])
-        mean_out, variance_out = self._fit(confidence, ~inside)
+        shadow_scores = torch.stack([shadow.candidates for shadow in shadows])
+        mean_out, variance_out = self._fit(confidence, ~shadow_scores)
         if self.config.mode == "offline":
             return (observed - mean_out) / variance_out.sqrt()
-        mean_in, variance_in = self._fit(confidence, inside)
+        mean_in, variance_in = self._fit(confidence, shadow_scores)
         return _log_density(observed, mean_in, variance_in) - _log_density(observed, mean_out, variance_out)
 
     def _fit(self, confidence: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:

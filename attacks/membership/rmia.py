@@ -67,17 +67,17 @@ class Rmia(MembershipAttack[RmiaConfig]):
         beaten = torch.searchsorted(ratio_z.sort().values, ratio_x / self.config.gamma, right=True)
         return beaten / len(ratio_z)
 
-    def _ratio(self, observation: MembershipObservation, batch: Batch, outside: Tensor) -> Tensor:
+    def _ratio(self, observation: MembershipObservation, batch: Batch, is_outside: Tensor) -> Tensor:
         """Return p(x | f) / p(x), shape (B,).
 
         Args:
             observation: provides model and shadow models.
             batch: examples x.
-            outside: whether each shadow model was trained without x, shape (shadows, B).
+            is_outside: whether each shadow model was trained without x, shape (shadows, B).
         """
         _, final_weights = observation.weights[-1]
         shadows = observation.shadows[self.plan()]
         ratios = torch.stack([confidences(observation, shadow.weights, batch) for shadow in shadows])
-        without = (ratios * outside).sum(0) / outside.sum(0)
+        mean_ratio = (ratios * is_outside).sum(0) / is_outside.sum(0)
         a = self.config.a
-        return confidences(observation, final_weights, batch) / (((1 + a) * without + 1 - a) / 2)
+        return confidences(observation, final_weights, batch) / (((1 + a) * mean_ratio + 1 - a) / 2)

@@ -63,7 +63,7 @@ def assemble(composites: Tensor, shares: Tensor, box: Tensor | None, slack: floa
         boxes = [box] if box is not None else list(_boxes(1.0 - share, height, width, slack))
         first, second = _labels(shares, own_is_larger=share >= 1.0 - share)
         candidates += [_with_box(composites, first, second, candidate) for candidate in boxes]
-    return min(candidates, key=lambda one: one.cost, default=None)
+    return min(candidates, key=lambda candidate: candidate.cost, default=None)
 
 
 def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
@@ -142,9 +142,9 @@ def _with_box(composites: Tensor, host: Tensor, pasted: Tensor, box: Tensor) -> 
     is_pasted = inside(box[None], *composites.shape[-2:])
     pairs = torch.where(is_pasted, composites[None], composites[:, None])  # (B outside, B inside, C, H, W)
     cost = _roughness(pairs) + _FORBIDDEN * (host[:, None] != pasted[None])
-    outside, holders = map(torch.as_tensor, linear_sum_assignment(cost.numpy()))
-    cost_of_all = float(cost[outside, holders].sum())
-    return Assembled(pairs[outside, holders], host, box[None], cost_of_all, holders.argsort())
+    holders_of_outside, holders = map(torch.as_tensor, linear_sum_assignment(cost.numpy()))
+    cost_of_all = float(cost[holders_of_outside, holders].sum())
+    return Assembled(pairs[holders_of_outside, holders], host, box[None], cost_of_all, holders.argsort())
 
 
 def _roughness(images: Tensor) -> Tensor:

@@ -222,11 +222,11 @@ class MapComparison(UnrolledComparison):
     name = "unrolled, with pasted maps"
 
     def __init__(
-        self, client: SimulatedClient, observation: Observation, steps: Sequence[PastingStep], at: str
+        self, client: SimulatedClient, observation: Observation, steps: Sequence[PastingStep], place: str
     ) -> None:
-        """Keep a reference to the layer `at` of the client's model."""
+        """Keep a reference to the layer `place` of the client's model."""
         super().__init__(client, [observation], steps, checkpointed=False)
-        self._layer = client.model.get_submodule(at)
+        self._layer = client.model.get_submodule(place)
 
     def _loss(
         self, step: SimulatedStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, variables: Values

@@ -205,13 +205,13 @@ def regress_together(
         batches: encodings of one client; the first batch is the batch to solve.
         generator: random source of the starts.
     """
-    alone = [regress(observation, batch, generator) for batch in batches]
+    unmixed = [regress(observation, batch, generator) for batch in batches]
     if len(batches) == 1:
-        return alone[0]
-    places, labels = _link(alone, batches)
+        return unmixed[0]
+    places, labels = _link(unmixed, batches)
     weights = torch.zeros(sum(len(batch.values) for batch in batches), len(labels), dtype=torch.float64)
     row = 0
-    for encoded, columns in zip(alone, places, strict=True):
+    for encoded, columns in zip(unmixed, places, strict=True):
         weights[row : row + len(encoded.weights), columns] = encoded.weights
         row += len(encoded.weights)
     magnitudes, bounds = torch.cat([batch.values for batch in batches]).double().abs(), _range(observation)
@@ -221,17 +221,17 @@ def regress_together(
         solutions += _refine(solutions[0], magnitudes, sums, labels, bounds, generator)
     best = min(solutions, key=lambda solution: solution.residual)
     if best.residual > _EXPLAINED:
-        return alone[0]
+        return unmixed[0]
     own_rows = best.weights[: len(batches[0].values)]
     return UnmixedImages(best.inputs[places[0]], own_rows[:, places[0]], best.residual)
 
 
-def _link(alone: Sequence[UnmixedImages], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
+def _link(unmixed: Sequence[UnmixedImages], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
     """Return, for every batch, its images' indices among the client's images; and the labels of the client's images."""
     known: list[Tensor] = []
     labels: list[int] = []
     places: list[list[int]] = []
-    for images, batch in zip(alone, batches, strict=True):
+    for images, batch in zip(unmixed, batches, strict=True):
         columns: list[int] = []
         for image, label in zip(images.inputs, batch.labels.tolist(), strict=True):
             free = [place for place in range(len(known)) if labels[place] == label and place not in columns]
@@ -371,5 +371,5 @@ def _range(observation: Observation) -> tuple[Tensor, Tensor]:
 def _oddness(observation: Observation, images: Tensor) -> float:
     """Return a penalty for images outside the pixel range and for rough images."""
     low, high = _range(observation)
-    outside = (images - images.clamp(low, high)).abs().mean()
-    return float(outside + total_variation(images.view(1, -1, *observation.spec.shape))[0])
+    excess = (images - images.clamp(low, high)).abs().mean()
+    return float(excess + total_variation(images.view(1, -1, *observation.spec.shape))[0])

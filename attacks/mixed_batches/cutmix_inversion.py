@@ -128,12 +128,12 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         start = None if _has_own_boxes(observation) else self._take_apart(observation, best, exact)
         if start is None or settings.iterations == early.iterations:
             return rows
-        inputs, later = start
-        unknowns = self._unknowns(observation, later)
+        inputs, later_start = start
+        unknowns = self._unknowns(observation, later_start)
         search = replace(descent.search, unknowns=unknowns, first=lambda _victim, _generator: inputs)
         remaining = settings._replace(iterations=settings.iterations - early.iterations)
         part = victims.in_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
-        return descend(Descent(self._through(later, observation), search, part, remaining, descent.box))
+        return descend(Descent(self._through(later_start, observation), search, part, remaining, descent.box))
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str

@@ -150,8 +150,10 @@ def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstructi
     assembled = assemble(batch.inputs, batch.labels, box)
     if assembled is None:
         return guess
-    how = "the box was granted" if box is not None else "the box of that area that leaves the smoothest images"
-    note = f"put together with rows {_span(assembled.boxes[0, :2])} and columns {_span(assembled.boxes[0, 2:])}: {how}"
+    source = "the box was granted" if box is not None else "the box of that area that leaves the smoothest images"
+    note = (
+        f"put together with rows {_span(assembled.boxes[0, :2])} and columns {_span(assembled.boxes[0, 2:])}: {source}"
+    )
     return replace(guess, inputs=assembled.images, labels=assembled.labels, notes=(*guess.notes, note))
 
 

@@ -89,8 +89,8 @@ def input_space(facts: StageFacts, received: Tensors) -> Tensor | None:
         patches = patches - patches.mean(2, keepdim=True)
     _, sizes, rows = torch.linalg.svd(gradient)
     rank = int((sizes > EXACT * sizes[0]).sum())
-    outside = torch.einsum("rk,nkp->rpn", rows[min(rank, places) :], patches).flatten(0, 1)
-    values, vectors = torch.linalg.eigh(outside.T @ outside)
+    outside_rows = torch.einsum("rk,nkp->rpn", rows[min(rank, places) :], patches).flatten(0, 1)
+    values, vectors = torch.linalg.eigh(outside_rows.T @ outside_rows)
     is_free = values < _NOTHING**2 * values[-1]
     return vectors.T[is_free] if bool(is_free.any()) else None
 
@@ -111,7 +111,7 @@ def _first_convolution(facts: StageFacts) -> tuple[str, nn.Conv2d] | None:
         for named_layer in plain
         if named_layer[1].padding_mode == "zeros" and f"{named_layer[0]}.weight" in facts.stage.names
     ]
-    return max(fitting, key=lambda one: one[1].weight[0].numel(), default=None)
+    return max(fitting, key=lambda named_layer: named_layer[1].weight[0].numel(), default=None)
 
 
 def _patches(layer: nn.Conv2d, shape: tuple[int, ...]) -> Tensor:

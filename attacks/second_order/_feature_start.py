@@ -73,8 +73,8 @@ def _start_at(
 def _likely_masks(observation: Observation, name: str, features: Tensor) -> Masks:
     """Return expected masks; for a site in front of the head, the mask that zeros of the features show."""
     masks = [expected_mask(site) for site in observation.sites]
-    for index, behind in linear_behind(observation).items():
-        if behind == name:
+    for index, next_layer in linear_behind(observation).items():
+        if next_layer == name:
             is_kept = features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)
             masks[index] = is_kept.to(masks[index]).view(masks[index].shape)
     return tuple(masks)

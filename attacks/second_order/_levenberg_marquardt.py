@@ -188,9 +188,9 @@ class ProductNormal:
 class NearNormal:
     """Solves by conjugate gradients with the matrix of a nearby point as preconditioner."""
 
-    def __init__(self, equations: System, linearisation: Linearisation, near: DenseNormal) -> None:
+    def __init__(self, equations: System, linearisation: Linearisation, normal: DenseNormal) -> None:
         """Allow as many iterations as need about half the time of forming a new matrix."""
-        self._here, self._prior, self._near = linearisation, equations.prior_precision, near
+        self._here, self._prior, self._near = linearisation, equations.prior_precision, normal
         self._iterations = max(1, equations.unknowns.size // _QUICK)
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
@@ -328,8 +328,10 @@ class _Path(NamedTuple):
         """
         if isinstance(self.normal, ProductNormal):
             return []
-        beside = (self.equations.residual(place.values + sign * _BEND * step) for sign in (1.0, -1.0))
-        bending = (sum(beside) - 2.0 * place.here.residual) / _BEND**2  # of the residual, so its sign is already turned
+        neighbours = (self.equations.residual(place.values + sign * _BEND * step) for sign in (1.0, -1.0))
+        bending = (
+            sum(neighbours) - 2.0 * place.here.residual
+        ) / _BEND**2  # of the residual, so its sign is already turned
         acceleration = self.normal.solve_step(place.damping, place.here.backward(bending), 0.0)
         return [] if acceleration is None else [step + 0.5 * acceleration]
 
@@ -344,8 +346,8 @@ def _move(path: _Path, place: _Place) -> _Place | None:
         return None
     moved = moved._replace(damping=moved.damping * _EASE)
     is_good = isinstance(path.normal, DenseNormal)
-    while is_good and (further := _step_near(path, moved)) is not None:
-        is_good, moved = further.objective < _AGAIN * moved.objective, further
+    while is_good and (refined := _step_near(path, moved)) is not None:
+        is_good, moved = refined.objective < _AGAIN * moved.objective, refined
     return moved
 
 
@@ -353,5 +355,5 @@ def _step_near(path: _Path, place: _Place) -> _Place | None:
     """Return the end of a fast step with the matrix of an earlier point, or None if it does not lower the objective."""
     if not isinstance(path.normal, DenseNormal):
         return None
-    near = path._replace(normal=NearNormal(path.equations, place.here, path.normal)).step(place)
-    return None if near is None else near._replace(damping=near.damping * _EASE)
+    refined = path._replace(normal=NearNormal(path.equations, place.here, path.normal)).step(place)
+    return None if refined is None else refined._replace(damping=refined.damping * _EASE)

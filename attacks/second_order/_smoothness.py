@@ -70,7 +70,7 @@ def _slopes(gradient: Function, point: Tensor, direction: Tensor) -> Iterator[Te
 
 def _settle(slopes: Sequence[Tensor]) -> bool:
     """Return whether slopes converge like a smooth function's."""
-    changes = [float((long - short).norm() / short.norm().clamp_min(TINY)) for long, short in pairwise(slopes)]
+    changes = [float((slope - short).norm() / short.norm().clamp_min(TINY)) for slope, short in pairwise(slopes)]
     falls = list(pairwise(changes))
     is_jump_left_out = any(before > max(_SHARE, _MOST * after) for before, after in falls)
     return not is_jump_left_out and all(after <= max(_SHARE, before / _LEAST) for before, after in falls[1:])

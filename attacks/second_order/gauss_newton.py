@@ -182,8 +182,8 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         first = self._solve_once(equations, start, box, on_step, limit)
         if first.has_converged:
             return first
-        later = continued(on_step, done=len(first.history), best=first.objective)
-        second = self._solve_once(equations, first.values, None, later, limit)
+        on_later_step = continued(on_step, done=len(first.history), best=first.objective)
+        second = self._solve_once(equations, first.values, None, on_later_step, limit)
         return second._replace(history=(*first.history, *second.history))
 
     def _solve_once(
@@ -231,8 +231,8 @@ def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, gene
         raise NotApplicable(f"the guess holds {len(guess.inputs)} examples, not {len(labels)}")
     begun = in_order(observation, guess, labels)
     noise = _START * torch.randn(begun.inputs.shape, generator=generator, dtype=torch.float64)
-    where = begun.are_found.view(-1, *[1] * (noise.ndim - 1))
-    return begun._replace(inputs=torch.where(where, begun.inputs.double(), noise))
+    is_found = begun.are_found.view(-1, *[1] * (noise.ndim - 1))
+    return begun._replace(inputs=torch.where(is_found, begun.inputs.double(), noise))
 
 
 def _refuse_far(observation: Observation, begun: OrderedGuess, labels: Tensor) -> None:
@@ -343,7 +343,7 @@ def _after(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
 def _report(
     observation: Observation, labels: Tensor, tried: Sequence[_Attempt], switches: tuple[int, ...]
 ) -> Reconstruction:
-    best = min(tried, key=lambda one: one.solution.objective)
+    best = min(tried, key=lambda solved: solved.solution.objective)
     equations, solution = best
     scale, (inputs, steps) = _scale(equations), best.unpack()
     inputs = inputs.to(next(observation.model.parameters()))

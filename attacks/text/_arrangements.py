@@ -87,8 +87,8 @@ def arranged(
     if count <= _FEW:
         combinations = torch.cartesian_prod(*tokens).view(-1, len(tokens))
         scores = reading.whole(combinations)
-        inside = reading.test.tokens(scores)
-        sentences = list(combinations[inside][scores[inside].argsort()][:limit])
+        is_inside = reading.test.tokens(scores)
+        sentences = list(combinations[is_inside][scores[is_inside].argsort()][:limit])
     else:
         sentences = _sought(reading, tokens, limit, tries, generator)
     if sentences:
@@ -106,9 +106,9 @@ def _sought(
         if len(sentences) >= limit:
             break
         starts = _aligned(reading, _fresh(tokens, sentences), place, generator)
-        inside = reading.test.tokens(reading.whole(starts))
-        _add(sentences, starts[inside])
-        for start in starts[~inside][:_STARTS]:
+        is_inside = reading.test.tokens(reading.whole(starts))
+        _add(sentences, starts[is_inside])
+        for start in starts[~is_inside][:_STARTS]:
             if len(sentences) >= limit:
                 break
             end = _descended(reading, tokens, start)
@@ -147,7 +147,9 @@ def _aligned(reading: SpanReading, tokens: Sequence[Tensor], start: int, generat
     """
     context = _random_sentence(tokens, generator)
     rests = [_rests(reading, context, place, candidates) for place, candidates in enumerate(tokens)]
-    starts = {tuple(sentence): near for sentence, near in (_along(rests, tokens, first) for first in rests[start])}
+    starts = {
+        tuple(sentence): candidates for sentence, candidates in (_along(rests, tokens, first) for first in rests[start])
+    }
     return torch.tensor(sorted(starts, key=starts.__getitem__, reverse=True))
 
 
@@ -189,8 +191,8 @@ def _searched(
     for number in range(tries):
         if number % _TRIES_A_START == 0:
             best, least = _random_sentence(fresh, generator), float("inf")
-        again = torch.rand(len(tokens), generator=generator) < (number % _TRIES_A_START > 0) / 3
-        end = _descended(reading, tokens, torch.where(again, _random_sentence(tokens, generator), best))
+        is_restarted = torch.rand(len(tokens), generator=generator) < (number % _TRIES_A_START > 0) / 3
+        end = _descended(reading, tokens, torch.where(is_restarted, _random_sentence(tokens, generator), best))
         if any(torch.equal(end, sentence) for sentence in known):
             continue
         if (distance := float(_distances(reading, end[None]))) < least:

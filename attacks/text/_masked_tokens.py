@@ -45,11 +45,11 @@ def kept_shares(space: Subspace, inputs: Tensor) -> Tensor:
     from scipy.optimize import linprog  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     eigenvalues, vectors = torch.linalg.eigh(space.outside.double())
-    outside = vectors[:, eigenvalues > _INSIDE].T.numpy()
+    outside_vectors = vectors[:, eigenvalues > _INSIDE].T.numpy()
     sized = inputs.double() / inputs.double().square().mean(-1, keepdim=True).sqrt()
     shares: list[float] = []
     for row in sized.numpy():
-        equations = outside * row
+        equations = outside_vectors * row
         bounds = np.full(2 * len(equations), _SLACK)
         optimum = linprog(-np.ones(len(row)), np.concatenate((equations, -equations)), bounds, bounds=(0, 1))
         shares.append(float(np.mean(optimum.x)))

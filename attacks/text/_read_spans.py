@@ -35,14 +35,14 @@ def read_spans(observation: Observation, tolerance: float, deviations: float, pr
     shared = {layer: gradients_of(observation, layer) for layer in attentions(observation.model)[:_MOST_LAYERS]}
     layers = [layer for layer, gradients in shared.items() if gradients]
     levels = {layer: levels_of(observation, shared[layer]) for layer in layers[:_TWO]}
-    behind = [behind_fresh(observation, layer) for layer in layers[:_TWO]]
+    next_spans = [behind_fresh(observation, layer) for layer in layers[:_TWO]]
     spaces = [
         hard(layer, shared[layer], levels[layer]) if space is None else space
-        for layer, space in zip(layers[:_TWO], behind, strict=True)
+        for layer, space in zip(layers[:_TWO], next_spans, strict=True)
     ]
     if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
         return SpanReading(Front(observation.model, layers[:_TWO]), spaces, ShareThreshold(tolerance, prefixes))
-    if any(space is not None for space in behind):
+    if any(space is not None for space in next_spans):
         raise NothingFound("noise hides the span that fresh adapters show")
     levels |= {layer: levels_of(observation, shared[layer]) for layer in layers[_TWO:]}
     spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]

@@ -157,12 +157,12 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
 
 
 def _longest(sentences: list[ScoredSentence], knows_places: bool) -> list[ScoredSentence]:
-    once = {
+    by_tokens = {
         sentence.tokens[:1] if len(set(sentence.tokens)) == 1 and not knows_places else sentence.tokens: sentence.score
         for sentence in sentences
     }
-    beginnings = {tokens[:end] for tokens in once for end in range(len(tokens))}
-    return [ScoredSentence(tokens, score) for tokens, score in once.items() if tokens not in beginnings]
+    beginnings = {tokens[:end] for tokens in by_tokens for end in range(len(tokens))}
+    return [ScoredSentence(tokens, score) for tokens, score in by_tokens.items() if tokens not in beginnings]
 
 
 def best(sentences: list[ScoredSentence], count: int, overlap: float) -> list[ScoredSentence]:

@@ -144,8 +144,8 @@ def _subspace(layer: str, stacked: Tensor, share: Callable[[Tensor, int], Tensor
     (rows, width), edge = stacked.shape, _edge(stacked)
     _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
     shares = share((singular.square() - edge**2).clamp_min(0.0), rows)
-    outside = torch.eye(width, dtype=torch.float64) - (directions.T * shares) @ directions
-    return Subspace(layer, outside, float(shares.sum()), edge / float(singular[0].clamp_min(TINY)))
+    projection = torch.eye(width, dtype=torch.float64) - (directions.T * shares) @ directions
+    return Subspace(layer, projection, float(shares.sum()), edge / float(singular[0].clamp_min(TINY)))
 
 
 def rank(gradients: Tensors, levels: Sequence[float]) -> int:

@@ -172,8 +172,8 @@ def _explain(weights: Sequence[float], total: int | None, batch: int, longest: i
         return (longest,) * batch
 
     def misfit(lengths: tuple[int, ...]) -> tuple[int, int]:
-        apart = 0 if total is None else abs(sum(lengths) - total)
-        return apart, sum(abs(lengths.count(n) * n - singles[n]) for n in possible)
+        misfit_of_total = 0 if total is None else abs(sum(lengths) - total)
+        return misfit_of_total, sum(abs(lengths.count(n) * n - singles[n]) for n in possible)
 
     return min(islice(combinations_with_replacement(possible, batch), _MOST_TRIED), key=misfit)
 

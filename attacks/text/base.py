@@ -124,12 +124,12 @@ class TextProblem:
         if read is None or not len(read):
             return self.scale * torch.randn((*shape, self.table.shape[1]), generator=generator)
         total, endings = sum(self.lengths), self.endings
-        often = read[torch.randint(len(read), (max(0, total - len(read)),), generator=generator)]
-        words = torch.cat((read[torch.randperm(len(read), generator=generator)][:total], often))
+        drawn = read[torch.randint(len(read), (max(0, total - len(read)),), generator=generator)]
+        words = torch.cat((read[torch.randperm(len(read), generator=generator)][:total], drawn))
         words = words[torch.randperm(total, generator=generator)]
-        behind = endings[torch.randint(len(endings), shape, generator=generator)]
+        last_tokens = endings[torch.randint(len(endings), shape, generator=generator)]
         places = torch.arange(self.places) < torch.tensor(self.lengths)[:, None]
-        return self.table[behind.masked_scatter(places, words)]
+        return self.table[last_tokens.masked_scatter(places, words)]
 
     @property
     def choices(self) -> Tensor:
@@ -223,8 +223,10 @@ class TextMatching(Attack[ConfigT]):
         self, observation: Observation, client: SimulatedClient, words: NextWords, labels: Tensor
     ) -> Comparison:
         """Return the ghost comparison if it is applicable and agrees with the general comparison on two dummies."""
-        only, is_granted = [observation], observation.labels is not None
-        general = GeneralComparison(client, only) if is_granted else VectorComparison(client, only, words)
+        observations, is_granted = [observation], observation.labels is not None
+        general = (
+            GeneralComparison(client, observations) if is_granted else VectorComparison(client, observations, words)
+        )
         if self.distance.reads_entries or not client.wire.is_plain:
             return general
         generator = torch.Generator().manual_seed(0)
@@ -235,8 +237,8 @@ class TextMatching(Attack[ConfigT]):
         masks = tuple(torch.rand((2, *site.shape), generator=generator).to(inputs) for site in client.sites)
         probe = (inputs, masks, torch.stack([labels] * 2).to(inputs.device))
         if is_granted:
-            return faster(general, lambda: GhostComparison(client, only), probe)
-        return faster(general, lambda: VectorGhostComparison(client, only, words), probe)
+            return faster(general, lambda: GhostComparison(client, observations), probe)
+        return faster(general, lambda: VectorGhostComparison(client, observations, words), probe)
 
     def _sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
         if observation.masks is not None:

@@ -131,9 +131,9 @@ def _fill_in(observation: Observation, seen: Tensor, mask: int) -> _Filled:
     target = gradient.double() / gradient_weight(observation)
     parts = torch.linalg.lstsq(hidden.T, target.T).solution  # (places, V): w_i (softmax_i - one-hot)
     tokens = parts.argmin(1)
-    at = torch.arange(len(tokens))
-    weights = -parts[at, tokens] / (1 - odds[at, tokens]).clamp_min(torch.finfo(torch.double).tiny)
-    odds[at, tokens] -= 1
+    indices = torch.arange(len(tokens))
+    weights = -parts[indices, tokens] / (1 - odds[indices, tokens]).clamp_min(torch.finfo(torch.double).tiny)
+    odds[indices, tokens] -= 1
     residual = round(float((target - (weights[:, None] * odds).T @ hidden).norm() / target.norm()), _DECIMALS)
     filled = seen.clone()
     filled[masked] = tokens

@@ -105,8 +105,8 @@ class Sharing:
     def total(self) -> coo_array:
         """Matrix from counts of places to sums over leaves, shape (2 L, P)."""
         places = np.tile(np.arange(len(self.leaf)), 2)
-        at = (np.concatenate([self.leaf, self.leaf + len(self.sums) // 2]), places)
-        return coo_array((np.concatenate([self.first, self.second]), at), shape=(len(self.sums), len(self.leaf)))
+        leaves = (np.concatenate([self.leaf, self.leaf + len(self.sums) // 2]), places)
+        return coo_array((np.concatenate([self.first, self.second]), leaves), shape=(len(self.sums), len(self.leaf)))
 
     def misfit(self, count: np.ndarray) -> float:
         """Return the L1 distance of the sums of counts (P,) from the observed sums."""
@@ -126,9 +126,9 @@ def follow(view: TreesView, share: Share) -> tuple[RowBoxes, float]:
     """
     check_log_loss(view)
     groups, misfit = _begin(view), 0.0
-    for tree, between in _steps(view):
+    for tree, trees_between in _steps(view):
         places = groups
-        for group in between:
+        for group in trees_between:
             places, _ = places.cut(group)
             _check_size(places)
         sharing = _ask(places, tree, view)
@@ -174,14 +174,14 @@ def _steps(view: TreesView) -> Iterator[tuple[Tree, Sequence[Tree]]]:
     """
     first, *later_trees = view.first.trees
     yield from ((tree, ()) for tree in later_trees)
-    since: list[Tree] = [_shift(logit(view.base) - logit(view.first.base), first)]
+    trees_since: list[Tree] = [_shift(logit(view.base) - logit(view.first.base), first)]
     for before, sent in zip(view.rounds, view.rounds[1:], strict=False):
-        since += [tree for client in before if client != view.client for tree in _trees(before[client])]
+        trees_since += [tree for client in before if client != view.client for tree in _trees(before[client])]
         if view.client not in sent:
             continue
         for tree in _trees(sent[view.client]):
-            yield tree, since
-            since = []
+            yield tree, trees_since
+            trees_since = []
 
 
 def _trees(text: str) -> Sequence[Tree]:

@@ -41,8 +41,8 @@ def _fitting(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Te
     """Return the public row that violates the fewest bounds of each box, moved into it; ties are broken at random."""
     if len(view.public_labels.unique()) < len(boxes.labels.unique()):
         raise NotApplicable("no public row has any of the labels")
-    outside = (view.public < boxes.low[:, None]) | (view.public >= boxes.high[:, None])
-    broken = outside.sum(2) + torch.rand(outside.shape[:2], generator=generator)
+    is_outside = (view.public < boxes.low[:, None]) | (view.public >= boxes.high[:, None])
+    broken = is_outside.sum(2) + torch.rand(is_outside.shape[:2], generator=generator)
     is_other_label = boxes.labels[:, None] != view.public_labels
     nearest = view.public[broken.masked_fill(is_other_label, torch.inf).argmin(1)]
     return nearest.maximum(boxes.low).minimum(boxes.high)

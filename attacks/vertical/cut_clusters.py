@@ -51,7 +51,7 @@ class CutClusters(CutLabelAttack[CutClustersConfig]):
         all_rows = torch.cat([step.rows for step in view.steps])
         points = directions(view.received(all_rows).double())
         tries = [self._centres(points, view.classes, generator) for _ in range(self.config.starts)]
-        _, centres = min(tries, key=lambda one: one[0])
+        _, centres = min(tries, key=lambda pair: pair[0])
         votes = F.one_hot(_nearest(directions(view.received(view.known).double()), centres), view.classes).double()
         named = torch.stack([votes[view.labels == label].mean(0) for label in range(view.classes)])
         heaps = linear_sum_assignment(named.numpy(), maximize=True)[1]

@@ -43,8 +43,8 @@ class CutNorm(CutLabelAttack[Config]):
         check_known(view)
         lengths, known = (self._lengths(view, rows) for rows in (view.rows, view.known))
         means = [known[view.labels == label].mean() for label in range(view.classes)]
-        above = (lengths - (means[0] + means[1]) / 2) * (1.0 if means[1] >= means[0] else -1.0)
-        return torch.stack([-above, above], 1)
+        margins = (lengths - (means[0] + means[1]) / 2) * (1.0 if means[1] >= means[0] else -1.0)
+        return torch.stack([-margins, margins], 1)
 
     @staticmethod
     def _lengths(view: CutView, rows: Tensor) -> Tensor:

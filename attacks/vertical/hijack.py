@@ -68,8 +68,8 @@ class Hijack(CutSteering[HijackConfig]):
         code = self._pilot(self._public[rows])
         self._coder.descend(F.mse_loss(self._decoder(code), self._public[rows]))
         code = code.detach()[torch.randint(len(code), (len(sent),), generator=generator)]
-        apart = self._critic(sent).mean() - self._critic(code).mean()
-        self._judge.descend(apart + self.config.penalty * _roughness(self._critic, sent, code, generator))
+        gap = self._critic(sent).mean() - self._critic(code).mean()
+        self._judge.descend(gap + self.config.penalty * _roughness(self._critic, sent, code, generator))
         moved = sent.clone().requires_grad_()
         return torch.autograd.grad(-self._critic(moved).mean(), moved)[0]
 
@@ -81,6 +81,6 @@ class Hijack(CutSteering[HijackConfig]):
 def _roughness(judge: nn.Module, sent: Tensor, code: Tensor, generator: torch.Generator) -> Tensor:
     """Return the gradient penalty: mean squared distance of the critic's gradient norms from 1, between two samples."""
     share = torch.rand((len(sent), 1), generator=generator, dtype=torch.double)
-    between = (share * sent + (1 - share) * code).requires_grad_()
-    (slopes,) = torch.autograd.grad(judge(between).sum(), between, create_graph=True)
+    mixture = (share * sent + (1 - share) * code).requires_grad_()
+    (slopes,) = torch.autograd.grad(judge(mixture).sum(), mixture, create_graph=True)
     return (slopes.norm(dim=1) - 1).square().mean()

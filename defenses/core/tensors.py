@@ -55,9 +55,9 @@ class TensorDefense(Defense[ConfigT]):
 
 def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor:
     """Round each value at random to a neighbouring integer, so that the expectation is the value."""
-    below = values.floor()
+    floor = values.floor()
     uniforms = torch.rand(values.shape, generator=generator, dtype=values.dtype)
-    return below + (uniforms < values - below)
+    return floor + (uniforms < values - floor)
 
 
 def rounding_as_noise(tensors: Tensors, step: Callable[[Tensor], Tensor]) -> dict[str, Tensor] | None:

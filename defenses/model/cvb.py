@@ -83,10 +83,10 @@ def _end_of_first_block(model: nn.Module) -> tuple[str, int]:
         raise NotApplicable("the model has no convolution, and the bottleneck follows the first convolution")
     name, convolution = leaves[first]
     assert isinstance(convolution, nn.Conv2d)
-    for later, module in leaves[first + 1 :]:
+    for index, module in leaves[first + 1 :]:
         if isinstance(module, nn.Conv2d | nn.Linear):
             break
         if isinstance(module, _ACTIVATIONS):
-            name = later
+            name = index
             break
     return name, convolution.out_channels

@@ -86,11 +86,11 @@ class ServerCheck(Defense[ServerCheckConfig]):
         Raises:
             ClientRefusal: a signal violates its bound.
         """
-        beyond = [finding for finding in self.findings(received, context) if finding.is_beyond]
-        if beyond:
+        flagged = [finding for finding in self.findings(received, context) if finding.is_beyond]
+        if flagged:
             reasons = "; ".join(
                 f"'{finding.layer}': {finding.signal} {finding.value:.3g}, bound {finding.bound:g}"
-                for finding in beyond[:_MOST_SHOWN]
+                for finding in flagged[:_MOST_SHOWN]
             )
             raise ClientRefusal(f"the weights look crafted: {reasons}")
 
@@ -152,8 +152,10 @@ class ServerCheck(Defense[ServerCheckConfig]):
         slopes = torch.autograd.grad(outputs.double().sin().sum(), [output for _, output in read], allow_unused=True)
         for (name, _), slope in zip(read, slopes, strict=True):
             if slope is not None:
-                alone = ((slope != 0).sum(0) == 1).double().mean()
-                yield _most(name)("share of units that one example activates", float(alone), self.config.isolation)
+                share_single = ((slope != 0).sum(0) == 1).double().mean()
+                yield _most(name)(
+                    "share of units that one example activates", float(share_single), self.config.isolation
+                )
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return no distortion: the update is not changed."""

@@ -92,17 +92,17 @@ class Marvell(CutDefense[MarvellConfig]):
         return gradients + along * on_line + across * (noise - on_line)
 
 
-def best_shape(share: float, gap: float, power: float, within: tuple[float, float], width: int) -> Shape:
+def best_shape(share: float, gap: float, power: float, within_class: tuple[float, float], width: int) -> Shape:
     """Return the noise of given power that minimises the symmetric KL divergence of the classes' Gaussians.
 
     Args:
         share: share of class 1, in (0, 1).
         gap: squared difference of the class means.
         power: share tr S_1 + (1 - share) tr S_0.
-        within: variance of a coordinate within class 1 and class 0.
+        within_class: variance of a coordinate within class 1 and class 0.
         width: number of coordinates.
     """
-    shares, within_array = np.array([share, 1 - share]), np.array(within)
+    shares, within_array = np.array([share, 1 - share]), np.array(within_class)
 
     def divergence(logarithms: np.ndarray) -> float:
         along, across = np.exp(logarithms).reshape(2, 2)

@@ -83,12 +83,12 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
     def combine(self, contributions: Iterable[Contribution], server_round: ServerRound) -> Tensor:
         """Return the noisy mean over the expected cohort; only noise if no update is finite."""
         total: Tensor | None = None
-        below = 0.0
+        threshold_noise = 0.0
         for contribution in contributions:
             norm = float(contribution.vector.double().norm())
             if not math.isfinite(norm):
                 continue  # clipping cannot bound a non-finite update
-            below += (norm <= self.clip) - 0.5
+            threshold_noise += (norm <= self.clip) - 0.5
             factor = min(1.0, self.clip / norm) if norm > 0 else 1.0
             if total is None:
                 total = contribution.vector * factor
@@ -97,7 +97,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         total = torch.zeros(server_round.size) if total is None else total
         deviation = self._on_updates(server_round.expected) * self.clip
         noisy = server_round.add_noise(total, deviation)
-        self._follow(below, server_round)
+        self._follow(threshold_noise, server_round)
         return noisy / server_round.expected
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
@@ -122,11 +122,13 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
             holds_against_server=False,
         )
 
-    def _follow(self, below: float, server_round: ServerRound) -> None:
+    def _follow(self, threshold_noise: float, server_round: ServerRound) -> None:
         """Move the clipping norm towards the quantile for the next round."""
         if self.config.quantile is None:
             return
-        count = server_round.add_noise(torch.tensor(below, dtype=torch.float64), self._on_count(server_round.expected))
+        count = server_round.add_noise(
+            torch.tensor(threshold_noise, dtype=torch.float64), self._on_count(server_round.expected)
+        )
         share = float(count) / server_round.expected + 0.5
         self.clip *= math.exp(-self.config.clip_rate * (share - self.config.quantile))
 

@@ -91,7 +91,7 @@ def scores_in(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     ask = cast("Any", output).get if isinstance(output, Mapping) else partial(getattr, output)
-    for inside in (ask(name, None) for name in _INSIDE):
-        if isinstance(inside, Tensor):
-            return inside
+    for section in (ask(name, None) for name in _INSIDE):
+        if isinstance(section, Tensor):
+            return section
     raise NoScores(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")

@@ -39,7 +39,7 @@ _STRONGER: dict[str, tuple[dict[str, Any], ...]] = {  # in addition to the defau
 }
 
 
-def try_defenses(book: AuditSession, subject: CheckedSubject, without: TrainedClient) -> None:
+def try_defenses(book: AuditSession, subject: CheckedSubject, undefended: TrainedClient) -> None:
     """Attack the control, then attack and train the client with each additional defense in turn.
 
     If nothing is recovered from the control, no defense can be judged, so none is evaluated.
@@ -47,7 +47,7 @@ def try_defenses(book: AuditSession, subject: CheckedSubject, without: TrainedCl
     Args:
         book: journal with the arms of the undefended client.
         subject: audited subject.
-        without: training of the client without further defenses.
+        undefended: training of the client without further defenses.
     """
     auditor = ArmAuditor.of(book, subject)
     works = [arm for arm in book.record.client if not arm.failure]
@@ -58,7 +58,7 @@ def try_defenses(book: AuditSession, subject: CheckedSubject, without: TrainedCl
     limit = max(enough(worst, _IMAGES), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
     bare = world_of(subject, book.plan, worst)
     iterations = auditor.inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
-    defender = _Defender(auditor, without, book.plan.updates or limit, iterations)
+    defender = _Defender(auditor, undefended, book.plan.updates or limit, iterations)
     sampling = subject.subject.sampling
     control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst, sampling=sampling)
     book.put(auditor.attack(control, bare, defender.most, iterations, seconds))
@@ -93,7 +93,7 @@ def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tupl
             else:
                 changes = _reads_steps(world.stack.defenses_as_written[-1])
                 fitting.append((not world.facts.client_mechanisms, changes, label, arm))
-    return [arm for *_, arm in sorted(fitting, key=lambda one: one[:-1])], tuple(unfit)
+    return [arm for *_, arm in sorted(fitting, key=lambda entry: entry[:-1])], tuple(unfit)
 
 
 def _reads_steps(defense: Defense[Any]) -> bool:

@@ -123,8 +123,10 @@ def _column(name: str, item: Any, batch: Batch, column: str) -> Sequence[Any] | 
     is_table = batch.inputs.is_floating_point() and batch.inputs.ndim == 2  # noqa: PLR2004 - rows and columns
     if is_table and name.isdecimal() and int(name) < batch.inputs.shape[1]:
         return batch.inputs[:, int(name)]
-    where = f"a table's columns are 0 to {batch.inputs.shape[1] - 1}" if is_table else "it yields no mapping with it"
-    close = did_you_mean(name, columns) if columns else f" Here {where}."
+    columns_text = (
+        f"a table's columns are 0 to {batch.inputs.shape[1] - 1}" if is_table else "it yields no mapping with it"
+    )
+    close = did_you_mean(name, columns) if columns else f" Here {columns_text}."
     raise FedsimError(f"{column} has no column '{name}' to group by.{close}")
 
 

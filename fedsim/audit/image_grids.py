@@ -73,15 +73,15 @@ def _cells(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str) -> I
     for number, victim in enumerate(arm.victims, 1):
         name = f"{victim.arrays}/{kind}"
         for index in range(len(pictures.get(name, ()))):
-            pixels, where = pixels_of(pictures, name, index), f"update {number}, image {index + 1}"
+            pixels, position = pixels_of(pictures, name, index), f"update {number}, image {index + 1}"
             if pixels is None:
                 return
             if kind == "guesses" and index < len(victim.scores):
-                yield _scored(victim.scores[index], pixels, rule, f"Guess of {where}")
+                yield _scored(victim.scores[index], pixels, rule, f"Guess of {position}")
             elif kind == "known" and pixels.min() > 1.0 - _ROUNDING:
                 yield WallCell(None, text="every pixel")
             else:
-                yield WallCell(pixels, f"{_WHAT[kind]} of {where}")
+                yield WallCell(pixels, f"{_WHAT[kind]} of {position}")
 
 
 def _scored(item: ItemScore, pixels: np.ndarray, rule: Rule, subject: str) -> WallCell:

@@ -40,10 +40,10 @@ def load(target: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         extra = extra_of(str(error.name))
-        how = (
+        advice = (
             f"pip install 'fedsim-privacy[{extra}]'" if extra else "Run from the folder that contains it, or install it"
         )
-        raise FedsimError(f"cannot import '{module_name}' for '{target}': {error}. {how}.") from error
+        raise FedsimError(f"cannot import '{module_name}' for '{target}': {error}. {advice}.") from error
     except Exception as error:
         raise FedsimError(f"importing '{module_name}' for '{target}' failed: {reason(error)}.") from error
     names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]

@@ -40,9 +40,9 @@ def count_candidates(training: TrainedClient) -> int:
 
 def attacks() -> list[MembershipChoice]:
     """Return all installed membership attacks, first the attacks without shadow models."""
-    without = attacks_without_shadows()
+    without_shadows = attacks_without_shadows()
     choices = (MembershipChoice(name=name) for name in sorted(registry.methods("membership")))
-    return [*without, *(choice for choice in choices if choice not in without)]
+    return [*without_shadows, *(choice for choice in choices if choice not in without_shadows)]
 
 
 def attacks_without_shadows() -> list[MembershipChoice]:

@@ -55,7 +55,7 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
         _members(record),
         _guarantees(record),
         _secrets(record),
-        *(_groups(record, by) for by in (CLASS, record.group)),
+        *(_groups(record, grouping) for grouping in (CLASS, record.group)),
         _defenses(record, pictures),
         repeat(record),
         Section("What the words mean", (Definitions.of(TERMS),), "words", is_folded=True),
@@ -159,13 +159,13 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
         return TableRow.of(batch, *[""] * 7, arm.failure)
     failures = [victim.failure for victim in victims if victim.failure]
     clock = ["ended by the clock: a lower bound"] if evidence.ended_early(victims) and not arm.is_unknown else []
-    by = table_cells.winner(arm) if len(failures) < len(victims) else failures[0]
-    reasons = [reason for reason in dict.fromkeys(failures) if reason != by]
+    winner = table_cells.winner(arm) if len(failures) < len(victims) else failures[0]
+    reasons = [reason for reason in dict.fromkeys(failures) if reason != winner]
     updates, searched, recovered, ideal = table_cells.searches(record, arm)
     examples = str(sum(len(victim.scores) for victim in victims))
     figure = table_cells.figure_of(arm, table_cells.headline(record.noun))
     state = outcome_of(victims, record.plan.scoring.rule)
-    last = TableCell(by, notes=(*clock, *reasons))
+    last = TableCell(winner, notes=(*clock, *reasons))
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 
@@ -240,7 +240,7 @@ def _texts(record: AuditRecord) -> Iterator[Block]:
 
 def _members(record: AuditRecord) -> Section:
     findings = record.of("membership")
-    without = _by_remark({finding.label: (finding.failure,) for finding in findings if finding.failure})
+    failed = _by_remark({finding.label: (finding.failure,) for finding in findings if finding.failure})
     rows = [table_cells.member_cells(finding) for finding in findings if not finding.failure]
     headings = ("attack", "judges", "members", "found at 1 % false positives", "AUC")
     rounds = record.training.rounds if record.training else "some"
@@ -250,7 +250,7 @@ def _members(record: AuditRecord) -> Section:
             "are members."
         ),
         *([table("Members found", headings, rows, ("judges",), "words")] if rows else []),
-        *(note(f"{', '.join(labels)}: {why}.") for why, labels in without.items()),
+        *(note(f"{', '.join(labels)}: {why}.") for why, labels in failed.items()),
     )
     return Section("Who was a member", blocks if findings else (), "members")
 
@@ -258,13 +258,13 @@ def _members(record: AuditRecord) -> Section:
 def _guarantees(record: AuditRecord) -> Section:
     findings = record.of("audit")
     rows = [table_cells.guarantee_cells(finding) for finding in findings]
-    how = note(
+    remark = note(
         "Stated for the training of this audit, and the least epsilon that guesses about canaries in it show (95 %). "
         "More shown than stated contradicts the guarantee; less proves nothing."
     )
     shown = table("Epsilon, stated and shown", ("of", "stated", "shown, at least", "right guesses"), rows)
     alarms = (Verdict("broken", finding.alarm) for finding in findings if finding.alarm)
-    return Section("Meaning of its epsilon", (*alarms, shown, how) if findings else (), "guarantees")
+    return Section("Meaning of its epsilon", (*alarms, shown, remark) if findings else (), "guarantees")
 
 
 def _secrets(record: AuditRecord) -> Section:
@@ -273,24 +273,24 @@ def _secrets(record: AuditRecord) -> Section:
         return Section("What the model remembers", (), "secrets")
     headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
     rows = [table_cells.secret_cells(record, finding) for finding in findings]
-    how = note(
+    remark = note(
         "Random tokens, planted into copies of the client's texts in a separate training. "
         "Exposure is log2 of the number of decoys over the rank of the planted secret: 1.4 "
         f"bits by chance, {findings[0].max_value:.1f} at most. Remembered: the interval lies above "
         "the interval of secrets that were not planted."
     )
     secrets = table("Planted secrets", headings, rows, ("remembered",))
-    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, how), "secrets")
+    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, remark), "secrets")
 
 
-def _groups(record: AuditRecord, by: str) -> Section:
-    rows = [table_cells.group_cells(finding) for finding in record.of(GROUPS) if finding.scope["by"] == by]
-    how = note(
+def _groups(record: AuditRecord, grouping: str) -> Section:
+    rows = [table_cells.group_cells(finding) for finding in record.of(GROUPS) if finding.scope["by"] == grouping]
+    remark = note(
         "Each group against all others: p is that of no difference, after Holm over the groups. Groups with fewer than "
         "five members or others are left out of membership."
     )
-    risks = table(f"Risk by {by}", ("what", "group", "n", "value", "p (Holm)"), rows, ("group",))
-    return Section(f"Risk by {by}", (risks, how) if rows else ())
+    risks = table(f"Risk by {grouping}", ("what", "group", "n", "value", "p (Holm)"), rows, ("group",))
+    return Section(f"Risk by {grouping}", (risks, remark) if rows else ())
 
 
 def _defenses(record: AuditRecord, pictures: Arrays) -> Section:
@@ -399,11 +399,11 @@ def repeat(record: AuditRecord) -> Section:
     """Return the section with the command, seed and environment of the audit."""
     made = record.environment
     versions = "".join(f", {name} {version}" for name, version in made.versions.items())
-    how = note(
+    remark = note(
         f"Seed {record.plan.seed}; how many iterations fit depends on the machine: {made.processor}, {made.cores} "
         f"cores, Python {made.python}{versions}."
     )
-    return Section("Run it again", (Code(made.command), how), AGAIN)
+    return Section("Run it again", (Code(made.command), remark), AGAIN)
 
 
 def _walls(shown: Sequence[ImageGrid]) -> Iterator[ImageGrids]:

@@ -105,9 +105,9 @@ def _follow_child(said: _ChildOutput, plan: AuditPlan, folder: Path, seconds: fl
     """Follow the child until it ends or the time is over; return whether it finished the audit."""
     budget = said.budget(seconds)
 
-    def followed(until: TimeBudget, last: str) -> bool:
-        """Pass progress on while `until` lasts; return whether a message began with `last` before its end."""
-        for message in said.until(until):
+    def followed(deadline: TimeBudget, last: str) -> bool:
+        """Pass progress on while `deadline` lasts; return whether a message began with `last` before its end."""
+        for message in said.until(deadline):
             on_progress(message, budget.left)
             if message.startswith(last):
                 return True

@@ -29,7 +29,7 @@ def world_of(
     subject: CheckedSubject,
     plan: AuditPlan,
     batch_size: int,
-    further: Sequence[Mapping[str, Any]] = (),
+    more_arms: Sequence[Mapping[str, Any]] = (),
     sampling: Sampling | None = None,
 ) -> World:
     """Return the world of a single client that owns all the subject's examples.
@@ -39,23 +39,23 @@ def world_of(
         plan: source of the attacker's knowledge.
         batch_size: examples per step, at most the client's number of examples; under Poisson sampling the expected
             number.
-        further: defenses in addition to the subject's own, as tables of a scenario.
+        more_arms: defenses in addition to the subject's own, as tables of a scenario.
         sampling: batch sampling; by default the subject's. Some private mechanisms need Poisson sampling.
 
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
     """
-    together = subject.subject.rows_of_one
-    owned = len(subject.dataset.train) // together
+    rows_of_one = subject.subject.rows_of_one
+    owned = len(subject.dataset.train) // rows_of_one
     if subject.is_scored and batch_size > owned:
         raise FedsimError(
             f"batch {batch_size} is more than the {owned} examples of the client. Choose smaller --batch-sizes, or let "
             "the loader yield more."
         )
-    share = torch.arange(together * max(owned, batch_size))
-    if together > 1:
-        share = share.view(-1, together)
-    scenario = _scenario(subject, plan, batch_size, further, sampling or subject.subject.sampling)
+    share = torch.arange(rows_of_one * max(owned, batch_size))
+    if rows_of_one > 1:
+        share = share.view(-1, rows_of_one)
+    scenario = _scenario(subject, plan, batch_size, more_arms, sampling or subject.subject.sampling)
     return World(
         scenario=scenario,
         data=Data(subject.dataset, (share,), scenario.federation, scenario.seed),
@@ -84,7 +84,11 @@ def check(world: World, subject: CheckedSubject) -> None:
 
 
 def _scenario(
-    subject: CheckedSubject, plan: AuditPlan, batch_size: int, further: Sequence[Mapping[str, Any]], sampling: Sampling
+    subject: CheckedSubject,
+    plan: AuditPlan,
+    batch_size: int,
+    more_arms: Sequence[Mapping[str, Any]],
+    sampling: Sampling,
 ) -> Scenario:
     client = subject.subject
     optimizer = {"name": client.optimizer, "learning_rate": client.learning_rate}
@@ -106,7 +110,7 @@ def _scenario(
                     "optimizer": optimizer,
                 },
                 "aggregation": {"name": "mean", "optimizer": optimizer if client.local_steps == 1 else _WHOLE_STEP},
-                "defenses": [*client.defenses, *further],
+                "defenses": [*client.defenses, *more_arms],
                 "threat": {"knows": knows},
                 "scoring": plan.scoring.model_dump(),
             }

@@ -35,10 +35,10 @@ def searches(record: AuditRecord, arm: AuditArm) -> tuple[str, str, str, str]:
     The search length lists iterations, restarts, and how many searches converged.
     """
     victims, starts = arm.victims, evidence.restarts(arm.victims)
-    again = f" x {starts}" if starts > 1 else ""
+    starts_text = f" x {starts}" if starts > 1 else ""
     converged = f"{evidence.converged(victims)} of {len(victims)} converged"
     ideal = evidence.ideal(victims, record.plan.scoring.rule).in_words
-    return str(len(victims)), f"{evidence.iterations(victims)}{again} it., {converged}", recovered(arm), ideal
+    return str(len(victims)), f"{evidence.iterations(victims)}{starts_text} it., {converged}", recovered(arm), ideal
 
 
 def winner(arm: AuditArm) -> str:
@@ -89,10 +89,10 @@ def kept(record: AuditRecord, arm: AuditArm) -> str:
 
 def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
     """Return the cells of a membership attack: name, target, members, TPR at 1 % FPR, and AUC."""
-    about, auc, tpr = finding.scope, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
-    judges = "the trained model" if about["target"] == "model" else f"{len(str(about['rounds']).split(','))} updates"
+    scope, auc, tpr = finding.scope, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
+    judges = "the trained model" if scope["target"] == "model" else f"{len(str(scope['rounds']).split(','))} updates"
     share = f"{interval(tpr, 100, 0)} %" if tpr else "too few non-members"
-    return finding.label, judges, str(about["members"]), share, interval(auc, 1, 2) if auc else ""
+    return finding.label, judges, str(scope["members"]), share, interval(auc, 1, 2) if auc else ""
 
 
 def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, str, str, str]:
@@ -113,9 +113,9 @@ def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, 
 
 def guarantee_cells(finding: Finding) -> tuple[str, str, str, str]:
     """Return the cells of a guarantee: label, stated epsilon, lower bound by canaries, and correct guesses."""
-    about, shown = finding.scope, finding.value
+    scope, shown = finding.scope, finding.value
     stated = "" if finding.chance_level is None else f"{finding.chance_level:.3g}"
-    return finding.label, stated, f"{shown.value:.3g}" if shown else "", f"{about['right']} of {about['guesses']}"
+    return finding.label, stated, f"{shown.value:.3g}" if shown else "", f"{scope['right']} of {scope['guesses']}"
 
 
 def group_cells(finding: Finding) -> tuple[str, str, str, str, str]:

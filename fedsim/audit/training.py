@@ -142,7 +142,7 @@ def _guessing(world: World) -> float:
     return float(task.right(usual.expand(len(data.test), *usual.shape[1:]), data.test.labels, data).double().mean())
 
 
-def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
+def accuracy_lost(undefended: Tensor, with_: Tensor, seed: int) -> Interval:
     """Return the accuracy lost by a defense, with a paired bootstrap interval over test examples."""
-    lost = without.double() - with_.double()
+    lost = undefended.double() - with_.double()
     return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))

@@ -117,7 +117,7 @@ def try_step(model: nn.Module, loss: Loss, batch: Batch, name: str) -> None:
     """
     trial = copy.deepcopy(model)
     outputs = user_models.call_model(
-        trial, batch.inputs, f"the model of '{name}'", lambda one, inputs: one(inputs, **batch.extra_inputs)
+        trial, batch.inputs, f"the model of '{name}'", lambda model, inputs: model(inputs, **batch.extra_inputs)
     )
     try:
         with warnings.catch_warnings():

@@ -276,9 +276,9 @@ def _not_enough(record: AuditRecord, closest: AuditArm) -> str:
 
 def _none_helped(record: AuditRecord) -> str:
     """Return that with every defense as much was recovered as without, as a sentence; empty where with one less was."""
-    measured, without = _measure(record), record.control and record.control.recovered
+    measured, undefended = _measure(record), record.control and record.control.recovered
     shares = [arm.recovered.value for arm in measured if arm.recovered]
-    if without is None or not without.value or len(shares) < len(measured) or min(shares) < without.value:
+    if undefended is None or not undefended.value or len(shares) < len(measured) or min(shares) < undefended.value:
         return ""
     weakest = max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0)
     share = share_in_words(weakest.recovered)

@@ -150,12 +150,12 @@ def seeing_loss(taught: _Taught, generator: torch.Generator) -> Tensor:
     cells = taught.model.visual.cells_of_patches(CELLS)
     classes = digits.where(digits != EMPTY, DIGITS)[:, cells]
     present = (digits[:, :, None] == torch.arange(DIGITS)).any(1).float()
-    where = sum(
+    place_loss = sum(
         F.cross_entropy(head(patches).flatten(0, 1), target.expand(len(digits), -1).flatten())
         for head, target in ((taught.row, cells // CELLS), (taught.column, cells % CELLS))
     )
     cell_loss = F.cross_entropy(taught.cell(patches).flatten(0, 1), classes.flatten())
-    return cell_loss + 0.5 * F.binary_cross_entropy_with_logits(taught.present(whole), present) + 0.2 * where
+    return cell_loss + 0.5 * F.binary_cross_entropy_with_logits(taught.present(whole), present) + 0.2 * place_loss
 
 
 def answering_loss(model: Model, digits: Tensor, features: Tensor, generator: torch.Generator) -> Tensor:

@@ -301,9 +301,9 @@ def _answered(sample: Problem, text: Generated, solver: Solver) -> Answered:
 def _agreement(pairs: Sequence[tuple[int, int]]) -> float:
     """Return Kendall's tau-b of positions (all distinct) and steps; 0 if all are in a single step."""
     joined = list(combinations(pairs, 2))
-    signs = [_sign(second - place) * _sign(at - step) for (place, step), (second, at) in joined]
-    apart = sum(sign != 0 for sign in signs)
-    return sum(signs) / (len(joined) * apart) ** 0.5 if apart else 0.0
+    signs = [_sign(second - place) * _sign(position - step) for (place, step), (second, position) in joined]
+    differing = sum(sign != 0 for sign in signs)
+    return sum(signs) / (len(joined) * differing) ** 0.5 if differing else 0.0
 
 
 def _sign(number: int) -> int:

@@ -156,10 +156,10 @@ def parts_loss(
     model: Any, teacher: Any, features: Tensor, questions: Tensor, answers: Tensor, recipe: PruningRecipe
 ) -> tuple[Tensor, float]:
     """Return the loss on questions about images with stored features, and the share of kept tokens."""
-    behind = tuple(model.reducers[0].repairs)
-    scores, mended, share = read_stored(model, features, questions, answers, behind)
+    repaired = tuple(model.reducers[0].repairs)
+    scores, mended, share = read_stored(model, features, questions, answers, repaired)
     with torch.no_grad():
-        _, true, _ = read_stored(teacher, features, questions, answers, behind)
+        _, true, _ = read_stored(teacher, features, questions, answers, repaired)
     is_real = (answers >= 0).flatten()
     gaps = [
         moment_gap(mended_layer.flatten(0, 1)[is_real], reference.flatten(0, 1)[is_real])
@@ -189,7 +189,7 @@ def read_share(streams: Sequence[Stream]) -> Tensor:
 
 
 def read_stored(
-    model: Any, features: Tensor, question: Tensor, answers: Tensor, behind: Sequence[str]
+    model: Any, features: Tensor, question: Tensor, answers: Tensor, layers: Sequence[str]
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     """Answer questions about stored features, as in training.
 
@@ -204,7 +204,7 @@ def read_stored(
     last = model.read(model.sequence(encoded, question, answers[:, :-1].clamp_min(0)))
     model.listeners.pop()
     after = [*seen[1:], last]  # input of the next layer, which repairs do not change afterwards
-    states = [after[int(number)].hidden[:, last.predicting] for number in behind]
+    states = [after[int(number)].hidden[:, last.predicting] for number in layers]
     return model.language().score(last.hidden[:, last.predicting]), states, read_share(seen)
 
 

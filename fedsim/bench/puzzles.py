@@ -24,7 +24,7 @@ def squares(size: int) -> tuple[Cells, ...]:
     partial_squares: list[tuple[Cells, ...]] = [()]
     for _ in range(size):
         partial_squares = [
-            (*above, row) for above in partial_squares for row in rows if not any(map(_clashes, above, [row] * size))
+            (*upper, row) for upper in partial_squares for row in rows if not any(map(_clashes, upper, [row] * size))
         ]
     return tuple(sum(square, ()) for square in partial_squares)
 
@@ -108,7 +108,7 @@ def _square(size: int, operation: str, _generator: torch.Generator) -> LatinSqua
 
 
 def _clashes(first: Cells, second: Cells) -> bool:
-    return any(cell == above for cell, above in zip(first, second, strict=True))
+    return any(cell == upper for cell, upper in zip(first, second, strict=True))
 
 
 PUZZLES: Mapping[str, Callable[[str, torch.Generator], LatinSquare | Sudoku]] = {

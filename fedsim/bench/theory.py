@@ -89,8 +89,10 @@ def steps_correlation(outcomes: Sequence[Outcome], at_once: int) -> float:
         groups: dict[Outcome, set[Outcome]] = {}
         for outcome in alive:
             groups.setdefault(tuple(outcome[place] for place in places), set()).add(outcome)
-        later = sum(len(left) / len(alive) * nats(frozenset(left), masked - set(places)) for left in groups.values())
-        return total_correlation({tokens: float(len(left)) for tokens, left in groups.items()}) + later
+        later_nats = sum(
+            len(left) / len(alive) * nats(frozenset(left), masked - set(places)) for left in groups.values()
+        )
+        return total_correlation({tokens: float(len(left)) for tokens, left in groups.items()}) + later_nats
 
     return nats(frozenset(outcomes), frozenset(range(len(outcomes[0]))))
 
@@ -157,7 +159,7 @@ def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
         return Analysed(operation, nats, *(_each(formula, n, at_once) for formula in formulas))
     outcomes = list(sample_of(operation, tuple(range(n)), 0, n).answers())
     law = dict.fromkeys(outcomes, 1.0)
-    accuracies, losses = (tuple(of(outcomes, count) for count in at_once) for of in (accuracy, steps_correlation))
+    accuracies, losses = (tuple(score(outcomes, count) for count in at_once) for score in (accuracy, steps_correlation))
     return Analysed(operation, total_correlation(law), accuracies, losses)
 
 

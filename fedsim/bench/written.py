@@ -28,10 +28,10 @@ def read_list(text: str, *, strict: bool) -> list[int] | None:
         strict: whether the format must be exact; otherwise quotes and spaces may be missing.
     """
     _, bracket, ending = text.rpartition("[")
-    inside, closing, _ = ending.partition("]")
+    content, closing, _ = ending.partition("]")
     if not bracket or not closing:
         return None
-    names = [name.strip(" \"'") for name in inside.split(",")]
+    names = [name.strip(" \"'") for name in content.split(",")]
     if any(name not in NAMES for name in names):
         return None
     items = list(map(NAMES.index, names))

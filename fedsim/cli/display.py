@@ -105,9 +105,9 @@ class PlainLines:
         """Print the outcome of an attack on an update."""
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
-    def progress(self, label: str, number: int, of: int) -> None:
+    def progress(self, label: str, number: int, total: int) -> None:
         """Print the step number of a question, before the first step and every ten seconds."""
-        self._from_time_to_time(number, f"    {label} {number} of {of}")
+        self._from_time_to_time(number, f"    {label} {number} of {total}")
 
     def answered(self, finding: Finding) -> None:
         """Print a finding, except a finding of the attacks, whose outcomes were printed per update."""
@@ -213,10 +213,10 @@ class LiveBars:
             self._hide_bars()
         self._lines.attacked(label, victim)
 
-    def progress(self, label: str, number: int, of: int) -> None:
+    def progress(self, label: str, number: int, total: int) -> None:
         """Move the bar of a question's steps."""
         self._progress.update(
-            self._step_bar, description=label, total=of, completed=number - 1, visible=True, refresh=True
+            self._step_bar, description=label, total=total, completed=number - 1, visible=True, refresh=True
         )
 
     def answered(self, finding: Finding) -> None:

@@ -72,8 +72,8 @@ def choices_in(table: BaseModel, place: tuple[str | int, ...] = ()) -> Iterator[
         value = getattr(table, name)
         parts = enumerate(cast("tuple[Any, ...]", value)) if isinstance(value, tuple) else [(None, value)]
         for number, part in parts:
-            where = (*place, name) if number is None else (*place, name, number)
+            path = (*place, name) if number is None else (*place, name, number)
             if isinstance(part, Choice) and part.kind is not None:
-                yield where, part
+                yield path, part
             if isinstance(part, BaseModel):
-                yield from choices_in(part, where)
+                yield from choices_in(part, path)

@@ -119,8 +119,10 @@ class DeviceScope:
         self._place.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._place.__exit__(kind, error, at)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._place.__exit__(kind, error, traceback)
 
     def to_device(self, value: _T) -> _T:
         """Return a value on the device."""
@@ -130,12 +132,12 @@ class DeviceScope:
         """Return a value on the CPU."""
         return value if self._device.type == "cpu" else move(value, CPU)
 
-    def copy_back(self, value: dict[str, Any], into: dict[str, Any]) -> None:
+    def copy_back(self, value: dict[str, Any], target: dict[str, Any]) -> None:
         """Copy a mapping back to the CPU, in place."""
         kept = self.to_cpu(value)
-        if kept is not into:
-            into.clear()
-            into.update(kept)
+        if kept is not target:
+            target.clear()
+            target.update(kept)
 
     def outside(self, call: Callable[[_T], None]) -> Callable[[_T], None]:
         """Return a wrapper that moves its argument to the CPU; the wrapped function creates tensors on the CPU."""

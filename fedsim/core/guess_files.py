@@ -93,8 +93,8 @@ def save(
         FedsimError: the folder contains such a file already, or cannot be written.
     """
     numbers = {name: value for name, value in figures.items() if not _is_no_number(value)}
-    about = json.dumps({"labels": labels.tolist(), **numbers}, indent=1)
-    files = {"guess.json": about.encode(), "inputs.npy": _npy(inputs)}
+    description = json.dumps({"labels": labels.tolist(), **numbers}, indent=1)
+    files = {"guess.json": description.encode(), "inputs.npy": _npy(inputs)}
     if are_images(inputs):
         names = (f"image-{number}.png" for number in range(len(inputs)))
         files |= dict(zip(names, map(_png, pixels(inputs, mean, std)), strict=True))

@@ -21,10 +21,10 @@ class _Started:
 
     def seconds(self, *, is_fresh: bool) -> float:
         """Return the CPU seconds; never decreasing, although a process may end while others are read."""
-        now = time.monotonic()
-        if is_fresh or now - self._read_at >= _STALE:
+        time_now = time.monotonic()
+        if is_fresh or time_now - self._read_at >= _STALE:
             self._seconds = max(self._seconds, _of_started())
-            self._read_at = now
+            self._read_at = time_now
         return self._seconds
 
 

@@ -21,8 +21,8 @@ _NUMBER = re.compile(r"^\d+_")
 
 def shipped() -> Path:
     """Return the folder of the shipped scenarios: in an installed package, or in the checkout."""
-    inside = _PACKAGE / "shipped"
-    return inside if inside.is_dir() else _PACKAGE.parent / "scenarios"
+    folder = _PACKAGE / "shipped"
+    return folder if folder.is_dir() else _PACKAGE.parent / "scenarios"
 
 
 def list_scenarios() -> dict[str, Path]:

@@ -61,14 +61,14 @@ def end_descendants(child: int) -> int:
         signal.sigtimedwait(_AWAITED, _PAUSE)
 
 
-def descendants(of: int) -> list[int]:
+def descendants(ancestor: int) -> list[int]:
     """Return the children of a process and all their descendants, parents first."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # the process has ended
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             children.setdefault(parent, []).append(int(path.parent.name))
-    processes = children.get(of, [])
+    processes = children.get(ancestor, [])
     for pid in processes:
         processes.extend(children.get(pid, []))
     return processes

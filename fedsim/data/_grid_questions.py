@@ -110,8 +110,8 @@ def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator:
         places: tokens of an answer, with its end token.
         generator: all randomness.
     """
-    once = _counts(digits) == 1
-    kinds = kinds.where((kinds != KINDS.index("where")) | once.any(1), KINDS.index("position"))
+    occurs_once = _counts(digits) == 1
+    kinds = kinds.where((kinds != KINDS.index("where")) | occurs_once.any(1), KINDS.index("position"))
     questions = torch.full((len(digits), QUESTION_LENGTH), words.of("<pad>"))
     answers = torch.full((len(digits), places), IGNORED)
     for number, kind in enumerate(KINDS):
@@ -160,9 +160,9 @@ def right_answer(digits: list[int], words: GridWords, question: list[int]) -> li
 
 def _moved(tiles: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     count = len(tiles)
-    down, across = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
+    row_shift, column_shift = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
     padded = F.pad(tiles, (shift, shift, shift, shift))
-    rows, columns = down + torch.arange(TILE), across + torch.arange(TILE)
+    rows, columns = row_shift + torch.arange(TILE), column_shift + torch.arange(TILE)
     return padded[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 

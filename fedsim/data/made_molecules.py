@@ -64,10 +64,10 @@ def _molecule(size: int, rings: int, source: torch.Generator) -> tuple[Tensor, T
     valences, kinds, joined = torch.tensor(_VALENCES), torch.zeros(size, dtype=torch.long), torch.zeros(size, size)
     for atom in range(1, size):
         free = (valences[kinds[:atom]] - joined[:atom, :atom].sum(1)).clamp_min(0)
-        often = torch.tensor(_OFTEN)
+        odds = torch.tensor(_OFTEN)
         if free.sum() == 1:  # a fluorine would end the tree here
-            often[valences == 1] = 0
-        kinds[atom] = torch.multinomial(often, 1, generator=source)
+            odds[valences == 1] = 0
+        kinds[atom] = torch.multinomial(odds, 1, generator=source)
         second = torch.multinomial(free, 1, generator=source)
         joined[atom, second] = joined[second, atom] = 1
     for _ in range(rings):

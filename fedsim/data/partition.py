@@ -178,7 +178,7 @@ def _refill(shares: list[Tensor]) -> list[Tensor]:
     for client, share in enumerate(shares):
         if len(share):
             continue
-        largest = max(range(len(shares)), key=lambda other: len(shares[other]))
+        largest = max(range(len(shares)), key=lambda index: len(shares[index]))
         shares[client], shares[largest] = shares[largest][:1], shares[largest][1:]
     return shares
 

@@ -97,10 +97,10 @@ class _Steps:
         self._last = -math.inf
 
     def __call__(self, step: Step) -> None:
-        now = time.monotonic()
-        if now - self._last < _EVERY_SECONDS:
+        time_now = time.monotonic()
+        if time_now - self._last < _EVERY_SECONDS:
             return
-        self._last = now
+        self._last = time_now
         progress = {"iteration": step.iteration, "iterations": step.iterations, "objective": _finite(step.objective)}
         self._tell("step", {**progress, **_shown(self._world, self._image, step.guess)})
 

@@ -168,10 +168,10 @@ def _parts_of(
     done = {place: part[0] for place, job in enumerate(jobs) if kept and (part := kept.read(job))}
     on_job(len(done), len(jobs))
     left = [place for place in range(len(jobs)) if place not in done]
-    for at, part in results_of([jobs[place] for place in left], processes):
-        done[left[at]] = part
+    for index, part in results_of([jobs[place] for place in left], processes):
+        done[left[index]] = part
         if kept:
-            kept.write(jobs[left[at]], part)
+            kept.write(jobs[left[index]], part)
         on_job(len(done), len(jobs))
     return [done[place] for place in range(len(jobs))]
 

@@ -285,7 +285,7 @@ class _Viewer(BaseHTTPRequestHandler):
             self._tell("failed", {})
         self._tell("end", {})
 
-    def _tell(self, event: str, about: dict[str, Any]) -> None:
+    def _tell(self, event: str, fields: dict[str, Any]) -> None:
         """Send an event.
 
         Raises:
@@ -294,7 +294,7 @@ class _Viewer(BaseHTTPRequestHandler):
         if self.server.is_closing.is_set():
             raise ConnectionAbortedError
         begin = time.monotonic()
-        self.wfile.write(f"event: {event}\ndata: {json.dumps(about, allow_nan=False)}\n\n".encode())
+        self.wfile.write(f"event: {event}\ndata: {json.dumps(fields, allow_nan=False)}\n\n".encode())
         self._patience -= time.monotonic() - begin
         if self._patience < 0:
             raise TimeoutError

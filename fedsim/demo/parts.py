@@ -46,5 +46,5 @@ class KeptParts(Generic[PartT]):
 
     def _file(self, job: Job) -> Path:
         function, arguments = job
-        about = to_json([fedsim.__version__, function.__qualname__, *arguments])
-        return self.folder / f"{hashlib.sha256(about).hexdigest()}.json"
+        key = to_json([fedsim.__version__, function.__qualname__, *arguments])
+        return self.folder / f"{hashlib.sha256(key).hexdigest()}.json"

@@ -29,11 +29,11 @@ def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
             nonlocal before, last
             before = done if before is None else before
             progress.update(bar, completed=done, total=total)
-            now = time.monotonic()
-            if console.is_terminal or now - last < _LINE_EVERY_SECONDS:
+            time_now = time.monotonic()
+            if console.is_terminal or time_now - last < _LINE_EVERY_SECONDS:
                 return
-            last = now
-            left = (now - begin) / max(1, done - before) * (total - done)
+            last = time_now
+            left = (time_now - begin) / max(1, done - before) * (total - done)
             console.print(Text(f"  {done} of {total} settings recorded, about {left:.0f} s left"), soft_wrap=True)
 
         yield show

@@ -27,7 +27,7 @@ class Watcher(Protocol):
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """Receive the end of that attack."""
 
-    def progress(self, label: str, number: int, of: int) -> None:
+    def progress(self, label: str, number: int, total: int) -> None:
         """Receive the start of a question's step: its name, its number from 1, and the number of steps."""
 
     def answered(self, finding: Finding) -> None:

@@ -116,21 +116,21 @@ def check(world: World) -> None:
         )
     _check_buffers(model, partial(run, torch.zeros(_PROBE, *spec.shape, dtype=spec.dtype)))
     clients = range(min(2, world.scenario.federation.clients))
-    where: list[str] = []
+    names: list[str] = []
     try:
-        with named_calls(world.scratch_model.holding(world.models.first_weights), where):
-            together = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
+        with named_calls(world.scratch_model.holding(world.models.first_weights), names):
+            joint = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
-            f"engine 'vectorized' cannot train '{where[-1] if where else 'model'}': "
+            f"engine 'vectorized' cannot train '{names[-1] if names else 'model'}': "
             f"{describe_exception(error)}. {_ADVICE}"
         ) from error
-    for client, vector in zip(clients, together.vectors, strict=True):
+    for client, vector in zip(clients, joint.vectors, strict=True):
         try:
-            alone, _ = local_training(world, world.models.first_weights, 1, client)
+            single, _ = local_training(world, world.models.first_weights, 1, client)
         except ClientRefusal:  # no update that could differ
             continue
-        expected = world.models.layout.flat(alone.tensors, alone.buffers)
+        expected = world.models.layout.flat(single.tensors, single.buffers)
         if not torch.dist(vector, expected) <= ROUNDING * expected.norm():
             raise FedsimError(
                 f"engine 'vectorized' trains this model differently: the update of client {client} is off by "
@@ -252,8 +252,8 @@ class _Cohort:
 
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         parts: _Parts = (batch.inputs, batch.labels, dict(batch.extra_inputs))
-        together = cast("Callable[..., tuple[Tensor, Tensor]]", torch.func.vmap(answer))
-        outputs, targets = together(leaves, parts, dict(draws), masks)
+        vectorized = cast("Callable[..., tuple[Tensor, Tensor]]", torch.func.vmap(answer))
+        outputs, targets = vectorized(leaves, parts, dict(draws), masks)
         example_losses = task.losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view_as(shares)
         losses = (example_losses * shares).sum(1)
         # A client's loss depends only on its own weights, so the gradient of the sum holds each client's gradient.

@@ -190,10 +190,10 @@ def _check(name: str, defense: Defense[Any]) -> None:
         if defense.config.applies != "per_update":
             raise FedsimError(f"defense '{name}' works on every local step. Give the mod applies=\"per_update\".")
         return
-    inside = [moment for moment in _INSIDE if defense.overrides(moment)]
-    if inside or not any(map(defense.overrides, _OUTSIDE)):
+    moments = [moment for moment in _INSIDE if defense.overrides(moment)]
+    if moments or not any(map(defense.overrides, _OUTSIDE)):
         raise FedsimError(
-            f"defense '{name}' works inside local training ({', '.join(inside)}), which a mod "
+            f"defense '{name}' works inside local training ({', '.join(moments)}), which a mod "
             "does not see. Use a defense of uploads or of received weights, or train with "
             "fedsim."
         )

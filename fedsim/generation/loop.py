@@ -128,10 +128,10 @@ class Loop:
     def _step(self, state: State) -> State | None:
         """Run a step; the time and records of `start` are added to the first step."""
         begin = time.perf_counter()
-        with reading_inside(self._model, self._cuts, self._reduces) as inside:
+        with reading_inside(self._model, self._cuts, self._reduces) as reading:
             answer = self._ask(self._method.step, state)
         seconds = self._start_seconds + time.perf_counter() - begin
-        inside = self._at_start.followed_by(inside)
+        reading = self._at_start.followed_by(reading)
         self._at_start, self._start_seconds = Inside(), 0.0
         if answer is None:
             return None
@@ -140,35 +140,35 @@ class Loop:
         self._check_rows(len(after), "a state")
         for place, (row, event) in enumerate(zip(self._rows, events, strict=True)):
             self._check_event(event)
-            row.events.append(Event({**event, **inside.counts}))
+            row.events.append(Event({**event, **reading.counts}))
             row.seconds.append(seconds)
             if self._cuts:
-                row.activations.append(inside.activations)
+                row.activations.append(reading.activations)
             if isinstance(after, MaskedTextState):
                 self._take_places(row, after.tokens[place], after.masked[place])
             else:
                 self._take(row, after, place)
         return after
 
-    def _take_places(self, row: RowState, new: tuple[int, ...], still: tuple[int, ...]) -> None:
+    def _take_places(self, row: RowState, new: tuple[int, ...], active: tuple[int, ...]) -> None:
         """Store the tokens that a step wrote at masked positions of a row, and check that it changed no others."""
-        written = sorted(set(row.masked) - set(still))
+        written = sorted(set(row.masked) - set(active))
         stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
-        if not set(still) <= set(row.masked) or list(new) != stands:
+        if not set(active) <= set(row.masked) or list(new) != stands:
             raise FedsimError(
                 f"'{self._method.name}' changed an unmasked position, or masked it again. A "
                 "step may write only masked positions, with state.filled(...)."
             )
-        row.text, row.masked, row.tokens = new, still, list(new[row.seen :])
+        row.text, row.masked, row.tokens = new, active, list(new[row.seen :])
         row.places.append(tuple(place - row.seen for place in written))
         row.counts.append(len(written))
         limits = self._context.limits
         assert limits is not None, "an unmasker has limits"
-        known = row.tokens[: still[0] - row.seen] if still else row.tokens
+        known = row.tokens[: active[0] - row.seen] if active else row.tokens
         stop = next((place for place, token in enumerate(known) if token in limits.stop_tokens), None)
         if stop is not None:
             row.ending, row.tokens = "stop", row.tokens[: stop + 1]
-        elif not still:
+        elif not active:
             row.ending = "length"
         if written:
             tokens = tuple(new[place] for place in written)

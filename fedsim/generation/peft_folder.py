@@ -86,9 +86,11 @@ def _factors(folder: Path) -> dict[tuple[str, str], Tensor]:
         if match is None:
             raise FedsimError(f"{path} holds '{name}', which is no factor of LoRA. Train and save the factors alone.")
         factors[match["layer"], match["side"]] = tensor.float()
-    alone = [layer for layer, side in factors if (layer, "B" if side == "A" else "A") not in factors]
-    if alone or not factors:
-        raise FedsimError(f"{path} lacks a factor of layer '{alone[0]}'." if alone else f"{path} holds no factors.")
+    unpaired = [layer for layer, side in factors if (layer, "B" if side == "A" else "A") not in factors]
+    if unpaired or not factors:
+        raise FedsimError(
+            f"{path} lacks a factor of layer '{unpaired[0]}'." if unpaired else f"{path} holds no factors."
+        )
     return factors
 
 

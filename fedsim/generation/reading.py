@@ -26,10 +26,10 @@ class Inside:
         """Number of tokens that each module kept, summed over passes."""
         return {f"kept.{place or 'model'}": sum(map(sum, passes)) for place, passes in self.kept.items()}
 
-    def followed_by(self, later: Inside) -> Inside:
+    def followed_by(self, later_reading: Inside) -> Inside:
         """Return the records of both in sequence."""
-        kept = {place: [*passes, *later.kept.get(place, ())] for place, passes in self.kept.items()}
-        return Inside({**later.kept, **kept}, (*self.activations, *later.activations))
+        kept = {place: [*passes, *later_reading.kept.get(place, ())] for place, passes in self.kept.items()}
+        return Inside({**later_reading.kept, **kept}, (*self.activations, *later_reading.activations))
 
 
 @contextmanager
@@ -49,14 +49,14 @@ def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
 @contextmanager
 def reading_inside(model: nn.Module, cuts: Sequence[str], reduces: bool) -> Iterator[Inside]:
     """Record outputs of the modules in `cuts` and the tokens kept by reducers; complete after the context."""
-    inside = Inside()
+    reading = Inside()
     seen: list[tuple[str, Tensor]] = []
     with ExitStack() as stack:
-        inside.kept = stack.enter_context(kept_tokens(model)) if reduces else {}
+        reading.kept = stack.enter_context(kept_tokens(model)) if reduces else {}
         for name in cuts:
             stack.callback(model.get_submodule(name).register_forward_hook(_noting(name, seen)).remove)
-        yield inside
-    inside.activations = tuple(seen)
+        yield reading
+    reading.activations = tuple(seen)
 
 
 def _noting(name: str, seen: list[tuple[str, Tensor]]) -> Callable[..., None]:

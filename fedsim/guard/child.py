@@ -37,9 +37,9 @@ def serve() -> None:
     """Read the guard's request, run the app, and write its arrays."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    order, about, state, fab = frames.read_parts(sys.stdin.buffer)
+    order, header, state, fab = frames.read_parts(sys.stdin.buffer)
     message = message_from_proto(MessageProto.FromString(order))
-    context = context_from_proto(ContextProto.FromString(about))
+    context = context_from_proto(ContextProto.FromString(header))
     context.state = recorddict_from_proto(RecordDictProto.FromString(state))
     numbers = train(load(fab), message, context)
     frames.write_parts(answers, numbers, recorddict_to_proto(context.state).SerializeToString())

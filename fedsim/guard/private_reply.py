@@ -81,8 +81,8 @@ class ReplyPrivatizer:
         )
 
     def _reserve(self, message: Message, app: str) -> int:
-        about = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
-        return self._ledger.reserve(self._policy.subject, self._mechanisms, self._policy.budget.allowance, about)
+        description = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
+        return self._ledger.reserve(self._policy.subject, self._mechanisms, self._policy.budget.allowance, description)
 
     def _admitted(self, message: Message, app: str) -> tuple[str, dict[str, Tensor]]:
         """Return name and tensors of the received arrays.

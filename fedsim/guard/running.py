@@ -134,9 +134,9 @@ def _parts(answers: IO[bytes], limit: int) -> tuple[bytes, bytes]:
 
 def _tensors(numbers: bytes, like: Tensors) -> Tensors:
     tensors: dict[str, torch.Tensor] = {}
-    at = 0
+    offset = 0
     for name, tensor in like.items():
         kind = np.float64 if tensor.dtype == torch.float64 else np.float32
-        part = np.frombuffer(numbers, kind, tensor.numel(), at).copy()
-        tensors[name], at = torch.from_numpy(part).reshape(tensor.shape), at + tensor.nbytes
+        part = np.frombuffer(numbers, kind, tensor.numel(), offset).copy()
+        tensors[name], offset = torch.from_numpy(part).reshape(tensor.shape), offset + tensor.nbytes
     return tensors

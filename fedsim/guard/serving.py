@@ -110,9 +110,9 @@ class Guard:
                 self._ledger.settle(covered.reservation)
         finally:
             self._apps.clean()
-        about = task.order.message.metadata
+        metadata = task.order.message.metadata
         result = f"sent nothing: {covered.why}" if covered.why else "sent a private update"
-        self._tell(f"Run {about.run_id}, {about.message_type}: {result}")
+        self._tell(f"Run {metadata.run_id}, {metadata.message_type}: {result}")
 
     def _wait(self, end: float) -> None:
         late = time.monotonic() - end

@@ -39,8 +39,8 @@ def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
     """
     if victim.ceiling is None or not victim.ceiling.scores or _is_there(victim.ceiling, rule):
         return False
-    within = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}
-    return not within - {item.index for item in victim.scores if rule.has_succeeded(item)}
+    reached = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}
+    return not reached - {item.index for item in victim.scores if rule.has_succeeded(item)}
 
 
 def _is_there(ceiling: Ceiling, rule: Rule) -> bool:

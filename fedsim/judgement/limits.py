@@ -158,19 +158,19 @@ def updates_to_decide(interval: Interval, limit: float, confidence: float) -> in
     return max(0, high - interval.n)
 
 
-def _each(rule: str, where: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
-    """Yield the state of a limit for each figure; without figures, a single undecided state at `where`."""
+def _each(rule: str, place: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
+    """Yield the state of a limit for each figure; without figures, a single undecided state at `place`."""
     if limit is None or figures is None:
         return
-    for figure in figures or [Figure(where, None)]:
+    for figure in figures or [Figure(place, None)]:
         yield JudgedLimit(rule, figure.label, limit, _state(figure, limit), figure)
 
 
-def _worst(rule: str, where: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
+def _worst(rule: str, place: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
     """Yield the state of a limit for the worst of the figures; of equal states the figure that may reach furthest."""
-    judged = list(_each(rule, where, limit, figures))
+    judged = list(_each(rule, place, limit, figures))
     if judged:
-        yield max(judged, key=_badness)._replace(where=where)
+        yield max(judged, key=_badness)._replace(where=place)
 
 
 def _state(figure: Figure, limit: float) -> LimitState:

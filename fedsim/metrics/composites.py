@@ -184,14 +184,14 @@ def with_composites(
     sightings: dict[int, list[_Sighting]] = {}
     for sighting in _sightings(truth, steps):
         sightings.setdefault(sighting.example, []).append(sighting)
-    against: dict[int, dict[str, float]] = {}
+    chances: dict[int, dict[str, float]] = {}
     for index, group in sightings.items():
         region = torch.stack([sighting.region for sighting in group]).any(0)
         readings = [psnr_seen([(guesses[scored.order[index]], region)], originals[index])]
         if shown is not None:
             readings.append(psnr_seen([(shown[finding.place], finding.region) for finding in group], originals[index]))
-        against[index] = {"psnr_seen": max(readings), "seen": seen(region)}
-    return tuple(item.with_values(against.get(item.index, {})) for item in items)
+        chances[index] = {"psnr_seen": max(readings), "seen": seen(region)}
+    return tuple(item.with_values(chances.get(item.index, {})) for item in items)
 
 
 def _against_trained(

@@ -74,29 +74,29 @@ def aucs(
     named, values, p_values = np.array(groups), dict[str, Interval](), list[float]()
     for name in sorted(set(groups)):
         is_of_it = named == name
-        inside, outside = scores[is_of_it & is_member], scores[is_of_it & ~is_member]
-        if min(len(inside), len(outside)) < _FEWEST:
+        members, non_members = scores[is_of_it & is_member], scores[is_of_it & ~is_member]
+        if min(len(members), len(non_members)) < _FEWEST:
             continue
-        values[name] = auc_interval(inside, outside, generator, confidence, resamples)
-        p_values.append(_differs(inside, outside, scores[~is_of_it & is_member], scores[~is_of_it & ~is_member]))
+        values[name] = auc_interval(members, non_members, generator, confidence, resamples)
+        p_values.append(_differs(members, non_members, scores[~is_of_it & is_member], scores[~is_of_it & ~is_member]))
     return {name: GroupRisk(value, p) for (name, value), p in zip(values.items(), holm(p_values), strict=True)}
 
 
-def _differs(inside: np.ndarray, outside: np.ndarray, others_in: np.ndarray, others_out: np.ndarray) -> float:
+def _differs(members: np.ndarray, non_members: np.ndarray, others_in: np.ndarray, others_out: np.ndarray) -> float:
     """Return the p-value of equal AUC in two groups; 1 if the second is too small."""
     from scipy.stats import norm  # noqa: PLC0415 - a list of metrics need not wait for SciPy
 
     if min(len(others_in), len(others_out)) < _FEWEST:
         return 1.0
-    (first, a), (second, b) = _auc(inside, outside), _auc(others_in, others_out)
+    (first, a), (second, b) = _auc(members, non_members), _auc(others_in, others_out)
     error = (a**2 + b**2) ** 0.5
     return 1.0 if error == 0 else float(2 * norm.sf(abs(first - second) / error))
 
 
-def _auc(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
+def _auc(members: np.ndarray, non_members: np.ndarray) -> tuple[float, float]:
     """Return the AUC with its standard error."""
-    above = (inside[:, None] > outside).mean() + 0.5 * (inside[:, None] == outside).mean()
-    auc, m, n = float(above), len(inside), len(outside)
+    probability = (members[:, None] > non_members).mean() + 0.5 * (members[:, None] == non_members).mean()
+    auc, m, n = float(probability), len(members), len(non_members)
     q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     variance = (auc * (1 - auc) + (m - 1) * (q1 - auc**2) + (n - 1) * (q2 - auc**2)) / (m * n)
     return auc, max(variance, 0.0) ** 0.5

@@ -180,8 +180,8 @@ def _patches(public: Tensor, source: torch.Generator) -> Tensor:
 
 def _gaussian(length: int, side: int) -> Tensor:
     """Return the matrix of SSIM's filter along an image side, without padding: (length - side + 1, length)."""
-    at = torch.arange(side, dtype=torch.float64) - side // 2
-    window = torch.exp(-(at**2) / (2 * SSIM_SIGMA**2))
+    offsets = torch.arange(side, dtype=torch.float64) - side // 2
+    window = torch.exp(-(offsets**2) / (2 * SSIM_SIGMA**2))
     matrix = torch.zeros(length - side + 1, length)
     for row in range(len(matrix)):
         matrix[row, row : row + side] = window / window.sum()

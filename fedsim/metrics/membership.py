@@ -242,17 +242,17 @@ def _largest_rate(inside: np.ndarray, outside: np.ndarray, fpr: float) -> float:
 
 def _auc(members: np.ndarray, non_members: np.ndarray) -> np.ndarray:
     """Return the AUC from counts of each score, in ascending order along the last axis."""
-    below = non_members.cumsum(-1) - non_members / 2
-    return (members * below).sum(-1) / (members.sum(-1) * non_members.sum(-1))
+    lower = non_members.cumsum(-1) - non_members / 2
+    return (members * lower).sum(-1) / (members.sum(-1) * non_members.sum(-1))
 
 
 def _transfer(values: np.ndarray, members: np.ndarray, choosing: np.ndarray) -> float | None:
     """Return TPR - FPR on the other half at the best threshold of the `choosing` half."""
-    inside, outside = values[choosing & members], values[choosing & ~members]
+    members_scores, non_members_scores = values[choosing & members], values[choosing & ~members]
     judged_in, judged_out = values[~choosing & members], values[~choosing & ~members]
-    if not all(map(len, (inside, outside, judged_in, judged_out))):
+    if not all(map(len, (members_scores, non_members_scores, judged_in, judged_out))):
         return None
-    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
-    fpr, tpr = roc(inside, outside)
+    thresholds = np.unique(np.concatenate([members_scores, non_members_scores]))[::-1]
+    fpr, tpr = roc(members_scores, non_members_scores)
     best = thresholds[int(np.argmax(tpr[1:] - fpr[1:]))]
     return float((judged_in >= best).mean() - (judged_out >= best).mean())

@@ -47,7 +47,7 @@ class LlamaBlock(nn.Module):
         *,
         attention_mask: Tensor | None,
         positions: Tensor | None = None,
-        past: _Past | None = None,
+        cache: _Past | None = None,
         shares: Tensor | None = None,
         seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -57,11 +57,11 @@ class LlamaBlock(nn.Module):
             hidden: hidden states (B, T, width).
             attention_mask: additive mask, or None.
             positions: positions (B, T) of the tokens; None for 0, 1, ...
-            past: appends new keys and values to a cache and returns all of them.
+            cache: appends new keys and values to a cache and returns all of them.
             shares: factors (B, S) of the attention on each token; rows are renormalised to sum 1.
             seen: receives the attention weights before dropout.
         """
-        attended = self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past, shares, seen)
+        attended = self.self_attn(self.input_layernorm(hidden), attention_mask, positions, cache, shares, seen)
         hidden = hidden + self.dropout(attended)
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
@@ -88,14 +88,14 @@ class _Attention(nn.Module):
         tokens: Tensor,
         mask: Tensor | None,
         positions: Tensor | None = None,
-        past: _Past | None = None,
+        cache: _Past | None = None,
         shares: Tensor | None = None,
         seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         queries, keys = self.queries_keys(tokens, positions)
         values = self._heads(self.v_proj(tokens))
-        if past is not None:
-            keys, values = past(keys, values)
+        if cache is not None:
+            keys, values = cache(keys, values)
         weights = self.weights(queries, keys, mask, shares)
         if seen is not None:
             seen(weights)

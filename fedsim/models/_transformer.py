@@ -50,15 +50,15 @@ class VisionTransformer(nn.Module):
         positions: Positions = "learned",
     ) -> None:
         super().__init__()
-        channels, height, across = image_shape(spec, "vision transformer", patch)
-        if height % patch or across % patch:
+        channels, height, columns = image_shape(spec, "vision transformer", patch)
+        if height % patch or columns % patch:
             raise FedsimError(
-                f"a vision transformer cuts images into {patch} x {patch} patches, got {height} x {across} pixels. "
+                f"a vision transformer cuts images into {patch} x {patch} patches, got {height} x {columns} pixels. "
                 f"Set data.size to a multiple of {patch}, for example {math.ceil(height / patch) * patch}."
             )
         if width % heads:
             raise FedsimError(f"a vision transformer's width must be a multiple of its {heads} heads, got {width}.")
-        tokens = 1 + (height // patch) * (across // patch)
+        tokens = 1 + (height // patch) * (columns // patch)
         self.patches = nn.Sequential(nn.Conv2d(channels, width, patch, patch), nn.Flatten(2))
         self.class_token = nn.Parameter(torch.randn(1, 1, width))
         if positions == "learned":

@@ -147,8 +147,8 @@ class VisionLanguage(nn.Module):
         """Return the language model's input: visual tokens at their positions, text after all original patches."""
         front, asking = self.laid_out(question)
         text = asking if answer is None else torch.cat((asking, answer), 1)
-        rows, before, behind = len(text), front.shape[1], text.shape[1]
-        offsets, language = torch.arange(behind, device=text.device), self.language()
+        rows, before, text_length = len(text), front.shape[1], text.shape[1]
+        offsets, language = torch.arange(text_length, device=text.device), self.language()
         places = (
             torch.arange(before, device=text.device).expand(rows, -1),
             before + encoded.positions,
@@ -161,8 +161,8 @@ class VisionLanguage(nn.Module):
             front=before,
             prompt=asking.shape[1],
             tokens=text,
-            there=_widened(encoded.there, before, behind, True),
-            shares=_widened(encoded.shares, before, behind, 1.0),
+            there=_widened(encoded.there, before, text_length, True),
+            shares=_widened(encoded.shares, before, text_length, 1.0),
             notes=encoded.notes,
         )
 
@@ -270,5 +270,5 @@ class _Remembering:
         self._weights = weights
 
 
-def _widened(values: Tensor | None, front: int, behind: int, value: float) -> Tensor | None:
-    return None if values is None else nn.functional.pad(values, (front, behind), value=value)
+def _widened(values: Tensor | None, front: int, text_length: int, value: float) -> Tensor | None:
+    return None if values is None else nn.functional.pad(values, (front, text_length), value=value)

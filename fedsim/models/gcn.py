@@ -23,8 +23,8 @@ class ConvolutionOfNodes(GraphLayer):
     def shares(self, values: Tensor, graphs: Graphs) -> Tensor:
         """Return the adjacency matrix with self-loops, normalised by the square roots of the degrees."""
         scale = graphs.is_node / (graphs.degrees + 1).sqrt()
-        around = graphs.joined + torch.eye(graphs.joined.shape[-1]).to(graphs.joined)
-        return scale[..., :, None] * around * scale[..., None, :]
+        neighbourhood = graphs.joined + torch.eye(graphs.joined.shape[-1]).to(graphs.joined)
+        return scale[..., :, None] * neighbourhood * scale[..., None, :]
 
 
 @model("gcn", summary="graph convolutions, activation, dropout, linear on the mean of the nodes", paper="1609.02907")

@@ -165,15 +165,15 @@ class PatchDiffusion(nn.Module):
 
     def reverse(self, x: Tensor, level: int, condition: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of patches (B, m) one level down, given their conditions (B, width)."""
-        now, before = self.share.to(x)[level], self.share.to(x)[level - 1]
+        share_now, before = self.share.to(x)[level], self.share.to(x)[level - 1]
         outputs = self.head(x, torch.full((len(x),), level, device=x.device), condition)
         noise, log_error = outputs[..., : self.size], outputs[..., self.size :]
-        patch = ((x - (1 - now).sqrt() * noise) / now.sqrt()).clamp(-_LARGEST, _LARGEST)
-        step = now / before
-        mean = (before.sqrt() * (1 - step) * patch + step.sqrt() * (1 - before) * x) / (1 - now)
+        patch = ((x - (1 - share_now).sqrt() * noise) / share_now.sqrt()).clamp(-_LARGEST, _LARGEST)
+        step = share_now / before
+        mean = (before.sqrt() * (1 - step) * patch + step.sqrt() * (1 - before) * x) / (1 - share_now)
         if not self._is_learned:
             return mean, self._variance(max(level, 2)).sqrt().clamp_min(_LEAST_STD).to(x).expand_as(x)
-        slope = (1 - step) / (step * (1 - now)).sqrt()  # derivative of the mean in the noise
+        slope = (1 - step) / (step * (1 - share_now)).sqrt()  # derivative of the mean in the noise
         variance = (self._variance(level).to(x) + slope.square() * log_error.exp()).minimum(1 - step)
         return mean, variance.sqrt().clamp_min(_LEAST_STD)
 
@@ -187,8 +187,8 @@ class PatchDiffusion(nn.Module):
 
     def _variance(self, level: int) -> Tensor:
         """Return the posterior variance of a step down, given the patch without noise."""
-        now, before = self.share[level], self.share[level - 1]
-        return (1 - before) / (1 - now) * (1 - now / before)
+        share_now, before = self.share[level], self.share[level - 1]
+        return (1 - before) / (1 - share_now) * (1 - share_now / before)
 
 
 def _in_order(patches: Tensor, places: Tensor | None) -> Tensor:

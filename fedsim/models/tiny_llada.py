@@ -132,8 +132,8 @@ class TinyLlada(nn.Module):
         """
         hidden = self.dropout(self.embed_tokens(tokens) + self.embed_positions(positions))
         for number, block in enumerate(self.layers):
-            past = partial(store.update, layer=number)
-            hidden = block(hidden, attention_mask=None, positions=positions, past=past)
+            update_cache = partial(store.update, layer=number)
+            hidden = block(hidden, attention_mask=None, positions=positions, cache=update_cache)
         return self.lm_head(self.norm(hidden))
 
     @property

@@ -92,9 +92,9 @@ class TinyLlama(nn.Module):
         """Return logits; attention is causal, so padding at the end has no effect."""
         hidden = self.dropout(self.embed_tokens(tokens))
         length = tokens.shape[1]
-        later = torch.full((1, 1, length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
+        causal_mask = torch.full((1, 1, length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
         for block in self.layers:
-            hidden = block(hidden, attention_mask=later)
+            hidden = block(hidden, attention_mask=causal_mask)
         return self.lm_head(self.norm(hidden))
 
     def stack(self) -> LayerStack | None:
@@ -119,8 +119,8 @@ class _Layers:
         return positions
 
     def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: KVCache) -> Tensor:
-        past = partial(store.update, layer=number)
-        return self._tiny.layers[number](hidden, attention_mask=mask, positions=place, past=past)
+        update_cache = partial(store.update, layer=number)
+        return self._tiny.layers[number](hidden, attention_mask=mask, positions=place, cache=update_cache)
 
     def norm(self, hidden: Tensor) -> Tensor:
         return self._tiny.norm(hidden)

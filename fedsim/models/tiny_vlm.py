@@ -59,10 +59,10 @@ def tiny_vlm(config: TinyVlmConfig, spec: InputSpec) -> nn.Module:
     Raises:
         FedsimError: the inputs are not grids, sizes are inconsistent, or no trained weights exist.
     """
-    channels, height, across = image_shape(spec, "tiny-vlm", config.patch)
-    if height % config.patch or across % config.patch:
+    channels, height, columns = image_shape(spec, "tiny-vlm", config.patch)
+    if height % config.patch or columns % config.patch:
         raise FedsimError(
-            f"model 'tiny-vlm' cuts images into {config.patch} x {config.patch} patches, got {height} x {across} "
+            f"model 'tiny-vlm' cuts images into {config.patch} x {config.patch} patches, got {height} x {columns} "
             "pixels. Set model.patch to a divisor of both."
         )
     for name, width in (("encoder_width", config.encoder_width), ("width", config.width)):
@@ -79,7 +79,7 @@ def tiny_vlm(config: TinyVlmConfig, spec: InputSpec) -> nn.Module:
             f"model 'tiny-vlm' knows {len(words.words)} words for images of {height} pixels, and the data has "
             f'{spec.classes}. Set data.name = "digit-grids".'
         )
-    built = TinyVlm(config, (height // config.patch, across // config.patch), channels, words)
+    built = TinyVlm(config, (height // config.patch, columns // config.patch), channels, words)
     return _with_trained_weights(built) if config.trained else built
 
 
@@ -186,9 +186,9 @@ class _TinyEncoder(VisionEncoder):
     def embed(self, images: Tensor) -> Tensor:
         patches = self._tiny.patches(images).flatten(2).transpose(1, 2)
         if patches.shape[1] != self._tiny.visual.patches:
-            down, across = self._tiny.visual.grid
+            row, column = self._tiny.visual.grid
             raise FedsimError(
-                f"model 'tiny-vlm' reads images of {down} x {across} patches, got images of shape "
+                f"model 'tiny-vlm' reads images of {row} x {column} patches, got images of shape "
                 f"{tuple(images.shape[1:])}. Use the data set that it was built for."
             )
         return torch.cat((self._tiny.class_token.expand(len(images), -1, -1), patches), 1) + self._tiny.positions
@@ -214,12 +214,12 @@ class _TinyLanguage(LanguageModel):
         return self._tiny.embed_tokens(tokens)
 
     def run(self, number: int, stream: Stream, held: PromptCache | None, seen: Seen | None = None) -> Tensor:
-        past = None if held is None else partial(held.store.update, layer=number)
+        update_cache = None if held is None else partial(held.store.update, layer=number)
         output = self._tiny.layers[number](
             stream.hidden,
             attention_mask=stream.mask(causal=True),
             positions=stream.positions,
-            past=past,
+            cache=update_cache,
             shares=stream.shares,
             seen=seen,
         )
@@ -232,7 +232,7 @@ class _TinyLanguage(LanguageModel):
             hidden,
             attention_mask=held.mask(number, hidden),
             positions=held.following[number][:, None],
-            past=partial(held.store.update, layer=number),
+            cache=partial(held.store.update, layer=number),
         )
         held.stepped(number)
         return output

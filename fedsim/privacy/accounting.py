@@ -208,10 +208,10 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
     high = _by_rdp(target, delta, sampling_rate, steps)  # a multiplier that suffices for RDP suffices for the others
     multiplier = high / 4
     while (
-        over := excess(multiplier)
+        excess_now := excess(multiplier)
     ) <= 0 and multiplier > _LEAST_MULTIPLIER:  # RDP can overestimate the noise many times over
         high, multiplier = multiplier, multiplier / 4
-    if over > 0:
+    if excess_now > 0:
         multiplier = float(root_scalar(excess, bracket=(multiplier, high), rtol=_CALIBRATION).root)
     while excess(multiplier) > 0:
         multiplier *= 1 + _CALIBRATION
@@ -236,16 +236,16 @@ def _by_rdp(target: float, delta: float, sampling_rate: float, steps: int) -> fl
     return high
 
 
-def _prv_epsilon(merged: Sequence[Spent], delta: float, about: float) -> float | None:
+def _prv_epsilon(merged: Sequence[Spent], delta: float, tolerance: float) -> float | None:
     """Return the upper bound of Opacus' PRV accountant; None if it is unreliable: tiny deltas, huge epsilons.
 
-    Its result includes the allowed error. If the first result is far below `about`, a second attempt uses a smaller
+    Its result includes the allowed error. If the first result is far below `tolerance`, a second attempt uses a smaller
     allowed error.
     """
-    if not about < _LARGEST_EPSILON or delta < _SMALLEST_DELTA:
+    if not tolerance < _LARGEST_EPSILON or delta < _SMALLEST_DELTA:
         return None
-    first = _prv_bound(merged, delta, max(_LEAST_ERROR, _RELATIVE_ERROR * about))
-    if first is None or first > about / 2:
+    first = _prv_bound(merged, delta, max(_LEAST_ERROR, _RELATIVE_ERROR * tolerance))
+    if first is None or first > tolerance / 2:
         return first
     second = _prv_bound(merged, delta, max(_LEAST_ERROR, _RELATIVE_ERROR * first))
     return first if second is None else min(first, second)

@@ -77,8 +77,8 @@ def audit(included: Tensor, scores: Tensor, guesses: int, delta: float, confiden
     if not bool(torch.isfinite(scores).all()):
         raise FedsimError("a canary's score is not finite. Expected a number for each canary.")
     order = scores.argsort()
-    out, in_ = order[: guesses // 2], order[canaries - guesses // 2 :]
-    correct = int((~included[out]).sum() + included[in_].sum())
+    excluded, in_ = order[: guesses // 2], order[canaries - guesses // 2 :]
+    correct = int((~included[excluded]).sum() + included[in_].sum())
     lower = epsilon_at_least(canaries, guesses, correct, delta, confidence)
     return Audit(canaries, guesses, correct, delta, confidence, lower)
 
@@ -102,8 +102,8 @@ def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: fl
 
     rate = float(expit(epsilon))
     tail = float(binom.sf(correct - 1, guesses, rate))
-    below = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), guesses, rate))
-    steepest = float((below / np.arange(1, correct + 1)).max()) if correct else 0.0
+    lower_tail = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), guesses, rate))
+    steepest = float((lower_tail / np.arange(1, correct + 1)).max()) if correct else 0.0
     return min(1.0, tail + 2.0 * canaries * delta * steepest)
 
 

@@ -62,8 +62,8 @@ class _Words:
         """Return integers in [0, bound), without bias; `bound` is at most 2**62."""
         mask = (1 << (bound - 1).bit_length()) - 1
         numbers = self._draw(count, mask)
-        while len(again := np.flatnonzero(numbers >= bound)):
-            numbers[again] = self._draw(len(again), mask)
+        while len(rejected := np.flatnonzero(numbers >= bound)):
+            numbers[rejected] = self._draw(len(rejected), mask)
         return numbers
 
     def _draw(self, count: int, mask: int) -> _Integers:

@@ -122,7 +122,7 @@ class Ledger:
         return epsilon(_parts(self.entries(), subject), delta)
 
     def reserve(
-        self, subject: str, mechanisms: Sequence[Mechanism], allowance: Allowance, about: Mapping[str, str]
+        self, subject: str, mechanisms: Sequence[Mechanism], allowance: Allowance, description: Mapping[str, str]
     ) -> int:
         """Record the cost of a round for a subject, before the round is trained, and return the number of the entry.
 
@@ -130,7 +130,7 @@ class Ledger:
             subject: data subject.
             mechanisms: that run in the round, each once.
             allowance: upper limit of the subject's spending after the round.
-            about: kept in the entry.
+            description: kept in the entry.
 
         Raises:
             BudgetSpent: the subject would have spent more than it may; nothing is written.
@@ -161,7 +161,7 @@ class Ledger:
                 unit=unit,
                 adjacency=adjacency,
                 spent=cost,
-                about=dict(about),
+                about=dict(description),
             )
 
     def settle(self, reservation: int) -> None:
@@ -177,14 +177,14 @@ class Ledger:
             self._append(handle, tail, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
 
     @contextmanager
-    def _locked(self, how: int) -> Iterator[int]:
-        """Open and lock the file (`how`: shared or exclusive)."""
+    def _locked(self, operation: int) -> Iterator[int]:
+        """Open and lock the file (`operation`: shared or exclusive)."""
         with io_advice(self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise FedsimError(f"{self._path} is no regular file, expected a ledger. {_ADVICE}")
-            fcntl.flock(handle, how)
+            fcntl.flock(handle, operation)
             yield handle
         finally:
             os.close(handle)
@@ -263,10 +263,10 @@ def _neighbours(
         if entry.subject == subject and entry.unit != "" and entry.adjacency != "":
             kinds.append((entry.unit, entry.adjacency))
     if len(set(kinds)) > 1:
-        (unit, adjacency), (second_unit, how) = sorted(set(kinds))[:2]
+        (unit, adjacency), (second_unit, second_adjacency) = sorted(set(kinds))[:2]
         raise FedsimError(
             f"'{subject}' has rounds whose neighbours differ in a {unit} ({adjacency}) and in a "
-            f"{second_unit} ({how}), which have no common epsilon. Use another subject for either."
+            f"{second_unit} ({second_adjacency}), which have no common epsilon. Use another subject for either."
         )
     return kinds[0]
 

@@ -85,8 +85,8 @@ def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray
     if plan.runs > 1:
         epsilon = max(epsilon, epsilon_of_runs(claim, accuracies.tolist(), plan.risk))
     wrong = plan.canaries - round(float(accuracies[0]) * plan.canaries)
-    apart = None if claim.samples else epsilon_if_apart(claim, wrong, plan.canaries, 1.0 - plan.confidence)
-    return AuditResult(plan, right, epsilon, apart, _gap(included[0], scores[0]))
+    epsilon_apart = None if claim.samples else epsilon_if_apart(claim, wrong, plan.canaries, 1.0 - plan.confidence)
+    return AuditResult(plan, right, epsilon, epsilon_apart, _gap(included[0], scores[0]))
 
 
 def planned(
@@ -153,12 +153,12 @@ def contradicted_by_runs(claim: Claim, accuracies: Sequence[float], risk: float)
 
 def epsilon_of_one_run(claim: Claim, plan: Plan, right: int) -> float:
     """Return the epsilon that so many right guesses of a run show."""
-    return _shown(claim, lambda one: contradicts(one, plan.canaries, plan.guesses, right, plan.risk))
+    return _shown(claim, lambda run: contradicts(run, plan.canaries, plan.guesses, right, plan.risk))
 
 
 def epsilon_of_runs(claim: Claim, accuracies: Sequence[float], risk: float) -> float:
     """Return the epsilon that the accuracies of independent runs show."""
-    return _shown(claim, lambda one: contradicted_by_runs(one, accuracies, risk))
+    return _shown(claim, lambda run: contradicted_by_runs(run, accuracies, risk))
 
 
 def epsilon_if_apart(claim: Claim, wrong: int, canaries: int, risk: float) -> float:
@@ -166,7 +166,7 @@ def epsilon_if_apart(claim: Claim, wrong: int, canaries: int, risk: float) -> fl
     from scipy.special import betaincinv  # noqa: PLC0415 - most runs need not wait for SciPy
 
     least = 1.0 if wrong == canaries else float(betaincinv(wrong + 1, canaries - wrong, 1.0 - risk))
-    return _shown(claim, lambda one: 1.0 - least > one.accuracy)
+    return _shown(claim, lambda run: 1.0 - least > run.accuracy)
 
 
 def _shown(claim: Claim, is_contradicted: Callable[[Claim], bool]) -> float:
@@ -218,8 +218,8 @@ def accuracies_of(included: NDArray[np.bool_], scores: NDArray[np.float64]) -> N
 
 
 def _gap(included: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
-    inside, outside = scores[included], scores[~included]
-    if min(len(inside), len(outside)) < 2:  # noqa: PLR2004 - a standard deviation needs two values
+    included_scores, excluded_scores = scores[included], scores[~included]
+    if min(len(included_scores), len(excluded_scores)) < 2:  # noqa: PLR2004 - a standard deviation needs two values
         return 0.0
-    deviation = math.sqrt((inside.var(ddof=1) + outside.var(ddof=1)) / 2)
-    return float(inside.mean() - outside.mean()) / deviation if deviation else math.inf
+    deviation = math.sqrt((included_scores.var(ddof=1) + excluded_scores.var(ddof=1)) / 2)
+    return float(included_scores.mean() - excluded_scores.mean()) / deviation if deviation else math.inf

@@ -167,9 +167,9 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
         # Every gradient is clipped, except gradients with a negligible norm.
         clip = float(norms[norms >= _NOTHING * norms.max()].min()) / 2 or 1.0
         _, total = sum_clipped(model, parameters, losses, clip, mode)
-    together = torch.cat([t.flatten() for t in total.values()])
+    flat_total = torch.cat([t.flatten() for t in total.values()])
     expected = (clip / norms.clamp_min(clip)) @ single
-    difference = float(torch.dist(together, expected)) / clip
+    difference = float(torch.dist(flat_total, expected)) / clip
     if difference <= _ROUNDING:
         return None
     return (

@@ -71,5 +71,5 @@ def _deltas(
 ) -> NDArray[np.float64]:
     """Return E max(0, 1 - e^(eps - loss)) for ascending losses."""
     first = np.searchsorted(losses, epsilons)
-    above = [np.append(np.cumsum(part[::-1])[::-1], 0.0)[first] for part in (masses, masses * np.exp(-losses))]
-    return above[0] - np.exp(epsilons) * above[1]
+    tails = [np.append(np.cumsum(part[::-1])[::-1], 0.0)[first] for part in (masses, masses * np.exp(-losses))]
+    return tails[0] - np.exp(epsilons) * tails[1]

@@ -53,9 +53,9 @@ def _serve() -> None:
     hello = frames.read(requests)
     if hello is None:
         return
-    about = json.loads(hello[1])
-    kind = about.pop("kind")
-    method = InProcessRunner(Choice.model_validate(about).make(kind))
+    header = json.loads(hello[1])
+    kind = header.pop("kind")
+    method = InProcessRunner(Choice.model_validate(header).make(kind))
     while (request := frames.read(requests)) is not None:
         answers.write(answer(method, request[1], answers))
         answers.flush()

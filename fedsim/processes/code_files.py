@@ -52,22 +52,24 @@ class _Walked(NamedTuple):
     places: tuple[str, ...]
 
 
-def _walk(folder: str, above: frozenset[str], *, is_of_data: bool) -> _Walked:
-    """Walk a folder; links to a folder in `above`, the real paths of the folders around it, are left out."""
+def _walk(folder: str, ancestors: frozenset[str], *, is_of_data: bool) -> _Walked:
+    """Walk a folder; links to a folder in `ancestors`, the real paths of the folders around it, are left out."""
     is_of_data = is_of_data or os.path.basename(folder) in _FOLDERS_OF_DATA
     has_data = has_code = False
     kept: list[str] = []
-    within = above | {os.path.realpath(folder)}
+    ancestors_here = ancestors | {os.path.realpath(folder)}
     for entry in _entries(folder):
         path = os.path.realpath(entry.path) if entry.is_symlink() else entry.path
         if entry.is_dir():
-            if path in within:
+            if path in ancestors_here:
                 continue
             is_metadata = entry.name.endswith(_METADATA)
-            below = _Walked(False, False, (path,)) if is_metadata else _walk(path, within, is_of_data=is_of_data)
-            has_data |= below.has_data
-            has_code |= below.has_code
-            kept += below.places
+            content = (
+                _Walked(False, False, (path,)) if is_metadata else _walk(path, ancestors_here, is_of_data=is_of_data)
+            )
+            has_data |= content.has_data
+            has_code |= content.has_code
+            kept += content.places
         elif _is_data(entry.name, path, is_of_data=is_of_data):
             has_data = True
         else:

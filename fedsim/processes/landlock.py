@@ -79,7 +79,7 @@ def restrict(places: Places) -> None:
     known = version()
     if not known:
         return
-    handled = sum(rights for since, rights in _OF_FILES.items() if since <= known)
+    handled = sum(rights for version, rights in _OF_FILES.items() if version <= known)
     fields = [handled, _TCP * (known >= _HAS_TCP), _SIGNALS_AND_SOCKETS * (known >= _HAS_SIGNALS)]
     rules = struct.pack("<3Q", *fields)[: 8 if known < _HAS_TCP else 16 if known < _HAS_SIGNALS else 24]
     ruleset = _called(_CREATE, rules, ctypes.c_size_t(len(rules)), 0)

@@ -81,12 +81,12 @@ def _remove_entry(root: int, name: str) -> None:
     os.chmod(name, stat.S_IRWXU, dir_fd=root)
     folder = os.open(name, _FOLDER, dir_fd=root)
     try:
-        for below in os.listdir(folder):
-            if _is_folder(folder, below):
-                os.chmod(below, stat.S_IRWXU, dir_fd=folder)  # moving a folder writes to it
-                os.rename(below, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=root)
+        for entry in os.listdir(folder):
+            if _is_folder(folder, entry):
+                os.chmod(entry, stat.S_IRWXU, dir_fd=folder)  # moving a folder writes to it
+                os.rename(entry, secrets.token_hex(16), src_dir_fd=folder, dst_dir_fd=root)
             else:
-                os.unlink(below, dir_fd=folder)
+                os.unlink(entry, dir_fd=folder)
     finally:
         os.close(folder)
     os.rmdir(name, dir_fd=root)

@@ -97,7 +97,9 @@ def _python() -> Iterator[str]:
 def _imported() -> Iterator[list[Path]]:
     """Yield the locations of each package or module that this process has imported, and of package metadata."""
     for entry in sys.path:
-        yield from ([about.resolve()] for kind in ("dist-info", "egg-info") for about in Path(entry).glob(f"*.{kind}"))
+        yield from (
+            [metadata.resolve()] for kind in ("dist-info", "egg-info") for metadata in Path(entry).glob(f"*.{kind}")
+        )
     yield from ([index.HOME / name] for name in index.BESIDE)
     for name, module in list(sys.modules.items()):
         if "." in name or name in ("__main__", "__mp_main__"):

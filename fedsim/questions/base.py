@@ -103,14 +103,14 @@ class QuestionContext:
         """Start a method; it ends with the block."""
         return self.starts(kind, choice, self.should_stop)
 
-    def progress(self, label: str, number: int, of: int) -> None:
+    def progress(self, label: str, number: int, total: int) -> None:
         """Report that a step begins.
 
         Raises:
             KeyboardInterrupt: the user requested a stop.
             DeadlineReached: the deadline has passed.
         """
-        self.on_progress(label, number, of)
+        self.on_progress(label, number, total)
         self.check_cancelled()
 
     def check_cancelled(self) -> None:

@@ -125,8 +125,8 @@ class BindingQuestion(Question[Binding]):
             yield finding.model_copy(update={"failure": reason(error)})
             return
         scoring, all_rows = world.scenario.scoring, torch.cat(truth)
-        about = {"public": int(_has_both(*(attribute.test for attribute in self._pair(world))).sum())}
-        known = finding.model_copy(update={"chance_level": 1 / len(all_rows.unique()), "scope": about})
+        scope = {"public": int(_has_both(*(attribute.test for attribute in self._pair(world))).sum())}
+        known = finding.model_copy(update={"chance_level": 1 / len(all_rows.unique()), "scope": scope})
         rows = torch.cat(right, 1)
         controls = {"label": f"{finding.label}, values permuted", "role": "negative-control"}
         for share, extra in ((rows[0], {}), (rows[1:].mean(0), controls)):

@@ -153,10 +153,10 @@ class NeuronQuestion(Question[Neurons]):
         model, common = world.models.holding(first.received), self._common(world)
         for entry in entries:
             moved = self._changes(model, entry.update.tensors)
-            beyond = {name: torch.where(usual[name] > 0, rows / usual[name], 0.0) for name, rows in moved.items()}
+            ratios = {name: torch.where(usual[name] > 0, rows / usual[name], 0.0) for name, rows in moved.items()}
             numbers = torch.cat([batch.unique() for batch in world.data.numbers_of(entry.round, entry.client)])
             text = set(dataset.train.inputs[numbers[numbers < len(dataset.train)]].flatten().tolist())
-            yield _Named(self._words(model, beyond, common), entry.client, text)
+            yield _Named(self._words(model, ratios, common), entry.client, text)
 
     @property
     def _across(self) -> int:
@@ -168,9 +168,9 @@ class NeuronQuestion(Question[Neurons]):
         changes = weight_changes(model, change, self.config.weights)
         return {f"{name}.weight": moved for name, moved in changes.items()}
 
-    def _words(self, model: nn.Module, beyond: Tensors, common: Tensor) -> list[int]:
+    def _words(self, model: nn.Module, ratios: Tensors, common: Tensor) -> list[int]:
         """Return the tokens with the largest summed probability over the neurons that changed most."""
-        neurons = moved_neurons(beyond, self.config.weights)[: self.config.moved]
+        neurons = moved_neurons(ratios, self.config.weights)[: self.config.moved]
         rows = neuron_rows(model, self.config.weights)
         named = name_neurons(model, torch.stack([rows[name.removesuffix(".weight")][row] for name, row in neurons]))
         votes = Counter[int]()

@@ -185,8 +185,8 @@ def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequen
         [_guess(rounds, [_shuffled(score, source) for score in scores]) for _ in range(_PERMUTATIONS)]
     )
     chance = float(np.mean([1 / len(round_.entries) for round_ in rounds]))
-    about = {"clients": len(clients.unique()), "rounds": len(rounds)}
-    known = finding.model_copy(update={"chance_level": chance, "scope": about})
+    scope = {"clients": len(clients.unique()), "rounds": len(rounds)}
+    known = finding.model_copy(update={"chance_level": chance, "scope": scope})
     for role, name, guess in (("attack", label, guesses), ("negative-control", f"{label}, updates permuted", permuted)):
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         value = source_told(guess, clients, draws, world.scenario.scoring.confidence)

@@ -85,8 +85,10 @@ def alignment(
         confidence: coverage of the interval.
     """
     whole, owners = spectral_alignment(hidden, tokens), clients.unique()
-    without = [spectral_alignment(hidden[clients != owner], tokens[clients != owner]) for owner in owners]
-    added = (len(owners) - 1) * (np.mean(without) - np.array(without))  # jackknife without bias correction
+    other_alignments = [spectral_alignment(hidden[clients != owner], tokens[clients != owner]) for owner in owners]
+    added = (len(owners) - 1) * (
+        np.mean(other_alignments) - np.array(other_alignments)
+    )  # jackknife without bias correction
     return mean_interval([[whole + part] for part in added.tolist()], generator, confidence)
 
 
@@ -215,10 +217,10 @@ class SurplusQuestion(Question[Surplus]):
         for step in range(1, 1 + self.config.later):
             context = F.one_hot(tokens[:, :step], int(tokens.max()) + 1).flatten(1).double()
             setting = (context, hidden, tokens[:, step], texts, clients < 0)
-            without, with_states = (
+            without_states, with_states = (
                 network_surplus(*setting, generator) if estimator == "network" else estimated_surplus(*setting)
             )
-            total += without - with_states
+            total += without_states - with_states
         return total
 
     def _align(self, world: World, positions: _Positions) -> Iterator[Finding]:
@@ -239,9 +241,9 @@ class SurplusQuestion(Question[Surplus]):
             yield finding.model_copy(update={"failure": reason(error)})
 
 
-def _places(inputs: Tensor, padding: int | None, ahead: int) -> tuple[Tensor, Tensor]:
-    """Return text index and position, each of shape (N,), of every state with at least `ahead` later tokens."""
-    is_token = inputs[:, ahead:] != padding if padding is not None else torch.ones_like(inputs[:, ahead:]).bool()
+def _places(inputs: Tensor, padding: int | None, offset: int) -> tuple[Tensor, Tensor]:
+    """Return text index and position, each of shape (N,), of every state with at least `offset` later tokens."""
+    is_token = inputs[:, offset:] != padding if padding is not None else torch.ones_like(inputs[:, offset:]).bool()
     texts, places = is_token.nonzero(as_tuple=True)
     return texts, places
 

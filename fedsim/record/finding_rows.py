@@ -51,6 +51,6 @@ def _row(arm: ArmRecord, finding: Finding, metric: str, value: Interval | None, 
         is_main,
     )
     interval = (None,) * 4 if value is None else (value.value, value.low, value.high, value.n)
-    beside = (finding.chance_level, finding.max_value, finding.p_value) if is_main else (None,) * 3
+    chance_cells = (finding.chance_level, finding.max_value, finding.p_value) if is_main else (None,) * 3
     outcome = (finding.state, finding.failure, finding.invalid)
-    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *beside, *outcome), strict=True))
+    return dict(zip(FINDING_COLUMNS, (*identity, *interval, *chance_cells, *outcome), strict=True))

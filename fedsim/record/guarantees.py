@@ -53,4 +53,4 @@ class GuaranteeRecord(RecordModel):
 def weakest_against_server(stated: Iterable[GuaranteeRecord]) -> GuaranteeRecord | None:
     """Return the guarantee against the server with the largest epsilon; None without such a guarantee."""
     holding = (guarantee for guarantee in stated if guarantee.holds_against_server)
-    return max(holding, key=lambda one: one.epsilon, default=None)
+    return max(holding, key=lambda candidate: candidate.epsilon, default=None)

@@ -49,8 +49,8 @@ def binomial_tail(successes: float, n: int, chance: float) -> float:
     """Return the probability of at least so many successes in n independent trials; a fraction is rounded down."""
     from scipy.special import bdtrc  # noqa: PLC0415 - a list of methods does not wait for it
 
-    below = math.floor(successes + _ROUNDING) - 1
-    return 1.0 if below < 0 else float(bdtrc(below, n, chance))
+    largest_below = math.floor(successes + _ROUNDING) - 1
+    return 1.0 if largest_below < 0 else float(bdtrc(largest_below, n, chance))
 
 
 def _is_share(name: str) -> bool:

@@ -70,7 +70,7 @@ def _choices(*, has_reference: bool) -> Iterator[MembershipChoice]:
     reproductions = {
         name for name, method in registry.methods("membership").items() if method.fidelity == "reproduction"
     }
-    for choice in sorted(attacks(), key=lambda one: (one.name not in reproductions, one.name)):
+    for choice in sorted(attacks(), key=lambda attack: (attack.name not in reproductions, attack.name)):
         attack, plan = _made(choice), _made(choice).plan()
         if attack.target == "model" and (plan is None or (has_reference and not plan.with_candidates)):
             yield choice

@@ -58,8 +58,8 @@ def read_secrets(target: str | None, finished: ReleaseCandidate) -> list[Planted
 def find_secrets(secrets: Sequence[Planted], finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the mean exposure of secrets planted equally often, and that of others of their form behind it."""
     model, tokenizer = finished.subject.new_model().eval(), finished.subject.dataset.tokenizer
-    ordered = sorted((secret for secret in secrets if secret.examples), key=lambda one: len(one.examples))
-    for repetitions, group in groupby(ordered, key=lambda one: len(one.examples)):
+    ordered = sorted((secret for secret in secrets if secret.examples), key=lambda secret: len(secret.examples))
+    for repetitions, group in groupby(ordered, key=lambda secret: len(secret.examples)):
         alike = list(group)
         assert tokenizer is not None, "texts have one"
         lucky = [_never_planted(found, seed, number) for number, found in enumerate(alike)]

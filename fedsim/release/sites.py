@@ -88,8 +88,8 @@ def _site(target: str) -> Site:
     subject = load_subject(load(target), target)
     if subject.loader is None:
         raise FedsimError(f"--sites: '{target}' returned no loader, expected (model, loss, loader) of the site.")
-    loader, again = tee(subject.loader)  # all of them are the site's: none is left for tests
-    known = checked(replace(subject, loader=loader, test=again, defenses=()), target)
+    loader, second_loader = tee(subject.loader)  # all of them are the site's: none is left for tests
+    known = checked(replace(subject, loader=loader, test=second_loader, defenses=()), target)
     return Site(known, known.new_model().eval(), each_once(known.dataset.train))
 
 

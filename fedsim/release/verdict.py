@@ -57,7 +57,10 @@ def answer(record: ReleaseRecord) -> Answer:
     for finding in record.attacks:
         by_state.setdefault(finding.state, []).append(finding)
     if recovered := by_state.get("recovered"):
-        worst = max(recovered, key=lambda one: (one.value.low or 0.0) - (one.chance_level or 0.0) if one.value else 0.0)
+        worst = max(
+            recovered,
+            key=lambda finding: (finding.value.low or 0.0) - (finding.chance_level or 0.0) if finding.value else 0.0,
+        )
         leak = f"{_LEAKS[worst.question]} ({in_words(worst)}; the control gives {_luck(record, worst)})"
         return Answer("recovered", f"Recovered: {leak}.")
     if invalid := by_state.get("invalid"):

@@ -59,9 +59,9 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.verdict(attack)
         equals = equally_strong(attack, _judged(arm), judge)
-        by = listed([rival.label for rival in (attack, *equals)][:_MOST_NAMED])
+        names = listed([rival.label for rival in (attack, *equals)][:_MOST_NAMED])
         is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
-        parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} with {by}"
+        parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} with {names}"
         parts[0] += ", which blind guesses explain" if is_luck else ""
     return ", and ".join(parts)
 

@@ -69,9 +69,9 @@ class GuaranteedArm(NamedTuple):
             for finding in self.findings
             if finding.value and (finding.question, finding.label) == audited
         ]
-        of = (self.name, self.guarantee.source, self.guarantee.epsilon, self.guarantee.delta)
+        key = (self.name, self.guarantee.source, self.guarantee.epsilon, self.guarantee.delta)
         return BoundComparison(
-            *of, label, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None)
+            *key, label, attack, rate.value, low, high, prior, ceiling, floor=max(audits, default=None)
         )
 
 
@@ -85,28 +85,28 @@ def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge) 
         for arm in record.arms
         for guarantee in arm.guarantees
         if math.isfinite(guarantee.epsilon)
-        for of in [GuaranteedArm(arm.name, arm.findings, guarantee)]
-        for mark in (*_memberships(of), *_reconstructions(of, arm, arrays, judge))
+        for guaranteed in [GuaranteedArm(arm.name, arm.findings, guarantee)]
+        for mark in (*_memberships(guaranteed), *_reconstructions(guaranteed, arm, arrays, judge))
     )
 
 
-def _memberships(of: GuaranteedArm) -> Iterator[BoundComparison]:
-    for finding in of.findings:
+def _memberships(guaranteed: GuaranteedArm) -> Iterator[BoundComparison]:
+    for finding in guaranteed.findings:
         for fpr in LOW_FPR:
             rate = finding.figures.get(name_of(fpr)) if finding.question == "membership" else None
             if rate is not None:
-                yield of.membership(finding.label, rate, fpr)
+                yield guaranteed.membership(finding.label, rate, fpr)
 
 
 def _reconstructions(
-    of: GuaranteedArm, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge
+    guaranteed: GuaranteedArm, arm: ArmRecord, arrays: Mapping[str, np.ndarray], judge: RunJudge
 ) -> Iterator[BoundComparison]:
-    if not of.guarantee.holds_against_server:
+    if not guaranteed.guarantee.holds_against_server:
         return
     for attack in arm.attacks:
         prior = blind(attack, arrays, judge)
         if prior is not None and attack.value is not None:
-            yield of.reconstruction(attack.label, judge.rule(attack), attack.value, prior)
+            yield guaranteed.reconstruction(attack.label, judge.rule(attack), attack.value, prior)
 
 
 def blind(attack: AttackFinding, arrays: Mapping[str, np.ndarray], judge: RunJudge) -> float | None:

@@ -182,10 +182,10 @@ def wall_sheet(wall: ImageGrid, number: int) -> Picture:
 def _paste(sheet: np.ndarray, pixels: np.ndarray, top: int, left: int) -> None:
     """Draw a picture into its tile, with nearest-neighbour scaling and a margin."""
     size = _TILE - 2 * _MARGIN
-    down, across = (np.arange(size) * length // size for length in pixels.shape[:2])
-    sheet[top + _MARGIN : top + _MARGIN + size, left + _MARGIN : left + _MARGIN + size] = (255 * pixels).round()[down][
-        :, across
-    ]
+    row_index, column_index = (np.arange(size) * length // size for length in pixels.shape[:2])
+    sheet[top + _MARGIN : top + _MARGIN + size, left + _MARGIN : left + _MARGIN + size] = (255 * pixels).round()[
+        row_index
+    ][:, column_index]
 
 
 def _curves_of(arm: str, number: int, points: Rows, styles: _Styles, limits: _Limits) -> Picture:

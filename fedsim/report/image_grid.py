@@ -71,9 +71,9 @@ def sheet_name(number: int, title: str) -> str:
     return f"wall-{number}-{slug(title)}"
 
 
-def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, of: int, number: int) -> ImageGrid:
+def wall_of(title: str, columns: Sequence[str], rows: Sequence[WallRow], *, total: int, number: int) -> ImageGrid:
     """Return a grid with a note on the number of examples shown and the path of its sheet."""
-    note = f"{len(columns)} of {of} examples. Sheet for slides: figures/{sheet_name(number, title)}.png"
+    note = f"{len(columns)} of {total} examples. Sheet for slides: figures/{sheet_name(number, title)}.png"
     return ImageGrid(title, tuple(columns), tuple(rows), note)
 
 
@@ -95,7 +95,7 @@ def _wall(
         rows.append(WallRow(attack.label, cells))
     has_restarts = any(key[2] for key in known)
     columns = [column(key, *first[key], has_restarts) for key in keys]
-    return wall_of(arm.name, columns, rows, of=len(known), number=number)
+    return wall_of(arm.name, columns, rows, total=len(known), number=number)
 
 
 def scores_of(attack: AttackFinding) -> dict[Key, tuple[VictimRecord, ItemScore]]:
@@ -141,14 +141,14 @@ def guess(
         return WallCell(None, text="no guess", data=place(key))
     spread = [metric for metric in judge.spread if metric.name in item.values]
     scores_in_words = tuple(metric.tell(item.values[metric.name]) for metric in spread)
-    where = f"round {victim.round}, {victim.who}, image {item.index}"
+    position = f"round {victim.round}, {victim.who}, image {item.index}"
     pixels, actual, public = (
         pixels_of(arrays, f"{victim.arrays}/{name}", item.index) for name in ("guesses", "originals", "public")
     )
     to_public = _psnr(pixels, public)
     return WallCell(
         pixels,
-        f"Guess of attack {attack.label} for {where}: {', '.join(scores_in_words)}",
+        f"Guess of attack {attack.label} for {position}: {', '.join(scores_in_words)}",
         scores_in_words,
         judge.success.level(item),
         "not stored",

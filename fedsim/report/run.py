@@ -138,8 +138,8 @@ def _sections(
 
 def _charts(title: str, place: str, pictures: Sequence[Picture], text: str, nothing: str) -> Section:
     """Return a folded section with a text and charts, or with the sentence `nothing` if no chart exists."""
-    above = (paragraph(text),) if text else ()
-    blocks = (*above, Figures(tuple(pictures))) if pictures else (paragraph(nothing),)
+    introduction = (paragraph(text),) if text else ()
+    blocks = (*introduction, Figures(tuple(pictures))) if pictures else (paragraph(nothing),)
     return Section(title, blocks, place, is_folded=True)
 
 
@@ -238,8 +238,8 @@ def _of_arm(record: RunRecord, names: str, text: str) -> Paragraph:
 def _doubts(record: RunRecord, question: QuestionInfo) -> Iterator[Banner]:
     for arm, findings in by_arm(record, question):
         if doubt := doubts(findings):
-            where = f"{arm.name}: " if len(record.arms) > 1 else ""
-            text = f"{where}{doubt} Do not rely on its results."
+            prefix = f"{arm.name}: " if len(record.arms) > 1 else ""
+            text = f"{prefix}{doubt} Do not rely on its results."
             yield Banner("caution", "A control failed", text)
 
 

@@ -82,13 +82,13 @@ def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value
     """Reduce the axis of this key to this value."""
     declared = _below(raw, table)
     for axis, entry in declared.items():
-        where = ".".join((*table, axis))
+        place = ".".join((*table, axis))
         if isinstance(entry, dict):
-            _refuse_covered(key, _keys(entry.values()), where, text)
+            _refuse_covered(key, _keys(entry.values()), place, text)
         elif axis == key:
             declared[axis] = [value]
         else:
-            _refuse_covered(key, (axis,), where, text)
+            _refuse_covered(key, (axis,), place, text)
 
 
 def _settle_runs(raw: Mapping[str, Any], key: str, text: str) -> None:
@@ -105,12 +105,12 @@ def _keys(groups: Iterable[Any]) -> Iterator[str]:
             yield from cast("dict[str, Any]", group)
 
 
-def _refuse_covered(key: str, keys: Iterable[str], where: str, text: str) -> None:
+def _refuse_covered(key: str, keys: Iterable[str], place: str, text: str) -> None:
     covering = next((other_key for other_key in keys if f"{key}.".startswith(f"{other_key}.")), None)
     if covering is not None:
         raise ScenarioError(
-            f"--set {text}: {where} sets '{covering}' itself and would override this value. "
-            f"Change it in {where}, or remove it by --set '{where.partition('.')[0]}={{}}' "
+            f"--set {text}: {place} sets '{covering}' itself and would override this value. "
+            f"Change it in {place}, or remove it by --set '{place.partition('.')[0]}={{}}' "
             "first."
         )
 

@@ -232,7 +232,9 @@ def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
         return {**whole, place[0]: part}
     if isinstance(whole, tuple):
         held = cast("tuple[Any, ...]", whole)
-        return tuple(_with_part(entry, place[1:], part) if at == place[0] else entry for at, entry in enumerate(held))
+        return tuple(
+            _with_part(entry, place[1:], part) if index == place[0] else entry for index, entry in enumerate(held)
+        )
     name = str(place[0])
     return whole.model_copy(update={name: _with_part(getattr(whole, name), place[1:], part)})
 
@@ -242,11 +244,11 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
     for problem in error.errors():
         if problem["type"] == "too_short" and problem["input"]:
             continue  # the list lost invalid items, which are reported themselves
-        where = (*place, *problem["loc"])
-        key = _key(where) or ("scenario" if model is Scenario else "settings")
+        full_place = (*place, *problem["loc"])
+        key = _key(full_place) or ("scenario" if model is Scenario else "settings")
         if problem["type"] == "extra_forbidden":
             siblings = _keys_at(model, problem["loc"][:-1])
-            lines.append(f"{source}: {key}: there is no such key.{did_you_mean(str(where[-1]), siblings)}")
+            lines.append(f"{source}: {key}: there is no such key.{did_you_mean(str(full_place[-1]), siblings)}")
             continue
         if problem["type"] == "missing":
             lines.append(f"{source}: {key}: this key is missing.{_wanted(model, problem['loc'])}")

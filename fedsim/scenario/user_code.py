@@ -27,9 +27,9 @@ def forbid_exit(owner: str) -> Iterator[None]:
             yield
     except SystemExit as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         raise FedsimError(
-            f"{owner} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
+            f"{owner} ended the process with exit code {error.code}{place}. Let it raise an exception instead."
         ) from error
 
 

@@ -119,9 +119,9 @@ def _check_types(model: nn.Module, owner: str) -> None:
             )
 
 
-def _check_same(model: nn.Module, again: nn.Module, owner: str) -> None:
+def _check_same(model: nn.Module, repeated: nn.Module, owner: str) -> None:
     """Check that two models built with the same seed are equal, because every process builds its own."""
-    first, second = model.state_dict(), again.state_dict()
+    first, second = model.state_dict(), repeated.state_dict()
     odd = sorted(first.keys() ^ second.keys())
     odd += [name for name, tensor in first.items() if name in second and not _equal(tensor, second[name])]
     if odd:
@@ -149,14 +149,14 @@ def _check_step(
     outputs = call_model(model, inputs, owner, run)
     check_outputs(outputs, len(inputs), shape, owner)
     model.load_state_dict(before, strict=False)
-    again = call_model(model, inputs, owner, run)
-    if not torch.equal(outputs, again):
+    repeated = call_model(model, inputs, owner, run)
+    if not torch.equal(outputs, repeated):
         raise FedsimError(
             f"{owner} returns different outputs for the same examples, weights and seed, so a "
             "client's round cannot be replayed for scoring. Use torch's global generator, "
             "which is seeded, and keep no state between calls except registered buffers."
         )
-    _check_gradient(model, again.sum() if loss is None else loss(again), owner)
+    _check_gradient(model, repeated.sum() if loss is None else loss(repeated), owner)
 
 
 def _plainly(model: nn.Module, inputs: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ class GraphClassification(ClassTask):
         rounded = (completed.inputs.nan_to_num(0.0) > 0.5).float()  # noqa: PLR2004 - halfway
         order = _match(rounded, examples.inputs, usable)
         items = tuple(
-            _item(number, rounded[at], examples, int(completed.labels[at]), data, bool(usable[at]))
-            for number, at in enumerate(order.tolist())
+            _item(number, rounded[index], examples, int(completed.labels[index]), data, bool(usable[index]))
+            for number, index in enumerate(order.tolist())
         )
         return Scored(items=items, values=label_values(items), order=order, guess=completed)
 

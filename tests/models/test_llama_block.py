@@ -89,8 +89,8 @@ def test_what_was_read_before_gives_the_same_as_reading_all(block: LlamaBlock) -
         return kept["keys"], kept["values"]
 
     whole = block(x, attention_mask=causal(5))
-    first = block(x[:, :3], attention_mask=causal(3), positions=torch.arange(3).expand(2, -1), past=past)
-    rest = block(x[:, 3:], attention_mask=causal(5)[..., 3:, :], positions=torch.arange(3, 5).expand(2, -1), past=past)
+    first = block(x[:, :3], attention_mask=causal(3), positions=torch.arange(3).expand(2, -1), cache=past)
+    rest = block(x[:, 3:], attention_mask=causal(5)[..., 3:, :], positions=torch.arange(3, 5).expand(2, -1), cache=past)
     torch.testing.assert_close(torch.cat((first, rest), 1), whole, rtol=0, atol=EXACT)
 
 

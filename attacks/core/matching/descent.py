@@ -294,12 +294,12 @@ def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> 
     if not better:
         return
     values = descent.search.unknowns.reported_values(rows.variables, descent.progress(rows, iteration))
-    best, now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
+    best, values_now = [rows.best, *flat(rows.values)], [rows.inputs, *flat(values)]
     if len(better) == len(rows.results):
-        pytorch.foreach_copy_(best, now)
+        pytorch.foreach_copy_(best, values_now)
         return
     index = torch.tensor(better, device=rows.inputs.device)
-    for kept, present in zip(best, now, strict=True):
+    for kept, present in zip(best, values_now, strict=True):
         kept[index] = present[index]
 
 
@@ -330,12 +330,12 @@ def _has_ended(row: RestartResult, iteration: int, settings: DescentSettings) ->
     return True
 
 
-def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], still: float) -> list[int]:
+def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], threshold: float) -> list[int]:
     moved = (rows.inputs.detach() - earlier).flatten(1).square().mean(1).sqrt()
     for index in going:
-        if float(moved[index]) < still:
+        if float(moved[index]) < threshold:
             rows.results[index].stopped = "inputs stand still"
-    return [index for index in going if float(moved[index]) >= still]
+    return [index for index in going if float(moved[index]) >= threshold]
 
 
 @torch.no_grad()

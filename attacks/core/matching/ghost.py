@@ -162,13 +162,13 @@ def fastest(
     inputs = torch.randn((2, examples, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
     labels = random_labels(first, 2 * examples, generator).unflatten(0, (2, examples)).to(like.device)
     random_masks = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
-    further = each(variables, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
-    theirs = general.gradients(inputs, random_masks, labels, [0, 0], further)
+    more_variables = each(variables, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
+    theirs = general.gradients(inputs, random_masks, labels, [0, 0], more_variables)
     second: frozenset[str] = frozenset()
     for _ in range(2):
         try:
             ghost = GhostComparison(client, observations, second)
-            differing = _differing(ghost.gradients(inputs, random_masks, labels, [0, 0], further), theirs)
+            differing = _differing(ghost.gradients(inputs, random_masks, labels, [0, 0], more_variables), theirs)
         except Exception:  # an unusual model may raise any exception here; the general path handles it
             return general
         if not bool(differing.any()):
@@ -197,5 +197,5 @@ def _adds_up(loss: Loss, observation: Observation) -> bool:
     if observation.task.label_kind == "class":  # one class per row of outputs, also if rows are tokens
         observation = replace(observation, label_shape=())
     labels = random_labels(observation, 6, generator).unflatten(0, (2, 3))
-    apart = (loss(outputs[0], labels[0]) + loss(outputs[1], labels[1])) / 2
-    return bool(torch.isclose(loss(outputs.flatten(0, 1), labels.flatten(0, 1)), apart, rtol=1e-9))
+    mean_loss = (loss(outputs[0], labels[0]) + loss(outputs[1], labels[1])) / 2
+    return bool(torch.isclose(loss(outputs.flatten(0, 1), labels.flatten(0, 1)), mean_loss, rtol=1e-9))

@@ -116,8 +116,8 @@ class GhostFigures:
         """Inner products and squared norms, shape (R, T) each."""
         layout, pairs = self._layout, list[tuple[Tensor, Tensor]]()
         if layout.vectors is not None:
-            together = [cast("Outer", self._parts[name]) for name in layout.single]
-            whole = Outer(*(torch.cat(side, 2) for side in zip(*together, strict=True)))
+            single_parts = [cast("Outer", self._parts[name]) for name in layout.single]
+            whole = Outer(*(torch.cat(side, 2) for side in zip(*single_parts, strict=True)))
             pairs.append((layout.vectors.inner(whole, self._victims), layout.vectors.squared(whole)))
         if layout.values is not None:
             pairs.append(layout.values.figures([cast("Tensor", self._parts[n]) for n in layout.entries], self._victims))

@@ -32,14 +32,16 @@ class Substitution:
     def into(self, descent: Descent) -> Descent:
         """Return the same search in the variables. It has no box, and its steps report inputs."""
         search, victims = descent.search, descent.victims
-        along = replace(
+        substituted = replace(
             search,
             first=self.first,
             prior=lambda variables, masks, rows: search.prior(self.make(variables, rows), masks, rows),
         )
         shown = [self._shown(victim, on_step) for victim, on_step in enumerate(victims.on_steps)]
         comparison = _OfVariables(descent.comparison, self.make)
-        return replace(descent, comparison=comparison, search=along, victims=victims._replace(on_steps=shown), box=None)
+        return replace(
+            descent, comparison=comparison, search=substituted, victims=victims._replace(on_steps=shown), box=None
+        )
 
     def made(self, rows: Sequence[RestartResult]) -> list[RestartResult]:
         """Return the results of rows with the inputs of their variables."""

@@ -101,10 +101,10 @@ def distance_setting(name: str, **settings: Any) -> Any:
     )
 
 
-def prior_settings(weights: Mapping[str, float], when: str = "") -> Any:
+def prior_settings(weights: Mapping[str, float], condition: str = "") -> Any:
     """Return the config field of a list of priors, with these weights by default."""
     priors = tuple(PriorChoice(name=name, settings={"weight": weight}) for name, weight in weights.items())
-    return Field(default=priors, description=f"tables of a name of `fedsim list priors`, and its weight{when}")
+    return Field(default=priors, description=f"tables of a name of `fedsim list priors`, and its weight{condition}")
 
 
 def sum_of(priors: Sequence[PriorChoice], victims: VictimGroup) -> Regulariser:

@@ -56,8 +56,8 @@ def joined(parts: list[Part]) -> Part:
         raise Unsuited
     outers = [part for part in parts if isinstance(part, Outer)]
     if len(outers) == len(parts):
-        first, *later = outers
-        return Outer(*(torch.cat(p, 1) for p in zip(*outers, strict=True))) if later else first
+        first, *later_outers = outers
+        return Outer(*(torch.cat(p, 1) for p in zip(*outers, strict=True))) if later_outers else first
     return torch.stack([part.whole() if isinstance(part, Outer) else part for part in parts]).sum(0)
 
 

@@ -26,8 +26,8 @@ def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
     depends = is_determined = torch.zeros(())
     for _ in range(_STEPS):
         targets = targets.detach().requires_grad_()
-        now = slope(targets)
-        slopes, wanted = _slopes_by_target(now, targets), _by_example(values - now.detach())
+        current = slope(targets)
+        slopes, wanted = _slopes_by_target(current, targets), _by_example(values - current.detach())
         # Where the loss is linear the slope is zero; slopes of earlier steps count.
         inverse, is_any = torch.linalg.pinv(slopes, rtol=_FLAT), slopes.abs() > _FLAT * slopes.abs().amax()
         depends, is_determined = depends + is_any, is_determined + _are_determined(inverse @ slopes)

@@ -18,7 +18,7 @@ class UnfitTargets(Exception):
     """The client's loss does not accept targets of this kind or shape."""
 
 
-def slope_of(observation: Observation, outputs: Tensor, behind: Callable[[Tensor], Tensor]) -> Slope:
+def slope_of(observation: Observation, outputs: Tensor, outputs_of: Callable[[Tensor], Tensor]) -> Slope:
     """Return the function from targets to dL/dz at outputs z, differentiable in the targets.
 
     The returned function raises `UnfitTargets` if the loss does not accept the targets.
@@ -26,14 +26,14 @@ def slope_of(observation: Observation, outputs: Tensor, behind: Callable[[Tensor
     Args:
         observation: gives the loss.
         outputs: z.
-        behind: function from z to the model's outputs.
+        outputs_of: function from z to the model's outputs.
     """
 
     @torch.enable_grad()
     def slope(targets: Tensor) -> Tensor:
         given = outputs.detach().clone().requires_grad_()
         try:
-            loss = observation.loss(behind(given), targets)
+            loss = observation.loss(outputs_of(given), targets)
             (residuals,) = torch.autograd.grad(loss, given, create_graph=targets.requires_grad, materialize_grads=True)
         except (RuntimeError, ValueError, IndexError) as error:
             raise UnfitTargets from error

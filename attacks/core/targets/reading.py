@@ -121,10 +121,10 @@ def _answered(
     if head is None or residuals is None:
         residuals = residuals_by_all_layers(observation, model, inputs, masks)
         return None if residuals is None else (residuals, slope_of(observation, residuals.outputs, unchanged))
-    behind = outputs_behind(observation, model, head.name, len(inputs))
-    whole = behind(residuals.outputs)
+    outputs_after = outputs_behind(observation, model, head.name, len(inputs))
+    whole = outputs_after(residuals.outputs)
     if not torch.equal(whole.flatten(), residuals.outputs.flatten()):
-        return residuals, slope_of(observation, residuals.outputs, behind)
+        return residuals, slope_of(observation, residuals.outputs, outputs_after)
     shaped = Residuals(whole, residuals.values.view(whole.shape))
     return shaped, slope_of(observation, whole, unchanged)
 

@@ -77,9 +77,9 @@ class EstimatorAdapter(SubjectAdapter):
             FedsimError: the estimator has no weights yet.
         """
         if not hasattr(self.estimator, "coefs_"):
-            how = "partial_fit(X, y, classes=...)" if hasattr(self.estimator, "predict_proba") else "partial_fit(X, y)"
+            call = "partial_fit(X, y, classes=...)" if hasattr(self.estimator, "predict_proba") else "partial_fit(X, y)"
             raise FedsimError(
-                f"the {type(self.estimator).__name__} '{self.name}' has no weights yet. Call fit or {how} once."
+                f"the {type(self.estimator).__name__} '{self.name}' has no weights yet. Call fit or {call} once."
             )
         layers: list[nn.Module] = []
         for weights, intercepts in zip(self.estimator.coefs_, self.estimator.intercepts_, strict=True):

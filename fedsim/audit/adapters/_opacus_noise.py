@@ -63,7 +63,7 @@ def _drawn(optimizer: Any) -> dict[str, Tensor]:
                 for parameter in params:
                     parameter.summed_grad = torch.zeros_like(parameter)
                 optimizer.add_noise()
-                drawn |= {f"step {step}, tensor {at}": p.grad.detach() for at, p in enumerate(params)}
+                drawn |= {f"step {step}, tensor {position}": p.grad.detach() for position, p in enumerate(params)}
         finally:
             for parameter, (gradient, summed) in zip(params, kept, strict=True):
                 parameter.grad, parameter.summed_grad = gradient, summed

@@ -114,7 +114,7 @@ def first_round(client: ClientApp, server: ServerApp, config: Mapping[str, Any],
     if grid.failure is not None:
         raise grid.failure
     if grid.answered:
-        return sorted(grid.answered, key=lambda one: one.node)
+        return sorted(grid.answered, key=lambda app: app.node)
     if error is not None:
         raise FedsimError(
             f"the ServerApp of '{name}' failed: {type(error).__name__}: {first_line(error).rstrip('.')}. Try `flwr "

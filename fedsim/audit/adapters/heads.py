@@ -197,7 +197,7 @@ def _loss_of_rows(
 ) -> Tensor:
     """Return the user's loss of concatenated outputs and labels."""
     said, true = dict[str, Tensor](), dict[str, Tensor]()
-    for head, place, at in placed(heads):
-        said[head.name] = scores[:, at]
+    for head, place, position in placed(heads):
+        said[head.name] = scores[:, position]
         true[head.name] = targets[:, place].long() if head.kind in ("class", "mask") else targets[:, place].to(scores)
     return loss(outputs.written(said), labels.written(true))

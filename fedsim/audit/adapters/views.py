@@ -111,15 +111,15 @@ class PairedViews(SubjectAdapter):
                 ) from error
             trial = copy.deepcopy(loss)
             try:
-                first, again = (float(trial(embeddings, labels)) for _ in range(2))
+                first, repeated = (float(trial(embeddings, labels)) for _ in range(2))
             except Exception as error:
                 raise FedsimError(
                     f"the loss of '{self.name}' fails on embeddings of shape {tuple(embeddings.shape)}, which "
                     f"views='{given.views}' gives it {taken_as}: {reason(error)}."
                 ) from error
-        if first != again:
+        if first != repeated:
             raise FedsimError(
-                f"the loss of '{self.name}' is {first:g} on some embeddings, and {again:g} on "
+                f"the loss of '{self.name}' is {first:g} on some embeddings, and {repeated:g} on "
                 "the same embeddings again: it depends on earlier batches or on chance. "
                 f"{_OF_THE_WHOLE}."
             )
@@ -128,14 +128,14 @@ class PairedViews(SubjectAdapter):
 def _views_in(item: Any, description: str) -> Tensor:
     """Return the two views of a loader item, shape (B, 2, *shape)."""
     parts = cast("list[Any]", item) if isinstance(item, tuple | list) else []
-    inside = cast("list[Any]", parts[0]) if parts and isinstance(parts[0], tuple | list) else parts
-    if len(inside) != _PAIR or not all(isinstance(view, Tensor) for view in inside):
+    content = cast("list[Any]", parts[0]) if parts and isinstance(parts[0], tuple | list) else parts
+    if len(content) != _PAIR or not all(isinstance(view, Tensor) for view in content):
         raise FedsimError(
-            f"{description} yields {type_names(inside) if inside else type(item).__name__}, expected two views of each "
-            "example, (x1, x2) or ((x1, x2), anything), as tensors."
+            f"{description} yields {type_names(content) if content else type(item).__name__}, expected two views "
+            "of each example, (x1, x2) or ((x1, x2), anything), as tensors."
         )
-    first, second = inside
-    for view in inside:
+    first, second = content
+    for view in content:
         check_inputs(view, description)
     if first.shape != second.shape:
         raise FedsimError(

@@ -179,13 +179,13 @@ class _Steps:
 
     def __call__(self, step: TrainingStep) -> None:
         """Print a step, or leave it out."""
-        now = time.monotonic()
+        time_now = time.monotonic()
         if step.stage != self._stage:
-            self._stage, self._first, self._began, self._said = step.stage, step.number, now, -math.inf
-        if now - self._said < _LINE_EVERY_SECONDS and step.number < step.of:
+            self._stage, self._first, self._began, self._said = step.stage, step.number, time_now, -math.inf
+        if time_now - self._said < _LINE_EVERY_SECONDS and step.number < step.of:
             return
-        self._said = now
-        parts = [f"loss {step.loss:.3f}", step.note, self._time_left(step, now - self._began)]
+        self._said = time_now
+        parts = [f"loss {step.loss:.3f}", step.note, self._time_left(step, time_now - self._began)]
         line = f"  {step.stage}, step {step.number} of {step.of}: {', '.join(filter(None, parts))}"
         print(line, file=sys.stderr, flush=True)
 
@@ -234,9 +234,9 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
         measured = [measure(strategy, _network(name), lists, seed) for strategy in strategies]
         passes = sum(answer.passes for answer in measured[-1].answered) / samples
-        first, *later = [row.accuracy for row in measured]
+        first, *later_rows = [row.accuracy for row in measured]
         interval = _bounds(first)
-        shares = (f"{100 * accuracy.value:.1f}" for accuracy in later)
+        shares = (f"{100 * accuracy.value:.1f}" for accuracy in later_rows)
         table.add_row(operation, f"{100 * first.value:.1f}", interval, *shares, f"{passes:.2f}")
     say(f"Right answers in % among {samples} new lists: 1, 2, 4 and 8 places a step, the surest first,")
     say("and a threshold of 0.9 with its mean passes.")

@@ -35,21 +35,22 @@ def status(policy: _PolicyFile = _POLICY) -> None:
     from fedsim.guard.policy import read_policy
     from fedsim.guard.status import status_of
 
-    now = status_of(read_policy(policy))
+    spending = status_of(read_policy(policy))
     say(
-        f"'{now.subject}' has spent epsilon {now.spent:.4g} of {now.allowed:g} at delta {now.delta:g}. "
-        f"Rounds left: {now.rounds_left}."
+        f"'{spending.subject}' has spent epsilon {spending.spent:.4g} of {spending.allowed:g} "
+        f"at delta {spending.delta:g}. "
+        f"Rounds left: {spending.rounds_left}."
     )
-    if now.unanswered:
-        say(f"Rounds at work or broken off: {now.unanswered}. They count.")
-    if now.truncated_lines:
-        say(f"Lines that a kill cut off, before which nothing was trained: {now.truncated_lines}.")
-    say(f"Last entry: {now.entries}. Note it: a ledger that later has fewer was cut.")
-    if not now.runs:
+    if spending.unanswered:
+        say(f"Rounds at work or broken off: {spending.unanswered}. They count.")
+    if spending.truncated_lines:
+        say(f"Lines that a kill cut off, before which nothing was trained: {spending.truncated_lines}.")
+    say(f"Last entry: {spending.entries}. Note it: a ledger that later has fewer was cut.")
+    if not spending.runs:
         return
     run, program, last = (Column(name, no_wrap=True) for name in ("run", "app", "last, UTC"))
     table = Table(run, program, "rounds", "epsilon alone", last)
-    for share in now.runs:
+    for share in spending.runs:
         moment = f"{datetime.fromisoformat(share.last):%Y-%m-%d %H:%M}"
         table.add_row(share.run, share.app[:12], str(share.rounds), f"{share.alone:.4g}", moment)
     screen.print(table)

@@ -39,8 +39,8 @@ def show(
 
 def print_page(method: registry.Entry, page: Page) -> None:
     """Print the registry entry of a method, then the page from its import."""
-    where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
-    say(f"{method.name} ({where}): {method.summary}\n\n{page.doc}\n")
+    hook = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
+    say(f"{method.name} ({hook}): {method.summary}\n\n{page.doc}\n")
     for heading, text in _origin(method, page):
         say(f"{heading}: {text}")
     if method.extra:

@@ -52,8 +52,8 @@ def tune(
     say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario, which has other victims.")
 
 
-def _trial(arm: str, number: int, of: int | None) -> str:
-    return f"{arm}: trial {number}" if of is None else f"{arm}: trial {number} of {of}"
+def _trial(arm: str, number: int, total: int | None) -> str:
+    return f"{arm}: trial {number}" if total is None else f"{arm}: trial {number} of {total}"
 
 
 def _price(trial: Tuned) -> str:

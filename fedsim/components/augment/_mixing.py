@@ -102,8 +102,15 @@ def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator
     boxes: list[tuple[int, int, int, int]] = []
     for row, column, share in zip(rows, columns, shares.tolist(), strict=True):
         root = math.sqrt(1.0 - share)
-        up, aside = int(height * root) // 2, int(width * root) // 2
-        boxes.append((max(row - up, 0), min(row + up, height), max(column - aside, 0), min(column + aside, width)))
+        half_height, aside = int(height * root) // 2, int(width * root) // 2
+        boxes.append(
+            (
+                max(row - half_height, 0),
+                min(row + half_height, height),
+                max(column - aside, 0),
+                min(column + aside, width),
+            )
+        )
     return boxes
 
 

@@ -170,9 +170,9 @@ class CodebookLayer(nn.Module):
         dead = self.idle >= self.revive_after
         examples = inputs.reshape(-1, groups, size)
         for group, code in dead.nonzero().tolist():
-            near = examples[int(torch.randint(len(examples), ())), group]
-            noise = torch.randn_like(near) * near.norm() * self.revive_noise
-            self.codes.data[group, code] = near + noise
+            example = examples[int(torch.randint(len(examples), ())), group]
+            noise = torch.randn_like(example) * example.norm() * self.revive_noise
+            self.codes.data[group, code] = example + noise
         self.idle.masked_fill_(dead, 0.0)
 
 
@@ -227,8 +227,8 @@ class _Penalised(torch.autograd.Function):
         (gradient,) = gradients
         codes, fired = ctx.saved_tensors
         lengths = codes.norm(ctx.power, dim=-1, keepdim=True).clamp_min(_SHORTEST)
-        towards = codes.sign() * (codes.abs() / lengths) ** (ctx.power - 1.0)
-        return gradient + ctx.weight * fired[..., None] * towards, None, None, None
+        direction = codes.sign() * (codes.abs() / lengths) ** (ctx.power - 1.0)
+        return gradient + ctx.weight * fired[..., None] * direction, None, None, None
 
 
 def active_codes(step: int, first: int, last: int, decay_steps: int) -> int:

@@ -346,14 +346,14 @@ def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
     return layers[place]
 
 
-def _change(layer: CodebookLayer, codes: Sequence[int], group: int | None, where: slice, value: float) -> Ranking:
+def _change(layer: CodebookLayer, codes: Sequence[int], group: int | None, rows: slice, value: float) -> Ranking:
     added = torch.zeros(layer.codes.shape[:2]).masked_fill(_chosen_codes(layer, codes, group), value)
 
     def change(ranked: Tensor) -> Tensor:
-        if where == slice(None):
+        if rows == slice(None):
             return ranked + added
         ranked = ranked.clone()
-        ranked[:, where] += added
+        ranked[:, rows] += added
         return ranked
 
     return change

@@ -266,9 +266,9 @@ def cells_of(indices: Tensor, pairs: int) -> Tensor:
 def _cut(model: nn.Module, place: str, *, keeps: bool) -> None:
     """Replace all modules registered after `place` by the identity, and `place` itself unless `keeps`."""
     names = [name for name, _ in model.named_modules()]
-    behind = names[names.index(place) :]
-    inside = [name for name in behind if name == place or name.startswith(f"{place}.")]
-    for name in behind if not keeps else behind[len(inside) :]:
+    tail = names[names.index(place) :]
+    inner = [name for name in tail if name == place or name.startswith(f"{place}.")]
+    for name in tail if not keeps else tail[len(inner) :]:
         parent = name.rpartition(".")[0]
         if not isinstance(model.get_submodule(parent), nn.Identity):
             model.set_submodule(name, nn.Identity())

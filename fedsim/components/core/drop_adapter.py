@@ -168,8 +168,8 @@ class DropAdapter(LowRankLinear):
     def _anchor(self, length: int, device: torch.device) -> Tensor:
         """Return each position's anchor position, shape (T,); where the block runs, the position itself."""
         places = torch.arange(length, device=device)
-        behind = (places - (self._prompt - 1)).clamp_min(0)
-        return places - behind % self.cycle
+        distance = (places - (self._prompt - 1)).clamp_min(0)
+        return places - distance % self.cycle
 
 
 class _Nothing(nn.Module):

@@ -154,11 +154,11 @@ class KeyValueModel(nn.Module):
 
 def nearest(heads: Tensor, keys: Tensor, count: int, barred: Tensor | None = None) -> Tensor:
     """Return the `count` nearest keys (C, J, d) of each head (C, N, d), nearest first, shape (C, N, count)."""
-    together = max(1, _AT_ONCE // (heads.shape[1] * keys.shape[1]))
+    heads_at_once = max(1, _AT_ONCE // (heads.shape[1] * keys.shape[1]))
     lengths = keys.square().sum(-1)
     if barred is not None:
         lengths = lengths.masked_fill(barred, torch.inf)
-    parts = zip(heads.split(together), keys.split(together), lengths.split(together), strict=True)
+    parts = zip(heads.split(heads_at_once), keys.split(heads_at_once), lengths.split(heads_at_once), strict=True)
     return torch.cat([_nearest(*part, count) for part in parts])
 
 

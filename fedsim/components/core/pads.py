@@ -89,9 +89,9 @@ def draw_blocks(
     order = iter(torch.randperm(len(longer), generator=generator).tolist())
     chances = torch.rand(count, 2, generator=generator, dtype=torch.double).tolist()
     blocks: list[PadBlock] = []
-    for chance, where in chances if lengths else ():
+    for chance, span in chances if lengths else ():
         if chance < unsure:
-            start = starts[int(where * len(starts))]
+            start = starts[int(span * len(starts))]
             blocks.append(PadBlock(start, min(largest - 1, sum(lengths) - 1 - start)))
         elif (number := next(order, None)) is not None:
             blocks.append(longer[number])

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 class Skip(nn.Module):
     """A skip connection of a U-Net: concatenates stored encoder features to decoder features along channels."""
 
-    def forward(self, up: Tensor, stored: Tensor) -> Tensor:
+    def forward(self, skipped: Tensor, stored: Tensor) -> Tensor:
         """Return both, shape (B, C + S, ...)."""
-        return torch.cat((up, stored), 1)
+        return torch.cat((skipped, stored), 1)
 
 
 def skips_of(model: nn.Module) -> list[Skip]:
@@ -41,8 +41,8 @@ def scaled_skips(model: nn.Module, factor: Callable[[int, int], Tensor | float])
 
 def _multiplied(factor: Tensor | float) -> Callable[[nn.Module, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
     def change(_skip: nn.Module, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        up, stored = features
+        skipped, stored = features
         scale = factor.view(-1, *[1] * (stored.ndim - 1)) if isinstance(factor, Tensor) else factor
-        return up, scale * stored
+        return skipped, scale * stored
 
     return change

@@ -19,8 +19,8 @@ def clause_ends(tokenizer: Tokenizer, rule: Literal["signs", "endings"]) -> froz
         rule: signs: the first token of each punctuation sign, encoded alone; endings: also each token whose text,
             without spaces, ends in a sign, e.g. the token "3." of "3.14".
     """
-    alone = {tokens[0] for sign in SIGNS if (tokens := tokenizer.encode(sign))}
+    lone_signs = {tokens[0] for sign in SIGNS if (tokens := tokenizer.encode(sign))}
     if rule == "signs":
-        return frozenset(alone)
+        return frozenset(lone_signs)
     texts = ((token, tokenizer.decode([token]).strip(" ")) for token in range(tokenizer.vocabulary))
-    return frozenset(alone | {token for token, text in texts if text and text[-1] in SIGNS})
+    return frozenset(lone_signs | {token for token, text in texts if text and text[-1] in SIGNS})

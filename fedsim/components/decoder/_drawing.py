@@ -25,10 +25,10 @@ def likeliest(probabilities: Tensor, count: int) -> Tensor:
 
 def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
     """Sample a token per row from unnormalised probabilities (B, V), with a uniform number per row."""
-    below = probabilities.cumsum(-1)
+    cumulative = probabilities.cumsum(-1)
     uniform = torch.stack([torch.rand(1, generator=generator, dtype=torch.double) for generator in generators]).to(
-        below.device
+        cumulative.device
     )
     # A uniform number is below 1, so the product is below the last sum, except for rounding errors.
     last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(-1)
-    return torch.searchsorted(below, uniform * below[:, -1:], right=True).flatten().minimum(last).tolist()
+    return torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).flatten().minimum(last).tolist()

@@ -82,7 +82,7 @@ class LookAhead:
 def _nearest(ordered: Sequence[Text], text: Text) -> Text:
     """Return the text with the longest common prefix: a neighbour of `text` in sorted order."""
     place = bisect(ordered, text)
-    return max(ordered[max(place - 1, 0) : place + 1], key=lambda other: _shared(other, text))
+    return max(ordered[max(place - 1, 0) : place + 1], key=lambda candidate: _shared(candidate, text))
 
 
 def _shared(first: Text, second: Text) -> int:

@@ -94,8 +94,8 @@ def draw_recursive(
     for item in order:
         if counted(item.token):
             # At the last allowed rejection, 1 - R alone is unbiased, so no look-ahead is needed.
-            behind = None if limit is not None and counted.rejected == limit - 1 else next(order, None)
-            is_next = behind is None or counted(behind.token)
+            backup = None if limit is not None and counted.rejected == limit - 1 else next(order, None)
+            is_next = backup is None or counted(backup.token)
             return counted.draw_of(item.token, item.log_rest if is_next else item.log_odds)
         if counted.rejected == limit:
             return counted.nothing(is_spent=True)
@@ -170,8 +170,8 @@ def in_random_order(log_odds: Tensor, generator: torch.Generator) -> Iterator[Ra
     for size in dict.fromkeys((min(_FIRST, possible), possible)):
         tokens = keys.topk(size).indices
         sorted_odds = log_odds[tokens]
-        beyond = log_odds.index_fill(0, tokens, -math.inf).logsumexp(0, keepdim=True)
-        rests = torch.cat((sorted_odds, beyond)).flip(0).logcumsumexp(0).flip(0)
+        remaining = log_odds.index_fill(0, tokens, -math.inf).logsumexp(0, keepdim=True)
+        rests = torch.cat((sorted_odds, remaining)).flip(0).logcumsumexp(0).flip(0)
         for item in zip(tokens[done:].tolist(), sorted_odds[done:].tolist(), rests[done:-1].tolist(), strict=True):
             yield RankedToken(*item)
         done = size

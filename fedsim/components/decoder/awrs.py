@@ -375,8 +375,8 @@ def _limits(context: GenerationContext) -> Limits:
 
 def _room(limits: Limits, begin: int) -> int:
     """Return the maximum number of tokens after a prompt."""
-    inside = limits.max_new_tokens if limits.context is None else limits.context - begin
-    return min(limits.max_new_tokens, inside)
+    room = limits.max_new_tokens if limits.context is None else limits.context - begin
+    return min(limits.max_new_tokens, room)
 
 
 def _cut(population: Population, room: int) -> Population:
@@ -394,7 +394,7 @@ def _agreed(before: Population, after: Population, generator: torch.Generator) -
     If all particles died, it is the text of the previously heaviest particle.
     """
     if after.failure:
-        return max(before.particles, key=lambda one: one.log_weight).tokens
+        return max(before.particles, key=lambda candidate: candidate.log_weight).tokens
     living = [particle for particle in after.particles if particle.is_living]
     if after.is_over or after.is_full:
         return living[chosen_by_weight([candidate.log_weight for candidate in living], 1, generator)[0]].tokens

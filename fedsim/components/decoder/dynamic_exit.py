@@ -237,15 +237,15 @@ class _Round:
 
     def write(self) -> list[int]:
         """Return the tokens of the round."""
-        past, layers = self._exits.past, range(self._exits.layers)
+        cache, layers = self._exits.past, range(self._exits.layers)
         if self._exits.is_first and len(self._text) > _PROMPT:
-            past.scores(self._model, [self._text[:-_PROMPT]])
+            cache.scores(self._model, [self._text[:-_PROMPT]])
             self.layers, self.scored = self._stack.depth, 1
         seen = self._noting()
-        hidden = [past.states(self._model, [self._text], layers=layers, seen=seen)[0]]
+        hidden = [cache.states(self._model, [self._text], layers=layers, seen=seen)[0]]
         while len(self.drafted) < self._most and self._draft(hidden[-1][0, -1:]):
-            hidden.append(past.states(self._model, [(*self._text, *self.drafted)], layers=layers, seen=seen)[0])
-        deep = past.deepen(torch.cat(hidden, 1), range(len(layers), self._stack.depth), seen)
+            hidden.append(cache.states(self._model, [(*self._text, *self.drafted)], layers=layers, seen=seen)[0])
+        deep = cache.deepen(torch.cat(hidden, 1), range(len(layers), self._stack.depth), seen)
         self._full = self._stack.score(deep[0])
         self.layers += len(self.drafted) * len(layers) + self._stack.depth
         self.scored += len(self._full)

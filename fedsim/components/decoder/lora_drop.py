@@ -82,21 +82,21 @@ class LayerClock:
 
         Tokens that are not yet cached are processed: first the prompts, then token by token.
         """
-        past, texts, written = state.past, state.tokens, len(state.tokens[0]) - state.prompts[0]
-        is_read = past.lengths and all(
-            length >= len(text) - 1 for length, text in zip(past.lengths, texts, strict=True)
+        cache, texts, written = state.past, state.tokens, len(state.tokens[0]) - state.prompts[0]
+        is_read = cache.lengths and all(
+            length >= len(text) - 1 for length, text in zip(cache.lengths, texts, strict=True)
         )
         anchors, hidden = state.anchors, torch.empty(0)
         for number in range(written if is_read else 0, written + 1):
             shown = [text[: prompt + number] for text, prompt in zip(texts, state.prompts, strict=True)]
             if number % self.cycle and self.dropped:
-                hidden, after = self._lean(past, shown, anchors)
+                hidden, after = self._lean(cache, shown, anchors)
                 anchors = after if self.reuse == "previous" else anchors
             else:
-                hidden, anchors = self._refresh(past, shown)
+                hidden, anchors = self._refresh(cache, shown)
         return self.stack.score(hidden), anchors
 
-    def _refresh(self, past: DecodingCache, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Mapping[int, Tensor]]:
+    def _refresh(self, cache: DecodingCache, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Mapping[int, Tensor]]:
         """Run all layers; return the outputs of the last and of each dropped layer at each row's last token."""
         seen: dict[int, Tensor] = {}
 
@@ -104,12 +104,12 @@ class LayerClock:
             if number in self.dropped:
                 seen[number] = hidden
 
-        hidden, counts = past.states(self.model, texts, seen=note)
+        hidden, counts = cache.states(self.model, texts, seen=note)
         rows, last = torch.arange(len(counts)), torch.tensor(counts) - 1
         return hidden[rows, last], {number: states[rows, last] for number, states in seen.items()}
 
     def _lean(
-        self, past: DecodingCache, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]
+        self, cache: DecodingCache, texts: Sequence[Sequence[int]], anchors: Mapping[int, Tensor]
     ) -> tuple[Tensor, Mapping[int, Tensor]]:
         """Run the layers that are not dropped on the newest token of each row.
 
@@ -118,14 +118,14 @@ class LayerClock:
         """
         stood: dict[int, Tensor] = {}
         first, *later_parts = self._parts()
-        hidden, _counts = past.states(self.model, texts, layers=first)
+        hidden, _counts = cache.states(self.model, texts, layers=first)
         for part in later_parts:
             if part[0] not in self.dropped:
-                hidden = past.deepen(hidden, part)
+                hidden = cache.deepen(hidden, part)
                 continue
             for number in part:
-                still = anchors[number][:, None]
-                hidden = still + self.adapters[number](hidden) if number in self.adapters else still
+                anchor = anchors[number][:, None]
+                hidden = anchor + self.adapters[number](hidden) if number in self.adapters else anchor
                 stood[number] = hidden[:, 0]
         return hidden[:, 0], stood
 

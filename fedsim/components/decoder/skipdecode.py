@@ -98,7 +98,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
 
 def read_by_schedule(
     model: nn.Module,
-    past: DecodingCache,
+    cache: DecodingCache,
     texts: Sequence[tuple[int, ...]],
     prompts: Sequence[int],
     schedule: LayerSchedule,
@@ -107,16 +107,16 @@ def read_by_schedule(
 
     Args:
         model: language model.
-        past: key-value cache, filled under the same schedule.
+        cache: key-value cache, filled under the same schedule.
         texts: texts with equally many generated tokens.
         prompts: prompt lengths.
         schedule: layers that run on each token.
     """
     written = len(texts[0]) - prompts[0]
-    is_read = past.lengths and all(length >= len(text) - 1 for length, text in zip(past.lengths, texts, strict=True))
+    is_read = cache.lengths and all(length >= len(text) - 1 for length, text in zip(cache.lengths, texts, strict=True))
     scores: list[Tensor] = []
     for number in range(written if is_read else 0, written + 1):
         layers = schedule.layers(number - 1) if number else None
         shown = [text[: prompt + number] for text, prompt in zip(texts, prompts, strict=True)]
-        scores = past.scores(model, shown, layers=layers)
+        scores = cache.scores(model, shown, layers=layers)
     return scores

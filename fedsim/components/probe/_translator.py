@@ -20,7 +20,7 @@ class Translator(nn.Module):
 
     Args:
         channels: C_l of each layer.
-        out: width of the prompt's vectors.
+        width_out: width of the prompt's vectors.
         size: width, number of blocks, and number of heads of the transformer.
         prompts: number of vectors of the prompt.
         generator: random source of the initial weights.
@@ -29,7 +29,7 @@ class Translator(nn.Module):
     def __init__(
         self,
         channels: Sequence[int],
-        out: int,
+        width_out: int,
         size: tuple[int, int, int],
         prompts: int,
         generator: torch.Generator,
@@ -46,7 +46,7 @@ class Translator(nn.Module):
             self.places = nn.Parameter(0.1 * torch.randn(len(channels), width))
             self.queries = nn.Parameter(0.1 * torch.randn(prompts, width))
             self.blocks = nn.TransformerEncoder(block, blocks, nn.LayerNorm(width), enable_nested_tensor=False)
-            self.out = nn.Linear(width, out)
+            self.out = nn.Linear(width, width_out)
         for number, width_of_layer in enumerate(channels):
             self.register_buffer(f"mean{number}", torch.zeros(width_of_layer))
             self.register_buffer(f"scale{number}", torch.ones(width_of_layer))

@@ -129,16 +129,16 @@ class Devil(Probe[DevilConfig]):
             prompt = translator.eval()(*seen)
         return (prompt[:, -1] @ learned["names"][:-1].T).softmax(-1).to(hidden.dtype)
 
-    def make_translator(self, channels: Sequence[int], out: int, generator: torch.Generator) -> Translator:
+    def make_translator(self, channels: Sequence[int], width_out: int, generator: torch.Generator) -> Translator:
         """Return a translator with initial weights.
 
         Args:
             channels: number of channels of each layer.
-            out: width of the language model's embedding.
+            width_out: width of the language model's embedding.
             generator: random source of the weights.
         """
         config = self.config
-        return Translator(channels, out, (config.width, config.blocks, config.heads), config.prompts, generator)
+        return Translator(channels, width_out, (config.width, config.blocks, config.heads), config.prompts, generator)
 
     def train(
         self,
@@ -223,9 +223,9 @@ def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Shown
 
 
 def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tensor:
-    beyond = [layer for layer in layers if not 0 <= layer < len(features)]
-    if beyond or not layers:
-        strange = beyond[0] if beyond else "none"
+    missing = [layer for layer in layers if not 0 <= layer < len(features)]
+    if missing or not layers:
+        strange = missing[0] if missing else "none"
         raise FedsimError(f"layer {strange} does not exist: features have layers 0 to {len(features) - 1}.")
     is_shown = torch.zeros(rows, len(features), dtype=torch.bool)
     is_shown[:, list(layers)] = True

@@ -101,9 +101,9 @@ def auc(activations: Tensor, is_member: Tensor) -> Tensor:
         is_member: booleans (N,), neither all nor none.
     """
     members, non_members = activations[is_member].T.contiguous(), activations[~is_member].T.contiguous().sort(1).values
-    below = torch.searchsorted(non_members, members)
+    lower = torch.searchsorted(non_members, members)
     up_to = torch.searchsorted(non_members, members, right=True)
-    return (below + up_to).double().mean(1) / (2 * non_members.shape[1])
+    return (lower + up_to).double().mean(1) / (2 * non_members.shape[1])
 
 
 class NamedNeurons(NamedTuple):
@@ -185,8 +185,8 @@ def _of_one_size(rows: Tensor) -> Tensor:
 def _name(scores: Tensor, kept: int, concepts: Mapping[str, Sequence[int]], both_signs: bool) -> NamedNeurons:
     signs = torch.ones(len(scores), dtype=scores.dtype)
     if both_signs:  # the head has no bias, so the opposite vector has the opposite scores
-        above, below = scores.amax(1) - scores.logsumexp(1), -scores.amin(1) - (-scores).logsumexp(1)
-        signs[below > above] = -1
+        highest, lowest = scores.amax(1) - scores.logsumexp(1), -scores.amin(1) - (-scores).logsumexp(1)
+        signs[lowest > highest] = -1
     odds = (scores * signs[:, None]).softmax(1)
     probabilities, tokens = odds.topk(kept)
     entropy = torch.special.entr(odds).sum(1)
@@ -234,8 +234,8 @@ def clamped(
     module = model.get_submodule(layer)
     neurons, held = list(values), list(values.values())
     width = module.get_parameter("weight").shape[0 if place == "output" else 1]
-    if beyond := [neuron for neuron in neurons if not 0 <= neuron < width]:
-        raise FedsimError(f"layer '{layer}' has no neuron {beyond[0]}, expected 0 to {width - 1}.")
+    if invalid := [neuron for neuron in neurons if not 0 <= neuron < width]:
+        raise FedsimError(f"layer '{layer}' has no neuron {invalid[0]}, expected 0 to {width - 1}.")
 
     def hold(tensor: Tensor) -> Tensor:
         changed = tensor.clone()

@@ -83,14 +83,14 @@ class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):
         order = torch.randperm(len(labels), generator=generator)
         held, trained = order[::_HELD_OUT], order[[i for i in range(len(order)) if i % _HELD_OUT]]
         learned = self.learn(hidden[trained], book[labels[trained]], generator)
-        near = similarity(self.encode(learned, hidden[held]), book)
-        costs = torch.stack([_doubt(times * near, labels[held]) for times in _SHARPNESS])
+        similarities = similarity(self.encode(learned, hidden[held]), book)
+        costs = torch.stack([_doubt(times * similarities, labels[held]) for times in _SHARPNESS])
         return {**learned, "book": book, "sharpness": _SHARPNESS[costs.argmin()]}
 
     def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
         """Return the probability of each class, shape (N, K)."""
-        near = similarity(self.encode(learned, hidden), learned["book"])
-        return (learned["sharpness"] * near).softmax(-1).to(hidden.dtype)
+        similarities = similarity(self.encode(learned, hidden), learned["book"])
+        return (learned["sharpness"] * similarities).softmax(-1).to(hidden.dtype)
 
     def learn(self, hidden: Tensor, codes: Tensor, generator: torch.Generator) -> Tensors:
         """Return an encoder from states (N, width) to codes (N, D), by name of its tensors.
@@ -226,8 +226,8 @@ def pool_layers(states: Tensor, starts: Sequence[int]) -> Tensor:
         labels = distances.argmin(1)
         for empty in sorted(set(range(len(means))) - set(labels.tolist())):
             far = distances.gather(1, labels[:, None])[:, 0]
-            alone = torch.bincount(labels, minlength=len(means))[labels] == 1
-            labels[far.masked_fill(alone, -1).argmax()] = empty
+            is_single = torch.bincount(labels, minlength=len(means))[labels] == 1
+            labels[far.masked_fill(is_single, -1).argmax()] = empty
         if torch.equal(labels, nearest):
             return means.sum(0)
         nearest = labels
@@ -265,12 +265,12 @@ def extract(code: Tensor, book: Tensor, known: Sequence[int], threshold: float =
     if len(set(known)) >= len(book):
         raise FedsimError(f"all {len(book)} concepts are known, so none is left to extract.")
     queries = [subset for count in range(len(known), -1, -1) for subset in itertools.combinations(known, count)]
-    near = torch.stack([similarity(bind(code, *book[list(subset)]), book) for subset in queries])
-    answers = near.clone()
+    similarities = torch.stack([similarity(bind(code, *book[list(subset)]), book) for subset in queries])
+    answers = similarities.clone()
     answers[:, list(known)] = -math.inf
     best, concepts = answers.max(1)
     for number, subset in enumerate(queries):  # a removed concept still the most similar: the query was not in the code
-        if subset and near[number, list(subset)].max() > max(threshold, float(best[number])):
+        if subset and similarities[number, list(subset)].max() > max(threshold, float(best[number])):
             best[number] = -math.inf
     place = int(best.argmax())
     value = float(best[place])
@@ -285,5 +285,5 @@ def chance_of(value: float, dimension: int, compared: int) -> float:
     if value == -math.inf:
         return 1.0
     agreeing = round((1 + value) / 2 * dimension)
-    alone = float(bdtrc(agreeing - 1, dimension, 0.5)) if agreeing > 0 else 1.0
-    return -math.expm1(compared * math.log1p(-alone)) if alone < 1 else 1.0
+    tail = float(bdtrc(agreeing - 1, dimension, 0.5)) if agreeing > 0 else 1.0
+    return -math.expm1(compared * math.log1p(-tail)) if tail < 1 else 1.0

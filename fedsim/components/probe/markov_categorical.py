@@ -84,13 +84,13 @@ class MarkovCategorical(Probe[MarkovCategoricalConfig]):
         if len(labels) != len(states):
             raise NotApplicable(f"found {len(states)} states and {len(labels)} labels, expected a label per state.")
         mean = states.mean(0)
-        white, back = _whiten(states - mean, torch.finfo(hidden.dtype).eps)
+        white, unwhiten = _whiten(states - mean, torch.finfo(hidden.dtype).eps)
         classes = int(labels.max()) + 1
         start = torch.zeros(classes, white.shape[1] + 1, dtype=torch.double)
         solution = _search(
             white, labels, start, self.config.steps, lambda head: self.config.penalty * head.square().sum()
         )
-        raw = solution[:, 1:] @ back.T
+        raw = solution[:, 1:] @ unwhiten.T
         return {"head": raw, "bias": solution[:, 0] - raw @ mean}
 
     def predict(self, learned: Tensors, hidden: Tensor) -> Tensor:
@@ -234,21 +234,21 @@ def _fit_scores(
     (is_fitted, is_checked), entries, classes = parts, read.shape[1], before.shape[1]
     first = torch.randn(_HIDDEN_UNITS, entries, generator=generator) / max(entries, 1) ** 0.5
     kept = [first, torch.zeros(_HIDDEN_UNITS), torch.zeros(classes, _HIDDEN_UNITS), torch.zeros(classes)]
-    least, since = float(_costs(before[is_checked], labels[is_checked]).mean()), 0
+    least, stale = float(_costs(before[is_checked], labels[is_checked]).mean()), 0
     weights = [weight.clone().requires_grad_() for weight in kept]
     search = torch.optim.AdamW(weights, lr=3e-3)
     teaching = is_fitted.nonzero()[:, 0]
-    while since < _PATIENCE:
+    while stale < _PATIENCE:
         for chunk in teaching[torch.randperm(len(teaching), generator=generator)].split(_BATCH):
             search.zero_grad()
             with torch.enable_grad():
                 _costs(before[chunk] + _scores_of(weights, read[chunk]), labels[chunk]).mean().backward()
             search.step()
-        now = [weight.detach().clone() for weight in weights]
-        checked = before[is_checked] + _scores_of(now, read[is_checked])
-        cost, since = float(_costs(checked, labels[is_checked]).mean()), since + 1
+        snapshot = [weight.detach().clone() for weight in weights]
+        checked = before[is_checked] + _scores_of(snapshot, read[is_checked])
+        cost, stale = float(_costs(checked, labels[is_checked]).mean()), stale + 1
         if cost < least:
-            kept, least, since = now, cost, 0
+            kept, least, stale = snapshot, cost, 0
     return _scores_of(kept, read)
 
 

@@ -185,21 +185,21 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
             PatchReader(patch_model(round_), state.classes, state.orders, self.config.temperature)
             for round_ in (model, state.drafts[0])
         )
-        at = state.orders[..., None].expand(-1, -1, target.model.size)
-        patches = target.model.cut(state.x).gather(1, at)
+        index = state.orders[..., None].expand(-1, -1, target.model.size)
+        patches = target.model.cut(state.x).gather(1, index)
         rows = [
             self._row(target, left, patches, generator)
             for left, generator in zip(state.level, context.generators, strict=True)
         ]
         guesses = self._drafts(draft, patches, rows)
         drafted = [patches[number, row.done : row.done + row.count] for number, row in enumerate(rows)]
-        truths, behind = self._truths(target, patches, rows)
+        truths, next_places = self._truths(target, patches, rows)
         judged = [self._judged(*round_) for round_ in zip(rows, drafted, truths, guesses, strict=True)]
-        new = self._with_one_more(target, rows, judged, behind)
+        new = self._with_one_more(target, rows, judged, next_places)
         for number, (row, new_patches) in enumerate(zip(rows, new, strict=True)):
             patches[number, row.done : row.done + len(new_patches)] = new_patches
             patches[number, row.done + len(new_patches) :] = 0
-        x = target.model.join(torch.zeros_like(patches).scatter(1, at, patches))
+        x = target.model.join(torch.zeros_like(patches).scatter(1, index, patches))
         check_finite(x)
         left = tuple(row.left - len(new_patches) for row, new_patches in zip(rows, new, strict=True))
         return replace(state, x=x, level=left), [event for _, event in judged]
@@ -223,34 +223,34 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         if self.config.mode == "block":
             rounds = [list(range(len(rounds)))] if rounds else []
         for chunk in rounds:
-            places = [(at, number) for at, row in enumerate(rows) for number in chunk if number < row.count]
-            where = [(at, rows[at].done + number) for at, number in places]
-            known = [rows[at].done if self.config.mode == "block" else number for at, number in where]
-            noise = torch.stack([rows[at].noise[:, number] for at, number in places], 1)
-            last = draft.last(draft.beside(patches, where, known), noise)
-            ends = torch.stack([rows[at].last[number] for at, number in places])
-            patches[tuple(map(list, zip(*where, strict=True)))] = last.mean + last.std * ends
-            for place, (at, _) in enumerate(places):
-                lasts[at].append(last.at(slice(place, place + 1)))
+            places = [(index, number) for index, row in enumerate(rows) for number in chunk if number < row.count]
+            places_drafted = [(index, rows[index].done + number) for index, number in places]
+            known = [rows[index].done if self.config.mode == "block" else number for index, number in places_drafted]
+            noise = torch.stack([rows[index].noise[:, number] for index, number in places], 1)
+            last = draft.last(draft.beside(patches, places_drafted, known), noise)
+            ends = torch.stack([rows[index].last[number] for index, number in places])
+            patches[tuple(map(list, zip(*places_drafted, strict=True)))] = last.mean + last.std * ends
+            for place, (index, _) in enumerate(places):
+                lasts[index].append(last.at(slice(place, place + 1)))
         return [joined(last) for last in lasts]
 
     def _truths(
         self, target: PatchReader, patches: Tensor, rows: Sequence[_Row]
     ) -> tuple[list[LastStep], dict[int, Tensor]]:
         """Return the model's last steps of all drafts, and the conditions of the patches after them, by row."""
-        drafted = [(at, row.done + number) for at, row in enumerate(rows) for number in range(row.count)]
-        behind = [(at, row.done + row.count) for at, row in enumerate(rows) if self._goes_on(row)]
-        conditions = self._conditions(target, patches, rows, [*drafted, *behind])
+        drafted = [(index, row.done + number) for index, row in enumerate(rows) for number in range(row.count)]
+        next_places = [(index, row.done + row.count) for index, row in enumerate(rows) if self._goes_on(row)]
+        conditions = self._conditions(target, patches, rows, [*drafted, *next_places])
         last = target.last(conditions[: len(drafted)], torch.cat([row.shared for row in rows], 1))
         ends = torch.tensor([row.count for row in rows]).cumsum(0).tolist()
         truths = [last.at(slice(end - row.count, end)) for row, end in zip(rows, ends, strict=True)]
-        return truths, {at: conditions[len(drafted) + place] for place, (at, _) in enumerate(behind)}
+        return truths, {index: conditions[len(drafted) + place] for place, (index, _) in enumerate(next_places)}
 
     def _conditions(self, target: PatchReader, patches: Tensor, rows: Sequence[_Row], places: list[Place]) -> Tensor:
         """Return the conditions of places, in a single pass of the model."""
         if self.config.mode == "causal":
             return target.along(patches, places)
-        return target.beside(patches, places, [rows[at].done for at, _ in places])
+        return target.beside(patches, places, [rows[index].done for index, _ in places])
 
     def _goes_on(self, row: _Row) -> bool:
         """Return whether a patch follows fully accepted drafts: in block mode only if nothing is drafted."""
@@ -274,18 +274,18 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         target: PatchReader,
         rows: Sequence[_Row],
         judged: Sequence[tuple[Tensor, Event]],
-        behind: dict[int, Tensor],
+        next_conditions: dict[int, Tensor],
     ) -> list[Tensor]:
         """Return the new patches of each image, plus one sampled from the model if all drafts were accepted."""
         new = [patches for patches, _ in judged]
-        alone = [at for at in behind if judged[at][1]["accepted"] == rows[at].count]
-        if not alone:
+        accepted_all = [index for index in next_conditions if judged[index][1]["accepted"] == rows[index].count]
+        if not accepted_all:
             return new
         shape, like = (target.model.levels + 1, target.model.size), new[0]
-        noise = torch.stack([_normal(shape, like, rows[at].generator) for at in alone], 1)
-        last = target.last(torch.stack([behind[at] for at in alone]), noise[:-1])
-        for at, patch in zip(alone, last.mean + last.std * noise[-1], strict=True):
-            new[at] = torch.cat((new[at], patch[None]))
+        noise = torch.stack([_normal(shape, like, rows[index].generator) for index in accepted_all], 1)
+        last = target.last(torch.stack([next_conditions[index] for index in accepted_all]), noise[:-1])
+        for index, patch in zip(accepted_all, last.mean + last.std * noise[-1], strict=True):
+            new[index] = torch.cat((new[index], patch[None]))
         return new
 
 

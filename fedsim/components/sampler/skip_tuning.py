@@ -105,5 +105,5 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
     def _height(self, level: Tensor) -> Tensor:
         """Return the position of levels (B,) on the solver's curve, 0 at the last level and 1 at the first."""
         config = self.config
-        low, high, now = (value ** (1 / config.curve) for value in (config.least, config.most, level))
-        return ((now - low) / (high - low)).clamp(0, 1)
+        low, high, height_now = (value ** (1 / config.curve) for value in (config.least, config.most, level))
+        return ((height_now - low) / (high - low)).clamp(0, 1)

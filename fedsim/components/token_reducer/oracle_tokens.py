@@ -59,8 +59,8 @@ class _Oracle(VisualReducer):
 
     def look(self, images: Tensor, question: Tensor) -> Mapping[str, Tensor]:
         """Rank the patches; rank 0 has the highest priority."""
-        down, across = self._visual.grid
-        size = images.shape[2] // down, images.shape[3] // across
+        rows, columns = self._visual.grid
+        size = images.shape[2] // rows, images.shape[3] // columns
         bright = F.max_pool2d(images.amax(1, keepdim=True), size, size).flatten(1)
         cells = self._visual.cells_of_patches(self._cells).to(images.device)
         in_cell = cells[:, None] == torch.arange(self._cells**2, device=images.device)  # (N, cells)
@@ -68,9 +68,9 @@ class _Oracle(VisualReducer):
         brighter = (bright[:, None] > bright[:, :, None]) | (
             (bright[:, None] == bright[:, :, None]) & torch.ones(len(cells), len(cells)).tril(-1).bool()
         )
-        within = (brighter & (cells[:, None] == cells)).sum(2)
+        rank_in_cell = (brighter & (cells[:, None] == cells)).sum(2)
         wanted = (self._asked_cells(question)[:, None] == cells).long()
-        key = (2 * wanted + filled.long()) * len(cells) - within
+        key = (2 * wanted + filled.long()) * len(cells) - rank_in_cell
         rank = key.argsort(dim=1, descending=True, stable=True).argsort(1)
         return {_RANK: rank}
 

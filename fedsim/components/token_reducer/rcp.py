@@ -162,8 +162,8 @@ class RcpReducer(VisualReducer):
         if not self.training:
             return stream.keep_where(kept > 0)
         shares = torch.ones_like(stream.hidden[..., 0]) if stream.shares is None else stream.shares
-        front, behind = shares[:, : stream.front], shares[:, stream.visual.stop :]
-        return replace(stream, shares=torch.cat((front, kept, behind), 1))
+        front, tail = shares[:, : stream.front], shares[:, stream.visual.stop :]
+        return replace(stream, shares=torch.cat((front, kept, tail), 1))
 
 
 def _note(layer: int) -> str:

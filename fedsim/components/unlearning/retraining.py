@@ -39,26 +39,26 @@ class Retraining(Unlearning[RetrainingConfig]):
 
 
 def _between_updates(request: Request, round_: int) -> ServerEstimate:
-    again = request.retrained(round_)
+    retrained = request.retrained(round_)
     whole, _ = request.update(round_, request.weights(round_), "all")
-    rest_update, _ = request.update(round_, again, "rest")
+    rest_update, _ = request.update(round_, retrained, "rest")
     k, n, stay = request.forgotten, whole.examples, rest_update.examples
     loss = (n * whole.loss - stay * rest_update.loss) / k
     return ServerEstimate(
-        round_, again, Update(whole.kind, _missing(whole.tensors, n, rest_update.tensors, stay, k), {}, k, loss)
+        round_, retrained, Update(whole.kind, _missing(whole.tensors, n, rest_update.tensors, stay, k), {}, k, loss)
     )
 
 
 def _between_models(request: Request) -> ServerEstimate:
     """Estimate the gradient from the mean step of each training, which equals the mean gradient after one round."""
     rounds, first = request.rounds, request.weights(1)
-    last, again = request.weights(rounds + 1), request.retrained(rounds + 1)
+    last, retrained = request.weights(rounds + 1), request.retrained(rounds + 1)
     whole, rest_update = (
-        {name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, again)
+        {name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, retrained)
     )
     missing = _missing(whole, request.examples("all"), rest_update, request.examples("rest"), request.forgotten)
     return ServerEstimate(
-        rounds, first if rounds == 1 else again, Update("gradient", missing, {}, request.forgotten, nan)
+        rounds, first if rounds == 1 else retrained, Update("gradient", missing, {}, request.forgotten, nan)
     )
 
 

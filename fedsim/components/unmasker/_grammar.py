@@ -129,8 +129,8 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
     fresh, rests = count(), dict[Body, str]()
 
     def name_of(remainder: Body) -> str:
-        (is_terminal, symbol), *later = remainder
-        if not later and not is_terminal:
+        (is_terminal, symbol), *later_symbols = remainder
+        if not later_symbols and not is_terminal:
             return symbol
         if remainder not in rests:
             rests[remainder] = f"<{next(fresh)}>"

@@ -190,7 +190,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         written = {place: token}
         is_end = alphabet.spells[token] == END
         if is_end:
-            written |= {later: token for later in row_state.state.masked[0] if later > place}
+            written |= {later_place: token for later_place in row_state.state.masked[0] if later_place > place}
         after = row_state.state.filled([written])
         ended = is_end and any(alphabet.spells[token] != END for token in after.tokens[0][place:])
         row_state.calls += not ended

@@ -117,8 +117,8 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
 
     def choose(self, confidence: Tensor, state: Credited, row: int) -> list[int]:
         """Return the positions above the threshold, else the most confident position."""
-        above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
-        return above or surest(confidence, 1)
+        confident = (confidence >= self.config.threshold).nonzero().flatten().tolist()
+        return confident or surest(confidence, 1)
 
     def earned(self, credit: Tensor, scores: Tensor, places: Sequence[int], written: float) -> Tensor:
         """Return the credit (T, V) after a step: decayed, plus the step's gains of the most likely tokens.

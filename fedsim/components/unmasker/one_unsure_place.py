@@ -216,22 +216,24 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
             return []
         block = len(block_places(state, row, config.block))
         odds = scores[list(proposed.places[:block])].double().softmax(-1)
-        near = torch.tensor([1.0 if self._is_near(state, row, place) else 0.5 for place in proposed.places[:block]])
-        order = (torch.special.entr(odds).sum(-1) * near).sort(descending=True, stable=True).indices.tolist()
+        nearness = torch.tensor([1.0 if self._is_near(state, row, place) else 0.5 for place in proposed.places[:block]])
+        order = (torch.special.entr(odds).sum(-1) * nearness).sort(descending=True, stable=True).indices.tolist()
         left = [number for number in order if number not in sure]
         known = [number for number in left if float(odds[number].amax()) >= config.least]
         chosen: list[int] = []
         for number in known or left:
             place = proposed.places[number]
-            if len(chosen) < config.explored and all(abs(place - proposed.places[at]) >= config.apart for at in chosen):
+            if len(chosen) < config.explored and all(
+                abs(place - proposed.places[index]) >= config.apart for index in chosen
+            ):
                 chosen.append(number)
         return chosen
 
     def _is_near(self, state: Exploring, row: int, place: int) -> bool:
         """Return whether a written position is within distance `near`."""
         masked, last = set(state.masked[row]), len(state.tokens[row])
-        beside = range(max(0, place - self.config.near), min(last, place + self.config.near + 1))
-        return any(neighbour not in masked for neighbour in beside)
+        neighbours = range(max(0, place - self.config.near), min(last, place + self.config.near + 1))
+        return any(neighbour not in masked for neighbour in neighbours)
 
     def _open_places(self, state: Exploring, row: int) -> tuple[int, ...]:
         """Return the masked positions of the first open block and of the open blocks after it."""
@@ -266,7 +268,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
             return max(tokens, key=lambda token: float(odds[token])), None, 0
         read = self.place_scores(model, replace(branches, known=(None,) * len(tokens)))
         open_places = list(self._open_places(branches, 0))
-        left = [float(ahead[open_places].double().log_softmax(-1).amax(-1).mean()) for ahead in read]
+        left = [float(branch[open_places].double().log_softmax(-1).amax(-1).mean()) for branch in read]
         values = [
             float(odds[token]) + self.config.ahead * confidence for token, confidence in zip(tokens, left, strict=True)
         ]

@@ -54,21 +54,21 @@ class Remdm(Revising[RemdmConfig]):
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
         """Return the written positions that are not masked again, and newly written positions."""
-        now, behind = before.taken / steps, (before.taken + 1) / steps
-        chance = self.chance(now, behind)
+        level, next_level = before.taken / steps, (before.taken + 1) / steps
+        chance = self.chance(level, next_level)
         shared = 0.0 if self.config.by_confidence else chance  # no compensation at masked positions
         written = list(before.tokens)
         falls = torch.rand(len(written), generator=generator, dtype=torch.double) < self.chances(before, chance)
         stays = torch.rand(len(proposed.places), generator=generator, dtype=torch.double) < (
-            behind - (1 - shared) * now
-        ) / (1 - now)
+            next_level - (1 - shared) * level
+        ) / (1 - level)
         kept = [place for place, is_masked in zip(written, falls.tolist(), strict=True) if not is_masked]
         rewritten = [place for place, is_written in zip(proposed.places, stays.tolist(), strict=True) if is_written]
         return before.joined(proposed).of(sorted([*kept, *rewritten]))
 
-    def chance(self, now: float, behind: float) -> float:
+    def chance(self, level: float, next_level: float) -> float:
         """Return s of a step between two shares of written positions."""
-        limit = min(1.0, (1 - behind) / now) if now else 1.0
+        limit = min(1.0, (1 - next_level) / level) if level else 1.0
         return min(self.config.eta, limit) if self.config.remasking == "cap" else self.config.eta * limit
 
     def chances(self, before: Guesses, chance: float) -> Tensor:

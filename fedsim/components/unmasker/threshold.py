@@ -48,5 +48,5 @@ class Threshold(Stateless[ThresholdConfig]):
 
     def choose(self, confidence: Tensor, state: MaskedTextState, row: int) -> list[int]:
         """Return the positions above the threshold, else the most confident position."""
-        above = (confidence >= self.config.threshold).nonzero().flatten().tolist()
-        return above or surest(confidence, 1)
+        confident = (confidence >= self.config.threshold).nonzero().flatten().tolist()
+        return confident or surest(confidence, 1)

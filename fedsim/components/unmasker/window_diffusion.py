@@ -91,8 +91,8 @@ class Windowed(MaskedTextState):
 class Cache:
     """Stores keys and values of computed positions, and returns keys and values of attended positions."""
 
-    def __init__(self, phase: Phase | None, at: Sequence[int]) -> None:
-        self._phase, self._at = phase, torch.tensor(at)
+    def __init__(self, phase: Phase | None, positions: Sequence[int]) -> None:
+        self._phase, self._at = phase, torch.tensor(positions)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
@@ -164,26 +164,26 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         new: list[dict[int, int]] = []
         phases: list[Phase] = []
         events: list[Event] = []
-        for row, (scores, at, cache) in enumerate(read):
+        for row, (scores, positions, cache) in enumerate(read):
             masked = set(state.masked[row])
-            open_ones = [number for number, place in enumerate(at) if place in masked]
-            places = tuple(at[number] for number in open_ones)
+            open_ones = [number for number, place in enumerate(positions) if place in masked]
+            places = tuple(positions[number] for number in open_ones)
             proposed = propose(scores[open_ones], places, self.config, context.generators[row])
             taken = proposed.taken(surest(proposed.confidence, state.due[row][0]))
             new.append(taken)
             phases.append(self._phase(state, row, taken, cache))
-            events.append(self._event(state, row, len(taken), len(at)))
+            events.append(self._event(state, row, len(taken), len(positions)))
         due = tuple(_carried(row_due, len(taken)) for row_due, taken in zip(state.due, new, strict=True))
         return replace(state.filled(new), phase=tuple(phases), due=due), events
 
     def read(self, model: nn.Module, state: Windowed, row: int) -> tuple[Tensor, tuple[int, ...], Cache]:
         """Return the scores at the positions that a row's step computes, these positions, and the updated cache."""
         phase, tokens = self._open_phase(state, row), state.tokens[row]
-        at = tuple(range(len(tokens))) if phase is None else self.computed(model, state, row)
-        cache = Cache(phase, at)
+        positions = tuple(range(len(tokens))) if phase is None else self.computed(model, state, row)
+        cache = Cache(phase, positions)
         assert isinstance(model, _Readable), "the start has checked it"
-        scores = model.read(torch.tensor([[tokens[place] for place in at]]), torch.tensor([at]), cache)
-        return without_mask(scores[0], mask_token_of(model)), at, cache
+        scores = model.read(torch.tensor([[tokens[place] for place in positions]]), torch.tensor([positions]), cache)
+        return without_mask(scores[0], mask_token_of(model)), positions, cache
 
     def computed(self, model: nn.Module, state: Windowed, row: int) -> tuple[int, ...]:
         """Return the positions that a step between full passes computes, including positions needed to score others."""
@@ -201,10 +201,10 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
             seen = tuple(sorted({*left[: self.config.window], *written}))
             return Phase(keys, values, seen, tuple(taken), 1)
         first = before.offset == 1 and not self.config.keeps_refreshed
-        again = tuple(taken) if first else (*before.again, *taken)
+        repeated = tuple(taken) if first else (*before.again, *taken)
         # A position outside the window may become active if more positions were written than the window has left.
         seen = tuple(sorted({*before.seen, *left[: self.config.active]}))
-        return Phase(keys, values, seen, again, before.offset + 1)
+        return Phase(keys, values, seen, repeated, before.offset + 1)
 
     def _open_phase(self, state: Windowed, row: int) -> Phase | None:
         """Return the phase of a row's next step; None for a full pass."""

@@ -88,9 +88,9 @@ def guard(observations: Sequence[Observation]) -> Generator[Draws]:
     models = {id(observation.model): (observation.model, bool(observation.sites)) for observation in observations}
     with ExitStack() as stack:
         for model, may_drop in models.values():
-            before, behind = (lambda *_: draws.check()), (lambda *_, may=may_drop: draws.left(may_drop=may))
+            before, after_call = (lambda *_: draws.check()), (lambda *_, may=may_drop: draws.left(may_drop=may))
             stack.callback(model.register_forward_pre_hook(only_watches(before)).remove)
-            stack.callback(model.register_forward_hook(only_watches(behind)).remove)
+            stack.callback(model.register_forward_hook(only_watches(after_call)).remove)
             for parameter in model.parameters():
                 _keep_grad(parameter, stack)
         yield draws

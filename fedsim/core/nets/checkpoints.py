@@ -183,11 +183,11 @@ def _convert(source: Path, folder: Path) -> None:
     from torch import float32  # noqa: PLC0415 - commands that need no model must not wait for it
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - an extra, and seconds of imports
 
-    where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
+    options: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
     try:
         with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **where)
-            model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=float32, **where)
+            tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **options)
+            model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=float32, **options)
             if hasattr(model.config, "quantization_config"):  # single precision now: remove the traces of quantisation
                 del model.config.quantization_config
             model.hf_quantizer = None

@@ -45,8 +45,8 @@ class Layout:
         """Return tensors by name as a vector, in the widest of their types and at least single precision."""
         if not self._parts:
             return torch.empty(0)
-        together = {**tensors, **buffers}
-        vector = torch.cat([together[part.name].reshape(-1) for part in self._parts])
+        all_tensors = {**tensors, **buffers}
+        vector = torch.cat([all_tensors[part.name].reshape(-1) for part in self._parts])
         return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
     def named(self, vector: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

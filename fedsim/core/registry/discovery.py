@@ -105,8 +105,8 @@ def add_named(kind: Kind, name: str) -> None:
 def modules_below(package: str, folder: str) -> Iterator[str]:
     """Yield the modules below a package's folder, without modules at or below a name with an underscore."""
     for info in pkgutil.walk_packages([folder], prefix=f"{package}."):
-        below = info.name.removeprefix(f"{package}.").split(".")
-        if not any(part.startswith("_") for part in below):
+        parts = info.name.removeprefix(f"{package}.").split(".")
+        if not any(part.startswith("_") for part in parts):
             yield info.name
 
 

@@ -118,13 +118,13 @@ def every_metric() -> dict[str, Metric]:
         add_others(kind)
     known = [method for (kind, _), method in METHODS.items() if kind == "metric"]
     known.sort(key=lambda method: (not method.module.startswith("fedsim."), method.module))
-    beside = _declared_beside_questions()
+    others = _declared_beside_questions()
     declared = {method.name: method.declares for method in known if method.declares is not None}
     own_names = {method.name for method in known if method.module.startswith(FOLDERS["metric"])}
     return {
         **{name: metric for name, metric in declared.items() if name in own_names},
-        **beside,
-        **{name: metric for name, metric in declared.items() if name not in own_names and name not in beside},
+        **others,
+        **{name: metric for name, metric in declared.items() if name not in own_names and name not in others},
     }
 
 
@@ -133,8 +133,12 @@ def _declared_beside_questions() -> dict[str, Metric]:
     from fedsim.core.metric import Metric  # noqa: PLC0415 - a list of names needs no metrics
 
     return {
-        name: Metric(name=name, meaning=about["summary"], **{k: v for k, v in about.items() if k not in _NOT_DECLARED})
-        for name, about in metrics_beside_questions().items()
+        name: Metric(
+            name=name,
+            meaning=description["summary"],
+            **{k: v for k, v in description.items() if k not in _NOT_DECLARED},
+        )
+        for name, description in metrics_beside_questions().items()
     }
 
 

@@ -160,11 +160,11 @@ def metrics_beside_questions() -> dict[str, dict[str, Any]]:
     Raises:
         FedsimError: an argument is neither a literal nor the name of a constant of the file.
     """
-    outside = {
+    other_modules = {
         entry.module for entry in entries_of("metric").values() if not entry.module.startswith(FOLDERS["metric"])
     }
-    paths = [HOME.joinpath(*module.split(".")).with_suffix(".py") for module in sorted(outside)]
-    return {name: about for path in paths for name, about in _metrics_in(path)}
+    paths = [HOME.joinpath(*module.split(".")).with_suffix(".py") for module in sorted(other_modules)]
+    return {name: description for path in paths for name, description in _metrics_in(path)}
 
 
 def _metrics_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -185,15 +185,15 @@ def _entry(decorator: Decorator, module: str, path: Path) -> Entry:
     kind, call, constants = _KINDS[decorator.name], decorator.call, decorator.constants
     try:
         (name,) = (_value(node, constants) for node in call.args)
-        about = {word.arg: _value(word.value, constants) for word in call.keywords if word.arg in _FIELDS}
+        fields = {word.arg: _value(word.value, constants) for word in call.keywords if word.arg in _FIELDS}
     except (KeyError, ValueError) as error:
         raise FedsimError(
             f"{path}: name and {', '.join(_FIELDS)} in @{kind} are read before the file is imported. Write each as a "
             "literal, or as the name of a constant of the file."
         ) from error
     hook = cast("Any", module.split(".")[2] if module.startswith("fedsim.components.") else None)
-    sequences = {field: tuple(about.pop(field, ())) for field in ("aliases", "paper_steps")}
-    return Entry(kind=kind, name=name, module=module, hook=hook, **sequences, **about)
+    sequences = {field: tuple(fields.pop(field, ())) for field in ("aliases", "paper_steps")}
+    return Entry(kind=kind, name=name, module=module, hook=hook, **sequences, **fields)
 
 
 def _value(node: ast.expr, constants: Mapping[str, Any]) -> Any:

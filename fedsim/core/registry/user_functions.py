@@ -83,7 +83,7 @@ def _import_callable(name: str) -> Any:
         return getattr(module, attribute)
     except AttributeError as error:
         names = [n for n in vars(module) if not n.startswith("_")]
-        where = f" of {module.__file__}" if getattr(module, "__file__", None) else ""
+        origin = f" of {module.__file__}" if getattr(module, "__file__", None) else ""
         raise FedsimError(
-            f"module '{module_name}'{where} has no '{attribute}'.{did_you_mean(attribute, names)}"
+            f"module '{module_name}'{origin} has no '{attribute}'.{did_you_mean(attribute, names)}"
         ) from error

@@ -165,9 +165,9 @@ class SweepFolder:
             self._failure_path(digest).unlink(missing_ok=True)
             return None
         before = self.failure(digest)
-        again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
-        self._folder.write(f"failures/{digest}.json", again.model_dump_json(indent=1).encode())
-        return again
+        repeated = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
+        self._folder.write(f"failures/{digest}.json", repeated.model_dump_json(indent=1).encode())
+        return repeated
 
     def _failure_path(self, digest: str) -> Path:
         return self.path / "failures" / f"{digest}.json"

@@ -49,7 +49,7 @@ def columns(recorded: RecordedRuns = ()) -> dict[str, str]:
         for name, metric in record.declared.items()
     }
     metrics = [metric for metric in {**registry.every_metric(), **declared}.values() if metric.tables == "all"]
-    tested, scores = ({m.in_tables: m.meaning for m in metrics if m.over == over} for over in ("round", "item"))
+    tested, scores = ({m.in_tables: m.meaning for m in metrics if m.over == unit} for unit in ("round", "item"))
     return {**_BEFORE_TESTS, **tested, **_BEFORE_SCORES, **scores, **_AFTER_SCORES}
 
 

@@ -152,8 +152,8 @@ def _check(scenario: Scenario) -> Tune:
         try:
             _at(settings, place)
         except (KeyError, IndexError, ValueError, TypeError) as error:
-            near = did_you_mean(place, settings)
-            raise ScenarioError(f"tune.space: the attack has no setting '{place}'.{near}") from error
+            suggestion = did_you_mean(place, settings)
+            raise ScenarioError(f"tune.space: the attack has no setting '{place}'.{suggestion}") from error
     return scenario.tune
 
 
@@ -216,7 +216,7 @@ def _prices(guarantees: Sequence[GuaranteeRecord], law: TrialCountLaw | None) ->
     """Return the epsilon of a training, and of the best of a random number of trials; empty without guarantees."""
     if not guarantees:
         return {}
-    weakest = max(guarantees, key=lambda one: one.epsilon)
+    weakest = max(guarantees, key=lambda guarantee: guarantee.epsilon)
     of_one = {"epsilon": weakest.epsilon, "delta": weakest.delta}
     if law is None:
         return of_one

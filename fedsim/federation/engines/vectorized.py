@@ -42,9 +42,9 @@ class VectorizedGrid(LocalGrid):
         return cast("Iterable[Message]", self._replies_to(messages))
 
     def _replies_to(self, orders: RoundMessages) -> Iterator[Reply]:
-        together = max(1, min(_MOST_CLIENTS, _MOST_VALUES // max(1, self._world.models.layout.size)))
-        for start in range(0, len(orders.cohort), together):
-            yield from self._train(orders, orders.cohort[start : start + together])
+        clients_at_once = max(1, min(_MOST_CLIENTS, _MOST_VALUES // max(1, self._world.models.layout.size)))
+        for start in range(0, len(orders.cohort), clients_at_once):
+            yield from self._train(orders, orders.cohort[start : start + clients_at_once])
 
     def _train(self, orders: RoundMessages, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario

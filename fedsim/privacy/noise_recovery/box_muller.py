@@ -101,8 +101,8 @@ def margins(z: NDArray[np.float64], pairs: Pairs) -> tuple[NDArray[np.float64], 
         margin[0, bit] = np.minimum(np.where(cell > 0, radius - low, np.inf), high - radius)
         bits[0, bit] = cell % 2 == 1
         cell = np.floor(turn * cells) % cells
-        away = 2 * math.pi * np.minimum(turn - cell / cells, (cell + 1) / cells - turn)
-        margin[1, bit] = radius * np.sin(np.minimum(away, math.pi / 2))
+        angle_margin = 2 * math.pi * np.minimum(turn - cell / cells, (cell + 1) / cells - turn)
+        margin[1, bit] = radius * np.sin(np.minimum(angle_margin, math.pi / 2))
         bits[1, bit] = cell % 2 == 1
     margin /= math.sqrt(2)  # both values of a pair may be off
     rounding = 2.0**-22 * (2 + radius)

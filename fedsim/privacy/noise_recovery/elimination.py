@@ -77,15 +77,15 @@ class LinearSystem:
         values = active.view(np.uint8)[:, place].copy()
         fresh = _Group()
         taken: list[int] = []
-        while len(group.bits) + len(fresh.bits) < _BYTE and (at := int(values.argmax())) >= 0 and values[at]:
-            bit = int(values[at]).bit_length() - 1
-            row = active[at].copy()
+        while len(group.bits) + len(fresh.bits) < _BYTE and (column := int(values.argmax())) >= 0 and values[column]:
+            bit = int(values[column]).bit_length() - 1
+            row = active[column].copy()
             for row_bits, pivot in zip(fresh.bits, fresh.rows, strict=True):
                 if row.view(np.uint8)[place] >> row_bits & 1:
                     row ^= pivot
-            values = np.where(values >> np.uint8(bit) & 1, values ^ values[at], values)
+            values = np.where(values >> np.uint8(bit) & 1, values ^ values[column], values)
             _insert(fresh, bit, row, place)
-            taken.append(at)
+            taken.append(column)
         if not taken:
             return active
         for bit, row in zip(fresh.bits, fresh.rows, strict=True):
@@ -109,8 +109,10 @@ def _without(active: Words, taken: list[int]) -> Words:
     """Return all rows except the pivot rows, moving the first rows into the freed places."""
     count = len(taken)
     places = set(taken)
-    for at, first in zip([t for t in taken if t >= count], [f for f in range(count) if f not in places], strict=True):
-        active[at] = active[first]
+    for position, first in zip(
+        [t for t in taken if t >= count], [f for f in range(count) if f not in places], strict=True
+    ):
+        active[position] = active[first]
     return active[count:]
 
 

@@ -108,9 +108,9 @@ def rows(places: Sequence[NDArray[np.intp]]) -> NDArray[np.uint64]:
     return result
 
 
-def _recur(words: State, at: NDArray[np.intp]) -> State:
-    joined = (words[at] & _UPPER) | (words[(at + 1) % WORDS] & _LOWER)
-    return (words[(at + _MIDDLE) % WORDS] ^ (joined >> 1) ^ ((joined & 1) * _TWIST)).astype(np.uint32)
+def _recur(words: State, indices: NDArray[np.intp]) -> State:
+    joined = (words[indices] & _UPPER) | (words[(indices + 1) % WORDS] & _LOWER)
+    return (words[(indices + _MIDDLE) % WORDS] ^ (joined >> 1) ^ ((joined & 1) * _TWIST)).astype(np.uint32)
 
 
 def _unit_symbols() -> NDArray[np.uint64]:
@@ -123,8 +123,8 @@ def _unit_symbols() -> NDArray[np.uint64]:
 
 def _advance(symbols: NDArray[np.uint64]) -> None:
     """Replace 624 symbolic words by the next 624, in place."""
-    for at in range(WORDS):  # a symbolic word has 80 kB: word by word, they stay in the processor's cache
-        word, after, middle = symbols[at], symbols[(at + 1) % WORDS], symbols[(at + _MIDDLE) % WORDS]
+    for index in range(WORDS):  # a symbolic word has 80 kB: word by word, they stay in the processor's cache
+        word, after, middle = symbols[index], symbols[(index + 1) % WORDS], symbols[(index + _MIDDLE) % WORDS]
         upper = word[BITS - 1].copy()
         np.bitwise_xor(middle[: BITS - 2], after[1 : BITS - 1], out=word[: BITS - 2])
         np.bitwise_xor(middle[BITS - 2], upper, out=word[BITS - 2])

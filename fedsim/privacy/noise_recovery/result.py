@@ -52,13 +52,15 @@ class ComputedNoise:
 
     def __str__(self) -> str:
         """Return the finding as a line."""
-        how = f"{self.generator}, {self.source} from {self.coordinates:,} coordinates in {self.seconds:.0f} seconds"
+        description = (
+            f"{self.generator}, {self.source} from {self.coordinates:,} coordinates in {self.seconds:.0f} seconds"
+        )
         if self.is_complete:
-            return f"the noise is computable ({how})"
+            return f"the noise is computable ({description})"
         percent = math.floor(1000 * self.fraction) / 10
         return (
-            f"the noise of {percent:g} % of the values is computable ({how}); that of the other tensors is unknown: "
-            "their noise has another source, or the draws another order"
+            f"the noise of {percent:g} % of the values is computable ({description}); that of the other tensors is "
+            "unknown: their noise has another source, or the draws another order"
         )
 
 

@@ -106,12 +106,12 @@ def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: f
     if disagreement(concatenated(first), concatenated(generator.draw(seed, first))) > AGREES:
         return None
     noise, count = generator.draw(seed, values), int(sizes[-1])
-    off = disagreement(concatenated(values), concatenated(noise))
-    if off > largest_disagreement(count):
+    error = disagreement(concatenated(values), concatenated(noise))
+    if error > largest_disagreement(count):
         return None
     part = fitting_part(values, noise)
     seconds = time.perf_counter() - start
-    return ComputedNoise(part.noise, generator.name, f"seed {seed}", count, 0, 0, 0, off, seconds, part.fraction)
+    return ComputedNoise(part.noise, generator.name, f"seed {seed}", count, 0, 0, 0, error, seconds, part.fraction)
 
 
 def largest_disagreement(count: int) -> float:
@@ -142,25 +142,25 @@ class _TorchCpu(_Seeded):
         pairs = pairs[pairs.angle < _MOST_OUTPUTS - 1][: _FEWEST // 2]
         if not len(pairs):
             return seeds[:0]
-        out = mersenne.first_outputs(seeds.astype(np.uint32), int(pairs.angle.max()) + 2)
+        outputs = mersenne.first_outputs(seeds.astype(np.uint32), int(pairs.angle.max()) + 2)
         for place in range(len(pairs)):
             block = pairs[np.array([place])]
             width = 1 if block.first_bit[0] == FIRST_BIT[torch.float32] else 2
-            u1, u2 = _uniform(out, int(block.radius[0]), width), _uniform(out, int(block.angle[0]), width)
+            u1, u2 = _uniform(outputs, int(block.radius[0]), width), _uniform(outputs, int(block.angle[0]), width)
             fits = _fits(
                 np.sqrt(-2 * np.log1p(-u1)), 2 * np.pi * u2, float(z[block.cosine[0]]), float(z[block.sine[0]])
             )
-            seeds, out = seeds[fits], out[:, fits]
+            seeds, outputs = seeds[fits], outputs[:, fits]
         return seeds
 
     def _near_small(self, seeds: Seeds, z: Values, small: int) -> Seeds:
         """Return the near seeds if the first tensors have fewer than 16 values each, `small` in total."""
         pairs = min(small, _FEWEST) // 2
-        out = mersenne.first_outputs(seeds.astype(np.uint32), 4 * pairs)
+        outputs = mersenne.first_outputs(seeds.astype(np.uint32), 4 * pairs)
         for j in range(pairs):
-            u1, u2 = _uniform(out, 4 * j, 2), _uniform(out, 4 * j + 2, 2)
+            u1, u2 = _uniform(outputs, 4 * j, 2), _uniform(outputs, 4 * j + 2, 2)
             fits = _fits(np.sqrt(-2 * np.log1p(-u2)), 2 * np.pi * u1, z[2 * j], z[2 * j + 1])
-            seeds, out = seeds[fits], out[:, fits]
+            seeds, outputs = seeds[fits], outputs[:, fits]
         return seeds
 
     def draw(self, seed: int, like: Sequence[Tensor]) -> list[Tensor]:
@@ -191,8 +191,8 @@ class _NumpyLegacy(_Seeded):
     def near(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
         """Return the seeds with near first two values of the polar method."""
         seeds = seeds[seeds < 1 << 32]
-        out = mersenne.first_outputs(seeds.astype(np.uint32), 4 * _ATTEMPTS)
-        high, low = out[::2] >> np.uint32(5), out[1::2] >> np.uint32(6)
+        outputs = mersenne.first_outputs(seeds.astype(np.uint32), 4 * _ATTEMPTS)
+        high, low = outputs[::2] >> np.uint32(5), outputs[1::2] >> np.uint32(6)
         points = 2 * ((high * 67108864.0 + low) / 9007199254740992.0) - 1
         x, y = points[::2], points[1::2]
         squared = x**2 + y**2
@@ -200,8 +200,11 @@ class _NumpyLegacy(_Seeded):
         factor = np.sqrt(-2 * np.log(np.where(accepted, squared, 0.5)) / np.where(accepted, squared, 0.5))
         number, indices, fits = accepted.cumsum(0), np.arange(len(seeds)), np.ones(len(seeds), np.bool_)
         for pair in range(_FEWEST // 2):
-            at, known = (number == pair + 1).argmax(0), number[-1] > pair
-            first, second = factor[at, indices] * y[at, indices], factor[at, indices] * x[at, indices]
+            position, known = (number == pair + 1).argmax(0), number[-1] > pair
+            first, second = (
+                factor[position, indices] * y[position, indices],
+                factor[position, indices] * x[position, indices],
+            )
             fits &= ~known | (_close(first, z[2 * pair]) & _close(second, z[2 * pair + 1]))
         return seeds[fits]
 
@@ -231,11 +234,11 @@ class _NumpyPcg(_Seeded):
 _GENERATORS: tuple[_Seeded, ...] = (_TorchCpu(), _TorchCuda(), _NumpyLegacy(), _NumpyPcg())
 
 
-def _uniform(out: NDArray[Any], place: int, width: int) -> Values:
+def _uniform(outputs: NDArray[Any], place: int, width: int) -> Values:
     """Return a uniform of torch that begins at an output: 24 bits of an output, or 53 bits of two."""
     if width == 1:
-        return (out[place] & np.uint32(0xFFFFFF)) / 2.0**24
-    high, low = out[place].astype(np.uint64), out[place + 1].astype(np.uint64)
+        return (outputs[place] & np.uint32(0xFFFFFF)) / 2.0**24
+    high, low = outputs[place].astype(np.uint64), outputs[place + 1].astype(np.uint64)
     return ((high << np.uint64(32) | low) & np.uint64((1 << 53) - 1)) / 2.0**53
 
 

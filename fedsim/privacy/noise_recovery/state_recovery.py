@@ -63,9 +63,9 @@ def recover_state(
         if isinstance(solved, str):
             reason = solved
             continue
-        noise, fraction, off = _regenerate(values, z, solved, quiet)
-        if off > AGREES:
-            reason = f"the recovered state disagrees with held-out values by {off:.2f} deviations of the noise"
+        noise, fraction, error = _regenerate(values, z, solved, quiet)
+        if error > AGREES:
+            reason = f"the recovered state disagrees with held-out values by {error:.2f} deviations of the noise"
             continue
         system = solved.system
         return ComputedNoise(
@@ -76,7 +76,7 @@ def recover_state(
             system.equations,
             system.rank,
             system.inconsistent,
-            off,
+            error,
             time.perf_counter() - start,
             fraction,
         )
@@ -180,13 +180,13 @@ def _solve(z: NDArray[np.float64], pairs: Pairs) -> _Solved | str:
     if len(order) < FEWEST_BITS:
         return f"{len(order):,} bits are certain, fewer than the {FEWEST_BITS:,} of the state"
     system, used = LinearSystem(mersenne.COLUMNS), np.zeros(0, np.intp)
-    at, size = 0, FEWEST_BITS + _SURPLUS
+    offset, size = 0, FEWEST_BITS + _SURPLUS
     for _ in range(_MOST_FURTHER):
-        chosen = order[at : at + size]
+        chosen = order[offset : offset + size]
         if not len(chosen):
             break
         used = np.union1d(used, _add(system, chosen, bits, pairs))
-        at, size = at + len(chosen), _FURTHER
+        offset, size = offset + len(chosen), _FURTHER
         if system.inconsistent > max(1, system.equations // 1000):
             return f"{system.inconsistent:,} of {system.equations:,} equations contradict the others"
         if system.rank == mersenne.RANK:

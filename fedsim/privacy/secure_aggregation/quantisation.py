@@ -81,12 +81,12 @@ def weighted_levels(
     words = _random_words(len(vector), generator)
     middle = 0.5 + 0.5 / _WORDS  # offset of u, since its words are signed
     least, highest = middle, quantisation.levels - 1.0 + middle
-    for values, word, out in zip(
+    for values, word, output in zip(
         *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, levels[:-1])), strict=True
     ):
         position = values.to(torch.float64, copy=True).mul_(1.0 / quantisation.step)
         position.add_(quantisation.clipping_range / quantisation.step + middle).clamp_(least, highest)
-        out.copy_(position.add_(word.double(), alpha=1.0 / _WORDS)).mul_(weight)  # the copy to integers rounds down
+        output.copy_(position.add_(word.double(), alpha=1.0 / _WORDS)).mul_(weight)  # the copy to integers rounds down
     return levels
 
 

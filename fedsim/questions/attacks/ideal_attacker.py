@@ -91,8 +91,8 @@ def products(
         results: list[Tensor] = []
         for row in rows:
             pushed = whitened(forward(row))
-            back = torch.autograd.grad(sent, inputs, pushed, retain_graph=True, materialize_grads=True)
-            results.append(torch.cat([derivative.flatten() for derivative in back]).detach())
+            vjp = torch.autograd.grad(sent, inputs, pushed, retain_graph=True, materialize_grads=True)
+            results.append(torch.cat([derivative.flatten() for derivative in vjp]).detach())
         return torch.stack(results)
 
     return times
@@ -114,10 +114,10 @@ def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[S
 
     def times(parts: Sequence[Tensor]) -> list[Tensor]:
         flat = torch.cat([part.flatten() for part in parts]) / deviation
-        inside = basis.T @ flat
-        outside = flat - basis @ inside
-        outside = outside - basis @ (basis.T @ outside)  # again: the division amplifies rounding
-        whitened = (outside + basis @ (inner @ inside)) / deviation
+        projected = basis.T @ flat
+        orthogonal = flat - basis @ projected
+        orthogonal = orthogonal - basis @ (basis.T @ orthogonal)  # again: the division amplifies rounding
+        whitened = (orthogonal + basis @ (inner @ projected)) / deviation
         return [piece.view(shape) for piece, shape in zip(whitened.split(sizes), shapes, strict=True)]
 
     return times
@@ -255,36 +255,36 @@ def _quadrature(times: Callable[[Tensor], Tensor], start: Tensor, steps: int) ->
     """Return bounds of start' (B + 1)^-1 start for the matrix B given by `times`."""
     size = float(start.norm())
     basis = [start / size]
-    diagonal, beside = list[float](), list[float]()
+    diagonal, off_diagonal = list[float](), list[float]()
     for _ in range(min(steps, len(start))):
         row = times(basis[-1])
         diagonal.append(float(row @ basis[-1]))
         whole = torch.stack(basis)
         row = row - whole.T @ (whole @ row)
         row = row - whole.T @ (whole @ row)  # second reorthogonalisation
-        beside.append(float(row.norm()))
-        if beside[-1] <= 1e-10 * max(diagonal):
-            value = size**2 * _corner(diagonal, beside[:-1])
+        off_diagonal.append(float(row.norm()))
+        if off_diagonal[-1] <= 1e-10 * max(diagonal):
+            value = size**2 * _corner(diagonal, off_diagonal[:-1])
             return value, value
-        basis.append(row / beside[-1])
-    low = _corner(diagonal, beside[:-1])
-    return size**2 * low, size**2 * _corner([*diagonal, _radau(diagonal, beside)], beside)
+        basis.append(row / off_diagonal[-1])
+    low = _corner(diagonal, off_diagonal[:-1])
+    return size**2 * low, size**2 * _corner([*diagonal, _radau(diagonal, off_diagonal)], off_diagonal)
 
 
-def _tridiagonal(diagonal: Sequence[float], beside: Sequence[float]) -> Tensor:
-    side = torch.tensor(beside, dtype=torch.float64)
+def _tridiagonal(diagonal: Sequence[float], off_diagonal: Sequence[float]) -> Tensor:
+    side = torch.tensor(off_diagonal, dtype=torch.float64)
     whole = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     return whole + torch.diag(side, 1) + torch.diag(side, -1) if len(side) else whole
 
 
-def _corner(diagonal: Sequence[float], beside: Sequence[float]) -> float:
+def _corner(diagonal: Sequence[float], off_diagonal: Sequence[float]) -> float:
     """Return the first entry of (T + 1)^-1 of a tridiagonal matrix T."""
-    values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, beside))
+    values, vectors = torch.linalg.eigh(_tridiagonal(diagonal, off_diagonal))
     return float((vectors[0].square() / (1 + values.clamp_min(0.0))).sum())
 
 
-def _radau(diagonal: Sequence[float], beside: Sequence[float]) -> float:
+def _radau(diagonal: Sequence[float], off_diagonal: Sequence[float]) -> float:
     """Return the last diagonal entry for which a tridiagonal matrix has eigenvalue 0."""
     tail = torch.zeros(len(diagonal), dtype=torch.float64)
-    tail[-1] = beside[-1] ** 2
-    return float(torch.linalg.solve(_tridiagonal(diagonal, beside[:-1]), tail)[-1])
+    tail[-1] = off_diagonal[-1] ** 2
+    return float(torch.linalg.solve(_tridiagonal(diagonal, off_diagonal[:-1]), tail)[-1])

@@ -61,7 +61,7 @@ class UpdateQuestion(Question[TimedConfig]):
             with work.start("attack", choice) as attacker:
                 records = list(_attack(world, choice, attacker, victims, work))
             bounded = [record.model_copy(update={"ceiling": ceilings.get(place_of(record))}) for record in records]
-            ordered = sorted(bounded, key=lambda one: (one.round, one.client))
+            ordered = sorted(bounded, key=lambda observation: (observation.round, observation.client))
             knows = _knowledge(world.scenario, choice)
             yield finding_of(choice, knows, ordered, world.scenario.scoring, world.scenario.seed)
 
@@ -159,12 +159,12 @@ def _attack(
         done += len(chunk)
 
 
-def _observe(victim: Victim, later: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
-    """Return the observation of an update, with the same client's earlier updates among `later`."""
+def _observe(victim: Victim, later_victims: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
+    """Return the observation of an update, with the same client's earlier updates among `later_victims`."""
     entry = victim.entry
     before = [
         victim
-        for victim in later
+        for victim in later_victims
         if (victim.entry.client, victim.entry.clients) == (entry.client, entry.clients)
         and victim.entry.round < entry.round
     ]
@@ -187,8 +187,8 @@ def _search(
         return [*guesses]
     if len(seen) == 1:
         return [guesses]
-    alone = zip(seen, entries, strict=True)
-    return [_search(world, choice, attacker, [attack_name], [entry], watch)[0] for attack_name, entry in alone]
+    pairs = zip(seen, entries, strict=True)
+    return [_search(world, choice, attacker, [attack_name], [entry], watch)[0] for attack_name, entry in pairs]
 
 
 def recorded(victim: Victim, result: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:

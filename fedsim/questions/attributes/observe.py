@@ -54,15 +54,15 @@ def check(world: World, names: Sequence[str]) -> None:
     known = known_attributes(dataset)
     shared(world.models.workspace.model, world.scenario.threat.visible_parameters)
     for number, name in enumerate(names):
-        where = f"attributes.attacks.{number}.attribute"
+        place = f"attributes.attacks.{number}.attribute"
         if name not in known:
             raise ScenarioError(
-                f"{where}: data '{world.scenario.data.name}' has no attribute '{name}'."
+                f"{place}: data '{world.scenario.data.name}' has no attribute '{name}'."
                 f"{did_you_mean(name, known) if known else ' It has none.'}"
             )
         if len(_public_values(known[name])) < _FEWEST_VALUES:
             raise ScenarioError(
-                f"{where}: the public examples, which are the test set, have fewer than two values of "
+                f"{place}: the public examples, which are the test set, have fewer than two values of "
                 f"'{name}'. Ask for another attribute, or raise data.test or data.test_fraction."
             )
     if torch.equal(dataset.train.inputs, dataset.test.inputs):
@@ -146,8 +146,8 @@ def describe_round(
 def value_of(world: World, entry: WireEntry, attribute: Attribute) -> int | None:
     """Return the most frequent value among the examples behind an update; None if no value or a tie."""
     numbers = torch.cat(list(world.data.numbers_of(entry.round, entry.client)))
-    inside = numbers[numbers < len(attribute.train)]  # planted examples have indices after the examples with attributes
-    values = attribute.train[inside]
+    known = numbers[numbers < len(attribute.train)]  # planted examples have indices after the examples with attributes
+    values = attribute.train[known]
     counts = values[values >= 0].bincount(minlength=2).sort(descending=True)
     return None if counts.values[0] == counts.values[1] else int(counts.indices[0])
 

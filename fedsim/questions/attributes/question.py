@@ -117,8 +117,8 @@ class AttributeQuestion(Question[Attributes]):
     ) -> Iterator[Finding]:
         label = f"{name}: changes of public examples"
 
-        def on_change(number: int, of: int) -> None:
-            work.progress(label, number, of)
+        def on_change(number: int, total: int) -> None:
+            work.progress(label, number, total)
 
         begin = time.perf_counter()
         try:
@@ -182,8 +182,8 @@ def _score(
         yield finding.model_copy(update={"failure": reason(error), "seconds": seconds})
         return
     left_out = {"left out": read.left_out} if read.left_out else {}
-    about = {**finding.scope, "values": len(read.values), "public": read.public, **left_out}
-    known = finding.model_copy(update={"scope": about, "chance_level": read.chance})
+    scope = {**finding.scope, "values": len(read.values), "public": read.public, **left_out}
+    known = finding.model_copy(update={"scope": scope, "chance_level": read.chance})
     seconds = shared + time.perf_counter() - begin
     yield known.model_copy(update={"value": read.right, "seconds": seconds})
     control = {"label": f"{choice.reported}, values permuted", "role": "negative-control", "value": read.permuted}

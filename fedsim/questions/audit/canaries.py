@@ -122,8 +122,8 @@ def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _at(weights, model), canaries)):
         with suppress(ClientRefusal):  # a client that checks the received weights may refuse crafted weights
             total = _sum_of_updates(world, weights, rounds, client)
-            along = [_product(total, slope) for slope in _slopes(world, _at(weights, model), canaries)]
-            return _beside_their_class(torch.tensor(along), canaries.labels)
+            products = [_product(total, slope) for slope in _slopes(world, _at(weights, model), canaries)]
+            return _beside_their_class(torch.tensor(products), canaries.labels)
     raise ClientRefusal("the audited client trains neither on the first weights nor on others, so it cannot be audited")
 
 

@@ -33,8 +33,8 @@ def try_neighbours(world: World, guarantee: GuaranteeRecord, client: int) -> Cou
         everybody = torch.ones(len(batch), dtype=torch.bool)
         training = training_on(world, batch, everybody, 1.0, seed)
         update, _ = local_training(training, world.models.first_weights, *places[step])
-        about = {"number of examples": update.examples, "loss": update.loss}
-        sent = {name: torch.tensor([float(value)]).nan_to_num(-1.0) for name, value in about.items()}
+        figures = {"number of examples": update.examples, "loss": update.loss}
+        sent = {name: torch.tensor([float(value)]).nan_to_num(-1.0) for name, value in figures.items()}
         return {**update.tensors, **update.buffers, **sent}
 
     records = world.data.dataset.train.select(world.data.shares[client][:_RECORDS])

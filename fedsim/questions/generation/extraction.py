@@ -61,9 +61,9 @@ def nearness(samples: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
     """
     flat = images.flatten(1).unique(dim=0)
     distances = torch.cdist(samples.flatten(1).double(), flat.double())
-    near = distances.topk(min(_NEIGHBOURS, len(flat)), largest=False).values
+    nearest = distances.topk(min(_NEIGHBOURS, len(flat)), largest=False).values
     place = torch.cdist(samples.flatten(1).double(), images.flatten(1).double()).argmin(1)
-    return near[:, 0] / near.mean(1).clamp_min(1e-12), place
+    return nearest[:, 0] / nearest.mean(1).clamp_min(1e-12), place
 
 
 def is_among(samples: Tensor, image: Tensor) -> bool:

@@ -211,27 +211,29 @@ def _ross(values: np.ndarray, prompts: np.ndarray) -> float:
     _, numbers, counts = np.unique(prompts, return_inverse=True, return_counts=True)
     kept = counts[numbers] > 1
     values, numbers = values[kept], numbers[kept]
-    radius, near = np.empty(len(values)), np.minimum(_NEIGHBOURS, counts - 1)
+    radius, neighbours = np.empty(len(values)), np.minimum(_NEIGHBOURS, counts - 1)
     for number in np.unique(numbers):
         members = np.flatnonzero(numbers == number)
-        radius[members] = _distances(values[members], int(near[number]))
+        radius[members] = _distances(values[members], int(neighbours[number]))
     radius -= 4 * np.spacing(np.abs(values))  # exclude the neighbour at this distance, for any rounding of a sum
     sorted_values = np.sort(values)
-    within = sorted_values.searchsorted(values + radius, "left") - sorted_values.searchsorted(values - radius, "right")
+    counts_within = sorted_values.searchsorted(values + radius, "left") - sorted_values.searchsorted(
+        values - radius, "right"
+    )
     return float(
         digamma(len(values))
-        + digamma(near[numbers]).mean()
+        + digamma(neighbours[numbers]).mean()
         - digamma(counts[numbers]).mean()
-        - digamma(np.maximum(1, within)).mean()
+        - digamma(np.maximum(1, counts_within)).mean()
     )
 
 
-def _distances(values: np.ndarray, near: int) -> np.ndarray:
-    """Return the distance of each value to its `near`-th nearest neighbour."""
+def _distances(values: np.ndarray, neighbours: int) -> np.ndarray:
+    """Return the distance of each value to its `neighbours`-th nearest neighbour."""
     order = np.argsort(values)
-    padded = np.concatenate([np.full(near, -np.inf), values[order], np.full(near, np.inf)])
+    padded = np.concatenate([np.full(neighbours, -np.inf), values[order], np.full(neighbours, np.inf)])
     n, distances = len(values), np.full(len(values), np.inf)
-    for before in range(near + 1):
-        low, high = padded[near - before :][:n], padded[2 * near - before :][:n]
+    for before in range(neighbours + 1):
+        low, high = padded[neighbours - before :][:n], padded[2 * neighbours - before :][:n]
         distances = np.minimum(distances, np.maximum(values[order] - low, high - values[order]))
     return distances[np.argsort(order)]

@@ -121,11 +121,11 @@ class GenerationQuestion(Question[GenerationSettings]):
     def _summary(self, world: World, written: written_texts.GenerationStudy, seconds: float) -> Finding:
         """Return the finding with model, decoder, pace and endings of the generated texts."""
         endings = Counter(text.ending for text in written.texts)
-        about = {**self._context().scope, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
+        scope = {**self._context().scope, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         pace = tokens_per_step(paces, draws, world.scenario.scoring.confidence) if paces else None
-        update = {"scope": about, "value": pace, "note": self._note(written, endings), "seconds": seconds}
+        update = {"scope": scope, "value": pace, "note": self._note(written, endings), "seconds": seconds}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
     def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:

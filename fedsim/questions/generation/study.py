@@ -168,9 +168,9 @@ def study(
     """
     speeches: dict[TraceQuestion, GeneratedTexts] = {}
     planted = replace(material, secrets=tuple(secret for secret in material.secrets if secret.is_planted))
-    never = replace(material, secrets=tuple(secret for secret in material.secrets if not secret.is_planted))
-    asks_secrets = never.secrets and any(question == "planted" for question, _ in inquiries)
-    strange = speaker.speech("planted", never) if asks_secrets else None
+    never_planted = replace(material, secrets=tuple(secret for secret in material.secrets if not secret.is_planted))
+    asks_secrets = never_planted.secrets and any(question == "planted" for question, _ in inquiries)
+    strange = speaker.speech("planted", never_planted) if asks_secrets else None
     findings: list[Finding] = []
     controlled: set[tuple[TraceQuestion, str]] = set()
     for question, inquiry in inquiries:
@@ -243,9 +243,9 @@ def _by_likelihood(
 ) -> Finding:
     """Infer the prompt of each observed text by maximum likelihood under the model."""
     seen = [text.tokens for text, known in zip(speech.texts, speech.is_known, strict=True) if not known]
-    alone = _bits(speaker, material.prompts)
+    prompt_bits = _bits(speaker, material.prompts)
     guesses = [
-        int((_bits(speaker, [(*prompt, *text) for prompt in material.prompts]) - alone).argmin()) for text in seen
+        int((_bits(speaker, [(*prompt, *text) for prompt in material.prompts]) - prompt_bits).argmin()) for text in seen
     ]
     accuracy = prompt_accuracy(np.array(guesses), speech.seen_truth, judging.confidence)
     return _reference(

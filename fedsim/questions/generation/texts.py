@@ -363,9 +363,9 @@ def _distinct(speeches: Sequence[GeneratedTexts]) -> list[GeneratedTexts]:
 def _traces(speeches: Sequence[GeneratedTexts]) -> dict[str, list[Any]]:
     """Return the table of traces, one row per text; a series is a string of numbers to keep it on one line."""
     rows = [
-        (speech.question, about, text.ending, _in_a_line(text.trace.tokens), _counts(text))
+        (speech.question, description, text.ending, _in_a_line(text.trace.tokens), _counts(text))
         for speech in speeches
-        for about, text in zip(speech.truth, speech.texts, strict=True)
+        for description, text in zip(speech.truth, speech.texts, strict=True)
     ]
     columns = ("question", "about", "ending", "tokens", "counts")
     return {name: [row[place] for row in rows] for place, name in enumerate(columns)}

@@ -205,15 +205,15 @@ def shadows(
         pool = Batch.concat((observation.candidates, pool))
     chosen = halves(plan.count, len(pool), seeding.generator(seed, purpose))
     trained: list[Shadow] = []
-    for number, inside in enumerate(chosen, 1):
+    for number, membership in enumerate(chosen, 1):
         on_shadow(number)
         weights = observation.train_shadow(
-            pool.select(inside.nonzero().flatten()), seeding.generator(seed, purpose, number)
+            pool.select(membership.nonzero().flatten()), seeding.generator(seed, purpose, number)
         )
         if plan.with_candidates:
-            trained.append(Shadow(weights, inside[:n].clone(), inside[n:].clone()))
+            trained.append(Shadow(weights, membership[:n].clone(), membership[n:].clone()))
         else:
-            trained.append(Shadow(weights, torch.zeros(n, dtype=torch.bool), inside))
+            trained.append(Shadow(weights, torch.zeros(n, dtype=torch.bool), membership))
     return tuple(trained)
 
 
@@ -233,8 +233,8 @@ def _case(
     salt: bytes,
 ) -> Case:
     order = torch.randperm(len(world.data.dataset.test), generator=_generator(world, "test set"))
-    outside, reference = order.tensor_split(2)
-    non_members = world.data.dataset.test.select(outside[: len(members)])
+    outside_rows, reference = order.tensor_split(2)
+    non_members = world.data.dataset.test.select(outside_rows[: len(members)])
     candidates = Batch.concat((members, non_members))
     is_member = torch.arange(len(candidates)) < len(members)
     private, seed = world.data.dataset.train, world.scenario.seed
@@ -285,11 +285,11 @@ def _seen(threat: Threat, update: Update) -> Update:
 
 
 def _check_enough(
-    wanted: int, available: int, where: str, instead: str = "choose a larger data set or test_fraction"
+    wanted: int, available: int, place: str, instead: str = "choose a larger data set or test_fraction"
 ) -> None:
     if available < wanted:
         raise ScenarioError(
-            f"membership.candidates is {wanted}, but {where} holds only {available}. Set membership.candidates to "
+            f"membership.candidates is {wanted}, but {place} holds only {available}. Set membership.candidates to "
             f"at most {available}, or {instead}."
         )
 

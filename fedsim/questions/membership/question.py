@@ -212,9 +212,9 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: MethodRunner
     items = f"membership/{finding.label}/roc"
     cases.work.items[items] = dict(zip(("fpr", "tpr"), map(list, zip(*summary.roc, strict=True)), strict=True))
     members = int(case.is_member.sum())
-    about: dict[str, Any] = {**finding.scope, "members": members, "others": len(case.is_member) - members}
+    scope: dict[str, Any] = {**finding.scope, "members": members, "others": len(case.is_member) - members}
     if case.client is not None:
-        about |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
+        scope |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
     figures = summary.figures
     metric, chance = "auc", 0.5
     if summary.rates:
@@ -224,7 +224,7 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: MethodRunner
     value = figures.pop(metric)
     return finding.model_copy(
         update={
-            "scope": about,
+            "scope": scope,
             "metric": metric,
             "chance_level": chance,
             "value": value,

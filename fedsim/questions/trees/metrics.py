@@ -58,8 +58,8 @@ def _are_exact(read: Tensor, sums: Tensor) -> Tensor:
 )
 def targets_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Interval:
     """Return the share of rows alone in an exactly recovered leaf, with Wilson's interval; see `leaf_counts_exact`."""
-    alone = _are_exact(read, sums) & (sums[:, 0] == 1)
-    return wilson(int(alone.sum()), int(sums[:, 0].sum()), confidence)
+    single_rows = _are_exact(read, sums) & (sums[:, 0] == 1)
+    return wilson(int(single_rows.sum()), int(sums[:, 0].sum()), confidence)
 
 
 @metric(
@@ -113,9 +113,9 @@ def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
     counted=True,
     limits=(0.0, 1.0),
 )
-def single_row_boxes(alone: Tensor, confidence: float = 0.95) -> Interval:
+def single_row_boxes(single_rows: Tensor, confidence: float = 0.95) -> Interval:
     """Return the share of boxes with exactly one row (N,), with Wilson's interval."""
-    return wilson(int(alone.sum()), len(alone), confidence)
+    return wilson(int(single_rows.sum()), len(single_rows), confidence)
 
 
 def alone_in(boxes: RowBoxes, rows: Tensor) -> Tensor:
@@ -175,10 +175,10 @@ def near_scores(guesses: Tensor, rows: Tensor, spread: Tensor) -> Tensor:
     Returns:
         Shape (N,); 0 for a row without a guess.
     """
-    near = ((rows[:, None] - guesses).abs() <= _NEAR * spread).double().mean(2)
-    row, guess = linear_sum_assignment(near.numpy(), maximize=True)
+    is_near = ((rows[:, None] - guesses).abs() <= _NEAR * spread).double().mean(2)
+    row, guess = linear_sum_assignment(is_near.numpy(), maximize=True)
     scores = torch.zeros(len(rows), dtype=torch.double)
-    scores[row] = near[row, guess]
+    scores[row] = is_near[row, guess]
     return scores
 
 

@@ -179,13 +179,13 @@ class _Study:
 
     def finding(self, choice: TreeAttackChoice) -> Finding:
         """Return the finding of an attack without its value."""
-        about: dict[str, str | int | float] = {"clients": self._config.clients, "rows": self._config.rows}
+        scope: dict[str, str | int | float] = {"clients": self._config.clients, "rows": self._config.rows}
         return Finding(
             question="trees",
             label=choice.reported,
             method=choice.name,
             settings=choice.settings,
-            scope=about,
+            scope=scope,
             metric=choice.attack.metric,
         )
 
@@ -333,8 +333,8 @@ class _Study:
         matched = torch.cat([match_boxes(boxes, share.inputs, share.labels) for boxes, share in pairs])
         joined = RowBoxes(*(torch.cat([getattr(box, name) for box in boxes]) for name in ("labels", "low", "high")))
         bits = box_bits(joined, self._federation.public.inputs, self._resampler, self._confidence)
-        alone = torch.cat([alone_in(boxes, share.inputs) for boxes, share in pairs])
-        extra = {"box_bits": bits, "single_row_boxes": single_row_boxes(alone, self._confidence)}
+        single_rows = torch.cat([alone_in(boxes, share.inputs) for boxes, share in pairs])
+        extra = {"box_bits": bits, "single_row_boxes": single_row_boxes(single_rows, self._confidence)}
         return {"value": covered(matched, self._confidence), "extra_metrics": extra}
 
     def _rows(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
@@ -351,6 +351,6 @@ class _Study:
         return torch.cat([near_scores(guess, share.inputs, spread) for guess, share in pairs])
 
     def _gain(self, scores: Tensor, public: Tensor) -> dict[str, Any]:
-        near = values_near(scores, self._resampler, self._confidence)
+        near_finding = values_near(scores, self._resampler, self._confidence)
         gain = value_gain(scores, public, self._resampler, self._confidence)
-        return {"value": gain, "chance_level": 0.0, "extra_metrics": {"values_near": near}}
+        return {"value": gain, "chance_level": 0.0, "extra_metrics": {"values_near": near_finding}}

@@ -154,5 +154,5 @@ class RowBoxes:
 
     def holding(self, rows: Tensor) -> Tensor:
         """Return which boxes contain which rows (R, D), compared in float32 like xgboost, shape (N, R)."""
-        at = rows.float()[None]
-        return ((self.low[:, None] <= at) & (at < self.high[:, None])).all(2)
+        points = rows.float()[None]
+        return ((self.low[:, None] <= points) & (points < self.high[:, None])).all(2)

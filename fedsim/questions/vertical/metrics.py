@@ -55,10 +55,10 @@ def label_auc(
         generator: source of the resamples.
         confidence: coverage of the interval, in (0, 1).
     """
-    inside, outside = (scores[labels == label].numpy() for label in (1, 0))
-    if not len(inside) or not len(outside):
+    positives, negatives = (scores[labels == label].numpy() for label in (1, 0))
+    if not len(positives) or not len(negatives):
         return None
-    return auc_interval(inside, outside, generator, confidence)
+    return auc_interval(positives, negatives, generator, confidence)
 
 
 @metric(

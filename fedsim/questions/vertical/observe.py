@@ -190,8 +190,8 @@ class _DataSetRows(CutWire):
     def embed(self, rows: Tensor, number: int, replayed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return self.wire.embed(self.order[rows], number, replayed)
 
-    def cut(self, down: Mapping[str, Tensor]) -> None:
-        self.wire.cut(down)
+    def cut(self, gradients: Mapping[str, Tensor]) -> None:
+        self.wire.cut(gradients)
 
 
 def _loss_of_mean_label(labels: Tensor, classes: int) -> Loss:

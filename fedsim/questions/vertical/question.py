@@ -426,9 +426,9 @@ class _Study:
         _, of_mean, of_nearest = self._errors(view, self._originals(view))
         value = cut_r_squared(of_nearest, of_mean, self._resampler, self._confidence)
         label = f"{choice.reported}, nearest public example"
-        about = {"party": view.party}
+        scope = {"party": view.party}
         update = {"label": label, "role": "context", "value": value, "chance_level": 0.0, "method": "", "settings": {}}
-        return self.finding(choice).model_copy(update={**update, "scope": about})
+        return self.finding(choice).model_copy(update={**update, "scope": scope})
 
     def _chance_of_features(self, view: CutView) -> float:
         """Return the explained variance of the better constant guess: the public mean, or 0, the normalised mean."""

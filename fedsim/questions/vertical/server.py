@@ -81,13 +81,13 @@ class FlowerWire(CutWire):
                 )
         return sent
 
-    def cut(self, down: Mapping[str, Tensor]) -> None:
+    def cut(self, gradients: Mapping[str, Tensor]) -> None:
         """Send the gradients back.
 
         Raises:
             FedsimError: a party does not answer.
         """
-        packed_gradients = {name: packed(back) for name, back in down.items()}
+        packed_gradients = {name: packed(gradient) for name, gradient in gradients.items()}
         contents = {
             name: RecordDict(dict(packed_gradients) if self._broadcast else {name: packed_gradients[name]})
             for name in packed_gradients

@@ -250,7 +250,7 @@ class CutWire:
         """
         return replayed
 
-    def cut(self, down: Mapping[str, Tensor]) -> None:
+    def cut(self, gradients: Mapping[str, Tensor]) -> None:
         """Send each party the gradients of the last activations, shape (B, width)."""
 
 
@@ -290,10 +290,10 @@ def train(
         for rows in order.split(settings.batch_size):
             held = model.copied()
             replayed = {name: seat.embed(parts[name][rows], number) for name, seat in seats.items()}
-            up = wire.embed(rows, number, replayed)
+            embeddings = wire.embed(rows, number, replayed)
             with seeding.isolate_randomness(seeding.derive(seed, "split dropout", number)):
-                down = _gradients(model.top.train(), up, labels[rows], loss)
-            step = CutStep(rows, up, down, held.bottoms, held.top)
+                gradients = _gradients(model.top.train(), embeddings, labels[rows], loss)
+            step = CutStep(rows, embeddings, gradients, held.bottoms, held.top)
             step = replace(step, down=cover(step, labels[rows], number))
             wire.cut(step.down)
             for name, seat in seats.items():
@@ -304,8 +304,8 @@ def train(
             number += 1
 
 
-def _gradients(top: nn.Module, up: Mapping[str, Tensor], labels: Tensor, loss: Loss) -> dict[str, Tensor]:
+def _gradients(top: nn.Module, embeddings: Mapping[str, Tensor], labels: Tensor, loss: Loss) -> dict[str, Tensor]:
     """Return the gradients of the parties' activations; the top's gradients stay in its parameters."""
-    read = {name: vectors.clone().requires_grad_() for name, vectors in up.items()}
+    read = {name: vectors.clone().requires_grad_() for name, vectors in embeddings.items()}
     loss(top(torch.cat(list(read.values()), 1)), labels).backward()
     return {name: vectors.grad for name, vectors in read.items() if vectors.grad is not None}

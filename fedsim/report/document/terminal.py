@@ -196,17 +196,18 @@ def _table(block: Table, *, is_narrow: bool) -> RichTable:
 
 
 def _cells(row: TableRow, headings: Sequence[Heading], *, is_narrow: bool) -> list[str]:
-    between = "\n" if is_narrow else " "
+    separator = "\n" if is_narrow else " "
     if row.reason:
         why = printable(row.reason.partition(":")[0])
-        return [_cell(row.cells[0], between=between), why, *["-"] * (len(headings) - 2)]
+        return [_cell(row.cells[0], separator=separator), why, *["-"] * (len(headings) - 2)]
     pairs = zip(row.cells, headings, strict=True)
     return [
-        _cell(cell, with_interval=heading.keeps_interval or not is_narrow, between=between) for cell, heading in pairs
+        _cell(cell, with_interval=heading.keeps_interval or not is_narrow, separator=separator)
+        for cell, heading in pairs
     ]
 
 
-def _cell(cell: TableCell, *, with_interval: bool = True, between: str = " ") -> str:
-    """Return a cell as text, with `between` before each tag and note."""
+def _cell(cell: TableCell, *, with_interval: bool = True, separator: str = " ") -> str:
+    """Return a cell as text, with `separator` before each tag and note."""
     text = f"{cell.text} [{cell.interval}]" if cell.interval and with_interval else cell.text
-    return printable(f"{text}{''.join(f'{between}({addition})' for addition in (*cell.tags, *cell.notes))}")
+    return printable(f"{text}{''.join(f'{separator}({addition})' for addition in (*cell.tags, *cell.notes))}")

@@ -24,10 +24,10 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
     """Return the settings of each figure: a family of defenses, preceded by the undefended controls."""
     controls = [point for point in points if point.setting.is_undefended]
     names = dict.fromkeys(point.setting.family for point in points if not point.setting.is_undefended)
-    together = {name: [*controls, *(p for p in points if p.setting.family == name)] for name in names}
-    if not together and controls:
+    by_family = {name: [*controls, *(p for p in points if p.setting.family == name)] for name in names}
+    if not by_family and controls:
         return {UNDEFENDED: controls}
-    return dict(islice(together.items(), _MOST_FAMILIES))
+    return dict(islice(by_family.items(), _MOST_FAMILIES))
 
 
 @styled()

@@ -33,8 +33,11 @@ def marks(sweep: SweepRecords, points: Sequence[Point], blind: Mapping[str, floa
         mark
         for point in points
         if point.guarantee and math.isfinite(point.epsilon)
-        for of in [GuaranteedArm(point.name, point.setting.findings, point.guarantee)]
-        for mark in (*_memberships(of, point), *_reconstructions(of, sweep, point, blind.get(point.setting.data)))
+        for guaranteed in [GuaranteedArm(point.name, point.setting.findings, point.guarantee)]
+        for mark in (
+            *_memberships(guaranteed, point),
+            *_reconstructions(guaranteed, sweep, point, blind.get(point.setting.data)),
+        )
     ]
 
 
@@ -71,19 +74,19 @@ def _odds(probability: float) -> str:
     return "never" if probability <= 0 else f"1 in {max(1.0, 1 / probability):,.3g}"
 
 
-def _memberships(of: GuaranteedArm, point: Point) -> Iterator[BoundComparison]:
+def _memberships(guaranteed: GuaranteedArm, point: Point) -> Iterator[BoundComparison]:
     if point.membership:
-        yield of.membership(point.membership.attack, point.membership.rate, FEW_FALSE_ALARMS)
+        yield guaranteed.membership(point.membership.attack, point.membership.rate, FEW_FALSE_ALARMS)
 
 
 def _reconstructions(
-    of: GuaranteedArm, sweep: SweepRecords, point: Point, blind: float | None
+    guaranteed: GuaranteedArm, sweep: SweepRecords, point: Point, blind: float | None
 ) -> Iterator[BoundComparison]:
-    if blind is None or not of.guarantee.holds_against_server:
+    if blind is None or not guaranteed.guarantee.holds_against_server:
         return
     for label in attackers(point.setting):
         if success := risk(point.setting, label, sweep.judge):
-            yield of.reconstruction(label, point.setting.rule, success.rate, blind)
+            yield guaranteed.reconstruction(label, point.setting.rule, success.rate, blind)
 
 
 def _floor(point: Point, confidence: float) -> EpsilonFloor | None:

@@ -33,8 +33,8 @@ def histories(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
         record = read_record(sweep.run_path(cell.digest))
     except FedsimError:
         return []
-    only = record.arms[cell.arm].model_copy(update={"name": f"{control.name}, seed {cell.seed}"})
-    return figures.attack_curves(record.model_copy(update={"arms": (only,)}))
+    single = record.arms[cell.arm].model_copy(update={"name": f"{control.name}, seed {cell.seed}"})
+    return figures.attack_curves(record.model_copy(update={"arms": (single,)}))
 
 
 def _row(sweep: SweepRecords, label: str) -> TableRow:
@@ -55,5 +55,5 @@ def _row(sweep: SweepRecords, label: str) -> TableRow:
     )
 
 
-def _share(count: int, of: int) -> str:
-    return f"{count} of {of}" if of else NOTHING
+def _share(count: int, total: int) -> str:
+    return f"{count} of {total}" if total else NOTHING

@@ -61,8 +61,8 @@ def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Ta
     """Write a name at the first free position and return whether one was free; `is_clear`: no line crosses a name."""
     x, y = (float(part) for part in axes.transData.transform((point.x, point.y)))
     scale = axes.figure.dpi / 72
-    for across, up, distance in _offsets():
-        box = _box(x + across * distance * scale, y + up * distance * scale, size, across, up)
+    for shift_x, shift_y, distance in _offsets():
+        box = _box(x + shift_x * distance * scale, y + shift_y * distance * scale, size, shift_x, shift_y)
         line = _line(x, y, box)
         is_far = distance > _NEAR
         if (
@@ -75,7 +75,7 @@ def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Ta
         taken.names.append(box)
         if is_far:
             taken.lines.append(line)
-        _write(axes, point, across, up, distance, line=is_far)
+        _write(axes, point, shift_x, shift_y, distance, line=is_far)
         return True
     return False
 
@@ -88,26 +88,26 @@ def _size(axes: Axes, name: str) -> tuple[float, float]:
     return box.width, box.height
 
 
-def _box(x: float, y: float, size: tuple[float, float], across: float, up: float) -> Bbox:
+def _box(x: float, y: float, size: tuple[float, float], shift_x: float, shift_y: float) -> Bbox:
     """Return the bounding box of a name at (x, y), extending in its direction."""
     from matplotlib.transforms import Bbox  # noqa: PLC0415 - keeps the import cheap
 
     width, height = size
-    left = x if across > 0 else x - width if across < 0 else x - width / 2
-    bottom = y if up > 0 else y - height if up < 0 else y - height / 2
+    left = x if shift_x > 0 else x - width if shift_x < 0 else x - width / 2
+    bottom = y if shift_y > 0 else y - height if shift_y < 0 else y - height / 2
     return Bbox.from_bounds(left, bottom, width, height)
 
 
-def _write(axes: Axes, point: NamedPoint, across: float, up: float, distance: float, *, line: bool) -> None:
+def _write(axes: Axes, point: NamedPoint, shift_x: float, shift_y: float, distance: float, *, line: bool) -> None:
     axes.annotate(
         point.name,
         (point.x, point.y),
-        xytext=(across * distance, up * distance),
+        xytext=(shift_x * distance, shift_y * distance),
         textcoords="offset points",
         fontsize=_SIZE,
         color=_COLOUR,
-        ha="left" if across > 0 else "right" if across < 0 else "center",
-        va="bottom" if up > 0 else "top" if up < 0 else "center",
+        ha="left" if shift_x > 0 else "right" if shift_x < 0 else "center",
+        va="bottom" if shift_y > 0 else "top" if shift_y < 0 else "center",
         arrowprops={"arrowstyle": "-", "color": _COLOUR, "lw": 0.4, "shrinkA": 0, "shrinkB": 3} if line else None,
     )
 
@@ -120,7 +120,7 @@ def _line(x: float, y: float, box: Bbox) -> Path:
 
 
 def _offsets() -> Iterator[tuple[float, float, float]]:
-    return ((across, up, distance) for distance in _DISTANCES for across, up in _DIRECTIONS)
+    return ((shift_x, shift_y, distance) for distance in _DISTANCES for shift_x, shift_y in _DIRECTIONS)
 
 
 def _around(x: float, y: float, margin: float) -> Bbox:

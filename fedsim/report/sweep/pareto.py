@@ -71,8 +71,8 @@ def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
         "membership, 1% false alarms": lambda p: p.membership,
     }
     places_by_title = {
-        title: [Place(p, risk.attack, p.utility, risk.rate) for p in points if (risk := of(p)) and p.utility]
-        for title, of in chosen.items()
+        title: [Place(p, risk.attack, p.utility, risk.rate) for p in points if (risk := chosen_risk(p)) and p.utility]
+        for title, chosen_risk in chosen.items()
     }
     return {title: places for title, places in places_by_title.items() if places}
 

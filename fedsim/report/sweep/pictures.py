@@ -50,7 +50,7 @@ def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> ImageGrid | None:
         return None
     rows = [WallRow("original", originals, is_truth=True), *(_row(setting, keys, originals) for setting in shown)]
     columns = [image_grid.column(key, *known[key], has_restarts=any(key[2] for key in known)) for key in keys]
-    return image_grid.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, of=len(known), number=1)
+    return image_grid.wall_of(f"Seed {sweep.seeds[0]}", columns, rows, total=len(known), number=1)
 
 
 def representatives(points: Sequence[Point]) -> list[Point]:

@@ -189,7 +189,7 @@ def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepReco
         reach=reach([v.ceiling for v in setting.victims(strongest)], judge.success) if strongest else None,
         fewer=difference,
         p=p,
-        membership=max(found, key=lambda one: one.rate.value, default=None),
+        membership=max(found, key=lambda attack: attack.rate.value, default=None),
         members=found,
         guarantee=_guarantee(setting.cells),
         seconds=mean_over_seeds(seconds, judge.scoring.confidence),

@@ -67,8 +67,8 @@ def draw(points: Sequence[Point]) -> list[Picture]:
         figure.axes[0].plot([], [], marker=marker, color=colour, label=name)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     rows = [_row(knob, value, p) for knob in varied for line in knob.lines for value, p in line]
-    over = f"{success.capitalize()} by the strongest attack and test {measure(settings)} over each varied number."
-    alt = " ".join([over, *map(_in_words, varied)])
+    caption = f"{success.capitalize()} by the strongest attack and test {measure(settings)} over each varied number."
+    alt = " ".join([caption, *map(_in_words, varied)])
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
 

@@ -164,18 +164,18 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         strong = "No thresholds are stated, so nothing is judged."
         return Statement(subject, strong, after=text, caveat=_caveat(least, points))
     judged = sorted((judge_setting(point, policy) for point in points), key=_rank)
-    within, best = [setting for setting in judged if not setting.broken], judged[0]
-    if not within:
-        near, checks = best, [_check(limit, best.point) for limit in best.broken]
+    unbroken, best = [setting for setting in judged if not setting.broken], judged[0]
+    if not unbroken:
+        nearest, checks = best, [_check(limit, best.point) for limit in best.broken]
         misses = "; ".join(f"{check.what} {check.measured}, allowed {check.limit}" for check in checks)
-        text = f" {near.point.name} comes nearest, and misses: {misses}. It {sentence(near.point)}"
-        return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=near.checks)
+        text = f" {nearest.point.name} comes nearest, and misses: {misses}. It {sentence(nearest.point)}"
+        return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=nearest.checks)
     if _protects_nowhere(points):
         text = (
-            f" {_all_left(points)} The stated thresholds do not limit that share, and {len(within)} of {len(judged)} "
+            f" {_all_left(points)} The stated thresholds do not limit that share, and {len(unbroken)} of {len(judged)} "
         )
         return Statement(subject, _NOWHERE, after=f"{text}settings break none.", checks=best.checks)
-    also = [point.point.name for point in within if point is not best and point.state == "kept"]
+    also = [point.point.name for point in unbroken if point is not best and point.state == "kept"]
     ending = f" Within the thresholds as well: {_some(also)}." if also else ""
     verb, doubt = ("keeps", "") if best.state == "kept" else ("may keep", _missing(best))
     return Statement(
@@ -196,7 +196,7 @@ def _protects_nowhere(points: Sequence[Point]) -> bool:
 def _all_left(points: Sequence[Point]) -> str:
     """Return the sentence for settings under which every example is recovered, with the widest interval."""
     rate, setting = min(
-        ((point.strongest.rate, point.setting.what) for point in points if point.strongest), key=lambda one: one[0].n
+        ((point.strongest.rate, point.setting.what) for point in points if point.strongest), key=lambda pair: pair[0].n
     )
     alike = "The only setting" if len(points) == 1 else f"Each of {len(points)} settings"
     return f"{alike} leaves 100% of the {setting} (95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)."

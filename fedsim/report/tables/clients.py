@@ -46,8 +46,8 @@ def failures(record: RunRecord) -> Table:
     rows = [TableRow.of("run", failure.subject, failure.reason) for failure in record.failures]
     for arm in record.arms:
         for entry in arm.rounds:
-            where = f"{arm.name}, round {entry.round}"
-            rows += [TableRow.of(where, ", ".join(clients), why) for why, clients in _clients_by_reason(entry).items()]
+            place = f"{arm.name}, round {entry.round}"
+            rows += [TableRow.of(place, ", ".join(clients), why) for why, clients in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
         lost = [finding for finding in arm.answers if finding.failure]

@@ -27,12 +27,14 @@ def heading_of(column: Column) -> Heading:
     return number(f"{column.heading} ({column.metric.unit})" if column.metric.unit else column.heading)
 
 
-def cost(of: ClientCost | None) -> str:
+def cost(client_cost: ClientCost | None) -> str:
     """Return the cost of a client's round as text; empty if it was not recorded."""
-    if of is None:
+    if client_cost is None:
         return ""
-    memory = "" if of.peak_memory is None else f" and at most {of.peak_memory / 2**20:,.0f} MiB of memory"
-    return f"a client's round took {of.processor_seconds:.2g} s of processor time{memory}"
+    memory = (
+        "" if client_cost.peak_memory is None else f" and at most {client_cost.peak_memory / 2**20:,.0f} MiB of memory"
+    )
+    return f"a client's round took {client_cost.processor_seconds:.2g} s of processor time{memory}"
 
 
 def with_noun(count: int, noun: str) -> str:

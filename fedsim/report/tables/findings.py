@@ -55,17 +55,17 @@ def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> lis
     telling = [finding for finding in findings if finding.role != "context"]
     names = columns_of(telling)
     columns: list[_Column] = [
-        (Heading("figure"), lambda one: declared[one.metric].title),
-        (number("found", keeps_interval=True), lambda one: figure(one.value, declared[one.metric])),
-        (number("chance"), lambda one: chance_of(one, declared[one.metric])),
+        (Heading("figure"), lambda finding: declared[finding.metric].title),
+        (number("found", keeps_interval=True), lambda finding: figure(finding.value, declared[finding.metric])),
+        (number("chance"), lambda finding: chance_of(finding, declared[finding.metric])),
     ]
     if any(arm.p_value is not None for arm in telling):
         columns.append((number("p"), p_of))
     columns += [(number(declared[name].title), partial(_further, name, declared[name])) for name in names]
     columns.append((number("n"), count_of))
-    columns.append((Heading("of what", is_extra=True), lambda one: one.scope_in_words))
+    columns.append((Heading("of what", is_extra=True), lambda finding: finding.scope_in_words))
     if any(in_words(finding, declared, names) for finding in findings):
-        columns.append((Heading("beside it", is_extra=True), lambda one: in_words(one, declared, names)))
+        columns.append((Heading("beside it", is_extra=True), lambda finding: in_words(finding, declared, names)))
     return columns
 
 
@@ -191,4 +191,6 @@ def _most_telling(tried: Sequence[Finding], declared: Mapping[str, Metric]) -> F
     first = next((attack for attack in tried if attack.is_above_chance), tried[0])
     alike = [attack for attack in tried if attack.metric == first.metric]
     sign = declared[first.metric].sign
-    return max(alike, key=lambda one: (one.is_above_chance, sign * one.value.value if one.value else 0.0))
+    return max(
+        alike, key=lambda finding: (finding.is_above_chance, sign * finding.value.value if finding.value else 0.0)
+    )

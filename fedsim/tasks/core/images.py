@@ -31,14 +31,14 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
     scored = score_items(guess, examples, spec)
     items = with_composites(_identified(scored, guess, examples, data), guess, truth, examples, spec)
     public = _public_images(data)
-    near = {} if public is None else {"public": _next_to(to_pixels(guess.inputs[scored.order], spec), public)}
+    public_scores = {} if public is None else {"public": _next_to(to_pixels(guess.inputs[scored.order], spec), public)}
     return Scored(
         items=items,
         values=label_values(items),
         order=scored.order,
         guess=guess,
         notes=() if made >= len(examples) else (_missing(made, len(examples)),),
-        arrays=near,
+        arrays=public_scores,
     )
 
 

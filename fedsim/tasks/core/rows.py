@@ -27,8 +27,8 @@ def score_rows(examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
     strangers = cells.matched_strangers(originals, data.test.inputs.double().flatten(1))
     order = match(torch.where(usable[:, None], rows, torch.nan), originals)
     items = tuple(
-        _item(number, rows[at], originals[number], strangers[:, number], columns, bool(usable[at]))
-        for number, at in enumerate(order.tolist())
+        _item(number, rows[index], originals[number], strangers[:, number], columns, bool(usable[index]))
+        for number, index in enumerate(order.tolist())
     )
     return Scored(items=items, order=order, guess=completed)
 

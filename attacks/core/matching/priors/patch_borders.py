@@ -49,9 +49,9 @@ def border_differences(inputs: Tensor, rows: Sequence[int], columns: Sequence[in
         rows: first rows of patches, without the upper edge of the image.
         columns: first columns of patches, without the left edge of the image.
     """
-    down = [inputs[..., row, :] - inputs[..., row - 1, :] for row in rows]
-    across = [inputs[..., column] - inputs[..., column - 1] for column in columns]
-    norms = [difference.flatten(1).square().sum(1).clamp_min(TINY).sqrt() for difference in (*down, *across)]
+    row_steps = [inputs[..., row, :] - inputs[..., row - 1, :] for row in rows]
+    column_steps = [inputs[..., column] - inputs[..., column - 1] for column in columns]
+    norms = [difference.flatten(1).square().sum(1).clamp_min(TINY).sqrt() for difference in (*row_steps, *column_steps)]
     return torch.stack(norms).sum(0) if norms else inputs.new_zeros(len(inputs))
 
 

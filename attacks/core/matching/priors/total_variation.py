@@ -42,21 +42,21 @@ class TotalVariation(Prior[TotalVariationConfig]):
 
     def of(self, victims: VictimGroup) -> Regulariser:
         """Return the total variation."""
-        beyond = 1 if self.config.border == "zeros" else 0
-        return lambda inputs, _masks, _rows: total_variation(inputs, beyond)
+        padding = 1 if self.config.border == "zeros" else 0
+        return lambda inputs, _masks, _rows: total_variation(inputs, padding)
 
 
-def total_variation(inputs: Tensor, beyond: int = 0) -> Tensor:
+def total_variation(inputs: Tensor, padding: int = 0) -> Tensor:
     """Return the anisotropic total variation, shape (R,): mean absolute differences, both directions added.
 
     0 for inputs that are not images.
 
     Args:
         inputs: shape (R, B, C, H, W).
-        beyond: rows and columns of zeros after the last row and column.
+        padding: rows and columns of zeros after the last row and column.
     """
     if inputs.ndim < 5:  # noqa: PLR2004 - (R, B, C, H, W)
         return inputs.new_zeros(len(inputs))
-    across = torch.diff(torch.nn.functional.pad(inputs, (0, beyond)), dim=-1)
-    down = torch.diff(torch.nn.functional.pad(inputs, (0, 0, 0, beyond)), dim=-2)
-    return across.abs().flatten(1).mean(1) + down.abs().flatten(1).mean(1)
+    column_steps = torch.diff(torch.nn.functional.pad(inputs, (0, padding)), dim=-1)
+    row_steps = torch.diff(torch.nn.functional.pad(inputs, (0, 0, 0, padding)), dim=-2)
+    return column_steps.abs().flatten(1).mean(1) + row_steps.abs().flatten(1).mean(1)

@@ -167,9 +167,9 @@ class DecodingCache:
         common = stored.shared(text)
         for layers in stored.layers[common:]:
             self._store.drop(row, layers)
-        behind = len(stored.tokens) == common < len(text) - 1
+        is_next = len(stored.tokens) == common < len(text) - 1
         del stored.tokens[common:], stored.layers[common:]
-        if behind and len(draft):
+        if is_next and len(draft):
             nodes = draft.follow(text[common:-1])
             self._store.pick(row, keys, nodes)
             stored.tokens += [draft.tokens[node] for node in nodes]

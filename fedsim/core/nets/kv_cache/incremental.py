@@ -84,8 +84,8 @@ class IncrementalForward:
             return causal
         sees = causal.repeat(len(texts), 1, 1)
         for row, (text, draft) in enumerate(zip(texts, drafts, strict=True)):
-            behind = slice(len(text), len(text) + len(draft))
-            sees[row, behind, behind] = draft.sees()
+            drafted = slice(len(text), len(text) + len(draft))
+            sees[row, drafted, drafted] = draft.sees()
         return sees
 
     def _mask(self, held: tuple[int, ...], hidden: Tensor) -> Tensor | None:

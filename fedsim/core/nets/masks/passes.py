@@ -35,9 +35,9 @@ def record_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recor
     Raises:
         FedsimError: a dropout rate outside [0, 1), or a kind of dropout that is not a mask.
     """
-    where: list[str] = []
+    names: list[str] = []
     _refuse_recurrent_dropout(model)
-    with named_calls(model, where), _drawing(generator, where) as recording:
+    with named_calls(model, names), _drawing(generator, names) as recording:
         yield recording
 
 
@@ -49,13 +49,13 @@ def keep_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[RecordedDropout]:
+def _drawing(generator: torch.Generator, names: list[str]) -> Iterator[RecordedDropout]:
     recording = RecordedDropout()
 
     def rule(call: Call, activation: Tensor) -> Tensor:
         if call.rate == 0.0:
             return activation
-        name = where[-1] if where else "model"
+        name = names[-1] if names else "model"
         if not 0.0 < call.rate < 1.0:
             raise FedsimError(f"dropout rate {call.rate} in '{name}': expected 0 <= p < 1.")
         site = call.site(name)

@@ -39,17 +39,17 @@ def draw_mask(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Te
 
 
 @contextmanager
-def named_calls(model: nn.Module, where: list[str]) -> Iterator[None]:
-    """Maintain the stack of modules being called in `where`, innermost last; it includes modules that failed."""
+def named_calls(model: nn.Module, names: list[str]) -> Iterator[None]:
+    """Maintain the stack of modules being called in `names`, innermost last; it includes modules that failed."""
 
     def leave(name: str) -> None:
-        while where.pop() != name:  # skip inner modules that failed
+        while names.pop() != name:  # skip inner modules that failed
             pass
 
     handles = []
     for path, module in model.named_modules():
         name = path or "model"
-        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: where.append(name)))
+        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: names.append(name)))
         handles.append(module.register_forward_hook(lambda _m, _i, _o, name=name: leave(name)))
     try:
         yield

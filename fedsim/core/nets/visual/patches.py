@@ -16,9 +16,9 @@ def patch_errors(guesses: Tensor, originals: Tensor, grid: tuple[int, int]) -> T
         originals: images of the same shape.
         grid: numbers of patch rows and columns.
     """
-    down, across = grid
+    rows, columns = grid
     square = (guesses - originals).square().mean(1)
-    return square.unflatten(1, (down, -1)).unflatten(3, (across, -1)).mean((2, 4)).flatten(1)
+    return square.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).mean((2, 4)).flatten(1)
 
 
 def kept_patches(passed: Passed, patches: int) -> Tensor:

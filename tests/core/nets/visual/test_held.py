@@ -72,7 +72,7 @@ def test_a_step_behind_a_cut_cache_is_one_with_those_keys_masked() -> None:
             hidden,
             attention_mask=mask,
             positions=torch.full((3, 1), 23),
-            past=lambda keys, values, number=number: whole.store.update(keys, values, number),
+            cache=lambda keys, values, number=number: whole.store.update(keys, values, number),
         )
     torch.testing.assert_close(found, model.lm_head(model.norm(hidden))[:, 0])
     with pytest.raises(AssertionError):
