@@ -9,7 +9,6 @@ value.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -124,7 +123,7 @@ def _find(observation: Observation) -> _Mlp | None:
     """Return the first linear layer from normalised tokens to units with dropout, if its gradient is sent."""
     patches = patch_projection(observation)
     assert patches is not None
-    model = copy.deepcopy(observation.model).train()
+    model = observation.working_copy("train")
     norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
     example = next(model.parameters()).new_zeros(1, *observation.spec.shape)
     with inputs_in_order(model, (nn.Linear,)) as reads, layer_outputs(model, norms) as normed, without_dropout():

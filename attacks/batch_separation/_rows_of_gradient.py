@@ -6,7 +6,6 @@ factor identifies the rows: by its zeros, or by the derivatives of which it is a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -156,7 +155,7 @@ def _slopes(observation: Observation, layer: str, examples: Tensor) -> Tensor:
 
 def _derivatives(observation: Observation, layer: str, examples: Tensor) -> Tensor:
     """Return the derivatives of every output by the layer's outputs, shape (k, outputs, h), in double precision."""
-    model = copy.deepcopy(observation.model).double().train().requires_grad_()
+    model = observation.working_copy("train", torch.float64).requires_grad_()
     with layer_outputs(model, [layer]) as seen:
         outputs = model(examples.double()).flatten(1)
     (_, hidden), *_ = seen

@@ -7,7 +7,6 @@ with its mask, lies in that space: as many equations as features, for as many un
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -145,8 +144,7 @@ def _reading(observation: Observation, patches: Patches, layer: str) -> Callable
 
 
 def _without_projection(observation: Observation, patches: Patches, given: _Given) -> nn.Module:
-    memo: dict[int, object] = {id(observation.model.get_submodule(patches.name)): given}
-    return copy.deepcopy(observation.model, memo).double().train().requires_grad_(False)
+    return observation.working_copy("train", torch.float64, replaced={patches.name: given}).requires_grad_(False)
 
 
 def _as_projected(observation: Observation, patches: Patches, tokens: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ Source: Dimitrov et al. 2024, arXiv 2403.03945.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple, final
@@ -230,7 +229,7 @@ def _sharpen(directions: Tensor, vector: Tensor, zero: float) -> Tensor:
 
 def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generator) -> _Gates:
     """Measure the gradient of the first layer's outputs on noise, in a copy of the model."""
-    model = copy.deepcopy(observation.model).train().requires_grad_()
+    model = observation.working_copy("train").requires_grad_()
     for module in model.modules():
         if isinstance(module, pytorch.Dropout) and not knows_rates(observation):
             module.p = _ASSUMED_RATE

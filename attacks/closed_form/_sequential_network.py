@@ -7,7 +7,6 @@ from its gradient, with k = dL/dz. Vectors of several examples are concatenated.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,7 +166,7 @@ def chain_of(observation: Observation) -> tuple[SequentialLayer, ...]:
 
 def _calls(observation: Observation) -> list[_Call]:
     """Return the innermost modules in call order; raise `NotApplicable` unless their composition is the model."""
-    model = copy.deepcopy(observation.model).double().eval()
+    model = observation.working_copy("eval", torch.float64)
     calls: list[_Call] = []
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...]) -> None:

@@ -14,7 +14,6 @@ Source: this project, no paper.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, ClassVar, NamedTuple, cast, final
 
@@ -113,7 +112,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
 
 def _window_layer(observation: Observation) -> _WindowLayer | str:
     """Return the first recurrent layer with its example entries per time step, or why it does not read the window."""
-    model = copy.deepcopy(observation.model).double()
+    model = observation.working_copy(dtype=torch.float64)
     layers = [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.RNNBase)]
     if not layers:
         return "no layer is recurrent"

@@ -13,7 +13,6 @@ Source: codebook features: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, wh
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, cast, final
@@ -91,7 +90,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
 
 def _restrict_codes(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:
     """Return the observation with a copy of its model in which unused codes cannot be chosen."""
-    model = copy.deepcopy(observation.model)
+    model = observation.working_copy()
     for place, layer in codebooks(model).items():
         rows = fired.get(place)
         if rows is not None and int(rows.sum(1).min()) >= layer.active:

@@ -13,7 +13,6 @@ Source: codebook features: arXiv 2310.17230; the lookup is this project's, earli
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import ClassVar, final
 
@@ -100,7 +99,7 @@ def token_codes(observation: Observation, generator: torch.Generator) -> dict[st
 
     The dependence is tested on random sentences, with the model's dropout.
     """
-    model, vocabulary = copy.deepcopy(observation.model), observation.spec.vocabulary or 0
+    model, vocabulary = observation.working_copy(), observation.spec.vocabulary or 0
     single_codes = [_codes(model.eval(), part[:, None]) for part in torch.arange(vocabulary).split(_AT_ONCE)]
     table = {place: torch.cat([part[place][:, 0] for part in single_codes]) for place in single_codes[0]}
     probes = torch.randint(vocabulary, (_PROBES, *observation.spec.shape), generator=generator)

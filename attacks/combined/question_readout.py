@@ -14,7 +14,6 @@ Source: this project; rows of words: Gupta et al. 2022, arXiv 2205.08514.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import permutations
@@ -204,7 +203,7 @@ def _granted(observation: Observation, text: QuestionText) -> Observation:
 
 
 def _copied(observation: Observation) -> Observation:
-    return replace(observation, model=copy.deepcopy(observation.model))
+    return replace(observation, model=observation.working_copy())
 
 
 def _with_text(observation: Observation, text: QuestionText) -> Observation:

@@ -12,7 +12,6 @@ Source: this project; the noise is the defense of Zhu et al. 2019, arXiv 1906.08
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -83,7 +82,7 @@ def average(observation: Observation, movement: float) -> tuple[Observation, int
     """
     alike = [before for before in observation.earlier_observations if _is_alike(observation, before, movement)]
     rounds = [*alike, observation]
-    model = copy.deepcopy(observation.model)
+    model = observation.working_copy()
     states = [round_.model.state_dict() for round_ in rounds]
     model.load_state_dict({
         name: torch.stack([state[name] for state in states]).mean(0) if tensor.is_floating_point() else tensor

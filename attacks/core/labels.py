@@ -8,7 +8,6 @@ steps db is the mean over the steps, and p the mean along the straight line from
 
 from __future__ import annotations
 
-import copy
 from typing import Literal
 
 import torch
@@ -192,7 +191,7 @@ def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
 @torch.no_grad()
 def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
     """Return mean class probabilities (K,), and the mean sum of the last layer's input features, both on noise."""
-    model = copy.deepcopy(observation.model).train()
+    model = observation.working_copy("train")
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(next(model.parameters()))
     steps = min(observation.local_steps, _MOST_POINTS)

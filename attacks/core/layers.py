@@ -7,7 +7,6 @@ never counts as a layer on pixels.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -166,8 +165,7 @@ def layer_behind(observation: Observation, first: str) -> Behind | None:
     if name is None or f"{name}.weight" not in observation.update.tensors:
         return None
     given = _Given()
-    memo: dict[int, object] = {id(observation.model.get_submodule(first)): given}
-    model = copy.deepcopy(observation.model, memo).double().eval().requires_grad_(False)
+    model = observation.working_copy("eval", torch.float64, replaced={first: given}).requires_grad_(False)
     blank = torch.zeros(1, *observation.spec.shape, dtype=torch.float64)
 
     def inputs(outputs: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ Source: after DIA, arXiv 2208.06163; against PRECODE, arXiv 2108.04725, and CVB,
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -150,7 +149,7 @@ def _noise_modules(observation: Observation) -> tuple[str, ...]:
 @torch.no_grad()
 def _shapes(observation: Observation) -> tuple[tuple[int, ...], ...]:
     """Return the shape of each module's noise for one batch."""
-    model, names = copy.deepcopy(observation.model), _noise_modules(observation)
+    model, names = observation.working_copy(), _noise_modules(observation)
     blank = torch.zeros((observation.batch_size or 1, *observation.spec.shape)).to(next(model.parameters()))
     with without_dropout(), layer_outputs(model, names) as seen:
         run(model, blank)

@@ -14,7 +14,6 @@ Source: inspired by GRAIN, Drencheva et al. 2025, arXiv 2503.01838, whose text w
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,7 +126,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
                  "nodes that passed": float(len(nodes.degrees))}  # fmt: skip
         if len(nodes.degrees) == 0:
             return no_guess(observation, "no node lies in the span of the first layer", diagnostics=diagnostics)
-        network = copy.deepcopy(cast("GraphNetwork", observation.model)).double()
+        network = cast("GraphNetwork", observation.working_copy(dtype=torch.float64))
         candidates = candidates_of(network, nodes)
         labels = labels_or_unknown(observation, 1)
         search = _Search(observation, network, nodes, candidates, labels, diagnostics, generator, on_step)

@@ -6,7 +6,6 @@ label, since the attacker can repeat the forward pass for every class.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -192,7 +191,7 @@ def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Te
     predicted = torch.zeros(len(singles.examples), len(labels), dtype=torch.float64)
     if not len(singles.examples):
         return predicted
-    model = copy.deepcopy(observation.model).double().train()
+    model = observation.working_copy("train", torch.float64)
     step = observation.learning_rate if observation.update.kind == "delta" else 1.0
     scale = step * observation.local_steps / size
     for label in labels.unique():

@@ -15,7 +15,6 @@ Source: inspired by Maui, arXiv 2509.11451, of which the abstract was read; bias
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -212,7 +211,7 @@ def read_features(observation: Observation, images: Tensor) -> Tensor:
 
 def _still(observation: Observation) -> nn.Module:
     """Return a copy of the model in double precision, in evaluation mode and without gradients."""
-    return copy.deepcopy(observation.model).double().eval().requires_grad_(False)
+    return observation.working_copy("eval", torch.float64).requires_grad_(False)
 
 
 def _entry(observation: Observation) -> str:

@@ -6,7 +6,6 @@ the gradient best wins. Mixtures: see `attacks.mixed_batches._unmixing`.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -123,7 +122,7 @@ def _before(observation: Observation, seen: Tensor, transform: Transform) -> tup
 def _distance_through(
     observation: Observation, transform: Transform, inputs: Tensor, labels: Tensor, masks: Masks
 ) -> float:
-    model = copy.deepcopy(observation.model)
+    model = observation.working_copy()
     return gradient_distance(replace(observation, model=model), transform(inputs), labels, masks)
 
 

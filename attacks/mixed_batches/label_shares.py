@@ -12,7 +12,6 @@ Source: the rule of iDLG, arXiv 2001.02610, for shared labels; CutMix: arXiv 190
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, cast, final
@@ -131,7 +130,7 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
     deltas = peel(observation, inputs).deltas
     if deltas is None:
         return None
-    model = copy.deepcopy(observation.model).double().train()
+    model = observation.working_copy("train", torch.float64)
     with inject_masks(observation.sites, tuple(mask.double() for mask in masks)):
         outputs = model(inputs.double())
     if outputs.shape != deltas.shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +29,7 @@ class Client:
         """Copy the model; the observed model is not changed."""
         self.steps = observation.local_steps
         self.device = next(observation.model.parameters()).device
-        self._model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
+        self._model = observation.working_copy("train", torch.float64).requires_grad_(False)
         write_no_statistics(self._model)
         trained = {name for name, parameter in observation.model.named_parameters() if parameter.requires_grad}
         self._received = {name: parameter for name, parameter in self._model.named_parameters() if name in trained}

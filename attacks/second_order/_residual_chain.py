@@ -7,7 +7,6 @@ which ends in front of the head.
 
 from __future__ import annotations
 
-import copy
 import math
 import operator
 from collections.abc import Mapping, Sequence
@@ -101,7 +100,7 @@ def chain_of(observation: Observation) -> Chain:
     output = output_layer(observation.model, observation.spec.classes)
     if output is None:
         raise NotApplicable("the model has no last linear layer with a row per class")
-    root = copy.deepcopy(observation.model).cpu().double().train().requires_grad_(False)
+    root = observation.working_copy("train", torch.float64).cpu().requires_grad_(False)
     write_no_statistics(root)
     traced = _traced(root)
     noise = torch.randn((2, *observation.spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)

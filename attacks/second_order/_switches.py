@@ -76,7 +76,7 @@ def unit_values(observation: Observation, inputs: Tensor, masks: Masks) -> list[
         inputs: shape (B, *shape).
         masks: one per dropout site.
     """
-    model = copy.deepcopy(observation.model).double().train()
+    model = observation.working_copy("train", torch.float64)
     doubles = tuple(mask.to(inputs.device, torch.float64) for mask in masks)
     with torch.no_grad(), inject_masks(observation.sites, doubles), _Watch() as watch:
         model(inputs.to(next(model.parameters())))

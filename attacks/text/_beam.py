@@ -8,7 +8,6 @@ the prefix is.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -112,7 +111,7 @@ def _layers(model: nn.Module) -> list[str]:
 
 def readers_of(observation: Observation) -> list[CandidateReader]:
     """Return a single reader, or a reader for each sentence if its masks are known."""
-    model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
+    model = observation.working_copy("train", torch.float64).requires_grad_(False)
     tokens = sum(lengths_of(observation))
     first, second = (subspace_of(observation, layer, tokens) for layer in _layers(model))
     assert first is not None

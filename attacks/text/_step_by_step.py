@@ -11,7 +11,6 @@ Derived for this project, no paper.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -52,7 +51,7 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
 
     _, *sizes = batch_sizes(observation)
     _, last = ended(observation, words_of(observation), len(sentences), left)
-    step, model = _step(observation, sentences, last), copy.deepcopy(observation.model)
+    step, model = _step(observation, sentences, last), observation.working_copy()
     with torch.no_grad():
         for name, change in step.items():
             model.get_parameter(name).sub_(change)

@@ -8,7 +8,6 @@ both gradients.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -218,7 +217,7 @@ def _is_tied(observation: Observation) -> bool:
 @torch.no_grad()
 def _hidden_norm(observation: Observation, head: str) -> float:
     """Return the median norm of the output layer's inputs on random tokens; it hardly varies after a norm layer."""
-    model, generator = copy.deepcopy(observation.model).eval(), torch.Generator().manual_seed(0)
+    model, generator = observation.working_copy("eval"), torch.Generator().manual_seed(0)
     shape = (_PROBES, *observation.spec.shape)
     tokens = torch.randint(observation.spec.vocabulary or 1, shape, generator=generator)
     (hidden,) = read_by(model, [head], tokens, nullcontext())

@@ -2,7 +2,9 @@
 
 Idea: The server's half of GradDefense: it removes noise that clients added, to recover accuracy.
 Equation: noise of standard deviation s on a share of the entries, independent for each of m clients, leaves
-    s sqrt(share / m) on every entry of the mean; directions whose spectrum fits this noise are removed.
+    s sqrt(share / m) on every entry of the mean. The mean is reshaped to a matrix A, v x w. For noise of standard
+    deviation s alone, the eigenvalues of A^T A / v are in [s^2 (1 - 1/sqrt(Q))^2, s^2 (1 + 1/sqrt(Q))^2], Q = v / w
+    (Marchenko and Pastur 1967); directions in this range are removed.
 Assumes: the server knows scale and share of the noise.
 Fails: as a protection, since the server sees all that it recovers.
 Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning".
@@ -13,13 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, final
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.hooks import Aggregator, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution
-from fedsim.privacy.compensation import compensate
+
+_ASPECT = 6.0  # rows over columns of the matrix of a vector
 
 
 class CompensatedMeanConfig(Config):
@@ -58,3 +62,28 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
         assert total is not None, "called with at least one contribution"
         scale = self.config.scale * (self.config.noised_share / server_round.expected) ** 0.5
         return compensate(total.div_(count), scale)
+
+
+def compensate(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
+    """Return the vector without noise directions; entries after the last full row stay unchanged.
+
+    Args:
+        vector: shape (P,); it is split into rows of about sqrt(P / 6) entries.
+        scale: standard deviation s of the noise.
+        share: share of the rows with noise.
+    """
+    width = max(1, int((len(vector) / _ASPECT) ** 0.5))
+    height = len(vector) // width
+    if not scale or not share or not height:
+        return vector
+    rows = _without_noise(vector[: height * width].view(height, width), scale, share)
+    return torch.cat([rows.flatten(), vector[height * width :]])
+
+
+def _without_noise(matrix: Tensor, scale: float, share: float) -> Tensor:
+    rows, (height, width) = matrix.double(), matrix.shape
+    values, directions = torch.linalg.eigh(rows.mT @ rows / height)
+    spread = (width / (share * height)) ** 0.5
+    low, high = (share * scale**2 * (1.0 + sign * spread) ** 2 for sign in (-1.0, 1.0))
+    kept = directions[:, (values < (low if spread < 1.0 else 0.0)) | (values > high)]
+    return (rows @ kept @ kept.mT).to(matrix)

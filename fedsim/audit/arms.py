@@ -14,7 +14,7 @@ from fedsim.audit.subject import CheckedSubject
 from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
-from fedsim.core.time_budget import TimeBudgetExceeded, interrupting
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership.question import Cases, MembershipChoice
 from fedsim.record import AttackFinding
@@ -101,7 +101,7 @@ class ArmAuditor:
         self.session.tell("tests the stated epsilon with canaries")
         try:
             question.check(evidence.world)
-            with interrupting(seconds):
+            with interrupting(TimeBudget.with_wall_limit(seconds)):
                 return self.session.note(arm.with_findings(list(question.run(evidence, self.session.work(arm))), {}))
         except TimeBudgetExceeded:
             why = f"its {seconds:.0f} s were not enough"

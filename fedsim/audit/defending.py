@@ -25,7 +25,7 @@ from fedsim.audit.verdict import control_failed
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense
-from fedsim.core.time_budget import interrupting
+from fedsim.core.time_budget import TimeBudget, interrupting
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
@@ -136,7 +136,7 @@ class _Defender:
             OutOfTime: the time of the trial is over.
         """
         auditor, before = self.auditor, self.without.summary
-        with interrupting(seconds):
+        with interrupting(TimeBudget.with_wall_limit(seconds)):
             arm = auditor.attack(arm, auditor.world(arm), self.most, self.iterations, _FOR_THE_ATTACK * seconds)
             auditor.session.tell(f"{arm.name}: trains for {before.rounds} rounds")
             world = auditor.world(arm.model_copy(update={"batch_size": before.batch_size}))

@@ -160,7 +160,7 @@ def _train(world: World, seconds: float) -> tuple[Tensors, Tensor]:
     weights, rounds = world.models.first_weights, list[RoundRecord]()
     batch = world.scenario.federation.batch_size * world.data.steps(0)
     try:
-        with interrupting(seconds):
+        with interrupting(TimeBudget.with_wall_limit(seconds)):
             for round_ in itertools.islice(rounds_of(world), _PASSES * -(-len(world.data.dataset.train) // batch)):
                 weights = round_.weights
                 rounds.append(round_.record)

@@ -132,7 +132,7 @@ class UpdateAttacker:
         budget = TimeBudget()
         latest, observation = LatestGuess(), observe(victim, self.knows)
         try:
-            with interrupting(seconds):
+            with interrupting(TimeBudget.with_wall_limit(seconds)):
                 guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, latest)
         except TimeBudgetExceeded:
             guess = latest.best(observation)
@@ -180,7 +180,7 @@ class UpdateAttacker:
     ) -> Reconstruction | None:
         """Return the best guess of the attacks without a search; None if no such attack succeeds in time."""
         try:
-            with interrupting(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT))):
+            with interrupting(TimeBudget.with_wall_limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT)))):
                 limit, round_ = min(iterations, _MOST_EXACT), victim.entry.round
                 guess = search(victim.world, observation, limit, descents(), round_, latest)
         except (TimeBudgetExceeded, NotApplicable):
@@ -203,7 +203,7 @@ class UpdateAttacker:
         if not self.is_scored:
             return None, None
         try:
-            with interrupting(_HANGS * seconds):
+            with interrupting(TimeBudget.with_wall_limit(_HANGS * seconds)):
                 return ceiling_of(victim, seconds=seconds)
         except TimeBudgetExceeded:
             inputs = victim.truth.batches[0].inputs.numel()

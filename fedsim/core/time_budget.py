@@ -118,12 +118,11 @@ def check_deadline() -> None:
 
 
 @contextmanager
-def interrupting(limit: float | TimeBudget) -> Iterator[None]:
+def interrupting(budget: TimeBudget) -> Iterator[None]:
     """Raise `TimeBudgetExceeded` in the block when a budget is used up.
 
     Args:
-        limit: a budget that several blocks share, or processor seconds of a new budget, which also ends after
-            `WALL_LIMIT` times as many wall-clock seconds.
+        budget: it may be shared by several blocks. `TimeBudget.with_wall_limit` also ends code that sleeps.
 
     Without effect outside the main thread. Blocks may be nested. The signal acts between two operations, so a long
     operation runs to its end. An import is not interrupted, because that would leave a half-loaded module. Neither is a
@@ -136,7 +135,7 @@ def interrupting(limit: float | TimeBudget) -> Iterator[None]:
         return
 
     owner = sys._getframe(2)  # caller of this function and of contextlib's wrapper
-    budget, rung_at = limit if isinstance(limit, TimeBudget) else TimeBudget.with_wall_limit(limit), list[float]()
+    rung_at: list[float] = []
 
     def ring(_number: int, frame: FrameType | None) -> None:
         if (left := budget.left) > 0:

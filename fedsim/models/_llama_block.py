@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from fedsim.models._attention import attention_weights
 
 _Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all keys and values
 _ALL = slice(None)
@@ -115,8 +116,7 @@ class _Attention(nn.Module):
 
     def weights(self, queries: Tensor, keys: Tensor, mask: Tensor | None, shares: Tensor | None = None) -> Tensor:
         """Return attention weights (B, heads, T, S); each row sums to 1."""
-        scores = queries @ keys.repeat_interleave(self._repeats, 1).mT / math.sqrt(self._features)
-        weights = (scores if mask is None else scores + mask).softmax(-1)
+        weights = attention_weights(queries, keys.repeat_interleave(self._repeats, 1), mask)
         if shares is None:
             return weights
         weights = weights * shares[:, None, None]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
+from fedsim.models._attention import attention_weights, split_heads
 from fedsim.models._inputs import image_shape
 
 Positions = Literal["learned", "sinusoidal", "none"]
@@ -113,10 +114,9 @@ class _Attention(nn.Module):
         self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        parts = self.queries_keys_values(tokens).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, heads, features)
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, T, features)
-        weights = (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(-1)
-        return self.output(self.joined((self.dropout(weights) @ values).transpose(1, 2)))
+        queries, keys, values = split_heads(self.queries_keys_values(tokens), self.heads)
+        weights = self.dropout(attention_weights(queries, keys))
+        return self.output(self.joined((weights @ values).transpose(1, 2)))
 
 
 class _Joined(nn.Module):

@@ -21,6 +21,7 @@ from fedsim.components.core.skips import Skip
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
+from fedsim.models._attention import attention_weights
 from fedsim.models._inputs import image_shape
 
 _GROUPS = 8
@@ -165,7 +166,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         queries, keys, values = self.read(self.norm(x)).flatten(2).chunk(3, 1)
-        weights = (queries.mT @ keys / math.sqrt(x.shape[1])).softmax(-1)
+        weights = attention_weights(queries.mT, keys.mT)
         return x + self.write((values @ weights.mT).view_as(x))
 
 

@@ -8,7 +8,6 @@ for each position up to the end of the longest sentence.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
+from fedsim.models._attention import attention_weights, split_heads
 from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
 
 _STD = 0.02
@@ -120,8 +120,6 @@ class _Attention(nn.Module):
         self.output = nn.Linear(config.width, config.width)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        parts = self.queries_keys_values(tokens).unflatten(-1, (3, self._heads, -1))  # (B, T, 3, heads, features)
-        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, T, features)
-        scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
-        weights = self.dropout((scores + mask).softmax(-1))
+        queries, keys, values = split_heads(self.queries_keys_values(tokens), self._heads)
+        weights = self.dropout(attention_weights(queries, keys, mask))
         return self.output((weights @ values).transpose(1, 2).flatten(2))

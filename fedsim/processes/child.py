@@ -33,7 +33,8 @@ def answer(method: InProcessRunner, payload: bytes, answers: IO[bytes]) -> bytes
         # The run that started this wrote the payload.
         name, seen, states, seconds = torch.load(io.BytesIO(payload), weights_only=False)
         generators = [_generator(seed, state) for seed, state in states]
-        result = method.call(name, *seen, generators=generators, watch=watch, seconds=seconds)
+        function = getattr(type(method.method), name)
+        result = method.call(function, *seen, generators=generators, watch=watch, seconds=seconds)
         return frames.frame(frames.ANSWER, packing.packed(result))
     except Exception as error:  # any exception is a failure of the method
         return frames.frame(frames.FAILED, reason(error).encode())

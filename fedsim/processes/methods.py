@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, reason
-from fedsim.core.hooks import ConfiguredMethod
+from fedsim.core.hooks import Attack, ConfiguredMethod
 from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
+
+AnswerT = TypeVar("AnswerT")
 
 
 def ignore_step(_step: Step) -> None:
@@ -38,18 +40,18 @@ class MethodRunner(Protocol):
 
     def call(
         self,
-        name: str,
+        function: Callable[..., AnswerT],
         *seen: Any,
         generators: Sequence[torch.Generator] = (),
         watch: OnStep = ignore_step,
         seconds: float | None = None,
-    ) -> Any:
-        """Return the answer of a method's function.
+    ) -> AnswerT:
+        """Return the answer of a method's function. Nothing guarantees the type of a hostile method's answer.
 
         Args:
-            name: of the function.
+            function: function of the method's base class; the method's own function of this name is called.
             seen: its visible arguments, which come first.
-            generators: its randomness, the last arguments; for ``together``, a generator per observation.
+            generators: its randomness, the last arguments; for `Attack.together`, a generator per observation.
             watch: receives the steps of a search.
             seconds: processor time of a search for each observation; None: unlimited.
 
@@ -97,20 +99,20 @@ class InProcessRunner:
 
     def call(
         self,
-        name: str,
+        function: Callable[..., AnswerT],
         *seen: Any,
         generators: Sequence[torch.Generator] = (),
         watch: OnStep = ignore_step,
         seconds: float | None = None,
-    ) -> Any:
+    ) -> AnswerT:
         """Return the answer of a method's function."""
         seed = seeding.derive(generators[0].initial_seed(), "foreign to a method") if generators else 0
-        function = getattr(self.method, name)
+        own = getattr(self.method, function.__name__)
         with seeding.isolate_randomness(seed):
-            if name != "together":
-                return function(*seen, *generators)
+            if function.__name__ != Attack.together.__name__:
+                return own(*seen, *generators)
             on_step = Progress(watch, self.should_stop, len(generators) == 1)
-            return function(*seen, generators, [on_step] * len(generators), seconds)
+            return own(*seen, generators, [on_step] * len(generators), seconds)
 
 
 @contextmanager
@@ -139,7 +141,7 @@ def search(
         KeyboardInterrupt: a stop was requested.
     """
     try:
-        guesses = list(attack.call("together", list(seen), generators=generators, watch=watch, seconds=seconds))
+        guesses = list(attack.call(Attack.together, list(seen), generators=generators, watch=watch, seconds=seconds))
         if len(guesses) != len(seen):
             raise FedsimError(f"the attack returned {len(guesses)} guesses for {len(seen)} updates.")
         strange = [type(guess).__name__ for guess in guesses if not isinstance(guess, Reconstruction)]
@@ -164,6 +166,6 @@ def require_tensor(answer: object) -> Tensor:
 def max_victims(attack: MethodRunner, first: Observation) -> int:
     """Return the number of such observations that an attack processes together; 1 if it raises."""
     try:
-        return max(1, int(attack.call("max_victims", first)))
+        return max(1, int(attack.call(Attack.max_victims, first)))
     except Exception:  # the search will report the error
         return 1

@@ -7,7 +7,7 @@ it. With a salt it is derived from both by a keyed hash.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import OnStep
-from fedsim.processes.methods import MethodRunner, ShouldStop, Start, ignore_step
+from fedsim.processes.methods import AnswerT, MethodRunner, ShouldStop, Start, ignore_step
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ class _Salted:
 
     def call(
         self,
-        name: str,
+        function: Callable[..., AnswerT],
         *seen: Any,
         generators: Sequence[torch.Generator] = (),
         watch: OnStep = ignore_step,
         seconds: float | None = None,
-    ) -> Any:
+    ) -> AnswerT:
         changed = [_changed(generator, self.salt) for generator in generators]
-        return self.method.call(name, *seen, generators=changed, watch=watch, seconds=seconds)
+        return self.method.call(function, *seen, generators=changed, watch=watch, seconds=seconds)
 
 
 def _changed(generator: torch.Generator, salt: bytes) -> torch.Generator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from fedsim.core.time_budget import DeadlineReached, check_deadline
 from fedsim.core.types import Observation, OnStep
 from fedsim.processes import frames, landlock, packing, sandbox
 from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
-from fedsim.processes.methods import MethodRunner, ShouldStop, ignore_step
+from fedsim.processes.methods import AnswerT, MethodRunner, ShouldStop, ignore_step
 
 _LOOK_UP_EVERY = 0.1  # seconds
 _ROOM = 64 << 20  # bytes that any answer may have
@@ -51,12 +51,12 @@ class SubprocessRunner:
 
     def call(
         self,
-        name: str,
+        function: Callable[..., AnswerT],
         *seen: Any,
         generators: Sequence[torch.Generator] = (),
         watch: OnStep = ignore_step,
         seconds: float | None = None,
-    ) -> Any:
+    ) -> AnswerT:
         """Return the answer of a method's function: tensors, numbers, text, guesses, and tuples of these.
 
         Raises:
@@ -66,7 +66,7 @@ class SubprocessRunner:
         """
         states = [(generator.initial_seed(), generator.get_state()) for generator in generators]
         try:
-            request = (name, seen, states, seconds)
+            request = (function.__name__, seen, states, seconds)
             kind, payload = self.ask(frames.CALL, request, watch, sum(map(_size_of, _observations(seen))))
             if kind == frames.ANSWER:
                 return packing.unpacked(payload)

@@ -6,7 +6,7 @@ right in this way gives the truth away. Questions that start no method have noth
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from fedsim import questions
 from fedsim.core import registry
 from fedsim.core.choices import Choice
+from fedsim.core.hooks import Attack
 from fedsim.core.registry import Kind
 from fedsim.core.types import Reconstruction
 from fedsim.experiment import runner
@@ -37,9 +38,9 @@ class Recording:
     def __init__(self, method: MethodRunner, kept: list[Any]) -> None:
         self.method, self.kept = method, kept
 
-    def call(self, name: str, *seen: Any, **more: Any) -> Any:
-        answer = self.method.call(name, *seen, **more)
-        if name != "at_once":
+    def call(self, function: Callable[..., Any], *seen: Any, **more: Any) -> Any:
+        answer = self.method.call(function, *seen, **more)
+        if function is not Attack.max_victims:
             self.kept.append((answer, numbers_in(seen)))
         return answer
 
@@ -50,8 +51,8 @@ class Playing:
     def __init__(self, kept: Sequence[Any], is_by_row: bool) -> None:
         self.kept, self.is_by_row = iter(kept), is_by_row
 
-    def call(self, name: str, *seen: Any, **_more: Any) -> Any:
-        if name == "at_once":
+    def call(self, function: Callable[..., Any], *seen: Any, **_more: Any) -> Any:
+        if function is Attack.max_victims:
             return 1
         answer, numbers = next(self.kept)
         asked = numbers_in(seen)
@@ -67,8 +68,8 @@ class Spraying:
     def __init__(self, method: MethodRunner) -> None:
         self.method = method
 
-    def call(self, name: str, *seen: Any, **more: Any) -> Any:
-        answer = self.method.call(name, *seen, **more)
+    def call(self, function: Callable[..., Any], *seen: Any, **more: Any) -> Any:
+        answer = self.method.call(function, *seen, **more)
         if isinstance(answer, Tensor):
             return torch.cat([answer] * 3)
         if isinstance(answer, Sequence) and answer and isinstance(answer[0], Reconstruction):

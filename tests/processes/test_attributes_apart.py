@@ -119,12 +119,12 @@ def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here(
         return seeding.generator(1, "reading")
 
     with start_in_subprocess("attribute", choice, lambda: bool(stops)) as apart:
-        read = apart.call("read", known, labels, known, generators=[source()])
+        read = apart.call(AttributeAttack.read, known, labels, known, generators=[source()])
         with start_in_process("attribute", choice, lambda: False) as here:
-            assert torch.equal(read, here.call("read", known, labels, known, generators=[source()]))
+            assert torch.equal(read, here.call(AttributeAttack.read, known, labels, known, generators=[source()]))
         stops.append(1)
         with pytest.raises(KeyboardInterrupt):
-            apart.call("describe", {"a": known}, generators=[source()])
+            apart.call(AttributeAttack.describe, {"a": known}, generators=[source()])
         child = apart._child  # type: ignore[attr-defined]
     assert child.code is not None
 

@@ -27,7 +27,7 @@ class Answering:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    def call(self, _name: str, *_seen: Any, **_more: Any) -> Any:
+    def call(self, _function: Any, *_seen: Any, **_more: Any) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -50,7 +50,7 @@ def test_draws_from_the_global_generator_follow_the_methods_own_generator_and_le
     method: Any = Drawing()
     before = torch.get_rng_state()
     first, again, other = (
-        InProcessRunner(method).call("foreign", 0, generators=generators(seed)) for seed in (1, 1, 2)
+        InProcessRunner(method).call(Drawing.foreign, 0, generators=generators(seed)) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

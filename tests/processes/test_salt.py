@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from fedsim.core import seeding
+from fedsim.core.hooks import Attack
 from fedsim.core.registry import Kind
 from fedsim.processes.methods import MethodRunner
 from fedsim.processes.salt import SaltedStart, salt_of
@@ -28,9 +29,9 @@ class Spying:
         self.calls: list[str] = []
 
     def call(
-        self, name: str, *seen: Any, generators: Sequence[torch.Generator] = (), watch: Any = None, seconds: Any = None
-    ) -> int:
-        self.calls.append(name)
+        self, function: Callable[..., Any], *_seen: Any, generators: Sequence[torch.Generator], **_more: Any
+    ) -> Any:
+        self.calls.append(function.__name__)
         self.seeds += [generator.initial_seed() for generator in generators]
         return 3
 
@@ -44,8 +45,8 @@ def test_every_generator_that_a_method_gets_is_salted() -> None:
     sources = [seeding.generator(11, "attack", client) for client in range(2)]
     seeds = [source.initial_seed() for source in sources]
     with SaltedStart(spy.start, SALT)("attack", Choice(name="dlg"), lambda: False) as attack:
-        assert attack.call("max_victims", None) == 3
-        attack.call("together", [], generators=sources)
+        assert attack.call(Attack.max_victims, None) == 3
+        attack.call(Attack.together, [], generators=sources)
     assert spy.calls == ["max_victims", "together"]
     assert spy.seeds == [expected(seed) for seed in seeds]
     assert not set(spy.seeds) & set(seeds)

@@ -41,12 +41,12 @@ def test_the_answer_of_another_process_is_that_of_this_one_and_so_is_its_failure
     ):
 
         def answers(case: TraceCase) -> list[torch.Tensor]:
-            return [at_work.call("__call__", case, generators=[source()]) for at_work in (apart, here)]
+            return [at_work.call(TraceAttack.__call__, case, generators=[source()]) for at_work in (apart, here)]
 
         assert torch.equal(*answers(prompt))
         for at_work in (apart, here):
             with pytest.raises(FedsimError, match="^it answers prompt and member, not bits$"):
-                at_work.call("__call__", paces("bits"), generators=[source()])
+                at_work.call(TraceAttack.__call__, paces("bits"), generators=[source()])
         assert torch.equal(*answers(prompt))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -71,7 +70,7 @@ def simulated_client(
 
     Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
     """
-    model = copy.deepcopy(observation.model).train(batch_statistics).requires_grad_(False)
+    model = observation.working_copy("train" if batch_statistics else "eval").requires_grad_(False)
     for module in model.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]

@@ -6,7 +6,6 @@ reproduces the observed residual under the client's own loss (`_slopes.py`). Eac
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -98,7 +97,7 @@ def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) 
     """
     if not len(inputs) or one_gradient_only(observation) or inexact(observation) or _is_clipped(observation):
         return None
-    model = copy.deepcopy(observation.model).double().requires_grad_(False)
+    model = observation.working_copy(dtype=torch.float64).requires_grad_(False)
     answered = _answered(observation, model, inputs, masks)
     if answered is None:
         return None

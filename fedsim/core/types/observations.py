@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +114,24 @@ class Observation:
     device: torch.device = CPU
     label_shape: tuple[int, ...] = ()
     task: Task[Any] = field(kw_only=True)
+
+    def working_copy(
+        self,
+        mode: Literal["train", "eval"] | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        replaced: Mapping[str, nn.Module] = MappingProxyType({}),
+    ) -> nn.Module:
+        """Return a copy of the model that an attack may change; the observed model stays as it is.
+
+        Args:
+            mode: training or evaluation mode; None: that of the model.
+            dtype: type of the copy's floating-point tensors; None: that of the model.
+            replaced: modules of the copy in place of modules of the model, by name.
+        """
+        memo: dict[int, Any] = {id(self.model.get_submodule(name)): module for name, module in replaced.items()}
+        model = copy.deepcopy(self.model, memo).to(dtype=dtype)
+        return model if mode is None else model.train(mode == "train")
 
     def effects(self, kind: type[EffectT]) -> tuple[EffectT, ...]:
         """Return all effects of a type (or subtype) of the known components and defenses, in order."""

@@ -249,7 +249,7 @@ def _right(attack: MethodRunner, descriptions: Descriptions, label: str, seed: i
 
 def _read(attack: MethodRunner, known: Tensor, labels: Tensor, changes: Tensor, generator: torch.Generator) -> Tensor:
     """Return the probability of each value for every client update, shape (N, K)."""
-    read = require_tensor(attack.call("read", known, labels, changes, generators=[generator]))
+    read = require_tensor(attack.call(AttributeAttack.read, known, labels, changes, generators=[generator]))
     return AttributeAttack.checked(read.detach(), labels, changes)
 
 
@@ -270,7 +270,7 @@ class _Describing:
             seen = {name: tensor.detach().clone() for name, tensor in change.items() if name in self._shared}
             source = seeding.generator(self._seed, f"describing for {title}", self._round)
             try:
-                description = require_tensor(attack.call("describe", seen, generators=[source]))
+                description = require_tensor(attack.call(AttributeAttack.describe, seen, generators=[source]))
                 descriptions[title] = self._checked(title, description.detach())
             except Exception as error:  # a method may raise anything
                 self.refusals[title] = reason(error)

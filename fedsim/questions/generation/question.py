@@ -151,6 +151,6 @@ def _answering(work: QuestionContext) -> Iterator[Answer]:
             if key not in attacks:
                 choice = Choice(name=attack.name, settings=settings)
                 attacks[key] = started.enter_context(work.start("trace", choice))
-            return require_tensor(attacks[key].call("__call__", case, generators=[generator]))
+            return require_tensor(attacks[key].call(TraceAttack.__call__, case, generators=[generator]))
 
         yield answer

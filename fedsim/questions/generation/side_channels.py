@@ -31,7 +31,7 @@ Answer = Callable[[TraceAttack[Any], TraceCase, torch.Generator], Tensor]
 
 def answer_here(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
     """Return an attack's answer, computed in this process."""
-    return require_tensor(InProcessRunner(attack).call("__call__", case, generators=[generator]))
+    return require_tensor(InProcessRunner(attack).call(TraceAttack.__call__, case, generators=[generator]))
 
 
 @dataclass(frozen=True)

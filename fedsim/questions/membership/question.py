@@ -203,7 +203,7 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: MethodRunner
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
     begin = time.perf_counter()
     source = seeding.generator(scenario.seed, f"membership attack {finding.label}")
-    scores = attack.checked(require_tensor(at_work.call("__call__", seen, generators=[source])), seen)
+    scores = attack.checked(require_tensor(at_work.call(MembershipAttack.__call__, seen, generators=[source])), seen)
     seconds = time.perf_counter() - begin
     cases.scores[finding.label] = scores
     cases.work.check_cancelled()

@@ -7,7 +7,7 @@ counts, labels and values exactly, and guess boxes and rows, with public rows as
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any, ClassVar, final
 
@@ -23,7 +23,7 @@ from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
 from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.base import Evidence, Question, QuestionContext, run_or_fail
-from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, ThresholdAttack, TreeAttack, TreeDefense
+from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, RowAttack, ThresholdAttack, TreeAttack, TreeDefense
 from fedsim.questions.trees.metrics import (
     alone_in,
     box_bits,
@@ -200,12 +200,16 @@ class _Study:
         elif issubclass(choice.attack, ThresholdAttack):
             yield from self._values(known, answers)
         else:
-            blind = self._answers(choice, attack, self._run, "blind")
             is_box = issubclass(choice.attack, BoxAttack)
+            blind = self._answers(choice, attack, self._run, (BoxAttack if is_box else RowAttack).blind)
             yield from (self._boxes if is_box else self._rows)(known, answers, blind)
 
     def _answers(
-        self, choice: TreeAttackChoice, attack: MethodRunner, run: TreesRun, function: str = "__call__"
+        self,
+        choice: TreeAttackChoice,
+        attack: MethodRunner,
+        run: TreesRun,
+        function: Callable[..., Tensor] = TreeAttack.__call__,
     ) -> list[Tensor]:
         """Return an attack's answer for every client."""
         answers = []

@@ -307,7 +307,7 @@ class _Study:
 
     def _answer(self, choice: CutAttackChoice, attack: MethodRunner, view: CutView) -> Tensor:
         source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
-        answer = require_tensor(attack.call("__call__", view, generators=[source]))
+        answer = require_tensor(attack.call(CutAttack.__call__, view, generators=[source]))
         is_labels = issubclass(choice.attack, CutLabelAttack)
         return check_shape(answer, (len(view.rows), *((view.classes,) if is_labels else view.shape)))
 
@@ -395,11 +395,12 @@ class _Study:
     def _steered(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         """Yield the findings of a malicious label party that sends crafted gradients, and the model's utility."""
         party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.reported}")
-        attack.call("begin", blank_view(self._federation, party, self._knows(choice)), generators=[source])
+        attack.call(CutSteering.begin, blank_view(self._federation, party, self._knows(choice)), generators=[source])
 
         def steer(step: CutStep, _labels: Tensor, number: int) -> dict[str, Tensor]:
             generator = seeding.generator(self._seed, f"steering {choice.reported}", number)
-            return {**step.down, party: require_tensor(attack.call("steer", step.up[party], generators=[generator]))}
+            gradient = require_tensor(attack.call(CutSteering.steer, step.up[party], generators=[generator]))
+            return {**step.down, party: gradient}
 
         run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.reported)))
         view = self._features_view(choice, run)

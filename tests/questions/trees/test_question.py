@@ -150,8 +150,8 @@ class Sprays:
     def __init__(self, method: MethodRunner, change: Callable[[Tensor, TreesView], Tensor]) -> None:
         self.method, self.change = method, change
 
-    def call(self, name: str, view: TreesView, **more: Any) -> Tensor:
-        return self.change(self.method.call(name, view, **more), view)
+    def call(self, function: Any, view: TreesView, **more: Any) -> Tensor:
+        return self.change(self.method.call(function, view, **more), view)
 
 
 def sprayed(change: Callable[[Tensor, TreesView], Tensor], **trees: Any) -> Finding:

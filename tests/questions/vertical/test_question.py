@@ -204,7 +204,7 @@ def test_an_attack_that_looks_rows_up_in_the_data_set_reads_no_label() -> None:
         def __init__(self, labels: Tensor) -> None:
             self.labels = labels
 
-        def call(self, _name: str, view: CutView, **_more: Any) -> Tensor:
+        def call(self, _function: Any, view: CutView, **_more: Any) -> Tensor:
             return torch.eye(2, dtype=torch.double)[self.labels[view.rows]]
 
     labels = build(scenario()).data.dataset.train.labels

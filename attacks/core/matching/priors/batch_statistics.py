@@ -8,7 +8,6 @@ Source: Yin et al. 2021, arXiv 2104.07586, equation 7.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import final
 
@@ -48,7 +47,7 @@ class StatisticsDistance:
 
     def __init__(self, observation: Observation, sites: Sequence[DropoutSite]) -> None:
         """Copy the model; the copy runs in training mode, like the client's."""
-        self._model = copy.deepcopy(observation.model).train().requires_grad_(False)
+        self._model = observation.working_copy("train").requires_grad_(False)
         self._wanted = {n: (m.clone(), v.clone()) for n, (m, v) in running_statistics(self._model).items()}
         self._sites = sites
 
