@@ -84,7 +84,7 @@ CLIENTS: Mapping[str, Client] = {
     _LLAMA: Client(_NEWS, {"name": "tiny-llama"}, ({**_ADAPTER, "rank": 32},)),
     _SMOLLM2: Client({**_NEWS, "tokenizer": "smollm2-135m"}, {"name": "smollm2-135m"}, ({**_ADAPTER, "rank": 8},)),
 }
-_SIZES = ((_MLP, 8), (_MLP, 32), (_VIT, 1), (_VIT, 8), (_LLAMA, 1), (_LLAMA, 8), (_SMOLLM2, 1))
+_SIZES = ((_MLP, 8), (_MLP, 32), *((client, size) for client in (_VIT, _LLAMA, _SMOLLM2) for size in (1, 8, 32)))
 SHORT: Mapping[str, Sequence[Case]] = {
     "MLP, B = 1": [*(Case(_MLP, 1, noise) for noise in _NOISES), Case(_MLP, 1, 8.0, "chacha20")],
     "tensors reversed, MLP": [Case(_MLP, 1, 8.0, is_reversed=True)],
@@ -93,7 +93,7 @@ LONG: Mapping[str, Sequence[Case]] = {
     **SHORT,
     **{f"{client}, B = {size}": [Case(client, size, noise) for noise in _NOISES] for client, size in _SIZES},
     "tensors reversed, text": [Case(_LLAMA, 1, 8.0, is_reversed=True)],
-    "ChaCha20": [Case(client, 1, 8.0, "chacha20") for client in (_VIT, _LLAMA)],
+    "ChaCha20": [Case(client, 1, 8.0, "chacha20") for client in (_VIT, _LLAMA, _SMOLLM2)],
     "small noise": [Case(_MLP, 1, noise) for noise in (0.1, 0.01)],
 }
 
@@ -142,7 +142,7 @@ def _attacked(case: Case, noisy: World, clean: World, client: int) -> _Attacked:
     update, truth = local_training(noisy, received, 1, client)
     clipped = clip_with_derivative(local_training(clean, received, 1, client)[0].tensors, _CLIP)
     begin = time.process_time()
-    outcome, tensors = subtract_noise(seen(update, case), _SEEDS, _SECONDS)
+    outcome, tensors = subtract_noise(seen(update, case), _SEEDS, _SECONDS, deviation=case.noise * _CLIP)
     seconds = time.process_time() - begin
     victim = Victim(noisy, WireEntry(1, client, received, update), truth)
     read = partial(_psnr, victim) if case.has_picture else lambda _: math.nan
