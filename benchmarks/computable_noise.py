@@ -1,9 +1,10 @@
-"""noise-recovery on models, batch sizes, noise levels and two controls, and the cost of noise from ChaCha20.
+"""noise-recovery on models, batch sizes and noise levels, with ChaCha20 as control, and the cost of ChaCha20.
 
 Five clients each send one clipped gradient under `local-dp`, clip 1. "computed" is the share of updates whose cleaned
 version differs from the clipped update by less than 1e-4 of the noise (Euclidean norms over all coordinates); "cleaned"
 is the fraction of coordinates that differ by less than 1e-4 of the noise's standard deviation. Equations and rank are 0
-where no state was found. "PSNR" is that of the picture that the closed form reads from the cleaned update.
+where no state was found. "Tensors reversed" is a wrong order that the attack assumes; a search over offsets could place
+the tensors, so it is no control. "PSNR" is that of the picture that the closed form reads from the cleaned update.
 """
 
 from __future__ import annotations
