@@ -26,7 +26,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, MethodDescription, Observation, OnStep, Reconstruction
-from fedsim.core.types.effects import Noise, PrivateNoise
+from fedsim.core.types.effects import AddedNoise, Noise, PrivateNoise
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS
@@ -91,7 +91,12 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
 
     def _clean(self, observation: Observation) -> tuple[ComputedNoise | UnknownNoise, Observation]:
         """Return how the noise was found, and the observation without the noise that was."""
-        outcome, tensors = subtract_noise(observation.update.tensors, self.config.most_seeds, self.config.seconds)
+        outcome, tensors = subtract_noise(
+            observation.update.tensors,
+            self.config.most_seeds,
+            self.config.seconds,
+            deviation=_stated_deviation(observation),
+        )
         update = replace(observation.update, tensors=tensors)
         return outcome, replace(
             observation, update=update, known_methods=_after_recovery(observation, _is_clean(outcome))
@@ -115,6 +120,13 @@ def _diagnostics(outcome: ComputedNoise | UnknownNoise) -> dict[str, float]:
 
 def _generators(observation: Observation) -> set[str]:
     return {noise.generator for noise in observation.effects(PrivateNoise)} - {"unpredictable"}
+
+
+def _stated_deviation(observation: Observation) -> float | None:
+    """Return the standard deviation that the defense with private noise states for all entries, or None."""
+    private = (known for known in observation.known_methods if any(isinstance(e, PrivateNoise) for e in known.effects))
+    scales = [effect.scale for known in private for effect in known.effects if isinstance(effect, AddedNoise)]
+    return scales[0] if len(scales) == 1 else None
 
 
 def _after_recovery(observation: Observation, is_clean: bool) -> tuple[MethodDescription, ...]:

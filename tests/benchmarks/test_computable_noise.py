@@ -34,7 +34,7 @@ def test_one_noisy_tensor_is_enough_to_fail_whatever_the_order_of_tensors():
     assert cleaned_fraction(partly, TENSORS, 8.0) == 0.75
 
 
-def test_only_the_control_reads_tensors_in_the_opposite_order():
+def test_only_reversed_cases_read_tensors_in_the_opposite_order():
     assert list(seen(UPDATE, Case("MLP", 1, 8.0))) == ["b", "a"]
     turned = seen(UPDATE, Case("MLP", 1, 8.0, is_reversed=True))
     assert list(turned) == ["a", "b"]

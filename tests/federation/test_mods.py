@@ -23,7 +23,7 @@ from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
 from fedsim.privacy.history import spent
 from fedsim.privacy.noise_recovery.recovery import recover_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
-from fedsim.privacy.noise_recovery.torch_state import fresh_generator
+from tests.privacy.noise_recovery.weak_noise import replace_secure_noise
 
 STEPS = 3
 START = {"w": torch.zeros(2, 3), "b": torch.zeros(3)}
@@ -216,11 +216,7 @@ def test_a_server_cannot_compute_the_noise_of_a_mod_and_could_with_torchs_genera
     found = recovered(update)
     assert isinstance(found, UnknownNoise)
     assert "contradict" in found.reason
-    generator = fresh_generator()
-    monkeypatch.setattr(
-        "fedsim.privacy.discrete_noise.add_discrete",
-        lambda tensor, deviation: tensor + deviation * torch.empty(tensor.shape).normal_(generator=generator),
-    )
+    replace_secure_noise(monkeypatch)
     for tensor, guess in zip(update.values(), recovered(update), strict=True):
         torch.testing.assert_close(guess, tensor / length, rtol=0, atol=1e-5)
 

@@ -15,7 +15,11 @@ from fedsim.guard.policy import read_policy
 from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, Train
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
+from fedsim.privacy.noise_recovery.recovery import subtract_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+from fedsim.privacy.upload import clip_jointly
 from tests.guard.site import NOISE, START, policy
+from tests.privacy.noise_recovery.weak_noise import replace_secure_noise
 
 APP = "a" * 64
 WORDS = "the site's guard: "
@@ -78,6 +82,34 @@ def test_an_update_leaves_with_the_noise_of_the_policy_and_nothing_beside_it(tmp
     (entry,) = guarded.ledger.entries()
     assert entry.about == {"run": "5", "app": APP, "message": "m"}
     assert entry.spent == (Spent(2.0, 1.0, 1),)  # clip 0.5, neighbours 2 * 0.5 apart, noise 2
+
+
+def noise_of_a_reply(folder: Path) -> tuple[ComputedNoise | UnknownNoise, Tensors, Tensors]:
+    """Return what a server recovers from a reply: the noise, the update without it, and the clipped update."""
+    received = {"w": torch.zeros(30, 800), "b": torch.zeros(10)}
+    numbers = torch.Generator().manual_seed(3)
+    update = {name: torch.randn(tensor.shape, generator=numbers) for name, tensor in received.items()}
+    covered = Guarded(folder).answer(
+        message(weights=received), lambda weights: {name: weights[name] - update[name] for name in weights}
+    )
+    arrays = only_arrays(covered)
+    found, cleaned = subtract_noise({name: received[name] - arrays[name] for name in received}, 100, deviation=NOISE)
+    return found, cleaned, clip_jointly(update, 0.5)
+
+
+@pytest.mark.slow
+def test_a_server_cannot_compute_the_noise_of_a_guard_and_could_with_torchs_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, _, _ = noise_of_a_reply(tmp_path / "secure")
+    assert isinstance(found, UnknownNoise)
+    assert "contradict" in found.reason
+    replace_secure_noise(monkeypatch)
+    found, cleaned, clipped = noise_of_a_reply(tmp_path / "torch")
+    assert isinstance(found, ComputedNoise)
+    assert found.is_complete
+    for name, tensor in clipped.items():
+        torch.testing.assert_close(cleaned[name], tensor, rtol=0, atol=1e-5)
 
 
 def test_it_is_written_down_before_the_app_runs(tmp_path: Path) -> None:

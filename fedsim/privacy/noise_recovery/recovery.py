@@ -19,31 +19,32 @@ _SECONDS = 120.0
 
 
 def subtract_noise(
-    sent: Tensors, most_seeds: int = SMALL_SEEDS, seconds: float = _SECONDS
+    sent: Tensors, most_seeds: int = SMALL_SEEDS, seconds: float = _SECONDS, *, deviation: float | None = None
 ) -> tuple[ComputedNoise | UnknownNoise, Tensors]:
     """Return the recovered noise and the tensors without it, or the failure and the unchanged tensors.
 
     Tensors that the noise does not fit stay unchanged too: `ComputedNoise.fraction` is below 1 then.
 
-    The standard deviation is measured: noise can be recovered only if the update is small against it.
-
     Args:
         sent: an update plus noise of equal standard deviation, float32 or float64, in the order of the draws.
         most_seeds: number of seeds from 0 to test, besides usual seeds.
         seconds: time limit for the start of a further attempt.
+        deviation: standard deviation of the noise, > 0. By default it is measured by regression of the tensors on the
+            noise. In n coordinates, an update of norm r then leaves an error of the size of r / n in the deviation.
     """
     start = time.perf_counter()
     entries = concatenated(list(sent.values())) if sent else torch.zeros(0)
-    deviation = float(entries.square().mean().sqrt()) if len(entries) else 0.0
-    if not 0.0 < deviation < math.inf:
+    size = float(entries.square().mean().sqrt()) if len(entries) else 0.0
+    if not 0.0 < size < math.inf:
         return UnknownNoise("nothing was sent, or numbers that are not finite", time.perf_counter() - start), sent
-    outcome = recover_noise([tensor / deviation for tensor in sent.values()], None, most_seeds, seconds)
+    unit = size if deviation is None else deviation
+    outcome = recover_noise([tensor / unit for tensor in sent.values()], None, most_seeds, seconds)
     if isinstance(outcome, UnknownNoise):
         return outcome, sent
     noise = concatenated(outcome.noise)
-    deviation = float(entries @ noise / (noise @ noise))
+    scale = float(entries @ noise / (noise @ noise)) if deviation is None else deviation
     parts = zip(sent.items(), outcome.noise, strict=True)
-    return outcome, {name: (t.double() - deviation * part.double()).to(t.dtype) for (name, t), part in parts}
+    return outcome, {name: (t.double() - scale * part.double()).to(t.dtype) for (name, t), part in parts}
 
 
 def recover_noise(

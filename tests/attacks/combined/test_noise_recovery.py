@@ -90,11 +90,12 @@ def handed_on(monkeypatch):
     return kept
 
 
-def with_seeded_noise(observation, other_source=()):
-    """Return the observation of an update of zeros with noise of seed 8, or of a large seed in the named tensors."""
+def with_seeded_noise(observation, other_source=(), clean=None):
+    """Return the observation of an update with noise of seed 8, or of a large seed in the named tensors."""
     usual, other = torch.Generator().manual_seed(8), torch.Generator().manual_seed(8_000_009)
     tensors = {
-        name: torch.empty_like(tensor).normal_(generator=other if name in other_source else usual)
+        name: (clean[name] if clean else 0.0)
+        + 4.0 * torch.empty_like(tensor).normal_(generator=other if name in other_source else usual)
         for name, tensor in observation.update.tensors.items()
     }
     return replace(observation, update=replace(observation.update, tensors=tensors))
@@ -109,6 +110,18 @@ def test_a_clean_update_is_handed_on_as_clean(seen, handed_on):
     assert max(float(t.abs().max()) for t in clean.update.tensors.values()) < 1e-5
     assert guess.has_exact_inputs
     assert guess.diagnostics["cleaned_fraction"] == 1.0
+
+
+def test_noise_is_subtracted_at_the_stated_deviation(seen, handed_on):
+    observation, _ = seen()
+    generator = torch.Generator().manual_seed(31)
+    clean = {n: 0.5 * torch.randn(t.shape, generator=generator) for n, t in observation.update.tensors.items()}
+    NoiseRecovery(NoiseRecoveryConfig(most_seeds=10))(
+        with_seeded_noise(observation, clean=clean), seeding.generator(1, "attack")
+    )
+    (cleaned,) = handed_on
+    for name, tensor in clean.items():
+        torch.testing.assert_close(cleaned.update.tensors[name], tensor, rtol=0, atol=1e-5)
 
 
 def test_an_update_that_is_cleaned_in_part_is_handed_on_as_noisy(seen, handed_on):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedsim.privacy.noise_recovery.recovery import recover_noise, subtract_noise
-from fedsim.privacy.noise_recovery.result import ComputedNoise
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 
 
 def test_a_seed_that_fits_ends_the_search():
@@ -48,6 +48,23 @@ def test_all_tensors_in_the_order_of_the_draws_are_cleaned():
     assert isinstance(found, ComputedNoise)
     assert found.is_complete
     assert all(torch.allclose(cleaned[name], clean[name], atol=1e-3) for name in clean)
+
+
+def test_a_given_deviation_replaces_the_measured_one():
+    clean, noisy = sent({"a": (60, 50), "b": (100,), "c": (10,)}, seed=8, scale=0.3)
+    _, measured = subtract_noise(noisy, most_seeds=20)
+    found, cleaned = subtract_noise(noisy, most_seeds=20, deviation=3.0)
+    assert isinstance(found, ComputedNoise)
+    assert all(torch.allclose(cleaned[name], clean[name], rtol=0, atol=1e-5) for name in clean)
+    assert float((measured["a"] - clean["a"]).abs().max()) > 1e-3
+
+
+def test_at_a_wrong_deviation_nothing_is_subtracted():
+    _, noisy = sent({"a": (60, 50), "b": (100,)}, seed=8)
+    for deviation in (0.5, 30.0):
+        outcome, unchanged = subtract_noise(noisy, most_seeds=20, deviation=deviation)
+        assert isinstance(outcome, UnknownNoise)
+        assert unchanged is noisy
 
 
 @pytest.mark.slow
