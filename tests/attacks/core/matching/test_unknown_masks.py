@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.unknown_masks import OptimisedMasks, Relaxation, mask_prior
 from attacks.core.matching.unknowns import SearchProgress
 from fedsim.core.nets.masks import draw_masks
@@ -84,3 +85,11 @@ def test_first_masks(relaxation: Relaxation, first: Any) -> None:
     expected = 1.0 if first == "ones" or (relaxation, first) == ("straight-through", "mean") else 0.75
     assert float(mask.mean()) == pytest.approx(expected, abs=0.03)
     assert bool(((mask >= 0) & (mask <= 1)).all())
+
+
+def test_settings_of_a_search_give_the_masks_their_step_and_weight_unless_an_option_differs() -> None:
+    sites = (DropoutSite(0, "a", 0.5, (1, 4)),)
+    config = MaskSearchConfig(learning_rate=0.3, mask_weight=0.2)
+    assert config.searched_masks(sites).blocks == (OptimisedMasks(rate=0.3, weight=0.2, sites=sites),)
+    other = OptimisedMasks(rate=0.7, weight=0.2, sites=sites, begin="ones")
+    assert config.searched_masks(sites, rate=0.7, begin="ones").blocks == (other,)
