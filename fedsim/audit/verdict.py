@@ -36,11 +36,11 @@ class Answer(NamedTuple):
 def answer(record: AuditRecord) -> Answer:
     """Return what a reader wants to know first."""
     rule, noun = record.plan.scoring.rule, record.noun
-    arms = [arm for arm in record.client if arm.victims and not arm.is_unknown]
+    arms = list(_attacked(record))
     if not arms:
-        return Answer("undecided", "Not decided: no attack returned a guess.")
+        return Answer("undecided", f"Undecided: {_no_guess(record)}")
     if not any(victim.scores for arm in arms for victim in arm.victims):
-        return Answer("undecided", f"Not decided: without the client's {noun}s the guess cannot be scored.")
+        return Answer("undecided", f"Undecided: without the client's {noun}s the guess cannot be scored.")
     states = [(arm, outcome_of(arm.victims, rule)) for arm in arms]
     opened = list(_opened(record))
     if opened:
@@ -50,24 +50,41 @@ def answer(record: AuditRecord) -> Answer:
     claim = f"no {noun} came back from {number} {updates} in {_seconds(arms)} s"
     if any(state == "undecided" for _, state in states):
         decides = _longer(record)
-        return Answer("undecided", f"Not decided: {claim}, and the searches do not show that none could; {decides}.")
+        return Answer("undecided", f"Undecided: {claim}, and the searches do not show that none could; {decides}.")
     additions = "".join(f"; {text}" for text in _more(record, arms))
     return Answer(
         "withstood", f"Withstood: {claim}, and a longer search would not help; that is no guarantee{additions}."
     )
 
 
+def _attacked(record: AuditRecord) -> Iterator[AuditArm]:
+    """Yield the batch sizes for which an attack returned a guess."""
+    return (arm for arm in record.client if arm.victims and not arm.is_unknown)
+
+
+def _no_guess(record: AuditRecord) -> str:
+    """Return why no attack returned a guess, as a sentence that begins in lower case."""
+    if not record.client:
+        return "no update was attacked within the time. Give the audit more minutes."
+    if any(evidence.ended_early(arm.victims) for arm in record.client):
+        return "no attack returned a guess within the time. Give the audit more minutes."
+    failures = [
+        arm.failure or next((victim.failure for victim in arm.victims if victim.failure), "") for arm in record.client
+    ]
+    reasons = "; ".join(dict.fromkeys(failure.rstrip(".") for failure in failures if failure))
+    return f"every attack failed ({reasons}). A failed attack is no evidence."
+
+
 def _opened(record: AuditRecord) -> Iterator[AuditArm]:
     """Yield the batch sizes with recovered examples."""
-    for arm in record.client:
-        if arm.victims and not arm.is_unknown and outcome_of(arm.victims, record.plan.scoring.rule) == "recovered":
+    for arm in _attacked(record):
+        if outcome_of(arm.victims, record.plan.scoring.rule) == "recovered":
             yield arm
 
 
 def first_named(record: AuditRecord) -> AuditArm | None:
     """Return the batch size that the answer names first; None where it names none."""
-    attacked = (arm for arm in record.client if arm.victims and not arm.is_unknown)
-    return next(_opened(record), next(attacked, None))
+    return next(_opened(record), next(_attacked(record), None))
 
 
 def _seconds(arms: Sequence[AuditArm]) -> int:
@@ -134,7 +151,7 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
 
 
 def exit_code(record: AuditRecord) -> int:
-    """Return the exit code of `fedsim audit`; a batch size that failed does not fail the audit."""
+    """Return the exit code of `fedsim audit`; a batch size that failed does not fail the audit if another works."""
     return judging.exit_code(record.policy, (size.state for size in _of_working_sizes(record)))
 
 
@@ -144,8 +161,8 @@ def unjudged(record: AuditRecord) -> tuple[str, ...]:
 
 
 def _of_working_sizes(record: AuditRecord) -> Iterator[JudgedLimit]:
-    """Yield the limits of the client as it is, without those of batch sizes that failed."""
-    failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure}
+    """Yield the limits of the client as it is, without those of batch sizes that failed beside one that works."""
+    failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure and any(_attacked(record))}
     return (threshold for threshold in limits.client_thresholds(record) if threshold.where not in failed)
 
 
@@ -198,7 +215,7 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
 def unused(record: AuditRecord) -> str:
     """Return why time was left, as a sentence; empty where nearly all was used."""
     given = 60.0 * record.plan.minutes
-    if record.status != "finished" or record.seconds >= _NEARLY * given:
+    if record.status != "finished" or record.seconds >= _NEARLY * given or not any(_attacked(record)):
         return ""
     tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
     tried = "defenses cannot be judged where nothing is recovered without them" if control_failed(record) else tried
@@ -232,10 +249,8 @@ def recommend(record: AuditRecord) -> AuditArm | None:
 
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation and its cost, as text."""
-    if record.client and all(arm.is_unknown for arm in record.client):
-        if any(evidence.ended_early(arm.victims) for arm in record.client):
-            return "No attack returned a guess within the time, so nothing is known. Give the audit more minutes."
-        return "No attack returned a guess, so the result is unknown. The page gives each attack's failure."
+    if not any(_attacked(record)):
+        return "No defense is recommended: without a guess from the client's updates none can be judged."
     best = recommend(record)
     if best is None:
         return _why_none(record)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.audit import page, table_cells, tables, verdict
+from fedsim.audit import page, sheet, table_cells, tables, verdict
 from fedsim.audit.limits import best_membership
 from fedsim.audit.record import AuditArm, AuditPlan
 from fedsim.judgement.limits import BROKEN, UNDECIDED
@@ -20,6 +20,7 @@ from tests.audit.findings import (
     as_control,
     attacked,
     defended,
+    failed,
     guarantee,
     membership,
     of_victims,
@@ -44,7 +45,7 @@ from tests.audit.findings import (
         (
             [attacked(0), attacked(0, batch=4, converged=False)],
             "undecided",
-            "Not decided: no image came back from 8 updates of 1 and 4 images in 16 s, and the searches do not show "
+            "Undecided: no image came back from 8 updates of 1 and 4 images in 16 s, and the searches do not show "
             "that none could; an attack that succeeds, or a guarantee, would decide.",
         ),
         (
@@ -55,7 +56,11 @@ from tests.audit.findings import (
                 "not help; that is no guarantee."
             ),
         ),
-        ([attacked(0, failure="diverged")], "undecided", "Not decided: no attack returned a guess."),
+        (
+            [attacked(0, failure="diverged."), attacked(0, batch=4, failure="diverged"), attacked(0, failure="NaN")],
+            "undecided",
+            "Undecided: every attack failed (diverged; NaN). A failed attack is no evidence.",
+        ),
         (
             [attacked(0, values={EVERY_WORD: 1.0})],
             "recovered",
@@ -345,11 +350,50 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
     )
 
 
+@pytest.mark.parametrize(
+    "client",
+    [
+        [failed("its 3 s were not enough", batch=1), failed("it broke", batch=4)],
+        [failed("it broke", batch=1), attacked(0, batch=4, failure="diverged")],
+    ],
+)
+def test_an_audit_whose_every_batch_size_failed_keeps_no_threshold(client: list[AuditArm]) -> None:
+    found = record(Policy(max_recovered=0.1), client=client, control=None)
+    assert verdict.exit_code(found) == UNDECIDED
+    assert verdict.exit_code(record(Policy(max_recovered=0.1, undecided="pass"), client=client, control=None)) == 0
+    assert verdict.unjudged(found)
+    assert verdict.unused(found) == ""  # more updates could change the verdict
+    sheet_text, page_text = to_html(sheet.build(found)), to_html(page.build(found, {}))
+    for text in (sheet_text, page_text):
+        assert "Undecided: every attack failed (" in text
+        assert "it broke" in text
+        assert "No threshold of the policy is broken" not in text
+        assert "0 %" not in text.partition("Requirements of other documents")[0].partition("What the words mean")[0]
+
+
+def test_a_batch_size_that_failed_beside_one_that_works_is_not_held_to_the_policy() -> None:
+    found = record(Policy(max_recovered=0.1), client=[failed("it broke"), attacked(0, ENOUGH, batch=4)])
+    assert verdict.exit_code(found) == 0
+    assert verdict.answer(found).sentence.startswith("Withstood: ")
+
+
+def test_an_audit_that_ended_before_the_first_update_is_undecided() -> None:
+    found = record(Policy(max_recovered=0.1)).model_copy(update={"arms": ()})
+    assert verdict.exit_code(found) == UNDECIDED
+    assert verdict.answer(found) == (
+        "undecided",
+        "Undecided: no update was attacked within the time. Give the audit more minutes.",
+    )
+
+
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     victims = (VictimRecord(round=1, client=0, failure="no guess within the time"),)
     none = of_victims(victims)
     found = record(Policy(), client=(none,), control=as_control(none))
-    assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
+    assert verdict.answer(found).sentence == (
+        "Undecided: no attack returned a guess within the time. Give the audit more minutes."
+    )
+    assert verdict.sentence(found).startswith("No defense is recommended: without a guess")
     assert table_cells.recovered(none) == "not known"
     found = record(Policy(), client=(none, attacked(0, batch=4)), control=as_control(none))
     assert verdict.sentence(found) == (
