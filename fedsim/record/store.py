@@ -189,8 +189,9 @@ class RunFolder:
         if folder.is_symlink() or not folder.is_dir():
             return
         with io_advice(folder):
-            for path in (self.path / _PARTS, *self._parts_of_arrays()):
-                path.unlink(missing_ok=True)
+            names = [_PARTS, *(f"{_IN_WORK}/{path.name}" for path in self._parts_of_arrays())]
+            for name in (name for name in names if (self.path / name).exists()):
+                remove_inside(self.path, name)
             remove_temporary_files(folder)
             with suppress(OSError):  # the folder contains a foreign file
                 folder.rmdir()

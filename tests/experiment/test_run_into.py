@@ -82,6 +82,7 @@ def test_only_a_retry_replaces_failed_and_unreadable_runs(scenario: Build, tmp_p
     assert (tmp_path / RECORD).read_text() == "half a rec"
     assert run(scenario, tmp_path, "retry").status == "finished"
     assert (tmp_path / UNREADABLE).read_text() == "half a rec"
+    assert run(scenario, tmp_path, "replace").status == "finished"  # the renamed record is a file of fedsim
 
 
 def test_a_retry_resumes_an_interrupted_run(scenario: Build, tmp_path: Path) -> None:

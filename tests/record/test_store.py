@@ -1,5 +1,6 @@
 import io
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,25 @@ def test_a_folder_that_becomes_a_link_after_the_check_leads_no_file_elsewhere(
         with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
             deeds[deed]()
     assert everything(elsewhere) == {"parts.jsonl"}
+    assert (elsewhere / "parts.jsonl").read_text() == "precious"
+
+
+def test_the_parts_of_a_record_are_not_removed_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
+    folder.create(overwrite=False)
+    folder.write("in-work/parts.jsonl", b"ours")
+    elsewhere.mkdir()
+    (elsewhere / "parts.jsonl").write_text("precious")
+    real = store.io_advice
+
+    def swap(path: Path) -> AbstractContextManager[None]:
+        (folder.path / "in-work").rename(folder.path / "was")
+        (folder.path / "in-work").symlink_to(elsewhere)
+        return real(path)
+
+    monkeypatch.setattr(store, "io_advice", swap)
+    with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
+        folder._forget_parts()
     assert (elsewhere / "parts.jsonl").read_text() == "precious"
 
 

@@ -30,7 +30,7 @@ from fedsim.experiment.hashes import scenario_hash
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.atomic_files import make_inner_folder, refuse_link, remove_stale_lock
+from fedsim.record.atomic_files import make_inner_folder, refuse_link, remove_inside, remove_stale_lock
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 
@@ -162,7 +162,8 @@ class SweepFolder:
     def note(self, digest: str, failure: Failed | None) -> Failed | None:
         """Store a failure, and return it with its number of attempts; for None, remove the stored failure."""
         if failure is None:
-            self._failure_path(digest).unlink(missing_ok=True)
+            if self._failure_path(digest).exists():
+                remove_inside(self.path, f"failures/{digest}.json")
             return None
         before = self.failure(digest)
         repeated = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})

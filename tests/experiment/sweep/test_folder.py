@@ -84,6 +84,18 @@ def test_the_manifest_names_every_file_of_a_sweep_and_its_runs_have_their_own(tm
     assert {name for name in files if not name.startswith("runs/")} <= ours | {MANIFEST}
 
 
+def test_a_failure_is_not_removed_through_a_link(tmp_path: Path) -> None:
+    folder, elsewhere = SweepFolder(tmp_path / "s"), tmp_path / "elsewhere"
+    made(folder.path, scenario(seeds=[1]), budget=0.0)
+    elsewhere.mkdir()
+    (elsewhere / "0.json").write_text("precious")
+    (folder.path / "failures").rmdir()
+    (folder.path / "failures").symlink_to(elsewhere)
+    with pytest.raises(FedsimError, match=r"failures/0\.json: Not a directory"):
+        folder.note("0", None)
+    assert (elsewhere / "0.json").read_text() == "precious"
+
+
 def test_a_run_and_a_sweep_do_not_replace_each_other(tmp_path: Path) -> None:
     made(tmp_path / "s", scenario(seeds=[1]), budget=0.0)
     with pytest.raises(FedsimError, match=r"s holds a sweep\. Choose another --out"):
