@@ -92,9 +92,9 @@ class VictimRecord(RecordModel):
     `converged` is whether the guess explains the update as well as the ground truth does, up to a factor
     `CONVERGENCE_FACTOR` of the scorer's own objective; None if undefined. A failed search is evidence only if it
     converged.
-    `facts` are the attack's diagnostics by name; `extras` are the components' scores of recovered quantities other than
-    images and masks; `why` explains in sentences why images were not recovered, using the scorer's knowledge too, and
-    is empty if all were.
+    `diagnostics` are figures of the attack by name; `extras` are the components' scores of recovered quantities other
+    than images and masks; `explanations` say why images were not recovered, also by the scorer's knowledge, and are
+    empty if all were recovered.
     """
 
     round: int

@@ -51,7 +51,7 @@ class Spy(Attack[SpyConfig]):
         }
         facts = {name: float(works(deed)) for name, deed in deeds.items()}
         guess = torch.rand(1, *observation.spec.shape, generator=generator)
-        return Reconstruction.of(guess, facts=facts)
+        return Reconstruction.of(guess, diagnostics=facts)
 
     def leave(self):
         if os.fork() == 0:
@@ -146,7 +146,7 @@ class LookUp(Attack[LookUpConfig]):
     def search(self, observation, generator, on_step):
         facts = {f"files of {name}": float(files) for name, files in readable().items()}
         facts |= {f"set {name}": float(loads(name)) for name in ("digits", "breast-cancer", "mnist5k", "cifar10")}
-        return Reconstruction.of(torch.rand(1, *observation.spec.shape, generator=generator), facts=facts)
+        return Reconstruction.of(torch.rand(1, *observation.spec.shape, generator=generator), diagnostics=facts)
 
 
 def loads(name):
@@ -200,8 +200,8 @@ def test_an_isolated_attack_finds_no_data_file_of_an_installed_package(tmp_path:
         assert process.wait() == 0
     (victim,) = read_record(tmp_path / "out").arms[0].attacks[0].victims
     assert victim.failure is None
-    assert len(victim.facts) == len(here) + 4
-    assert not {name: count for name, count in victim.facts.items() if count}
+    assert len(victim.diagnostics) == len(here) + 4
+    assert not {name: count for name, count in victim.diagnostics.items() if count}
 
 
 def family(pid: int) -> list[int]:

@@ -92,7 +92,7 @@ def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes
     ]
     (failure,) = journal.rounds[2].failures
     assert failure.subject == "client 1"
-    assert "Node Unavailable" in failure.why
+    assert "Node Unavailable" in failure.reason
     assert [(entry.round, entry.client) for entry in journal.entries] == [
         (round_, client) for round_ in (1, 2, 3) for client in range(3) if round_ == 1 or client != 1
     ]
