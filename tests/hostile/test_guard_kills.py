@@ -24,7 +24,7 @@ from pathlib import Path
 from flwr.app import Context, Message, Metadata, RecordDict
 
 from fedsim.guard.policy import read_policy
-from fedsim.guard.running import AppProcesses, Order
+from fedsim.guard.running import AppProcesses, AppTask
 from fedsim.guard.serving import Guard
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
@@ -41,7 +41,7 @@ class Task:
     def __init__(self, name):
         self.name = name
         message = Message(site.content(), metadata=Metadata(5, name, 1, 7, "", "3", time.time(), 3600.0, "train"))
-        self.order = Order(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab")
+        self.order = AppTask(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab")
 
     def send(self, reply):
         (folder / "part").write_bytes(reply.content["arrays"]["w"].numpy().tobytes())

@@ -73,7 +73,7 @@ def test_an_attack_that_is_right_with_permuted_values_is_invalid_and_the_run_end
     done = run(tmp_path, "false")
     assert done.returncode == 1, done.stderr
     attack, control = read_record(tmp_path / "out").arms[0].findings
-    assert (attack.role, control.role) == ("attack", "chance")
+    assert (attack.role, control.role) == ("attack", "negative-control")
     assert attack.value is not None
     assert attack.value.value == 1.0
     assert (attack.state, control.is_above_chance) == ("invalid", True)
