@@ -171,3 +171,42 @@ def test_more_answers_than_there_is_to_guess_are_refused(name: str) -> None:
     sprayed = of_attacks(found(name, wrapped(Spraying), b"one"))
     assert sprayed
     assert all(one.state in ("failed", "withstood") for one in sprayed), [(one.label, one.state) for one in sprayed]
+
+
+class Watching:
+    """Answers as the method does, and collects the named parts of every argument."""
+
+    def __init__(self, method: MethodRunner, parts: list[tuple[str, Any]]) -> None:
+        self.method, self.parts = method, parts
+
+    def call(self, function: Callable[..., Any], *seen: Any, **more: Any) -> Any:
+        self.parts += named_parts("", seen)
+        return self.method.call(function, *seen, **more)
+
+
+def named_parts(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields, keys and items of a value with the name of the field or key, at any depth."""
+    yield name, value
+    if is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from named_parts(field.name, vars(value).get(field.name))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from named_parts(str(key), item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from named_parts(name, item)
+
+
+SECRETS = {"seed", "salt", "is_member", "truth", "originals", "folder", "path"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLAYED)
+def test_a_method_sees_no_seed_no_truth_and_no_history_of_a_tensor(name: str) -> None:
+    parts: list[tuple[str, Any]] = []
+    assert of_attacks(found(name, wrapped(lambda method: Watching(method, parts)), b"one"))
+    assert len(parts) > 3
+    assert not {field for field, _ in parts} & SECRETS
+    tensors = [(field, value) for field, value in parts if isinstance(value, Tensor)]
+    assert not [field for field, tensor in tensors if tensor.grad_fn is not None]
