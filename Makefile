@@ -1,10 +1,10 @@
+# make help: these lines.
 # make demo: the quickstart and its report.  make test: lint, types, layers, tests.  Both set up what is missing.
 # make test CHANGED=1: of the tests those that mirror what differs from main.
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make figures: the tables of pages, from the results of experiments.  make check-figures: the quick ones again, 15 minutes.
-# make test-versions [PACKAGES=flwr]: tests of private names of flwr, torch, opacus and transformers on the oldest and newest
-# allowed versions, half an hour and some gigabytes.
+# make test-versions [PACKAGES=flwr]: tests of private names of other packages on the oldest and newest allowed version, half an hour.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make prose: the rate of vague words by folder, and the worst sentences.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
@@ -32,7 +32,10 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected].
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm docs site screenshots test test-all test-versions tests all-tests check-scenarios figures check-figures mutants prose lint clean
+.PHONY: help demo demo-llm docs site screenshots test test-all test-versions run-quick run-all check-scenarios figures check-figures mutants prose lint clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -68,15 +71,15 @@ $(SENTENCES): $(VENV)/.installed-llm scenarios/55_text_from_gradients.toml
 
 # Types take one core for a minute: the tests begin beside them.
 test: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory --jobs 2 lint tests
+	@$(MAKE) --no-print-directory --jobs 2 lint run-quick
 
 test-all: $(VENV)/.installed-dev
-	@$(MAKE) --no-print-directory --jobs 2 lint all-tests
+	@$(MAKE) --no-print-directory --jobs 2 lint run-all
 
-tests: $(VENV)/.installed-dev
-	@$(PYTEST) -m "not slow" $(if $(CHANGED),$$($(BIN)/python -m tests.changed))
+run-quick: $(VENV)/.installed-dev
+	@chosen=$(if $(CHANGED),$$($(BIN)/python -m tests.changed)) && $(PYTEST) -m "not slow" $$chosen
 
-all-tests: $(VENV)/.installed-dev
+run-all: $(VENV)/.installed-dev
 	@$(PYTEST)
 
 test-versions: $(VENV)/.installed-dev
