@@ -34,7 +34,7 @@ class RoundRecord(RecordModel):
     `participants` are the clients of the cohort with counted updates, empty in an aborted round.
     `training_loss` is the mean over the examples of the counted updates, as clients reported it; with secure
     aggregation and equal weights it is the mean over clients, because the sum contains no more.
-    `tested` holds the test metrics by name, the most informative first; empty without an evaluation.
+    `test_metrics` holds the test metrics by name, the most informative first; empty without an evaluation.
     `tokens` is the number of tokens behind the counted updates, padding included; None unless examples are text.
     """
 
