@@ -3,6 +3,7 @@
 The attack itself is real and runs twice, so that the second one comes after the originals were scored once.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
@@ -84,6 +85,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
         own.entries.append(entry)
         return found
 
+    @functools.wraps(together)
     def spied(
         self: Attack[Any],
         observations: Sequence[Observation],

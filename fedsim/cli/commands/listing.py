@@ -45,7 +45,7 @@ _TIERS = (*get_args(Tier), "all")
 _WIDEST_NAME = 40  # columns; half of a narrow screen
 
 
-@command(name="list", epilog="Examples: fedsim list attacks; fedsim list defenses --tier all --json")
+@command(name="list", epilog="Example: fedsim list attacks --tier all --json")
 def list_(
     group: Annotated[
         str | None,
