@@ -47,7 +47,7 @@ def allowed(package: str) -> Requirement:
 
 def oldest(package: str) -> str:
     """Return the requirement of the oldest allowed version."""
-    version = next(each.version for each in allowed(package).specifier if each.operator == ">=")
+    version = next(bound.version for bound in allowed(package).specifier if bound.operator == ">=")
     return f"{package}=={version}" + ".0" * (2 - version.count("."))
 
 
@@ -62,8 +62,8 @@ def install(package: str, requirement: str, folder: Path) -> str:
     Raises:
         RuntimeError: Python imports another version than the installed one.
     """
-    alone = () if package in ("torch", "transformers") else ("--no-deps",)
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *alone)
+    options = () if package in ("torch", "transformers") else ("--no-deps",)
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), *options)
     subprocess.run([*pip, requirement, *COMPANIONS.get(requirement, ())], check=True)
     code = f"from importlib.metadata import version; print(version('{package}'))"
     version = subprocess.run(

@@ -269,7 +269,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         continued = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
         if continued and _ends(observation, continued[-1].guess):
             return _report(continued[-1].guess, leak, [_how_it_ends(continued[-1]), *passed])
-        for candidate in (candidate for candidate in continued if len(candidate.guess.inputs) <= len(labels)):
+        for candidate in (attempt for attempt in continued if len(attempt.guess.inputs) <= len(labels)):
             reached = in_order(observation, candidate.guess, labels)
             explained = judge.judge(reached.inputs, None, generator)
             tried, judged = [*tried, candidate], [*judged, explained]

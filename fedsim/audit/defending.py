@@ -75,14 +75,13 @@ def try_defenses(book: AuditSession, subject: CheckedSubject, undefended: Traine
 def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tuple[str, str], ...]]:
     """Return an arm per fitting defense and setting (defaults and stronger settings), and why others do not fit.
 
-    Baselines are no candidates.
-    Defenses with a guarantee come first, then cheap defenses that change only the sent update.
+    Baselines are left out. Defenses with a guarantee come first, then cheap defenses that change only the sent update.
     """
     used = {str(defense.get("name")) for defense in auditor.session.record.client_defenses}
     fitting: list[tuple[bool, bool, str, AuditArm]] = []
     unfit: list[tuple[str, str]] = []
-    known = [name for name, entry in registry.entries("defense").items() if entry.tier != "baseline"]
-    for name in (name for name in known if name not in used):
+    methods = registry.entries("defense").items()
+    for name in (name for name, entry in methods if entry.tier != "baseline" and name not in used):
         for options in ({}, *_STRONGER.get(name, ())):
             label = " ".join([name, *(f"{key}={value}" for key, value in options.items())])
             try:

@@ -280,8 +280,8 @@ def best(measured: Sequence[Measured]) -> float | None:
 def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
     """Return the share of problems solved by any strategy, and the tokens per pass with the best for each."""
     by_sample = list(zip(*(measurement.answered for measurement in measured), strict=True))
-    right_ones = [[answer for answer in chunk if answer.is_right] for chunk in by_sample]
-    right = [min(chunk, key=lambda answer: answer.passes) for chunk in right_ones if chunk]
+    right_ones = [[answer for answer in answers if answer.is_right] for answers in by_sample]
+    right = [min(answers, key=lambda answer: answer.passes) for answers in right_ones if answers]
     passes = sum(answer.passes for answer in right)
     return len(right) / len(by_sample), sum(answer.places for answer in right) / passes if passes else 0.0
 

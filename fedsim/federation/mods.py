@@ -147,7 +147,7 @@ class DefendingMod:
     def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         name, record = _only_arrays(message.content, "the server's message")
         received = record.to_torch_state_dict()
-        hook_context = _here(self._name, self._seed, context, received)
+        hook_context = _hook_context_of(self._name, self._seed, context, received)
         self._inspect(received, hook_context)
         reply = self._answer(message, context, call_next)
         if reply.has_error():
@@ -246,9 +246,9 @@ def _check_empty(message_type: str, content: RecordDict) -> None:
         )
 
 
-def _refusal(why: str, reason: str) -> _Refusal:
+def _refusal(why: str, detail: str) -> _Refusal:
     """Return a refusal, and log the app's part of the reason to the client's log only."""
-    _LOG.error("%s: %s", why, reason)
+    _LOG.error("%s: %s", why, detail)
     return _Refusal(why)
 
 
@@ -266,7 +266,7 @@ def _copied(message: Message) -> Message:
     return message_with(content, copy.copy(message.metadata))
 
 
-def _here(name: str, seed: int | None, context: Context, received: dict[str, Tensor]) -> HookContext:
+def _hook_context_of(name: str, seed: int | None, context: Context, received: dict[str, Tensor]) -> HookContext:
     count = cast("int", context.state.config_records.get(_calls(name), ConfigRecord({"calls": 0}))["calls"]) + 1
     kept = context.state.array_records.get(_memory(name), ArrayRecord())
     memory: dict[str, Tensor] = {key: torch.as_tensor(array.numpy()).clone() for key, array in kept.items()}

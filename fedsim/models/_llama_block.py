@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.models._attention import attention_weights
 
-_Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all keys and values
+_CacheUpdate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all keys and values
 _ALL = slice(None)
 
 
@@ -47,7 +47,7 @@ class LlamaBlock(nn.Module):
         *,
         attention_mask: Tensor | None,
         positions: Tensor | None = None,
-        cache: _Past | None = None,
+        cache: _CacheUpdate | None = None,
         shares: Tensor | None = None,
         seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
@@ -88,7 +88,7 @@ class _Attention(nn.Module):
         tokens: Tensor,
         mask: Tensor | None,
         positions: Tensor | None = None,
-        cache: _Past | None = None,
+        cache: _CacheUpdate | None = None,
         shares: Tensor | None = None,
         seen: Callable[[Tensor], None] | None = None,
     ) -> Tensor:

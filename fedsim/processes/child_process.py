@@ -122,7 +122,7 @@ class ChildProcess:
         """Return the next frame; None if it has not arrived completely within some seconds, and a later call goes on.
 
         Args:
-            limit: limit of the payload in bytes.
+            limit: largest payload in bytes.
             seconds: that this call waits; None: until the frame arrives.
 
         Raises:

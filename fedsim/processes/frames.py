@@ -77,7 +77,7 @@ def read(stream: IO[bytes], limit: float = math.inf) -> Frame | None:
 
     Args:
         stream: of bytes.
-        limit: limit of the payload in bytes; a stream of a trusted process needs none.
+        limit: largest payload in bytes; a stream of a trusted process needs none.
 
     Raises:
         FrameError: the payload is longer, or the stream ends within the frame.
@@ -105,7 +105,7 @@ def read_parts(stream: IO[bytes], limit: float = math.inf) -> Iterator[bytes]:
 
     Args:
         stream: of bytes.
-        limit: limit of a payload in bytes.
+        limit: largest payload in bytes.
 
     Raises:
         FrameError: as in `read`, or a frame is of another kind.

@@ -28,9 +28,9 @@ def read_classes(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
     distances = torch.stack(
         [(F.normalize(slope(column), dim=1) - direction).norm(dim=1) for column in order.unbind(1)], 1
     )
-    distances_sorted, sizes = distances.sort(1), values.norm(dim=1)
-    labels = order.gather(1, distances_sorted.indices[:, :1])[:, 0]
-    are_read = (distances_sorted.values[:, 0] <= CLEARLY * distances_sorted.values[:, 1]) & (
+    sorted_distances, sizes = distances.sort(1), values.norm(dim=1)
+    labels = order.gather(1, sorted_distances.indices[:, :1])[:, 0]
+    are_read = (sorted_distances.values[:, 0] <= CLEARLY * sorted_distances.values[:, 1]) & (
         sizes > _ABOVE_ROUNDING * sizes.max()
     )
     return Targets(labels.where(are_read, NO_LABEL), are_read, torch.zeros_like(are_read))

@@ -40,7 +40,7 @@ class SubjectAdapter(ABC):
     input_description: ClassVar[str]
 
     def __init__(self, client: Any, name: str) -> None:
-        self.thing = client
+        self.client = client
         self.name = name
 
     @classmethod
@@ -112,9 +112,9 @@ def adapted(kind: type[SubjectAdapter], client: Any, name: str) -> Subject:
     return subject if inner in (None, kind) else adapted(inner, subject, name)
 
 
-def as_sequence(client: Any) -> tuple[Any, ...]:
+def as_sequence(value: Any) -> tuple[Any, ...]:
     """Return the items of a tuple or list, or the object itself as the only item."""
-    return tuple(cast("tuple[Any, ...]", client)) if isinstance(client, tuple | list) else (client,)
+    return tuple(cast("tuple[Any, ...]", value)) if isinstance(value, tuple | list) else (value,)
 
 
 def type_names(parts: Iterable[Any]) -> str:
@@ -127,9 +127,9 @@ def optimizer_called(name: str) -> Literal["adam", "sgd"]:
     return "adam" if "adam" in name.lower() else "sgd"
 
 
-def is_instance_by_name(client: Any, name: str, *packages: str) -> bool:
+def is_instance_by_name(value: Any, name: str, *packages: str) -> bool:
     """Return whether an object's class has this name in one of these packages, without importing them."""
-    return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(client).__mro__)
+    return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(value).__mro__)
 
 
 def unwrapped(model: Any) -> nn.Module:

@@ -96,7 +96,7 @@ class EstimatorAdapter(SubjectAdapter):
         Raises:
             FedsimError: a part is missing or does not fit, or the pipeline is not fitted.
         """
-        parts = as_sequence(self.thing)
+        parts = as_sequence(self.client)
         if len(parts) != _PARTS:
             raise FedsimError(
                 f"'{self.name}' gives {type_names(parts)}, expected an estimator with its data. {_RETURN}"

@@ -62,13 +62,13 @@ class FlowerApp(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Run the round, and return the trained model with its batches and update."""
-        if not isinstance(self.thing, Path):
+        if not isinstance(self.client, Path):
             raise FedsimError(
-                f"'{self.name}' is only a {type(self.thing).__name__}, without a server's "
+                f"'{self.name}' is only a {type(self.client).__name__}, without a server's "
                 "weights. Name the folder of its app, or pass --client-app together with a "
                 "function that returns (model, loss, loader)."
             )
-        with _folder_of(self.thing) as folder, _importing(folder):
+        with _folder_of(self.client) as folder, _importing(folder):
             from fedsim.audit.adapters._round import first_round  # noqa: PLC0415 - Flower is slow to import
 
             self._apps = _load(folder, self.name)

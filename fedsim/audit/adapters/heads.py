@@ -62,7 +62,7 @@ class HeadedClient(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return the subject with all outputs concatenated in a row, and all labels in another."""
-        given = with_model(self.thing, self.name)
+        given = with_model(self.client, self.name)
         if given.loss is None:
             raise FedsimError(f"'{self.name}' has several heads and no loss. Return a loss of outputs and labels.")
         loaders = [_first(loader) for loader in (given.loader, given.test) if loader is not None]

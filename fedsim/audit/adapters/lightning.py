@@ -44,7 +44,7 @@ class LightningClient(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return a copy of the called module, with the loaders of the data."""
-        parts = as_sequence(self.thing)
+        parts = as_sequence(self.client)
         module = next((part for part in parts if is_instance_by_name(part, "LightningModule", *_PACKAGES)), None)
         if module is None or len(parts) != _PAIR:
             raise FedsimError(

@@ -62,7 +62,7 @@ class OpacusTriple(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return the unwrapped model with `dp-sgd` at the clip and noise of the mechanism."""
-        parts = _parts(self.thing)
+        parts = _parts(self.client)
         wrapped = next((part for part in parts if is_instance_by_name(part, "AbstractGradSampleHooks", "opacus")), None)
         if wrapped is None:
             raise FedsimError(f"'{self.name}' gives {type_names(parts)}, but no wrapped model of Opacus. {_RETURN}")
@@ -82,7 +82,7 @@ class OpacusTriple(SubjectAdapter):
         )
         model = unwrapped(wrapped)
         self._sent = sum(p.requires_grad for p in model.parameters())
-        given = self.thing if isinstance(self.thing, Subject) else Subject(model)
+        given = self.client if isinstance(self.client, Subject) else Subject(model)
         subject = replace(
             given,
             model=model,
@@ -121,7 +121,7 @@ class OpacusTriple(SubjectAdapter):
 
     def _stated(self, wrapped: Any, parts: Iterable[Any]) -> Mapping[str, Any]:
         """Return the table of `dp-sgd` that the user named, or that of the model's clip and noise multiplier."""
-        tables = self.thing.defenses if isinstance(self.thing, Subject) else ()
+        tables = self.client.defenses if isinstance(self.client, Subject) else ()
         named = next((table for table in tables if table.get("name") == "dp-sgd"), None)
         if named is not None:
             return named

@@ -39,7 +39,7 @@ class PeftClient(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return the subject with the tensor names of peft files."""
-        given = with_model(self.thing, self.name)
+        given = with_model(self.client, self.name)
         self._model: Any = given.model
         self._config: Any = self._model.active_peft_config
         self._trained = {name: p for name, p in self._model.named_parameters() if p.requires_grad}

@@ -54,7 +54,7 @@ class TrainerClient(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return a copy of the model in training mode, with the trainer's loaders and loss."""
-        parts = as_sequence(self.thing)
+        parts = as_sequence(self.client)
         trainer = next((part for part in parts if is_instance_by_name(part, "Trainer", "transformers")), None)
         if trainer is None:
             raise FedsimError(f"'{self.name}' gives the arguments of a Trainer alone. Return the Trainer itself.")

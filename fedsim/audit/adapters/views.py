@@ -55,7 +55,7 @@ class PairedViews(SubjectAdapter):
 
     def subject(self) -> Subject:
         """Return the subject with batches of both views of each pair, in sequence."""
-        given: Subject = self.thing
+        given: Subject = self.client
         form = given.views
         if form is None or form not in _FORMS:
             raise FedsimError(f"'{self.name}': views is '{form}', expected 'halves' or 'stacked'.")

@@ -128,8 +128,8 @@ def _small_models() -> dict[str, Callable[[str, int, int], None]]:
     from fedsim.bench import denoisers, grids, pruning, training, unfreezing
 
     of_text = {
-        name: _show_lists if recipe_name.data == "list-operations" else _show_text
-        for name, recipe_name in training.RECIPES.items()
+        name: _show_lists if recipe.data == "list-operations" else _show_text
+        for name, recipe in training.RECIPES.items()
     }
     return {
         **of_text,

@@ -34,12 +34,12 @@ class OfRecipes(SubjectAdapter):
         return isinstance(thing, Recipe)
 
     def subject(self):
-        if self.thing.layers < 1:
-            raise self.thing.error
+        if self.client.layers < 1:
+            raise self.client.error
         return Subject(nn.Linear(4, 2), None, [(torch.rand(8, 4), torch.arange(8) % 2)])
 
     def input_summary(self):
-        return f"a recipe of {self.thing.layers} layers"
+        return f"a recipe of {self.client.layers} layers"
 """
 
 
