@@ -188,6 +188,6 @@ class _ChildOutput:
 
 
 def _started(plan: AuditPlan, folder: Path) -> ChildProcess:
-    folder_of(folder).note(LOG)
+    folder_of(folder).reserve(LOG)
     with open_log(folder / LOG) as log:
         return ChildProcess(command_of("fedsim.audit.child", str(plan.memory)), stderr=log)

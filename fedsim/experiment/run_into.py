@@ -77,7 +77,7 @@ def _open(folder: RunFolder, existing: Existing) -> RunRecord | None:
     except FedsimError:
         if existing == "resume":
             raise
-        folder.note(UNREADABLE)
+        folder.reserve(UNREADABLE)
         with io_advice(folder.path):
             (folder.path / RECORD).replace(folder.path / UNREADABLE)
         earlier = None

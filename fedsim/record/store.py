@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +45,16 @@ WEIGHTS = "weights"
 _IN_WORK = "in-work"
 _PARTS = f"{_IN_WORK}/parts.jsonl"
 _SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d{1,9})')
+_ENTERED = re.compile(r"([0-9a-f]{64}) (.+)")  # an entry of the manifest whose file was not yet written
 _LARGE = 64 * 2**20  # bytes; above, no compression: a second per 5 MB, and weights hardly shrink
 
 
 class RunFolder:
-    """The folder of a run, sweep, audit or release check. Its manifest names every file before it is written."""
+    """The folder of a run, sweep, audit or release check, with a manifest of its files.
+
+    A file is entered with its digest before it is written and by its name alone afterwards. After a kill between the
+    two, only a file with that digest is a file of fedsim.
+    """
 
     def __init__(self, path: Path, record: str = RECORD) -> None:
         """Set the path, without access to the disk.
@@ -68,16 +75,13 @@ class RunFolder:
         """
         with io_advice(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
-            ours = self._manifest()
+            ours = self._owned()
         for name in CONTENTS.keys() - {self._record}:
             if name in files and name in ours:
                 raise FedsimError(f"{self.path} holds {CONTENTS[name]}. Choose another --out.")
         for name in files:
             if name not in ours and not is_temporary(self.path / name):
-                raise FedsimError(
-                    f"{self.path} holds '{name}', which is not a file of fedsim. fedsim "
-                    "replaces only its own files: move it elsewhere, or choose another --out."
-                )
+                raise self._foreign(name)
         if self._record in files and not overwrite:
             raise FedsimError(
                 f"{self.path} already holds a run. Choose another --out, add --overwrite to "
@@ -91,14 +95,20 @@ class RunFolder:
                 (self.path / folder).rmdir()
 
     def _manifest(self) -> frozenset[str]:
-        """Return the names of all files of fedsim in the folder, including the manifest."""
+        """Return the lines of the manifest, without duplicates."""
         path = self.path / MANIFEST
         if path.is_symlink() or not path.is_file():
             return frozenset()
         return frozenset((MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
+    def _owned(self) -> frozenset[str]:
+        """Return the names of all files of fedsim in the folder, including the manifest."""
+        lines = self._manifest()
+        entered = [match.groups() for match in map(_ENTERED.fullmatch, lines) if match]
+        return lines | {name for digest, name in entered if name not in lines and _digest(self.path / name) == digest}
+
     def write(self, name: str, content: bytes, *, mode: int = 0o666) -> None:
-        """Add a file's name to the manifest, and write the file atomically.
+        """Write a file atomically, and add its name to the manifest.
 
         Args:
             name: path within the folder, at most one folder deep.
@@ -106,24 +116,37 @@ class RunFolder:
             mode: permission bits, before the umask.
 
         Raises:
-            FedsimError: the file cannot be written.
+            FedsimError: the file cannot be written, its folder is a symbolic link, or a file of that name exists that
+                is not in the manifest.
         """
-        self.note(name)
+        self._make_parent(name)
+        is_new = name not in self._manifest()
+        if is_new:
+            if os.path.lexists(self.path / name) and name not in self._owned():
+                raise self._foreign(name)
+            append_inside(self.path, MANIFEST, f"{sha256(content).hexdigest()} {name}".encode())
         write_inside(self.path, name, content, mode=mode)
+        if is_new:
+            append_inside(self.path, MANIFEST, name.encode())
 
-    def note(self, name: str) -> None:
-        """Add a file's name to the manifest, and create the file's folder.
+    def reserve(self, name: str) -> None:
+        """Create an empty file, unless it exists, that another writer replaces or appends to; see `write`."""
+        self._make_parent(name)
+        if name not in self._manifest() or not (self.path / name).exists():
+            self.write(name, b"")
 
-        Raises:
-            FedsimError: the manifest or the folder cannot be written, or the folder is a symbolic link.
-        """
+    def _make_parent(self, name: str) -> None:
         folder, slash, _ = name.rpartition("/")
         if slash:
             make_inner_folder(self.path, folder)
         else:
             make_folder(self.path)
-        if name not in self._manifest():
-            append_inside(self.path, MANIFEST, name.encode())
+
+    def _foreign(self, name: str) -> FedsimError:
+        return FedsimError(
+            f"{self.path} holds '{name}', which is not a file of fedsim. fedsim replaces only its own files: move it "
+            "elsewhere, or choose another --out."
+        )
 
     def reopen(self) -> RunRecord | None:
         """Create the folder if missing, and return its earlier record, or None."""
@@ -178,7 +201,7 @@ class RunFolder:
         if arrays:
             count = sum(1 for _ in self._parts_of_arrays())
             self.write(f"{_IN_WORK}/{count:04}.npz", npz(dict(arrays)))
-        self.note(_PARTS)
+        self.reserve(_PARTS)
         append_inside(self.path, _PARTS, part.model_dump_json().encode())
 
     def _parts_of_arrays(self) -> Iterator[Path]:
@@ -306,6 +329,14 @@ def check_schema(record: Path, content: bytes) -> None:
             f"{record} has schema version {int(match[1])}, expected {SCHEMA_VERSION}: another version of fedsim made "
             "it. Run it again, or read it with that version."
         )
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a regular file, or an empty string without one."""
+    if path.is_symlink() or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def npz(arrays: dict[str, Any]) -> bytes:

@@ -51,8 +51,7 @@ def test_the_folder_is_locked_until_the_page_is_written(scenario: Build, tmp_pat
 
 def test_an_earlier_run_is_refused_replaced_or_resumed(scenario: Build, tmp_path: Path) -> None:
     first = interrupted(scenario, tmp_path)
-    (tmp_path / "report.html").write_text("an old page")
-    RunFolder(tmp_path).note("report.html")
+    RunFolder(tmp_path).write("report.html", b"an old page")
     with pytest.raises(FedsimError, match="already holds a run"):
         run(scenario, tmp_path)
     opened = list[RunRecord | None]()

@@ -1,5 +1,6 @@
 import io
 import os
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -77,6 +78,54 @@ def test_a_name_that_a_kill_cut_off_spoils_no_other(run_folder: RunFolder) -> No
     with (run_folder.path / ".fedsim-files").open("a") as manifest:
         manifest.write("figures/wal")
     run_folder.write("report.html", b"")
+    run_folder.create(overwrite=True)
+    assert everything(run_folder.path) == set()
+
+
+def killed_at(step: str, folder: RunFolder, name: str, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a file of a run, and kill the process at a step: before the file, or before its name in the manifest."""
+    append = store.append_inside
+
+    def append_until_name(root: Path, manifest: str, line: bytes) -> None:
+        append(root, manifest, sys.exit("killed") if line == name.encode() else line)
+
+    with monkeypatch.context() as patch:
+        if step == "file":
+            patch.setattr(store, "write_inside", lambda *_arguments, **_options: sys.exit("killed"))
+        else:
+            patch.setattr(store, "append_inside", append_until_name)
+        with pytest.raises(SystemExit):
+            folder.write(name, content)
+
+
+def test_a_file_with_the_name_of_a_killed_write_stays(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_at("file", run_folder, "report.html", b"ours", monkeypatch)
+    (run_folder.path / "report.html").write_text("precious")
+    for attempt in (lambda: run_folder.create(overwrite=True), lambda: run_folder.write("report.html", b"other")):
+        with pytest.raises(FedsimError, match="holds 'report.html', which is not a file of fedsim"):
+            attempt()
+    assert (run_folder.path / "report.html").read_text() == "precious"
+
+
+@pytest.mark.parametrize("step", ["file", "name"])
+def test_a_killed_write_can_be_repeated_and_replaced(
+    run_folder: RunFolder, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed_at(step, run_folder, "figures/b.png", b"ours", monkeypatch)
+    killed_at(step, run_folder, "figures/a.png", b"", monkeypatch)
+    run_folder.write("figures/b.png", b"later")
+    run_folder.write("figures/b.png", b"last")
+    assert (run_folder.path / "figures" / "b.png").read_bytes() == b"last"
+    run_folder.create(overwrite=True)
+    assert everything(run_folder.path) == set()
+
+
+def test_a_reserved_file_is_empty_until_another_writer_fills_it(run_folder: RunFolder) -> None:
+    for _ in range(2):
+        run_folder.reserve("audit.log")
+        with (run_folder.path / "audit.log").open("a") as log:
+            log.write("line")
+    assert (run_folder.path / "audit.log").read_text() == "lineline"
     run_folder.create(overwrite=True)
     assert everything(run_folder.path) == set()
 
@@ -190,12 +239,16 @@ def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path
     (tmp_path / "thesis.csv").write_text("precious")
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
-    folder.write("figures/other.csv", b"")
     for name in ("scores.csv", "figures/accuracy.csv"):
+        folder.write(name, b"earlier")
+        (folder.path / name).unlink()
         (folder.path / name).symlink_to(tmp_path / "thesis.csv")
         folder.write(name, b"scores")
         assert not (folder.path / name).is_symlink()
         assert (folder.path / name).read_bytes() == b"scores"
+    (folder.path / "table.csv").symlink_to(tmp_path / "thesis.csv")
+    with pytest.raises(FedsimError, match="holds 'table.csv', which is not a file of fedsim"):
+        folder.write("table.csv", b"scores")
     assert (tmp_path / "thesis.csv").read_text() == "precious"
 
 

@@ -80,7 +80,7 @@ def write_duckdb(path: Path) -> Path:
     source, target = write_csv(path), path / "results.duckdb"
     fresh = path / ".fedsim-results.duckdb"
     log = path / ".fedsim-results.duckdb.wal"
-    RunFolder(path).note(target.name)
+    RunFolder(path).reserve(target.name)
     try:
         fresh.unlink(missing_ok=True)
         with duckdb.connect(str(fresh)) as database:

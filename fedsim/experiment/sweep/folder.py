@@ -134,7 +134,7 @@ class SweepFolder:
 
     def log(self, worker: int) -> Path:
         """Add a worker's log file to the manifest, and return its path."""
-        self._folder.note(f"logs/worker-{worker}.log")
+        self._folder.reserve(f"logs/worker-{worker}.log")
         return self.path / "logs" / f"worker-{worker}.log"
 
     def is_finished(self, digest: str) -> bool:

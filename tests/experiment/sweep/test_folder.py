@@ -1,5 +1,6 @@
 """Folders of sweeps: what is the same sweep, and mistakes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_sweep_writes_through_no_link(tmp_path: Path, name: str) -> None:
     link, elsewhere = folder.path / name.replace("DIGEST", digest), tmp_path / "elsewhere"
     elsewhere.mkdir()
     if link.is_dir():
-        link.rmdir()
+        shutil.rmtree(link)
     link.symlink_to(elsewhere)
     with pytest.raises(FedsimError, match=f"{link} is a symbolic link"):
         made(folder.path, wanted)
@@ -79,7 +80,7 @@ def test_the_manifest_names_every_file_of_a_sweep_and_its_runs_have_their_own(tm
     folder.keep_origin("origin")
     (digest,) = (run.digest for run in folder.plan().runs)
     files = {str(path.relative_to(folder.path)) for path in folder.path.rglob("*") if path.is_file()}
-    ours = set((folder.path / MANIFEST).read_text().splitlines())
+    ours = {line for line in (folder.path / MANIFEST).read_text().splitlines() if " " not in line}
     assert ours == {"sweep.json", "origin.json", f"failures/{digest}.json", "logs/worker-0.log"}
     assert {name for name in files if not name.startswith("runs/")} <= ours | {MANIFEST}
 
