@@ -14,7 +14,7 @@ from fedsim.audit.scoring import verdict_of
 from fedsim.judgement import limits as judging
 from fedsim.judgement import ranking
 from fedsim.judgement.evidence import recovered
-from fedsim.judgement.limits import JudgedLimit, LimitState
+from fedsim.judgement.limits import LimitState
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.ranking import Rank
 from fedsim.metrics.success import LEVELS, Rule
@@ -151,19 +151,14 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
 
 
 def exit_code(record: AuditRecord) -> int:
-    """Return the exit code of `fedsim audit`; a batch size that failed does not fail the audit if another works."""
-    return judging.exit_code(record.policy, (size.state for size in _of_working_sizes(record)))
+    """Return the exit code of `fedsim audit`."""
+    return judging.exit_code(record.policy, (threshold.state for threshold in limits.client_thresholds(record)))
 
 
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
-    """Return a sentence for every threshold that the audit leaves undecided; a batch size that failed has its own."""
-    return tuple(dict.fromkeys(sentence_of(size) for size in _of_working_sizes(record) if size.state == "undecided"))
-
-
-def _of_working_sizes(record: AuditRecord) -> Iterator[JudgedLimit]:
-    """Yield the limits of the client as it is, without those of batch sizes that failed beside one that works."""
-    failed = {f"batch {arm.batch_size}" for arm in record.client if arm.failure and any(_attacked(record))}
-    return (threshold for threshold in limits.client_thresholds(record) if threshold.where not in failed)
+    """Return a sentence for every threshold that the audit leaves undecided."""
+    undecided_limits = (limit for limit in limits.client_thresholds(record) if limit.state == "undecided")
+    return tuple(dict.fromkeys(map(sentence_of, undecided_limits)))
 
 
 def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:

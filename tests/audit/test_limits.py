@@ -2,6 +2,7 @@
 
 from fedsim.audit import verdict
 from fedsim.audit.limits import best_membership, client_thresholds, defense_thresholds
+from fedsim.judgement.limits import UNDECIDED
 from fedsim.judgement.policy import Policy
 from fedsim.report.limits import sentence
 from tests.audit.audited import audited
@@ -19,13 +20,15 @@ def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> 
     assert client_thresholds(audited(Policy())) == []
 
 
-def test_a_batch_size_that_failed_is_open_by_itself_and_does_not_fail_the_audit() -> None:
+def test_the_limit_of_a_batch_size_that_failed_is_undecided_beside_one_that_is_kept() -> None:
     found = record(Policy(max_recovered=0.1), client=(attacked(0, ENOUGH), failed("too many")))
     first, second = client_thresholds(found)
     assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
     assert sentence(second) == "Undecided: max_recovered on batch 16 was not judged: too many."
-    assert verdict.unjudged(found) == ()
-    assert verdict.exit_code(found) == 0
+    assert verdict.unjudged(found) == (sentence(second),)
+    assert verdict.exit_code(found) == UNDECIDED
+    passing = found.model_copy(update={"policy": Policy(max_recovered=0.1, undecided="pass")})
+    assert verdict.exit_code(passing) == 0
 
 
 def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
