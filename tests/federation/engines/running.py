@@ -30,7 +30,14 @@ from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, world
 engine, settings, scenario, result = sys.argv[1:]
 torch.set_num_threads(1)
-journal = ServerLog(lambda record: print("round", record.round, flush=True))
+
+
+def tell(record):
+    print("round", record.round, flush=True)
+    sys.stdin.readline()
+
+
+journal = ServerLog(tell)
 try:
     serve = importlib.import_module(f"fedsim.federation.engines.{engine}").serve
     built = world.build(Scenario.model_validate_json(Path(scenario).read_text()))
@@ -46,7 +53,10 @@ Path(result).write_bytes(pickle.dumps((error, journal.rounds, journal.entries, j
 
 @dataclass
 class Engine:
-    """An engine at work; everything that it starts inherits a mark in its environment, by which it is found."""
+    """An engine in a subprocess, which waits after each round until `release` or `end` is called.
+
+    Its own subprocesses inherit a mark in their environment, by which they are found.
+    """
 
     process: subprocess.Popen[str]
     mark: str
@@ -63,6 +73,7 @@ class Engine:
         process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, *arguments],
             env={**os.environ, "HOME": str(home), "FEDSIM_TEST_MARK": mark, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -73,8 +84,14 @@ class Engine:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
+    def release(self) -> None:
+        """Let the engine go on, without a pause after later rounds."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.stdin = None
+
     def end(self, timeout: float) -> tuple[str | None, ServerLog]:
-        """Wait for the end, look at what is left, and return the error and the journal."""
+        """Release the engine, wait for its end, check that nothing is left, and return the error and the journal."""
         try:
             output, _ = self.process.communicate(timeout=timeout)
         finally:

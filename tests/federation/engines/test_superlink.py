@@ -24,7 +24,6 @@ from fedsim.federation import engines
 from fedsim.federation.engines import superlink
 from fedsim.federation.journal import ServerLog
 from fedsim.processes.child_process import ChildProcess
-from fedsim.record import Failure
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
@@ -86,13 +85,11 @@ def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes
     os.kill(the_one(engine.descendants(), "flower-supernode", "partition-id=1"), signal.SIGKILL)
     error, journal = engine.end(timeout=400)
     assert error is None
-    assert [record.failures for record in journal.rounds[:2]] == [
-        (),
-        (Failure(subject="client 1", reason="no reply", cause="no reply"),),
-    ]
-    (failure,) = journal.rounds[2].failures
-    assert failure.subject == "client 1"
-    assert "Node Unavailable" in failure.reason
+    assert journal.rounds[0].failures == ()
+    for record in journal.rounds[1:]:  # the timeout ends a round, or the SuperLink has missed the node's heartbeats
+        (failure,) = record.failures
+        assert failure.subject == "client 1"
+        assert failure.reason == "no reply" or "Node Unavailable" in failure.reason
     assert [(entry.round, entry.client) for entry in journal.entries] == [
         (round_, client) for round_ in (1, 2, 3) for client in range(3) if round_ == 1 or client != 1
     ]
@@ -114,6 +111,7 @@ def test_a_superlink_that_dies_is_an_error_with_the_end_of_its_log(
 def test_an_interrupt_ends_every_process(start: Start, scenario: Callable[..., Scenario]) -> None:
     engine = start("superlink", scenario(federation={"clients": 1, "rounds": 50}))
     assert engine.next_line() == "round 1"
+    engine.release()
     engine.process.send_signal(signal.SIGINT)
     error, journal = engine.end(timeout=60)
     assert error == "interrupted"
