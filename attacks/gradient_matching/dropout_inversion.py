@@ -71,8 +71,9 @@ class DropoutInversionConfig(MaskSearchConfig):
         ),
         (
             "price of masks away from the dropout rate",
-            "DropoutInversion.run_descent",
-            "test_dropout_fools_ig_and_not_dia_on_eight_digits",
+            "attacks.core.matching.unknown_masks.OptimisedMasks.prior",
+            "tests/attacks/core/matching/test_unknown_masks.py::"
+            "test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all",
         ),
     ),
 )

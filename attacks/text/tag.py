@@ -44,7 +44,7 @@ class TagConfig(TextMatchingConfig):
     tier="core",
     paper="2103.06819",
     fidelity="variant",
-    deviates="next words and dropout masks are unknowns too",
+    deviates="weights by depth are off by default and apply to both terms; next words and masks are unknowns too",
 )
 class Tag(TextMatching[TagConfig]):
     """Descends from noise or from random words."""

@@ -38,7 +38,8 @@ from fedsim.core.types import MethodDescription, Modality
     summary="trains low-rank substitutes of blocks, for decoder lora-drop",
     tier="research",
     paper="2601.02569",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="the default blocks and the hidden keys of tokens between anchors are chosen here",
     paper_steps=(
         (
             "training through dropped blocks",

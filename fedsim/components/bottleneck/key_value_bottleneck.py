@@ -90,7 +90,8 @@ class KeyValueBottleneckConfig(Config):
     summary="looks up values by a frozen encoder, and trains only the values",
     tier="research",
     paper="2207.11240",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="smaller defaults; a moved key resets its averages; a value counts as read if it is nonzero",
     aliases=("dkvb",),
     paper_steps=(
         (

@@ -124,7 +124,8 @@ class _Trial:
     summary="decoder: trials where the model is unsure, the likeliest stays",
     tier="research",
     paper="2507.03038",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="a trial has at most `longest` tokens, 64 by default; the number of trials follows the published code",
     paper_steps=(
         (
             "number of trials from the entropy",

@@ -135,7 +135,8 @@ class Exiting(DraftedTexts):
     summary="decoder: the first layers draft, exit and length by running counts; exact",
     tier="research",
     paper="2504.05598",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="draft length 0 is a plain step; no statistics of tokens after the first mismatch",
     paper_steps=(
         (
             "decayed counts of agreement by layer",

@@ -47,7 +47,7 @@ class SkippingTexts(TextState):
     tier="research",
     paper="2307.02628",
     fidelity="variant",
-    deviates="built from notes on the paper; E counts written tokens",
+    deviates="paper not read: built from a reading note and later code; E counts generated tokens",
     paper_steps=(
         (
             "layers of each token from the schedule",

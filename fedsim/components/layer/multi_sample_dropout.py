@@ -7,7 +7,7 @@ Assumes: a dropout layer, and later layers that treat samples like examples.
 Leaks: the gradient converges to that without dropout, like 1 / sqrt(M), so an attacker that ignores masks improves; one
     that estimates masks has M times as many to find.
 Fails: as a defense, with many samples.
-Source: Inoue 2019, arXiv 1905.09788, without its flips and pooling offsets of features.
+Source: Inoue 2019, arXiv 1905.09788; its flips and pooling offsets are the settings flip_half and shift_pooling.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class MultiSampleDropoutConfig(Config):
     tier="core",
     paper="1905.09788",
     fidelity="variant",
-    deviates="masks alone differ, without the paper's flips and pooling offsets",
+    deviates="the paper's flips and pooling offsets are settings, off by default",
     paper_steps=(
         (
             "mean loss over several masks of a shared feature",
@@ -62,6 +62,11 @@ class MultiSampleDropoutConfig(Config):
             "one answer in evaluation",
             "MultiSampleDropout.prepare",
             "test_evaluation_has_one_answer_and_weights_travel_between_any_numbers_of_samples",
+        ),
+        (
+            "mirrored and shifted feature maps",
+            "fedsim.components.layer._samples.Samples.forward",
+            "tests/components/layer/test_samples.py::test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted",
         ),
     ),
 )

@@ -64,7 +64,8 @@ class NestedDropoutConfig(Config):
     summary="cuts the last features to a prefix of random length",
     tier="research",
     paper="2206.13140",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="k in evaluation is a setting: no validation set chooses it after each epoch",
     paper_steps=(
         (
             "length of the prefix from a Gaussian law",

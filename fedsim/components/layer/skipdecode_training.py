@@ -41,7 +41,7 @@ class SkipDecodeTrainingConfig(ScheduleConfig):
     tier="research",
     paper="2307.02628",
     fidelity="variant",
-    deviates="built from notes on the paper; prompts count in the loss",
+    deviates="paper not read: built from a reading note and later code; prompts count in the loss",
     paper_steps=(
         (
             "training with the decoder's schedule",

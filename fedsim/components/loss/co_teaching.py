@@ -60,7 +60,8 @@ class CoTeachingConfig(Config):
     summary="trains two networks that choose each other's examples by small loss",
     tier="research",
     paper="2206.13140",
-    fidelity="reproduction",
+    fidelity="variant",
+    deviates="batch norm is frozen in both stages, which share a learning rate; k is a setting",
     paper_steps=(
         (
             "each network learns from the other's small losses",

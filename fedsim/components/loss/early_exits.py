@@ -66,7 +66,8 @@ class EarlyExitsConfig(Config):
     tier="research",
     paper="2404.16710",
     fidelity="variant",
-    deviates="exits are chosen; schedule counts rounds; layer dropout does not ramp up",
+    deviates="weights grow linearly with depth, not quadratically; exits are chosen; schedule counts rounds; "
+    "layer dropout does not ramp up",
     paper_steps=(
         (
             "loss of every exit, weighted more for later exits",

@@ -87,7 +87,8 @@ class ShownLayers(NamedTuple):
     tier="research",
     paper="2309.01617",
     fidelity="variant",
-    deviates="no neuron masks or class-token features; sizes, scaled channels, rates chosen here",
+    deviates="as a probe a class is one random embedding; no neuron masks or class-token features; sizes, scaled "
+    "channels and rates are chosen here",
     paper_steps=(
         (
             "pooled features of any layers to a prompt",

@@ -48,7 +48,7 @@ class HyperdimensionalProbeConfig(Config):
     tier="research",
     paper="2509.25045",
     fidelity="variant",
-    deviates="sizes, rates and a reading's chance are chosen here",
+    deviates="as a probe it classifies by the nearest code; sizes, rates and an extraction's chance are chosen here",
     paper_steps=(
         ("codes, binding and bundling", "bind", "test_unbinding_is_exact_for_one_pair_and_half_for_two"),
         (

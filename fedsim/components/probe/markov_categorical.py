@@ -50,7 +50,7 @@ class MarkovCategoricalConfig(Config):
     tier="research",
     paper="2507.19247",
     fidelity="variant",
-    deviates="its measures; estimators, normalisation and penalties are chosen here",
+    deviates="as a probe it is softmax regression; estimators, normalisation and penalties are chosen here",
     paper_steps=(
         (
             "information surplus of a source",

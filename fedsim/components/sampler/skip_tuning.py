@@ -6,7 +6,7 @@ Equation: cat(u_i, rho_i d_i) for cat(u_i, d_i), rho_i = bottom + i / k (top - b
 Assumes: a denoiser that joins by `fedsim.components.core.skips.Skip`; others are refused.
 Leaks: as the solver; the best rho for a client's model depends on its data.
 Fails: rho is tuned by hand, and too small values blur; the pixel error increases with any rho other than 1.
-Source: Ma et al. 2024, arXiv 2402.15170, section 3.
+Source: Ma et al. 2024, arXiv 2402.15170, section 3; the default rho is its constant for 10 steps.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from fedsim.core.registry import component
 class SkipTuningConfig(SolverConfig):
     """Settings of Skip-Tuning."""
 
-    bottom: float = Field(default=0.8, ge=0, description="rho of the skip at the lowest resolution")
-    top: float = Field(default=1.0, ge=0, description="rho of the skip at the highest resolution; the same: constant")
+    bottom: float = Field(default=0.78, ge=0, description="rho of the skip at the lowest resolution")
+    top: float = Field(default=0.78, ge=0, description="rho of the skip at the highest resolution; the same: constant")
     above: float = Field(default=0.0, ge=0, description="rho is 1 at lower noise levels")
     below: float | None = Field(default=None, ge=0, description="rho is 1 from this level on; absent: at none")
     over_levels: Literal["constant", "fading"] = Field(

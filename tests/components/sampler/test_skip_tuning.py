@@ -31,7 +31,7 @@ def drawn(name: str, model: torch.nn.Module, shape: tuple[int, ...] = (1, 8, 8),
 def test_a_rho_of_one_is_the_solver_bit_by_bit(solver: str) -> None:
     model = unet()
     plain = drawn(solver, model)
-    assert torch.equal(drawn("skip-tuning", model, solver=solver, bottom=1.0), plain)
+    assert torch.equal(drawn("skip-tuning", model, solver=solver, bottom=1.0, top=1.0), plain)
     assert not torch.equal(drawn("skip-tuning", model, solver=solver, bottom=0.5), plain)
     assert torch.equal(drawn("skip-tuning", model, solver=solver, bottom=0.5, below=0.0), plain), "an empty window"
 
@@ -58,6 +58,12 @@ def test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up() -> No
     for number, (plain, weaker) in seen.items():
         # The stem's and encoder's features do not depend on skips, so the ratio is rho itself.
         torch.testing.assert_close(weaker, (0.5 + 0.1 * number) * plain)
+
+
+def test_the_default_is_the_papers_constant_for_every_skip_and_level() -> None:
+    tuned = make("skip-tuning")
+    for skip in range(3):
+        assert tuned.factor(skip, 3, torch.tensor([0.002, 80.0])).tolist() == pytest.approx([0.78, 0.78])
 
 
 def test_a_window_of_levels_is_the_identity_outside() -> None:
