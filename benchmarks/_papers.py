@@ -53,7 +53,8 @@ def oracle_of(entry: Entry, test: str) -> str:
 def _lines_of_steps() -> Iterator[str]:
     for entry in stepwise():
         for step, code, test in entry.paper_steps:
-            yield f"| `{entry.name}` | {step} | `{place_of(entry, code)}` | `{oracle_of(entry, test)}` |"
+            built = f"`{place_of(entry, code)}` | `{oracle_of(entry, test)}`" if code else "not built | "
+            yield f"| `{entry.name}` | {step} | {built} |"
 
 
 def _lines(kind: Kind) -> Iterator[str]:

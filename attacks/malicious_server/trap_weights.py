@@ -66,6 +66,18 @@ class TrapWeightsConfig(Config):
     tier="core",
     paper="2112.02918",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "rows with a negative half that outweighs the positive half",
+            "_trap_rows",
+            "test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation",
+        ),
+        (
+            "examples from rows that a single example activates",
+            "TrapWeights.search",
+            "test_rows_with_exactly_one_active_example_are_exact",
+        ),
+    ),
     aliases=("curious-abandon-honesty",),
 )
 class TrapWeights(CraftedUnitsAttack[TrapWeightsConfig]):

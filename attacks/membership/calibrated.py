@@ -40,6 +40,18 @@ class CalibratedConfig(Config):
     tier="core",
     paper="2111.08440",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "shadow models without the candidates",
+            "Calibrated.plan",
+            "test_the_loss_of_the_shadows_less_that_of_the_last_weights",
+        ),
+        (
+            "mean loss of the shadow models minus the loss of the model",
+            "Calibrated.score",
+            "test_the_loss_of_the_shadows_less_that_of_the_last_weights",
+        ),
+    ),
 )
 class Calibrated(MembershipAttack[CalibratedConfig]):
     """Scores by the loss relative to the loss of shadow models."""

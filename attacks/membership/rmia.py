@@ -46,6 +46,18 @@ class RmiaConfig(Config):
     tier="core",
     paper="2312.03262",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "ratio of an example, with the offline approximation",
+            "Rmia._ratio",
+            "test_rmia_compares_every_pair",
+        ),
+        (
+            "share of population examples that it exceeds by gamma",
+            "Rmia.score",
+            "test_rmia_compares_every_pair",
+        ),
+    ),
 )
 class Rmia(MembershipAttack[RmiaConfig]):
     """Scores by pairwise likelihood ratios with the reference examples."""

@@ -37,6 +37,23 @@ class MixupConfig(Config):
     tier="baseline",
     paper="1710.09412",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "pairs by a random permutation, one weight per batch",
+            "Mixup.on_batch",
+            "test_mixup_mixes_pairs_with_one_weight",
+        ),
+        (
+            "weight from a Beta law",
+            "Mixup.on_batch",
+            "test_the_weight_of_mixup_has_a_beta_law",
+        ),
+        (
+            "labels mixed with the same weight",
+            "Mixup.on_batch",
+            "test_mixup_mixes_pairs_with_one_weight",
+        ),
+    ),
 )
 class Mixup(Defense[MixupConfig]):
     """Mixes inputs and labels with one weight per batch."""

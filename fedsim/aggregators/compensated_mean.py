@@ -42,6 +42,18 @@ class CompensatedMeanConfig(Config):
     tier="research",
     paper="Wang 2022, INFOCOM",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "mean of noisy updates as a matrix",
+            "CompensatedMean.combine",
+            "test_the_rule_takes_out_the_noise_that_is_left_in_a_mean",
+        ),
+        (
+            "directions outside of the noise's spectrum are kept",
+            "_without_noise",
+            "test_pure_noise_vanishes_and_a_strong_signal_stays",
+        ),
+    ),
 )
 class CompensatedMean(Aggregator[CompensatedMeanConfig]):
     """The unweighted mean without directions of noise; without noise it is the plain mean."""

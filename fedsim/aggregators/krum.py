@@ -40,6 +40,18 @@ class KrumConfig(Config):
     tier="baseline",
     paper="1703.02757",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "score: distances to the nearest updates",
+            "Krum.combine",
+            "test_krum",
+        ),
+        (
+            "mean of several updates of lowest score",
+            "Krum.combine",
+            "test_krum_is_flowers_where_that_is_sound",
+        ),
+    ),
 )
 class Krum(Aggregator[KrumConfig]):
     """Keeps a round's updates in memory; time grows with the square of their number."""

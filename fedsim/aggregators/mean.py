@@ -33,6 +33,13 @@ class MeanConfig(Config):
     tier="core",
     paper="1602.05629",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "mean weighted by examples",
+            "Mean.combine",
+            "test_mean",
+        ),
+    ),
     aliases=("fedavg",),
 )
 class Mean(Aggregator[MeanConfig]):

@@ -32,6 +32,13 @@ class MedianConfig(Config):
     tier="baseline",
     paper="1803.01498",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "median of each coordinate",
+            "Median.combine",
+            "test_median",
+        ),
+    ),
 )
 class Median(Aggregator[MedianConfig]):
     """Keeps a round's updates in memory."""

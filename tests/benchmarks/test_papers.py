@@ -1,27 +1,24 @@
-"""Steps of papers: the code that they name can be imported, and the test that holds each is there."""
+"""Steps of papers: their code can be imported, and their tests exist and run this code."""
 
 import ast
-import importlib
+import subprocess
+import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from benchmarks import _papers
-from fedsim.core.registry.method import Entry
+from fedsim.core.registry.index import entries_of
+from fedsim.core.registry.method import KINDS, Entry
+from tests.benchmarks import entering
+from tests.benchmarks.entering import Claim, Entering
 
 ROOT = Path(__file__).parents[2]
-STEPS = [(entry, step) for entry in _papers.stepwise() for step in entry.paper_steps]
-
-
-def importable(name: str) -> Any:
-    """Import the longest beginning of a name that is a module, and take the rest from it."""
-    module, _, rest = name.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), rest)
-    except ModuleNotFoundError:
-        return getattr(importable(module), rest)
+CLAIMS = entering.claims()
 
 
 @cache
@@ -30,20 +27,39 @@ def names_in(path: str) -> set[str]:
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize(("entry", "step"), STEPS, ids=[f"{entry.name}: {step[0]}" for entry, step in STEPS])
-def test_the_code_of_a_step_is_there_and_so_is_its_oracle(entry: Entry, step: tuple[str, str, str]) -> None:
-    _what, code, test = step
-    assert importable(_papers.place_of(entry, code)) is not None
-    path, _, name = _papers.oracle_of(entry, test).partition("::")
-    assert name.startswith("test_")
-    assert name in names_in(path)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.step)
+def test_the_code_of_a_step_is_there_and_so_is_its_oracle(claim: Claim) -> None:
+    assert entering.codes_of(entering.importable(claim.code)), "the code of a step is a function, or a class with some"
+    assert claim.test.startswith("test_")
+    assert claim.test in names_in(claim.path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted({claim.path for claim in CLAIMS}))
+def test_the_oracle_of_a_step_runs_the_code_of_the_step(path: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.entering", path], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+
+
+def test_every_reproduction_lists_its_steps_and_lacks_none() -> None:
+    entries = [entry for kind in KINDS for entry in entries_of(kind).values() if entry.fidelity == "reproduction"]
+    assert len(entries) > 40
+    assert not [entry.name for entry in entries if not entry.paper_steps]
+    assert not [entry.name for entry in entries for _step, code, _test in entry.paper_steps if not code]
+
+
+def test_a_step_has_code_and_oracle_or_neither() -> None:
+    steps = [(entry.name, *step) for entry in _papers.stepwise() for step in entry.paper_steps]
+    assert not [step for step in steps if bool(step[2]) is not bool(step[3])]
 
 
 def test_the_page_has_a_line_for_every_step_of_every_method() -> None:
     page = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
     assert _papers.as_tables() in page
-    assert len(_papers.stepwise()) > 33  # a method or more for each published one
-    assert all(f"| `{entry.name}` | {step[0]} |" in page for entry, step in STEPS)
+    assert all(f"| `{entry.name}` | {step[0]} |" in page for entry in _papers.stepwise() for step in entry.paper_steps)
+    assert "| `nested-dropout` | k of the highest validation accuracy after each epoch | not built |  |" in page
 
 
 def test_names_are_those_of_the_methods_files_unless_they_are_whole() -> None:
@@ -54,3 +70,64 @@ def test_names_are_those_of_the_methods_files_unless_they_are_whole() -> None:
     assert _papers.oracle_of(entry, "tests/core/test_sanitize.py::test_it") == "tests/core/test_sanitize.py::test_it"
     component = Entry(kind="component", name="lora", module="fedsim.components.adapter.lora", summary="")
     assert _papers.oracle_of(component, "test_it") == "tests/components/adapter/test_lora.py::test_it"
+
+
+def claim(code: str, test: str) -> Claim:
+    return Claim("a method: a step", f"{__name__}.{code}", str(Path(__file__).relative_to(ROOT)), test)
+
+
+def twice(number: int) -> int:
+    return 2 * number
+
+
+@cache
+def thrice(number: int) -> int:
+    return 3 * number
+
+
+class Counter:
+    """A class whose functions are all its code."""
+
+    @property
+    def one(self) -> int:
+        return 1
+
+    @staticmethod
+    def two() -> int:
+        return twice(1)
+
+
+def test_code_is_that_of_functions_methods_and_properties_under_their_wrappers() -> None:
+    assert entering.codes_of(twice) == {twice.__code__}
+    assert entering.codes_of(thrice) == {thrice.__wrapped__.__code__}
+    assert len(entering.codes_of(Counter)) == 2
+    assert entering.codes_of(Counter.one) | entering.codes_of(Counter.two) == entering.codes_of(Counter)
+    assert entering.importable("tests.benchmarks.entering.Claim") is Claim
+    assert not entering.codes_of(3)
+
+
+def _run(plugin: Entering, test: str, body: Sequence[Any]) -> None:
+    """Run the plugin's hook around calls of functions with the number 2, as pytest runs it around a test."""
+    item: Any = SimpleNamespace(name=test, originalname=test)
+    hook = plugin.pytest_runtest_protocol(item)
+    profile = sys.getprofile()
+    next(hook)
+    try:
+        for function in body:
+            function(2)
+    finally:
+        with pytest.raises(StopIteration):
+            next(hook)
+        sys.setprofile(profile)
+
+
+def test_a_claim_is_missing_until_its_own_test_runs_its_code() -> None:
+    claims = [claim("twice", "test_a"), claim("thrice", "test_a"), claim("twice", "test_b")]
+    plugin = Entering(claims)
+    _run(plugin, "test_a", [twice])
+    assert [list(claimed) for claimed in plugin.missing.values()] == [[claims[1]], [claims[2]]]
+    thrice(2)
+    _run(plugin, "test_a", [thrice])  # its answer was kept, so that a call would not run it
+    assert [list(claimed) for claimed in plugin.missing.values()] == [[], [claims[2]]]
+    _run(plugin, "test_b", [])
+    assert list(plugin.missing["test_b"]) == [claims[2]]

@@ -92,7 +92,7 @@ class AlloraConfig(LowRankConfig):
         (
             "no dropout and no scale",
             "AlloraLinear.forward",
-            "test_without_a_power_it_trains_bit_by_bit_like_lora_with_scale_one",
+            "test_the_model_starts_unchanged_bit_by_bit_and_the_output_is_that_of_the_formula",
         ),
     ),
 )

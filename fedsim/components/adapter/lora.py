@@ -49,6 +49,23 @@ class LoraConfig(LowRankConfig):
     tier="core",
     paper="2106.09685",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "low-rank change of a frozen layer",
+            "LoraLinear.forward",
+            "test_outputs_and_gradients_are_those_of_peft",
+        ),
+        (
+            "B starts at zero",
+            "LoraLinear.__init__",
+            "test_the_model_starts_unchanged_bit_by_bit_and_only_adapters_are_trained",
+        ),
+        (
+            "change merged into the weights",
+            "fedsim.components.core.low_rank.LowRankLinear.merged",
+            "test_the_output_is_that_of_the_formula_and_of_the_merged_layer",
+        ),
+    ),
 )
 class Lora(Adapter[LoraConfig]):
     """Puts adapters on linear layers and freezes all other parameters."""

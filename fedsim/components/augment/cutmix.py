@@ -62,7 +62,7 @@ class CutMixConfig(Config):
     paper_steps=(
         (
             "box of a Beta share, clipped at the border",
-            "CutMix.draw",
+            "fedsim.components.augment._mixing.boxes_of",
             "test_rows_are_clipped_by_the_height_and_columns_by_the_width",
         ),
         (

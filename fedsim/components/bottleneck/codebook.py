@@ -101,12 +101,12 @@ class CodebookConfig(Config):
     paper_steps=(
         (
             "the k codes of largest cosine replace the activation",
-            "_Quantised",
+            "fedsim.components.bottleneck._codebook.CodebookLayer.forward",
             "test_the_output_is_the_mean_or_sum_of_the_most_similar_rows",
         ),
         (
             "straight-through gradient and code loss",
-            "_Quantised",
+            "fedsim.components.bottleneck._codebook._StraightThrough",
             "test_gradients_are_straight_through_row_sparse_and_those_of_the_code_loss",
         ),
         ("control by forcing codes", "force_codes", "test_codes_are_read_forced_and_disabled"),

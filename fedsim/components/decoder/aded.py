@@ -197,10 +197,11 @@ class Adapting(DraftedTexts):
             "test_the_table_learns_every_trigram_of_the_window_and_nothing_else",
         ),
         (
-            "tree search by PUCT with the table as prior",
-            "search",
+            "choice of a child by PUCT with the table as prior",
+            "_Node.best",
             "test_visits_follow_the_priors_and_the_weaker_way_is_visited_too",
         ),
+        ("tree search with rollouts", "search", "test_the_search_follows_the_only_way"),
         ("verification by draws of the model", "Aded.step", "test_texts_follow_the_law_of_the_model"),
     ),
 )

@@ -111,7 +111,7 @@ class Branch:
         (
             "outliers by the class token's attention",
             "Damro.outliers",
-            "test_a_patch_with_the_class_tokens_query_as_its_key_is_an_outlier",
+            "test_outliers_are_those_of_the_projected_layer_in_the_order_that_is_asked_for",
         ),
         ("contrast of all tokens with the outliers", "contrasted", "test_the_closed_form"),
         (

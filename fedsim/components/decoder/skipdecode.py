@@ -56,7 +56,7 @@ class SkippingTexts(TextState):
         ),
         (
             "kept keys serve later tokens",
-            "SkipDecode.step",
+            "read_by_schedule",
             "test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text",
         ),
     ),

@@ -78,6 +78,18 @@ class Speculating(DraftedTexts):
     tier="research",
     paper="2211.17192",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "drafts of a cheaper model",
+            "Speculative._draft",
+            "test_a_draft_of_the_model_itself_stands_and_saves_passes",
+        ),
+        (
+            "acceptance, and a draw of the residual at the first rejection",
+            "fedsim.components.decoder._odds.DrawConfig.stands",
+            "test_texts_follow_the_law_of_the_model",
+        ),
+    ),
 )
 class Speculative(Decoder[SpeculativeConfig, Speculating]):
     """Generates the accepted draft tokens and one more per step. `layers` counts those of draft and model."""

@@ -77,6 +77,7 @@ class NestedDropoutConfig(Config):
             "NestedDropout.prepare",
             "test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say",
         ),
+        ("k of the highest validation accuracy after each epoch", "", ""),
     ),
 )
 class NestedDropout(Layer[NestedDropoutConfig]):

@@ -74,6 +74,8 @@ class CoTeachingConfig(Config):
             "test_in_the_first_stage_each_network_learns_from_all_examples",
         ),
         ("forget rate rises over the first rounds", "CoTeaching.rate", "test_the_forget_rate_ramps_up_in_even_steps"),
+        ("batch norm trained in the first stage and frozen in the second", "", ""),
+        ("k of the highest validation accuracy after each epoch", "", ""),
     ),
 )
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):

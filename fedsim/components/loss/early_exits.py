@@ -79,6 +79,8 @@ class EarlyExitsConfig(Config):
             "skip_chances",
             "test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none",
         ),
+        ("weights that grow quadratically with depth", "", ""),
+        ("layer dropout that ramps up over training", "", ""),
         ("curriculum of exits", "EarlyExitsConfig.active", "test_the_schedule_says_which_exits_count_in_a_round"),
     ),
 )

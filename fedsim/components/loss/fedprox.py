@@ -37,6 +37,18 @@ class FedProxConfig(Config):
     tier="core",
     paper="1812.06127",
     fidelity="reproduction",
+    paper_steps=(
+        (
+            "proximal term",
+            "FedProx.loss",
+            "test_value_and_gradient_are_those_of_the_formula",
+        ),
+        (
+            "several local steps with the term",
+            "FedProx.loss",
+            "test_several_steps_equal_a_plain_loop_and_drift_less_the_larger_mu",
+        ),
+    ),
 )
 class FedProx(LossTerm[FedProxConfig]):
     """The proximal term, which limits the divergence of clients with different data distributions."""

@@ -34,7 +34,18 @@ class AdamConfig(Config):
 
 @final
 @component(
-    "adam", summary="Adam, with bias correction or without", tier="core", paper="1412.6980", fidelity="reproduction"
+    "adam",
+    summary="Adam, with bias correction or without",
+    tier="core",
+    paper="1412.6980",
+    fidelity="reproduction",
+    paper_steps=(
+        (
+            "running means with bias correction",
+            "Adam.step",
+            "test_thirty_steps_equal_torchs_own_over_fifteen_orders_of_magnitude",
+        ),
+    ),
 )
 class Adam(Optimizer[AdamConfig]):
     """Adam with a state that lasts for a local training."""

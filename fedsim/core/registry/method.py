@@ -74,7 +74,7 @@ Step = tuple[str, str, str]
 """A step of a paper: description, code and test.
 
 The code is a name of the method's own file, or a full name. The test compares it with an independent oracle, and is a
-name of the method's own test file, or ``tests/...py::test_...``.
+name of the method's own test file, or ``tests/...py::test_...``. Both are empty if the step is not built.
 """
 
 F = TypeVar("F", bound=Callable[..., Any])

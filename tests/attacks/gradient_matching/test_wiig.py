@@ -1,12 +1,14 @@
 """Gradient matching with the granted masks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 
-from attacks.core.matching.comparison import GeneralComparison
-from attacks.core.matching.ghost import GhostComparison
+from attacks.core.matching.attack import MatchingConfig
+from attacks.core.matching.unknown_masks import GivenMasks
+from attacks.gradient_matching.wiig import Wiig
 from fedsim.core.types import (
     Observation,
     Truth,
@@ -16,7 +18,6 @@ from tests.attacks.solving import attacked
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
-PATHS = (GeneralComparison, GhostComparison)
 attack = partial(attacked, stream=5)
 
 
@@ -27,3 +28,20 @@ def test_ig_after_wiig_on_the_same_model_object_is_as_on_a_fresh_one(watched: Wa
     attack("dropout-inversion", used, max_iterations=10)
     after = attack("inverting-gradients", used, max_iterations=10)
     assert torch.equal(after.inputs, attack("inverting-gradients", fresh, max_iterations=10).inputs)
+
+
+def test_the_granted_masks_are_used_and_bring_the_image_back(watched: Watched) -> None:
+    """Under the client's masks the objective has its minimum at the image; under inverted masks it has not."""
+    model = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}
+    observation, truth, _ = watched(model=model, knows=(*KNOWN, "masks"))
+    (block,) = Wiig(MatchingConfig()).unknowns([observation]).blocks
+    assert isinstance(block, GivenMasks)
+    (given,) = block.given
+    assert all(torch.equal(ours, own) for ours, own in zip(given, truth.masks[0], strict=True))
+    assert observation.masks is not None
+    inverted = replace(observation, masks=(tuple(1.0 - mask for mask in observation.masks[0]),))
+    found, astray = (attack("wiig", seen, max_iterations=300) for seen in (observation, inverted))
+    errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (found, astray)]
+    assert found.objective < 0.01
+    assert astray.objective > 0.3
+    assert errors[0] < 0.1 * errors[1]
