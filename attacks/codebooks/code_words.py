@@ -73,7 +73,7 @@ class CodeWords(Attack[Config]):
         possible = _possible(table, fired)
         if observation.spec.padding is not None:
             possible = possible[possible != observation.spec.padding]
-        guess = in_rows(possible, observation.spec.shape[0])
+        guess = in_rows(possible, observation)
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         diagnostics = {
             "tokens with all their codes active": float(len(possible)),

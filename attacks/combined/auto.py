@@ -334,8 +334,11 @@ def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed
 def _text_distance(observation: Observation, guess: Reconstruction) -> float:
     """Return the gradient distance of tokens, with granted masks or the attack's own masks.
 
-    Infinite if it cannot be computed: unknown labels, or masks of another number of sentences.
+    Infinite if it cannot be computed: unknown labels, masks of another number of sentences, or rows longer than
+    sentences, which hold words without an order.
     """
+    if guess.inputs.shape[1] > observation.spec.shape[0]:
+        return math.inf
     masks = guess.masks if observation.masks is None else observation.masks[0]
     misfits = len(guess.inputs) != (observation.batch_size or 1) and (bool(masks) or observation.labels is not None)
     if misfits or not explains(observation):

@@ -149,9 +149,14 @@ def lengths_of(observation: Observation) -> tuple[int, ...]:
     return _explain(weights, total, batch, longest)
 
 
-def in_rows(tokens: Tensor, length: int) -> Tensor:
-    """Return tokens in rows (N, length), padded with -1."""
-    rows = -(-len(tokens) // length)
+def in_rows(tokens: Tensor, observation: Observation) -> Tensor:
+    """Return tokens in rows of sentence length, padded with -1.
+
+    Where these rows would outnumber the batch, as with tied weights, which add next tokens, the rows are longer.
+    """
+    length = observation.spec.shape[0]
+    rows = min(-(-len(tokens) // length), observation.batch_size or len(tokens))
+    length = max(length, -(-len(tokens) // rows)) if rows else length
     filled = torch.full((rows * length,), -1, dtype=torch.long)
     filled[: len(tokens)] = tokens
     return filled.view(rows, length)

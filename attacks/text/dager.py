@@ -209,7 +209,7 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
     tokens = vocabulary[shares > (1.0 - rate) / 2]
     if not len(tokens):
         raise NothingFound("no token's embedding lies in the span of the first attention gradient under any mask")
-    guess = in_rows(tokens, observation.spec.shape[0])
+    guess = in_rows(tokens, observation)
     on_step(Step(0, 1, 1, 0.0, 0.0, guess))
     diagnostics = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
              "least share of a token that was kept": float(shares[tokens].min())}  # fmt: skip

@@ -79,7 +79,7 @@ class WordReadout(Attack[Config]):
             return no_guess(observation, "no row of the gradient is distinct: all tokens occur, or noise hides them")
         lengths = lengths_of(observation)
         counts = torch.ones_like(tokens) if fills_in else _counts(observation, tokens, lengths)
-        guess = in_rows(tokens.repeat_interleave(counts), observation.spec.shape[0])
+        guess = in_rows(tokens.repeat_interleave(counts), observation)
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         diagnostics = {"tokens found": float(len(tokens)), "shortest sentence": float(lengths[0]),
                  "longest sentence": float(lengths[-1])}  # fmt: skip

@@ -92,6 +92,7 @@ def test_tied_weights_show_the_union(
     observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation={"batch_size": 1})
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(torch.cat(tokens_of(truth)).tolist())
+    assert len(guess.inputs) == 1  # more rows than sentences would be refused
     assert "input and output layer share their weights" in guess.notes[1]
     assert guess.extras == {}  # which of them were read is not certain
 

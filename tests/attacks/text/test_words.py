@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks.text._words import Following, counts_of, following_of, lengths_of
+from attacks.text._words import Following, counts_of, following_of, in_rows, lengths_of
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
@@ -57,3 +58,19 @@ def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
     assert found is not None
     length = int((truth.original_batches[0].labels != IGNORED).sum())
     assert found.weights.median().item() == pytest.approx(1 / length, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "rows"),
+    [
+        (0, 2, []),
+        (3, 1, [[0, 1, 2, -1]]),
+        (5, 1, [[0, 1, 2, 3, 4]]),
+        (5, 3, [[0, 1, 2, 3], [4, -1, -1, -1]]),
+        (9, 2, [[0, 1, 2, 3, 4], [5, 6, 7, 8, -1]]),
+        (9, None, [[0, 1, 2, 3], [4, 5, 6, 7], [8, -1, -1, -1]]),
+    ],
+)
+def test_rows_of_words_never_outnumber_the_batch(count: int, batch_size: int | None, rows: list[list[int]]) -> None:
+    observation: Any = SimpleNamespace(spec=SimpleNamespace(shape=(4,)), batch_size=batch_size)
+    assert in_rows(torch.arange(count), observation).tolist() == rows
