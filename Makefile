@@ -47,7 +47,7 @@ demo-llm: $(SENTENCES)
 	@echo "The report: $(SENTENCES)"
 
 docs: $(VENV)/.installed-dev
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "The documentation: results/site/index.html"
 
 site: $(RECORDED) docs

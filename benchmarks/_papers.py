@@ -50,10 +50,16 @@ def oracle_of(entry: Entry, test: str) -> str:
     return "/".join(("tests", *rooms, f"test_{name}.py")) + f"::{test}"
 
 
+def places_of(entry: Entry, code: str, test: str) -> tuple[str, str] | None:
+    """Return the full name of a step's code and the path of its test, or None if the step is not built."""
+    return (place_of(entry, code), oracle_of(entry, test)) if code else None
+
+
 def _lines_of_steps() -> Iterator[str]:
     for entry in stepwise():
         for step, code, test in entry.paper_steps:
-            built = f"`{place_of(entry, code)}` | `{oracle_of(entry, test)}`" if code else "not built | "
+            places = places_of(entry, code, test)
+            built = " | ".join(map("`{}`".format, places)) if places else "not built | "
             yield f"| `{entry.name}` | {step} | {built} |"
 
 

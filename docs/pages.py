@@ -1,4 +1,4 @@
-"""Pages that `make docs` generates: the front page, the reference, and the list of every method."""
+"""Pages that `make docs` generates: the front page, the reference, and a page for every method."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from fedsim.core import registry
+from benchmarks import _method_pages
 from fedsim.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
 PAGES = {"index.md": "README.md", "contributing.md": "CONTRIBUTING.md", "changelog.md": "CHANGELOG.md"}
 DOCS = Path(__file__).parent
 RECORDED, IN_SITE = ROOT / "results" / "demo.html", "recorded-demo.html"
+METHODS = "reference/methods.md"
 NAVIGATION: dict[str, tuple[str, ...]] = {
     "Start": ("index.md", "tutorial.md", "notebooks.md", "demo.md", "teaching.md", "glossary.md"),
     "How to": ("audit.md", "release.md", "python.md", "sweeps.md", "federation.md", "guard.md", "generation.md", "."),
@@ -39,7 +40,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
         "scenarios.md",
         "fidelity.md",
         "reference/scenario.md",
-        "reference/methods.md",
+        METHODS,
         "reference/python.md",
     ),
     "Develop": (
@@ -87,21 +88,24 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, name, content=_TARGET.sub(_from_root, text)))
     files.append(File.generated(config, "reference/scenario.md", content="\n".join(_scenario())))
-    files.append(File.generated(config, "reference/methods.md", content="\n".join(_methods())))
+    files.append(File.generated(config, METHODS, content=_method_pages.listing(METHODS)))
+    for name, text in _method_pages.pages():
+        files.append(File.generated(config, name, content=text))
     if RECORDED.exists():
         files.append(File.generated(config, IN_SITE, content=RECORDED.read_text(encoding="utf-8")))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links to pages of the repository's root lead to their copies in the site; link the page of the demo."""
-    if page.file.src_uri == "demo.md" and RECORDED.exists():
-        return markdown.replace("\n\n", f"\n\n[Open a recorded page]({IN_SITE}).\n\n", 1)
-    if page.file.src_uri in PAGES:
+    """Let links to pages of the repository's root lead to their copies; link methods and the recorded demo."""
+    here = page.file.src_uri
+    if here == "demo.md" and RECORDED.exists():
+        markdown = markdown.replace("\n\n", f"\n\n[Open a recorded page]({IN_SITE}).\n\n", 1)
+    if here in PAGES or here == METHODS or here.startswith(f"{_method_pages.FOLDER}/"):
         return markdown
     for name, source in PAGES.items():
         markdown = re.sub(rf"\]\(((?:\.\./)+){source}", lambda up, name=name: f"]({up[1][3:]}{name}", markdown)
-    return markdown
+    return _method_pages.with_links(markdown, here)
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:
@@ -151,16 +155,6 @@ def _kind(own: dict[str, Any]) -> str:
     bounds = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
     told = ", ".join(f"{words} {own[name]}" for name, words in bounds.items() if name in own)
     return f"{own.get('type', 'anything')}{f', {told}' if told else ''}"
-
-
-def _methods() -> Iterator[str]:
-    """Yield every registered method with its own words."""
-    yield "# Every method\n\nAs `fedsim show NAME` prints them.\n"
-    for kind in registry.KINDS:
-        yield f"## {kind}\n"
-        for name, own in sorted(registry.methods(kind).items()):
-            doc = (own.make.__doc__ or "") if kind == "metric" else own.doc
-            yield f"### {name}\n\n{own.summary}\n\n```text\n{doc.strip()}\n```\n"
 
 
 def _line(text: str) -> str:

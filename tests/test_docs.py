@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,12 +28,20 @@ def test_every_page_stands_in_the_navigation_once(pages) -> None:
     assert set(listed) == own | made
 
 
-def test_the_reference_has_every_key_and_every_method(pages) -> None:
-    keys, methods = "\n".join(pages._scenario()), "\n".join(pages._methods())
+def test_the_reference_has_every_key(pages) -> None:
+    keys = "\n".join(pages._scenario())
     for word in ("`threat`", "## Scoring", "`threshold`", "`identified`"):
         assert word in keys
-    for word in ("### dropout-inversion", "### gradient-noise", "### identified"):
-        assert word in methods
+
+
+def test_names_of_methods_lead_to_their_pages_but_not_on_generated_pages(pages) -> None:
+    def shown(path: str) -> str:
+        return pages.on_page_markdown(
+            "`spear` [up](../CONTRIBUTING.md)", SimpleNamespace(file=SimpleNamespace(src_uri=path))
+        )
+
+    assert shown("attacks/exact.md") == "[`spear`](../methods/attack/spear.md) [up](contributing.md)"
+    assert shown("methods/attack/dager.md") == shown(pages.METHODS) == "`spear` [up](../CONTRIBUTING.md)"
 
 
 def test_links_of_the_front_page_lead_to_pages_of_the_site(pages) -> None:
@@ -52,7 +61,10 @@ def test_the_site_carries_a_recorded_page_of_the_demo_and_a_link_to_it(pages, tm
     recorded.write_text("<!doctype html>")
     assert pages.on_page_markdown(text, page).count(f"[Open a recorded page]({pages.IN_SITE}).") == 1
     monkeypatch.setattr(pages, "_scenario", list)
-    monkeypatch.setattr(pages, "_methods", list)
+    monkeypatch.setattr(pages._method_pages, "pages", lambda: [("methods/attack/spear.md", "# spear")])
     config = load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path / "site"))
     config.plugins._current_plugin = "pages"
-    assert pages.on_files(Files([]), config).get_file_from_path(pages.IN_SITE).content_string == "<!doctype html>"
+    files = pages.on_files(Files([]), config)
+    assert files.get_file_from_path(pages.IN_SITE).content_string == "<!doctype html>"
+    assert files.get_file_from_path("methods/attack/spear.md").content_string == "# spear"
+    assert "[spear](../methods/attack/spear.md)" in files.get_file_from_path(pages.METHODS).content_string

@@ -58,7 +58,11 @@ class PadBlocksConfig(Config):
             "sure_of",
             "test_spans_are_marked_by_the_model_as_it_was_sent_while_the_client_trains_it",
         ),
-        ("loss of tokens and of pads", "PadBlocks.loss", "test_a_packed_loss_is_that_of_separate_samples"),
+        (
+            "one pass over packed samples of tokens and pads",
+            "fedsim.components.core.pads.pack",
+            "test_a_packed_loss_is_that_of_separate_samples",
+        ),
     ),
 )
 class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
