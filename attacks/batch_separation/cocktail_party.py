@@ -1,5 +1,9 @@
 """cocktail-party: unmix the images of a large batch from a first linear layer, coarsely (Cocktail Party Attack, CPA).
 
+The search takes Adam steps on unit vectors. With a bias, each image's mixture of the gradient's bias column gives scale
+and sign. Without a bias the next layer's row space gives them, unless dropout hides entries of it; otherwise they fill
+the pixel range best. Images of 8 x 8 pixels have too few pixels for the statistics.
+
 Idea: every row of the weight gradient G = D X is a mixture of the batch's inputs. Independent component analysis
     separates them; it needs no zeros in D, so neither ReLU nor dropout. A bias or the next layer gives sign and scale.
 Equation: max over unit vectors w_i of mean log(cosh(w_i Y))^2 - decorrelation * mean over pairs of (exp(T |<w_i, w_j>|)

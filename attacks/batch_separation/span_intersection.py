@@ -1,5 +1,8 @@
 """span-intersection: solve a batch exactly from a dense network without dropout, by the spans of two layers.
 
+A partial result consists of exact examples too: each satisfies hundreds of equations, and mixtures do not. The accepted
+residual grows with the noise of the gradient.
+
 Idea: rows of dW_1 span the inputs x of the first layer, rows of dW_2 the inputs of the second. The examples are the
     points that satisfy both: h equations for as many unknowns as examples, with isolated solutions.
 Equation: act(W_1 x + b_1) in span(rows of dW_2) for x in span(rows of dW_1), by Levenberg-Marquardt on r(x) = (I - U

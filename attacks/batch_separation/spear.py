@@ -1,5 +1,10 @@
 """spear: separate a batch exactly from a first linear layer, by random draws of rows with common zeros (SPEAR).
 
+With a share s of zeros in a column, a share z of the rows that are not zero in all columns is zero in it; H_B is the
+harmonic number. With ReLU a unit has no gradient if its pre-activation is negative and, without dropout, a gradient if
+it is positive; vectors are exchanged as long as that raises the agreement. Dropout adds zeros, so draws succeed more
+often, but it also sets active units to zero.
+
 Idea: G = D X has rank B. If B - 1 drawn rows of a basis U of its column space are zero in the same column of D, their
     null vector q gives that column; zeros of ReLU or dropout make that likely. U q then has far more zeros than drawn.
 Equation: D_i = U q_i; about H_B / z^(B-1) draws with z = (s - s^B) / (1 - s^B), s the share of zeros in a column.

@@ -1,5 +1,12 @@
 """copa: solve a sequential network from last to first layer, also with ReLU and strides, for small batches (COPA).
 
+The slopes of a partly known input are those of its estimate, so the backward pass is repeated from the last
+reconstruction (a Newton method), beginning with a grey image; the least squares truncate their weakest directions. The
+last layer's gradient separates its inputs if the batch has fewer examples than classes; for the layers before it the
+weights give equations per example, a layer's gradient gives equations for the sum. Iterations jump between patterns of
+active units of several narrow ReLU layers. Examples of the same label have nearly parallel rows in the head's gradient.
+Time grows with the cube of a convolution's unknowns.
+
 Idea: if the next layer's input x_l is underdetermined, its equations C x_l = d are pulled back through the slopes s of
     activation and dropout, x_l = s * (W_l x + b_l). The recursion is repeated from its image.
 Equation: (C diag(s) W_l) x = d - C (s * b_l) and k_l (x) x = dW_l, with k_l = dL/dz_l, by regularised least squares.

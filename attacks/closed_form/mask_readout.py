@@ -1,5 +1,8 @@
 """mask-readout: recover the dropout masks of a single example from zeros of its gradient, without search or images.
 
+A dense network reveals all masks; a vision transformer reveals the embedding's mask and, in its last block, the masks
+of the class token. The setting `read_out` of `dropout-inversion` fixes the masks recovered here.
+
 Idea: output and gradient of a dropped unit are zero. So its column is zero in the gradient of the next layer, its row
     in the layer before, its entry in a position embedding added there. Trials on the model show the correspondence.
 Equation: h_l = m_l * a_l / (1 - p) makes column j zero in dL/dW_{l+1} = delta_{l+1} h_l^T where (m_l)_j = 0.

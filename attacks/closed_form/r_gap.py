@@ -1,5 +1,10 @@
 """r-gap: solve a sequential network of invertible layers, from the last to the first, for small batches (R-GAP).
 
+A linear layer's gradient alone is enough: x = dW^T k / |k|^2. For two classes without a bias the scale is the paper's
+-mu / (1 + exp(mu)) = <W, dW>, and both roots are tried. The last layer's gradient separates its inputs if the batch has
+fewer examples than classes; then the equations of all examples are solved together. Linear layers lose nothing by
+dropout, convolutions lose rank. `copa` supports ReLU.
+
 Idea: a layer's output and its gradient give linear equations for the layer's input; the inverse of the activation gives
     the output of the layer before. The recursion starts at the head: k_L = db, or without a bias the scale that solves
     k_L = softmax(W x) - onehot(y). For two classes it has two roots; the pixel range decides if both explain the

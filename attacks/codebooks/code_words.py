@@ -1,5 +1,8 @@
 """code-words: infer the vocabulary tokens that a batch may contain from the used codes of a codebook.
 
+The server can compute S(t) before it sees any update. No token of the batch is missed if every active row is recovered.
+`word-readout` and `dager` find order and counts too, from more of the gradient.
+
 Idea: before the first attention layer, or on its values, the codes S(t) of a position depend only on its token t. The
     server computes S(t) of every token with the model, and keeps the tokens with only used codes.
 Equation: {t : S(t) is a subset of the used codes}; the used codes are the nonzero rows of the codebook's gradient.

@@ -1,5 +1,11 @@
 """denoiser-inversion: optimise a denoising client's noise and noise level jointly with the images.
 
+With `distance = "squared"` the norm of the gradient counts too, which carries some information on the level.
+`also_knows = ["client-randomness"]` grants level and noise. All other matching attacks refuse the task: they would
+minimise another function. With unknown noise the search has twice as many unknowns and a scale that trades off with
+them; a search that ends far above 0 does not show protection, and no measurement here shows a success with unknown
+draws.
+
 Idea: the step of a denoising client depends on image, noise and level. Level and noise have known distributions, so
     they are unknowns with a prior, like dropout masks in DIA.
 Equation: min over y, e, z of 1 - cos(g(y, e, s), g*) + l_tv TV(y) + l_e mean(e^2) / 2 + l_z mean(z^2) / 2, with

@@ -1,5 +1,11 @@
 """gradvit: match the gradient of a vision transformer with a prior on the borders of its patches, in two stages.
 
+The search descends in two stages of half of the iterations each. The weights belong to `priors`, and a_bn to
+`later_priors`, which join in the second stage. The paper's text could not be read again: the equations are from memory,
+and the factors of the two stages are the least certain. The paper tunes weights for ImageNet and runs 120,000
+iterations; the defaults here are for small images. A descent does not show whether the image is right; exact attacks on
+transformers do.
+
 Idea: every layer's gradient has equal weight. Pixels on both sides of a patch border should be similar, which puts
     patches into their positions. Image statistics help only once the gradient is roughly matched, so they come later.
 Equation: min over x of G sum over tensors of |g - g*| + a_p sum over borders of |x_in - x_out| + a_2 |x|^2 + a_tv TV(x)

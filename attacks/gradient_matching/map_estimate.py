@@ -1,5 +1,11 @@
 """map-estimate: search the image of largest posterior probability under noise of a known distribution (MAP).
 
+Gaussian noise: |g(x) - g*|^2 / (2 s^2). Laplace noise: sqrt(2) |g(x) - g*|_1 / s. Relative noise has its own scale in
+each tensor, computed from the received gradient: noise s rms(g_l) leaves rms(g*_l)^2 = (1 + s^2) rms(g_l)^2. If noise
+is on some unknown entries (`grad-defense`), the absolute distance replaces the likelihood, which has a spike at 0 that
+no descent finds; as long as most entries are exact the noise hardly moves the minimum. The absolute distance needs
+explicit gradients, which are slower. Every matching attack with granted defenses can use the distance `likelihood`.
+
 Idea: the optimal distance under noise of a known distribution is the noise's negative log likelihood.
 Equation: min over x of -log p(g* | x) + l_tv TV(x), each divided by its number of entries; -log p is the distance
     `likelihood`, and l_tv the weight of the prior `total-variation`.

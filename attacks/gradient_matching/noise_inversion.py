@@ -1,5 +1,7 @@
 """noise-inversion: optimise the noise that a defense samples inside the model jointly with the data.
 
+It attacks PRECODE, CVB, and any defense that names modules of N(0, 1) noise in its fact `noise_modules`.
+
 Idea: a variational bottleneck outputs m + d e with e from N(0, 1). Like masks in DIA, e is one more unknown with a
     prior; `noise = "expectation"` sets e = 0 instead.
 Equation: min over x, e of 1 - cos(g(x, e), g*) + l_tv TV(x) + l_e mean(e^2) / 2. All tensors are compared, also those

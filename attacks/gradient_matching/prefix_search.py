@@ -1,5 +1,10 @@
 """prefix-search: infer or try the prefix length k of Nested Dropout, then search images with that mask as in DIA.
 
+If no column reveals k (k = D, noise, a classifier that is not shared), every k with odds above a millionth gets
+`tried_for` iterations from the same dummy input, all in one computation, and the lowest objective decides. The grant
+`dropout-rates` includes the position and the odds of the cut. The record's `extras` give the difference between k and
+the client's k.
+
 Idea: features truncated to their first k channels leave exact zeros in the gradient of the next layer, in all examples
     alike, so k is the last nonzero column. If no column is zero, a short descent is run for every likely k.
 Equation: dL/dW_j = (1/B) sum over examples of delta h_j = 0 for every j > k, with delta = dL/dz and h the features.

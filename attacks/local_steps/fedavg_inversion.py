@@ -1,5 +1,9 @@
 """fedavg-inversion: simulate all local steps of a client from dummy inputs, and match its weight delta.
 
+Dummy inputs are shared by all epochs, or each epoch has its own (`dummies = "separate"`); at the end these are matched
+within each label and averaged. All masks are optimised after a first part of the search that treats the update as a
+single gradient. `fedsim run scenarios/13_fedavg_many_steps.toml` measures weights that move far.
+
 Idea: the weight delta D = theta_0 - theta_K is a differentiable function of the client's data, so it can be matched
     through all steps. The random order is unknown: batches have a fixed order, with labels dealt out evenly.
 Equation: min over X of 1 - cos(D(X), D), plus |mean X_e - mean X_e'|^2 if each pass e has its own dummies.

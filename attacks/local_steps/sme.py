@@ -1,5 +1,8 @@
 """sme: match several local steps by a gradient at a point between received and trained weights (SME, NL-SME).
 
+`path = "quadratic"` is NL-SME. The surrogate sets the weights of the gradient; the `distance` of the settings, any of
+`fedsim list distances`, compares the gradient with D. `fedavg-inversion` costs more and reaches further.
+
 Idea: D = theta_0 - theta_T is a sum of gradients along the training path, so a gradient at a point between both ends is
     nearly parallel to D. The point is an unknown. Each iteration computes a single gradient, for any number of steps in
     any order.

@@ -1,5 +1,11 @@
 """robbing-the-fed: insert a layer that sorts a batch into bins, and recover each example that is alone in its bin.
 
+Units of `variant = "sparse"` are active only within their bin, so they need no differences, and a unit that a single
+example activated over several local steps still gives it; every image then gets the class that fits best. Bins are
+quantiles of a normal or Laplace distribution. `gain` divides rows and biases and multiplies the map back: outputs stay
+the same, and the imprint's gradient is larger by this factor, which lifts it over noise and over the rounding of
+weights. A mixture is dropped if it leaves the pixel range or its bin.
+
 Idea: the server inserts z_i = <h, x> - c_i, i = 1..k with ascending c, a ReLU and a map with equal columns in front of
     the model. Unit i is active for all examples with <h, x> > c_i, so neighbouring rows differ by the example between.
 Equation: x = (dW_i - dW_{i+1}) / (db_i - db_{i+1}); with equally likely bins B (1 - 1/k)^(B-1) of B examples are alone.

@@ -1,5 +1,9 @@
 """trap-weights: set first-layer weights that keep most units inactive, so that many are active for a single example.
 
+Entries are at random positions, for pixels in [0, 1]; the normalisation of the inputs is folded into weights and bias.
+Mixtures differ from row to row, so guesses are sorted by the number of agreeing rows. A guess is dropped if it leaves
+the pixel range, or would not activate its own row.
+
 Idea: half of each row's entries are negative and slightly outweigh the positive half, so a unit with a ReLU is active
     only if bright pixels are under its positive weights. A row that is active for a single example holds that example.
 Equation: x = dW_r / db_r; negative entries -|N(0, spread)|, positive entries `positive_scale` times as large, bias 0.

@@ -1,5 +1,10 @@
 """label-shares: recover both labels of every composite and their weights, then assemble the original images.
 
+If the whole batch has the same box, every pixel cut out of a composite is in another composite, whose second label is
+the first composite's main label; so the originals can be reassembled. With a box per image, pixels that no composite
+holds are lost; without `draws` the attack then returns the composites. On images of few pixels the smoothest box may be
+wrong. `mixup-inversion` separates images of MixUp. `scenarios/50_cutmix.toml` is an example.
+
 Idea: an exact attack on CutMix or MixUp composites recovers the composites, but gives each only its larger label, so
     the gradient does not match. With known inputs and masks, the last layer's gradient gives the mixed labels.
 Equation: y_i = p_i - B dL/dz_i, with p_i the probabilities of a forward pass; the pasted area is (1 - l) H W.

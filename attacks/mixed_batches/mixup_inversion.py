@@ -1,5 +1,8 @@
 """mixup-inversion: search the weight and the pairing of a MixUp batch together with its images.
 
+A search runs for every permutation P; batches with more pairings than `pairings` are refused (24: four examples). The
+notes name P. Total variation does not apply to images under InstaHide's random signs.
+
 Idea: the mixing W is part of the simulated client, so x is unmixed, and the prior is on images, not mixtures.
 Equation: for every permutation P, min over x, l of 1 - cos(g(W x, W y), g*) + l_tv TV(x), W = l I + (1 - l) P, l in [0,
     1]; the P of the lowest objective is kept.

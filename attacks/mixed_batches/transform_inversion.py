@@ -1,5 +1,7 @@
 """transform-inversion: match gradients through the known transforms of the inputs, policy by policy.
 
+It attacks ATS, and any defense that gives functions of the inputs in its fact `transforms`. The notes name the policy.
+
 Idea: defenses such as ATS send the gradient of T(x). A wrong policy cannot explain traces of the right policy in the
     gradient, such as filled corners.
 Equation: for every policy T_i, min over x of 1 - cos(g(T_i(x)), g*) + l_tv TV(x); the lowest objective is kept.

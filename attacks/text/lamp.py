@@ -1,5 +1,12 @@
 """lamp: search a text by gradient descent and by moves of words in turn (LAMP).
 
+Gradients are compared by direction, tensor by tensor. Two words are swapped, a word or a span is moved, or a prefix is
+moved to the end. The search starts from the best of random drafts and of permutations of that draft. Other than in the
+paper, drafts hold every recovered token, and lengths are inferred from the gradient. At the end the search continues
+with tokens by simulated annealing over moves and replacements, `restarts` times from different texts. Moves are
+compared under the expected masks, since searched masks have adapted to a wrong text; masks for the tokens are searched
+at the end.
+
 Idea: descent finds words, but not their order. So words are swapped or moved in between; moves are kept if they lower
     the gradient's distance plus a language model's loss. The language model is the received model, weighted by how far
     its loss is below that of guessing, so an untrained model has no influence.

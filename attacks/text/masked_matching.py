@@ -1,5 +1,11 @@
 """masked-matching: search the text, masked positions and masking rate whose gradient matches a masked model's.
 
+`threat.knows = ["client-randomness"]` grants the draws. Estimated draws of one text are the positions that the first
+span shows, if the mask token lies in it, and the rate by their share; of several texts those that the second span puts
+together, as in `masked-spans`: if it does not find all, the search begins at its result, with even odds elsewhere. Only
+tokens that the gradient shows (`word-readout`) are candidates. If the server sees no gradients of the attentions,
+`masked-spans` refuses, and this search still works. Of batches of several texts it recovers part of the tokens.
+
 Idea: each position has one vector: the model's input if the position is visible, and the target token, softly, if it
     is masked. Masked positions and rates are unknowns too, like dropout masks in other attacks.
 Equation: min over vectors v, odds m in [0, 1] and rates p of the mean over tensors l of |g_l - g*_l|^2 / |g*_l|^2,

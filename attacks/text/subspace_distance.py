@@ -1,5 +1,11 @@
 """subspace-distance: grow sentences whose layer inputs are closest to the spans of two attention layers' gradients.
 
+Sentences grow from left to right in a beam. Each token's distance is divided by its usual distance behind random
+prefixes. Known noise is used as stated; unknown noise is measured in directions that the tokens leave free. Repeats of
+a text's first token look like its continuation; counts of words exclude this if the output layer is shared. Unknown
+masks blur both distances: the right tokens are still nearest, the right prefixes are not in long sentences or batches.
+With granted masks every candidate is computed with the masks of its position.
+
 Idea: the distance of a candidate from the span ranks tokens in the first layer and prefixes in the second, where DAGER
     makes a binary decision. With a soft projector noise only costs accuracy. The gradient selects among the final
     beam.

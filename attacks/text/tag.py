@@ -1,5 +1,11 @@
 """tag: search the text whose gradient is closest to the observed gradient in squared and absolute differences (TAG).
 
+Tokens are nearest by cosine. The distance is `l1`; a is its `absolute_weight`, and a_l = `depth_decay`^l. If the
+embedding's gradient is shared, only tokens of the batch are candidates; lengths of sentences are inferred from the
+output layer's gradient. Masks start at their expectation 1 - p; `unknown_masks = "ignored"` leaves dropout out, and
+granted masks are used. Under a contrastive loss a vector does not show what the second view repeats, nor where a
+sentence ends. `subspace-distance` finds exact sentences where TAG gets only words right.
+
 Idea: descent on one vector per token; the nearest tokens are returned. A language model's labels are its next words,
     so the vector of the next position represents them, softly.
 Equation: min over x of sum_l a_l (|g_l - g*_l|_2^2 + a |g_l - g*_l|_1), weights a_l that may decay with depth.

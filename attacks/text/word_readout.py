@@ -1,5 +1,11 @@
 """word-readout: infer the words of a batch from the rows of two gradients, without a search.
 
+First words of sentences are in the input but never a target; tokens after their ends are a target but never in the
+input. For every attack on a text the record gives the recovered words and their precision. Of a model that fills in
+masked positions, the embedding shows the visible words and the output layer the masked words; the mask token is no
+word. Counts are estimates, since hidden states of different positions are only approximately orthogonal. Under noise
+below the size of the rows the outlier rows are used.
+
 Idea: nonzero rows of the embedding's gradient are the input tokens. Outlying rows of the output layer's gradient are
     the next tokens; their norms give the counts, and sentence lengths.
 Equation: token v is in the input if row v of dL/dE is not 0; |row c of dL/dW| = |h| / (B n) for a word that follows

@@ -1,5 +1,14 @@
 """ats: transforms each batch by image policies chosen to mislead inversion (automatic transformation search).
 
+Transforms: rotate, shear, translate, contrast, brightness, sharpness, posterize, solarize, invert, in units of each
+image's own range; geometric transforms fill with 0. Without `policies` a search ranks `candidates` random policies on
+`images` test images of the data set `public`, with a copy of the model after `warm_up` SGD steps: of the share
+`accurate` with the best accuracy scores, the `kept` policies of lowest privacy score are used. It runs once per
+process, model and seed. The paper's threshold of -85 depends on the number of images. Policies with jumps (posterize,
+solarize) have no useful derivative. `transform-inversion` searches through every known policy, and `auto` with
+knowledge of the defense inverts the policies on its exact image of T(x); pixels that T pushed out of the image stay
+lost.
+
 Idea: The gradient of transformed images leads a search to other images. A policy is a sequence of one to three of fifty
     transforms; each batch samples a policy. The search keeps policies of low privacy score among those of high
     accuracy score.

@@ -1,5 +1,9 @@
 """decoy-batch: trains on a changed batch x' with nearly the same gradient and different images.
 
+The search stays within the batch's range of values and runs without dropout. A small l hardly changes the image, a
+large l leaves a larger gap than sending zeros. The paper uses a perceptual network, and no division. No standard attack
+is known here; membership tests on x see only the gap.
+
 Idea: A small gap between gradients keeps utility; a large distance between images keeps privacy.
 Equation: minimise |g(x') - g(x)|^2 / |g(x)|^2 - l (1 - SSIM(x', x)) by Adam, from x plus noise; l is the weight.
 Assumes: images (other inputs have no distance term). The data range of SSIM is the batch's range of values.

@@ -1,5 +1,11 @@
 """instahide: mixes every example with k - 1 others of its batch, and gives every pixel a random sign.
 
+Every batch draws new partners, coefficients and signs. Smaller batches are refused before the first round; a short last
+batch mixes its own examples, and a single example only gets signs. Bounds that k coefficients can hardly meet are
+refused. The gradient of the last layer gives the mixed labels, and with them the coefficients; then every pixel is a
+small problem. With k encodings of k images every pattern of signs has a solution, but few solutions lie in the range of
+pixels. Over rounds encodings add up: `instahide-regression`.
+
 Idea: Mixing hides the single images; random signs hide the mixture's values.
 Equation: x' = s (l_1 x + l_2 x_2 + ... + l_k x_k), l from Dirichlet(3, 1, ..., 1), each below 0.65, signs s = +-1
     independent for every entry of every example. Labels are mixed with the same coefficients.

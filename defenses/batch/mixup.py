@@ -1,5 +1,10 @@
 """mixup: mixes every example and its label with another example of the batch.
 
+Labels become probabilities (B, K); K is the number of outputs of the last linear layer. Small alpha mixes little.
+Batches of one are refused before the first round. A permutation may leave examples unmixed: of batches of two, half are
+not mixed at all. `mixup-inversion` searches for l and the pairing; `auto` with knowledge of the defense infers the
+mixed labels from the last layer's gradient and solves the recovered mixtures for the images.
+
 Idea: The model trains on blends of two images, so a reconstruction of the trained batch shows blends.
 Equation: x' = l x + (1 - l) x_p, labels likewise; one l from Beta(a, a) per batch, partners p by a random permutation.
 Assumes: batches of at least two, a linear last layer (it gives the number of classes).

@@ -1,5 +1,8 @@
 """slice-clipping: bounds the contribution of each example to each slice of the gradient.
 
+It stores the gradient of every example and, like DP-SGD, refuses models and components that mix examples. Noise comes
+from `grad-defense`, which may be used with it. The bound costs accuracy.
+
 Idea: The optional first half of `grad-defense`: after clipping, the noise on a slice is large compared with an
     example's contribution.
 Equation: g'_s = 1/B sum over i in the batch of g_is min(1, C / ||g_is||), for each slice s of the flat gradient; slices

@@ -1,5 +1,8 @@
 """grad-defense: adds noise to random slices of the gradient that are equally sensitive to the input.
 
+Sensitivities are measured on the batch of the step, since every client has it and it is the data to protect.
+`map-estimate` sums absolute differences, whose minimum does not move when up to half of the entries are wrong.
+
 Idea: Noise on a few sensitive slices disturbs an inversion and costs little accuracy.
 Equation: sensitivity of a tensor: mean over examples of ||d (sum of its gradient) / dx||, spread evenly over its
     entries; the flat gradient is cut into slices of equal total sensitivity, and some get N(0, s^2).

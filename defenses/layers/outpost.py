@@ -1,5 +1,9 @@
 """outpost: prunes and adds noise in early local steps, by the risk of each layer, and in later steps less often.
 
+A FedSGD gradient is always changed, since local steps count from 0 in every round. The public code of the method
+returns the unchanged gradient; this implementation does not. The Fisher information is the squared gradient of the
+batch, entry by entry. The noise has another scale in every tensor, which no attack here uses.
+
 Idea: Early steps and layers of varied weights leak most, so the defense is spent on them.
 Equation: at local step t, with probability 1 / (1 + beta t): top-k of each tensor, then N(0, (a risk_l)^2) on the
     entries with the largest Fisher information (squared gradient) over all tensors; risk_l = min(Var(theta_l), 1).

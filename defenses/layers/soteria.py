@@ -1,5 +1,9 @@
 """soteria: zeroes the last layer's gradient columns of the features that reveal most about the input.
 
+Exactly the stated share of columns is zero, ties in order. |r_f| replaces r_f, which the paper's code uses, since
+features may be negative. Attacks that know the defense leave the tensor out, and still infer labels from it: the other
+tensors are exact, so the objective is that without the defense.
+
 Idea: Hide the input information of the features in a single tensor; all other tensors, and the layer's bias, stay
     exact.
 Equation: s_f = sum over examples of ||d r_f / dx|| / (|r_f| + 0.1), r the input of the last linear layer; the columns

@@ -1,5 +1,12 @@
 """precode: makes features random by a variational bottleneck before the last linear layer.
 
+It samples in training, by the client's own generator, and in evaluation, from the scenario's seed. The last linear
+layer NAME, last in order of registration, becomes NAME.1, the bottleneck is NAME.0; patterns in
+`threat.visible_parameters` and `freeze` must use these names. The divergence is in nats, summed over K, mean over the
+batch. Earlier layers' gradients get a random direction per example. The defense's description lists the random tensors
+as `unreliable`. The first layer of a dense network leaks a single image whatever follows it. A large beta leaks too:
+the divergence does not depend on the noise, so its gradient is deterministic. `noise-inversion` searches for e.
+
 Idea: Gradients of the bottleneck and of later layers are random, and all others get a random scale.
 Equation: z = m(h) + d(h) e, e from N(0, 1) in R^K, then features in R^d again; the loss grows by
     beta KL(N(m, d^2) || N(0, 1)).

@@ -1,5 +1,13 @@
 """distributed-dp: each client adds a share of the noise, and secure aggregation reveals only the sum.
 
+A missing client's share is missing too. So m is the fewest clients in any sum that the server learns, less the
+`colluding` clients; below `secure_aggregation.threshold` the round is aborted. With a Poisson cohort or availability
+below 1 a cohort may be as small as 2, and m is 2. Participants are known to the server, so subsampling gives no
+amplification. For a share of at least two steps, rounding each update equals rounding the noisy sum, up to a relative
+error of about 1e-34. The probability that noise leaves `clipping_range` in the whole run must be below a millionth of
+delta, which the printed delta does not include. A server circumvents the sum by sybils, or by a different model for
+each client. Federations without `[secure_aggregation]`, and models with buffers that training changes, are refused.
+
 Idea: One share protects little; the sum carries all shares, and the server sees nothing else.
 Equation: sum over clients of u_k min(1, S / ||u_k||) + N(0, (sigma S)^2 I / m), m the fewest clients in a revealed sum
 Assumes: secure aggregation, whose threshold bounds m. Larger sums carry more noise than promised, never less.

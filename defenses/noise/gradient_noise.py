@@ -1,5 +1,8 @@
 """gradient-noise: adds independent noise to every entry of a gradient or update.
 
+s is the standard deviation for both distributions. After pruning, noise fills the zeros, so that no bandwidth is saved
+and the support is hidden. `map-estimate` matches under the noise distribution with a prior.
+
 Idea: The oldest defense, and the baseline for the others.
 Equation: g' = g + s z; with `relative` g' = g + s rms(g_l) z for each tensor g_l, z of the chosen distribution.
 Assumes: a server that sees a gradient once.

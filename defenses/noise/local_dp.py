@@ -1,5 +1,14 @@
 """local-dp: the client clips its update and adds Gaussian noise before sending it.
 
+The update is one vector over all parameters, and neighbours have adjacency `replace`. Accounting with sensitivity S
+would claim a guarantee that needs twice the noise. It states one example and a loss of 0, sends buffers as received,
+and replaces an update that is zero or not finite by noise: refusing it would reveal that. Sampling does not help, since
+the server knows the participants. In large models the noise dominates: its norm is sigma S sqrt(P). With sigma = 2 a
+single round costs epsilon 4.38 at delta 1e-5. A common mistake is to apply the formula of one round to each of several
+rounds without composing them. As a Flower mod it keeps the cost of every call in the client's `Context.state`, as
+(noise multiplier over the sensitivity, rate, steps); `fedsim.privacy.history.spent` returns it. Models with buffers
+that training changes are refused.
+
 Idea: The noise hides every client's update, so no other party has to be trusted.
 Equation: u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)
 Assumes: any two updates are neighbours, at most 2S apart, so the guarantee has noise multiplier sigma / 2.

@@ -1,5 +1,8 @@
 """clipping: scales the gradient or update down to a Euclidean norm of at most C.
 
+Noise of scale s C after it is not differential privacy for a record, since no example is clipped by itself.
+`map-estimate` clips the gradients of its guesses too. A small norm costs accuracy.
+
 Idea: Bounds a client's contribution to the sum: half of differential privacy; noise is the other half.
 Equation: g' = g min(1, C / ||g||), over all parameters jointly.
 Assumes: nothing; it clips a step's whole gradient or the whole update, not each example.

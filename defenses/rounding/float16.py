@@ -1,5 +1,7 @@
 """float16: rounds every entry to half precision; a control, not a defense.
 
+Gradients below 6e-8 are lost, and closed forms can no longer claim exactness.
+
 Idea: About three digits remain. Closed forms that rely on exact zeros of a residual fail; little else changes.
 Equation: g' = float32(float16(g)); entries beyond the largest number, 65,504, become that number.
 Assumes: nothing.

@@ -1,5 +1,7 @@
 """quantisation: rounds each entry at random to 2^k equidistant values, unbiased.
 
+Unlike signs and QSGD it hides which units were dropped, since zeros do not stay zeros.
+
 Idea: The rounding is independent noise of at most a step. Zeros become values near zero.
 Equation: values low + n step, step = (high - low) / (2^k - 1), low and high the extremes of a tensor's entries
 Assumes: a server that sees a gradient once.

@@ -1,5 +1,9 @@
 """sign: sends a bit per entry, the sign; zeros stay zeros.
 
+Without `scaled` the step size must be far smaller. Zeros reveal dropped units. The signs of a rank-one matrix have rank
+one, so a closed form solves them without residual, for a wrong image; therefore exact attacks also check that the guess
+explains the whole gradient.
+
 Idea: Magnitudes carry much of the input's detail, and training needs directions only.
 Equation: g' = sign(g); with `scaled` g' = mean |g_l| sign(g) for each tensor g_l.
 Assumes: a server that sees a single gradient and does not know the defense.

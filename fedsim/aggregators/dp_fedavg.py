@@ -1,5 +1,13 @@
 """dp-fedavg: clips each client's update, adds noise to the sum, and divides by the expected cohort.
 
+All clients have the same weight. A round without replies adds only noise to the model: skipping it would reveal that no
+client replied. With `quantile` the sum gets the multiplier (z^-2 - (2 sigma_b)^-2)^(-1/2), sigma_b = `count_noise`, so
+that both releases together cost z; bits of 0 and 1 would need (z^-2 - sigma_b^-2)^(-1/2). Under Poisson sampling the
+neighbours add or remove a client, sampled at rate q. In a cohort of fixed size a client can only be replaced, which
+moves the sum by 2S, without amplification. Running variances may become negative: use group or layer normalisation.
+Updates that are not finite are left out. Against the server use `local-dp`, `distributed-dp` or, for single records,
+`dp-sgd`.
+
 Idea: No client moves the sum by more than S, so noise of that scale hides whether a client took part.
 Equation: (sum over clients of u_k min(1, S / ||u_k||) + N(0, (z S)^2 I)) / (q W); with `quantile` gamma,
     S <- S exp(-eta (b - gamma)), b the noisy share of updates below S. Bits are +1/2 or -1/2, so a client moves their

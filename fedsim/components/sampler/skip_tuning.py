@@ -1,5 +1,9 @@
 """skip-tuning: scales down a U-Net's skip connections during sampling (Skip-Tuning).
 
+`above` and `below` keep rho at 1 outside of a window of levels; `over_levels = "fading"` raises it to 1 in even steps
+of the solver. The model is unchanged after each evaluation. `scaled_skips(model, factor)` tunes skips outside of a
+sampler. `guidance` evaluates the model twice, with the class and without.
+
 Idea: few steps must each denoise more, but skip connections pass noise on nearly unchanged. No training.
 Equation: cat(u_i, rho_i d_i) for cat(u_i, d_i), rho_i = bottom + i / k (top - bottom), i = 0 .. k from the skip that
     the decoder uses first, at the lowest resolution. Otherwise Heun or Euler.

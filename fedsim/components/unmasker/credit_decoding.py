@@ -1,5 +1,9 @@
 """credit-decoding: adds a bonus to tokens that were the most likely in many steps, so they pass the threshold earlier.
 
+Credit is earned by the model's own most likely token, before any bonus, so it does not reinforce itself; no event shows
+it. `fedsim bench parallel --model lists --operation sort --decoder credit-decoding --set threshold=0.9` measures it.
+The number of steps leaks more about a known text than under a threshold alone.
+
 Idea: the final token is often the most likely one long before it reaches the threshold; the steps between are
     redundant.
 Equation: C_iv <- beta C_iv, then C_iv += p_iv^gamma for v = argmax p_i; q = softmax(z + alpha log(1 + C)); write i if
