@@ -75,7 +75,8 @@ class DagerConfig(Config):
         (
             "span of the attention gradients by numerical rank",
             "attacks.text._subspaces.hard",
-            "tests/attacks/text/test_subspaces.py::test_distances_are_those_of_the_projector_of_an_explicit_basis",
+            "tests/attacks/text/test_subspaces.py::"
+            "test_the_hard_projector_is_that_of_the_row_space_and_its_size_the_rank",
         ),
         (
             "tokens whose embeddings lie in the first span",

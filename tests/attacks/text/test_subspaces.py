@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels
-from attacks.text._subspaces import hard_behind, subspace_of
+from attacks.text._subspaces import hard, hard_behind, rank, subspace_of
 from fedsim.core.types import Config, InputSpec, Observation, ThreatModel, Truth, Update
 from fedsim.scenario.world import World
 from fedsim.tasks.next_token import NextToken
@@ -71,6 +71,24 @@ def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, s
     bound, trace = within(clean, gradient, count, level)
     assert float((space.distance(others) - outside).abs().max()) <= bound
     assert space.size == pytest.approx(trace, rel=ROUNDING)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_hard_projector_is_that_of_the_row_space_and_its_size_the_rank(count: int) -> None:
+    """Directions below the edge of the stated noise are left out, though they are exact."""
+    generator = torch.Generator().manual_seed(count)
+    inputs = torch.randn(count, 24, generator=generator, dtype=torch.float64)
+    faint = torch.randn(1, 24, generator=generator, dtype=torch.float64)
+    outputs = torch.randn(40, count + 1, generator=generator, dtype=torch.float64)
+    gradient = outputs @ torch.cat((inputs, 1e-5 * faint))
+    others = torch.randn(5, 24, generator=generator, dtype=torch.float64)
+    for level, rows in ((1e-3, inputs), (1e-9, torch.cat((inputs, faint)))):
+        parts = {"q": gradient[:25], "k": gradient[25:]}
+        space = hard("c_attn", parts, (level, level))
+        basis = torch.linalg.qr(rows.T).Q
+        outside = (others - others @ basis @ basis.T).square().sum(1) / others.square().sum(1)
+        torch.testing.assert_close(space.distance(others), outside, rtol=1e-3, atol=1e-4)
+        assert space.size == rank(parts, (level, level)) == len(rows)
 
 
 def test_attention_layers_are_found_in_order(watched: Watched, written_text: dict[str, Any]) -> None:
