@@ -34,6 +34,18 @@ class RandomPruningConfig(SupportConfig):
     paper="1809.07599",
     fidelity="variant",
     deviates="without the paper's memory of unsent entries",
+    paper_steps=(
+        (
+            "k random entries are sent",
+            "RandomPruning.change",
+            "test_random_pruning_looks_at_no_value_and_draws_anew",
+        ),
+        (
+            "memory of unsent entries",
+            "",
+            "",
+        ),
+    ),
     aliases=("random-k",),
 )
 class RandomPruning(TensorDefense[RandomPruningConfig]):

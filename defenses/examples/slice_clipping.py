@@ -51,6 +51,18 @@ class SliceClippingConfig(Config):
     paper="Wang 2022, INFOCOM",
     fidelity="variant",
     deviates="sensitivity is measured on the step's batch, not on a root set",
+    paper_steps=(
+        (
+            "each example clipped in each slice",
+            "SliceClipping._factors",
+            "test_every_example_is_clipped_in_every_slice",
+        ),
+        (
+            "sensitivity on a public root set",
+            "",
+            "",
+        ),
+    ),
 )
 class SliceClipping(Defense[SliceClippingConfig]):
     """Stores every example's gradient, and needs one more backward pass per tensor."""

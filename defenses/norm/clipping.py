@@ -41,6 +41,23 @@ class ClippingConfig(TensorConfig):
     paper="1607.00133",
     fidelity="variant",
     deviates="clips a step or an update, not each example; no noise",
+    paper_steps=(
+        (
+            "norm of the whole gradient bounded",
+            "Clipping._clipped",
+            "test_clipping_bounds_the_norm_scalars_included_and_leaves_short_gradients",
+        ),
+        (
+            "clipping of each example",
+            "",
+            "",
+        ),
+        (
+            "noise on the sum",
+            "",
+            "",
+        ),
+    ),
 )
 class Clipping(TensorDefense[ClippingConfig]):
     """Scales the whole gradient, including scalars, and leaves shorter gradients unchanged."""
