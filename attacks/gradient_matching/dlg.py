@@ -30,6 +30,13 @@ from fedsim.core.types import Observation
     paper="1906.08935",
     fidelity="variant",
     deviates="dropout masks of known rates are unknowns too; diverged starts restart",
+    paper_steps=(
+        (
+            "joint search for images and soft labels by L-BFGS",
+            "attacks.gradient_matching._lbfgs.LbfgsAttack.search",
+            "test_it_finds_the_label_with_the_image_and_asks_for_none",
+        ),
+    ),
 )
 class Dlg(LbfgsAttack[LbfgsConfig]):
     """Searches images and soft labels."""

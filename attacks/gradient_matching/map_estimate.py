@@ -45,6 +45,19 @@ class MapConfig(MaskSearchConfig):
     paper="2111.04706",
     fidelity="variant",
     deviates="the prior is total variation; clipping and rounding have laws too",
+    paper_steps=(
+        (
+            "likelihood of the gradient under the defense",
+            "attacks.core.matching.distances.likelihood.Likelihood.measure",
+            "tests/attacks/core/matching/distances/test_likelihood.py::"
+            "test_the_distance_is_the_log_likelihood_of_torch",
+        ),
+        (
+            "search for the most probable image",
+            "attacks.core.matching.attack.MatchingAttack.plan",
+            "test_it_sees_more_than_an_attacker_who_matches_directions",
+        ),
+    ),
 )
 class Map(MaskSearchAttack[MapConfig]):
     """Uses the negative log likelihood of the noise as the distance."""

@@ -79,6 +79,18 @@ class SmeConfig(MultiStepConfig):
     paper="2306.00127",
     fidelity="variant",
     deviates="signed steps and other weights; dropout masks are unknowns too",
+    paper_steps=(
+        (
+            "gradient at a surrogate between both weights",
+            "attacks.local_steps._surrogate.SurrogateComparison.gradient",
+            "tests/attacks/local_steps/test_surrogate.py::test_the_place_moves_the_weights_towards_the_trained_ones",
+        ),
+        (
+            "place of the surrogate as an unknown",
+            "attacks.local_steps._surrogate.place_of",
+            "test_the_place_is_learned_reported_and_kept_in_its_range",
+        ),
+    ),
 )
 class Sme(MultiStepAttack[SmeConfig]):
     """Matches gradients at a learned point between the received and the trained weights."""

@@ -42,6 +42,18 @@ class LabelShiftsConfig(Config):
     paper="2007.14321",
     fidelity="variant",
     deviates="all shifts count alike; no classifier learns from shadow models",
+    paper_steps=(
+        (
+            "labels of shifted images",
+            "LabelShifts.score",
+            "test_a_dot_gets_to_the_middle_by_one_shift_if_it_is_near_enough",
+        ),
+        (
+            "classifier of the labels, from shadow models",
+            "",
+            "",
+        ),
+    ),
 )
 class LabelShifts(MembershipAttack[LabelShiftsConfig]):
     """Scores by the number of shifted copies with the right label."""

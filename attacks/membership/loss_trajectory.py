@@ -32,6 +32,23 @@ from fedsim.questions.membership.types import MembershipObservation
     paper="2208.14933",
     fidelity="variant",
     deviates="the mean fall of the loss, without classifier and distillation",
+    paper_steps=(
+        (
+            "fall of the loss over the rounds",
+            "LossTrajectory.score",
+            "test_the_loss_has_fallen_from_the_mean_of_the_earlier_weights",
+        ),
+        (
+            "trajectory of a distilled model",
+            "",
+            "",
+        ),
+        (
+            "classifier of trajectories",
+            "",
+            "",
+        ),
+    ),
 )
 class LossTrajectory(MembershipAttack[Config]):
     """Scores by the decrease of the loss over rounds."""

@@ -45,6 +45,18 @@ class UpdateAlignmentConfig(Config):
     paper="2402.06289",
     fidelity="variant",
     deviates="the cosine alone, without its comparison with other clients",
+    paper_steps=(
+        (
+            "cosine of update and gradient of the example",
+            "UpdateAlignment.score",
+            "test_alignment_is_that_of_the_closed_form_gradient",
+        ),
+        (
+            "comparison with other clients' updates",
+            "",
+            "",
+        ),
+    ),
 )
 class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
     """Scores by the agreement of a candidate's gradient with one client's updates."""

@@ -56,6 +56,18 @@ _COUNTED_ONCE = "the model fills in masked places, each weighted by an unknown r
     paper="2205.08514",
     fidelity="variant",
     deviates="its bag of words without its beam search; counts are added",
+    paper_steps=(
+        (
+            "words from nonzero rows of the embedding's gradient",
+            "attacks.text._words.words_of",
+            "test_read_and_following_words_are_those_of_the_batch_also_through_dropout",
+        ),
+        (
+            "beam search for sentences with a language model",
+            "",
+            "",
+        ),
+    ),
 )
 class WordReadout(Attack[Config]):
     """Reads the rows of two gradients."""

@@ -47,6 +47,18 @@ class CompletionConfig(Config):
     paper="Fu et al. 2022, USENIX Security",
     fidelity="variant",
     deviates="self-training by a moving mean in place of MixMatch",
+    paper_steps=(
+        (
+            "top trained on few labels over the party's bottom",
+            "Completion.search",
+            "test_a_few_labels_and_the_bottom_read_most_labels_without_a_gradient",
+        ),
+        (
+            "semi-supervised training by MixMatch",
+            "",
+            "",
+        ),
+    ),
 )
 class Completion(CutLabelAttack[CompletionConfig]):
     """Trains a head on the bottom's outputs."""

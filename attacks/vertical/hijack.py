@@ -45,6 +45,18 @@ class HijackConfig(Config):
     paper="2012.02670",
     fidelity="variant",
     deviates="small networks, Adam at the party, penalty 10",
+    paper_steps=(
+        (
+            "adversarial pull of the features to the attacker's space",
+            "Hijack.steer",
+            "test_columns_are_explained_better_than_by_the_mean",
+        ),
+        (
+            "decoder of the features",
+            "Hijack.search",
+            "test_columns_are_explained_better_than_by_the_mean",
+        ),
+    ),
     aliases=("fsha",),
 )
 class Hijack(CutSteering[HijackConfig]):

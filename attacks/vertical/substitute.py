@@ -52,6 +52,18 @@ class SubstituteConfig(Config):
     paper="2405.04115",
     fidelity="variant",
     deviates="the top predicts public labels too; small networks",
+    paper_steps=(
+        (
+            "substitute bottom aligned with the party's features",
+            "Substitute._align",
+            "test_it_explains_columns_and_of_a_party_with_no_input_nothing",
+        ),
+        (
+            "decoder trained on the substitute",
+            "Substitute._invert",
+            "test_it_explains_columns_and_of_a_party_with_no_input_nothing",
+        ),
+    ),
     aliases=("fora",),
 )
 class Substitute(CutFeatureAttack[SubstituteConfig]):

@@ -46,6 +46,18 @@ class UnsplitConfig(Config):
     paper="2108.09033",
     fidelity="variant",
     deviates="fewer and larger steps, without AMSGrad",
+    paper_steps=(
+        (
+            "alternating search for inputs and bottom",
+            "Unsplit.search",
+            "test_what_is_sent_is_met_by_inputs_that_are_not_the_partys",
+        ),
+        (
+            "priors on the inputs",
+            "Unsplit._prior",
+            "test_priors_draw_inputs_to_zero",
+        ),
+    ),
 )
 class Unsplit(CutFeatureAttack[UnsplitConfig]):
     """Descends on inputs and clone in turn."""

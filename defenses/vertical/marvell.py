@@ -58,6 +58,18 @@ class Shape:
     paper="2102.08504",
     fidelity="variant",
     deviates="the four variances are found by SLSQP",
+    paper_steps=(
+        (
+            "variances that minimise the bound",
+            "best_shape",
+            "test_one_coordinate_has_the_known_optimum",
+        ),
+        (
+            "noise along and across the difference of the classes",
+            "Marvell.perturb_gradients",
+            "test_the_class_is_hidden_along_the_difference_and_the_power_is_spent",
+        ),
+    ),
 )
 class Marvell(CutDefense[MarvellConfig]):
     """Shapes noise by the class means of a batch."""
