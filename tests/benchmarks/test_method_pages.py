@@ -88,6 +88,7 @@ def test_a_page_links_to_handwritten_pages_and_names_scenarios() -> None:
     assert "[Nested Dropout and Co-teaching](../../components/nested-dropout.md)" in text
     assert "`scenarios/52_nested_dropout.toml`" in text
     assert "scenarios/62" not in text
+    assert not [file for file, text in _method_pages._scenarios().items() if "\nfigures = [" in text]
 
 
 def test_every_method_has_a_page_and_a_line_in_the_list() -> None:
@@ -109,3 +110,8 @@ def test_names_become_links_where_they_cannot_be_values() -> None:
         f"# `spear`\n| [`mean`](../methods/aggregator/mean.md), {spear} | `mean`, `plateau`, {noise} |\n"
         f"A {spear}, `mean`, [`spear`](x.md).\n```sh\n`spear`\n```\n{spear}"
     )
+
+
+def test_a_name_that_two_methods_have_is_no_link() -> None:
+    assert {"exposure" in entries_of(kind) for kind in ("question", "metric")} == {True}
+    assert _method_pages.with_links("| `exposure` | `fixed` |", "a.md") == "| `exposure` | `fixed` |"
