@@ -28,6 +28,28 @@ def test_a_digest_follows_behaviour_alone(other: str, is_same: bool) -> None:
     assert (_sources.digest(other) == _sources.digest(SOURCE)) == is_same
 
 
+METHOD = '@attack("toy", summary="a", tier="core", paper="1", fidelity="variant", deviates="b")\nclass Toy:\n    pass\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_same"),
+    [
+        ('summary="a"', 'summary="another"', True),
+        (
+            'fidelity="variant", deviates="b"',
+            'fidelity="reproduction", paper_steps=(("a", "b", "c"),), related="2"',
+            True,
+        ),
+        ('"toy"', '"other"', False),
+        ('tier="core"', 'tier="baseline"', False),
+        ('deviates="b")', 'deviates="b", aliases=("t",))', False),
+    ],
+)
+def test_what_a_decorator_says_of_the_paper_is_no_behaviour(before: str, after: str, is_same: bool) -> None:
+    assert before in METHOD
+    assert (_sources.digest(METHOD.replace(before, after)) == _sources.digest(METHOD)) == is_same
+
+
 def test_a_function_of_nothing_but_imports_has_a_digest() -> None:
     body = "def load():\n    "
     assert _sources.digest(body + "import torch\n") == _sources.digest(body + "pass\n")
