@@ -122,6 +122,27 @@ def _run(plugin: Entering, test: str, body: Sequence[Any]) -> None:
         sys.setprofile(profile)
 
 
+def test_of_a_skipped_test_nothing_is_claimed(tmp_path: Path) -> None:
+    file = tmp_path / "test_toys.py"
+    file.write_text(
+        "import pytest\n"
+        "def test_skipped(): pytest.importorskip('no_such_package')\n"
+        "def test_idle(): pass\n"
+        "@pytest.mark.parametrize('number', [1, 2])\n"
+        "def test_busy(number): pytest.importorskip('tests.benchmarks.entering').importable('pathlib.Path')\n"
+    )
+    program = (
+        "from tests.benchmarks import entering\n"
+        f"claims = [entering.Claim(test, 'tests.benchmarks.entering.importable', {str(file)!r}, test) "
+        "for test in ('test_skipped', 'test_idle', 'test_busy')]\n"
+        f"entering.claims = lambda: claims\nraise SystemExit(entering.main({str(file)!r}))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    said = [line for line in run.stdout.splitlines() if "does not run" in line]
+    assert (run.returncode, len(said)) == (1, 1), run.stdout + run.stderr
+    assert said[0].startswith("test_idle: ")
+
+
 def test_a_claim_is_missing_until_its_own_test_runs_its_code() -> None:
     claims = [claim("twice", "test_a"), claim("thrice", "test_a"), claim("twice", "test_b")]
     plugin = Entering(claims)
