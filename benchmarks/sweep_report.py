@@ -76,7 +76,7 @@ def copies(run: Path, folder: Path) -> int:
         knob, seed = divmod(number, SEEDS)
         defenses = [{"name": f"defense-{knob % 8}", "scale": 0.01 * (1 + knob // 8)}] if knob else []
         shaken = _shaken(record, source)
-        shaken["scenario"] = {**record["scenario"], "seed": seed, "defenses": defenses}
+        shaken["plan"] = {**record["plan"], "seed": seed, "defenses": defenses}
         digest = f"{number:016x}"
         RunFolder(folder / "runs" / digest).path.mkdir(parents=True)
         (folder / "runs" / digest / "record.json").write_text(json.dumps(shaken, indent=1))

@@ -83,7 +83,7 @@ def test_a_table_is_a_data_frame_where_pandas_is_installed(run: fedsim.Run, monk
 
 def test_a_folder_is_loaded_and_an_empty_one_refused(run: fedsim.Run, tmp_path: Path) -> None:
     assert fedsim.load(run.path) == run
-    with pytest.raises(FedsimError, match="not a run folder"):
+    with pytest.raises(FedsimError, match="not the folder of a run"):
         fedsim.load(tmp_path)
 
 
@@ -97,7 +97,7 @@ def test_a_scenario_of_a_file_takes_overrides_and_its_own_folder(
     )
     made = fedsim.run("s.toml", ["seed=5"])
     assert made.path == Path("results/s")
-    assert made.record.scenario["seed"] == 5
+    assert made.record.plan["seed"] == 5
     assert made.record.environment.command == "fedsim.run('s.toml', ['seed=5'])"
     with pytest.raises(FedsimError, match="already holds a run"):
         fedsim.run("s.toml")
@@ -114,7 +114,7 @@ def test_a_sweep_is_made_loaded_and_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(api, "ProcessExecutor", Here)
     runs = fedsim.sweep(SWEPT, out=tmp_path / "sweep", jobs=1)
     assert runs.problems == {}
-    assert [run.record.scenario["federation"]["batch_size"] for run in runs] == [1, 2]
+    assert [run.record.plan["federation"]["batch_size"] for run in runs] == [1, 2]
     assert {row["federation.batch_size"] for row in runs.rows()} == {1, 2}
     assert len(runs.table()) == len(runs.rows())
     assert fedsim.load(tmp_path / "sweep") == runs

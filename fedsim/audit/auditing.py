@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
 from fedsim.record import Finding
-from fedsim.record.environment import environment
+from fedsim.record.environment import environment, now
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe_any_round
 
@@ -72,7 +71,7 @@ def run(
         plan=plan,
         policy=policy,
         environment=environment(plan.command),
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=now(),
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
@@ -96,7 +95,7 @@ def run(
         if control_failed(book.record):
             _search_longer(book, sound)
         _use_the_rest(book, sound)
-    book.keep(status="finished")
+    book.keep(status="finished", ended=now())
     return book.record
 
 

@@ -9,12 +9,14 @@ from typing import Any
 
 from fedsim.audit import auditing, running
 from fedsim.audit.loading import load, load_subject
-from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord, folder_of
+from fedsim.audit.record import KNOWS, AuditPlan, AuditRecord
 from fedsim.core.devices import find_device
+from fedsim.core.result_files import AUDIT
 from fedsim.core.settings import DeviceName
 from fedsim.core.time_budget import TimeBudget
 from fedsim.core.types import Knowledge
 from fedsim.judgement.policy import Policy
+from fedsim.record.store import RunFolder
 
 
 def audit_client(
@@ -67,6 +69,6 @@ def audit_client(
     )
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
-        with folder_of(folder).renewed():
+        with RunFolder(folder, AUDIT).renewed():
             record = auditing.run(load_subject(client_object, name), plan, policy or Policy(), folder, clock)
             return running.finished(record, folder)

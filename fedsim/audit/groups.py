@@ -86,7 +86,7 @@ def compare_recovered(record: AuditRecord, groups: ExampleGroups) -> tuple[Findi
     ]
     if not hits:
         return ()
-    return compare(groups.name, f"{record.noun}s recovered", "recovered", rates(hits, scoring.confidence))
+    return compare(groups.name, f"{record.noun}s recovered", "success", rates(hits, scoring.confidence))
 
 
 def _class_of(item: ItemScore) -> str | None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from fedsim.core.errors import FedsimError
-from fedsim.core.regular_files import read_regular
 from fedsim.core.result_files import AUDIT
 from fedsim.core.settings import DeviceName
 from fedsim.core.types import Knowledge
@@ -17,17 +15,15 @@ from fedsim.judgement.policy import Policy
 from fedsim.record import (
     ArmFindings,
     Columns,
-    Environment,
     Finding,
     GuaranteeRecord,
     Interval,
+    Record,
     RecordModel,
     VictimRecord,
 )
-from fedsim.record.store import RunFolder, check_schema
 from fedsim.scenario import Scoring
 
-RECORD = AUDIT
 ARRAYS = "audit.npz"
 SUGGESTS = "For stronger evidence give --minutes"  # prefix of the note reported before the first search
 UNDERSTOOD = "Understood: "  # prefix of the note that describes an adapter's input
@@ -145,15 +141,12 @@ class AuditArm(ArmFindings):
         return any(attack.failure for attack in self.attacks)
 
 
-class AuditRecord(RecordModel):
+class AuditRecord(Record[AuditPlan, AuditArm]):
     """Results of an audit, arm by arm: the undefended client first, then the defenses."""
 
-    schema_version: Literal[2] = 2
-    status: Literal["finished", "out of time", "interrupted"] = "interrupted"
-    plan: AuditPlan
+    file: ClassVar[str] = AUDIT
+
     policy: Policy = Policy()
-    environment: Environment
-    started: str
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
@@ -161,16 +154,12 @@ class AuditRecord(RecordModel):
     noun: str = Field(default="image", description="noun for an example, as in the metrics")
     dropout: tuple[float, ...] = ()
     client_defenses: tuple[dict[str, Any], ...] = ()
-    threat_model: tuple[str, ...] = ()
     needed_minutes: int | None = Field(
         default=None, description="for searches as long as in the literature, if too few"
     )
     is_captured: bool = Field(default=False, description="whether the attacked update was made elsewhere")
-    notes: tuple[str, ...] = ()
-    arms: tuple[AuditArm, ...] = ()
     unfit: tuple[tuple[str, str], ...] = Field(default=(), description="defenses that do not fit, and why")
     not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit but were not tried for lack of time")
-    seconds: float = 0.0
 
     @property
     def client(self) -> tuple[AuditArm, ...]:
@@ -228,26 +217,3 @@ def command_of(plan: AuditPlan, folder: Path, policy: Path, memory: float | None
     given = {"--client-app": plan.client_app, "--gradients": plan.gradients, "--weights": plan.weights}
     words += [word for option, value in given.items() if value is not None for word in (option, str(value))]
     return shlex.join(words)
-
-
-def folder_of(path: Path) -> RunFolder:
-    """Return the folder of an audit, with its lock and its manifest."""
-    return RunFolder(path, RECORD)
-
-
-def read(folder: Path) -> AuditRecord:
-    """Return the record in a folder.
-
-    Raises:
-        FedsimError: the folder has no record, or the record cannot be read.
-    """
-    try:
-        content = read_regular(folder / RECORD)
-        check_schema(folder / RECORD, content)
-        return AuditRecord.model_validate_json(content)
-    except OSError as error:
-        if (folder / RECORD).exists():
-            raise FedsimError(f"{folder / RECORD} cannot be read: {error.strerror}.") from error
-        raise FedsimError(f"{folder} holds no {RECORD}, so it is not the folder of an audit.") from error
-    except ValidationError as error:
-        raise FedsimError(f"{folder / RECORD} cannot be read: {error.errors()[0]['msg']}") from error

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fedsim.audit import image_grids, page, sheet, tables
-from fedsim.audit.record import PAGE, RECORD, AuditPlan, AuditRecord, folder_of, read
+from fedsim.audit.record import PAGE, AuditPlan, AuditRecord
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import command_of
+from fedsim.core.result_files import AUDIT
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
 from fedsim.processes.frames import FrameError, json_frame
 from fedsim.record.atomic_files import open_log, remove_temporary_files
+from fedsim.record.store import RunFolder, read_record
 from fedsim.report.document import to_html, to_markdown
 
 LOG = "audit.log"
@@ -43,7 +45,7 @@ def run(
         FedsimError: the user's code cannot be imported, raises, hangs, or exceeds its memory; the folder holds foreign
             files, is locked by another audit, or cannot be written.
     """
-    with folder_of(folder).renewed():
+    with RunFolder(folder, AUDIT).renewed():
         return _run(plan, policy, folder, on_progress)
 
 
@@ -63,7 +65,7 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
         begin = time.monotonic()
         is_whole = _follow_child(said, plan, folder, seconds, on_progress)
     remove_temporary_files(folder)  # temporary file of a write that the child did not complete
-    record = read(folder)
+    record = read_record(folder, AuditRecord)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
     on_progress("writes the page", total - seconds)
@@ -72,8 +74,8 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
 
 def finished(record: AuditRecord, path: Path) -> AuditRecord:
     """Write record, page, tables, evidence sheet and model-card section, and return the record."""
-    folder = folder_of(path)
-    folder.write(RECORD, record.model_dump_json(indent=1).encode())
+    folder = RunFolder(path, AUDIT)
+    folder.write_record(record)
     tables.write(record, folder)
     audited = page.build(record, image_grids.read(path))
     for picture in audited.pictures:
@@ -130,7 +132,7 @@ def _follow_child(said: _ChildOutput, plan: AuditPlan, folder: Path, seconds: fl
             f"the process that ran '{plan.target}' ended with {said.code}, perhaps for lack of memory; {log} "
             "holds its output."
         )
-    if not (folder / RECORD).exists():
+    if not (folder / AUDIT).exists():
         raise FedsimError(
             f"nothing was found within --minutes {plan.minutes:g}: '{plan.target}' loaded too slowly, or no attack "
             "ended. Give it more minutes, or a smaller --batch-sizes."
@@ -188,6 +190,6 @@ class _ChildOutput:
 
 
 def _started(plan: AuditPlan, folder: Path) -> ChildProcess:
-    folder_of(folder).reserve(LOG)
+    RunFolder(folder, AUDIT).reserve(LOG)
     with open_log(folder / LOG) as log:
         return ChildProcess(command_of("fedsim.audit.child", str(plan.memory)), stderr=log)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from fedsim.audit.record import ARRAYS, RECORD, AuditArm, AuditPlan, AuditRecord, folder_of
+from fedsim.audit.record import ARRAYS, AuditArm, AuditPlan, AuditRecord
+from fedsim.core.result_files import AUDIT
 from fedsim.core.time_budget import TimeBudget
 from fedsim.questions.base import QuestionContext
-from fedsim.record.store import npz
+from fedsim.record.store import RunFolder, npz
 
 
 @dataclass
@@ -48,7 +49,7 @@ class AuditSession:
 
     def keep(self, **fields: Any) -> None:
         """Change fields of the record, and write it."""
-        self.record = self.record.model_copy(update={**fields, "seconds": self.clock.used})
-        folder = folder_of(self.folder)
+        self.record = self.record.model_copy(update={**fields, "seconds": self.clock.used}).with_declarations()
+        folder = RunFolder(self.folder, AUDIT)
         folder.write(ARRAYS, npz(self.arrays))
-        folder.write(RECORD, self.record.model_dump_json(indent=1).encode())
+        folder.write_record(self.record)

@@ -44,7 +44,7 @@ def doubt_truth(record: RunRecord) -> list[str]:
 def summary_of(record: RunRecord, page: Path) -> dict[str, Any]:
     """Return the summary of a run for programs: status, verdict, arms and the paths of page and record."""
     return {
-        "title": record.scenario["title"],
+        "title": record.plan["title"],
         "status": record.status,
         "verdict": list(summarise_run(record)),
         "report": str(page),

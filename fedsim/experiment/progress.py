@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from fedsim.experiment.watching import Watcher
 from fedsim.processes.methods import Start
 from fedsim.questions.base import QuestionContext
 from fedsim.record import ArmRecord, ArmUpdate, Failure, Finding, QuestionInfo, RunRecord
+from fedsim.record.environment import now
 from fedsim.record.store import RunFolder
 
 
@@ -46,8 +46,7 @@ class RunInProgress:
 
     def begin(self, arm: ArmRecord) -> None:
         """Write the record with a trained arm without findings."""
-        self.record = declaring(self.record.model_copy(update={"arms": (*self.record.arms, arm)}))
-        self.folder.write_record(self.record)
+        self._write_arms((*self.record.arms, arm))
 
     def work(self, place: str) -> QuestionContext:
         """Return the run context for an arm's questions; `place` is the prefix of its arrays."""
@@ -83,8 +82,13 @@ class RunInProgress:
         """Mark the arm in progress as complete, and write the record."""
         *before, arm = self.record.arms
         whole = arm.model_copy(update={"seconds": seconds, "complete": True})
-        self.record = declaring(self.record.model_copy(update={"arms": (*before, whole)}))
         self.folder.write_arrays(self.arrays)
+        self._write_arms((*before, whole))
+
+    def _write_arms(self, arms: tuple[ArmRecord, ...]) -> None:
+        """Write the record with these arms, and the declarations of its metrics and of the scoring metric."""
+        scoring = self.record.plan["scoring"]["metric"]
+        self.record = self.record.model_copy(update={"arms": arms}).with_declarations(scoring)
         self.folder.write_record(self.record)
 
     def skip(self, arm: str, error: Exception) -> None:
@@ -108,14 +112,3 @@ class RunInProgress:
         self.record = self.record.model_copy(update={"status": "finished", "ended": now()})
         self.folder.write_record(self.record)
         return self.record
-
-
-def declaring(record: RunRecord) -> RunRecord:
-    """Return a record with the declarations of its metrics and of the scoring metric."""
-    scoring = record.scenario["scoring"]["metric"]
-    return record.model_copy(update={"metrics": registry.declared([*record.figures, scoring])})
-
-
-def now() -> str:
-    """Return the current UTC time in the record's format."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

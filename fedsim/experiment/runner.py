@@ -15,12 +15,12 @@ from fedsim.core.hosting import one_thread
 from fedsim.experiment.arm import check, run_arm
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash, scenario_hash
-from fedsim.experiment.progress import RunInProgress, declaring, now
+from fedsim.experiment.progress import RunInProgress
 from fedsim.experiment.training import train
 from fedsim.experiment.watching import Watcher
 from fedsim.processes.methods import Start, start_in_process
 from fedsim.record import RunRecord
-from fedsim.record.environment import environment
+from fedsim.record.environment import environment, now
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
 from fedsim.scenario.installed import check_installed
@@ -57,7 +57,7 @@ def run(
             method; or an error during the run: a client function that always fails, a run folder of another scenario.
     """
     digest = scenario_hash(scenario)
-    if earlier is not None and earlier.scenario_hash != digest:
+    if earlier is not None and earlier.digest != digest:
         raise FedsimError(f"{folder.path} holds a run of another scenario or seed, which this scenario cannot resume.")
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
     names = {arm.name for arm in done}
@@ -70,15 +70,15 @@ def run(
     watcher.threat_model(sentences)
     record = RunRecord(
         status="interrupted",
-        scenario=scenario.model_dump(mode="json"),
-        scenario_hash=digest,
+        plan=scenario.model_dump(mode="json"),
+        digest=digest,
         threat_model=sentences,
         environment=environment(command),
         started=earlier.started if earlier else now(),
         arms=done,
-    )
+    ).with_declarations(scenario.scoring.metric)
     arrays = _arrays_of(folder, [number for number, arm in enumerate(todo) if arm.name in names]) if earlier else {}
-    progress = RunInProgress(folder, declaring(record), arrays, watcher, should_stop, start)
+    progress = RunInProgress(folder, record, arrays, watcher, should_stop, start)
     diverged: Diverged | None = None
     for number, arm in enumerate(todo):
         if arm.name in names:

@@ -8,7 +8,7 @@ from fedsim.record.findings import ATTACKS, SIGNIFICANT, Columns, Finding, Outco
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Cause, Failure, Interval, RecordModel
 from fedsim.record.rounds import ClientCost, PartitionRecord, RoundRecord, SavedUpdate, Utility
-from fedsim.record.runs import ArmFindings, ArmRecord, ArmUpdate, Environment, RunRecord
+from fedsim.record.runs import ArmFindings, ArmRecord, ArmUpdate, Environment, Record, RunRecord
 from fedsim.record.scores import (
     AttackFinding,
     Ceiling,
@@ -38,6 +38,7 @@ __all__ = [
     "Outcome",
     "PartitionRecord",
     "QuestionInfo",
+    "Record",
     "RecordModel",
     "Role",
     "RoundRecord",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +15,11 @@ import torch
 from fedsim.record import Environment
 
 _PACKAGES = ("fedsim-privacy", "flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "scipy", "pydantic")
+
+
+def now() -> str:
+    """Return the current UTC time in the record's format."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def environment(command: str) -> Environment:

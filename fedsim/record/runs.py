@@ -1,14 +1,16 @@
-"""Record of a run: arms, environment, status."""
+"""Records of runs, audits and release checks: one shape for all, with the arms, environment and status of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from pydantic import Discriminator, Field, Tag
 
+from fedsim.core import registry
 from fedsim.core.json_schema import SCHEMA_VERSION
 from fedsim.core.metric import Metric
+from fedsim.core.result_files import RECORD
 from fedsim.record.findings import ATTACKS, Columns, Finding, QuestionInfo
 from fedsim.record.guarantees import GuaranteeRecord
 from fedsim.record.parts import Failure, RecordModel
@@ -28,7 +30,7 @@ AnyFinding = Annotated[
 
 
 class ArmFindings(RecordModel):
-    """Guarantees and findings of an arm of a run or an audit."""
+    """Guarantees and findings of an arm of a run or an audit, or of the model of a release check."""
 
     name: str
     guarantees: tuple[GuaranteeRecord, ...] = Field(
@@ -47,6 +49,11 @@ class ArmFindings(RecordModel):
     def answers(self) -> tuple[Finding, ...]:
         """The findings of all other questions."""
         return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
+
+    @property
+    def measured(self) -> Iterator[str]:
+        """The name of every metric value of the arm, with repetitions."""
+        return (name for finding in self.findings for name in finding.measured)
 
     def findings_of(self, question: str) -> tuple[Finding, ...]:
         """Return the findings of a question, in their order."""
@@ -83,6 +90,12 @@ class ArmRecord(ArmFindings):
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
+    @property
+    def measured(self) -> Iterator[str]:
+        """The name of every metric value of the arm, test metrics of its rounds included."""
+        yield from (name for entry in self.rounds for name in entry.test_metrics)
+        yield from super().measured
+
 
 class ArmUpdate(RecordModel):
     """Findings of a question, appended to the record of the arm in progress."""
@@ -109,23 +122,36 @@ class Environment(RecordModel):
     git_dirty: bool | None
 
 
-class RunRecord(RecordModel):
-    """Record of a run. Its status is ``interrupted`` until the run ends, so a kill leaves a correct record."""
+PlanT = TypeVar("PlanT")
+ArmT = TypeVar("ArmT", bound=ArmFindings)
 
-    schema_version: Literal[2] = SCHEMA_VERSION
-    status: Literal["finished", "interrupted", "failed"]
-    scenario: dict[str, Any]
-    scenario_hash: str
-    threat_model: tuple[str, ...] = Field(description="the threat model in plain sentences, as printed before the run")
+
+class Record(RecordModel, Generic[PlanT, ArmT]):
+    """Record of a run, an audit or a release check.
+
+    Its status is ``interrupted`` until the end, so a kill leaves a correct record. A subclass adds facts of its kind.
+
+    Attributes:
+        file: name of the record's file, which identifies the kind of its folder.
+    """
+
+    file: ClassVar[str]
+
+    schema_version: Literal[3] = SCHEMA_VERSION
+    status: Literal["finished", "interrupted", "failed", "out of time"] = "interrupted"
+    plan: PlanT = Field(description="input of the command: a scenario, or the options of an audit or a release check")
     environment: Environment
     started: str = Field(description="UTC, ISO 8601")
     ended: str | None = None
-    arms: tuple[ArmRecord, ...] = ()
+    seconds: float = Field(default=0.0, description="duration of an audit")
+    threat_model: tuple[str, ...] = Field(default=(), description="the threat model in plain sentences")
+    notes: tuple[str, ...] = Field(default=(), description="remarks on the subject and on skipped steps")
+    arms: tuple[ArmT, ...] = ()
     failures: tuple[Failure, ...] = ()
     questions: tuple[QuestionInfo, ...] = Field(default=(), description="questions besides attacks on updates")
     metrics: tuple[Metric, ...] = Field(default=(), description="definitions of the metrics in the record")
 
-    def with_part(self, part: ArmUpdate) -> RunRecord:
+    def with_part(self, part: ArmUpdate) -> Self:
         """Return the record with the part added to its last arm; a part of another arm or a known part is ignored."""
         if part.arm != len(self.arms) - 1:
             return self
@@ -136,6 +162,14 @@ class RunRecord(RecordModel):
         declared = {metric.name: metric for metric in (*self.metrics, *part.metrics)}
         return self.model_copy(update={"arms": (*before, grown), "metrics": tuple(declared.values())})
 
+    def with_declarations(self, *names: str) -> Self:
+        """Return the record with the declarations of its metrics and of the named metrics.
+
+        Raises:
+            FedsimError: a name is no metric.
+        """
+        return self.model_copy(update={"metrics": registry.declared([*self.figures, *names])})
+
     @property
     def declared(self) -> dict[str, Metric]:
         """The metric declarations of the record, by name."""
@@ -144,7 +178,12 @@ class RunRecord(RecordModel):
     @property
     def figures(self) -> Iterator[str]:
         """The name of every metric value in the record, with repetitions."""
-        for arm in self.arms:
-            for entry in arm.rounds:
-                yield from entry.test_metrics
-            yield from (name for finding in arm.findings for name in finding.measured)
+        return (name for arm in self.arms for name in arm.measured)
+
+
+class RunRecord(Record[dict[str, Any], ArmRecord]):
+    """Record of a run; its plan is the scenario."""
+
+    file: ClassVar[str] = RECORD
+
+    digest: str = Field(description="hash of the scenario, without its policy, tuning and expected figures")

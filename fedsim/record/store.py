@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from fedsim.core.regular_files import read_regular
 from fedsim.core.result_files import CONTENTS, RECORD
 from fedsim.core.sanitize import printable_json
 from fedsim.core.types import Tensors
-from fedsim.record import ArmUpdate, RunRecord
+from fedsim.record import ArmUpdate, Record, RunRecord
 from fedsim.record.atomic_files import (
     LOCK,
     MANIFEST,
@@ -61,7 +61,7 @@ class RunFolder:
 
         Args:
             path: path of the folder.
-            record: file name of the record: `RECORD` of a run, `SWEEP`, `AUDIT`, or `RELEASE`.
+            record: name of the file that identifies the folder: `file` of a kind of record, or `SWEEP`.
         """
         self.path = path
         self._record = record
@@ -191,9 +191,9 @@ class RunFolder:
             self.create(overwrite=True)
             yield
 
-    def write_record(self, record: RunRecord) -> None:
-        """Write `record.json` with all appended parts, and remove the parts."""
-        self.write(RECORD, record.model_dump_json(indent=1).encode())
+    def write_record(self, record: Record[Any, Any]) -> None:
+        """Write the record with all appended parts, and remove the parts."""
+        self.write(record.file, record.model_dump_json(indent=1).encode())
         self._forget_parts()
 
     def append(self, part: ArmUpdate, arrays: Mapping[str, np.ndarray]) -> None:
@@ -253,43 +253,47 @@ class RunFolder:
         check_writable(make_folder(self.path))
 
 
-def read_record(path: Path) -> RunRecord:
-    """Return the record in a run folder.
+RecordT = TypeVar("RecordT", bound=Record[Any, Any])
+
+
+def read_record(folder: Path, kind: type[RecordT] = RunRecord) -> RecordT:
+    """Return the record of a kind in a folder, with the parts appended to it.
 
     Raises:
         FedsimError: the record is missing or broken, or has another schema version.
     """
+    path = folder / kind.file
     try:
-        content = read_regular(path / RECORD)
-        check_schema(path / RECORD, content)
-        record = RunRecord.model_validate_json(printable_json(content))
-        for part in _parts(path):
+        content = read_regular(path)
+        check_schema(path, content)
+        record = kind.model_validate_json(printable_json(content))
+        for part in _parts(folder):
             record = record.with_part(part)
     except OSError as error:
         raise FedsimError(f"{_unreadable(path, error)}.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise FedsimError(f"{path / RECORD} cannot be read: {place}: {first['msg']}") from error
+        raise FedsimError(f"{path} cannot be read: {place}: {first['msg']}") from error
     undeclared = sorted(set(record.figures) - {metric.name for metric in record.metrics})
     if undeclared:
         raise FedsimError(
-            f"{path / RECORD} cannot be read: metrics: it has values of '{undeclared[0]}', "
-            "which it does not declare. The file was changed: repeat the run with --overwrite."
+            f"{path} cannot be read: metrics: it has values of '{undeclared[0]}', which it does not declare. The file "
+            "was changed: make it again."
         )
     return record
 
 
 def _unreadable(path: Path, error: OSError) -> str:
-    if not path.exists():
-        return f"there is no folder {path}"
-    if (path / RECORD).exists():
-        return f"{path / RECORD} cannot be read: {error.strerror}"
-    return f"{path} holds no {RECORD}: not a run folder"
+    if not path.parent.exists():
+        return f"there is no folder {path.parent}"
+    if path.exists():
+        return f"{path} cannot be read: {error.strerror}"
+    return f"{path.parent} holds no {path.name}: not the folder of {CONTENTS[path.name]}"
 
 
 def _parts(path: Path) -> Iterator[ArmUpdate]:
-    """Yield the parts appended to a run's record, without a last line truncated by a kill."""
+    """Yield the parts appended to a record, without a last line truncated by a kill."""
     if not (path / _PARTS).is_file():
         return
     *whole, _cut = read_regular(path / _PARTS).split(b"\n")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from fedsim.core import seeding
 from fedsim.core.result_files import RELEASE
 from fedsim.judgement.policy import Policy
-from fedsim.record.environment import environment
+from fedsim.record import ArmFindings
+from fedsim.record.environment import environment, now
 from fedsim.record.store import RunFolder
 from fedsim.release import finished, membership, memory, page, sites, verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
@@ -41,7 +41,7 @@ def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
     Raises:
         FedsimError: an item that the plan names is missing or invalid, as the message describes.
     """
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+    started = now()
     model = finished.read(plan)
     places, secrets = sites.read(plan.sites), memory.read_secrets(plan.secrets, model)
     with seeding.isolate_randomness(plan.seed):  # some models are random in evaluation mode too
@@ -51,22 +51,25 @@ def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
             *memory.find_secrets(secrets, model, plan.seed),
             *memory.find_texts(model, plan.seed),
         ]
-    return ReleaseRecord(
+    record = ReleaseRecord(
+        status="finished",
         plan=plan,
         policy=policy,
         environment=environment(plan.command),
         started=started,
+        ended=now(),
         hashes=finished.hashes(plan),
         parameters=sum(p.numel() for p in model.subject.model.parameters()),
         members=len(model.members),
         others=len(model.others),
         notes=model.notes,
-        findings=verdict.judged(findings),
+        arms=(ArmFindings(name="model", findings=verdict.judged(findings)),),
     )
+    return record.with_declarations()
 
 
 def _write(record: ReleaseRecord, folder: RunFolder) -> None:
     document = page.build(record)
-    folder.write(RELEASE, record.model_dump_json(indent=1).encode())
+    folder.write_record(record)
     folder.write(PAGE, to_html(document).encode())
     folder.write(CARD, to_markdown(document).encode())

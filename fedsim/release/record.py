@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 from pydantic import Field
 
+from fedsim.core.result_files import RELEASE
 from fedsim.judgement.policy import Policy
-from fedsim.record import Environment, Finding, RecordModel
+from fedsim.record import ArmFindings, Finding, Record, RecordModel
 
 
 class ReleasePlan(RecordModel):
@@ -26,27 +27,27 @@ class ReleasePlan(RecordModel):
     command: str = ""
 
 
-class ReleaseRecord(RecordModel):
-    """Results of the attacks on a finished model.
+class ReleaseRecord(Record[ReleasePlan, ArmFindings]):
+    """Results of the attacks on a finished model: one arm, with each attack's finding followed by its control.
 
     Attributes:
         hashes: SHA-256 of each file: weights and named code.
         members: number of distinct training examples.
         others: number of distinct non-members.
-        findings: for each figure, the attack's finding followed by its negative control; p after Holm.
     """
 
-    schema_version: Literal[1] = 1
-    plan: ReleasePlan
+    file: ClassVar[str] = RELEASE
+
     policy: Policy
-    environment: Environment
-    started: str
     hashes: dict[str, str]
     parameters: int
     members: int
     others: int
-    notes: tuple[str, ...]
-    findings: tuple[Finding, ...]
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Findings and controls of the model, in order; p after Holm."""
+        return self.arms[0].findings
 
     @property
     def attacks(self) -> list[Finding]:
@@ -55,7 +56,7 @@ class ReleaseRecord(RecordModel):
 
     @property
     def failed(self) -> Iterator[Finding]:
-        """Attacks that came to nothing."""
+        """Attacks without a result."""
         return (finding for finding in self.findings if finding.failure)
 
     def control_of(self, attack: Finding) -> Finding:

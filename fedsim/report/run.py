@@ -73,9 +73,9 @@ def page_of(
 ) -> Document:
     """Return the page of a run; `walls` are its image grids."""
     return Document(
-        title=str(record.scenario.get("title", "Untitled run")),
+        title=str(record.plan.get("title", "Untitled run")),
         kicker=f"fedsim report · {record.started} · {record.status}",
-        lead=str(record.scenario.get("description", "")),
+        lead=str(record.plan.get("description", "")),
         banners=tuple(banners(record, judge)),
         sections=tuple(_sections(record, arrays, judge, walls)),
         footer="Made by fedsim. Attacks give lower bounds on leakage: a failed attack is no guarantee.",
@@ -283,7 +283,7 @@ def _diagnosis(record: RunRecord, judge: RunJudge) -> Iterator[Block]:
 def _reproduce(record: RunRecord, judge: RunJudge) -> Iterator[Block]:
     yield Code(record.environment.command)
     yield Definitions(tuple(_facts(record, judge)))
-    scenario = json.dumps(record.scenario, indent=2, ensure_ascii=False)
+    scenario = json.dumps(record.plan, indent=2, ensure_ascii=False)
     yield Fold("Scenario as it was run", (Code(scenario, "Scenario"),))
 
 
@@ -293,7 +293,7 @@ def _facts(record: RunRecord, judge: RunJudge) -> Iterator[tuple[str, Paragraph]
     yield "Status", paragraph(f"{record.status}{', the record ends where the run did' if is_cut else ''}")
     yield "Start and end", paragraph(f"{record.started} to {record.ended or 'no end recorded'}")
     yield "Seed", paragraph(str(judge.seed))
-    yield "Scenario hash", paragraph(Code(record.scenario_hash))
+    yield "Scenario hash", paragraph(Code(record.digest))
     changed = " with uncommitted changes" if environment.git_dirty else ""
     commit = paragraph(Code(environment.git_commit), changed) if environment.git_commit else None
     yield "Git commit", commit or paragraph("not in a repository")

@@ -69,7 +69,7 @@ class RunJudge:
     @classmethod
     def of(cls, record: RunRecord) -> RunJudge:
         """Read the rule from the record's scenario, and its metrics from the record."""
-        return cls.reading(record.scenario, record.declared)
+        return cls.reading(record.plan, record.declared)
 
     @classmethod
     def reading(cls, scenario: Mapping[str, Any], declared: Mapping[str, Metric]) -> RunJudge:

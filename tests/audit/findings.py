@@ -136,4 +136,4 @@ def record(
         started="now",
         arms=(trained, *rest, *([control] if control else []), *tried),
     )
-    return base.model_copy(update=more)
+    return base.model_copy(update=more).with_declarations()

@@ -6,13 +6,14 @@ import pytest
 
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.arms import ArmAuditor
-from fedsim.audit.record import AuditArm, AuditRecord, read
+from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.session import AuditSession
 from fedsim.audit.subject import CheckedSubject
 from fedsim.audit.update_attacks import UpdateAttacker
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
+from fedsim.record.store import read_record
 from fedsim.scenario.world import World
 from tests.audit.findings import as_control, attacked, exposure, secrets
 from tests.audit.rows import subject as lm
@@ -57,7 +58,7 @@ def test_a_batch_size_that_fails_is_told_and_the_others_go_on(tmp_path: Path, re
     assert record.arms[2].failure.startswith("one training step failed: ValueError: too many")
     assert record.not_tried == ("on batch 2",)
     assert (record.status, record.parameters, record.shape, record.classes) == ("finished", 154, (1, 4, 4), 2)
-    assert read(tmp_path) == record
+    assert read_record(tmp_path, AuditRecord) == record
 
 
 def test_where_no_batch_size_works_the_reasons_are_one_sentence(tmp_path: Path, refusing: Refusals) -> None:

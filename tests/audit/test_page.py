@@ -72,7 +72,7 @@ def test_hostile_names_are_text_and_the_page_needs_no_network() -> None:
 
 def test_what_questions_found_stands_on_the_page_and_on_the_terminal() -> None:
     risk = {"sex f": GroupRisk(Interval(value=0.5, low=0.2, high=0.8, n=9), p=0.03)}
-    findings = (membership(0.2), *exposure(), *compare("sex", "rows recovered", "recovered", risk))
+    findings = (membership(0.2), *exposure(), *compare("sex", "rows recovered", "success", risk))
     unfit = (("cvb", "it has no convolution"),)
     texts = ItemScore(index=0, values={"psnr": 30.0, "ssim": 0.0}, text="a private text", guess="a guess")
     read = attacked(0, scores=(texts,))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.audit import AuditPlan, running
-from fedsim.audit.record import folder_of
 from fedsim.core.errors import FedsimError
+from fedsim.core.result_files import AUDIT
 from fedsim.judgement.policy import Policy
 from fedsim.record.store import RunFolder
 from tests.audit.findings import record
@@ -18,7 +18,7 @@ Audited = Callable[..., object]
 
 def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FedsimError, match="cannot write to"), folder_of(tmp_path / "file" / "out").renewed():
+    with pytest.raises(FedsimError, match="cannot write to"), RunFolder(tmp_path / "file" / "out", AUDIT).renewed():
         pass
 
 
@@ -27,7 +27,7 @@ def test_files_that_no_audit_wrote_stay(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
     with (
         pytest.raises(FedsimError, match=f"holds '{name}', which is not a file of fedsim"),
-        folder_of(tmp_path).renewed(),
+        RunFolder(tmp_path, AUDIT).renewed(),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -35,24 +35,24 @@ def test_files_that_no_audit_wrote_stay(tmp_path: Path, name: str) -> None:
 
 
 def test_files_of_an_earlier_audit_and_leftovers_of_its_killed_process_go(tmp_path: Path) -> None:
-    with folder_of(tmp_path).renewed():
+    with RunFolder(tmp_path, AUDIT).renewed():
         running.finished(record(Policy()), tmp_path)
         (tmp_path / ".fedsim-0123456789abcdef").write_text("half of a record")
     assert {"audit.json", "audit.html", "model-card.md", "evidence.html"} < {path.name for path in tmp_path.iterdir()}
-    with folder_of(tmp_path).renewed():
+    with RunFolder(tmp_path, AUDIT).renewed():
         assert [path.name for path in tmp_path.iterdir()] == [".fedsim-lock"]
 
 
 def test_an_audit_has_its_folder_for_itself(tmp_path: Path) -> None:
-    with folder_of(tmp_path).renewed():
+    with RunFolder(tmp_path, AUDIT).renewed():
         running.finished(record(Policy()), tmp_path)
-        with pytest.raises(FedsimError, match="another fedsim is at work in"), folder_of(tmp_path).renewed():
+        with pytest.raises(FedsimError, match="another fedsim is at work in"), RunFolder(tmp_path, AUDIT).renewed():
             pass
         assert (tmp_path / "audit.json").exists()
 
 
 def test_an_audit_and_a_run_do_not_replace_each_other(tmp_path: Path) -> None:
-    with folder_of(tmp_path / "audit").renewed():
+    with RunFolder(tmp_path / "audit", AUDIT).renewed():
         running.finished(record(Policy()), tmp_path / "audit")
     for is_forced in (False, True):
         with pytest.raises(FedsimError, match="audit holds an audit. Choose another --out"):
@@ -60,7 +60,10 @@ def test_an_audit_and_a_run_do_not_replace_each_other(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
     folder.write("record.json", b"{}")
-    with pytest.raises(FedsimError, match="run holds a run. Choose another --out"), folder_of(folder.path).renewed():
+    with (
+        pytest.raises(FedsimError, match="run holds a run. Choose another --out"),
+        RunFolder(folder.path, AUDIT).renewed(),
+    ):
         pass
     assert (folder.path / "record.json").exists()
     assert (tmp_path / "audit" / "audit.json").exists()

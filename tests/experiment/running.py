@@ -64,7 +64,7 @@ def run(scenario: Scenario, path: Path, watcher: Silent | None = None, earlier: 
 
 def results(record: RunRecord) -> Any:
     """Everything that may depend on scenario and seed alone."""
-    dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
+    dumped = record.model_dump(mode="json", include={"arms", "plan", "digest", "threat_model"})
     for arm in dumped["arms"]:
         del arm["seconds"], arm["client_cost"]
         for attack in arm["findings"]:

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fedsim.experiment.progress import RunInProgress, declaring
+from fedsim.experiment.progress import RunInProgress
 from fedsim.questions.base import QuestionContext
 from fedsim.record.store import RunFolder, read_record
 from tests.report import records
@@ -106,5 +106,7 @@ def test_it_stops_only_where_somebody_asked(folder: RunFolder) -> None:
         begun(folder, stops=True).check_cancelled()
 
 
-def test_the_metric_that_decides_is_declared_without_any_figure() -> None:
-    assert [metric.name for metric in declaring(records.run([])).metrics] == ["ssim"]
+def test_the_metric_that_decides_is_declared_without_any_figure(folder: RunFolder) -> None:
+    run = RunInProgress(folder, records.run([], metrics=()), {}, cast("Any", None), lambda: False, cast("Any", None))
+    run.begin(records.arm("all", [], rounds=()))
+    assert [metric.name for metric in read_record(folder.path).metrics] == ["ssim"]

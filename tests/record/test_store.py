@@ -21,8 +21,8 @@ def record(arms: int = 2) -> RunRecord:
     )  # fmt: skip
     return RunRecord(
         status="interrupted",
-        scenario={"arms": {"model.dropout": [0.0] * arms}},
-        scenario_hash="0" * 16,
+        plan={"arms": {"model.dropout": [0.0] * arms}},
+        digest="0" * 16,
         threat_model=(),
         environment=here,
         started="2026-01-01T00:00:00+00:00",
@@ -307,7 +307,7 @@ def test_what_killed_writes_left_goes_when_the_run_goes_on(run_folder: RunFolder
     assert [name for name in everything(run_folder.path) if ".fedsim-" in name] == [".fedsim-files"]
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 2}', '{"schema_version": 2, "arms": [1]}'])
+@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 3}', '{"schema_version": 3, "arms": [1]}'])
 def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(FedsimError, match=r"record.json cannot be read"):
@@ -350,10 +350,10 @@ def test_a_pipe_is_no_record_and_no_arrays(run_folder: RunFolder) -> None:
         read_record(run_folder.path)
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [2, 4])
 def test_a_record_of_another_schema_is_refused(tmp_path: Path, version: int) -> None:
     (tmp_path / "record.json").write_text(f'{{"schema_version": {version}, "arms": [1]}}')
-    wanted = rf"record.json has schema version {version}, expected 2: another version of fedsim made it\. Run it again"
+    wanted = rf"record.json has schema version {version}, expected 3: another version of fedsim made it\. Run it again"
     with pytest.raises(FedsimError, match=wanted):
         read_record(tmp_path)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedsim.judgement.policy import Policy
-from fedsim.record import Environment, Finding, Interval
+from fedsim.record import ArmFindings, Environment, Finding, Interval
 from fedsim.release import verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
 
@@ -27,7 +27,7 @@ def figure(low: float, value: float, high: float, p: float = 1.0, **more: object
 
 
 def record(*pairs: tuple[Finding, ...], others: int = 100, **policy: object) -> ReleaseRecord:
-    return ReleaseRecord(
+    made = ReleaseRecord(
         plan=ReleasePlan(target="pkg:client", weights=Path("model.npz"), others="pkg:others"),
         policy=Policy.model_validate(policy),
         environment=Environment(
@@ -47,5 +47,6 @@ def record(*pairs: tuple[Finding, ...], others: int = 100, **policy: object) -> 
         members=100,
         others=others,
         notes=("A note.",),
-        findings=verdict.judged([one for pair in pairs for one in pair]),
+        arms=(ArmFindings(name="model", findings=verdict.judged([one for pair in pairs for one in pair])),),
     )
+    return made.with_declarations()

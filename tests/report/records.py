@@ -3,7 +3,6 @@
 import numpy as np
 
 from fedsim.core import registry
-from fedsim.experiment.progress import declaring
 from fedsim.questions.attacks.question import finding_of
 from fedsim.questions.base import Question
 from fedsim.record import (
@@ -111,8 +110,8 @@ def arm(name, attacks, **changes):
 def run(arms, **changes):
     settings = {
         "status": "finished",
-        "scenario": scenario(),
-        "scenario_hash": "cafe" * 4,
+        "plan": scenario(),
+        "digest": "cafe" * 4,
         "threat_model": ("The server follows the protocol and is curious.", "It sees one update of one client."),
         "environment": ENVIRONMENT,
         "started": "2026-01-01T10:00:00Z",
@@ -120,7 +119,8 @@ def run(arms, **changes):
         "arms": tuple(arms),
         "questions": questions(arms),
     }
-    return declaring(RunRecord(**{**settings, **changes}))
+    record = RunRecord(**{**settings, **changes})
+    return record.with_declarations(record.plan["scoring"]["metric"])
 
 
 def questions(arms):

@@ -21,7 +21,7 @@ def run(records, defense, seed, victims, *, accuracy=0.9, attacks=None, **arm):
     )
     tried = [records.attack("ig", victims), *(attacks or ())]
     one = records.arm("one arm", tried, dropout=(), rounds=rounds, **arm)
-    return records.run([one], scenario=scenario(records, defense, seed))
+    return records.run([one], plan=scenario(records, defense, seed))
 
 
 def save(folder, records, runs, *, policy=None, title="Dropout", arrays=None, **changes):

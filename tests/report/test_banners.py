@@ -20,7 +20,7 @@ def test_an_unprotected_arm_is_a_control(report, records):
     arm = records.arm("plain", [records.attack("ig", records.missed())], dropout=())
     assert banners(report(records.run([arm]))) == ["banner alarm"]
     defended = records.scenario(defenses=[{"name": "noise", "std": 0.1}])
-    assert banners(report(records.run([arm], scenario=defended))) == ["banner caution"]
+    assert banners(report(records.run([arm], plan=defended))) == ["banner caution"]
 
 
 def test_a_success_elsewhere_softens_a_failed_control(report, records):
@@ -42,7 +42,7 @@ def test_an_arms_values_may_name_a_list_entry(report, records):
         model={"name": "mlp", "dropout": 0}, defenses=[{"name": "noise"}], arms={"defenses.0.std": [0, 1]}
     )
     arm = records.arm("std = 1", [records.attack("ig", records.missed())], values={"defenses.0.std": 1}, dropout=())
-    assert banners(report(records.run([arm], scenario=scenario))) == ["banner caution"]
+    assert banners(report(records.run([arm], plan=scenario))) == ["banner caution"]
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed"])

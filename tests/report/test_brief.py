@@ -103,12 +103,12 @@ def test_no_more_successes_than_blind_guesses_have_are_no_success(records: Modul
         hits: records.arm("all", [records.attack("IG", guesses(hits)), records.attack("A", guesses(0)), control])
         for hits in (1, 3)
     }
-    lucky = records.run([arms[1]], scenario=scenario)
+    lucky = records.run([arms[1]], plan=scenario)
     assert summarise_run(lucky)[0] == "1 of 20 images identified with IG, which blind guesses explain."
     (told,) = sentences(lucky, RunJudge.of(lucky))
     assert told.level == ""
     assert "which blind guesses explain" in told.after
-    found, trust = summarise_run(records.run([arms[3]], scenario=scenario))
+    found, trust = summarise_run(records.run([arms[3]], plan=scenario))
     assert found == "3 of 20 images identified with IG."
     assert trust == "Alone, A recovered none: that would have passed for protection."
     assert "Alone" not in summarise_run(lucky)[1]

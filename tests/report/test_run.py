@@ -29,6 +29,6 @@ def test_a_section_without_a_reason_is_absent() -> None:
 def test_a_page_says_what_and_when_it_is_about() -> None:
     record = records.run([], status="interrupted", ended=None)
     page = page_of(record, {}, RunJudge.of(record), ())
-    assert page.title == record.scenario["title"]
+    assert page.title == record.plan["title"]
     assert record.started in page.kicker
     assert "interrupted" in page.kicker

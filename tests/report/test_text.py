@@ -3,7 +3,6 @@
 import csv
 from pathlib import Path
 
-from fedsim.experiment.progress import declaring
 from fedsim.experiment.sweep import results
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.metrics.statistics import summarise
@@ -39,7 +38,7 @@ def written(folder: Path) -> RunRecord:
     ]
     victims.append(VictimRecord(round=1, client=4, failure="diverged"))
     made = attack("reader", victims)
-    record = run([arm("plain", [made])], scenario=records.scenario(scoring=SCORING))
+    record = run([arm("plain", [made])], plan=records.scenario(scoring=SCORING))
     folder.mkdir()
     RunFolder(folder).write_record(record)
     return record
@@ -96,8 +95,8 @@ def swept(folder: Path, measure: str, values: dict[str, float]) -> Path:
             )
             own = sweeps.run(records, defense, seed, victims)
             arms = (own.arms[0].model_copy(update={"rounds": rounds}),)
-            own = own.model_copy(update={"arms": arms, "scenario": {**own.scenario, "scoring": SCORING}})
-            own = declaring(own)
+            own = own.model_copy(update={"arms": arms, "plan": {**own.plan, "scoring": SCORING}})
+            own = own.with_declarations(SCORING["metric"])
             runs.append((defense, seed, own))
     return sweeps.save(folder, records, runs, scoring=SCORING)
 

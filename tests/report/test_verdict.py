@@ -20,7 +20,7 @@ def test_a_sum_is_named_and_is_no_control(report, records):
     """That an attack on a mixture fails does not make it a weak attack."""
     victims = [records.victim(0, [records.item(0, psnr=9.0, ssim=0.1)], clients=(0, 2, 5)), records.failed(0)]
     arm = records.arm("sum", [records.attack("IG", victims)], dropout=())
-    page = report(records.run([arm], scenario=records.scenario(threat={"view": "sum"})))
+    page = report(records.run([arm], plan=records.scenario(threat={"view": "sum"})))
     assert "round 1, sum of 3 clients" in page.text
     assert "No control was run" in page.text
 
@@ -71,5 +71,5 @@ def test_an_arm_without_attacks(report, records):
 def test_the_scenarios_rule_of_success_is_named(report, records, metric):
     name, threshold, words = metric
     scoring = {"metric": name, "threshold": threshold, "resamples": 200}
-    page = report(records.run(records.typical().arms, scenario=records.scenario(scoring=scoring)))
+    page = report(records.run(records.typical().arms, plan=records.scenario(scoring=scoring)))
     assert words in page.text

@@ -58,9 +58,9 @@ def test_is_written_for_phones_printers_and_screen_readers(typical):
 def test_tells_how_to_run_it_again(typical):
     record, _, page = typical
     environment = record.environment
-    for fact in (environment.command, record.scenario_hash, environment.python, "numpy 2.1.0", environment.processor,
+    for fact in (environment.command, record.digest, environment.python, "numpy 2.1.0", environment.processor,
                  "2 cores, 1 torch thread", environment.git_commit, "with uncommitted changes", record.started,
-                 record.ended, json.dumps(record.scenario["scoring"], indent=2).split("\n")[1].strip()):  # fmt: skip
+                 record.ended, json.dumps(record.plan["scoring"], indent=2).split("\n")[1].strip()):  # fmt: skip
         assert fact in page.text
 
 
@@ -85,7 +85,7 @@ def test_markup_in_a_scenario_is_text(report, records):
     hostile = "<script>alert('x')</script> & <b>bold</b>"
     record = records.run(
         [records.arm(hostile, [records.attack(hostile, records.recovered(1))])],
-        scenario=records.scenario(title=hostile, description='"><img src=x>'),
+        plan=records.scenario(title=hostile, description='"><img src=x>'),
         threat_model=(hostile,),
     )
     record, arrays = records.with_arrays(record)

@@ -107,7 +107,7 @@ def _order(path: Path, table: Path) -> str:
     with table.open(newline="") as file:
         columns = next(csv.reader(file))
     records = [record for _, record in read(path) if not isinstance(record, str)]
-    deciding = {record.scenario.get("scoring", {}).get("metric", "") for record in records}
+    deciding = {record.plan.get("scoring", {}).get("metric", "") for record in records}
     known = [metric for record in records for metric in record.declared.values()]
     wanted = {metric.in_tables: metric for metric in known if metric.name in deciding or metric.leads}
     orders = {name: "desc" if metric.better == "higher" else "asc" for name, metric in wanted.items()}
@@ -126,7 +126,7 @@ def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
 def _write_findings(path: Path, recorded: RecordedRuns) -> None:
     """Write the findings; without findings, remove the files of an earlier export."""
     rows = [
-        {"run": planned.digest, "setting": planned.name, "seed": record.scenario.get("seed"), **row, **planned.values}
+        {"run": planned.digest, "setting": planned.name, "seed": record.plan.get("seed"), **row, **planned.values}
         for planned, record in recorded
         if not isinstance(record, str)
         for row in finding_rows(record)

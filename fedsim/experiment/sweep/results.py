@@ -92,7 +92,7 @@ def each(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
     """Yield the items of `read`, with one record in memory at a time."""
     if not (path / SWEEP).exists():
         record = read_record(path)
-        yield PlannedRun(digest=record.scenario_hash, name="", values={}), record
+        yield PlannedRun(digest=record.digest, name="", values={}), record
         return
     folder = SweepFolder(path)
     for planned in folder.plan().runs:
@@ -144,7 +144,7 @@ def _row(
     return {
         "run": planned.digest,
         "setting": planned.name,
-        "seed": record.scenario.get("seed"),
+        "seed": record.plan.get("seed"),
         "arm": arm.name,
         "attack": attack.label,
         "knows": " ".join(attack.knows),

@@ -183,7 +183,7 @@ def _empty(path: Path) -> SweepRecords:
     else:
         _, record = next(each(path))
         assert isinstance(record, RunRecord)
-        scenario, digest, planned = record.scenario, record.scenario_hash, 1
+        scenario, digest, planned = record.plan, record.digest, 1
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
     declared = next((record.declared for _, record in each(path) if isinstance(record, RunRecord)), {})

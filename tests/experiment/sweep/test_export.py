@@ -110,7 +110,7 @@ def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better
     (low,) = [own for own in every.values() if own.name == "number_error"]
     leading = next(own for own in every.values() if own.leads and own.better == "higher")
     assert low.better == "lower"
-    record = SimpleNamespace(scenario={"scoring": {"metric": low.name}}, declared={"a": leading, "b": low})
+    record = SimpleNamespace(plan={"scoring": {"metric": low.name}}, declared={"a": leading, "b": low})
     monkeypatch.setattr(export, "read", lambda _path: [("run", record), ("broken", "it cannot be read")])
     table = tmp_path / "table.csv"
     table.write_text(f"run,{leading.in_tables},{low.in_tables}\n")

@@ -37,10 +37,10 @@ def test_a_record_of_an_older_version_is_named_and_made_again_beside_it(tmp_path
     wanted = scenario(seeds=[1])
     made(tmp_path / "s", wanted)
     (record,) = (tmp_path / "s" / "runs").glob("*/record.json")
-    older = record.read_text().replace('"schema_version": 2', '"schema_version": 1')
+    older = record.read_text().replace('"schema_version": 3', '"schema_version": 2')
     record.write_text(older)
     ((_, why),) = problems(tmp_path / "s")
-    assert f"{record} has schema version 1, expected 2" in why
+    assert f"{record} has schema version 2, expected 3" in why
     assert [outcome.status for outcome in made(tmp_path / "s", wanted)] == ["finished"]
     assert record.with_name("record.json.corrupted").read_text() == older
     record.write_text("garbage")

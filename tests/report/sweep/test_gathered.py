@@ -20,12 +20,12 @@ def test_an_empty_sweep_has_a_report_that_says_why(tmp_path, records, sweeps, pa
 def test_broken_and_older_records_are_named_left_out_and_kept(tmp_path, records, sweeps, page_of):
     runs = sweeps.typical(records, seeds=(1,))
     whole = runs[1][2].model_dump_json(indent=1)
-    half, older = whole[: len(whole) // 2], whole.replace('"schema_version": 2', '"schema_version": 1')
+    half, older = whole[: len(whole) // 2], whole.replace('"schema_version": 3', '"schema_version": 2')
     folder = sweeps.save(tmp_path, records, [runs[0], ("half", 1, half), ("older", 1, older), ("junk", 1, "\0junk")])
     page = page_of(build(folder).read_text())
     assert "3 of 4 runs are missing" in page.text
     assert re.search(r"run defense half \S*record\.json cannot be read", page.text)
-    assert re.search(r"run defense older \S*record\.json has schema version 1, expected 2", page.text)
+    assert re.search(r"run defense older \S*record\.json has schema version 2, expected 3", page.text)
     assert re.search(r"run defense junk \S*record\.json cannot be read", page.text)
     kept = [path.read_text() for path in sorted((folder / "runs").glob("*/record.json"))]
     assert kept[1:] == [half, older, "\0junk"]

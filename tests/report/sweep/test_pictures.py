@@ -23,9 +23,9 @@ def test_what_a_guess_without_information_reaches_is_told_of_each_data_set_and_r
     rules = {"none": {"threshold": 0.5}, "strict": {"threshold": 0.9}, "lax": {"metric": "mse", "threshold": 1.0}}
     for name, rule in rules.items():
         record, stored = records.with_arrays(sweeps.run(records, "none", 1, records.recovered(8)))
-        scoring = {**record.scenario["scoring"], **rule}
-        changed = {**record.scenario, "data": {"name": "digits"}, "scoring": scoring}
-        runs.append((name, 1, record.model_copy(update={"scenario": changed})))
+        scoring = {**record.plan["scoring"], **rule}
+        changed = {**record.plan, "data": {"name": "digits"}, "scoring": scoring}
+        runs.append((name, 1, record.model_copy(update={"plan": changed})))
     sweep, found = estimated(sweeps.save(tmp_path, records, runs, arrays=stored))
     assert blind(sweep, found) == {
         "digits, SSIM > 0.5": pytest.approx(1 / 9),
