@@ -27,11 +27,20 @@ from fedsim.core.hosting import one_thread
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.policy import Policy
+from fedsim.questions.audit.question import PrivacyAuditQuestion
+from fedsim.questions.base import info_of
+from fedsim.questions.exposure.question import ExposureQuestion
+from fedsim.questions.membership.question import MembershipQuestion
 from fedsim.record import Finding
 from fedsim.record.environment import environment, now
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe_any_round
 
+QUESTIONS = (
+    info_of("membership", MembershipQuestion),
+    info_of("audit", PrivacyAuditQuestion),
+    info_of("exposure", ExposureQuestion),
+)
 _FOR_UPDATES = 0.4  # share of the time for updates if defenses follow
 _FOR_SECRETS = 0.4  # share of the remaining time
 _FOR_THE_TRAINING = 0.125  # share of the time that remains after the secrets
@@ -79,6 +88,7 @@ def run(
         group=", ".join(groups.name for groups in sound.groups if groups is not CLASSES),
         client_defenses=tuple(dict(defense) for defense in subject.defenses),
         is_captured=plan.is_captured or subject.reply is not None,
+        questions=QUESTIONS,
         notes=(*sound.notes, *_noise_notes(subject, tell)),
     )
     book = AuditSession(folder, clock, record, tell)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
 from fedsim.audit import evidence, figures, image_grids, planted, scoring, table_cells, verdict
@@ -33,9 +33,12 @@ from fedsim.report.document import (
 )
 from fedsim.report.image_grid import MOST, Arrays
 from fedsim.report.levels import LEVEL_OF
+from fedsim.report.sections.questions import question_blocks
+from fedsim.report.tables.findings import questions
 
 AGAIN = "again"  # place of the section with the repeat command, which the terminal omits
 ONLY_THERE = {AGAIN, "texts", "words"}
+_FEWEST_OTHERS = 100  # a rate of 1 % is at least one of them
 
 
 def build(record: AuditRecord, pictures: Arrays) -> Document:
@@ -52,9 +55,7 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
             "What updates give away", (*updates_table(record), *_targets_table(record), *_walls(shown[1:])), "updates"
         ),
         Section("Texts and guesses", tuple(_texts(record)), "texts"),
-        _members(record),
-        _guarantees(record),
-        _secrets(record),
+        *_questions(record),
         *(_groups(record, grouping) for grouping in (CLASS, record.group)),
         _defenses(record, pictures),
         repeat(record),
@@ -238,49 +239,39 @@ def _texts(record: AuditRecord) -> Iterator[Block]:
         yield table("Texts and guesses", ("where", "text", "guess"), rows, ("text", "guess"))
 
 
-def _members(record: AuditRecord) -> Section:
-    findings = record.of("membership")
-    failed = _by_remark({finding.label: (finding.failure,) for finding in findings if finding.failure})
-    rows = [table_cells.member_cells(finding) for finding in findings if not finding.failure]
-    headings = ("attack", "judges", "members", "found at 1 % false positives", "AUC")
+def _members(record: AuditRecord) -> Iterator[Block]:
     rounds = record.training.rounds if record.training else "some"
-    blocks = (
-        paragraph(
-            f"The client was trained for {rounds} rounds. Attacks get its examples and as many others, and say which "
-            "are members."
-        ),
-        *([table("Members found", headings, rows, ("judges",), "words")] if rows else []),
-        *(note(f"{', '.join(labels)}: {why}.") for why, labels in failed.items()),
+    yield paragraph(
+        f"The client was trained for {rounds} rounds. Attacks get its examples and as many others, and say which "
+        f"are members. A rate at 1 % false positives needs {_FEWEST_OTHERS} others."
     )
-    return Section("Who was a member", blocks if findings else (), "members")
 
 
-def _guarantees(record: AuditRecord) -> Section:
-    findings = record.of("audit")
-    rows = [table_cells.guarantee_cells(finding) for finding in findings]
-    remark = note(
-        "Stated for the training of this audit, and the least epsilon that guesses about canaries in it show (95 %). "
-        "More shown than stated contradicts the guarantee; less proves nothing."
-    )
-    shown = table("Epsilon, stated and shown", ("of", "stated", "shown, at least", "right guesses"), rows)
-    alarms = (Verdict("broken", finding.alarm) for finding in findings if finding.alarm)
-    return Section("Meaning of its epsilon", (*alarms, shown, remark) if findings else (), "guarantees")
+def _guarantees(record: AuditRecord) -> Iterator[Block]:
+    yield from (Verdict("broken", finding.alarm) for finding in record.of("audit") if finding.alarm)
+    yield note("Stated for the training of this audit. More shown than stated contradicts the guarantee.")
 
 
-def _secrets(record: AuditRecord) -> Section:
+def _secrets(record: AuditRecord) -> Iterator[Block]:
     findings = record.of("exposure")
-    if not findings:
-        return Section("What the model remembers", (), "secrets")
-    headings = ("planted", "secrets", "each used", "exposure, bits", "written by the model", "remembered")
-    rows = [table_cells.secret_cells(record, finding) for finding in findings]
-    remark = note(
-        "Random tokens, planted into copies of the client's texts in a separate training. "
-        "Exposure is log2 of the number of decoys over the rank of the planted secret: 1.4 "
-        f"bits by chance, {findings[0].max_value:.1f} at most. Remembered: the interval lies above "
-        "the interval of secrets that were not planted."
+    yield paragraph(planted.sentence_of(findings))
+    yield note(
+        "Random tokens, planted into copies of the client's texts in a separate training. Exposure is "
+        f"{findings[0].max_value:.1f} bits at most. Remembered: the interval lies above the interval of secrets that "
+        "were not planted."
     )
-    secrets = table("Planted secrets", headings, rows, ("remembered",))
-    return Section("What the model remembers", (paragraph(planted.sentence_of(findings)), secrets, remark), "secrets")
+
+
+_Introduction = Callable[[AuditRecord], Iterator[Block]]
+_INTRODUCTIONS: Mapping[str, _Introduction] = {"membership": _members, "audit": _guarantees, "exposure": _secrets}
+
+
+def _questions(record: AuditRecord) -> Iterator[Section]:
+    """Yield a section for each question with findings about the undefended client."""
+    client = record.model_copy(update={"arms": record.client})
+    for question in questions(client):
+        found = question_blocks(client, question, record.plan.scoring.confidence)
+        yield Section(question.title, (*_INTRODUCTIONS[question.name](record), *found), question.name)
 
 
 def _groups(record: AuditRecord, grouping: str) -> Section:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fedsim.audit import evidence, planted, verdict
+from fedsim.audit import evidence, verdict
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import metrics_of
-from fedsim.judgement.limits import MEMBERS_FOUND, LimitState
+from fedsim.judgement.limits import LimitState
 from fedsim.judgement.outcome import is_every_word_read
 from fedsim.record import Finding, Interval
 from fedsim.report.verdict import Column, bounds, failed_on, with_bounds
@@ -85,37 +85,6 @@ def kept(record: AuditRecord, arm: AuditArm) -> str:
     """Return whether a defense keeps the policy, as text."""
     state = verdict.judged(record, arm)
     return "no policy" if record.policy.is_empty and state != "undecided" else _KEEPS[state]
-
-
-def member_cells(finding: Finding) -> tuple[str, str, str, str, str]:
-    """Return the cells of a membership attack: name, target, members, TPR at 1 % FPR, and AUC."""
-    scope, auc, tpr = finding.scope, finding.figures.get("auc"), finding.figures.get(MEMBERS_FOUND)
-    judges = "the trained model" if scope["target"] == "model" else f"{len(str(scope['rounds']).split(','))} updates"
-    share = f"{interval(tpr, 100, 0)} %" if tpr else "too few non-members"
-    return finding.label, judges, str(scope["members"]), share, interval(auc, 1, 2) if auc else ""
-
-
-def secret_cells(record: AuditRecord, finding: Finding) -> tuple[str, str, str, str, str, str]:
-    """Return the cells of secrets with equal repetitions: repetitions, count, uses, exposure, extracted, memorised."""
-    table, repetitions = record.items[finding.items], finding.scope["repetitions"]
-    pairs = zip(table["repetitions"], table["uses"], strict=True)
-    uses = [used for times, used in pairs if times == repetitions]
-    control = record.of("exposure")[0]
-    return (
-        f"{repetitions} x" if repetitions else "not (control)",
-        str(len(uses)),
-        f"{sum(uses) / len(uses):.1f} times",
-        interval(finding.value, 1, 1) if finding.value else "",
-        f"{interval(finding.extra_metrics['secret_extraction_rate'], 100, 0)} %",
-        ("yes" if planted.is_above(finding, control) else "no") if repetitions else "",
-    )
-
-
-def guarantee_cells(finding: Finding) -> tuple[str, str, str, str]:
-    """Return the cells of a guarantee: label, stated epsilon, lower bound by canaries, and correct guesses."""
-    scope, shown = finding.scope, finding.value
-    stated = "" if finding.chance_level is None else f"{finding.chance_level:.3g}"
-    return finding.label, stated, f"{shown.value:.3g}" if shown else "", f"{scope['right']} of {scope['guesses']}"
 
 
 def group_cells(finding: Finding) -> tuple[str, str, str, str, str]:

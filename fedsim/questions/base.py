@@ -133,6 +133,7 @@ class Question(ConfiguredMethod[ConfigT]):
         summary: the compared quantities, in a few sentences.
         method: computation of values, intervals and controls.
         null_statement: sentence, without full stop, for results without a finding above chance.
+        baseline: heading of the values with which findings are compared, such as the chance level.
         metric: metric of most findings.
         watches_models: whether the question reads the global model before each watched round.
     """
@@ -141,6 +142,7 @@ class Question(ConfiguredMethod[ConfigT]):
     summary: ClassVar[str] = ""
     method: ClassVar[str] = ""
     null_statement: ClassVar[str] = "No attack is above chance"
+    baseline: ClassVar[str] = "chance"
     metric: ClassVar[str] = "success"
     watches_models: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
@@ -238,14 +240,17 @@ def run_or_fail(
 
 def describe(world: World) -> tuple[QuestionInfo, ...]:
     """Return the record's descriptions of the scenario's questions, attacks on updates excluded."""
-    return tuple(
-        QuestionInfo(
-            name=question.name,
-            title=question.title,
-            summary=question.summary,
-            method=question.method,
-            null_statement=question.null_statement,
-        )
-        for question in world.questions
-        if question.name in world.scenario.questions
+    asked = (question for question in world.questions if question.name in world.scenario.questions)
+    return tuple(info_of(question.name, type(question)) for question in asked)
+
+
+def info_of(name: str, question: type[Question[Any]]) -> QuestionInfo:
+    """Return the record's description of a question with this name."""
+    return QuestionInfo(
+        name=name,
+        title=question.title,
+        summary=question.summary,
+        method=question.method,
+        null_statement=question.null_statement,
+        baseline=question.baseline,
     )

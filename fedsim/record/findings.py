@@ -122,6 +122,7 @@ class QuestionInfo(RecordModel):
         summary: the comparison, in a few sentences.
         method: computation of the figures.
         null_statement: text for findings without an effect.
+        baseline: heading of the values with which findings are compared.
     """
 
     name: str
@@ -129,3 +130,4 @@ class QuestionInfo(RecordModel):
     summary: str = ""
     method: str = ""
     null_statement: str = "No attack is above chance"
+    baseline: str = "chance"

@@ -13,7 +13,6 @@ from fedsim.report import ceilings, figures, image_grid
 from fedsim.report.banners import banners
 from fedsim.report.brief import all_statements, summarise_run
 from fedsim.report.document import (
-    Banner,
     Block,
     Card,
     Cards,
@@ -28,21 +27,20 @@ from fedsim.report.document import (
     Picture,
     Section,
     Statements,
-    Strong,
     Table,
     Verdict,
     note,
     paragraph,
 )
+from fedsim.report.sections.questions import HOW, of_arm, question_blocks
 from fedsim.report.tables.attacks import attackers, attacks_of, diagnoses, has_ceilings, readings, results
 from fedsim.report.tables.clients import ArmParticipation, Ownership, attendances, failures, ownerships
-from fedsim.report.tables.findings import by_arm, doubts, examples, findings_table, questions
+from fedsim.report.tables.findings import by_arm, questions
 from fedsim.report.tables.guarantees import guarantees
 from fedsim.report.tables.metric_tables import metric_tables
 from fedsim.report.verdict import RunJudge
 
 _OPEN_ROWS = 24  # a longer diagnosis is folded
-_HOW = "How these numbers are made"
 _OF_IMAGES = (
     "Images are de-normalised and clipped to [0, 1] before scoring. PSNR is at most 160 dB; SSIM uses an 11 x 11 "
     "Gaussian window (sigma 1.5), smaller for images below 11 pixels. When an update holds several images, guesses are "
@@ -185,7 +183,7 @@ def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator
         "resamples). A victim on which an attack failed is in no figure: a failure is no evidence."
     )
     masks = "" if has_texts else " Masks count only where some gradient depends on them."
-    yield Fold(_HOW, (paragraph(method.lstrip() + masks),))
+    yield Fold(HOW, (paragraph(method.lstrip() + masks),))
     yield note(f"A row per arm, attack, victim and {noun}: ", Code("scores.csv"))
 
 
@@ -206,41 +204,11 @@ def _threat(record: RunRecord) -> Cards:
 
 
 def _question(record: RunRecord, question: QuestionInfo, judge: RunJudge) -> Iterator[Block]:
-    arms = by_arm(record, question)
-    of_question = [finding for _, findings in arms for finding in findings]
-    roles = (
-        ' A "positive-control" knows more than an attack; a "negative-control" has nothing to find.'
-        if any(finding.role not in ("attack", "context") for finding in of_question)
-        else ""
-    )
-    interval = f" Each value is followed by its {100 * judge.scoring.confidence:g}% interval."
-    yield paragraph(f"{question.summary}{roles}{interval}")
-    for arm, findings in arms:
-        for finding in findings:
-            if finding.note:
-                yield _of_arm(record, arm.name, finding.note)
-    yield from _doubts(record, question)
-    yield findings_table(record, question)
-    tables = list(examples(record, question))
-    for name, table in tables:
-        yield Fold(f"Single examples{f': {name}' if len(tables) > 1 else ''}", (table,))
-    if any("fpr" in arm.items.get(finding.items, {}) for arm, findings in arms for finding in findings):
+    yield from question_blocks(record, question, judge.scoring.confidence)
+    tables = [arm.items.get(finding.items, {}) for arm, found in by_arm(record, question) for finding in found]
+    if any("fpr" in table for table in tables):
         yield Figures(tuple(figures.rocs(record)))
-    yield Fold(_HOW, (paragraph(question.method),))
     yield note("One row a figure: ", Code("findings.csv"))
-
-
-def _of_arm(record: RunRecord, names: str, text: str) -> Paragraph:
-    """Return a paragraph that starts with the names of its arms, unless the run has a single arm."""
-    return paragraph(Strong(names), f": {text}") if len(record.arms) > 1 else paragraph(text)
-
-
-def _doubts(record: RunRecord, question: QuestionInfo) -> Iterator[Banner]:
-    for arm, findings in by_arm(record, question):
-        if doubt := doubts(findings):
-            prefix = f"{arm.name}: " if len(record.arms) > 1 else ""
-            text = f"{prefix}{doubt} Do not rely on its results."
-            yield Banner("caution", "A control failed", text)
 
 
 def _clients(record: RunRecord) -> Iterator[Section]:
@@ -254,13 +222,13 @@ def _ownership(record: RunRecord, shares: Sequence[Ownership]) -> Iterator[Block
     for share in shares:
         shown = len(share.partition.class_counts)
         text = share.sentence + (f" The picture shows the first {shown}." if shown < share.partition.clients else "")
-        yield _of_arm(record, share.arm, text) if len(shares) > 1 else paragraph(text)
+        yield of_arm(record, share.arm, text) if len(shares) > 1 else paragraph(text)
     yield Figures(tuple(figures.ownership(shares)))
 
 
 def _participation(record: RunRecord, turnouts: Sequence[ArmParticipation]) -> Iterator[Block]:
     for turnout in turnouts:
-        yield _of_arm(record, turnout.arm, turnout.sentence)
+        yield of_arm(record, turnout.arm, turnout.sentence)
     yield Figures(tuple(figures.participation(turnouts)))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from fedsim.audit.auditing import QUESTIONS
 from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
 from fedsim.judgement.limits import MEMBERS_FOUND
 from fedsim.judgement.policy import Policy
@@ -134,6 +135,7 @@ def record(
         policy=policy,
         environment=environment("fedsim audit"),
         started="now",
+        questions=QUESTIONS,
         arms=(trained, *rest, *([control] if control else []), *tried),
     )
     return base.model_copy(update=more).with_declarations()

@@ -24,13 +24,14 @@ def test_a_batch_size_that_failed_stands_with_its_reason_and_the_others_with_the
     assert "too many" in text
 
 
-def test_members_are_told_at_one_percent_or_that_there_were_too_few() -> None:
-    lost = membership(0.2, failure="no shadows")
-    text = shown(record(Policy(), findings=(membership(0.2), membership(None), lost)))
-    assert "20 (0 to 100) %" in text
-    assert "too few" in text
-    assert "no shadows" in text
-    assert text.count("the trained model") == 2
+def test_membership_attacks_are_rows_and_a_failed_attack_has_no_figure() -> None:
+    lost = membership(0.2, label="rmia", failure="no shadows")
+    text = shown(record(Policy(), findings=(membership(0.2), membership(0.3, low=0.2, label="calibrated"), lost)))
+    rows = {name: line for line in text.splitlines() for name in ("lira", "calibrated", "rmia") if name in line}
+    assert "20.0%" in rows["lira"]
+    assert "30.0%" in rows["calibrated"]
+    assert "failed" in rows["rmia"]
+    assert "%" not in rows["rmia"]
 
 
 def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> None:

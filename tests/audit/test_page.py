@@ -47,10 +47,10 @@ def test_without_a_policy_page_and_terminal_say_what_exit_code_0_means(policy: P
     assert console.export_text().count(said) == to_html(page.build(found, {})).count(said) == times
 
 
-def test_members_are_told_in_sentences_on_a_narrow_screen() -> None:
+def test_a_narrow_screen_shows_the_table_of_members() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     screen.show(record(Policy(), findings=(membership(0.2),)), console)
-    assert "  lira; judges: the trained model; members: " in console.export_text()
+    assert "batch 1  lira    AUC     0.60 [0.50 to 0.70]" in console.export_text()
 
 
 def test_what_every_update_failed_of_is_said_once() -> None:
@@ -79,12 +79,22 @@ def test_what_questions_found_stands_on_the_page_and_on_the_terminal() -> None:
     found = record(Policy(), group="sex", findings=findings, items=secrets(), unfit=unfit, client=(attacked(4), read))
     whole = page.build(found, {})
     places = [section.place or section.title for section in whole.sections]
-    assert places == ["attacker", "updates", "texts", "members", "secrets", "Risk by sex", "defenses", "again", "words"]
+    assert places == [
+        "attacker",
+        "updates",
+        "texts",
+        "membership",
+        "exposure",
+        "Risk by sex",
+        "defenses",
+        "again",
+        "words",
+    ]
     html = to_html(whole)
     console = Console(width=200, record=True, file=io.StringIO())
     screen.show(found, console)
     text = console.export_text()
-    for said in ("20 (0 to 100) %", "6.1 (5.6 to 6.6)", "not (control)", "0.50 (0.20 to 0.80)", "7.7 at most"):
+    for said in ("TPR at FPR 1%", "20.0%", "canary x 16", "0.50 (0.20 to 0.80)", "7.7 bits at most"):
         assert said in html, said
         assert said in text, said
     for said in ("it has no convolution", "a private text"):

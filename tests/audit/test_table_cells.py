@@ -3,10 +3,9 @@
 from fedsim.audit import planted, table_cells
 from fedsim.audit.groups import compare
 from fedsim.core.time_budget import OUT_OF_TIME
-from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, VictimRecord
-from tests.audit.findings import attacked, exposure, of_victims, record, secrets
+from tests.audit.findings import attacked, exposure, of_victims
 
 
 def test_an_interval_without_bounds_is_its_value() -> None:
@@ -43,14 +42,7 @@ def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a
     assert table_cells.recovered(blind) == "not scored"
 
 
-def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() -> None:
-    remembered = record(Policy(), findings=exposure(), items=secrets())
-    rows = [table_cells.secret_cells(remembered, finding) for finding in remembered.of("exposure")]
-    assert [(own[0], own[1], own[2], own[-1]) for own in rows] == [
-        ("not (control)", "8", "0.0 times", ""),
-        ("1 x", "8", "4.0 times", "no"),
-        ("16 x", "8", "64.0 times", "yes"),
-    ]
+def test_a_sentence_names_the_remembered_secrets() -> None:
     assert planted.sentence_of(exposure()) == (
         "The trained model remembers secrets that were planted 16 times. Secrets planted once are not "
         "distinguished from unplanted secrets."
@@ -60,6 +52,6 @@ def test_what_a_model_remembers_stands_beside_secrets_that_were_not_planted() ->
 def test_what_was_measured_of_a_group_has_its_p_where_there_is_one() -> None:
     value = Interval(value=0.5, low=0.2, high=0.8, n=9)
     risks = {"sex f": GroupRisk(value, p=0.03), "sex m": GroupRisk(value, p=None)}
-    first, second = map(table_cells.group_cells, compare("sex", "rows recovered", "recovered", risks))
+    first, second = map(table_cells.group_cells, compare("sex", "rows recovered", "success", risks))
     assert first == ("rows recovered", "sex f", "9", "0.50 (0.20 to 0.80)", "0.03")
     assert second[-1] == ""

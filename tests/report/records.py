@@ -4,7 +4,7 @@ import numpy as np
 
 from fedsim.core import registry
 from fedsim.questions.attacks.question import finding_of
-from fedsim.questions.base import Question
+from fedsim.questions.base import Question, info_of
 from fedsim.record import (
     ArmRecord,
     Environment,
@@ -13,7 +13,6 @@ from fedsim.record import (
     ItemScore,
     MaskScore,
     PartitionRecord,
-    QuestionInfo,
     RoundRecord,
     RunRecord,
     VictimRecord,
@@ -132,9 +131,7 @@ def questions(arms):
 def _asked(name):
     own = registry.get("question", name).derived_from(Question)
     assert own is not None
-    return QuestionInfo(
-        name=name, title=own.title, summary=own.summary, method=own.method, null_statement=own.null_statement
-    )
+    return info_of(name, own)
 
 
 def recovered(clients=4, batch=1):

@@ -68,6 +68,7 @@ class PrivacyAuditQuestion(Question[AuditSettings]):
         "Above the stated epsilon it contradicts the guarantee; below it proves nothing."
     )
     null_statement: ClassVar[str] = "No claim is contradicted"
+    baseline: ClassVar[str] = "stated"
     method: ClassVar[str] = (
         "The bound is from a one-run audit with the trade-off function of the stated steps "
         "(Mahloujifar et al. 2024), and from the product of accuracies over independent runs. "

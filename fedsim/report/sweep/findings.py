@@ -13,19 +13,17 @@ from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.figures import figure
 from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of
 
-_HEADINGS = (
-    *("setting", "attack", "of what", "figure"),
-    *map(number, ("found", "chance", "p", "n", "seeds")),
-    "beside it",
-)
-
 
 def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionInfo, Table]]:
     """Return a table per question; each row states its number of seeds."""
     rows = [(question, list(_rows(sweep, question.name))) for question in sweep.questions.values()]
-    return [
-        (question, Table.of(question.title, _HEADINGS, group, is_sortable=False)) for question, group in rows if group
-    ]
+    return [(question, _table(question, group)) for question, group in rows if group]
+
+
+def _table(question: QuestionInfo, rows: Sequence[TableRow]) -> Table:
+    numbers = map(number, ("found", question.baseline, "p", "n", "seeds"))
+    headings = ("setting", "attack", "of what", "figure", *numbers, "beside it")
+    return Table.of(question.title, headings, rows, is_sortable=False)
 
 
 def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], confidence: float) -> Finding:

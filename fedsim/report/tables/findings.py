@@ -8,10 +8,10 @@ from typing import Any
 
 from fedsim.core.metric import Metric
 from fedsim.judgement.outcome import at_least
-from fedsim.record import SIGNIFICANT, ArmRecord, Finding, QuestionInfo, RunRecord
+from fedsim.record import SIGNIFICANT, ArmFindings, ArmRecord, Finding, QuestionInfo, Record, RunRecord
 from fedsim.report.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.report.tables.figures import NOTHING, figure
-from fedsim.report.verdict import bounds
+from fedsim.report.verdict import bounds, with_bounds
 
 _Column = tuple[Heading, Callable[[Finding], TableCell | str]]
 
@@ -19,23 +19,23 @@ _BY_LUCK = 0.025  # probability that a 95 % interval lies above the truth
 _MOST_EXAMPLES = 200  # rows of a table of examples on a page
 
 
-def questions(record: RunRecord) -> list[QuestionInfo]:
+def questions(record: Record[Any, Any]) -> list[QuestionInfo]:
     """Return the questions with findings in the record."""
     return [question for question in record.questions if any(findings for _, findings in by_arm(record, question))]
 
 
-def by_arm(record: RunRecord, question: QuestionInfo) -> list[tuple[ArmRecord, list[Finding]]]:
+def by_arm(record: Record[Any, Any], question: QuestionInfo) -> list[tuple[ArmFindings, list[Finding]]]:
     """Return the findings of every arm about a question."""
     return [(arm, list(arm.findings_of(question.name))) for arm in record.arms]
 
 
-def findings_table(record: RunRecord, question: QuestionInfo) -> Table:
+def findings_table(record: Record[Any, Any], question: QuestionInfo) -> Table:
     """Return all findings about a question, grouped by arm.
 
     Metrics common to all findings have columns; others are listed as text. Columns without content are omitted.
     """
     arms = by_arm(record, question)
-    columns = _columns([finding for _, findings in arms for finding in findings], record.declared)
+    columns = _columns([finding for _, findings in arms for finding in findings], record.declared, question.baseline)
     groups = (
         RowGroup(arm.name, tuple(_row(finding, columns) for finding in findings)) for arm, findings in arms if findings
     )
@@ -50,14 +50,14 @@ def _row(finding: Finding, columns: Sequence[_Column]) -> TableRow:
     return TableRow.of(label, *(cell(finding) for _, cell in columns))
 
 
-def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric]) -> list[_Column]:
+def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric], baseline: str) -> list[_Column]:
     """Return the columns after the label: heading, and cell of a finding."""
     telling = [finding for finding in findings if finding.role != "context"]
     names = columns_of(telling)
     columns: list[_Column] = [
         (Heading("figure"), lambda finding: declared[finding.metric].title),
         (number("found", keeps_interval=True), lambda finding: figure(finding.value, declared[finding.metric])),
-        (number("chance"), lambda finding: chance_of(finding, declared[finding.metric])),
+        (number(baseline), lambda finding: chance_of(finding, declared[finding.metric])),
     ]
     if any(arm.p_value is not None for arm in telling):
         columns.append((number("p"), p_of))
@@ -102,9 +102,10 @@ def p_of(finding: Finding) -> str:
 
 def in_words(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
     """Return the additional figures of a finding that have no column."""
-    remaining = {name: value for name, value in finding.extra_metrics.items() if name not in columns}
+    remaining = [(declared[name], value) for name, value in finding.extra_metrics.items() if name not in columns]
     return ", ".join(
-        f"{declared[name].title} {declared[name].format(value.value)}" for name, value in remaining.items()
+        f"{metric.title} {with_bounds(metric.format(value.value), bounds(value, metric.scale, metric.digits))}"
+        for metric, value in remaining
     )
 
 
@@ -125,7 +126,7 @@ def doubts(findings: Sequence[Finding]) -> str:
     return " ".join(parts)
 
 
-def examples(record: RunRecord, question: QuestionInfo) -> Iterator[tuple[str, Table]]:
+def examples(record: Record[Any, Any], question: QuestionInfo) -> Iterator[tuple[str, Table]]:
     """Yield (arm, table) of single examples behind findings with text, such as planted and generated text."""
     for arm, findings in by_arm(record, question):
         for name in dict.fromkeys(finding.items for finding in findings if finding.items):
