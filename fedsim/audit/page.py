@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fedsim.audit import evidence, figures, image_grids, planted, scoring, table_cells, verdict
 from fedsim.audit.adopting import adopted
@@ -13,30 +12,28 @@ from fedsim.core.glossary import TERMS
 from fedsim.judgement.outcome import outcome_of
 from fedsim.report.document import (
     Block,
-    Card,
-    Cards,
     Code,
     Definitions,
     Document,
     Figures,
     Fold,
-    Heading,
     ImageGrid,
     ImageGrids,
     Section,
-    Table,
     TableCell,
     TableRow,
     Verdict,
+    bullets,
     note,
     paragraph,
+    table,
 )
 from fedsim.report.image_grid import MOST, Arrays
 from fedsim.report.levels import LEVEL_OF
+from fedsim.report.sections.environment import AGAIN, repeat_section
 from fedsim.report.sections.questions import question_blocks
 from fedsim.report.tables.findings import questions
 
-AGAIN = "again"  # place of the section with the repeat command, which the terminal omits
 ONLY_THERE = {AGAIN, "texts", "words"}
 _FEWEST_OTHERS = 100  # a rate of 1 % is at least one of them
 
@@ -84,11 +81,6 @@ def conclusion(record: AuditRecord) -> Iterator[Block]:
     yield from _limits(record)
 
 
-def bullets(sentences: Iterable[str]) -> Cards:
-    """Return sentences as a list."""
-    return Cards((Card("", tuple(map(paragraph, sentences))),))
-
-
 def subject_of(record: AuditRecord) -> str:
     """Return the audited client in a sentence without full stop."""
     shape = " x ".join(map(str, record.shape))
@@ -101,21 +93,6 @@ def subject_of(record: AuditRecord) -> str:
         return sentence
     return (
         f"{sentence}; the client already uses {', '.join(str(defense['name']) for defense in record.client_defenses)}"
-    )
-
-
-def table(
-    title: str,
-    headings: Sequence[str],
-    rows: Iterable[Sequence[str | TableCell] | TableRow],
-    words: Iterable[str] = (),
-    layout: Literal["", "words"] = "",
-) -> Table:
-    """Return a table; all columns are numeric except the first and the headings in `words`; see `Table.layout`."""
-    texts = {headings[0], *words}
-    heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
-    return Table.of(
-        title, heads, [row if isinstance(row, TableRow) else TableRow.of(*row) for row in rows], layout=layout
     )
 
 
@@ -388,13 +365,7 @@ def _not_tried(record: AuditRecord) -> Iterator[str]:
 
 def repeat(record: AuditRecord) -> Section:
     """Return the section with the command, seed and environment of the audit."""
-    made = record.environment
-    versions = "".join(f", {name} {version}" for name, version in made.versions.items())
-    remark = note(
-        f"Seed {record.plan.seed}; how many iterations fit depends on the machine: {made.processor}, {made.cores} "
-        f"cores, Python {made.python}{versions}."
-    )
-    return Section("Run it again", (Code(made.command), remark), AGAIN)
+    return repeat_section(record.environment, f"{record.plan.seed}; how many iterations fit depends on the machine")
 
 
 def _walls(shown: Sequence[ImageGrid]) -> Iterator[ImageGrids]:

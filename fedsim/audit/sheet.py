@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from fedsim.audit import planted, scoring, table_cells, verdict
 from fedsim.audit.limits import best_membership, client_thresholds
-from fedsim.audit.page import bullets, headline, repeat, subject_of, table
+from fedsim.audit.page import headline, subject_of
 from fedsim.audit.record import AuditRecord
 from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.exposure.question import ITEMS
-from fedsim.report.document import Block, Document, Section, TableCell, TableRow, paragraph
-from fedsim.report.limits import sentence
+from fedsim.report.document import Block, Code, Document, Section, bullets, note, paragraph, table
+from fedsim.report.sections.approval import Requirement, cut, limits_table, requirements_table
+from fedsim.report.sections.environment import environment_facts
 
 _AISVS = "OWASP AISVS, draft of April 2026,"  # version 1.0 has no privacy chapter: its 12.3 is about drift
 _LONGEST_WHY, _LONGEST_ADVICE = 260, 420  # characters that fit on an A4 page
 
 
-class Requirement(NamedTuple):
-    """A requirement of an external text, paraphrased, and the audit's evidence for it."""
-
-    text: str
-    asks: str
-    has: str
-
-
 def build(record: AuditRecord) -> Document:
     """Return the evidence sheet."""
-    texts = table(
-        "Requirements of other documents", ("text", "asks for", "here"), requirements(record), ("asks for", "here")
-    )
+    asked = requirements_table(requirements(record))
     return Document(
         title=f"Evidence on the updates of {record.plan.target}",
         opening=(headline(record),),
@@ -38,15 +28,20 @@ def build(record: AuditRecord) -> Document:
             Section("The audited client and the attacker", (_subject(record), bullets(record.threat_model))),
             Section(
                 "Thresholds and defenses",
-                (_verdict(record), paragraph(_cut(verdict.sentence(record), _LONGEST_ADVICE))),
+                (_verdict(record), paragraph(cut(verdict.sentence(record), _LONGEST_ADVICE))),
             ),
             Section("What was found", tuple(_results(record))),
             Section("What was not tested", (bullets(not_tested(record)),)),
-            Section("Requirements of other documents, in fedsim's own words", (texts,)),
-            repeat(record),
+            Section("Requirements of other documents, in fedsim's own words", (asked,)),
+            Section("Run it again", (Code(record.environment.command), _environment(record))),
         ),
         is_sheet=True,
     )
+
+
+def _environment(record: AuditRecord) -> Block:
+    facts = {"Seed": paragraph(str(record.plan.seed)), **dict(environment_facts(record.environment))}
+    return note("; ".join(f"{term}: {value.text}" for term, value in facts.items()), ".")
 
 
 def _subject(record: AuditRecord) -> Block:
@@ -57,17 +52,7 @@ def _verdict(record: AuditRecord) -> Block:
     thresholds = client_thresholds(record)
     if not thresholds:
         return paragraph("No policy states thresholds, so none is judged.")
-    rows = [
-        TableRow.of(
-            threshold.rule,
-            threshold.where,
-            TableCell(threshold.state, level=threshold.state),
-            _cut(sentence(threshold), _LONGEST_WHY),
-        )
-        for threshold in thresholds
-    ]
-    headings = ("threshold", "where", "state", "why")
-    return table("Thresholds", headings, rows, headings)
+    return limits_table(thresholds, _LONGEST_WHY)
 
 
 def _results(record: AuditRecord) -> Iterator[Block]:
@@ -161,8 +146,3 @@ def requirements(record: AuditRecord) -> tuple[Requirement, ...]:
             or "no guarantee is stated",
         ),
     )
-
-
-def _cut(text: str, longest: int) -> str:
-    """Return a text of at most `longest` characters, cut after a word."""
-    return text if len(text) <= longest else f"{text[:longest].rpartition(' ')[0]} ..."

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedsim.audit.page import AGAIN, bullets, table
-from fedsim.audit.sheet import Requirement
 from fedsim.record import Finding, Outcome
 from fedsim.release import verdict
 from fedsim.release.record import ReleaseRecord
-from fedsim.report import limits
 from fedsim.report.document import (
     Block,
-    Code,
     Document,
     Section,
     TableCell,
     TableRow,
     Verdict,
+    bullets,
     note,
     paragraph,
+    table,
 )
 from fedsim.report.levels import LEVEL_OF
+from fedsim.report.sections.approval import Requirement, limits_table, requirements_table
+from fedsim.report.sections.environment import repeat_section
 from fedsim.report.verdict import bounds
 
 _COUNTED: tuple[Outcome, ...] = ("recovered", "undecided", "invalid", "withstood")
@@ -32,19 +32,14 @@ _SATRE = "SATRE 2.0.1, 3.3.07"
 def build(record: ReleaseRecord) -> Document:
     """Return the document."""
     state, sentence = verdict.answer(record)
-    made = record.environment
-    versions = (f"Python {made.python}", *(f"{name} {version}" for name, version in made.versions.items()))
-    asks = table(
-        "Requirements of other documents", ("text", "asks for", "here"), requirements(record), ("asks for", "here")
-    )
     caution = note("fedsim's own words. Read the texts themselves; whether this suffices is for you to judge.")
     sections = (
         Section("What was attacked", tuple(_subject(record))),
         Section("What was tried", tuple(_tried(record))),
         Section("The policy", (policy_table(record),)),
         Section("What was not tested", (bullets(not_tested(record)),)),
-        Section("Requirements of other documents", (asks, caution)),
-        Section("Run it again", (Code(made.command), note(f"Seed {record.plan.seed}, {', '.join(versions)}.")), AGAIN),
+        Section("Requirements of other documents", (requirements_table(requirements(record)), caution)),
+        repeat_section(record.environment, str(record.plan.seed)),
     )
     return Document(
         title=f"Release check of {record.plan.weights.name}",
@@ -109,18 +104,8 @@ def _cell(finding: Finding) -> TableCell:
 
 def policy_table(record: ReleaseRecord) -> Block:
     """Return the state of each threshold, or a note that the policy is empty."""
-    rows = [
-        TableRow.of(
-            threshold.rule,
-            threshold.where,
-            TableCell(threshold.state, level=threshold.state),
-            limits.sentence(threshold),
-        )
-        for threshold in verdict.thresholds(record)
-    ]
-    headings = ("threshold", "where", "state", "why")
-    if rows:
-        return table("Thresholds", headings, rows, headings)
+    if judged := verdict.thresholds(record):
+        return limits_table(judged)
     return note("No policy limits the leakage of a finished model, so exit code 0 means only that the check ran.")
 
 

@@ -32,6 +32,7 @@ from fedsim.report.document import (
     note,
     paragraph,
 )
+from fedsim.report.sections.environment import environment_facts
 from fedsim.report.sections.questions import HOW, of_arm, question_blocks
 from fedsim.report.tables.attacks import attackers, attacks_of, diagnoses, has_ceilings, readings, results
 from fedsim.report.tables.clients import ArmParticipation, Ownership, attendances, failures, ownerships
@@ -256,19 +257,11 @@ def _reproduce(record: RunRecord, judge: RunJudge) -> Iterator[Block]:
 
 
 def _facts(record: RunRecord, judge: RunJudge) -> Iterator[tuple[str, Paragraph]]:
-    environment = record.environment
     is_cut = record.status == "interrupted"
     yield "Status", paragraph(f"{record.status}{', the record ends where the run did' if is_cut else ''}")
     yield "Start and end", paragraph(f"{record.started} to {record.ended or 'no end recorded'}")
     yield "Seed", paragraph(str(judge.seed))
     yield "Scenario hash", paragraph(Code(record.digest))
-    changed = " with uncommitted changes" if environment.git_dirty else ""
-    commit = paragraph(Code(environment.git_commit), changed) if environment.git_commit else None
-    yield "Git commit", commit or paragraph("not in a repository")
-    yield "Python", paragraph(environment.python)
-    yield "Versions", paragraph(", ".join(f"{name} {version}" for name, version in environment.versions.items()))
-    yield "Platform", paragraph(environment.platform)
-    threads = f"{environment.torch_threads} torch thread{'s' if environment.torch_threads != 1 else ''}"
-    yield "Processor", paragraph(f"{environment.processor}, {environment.cores} cores, {threads}")
+    yield from environment_facts(record.environment)
     for arm in record.arms:
         yield f"Model of {arm.name}", paragraph(Code(arm.model_hash))

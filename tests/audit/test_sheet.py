@@ -61,11 +61,6 @@ def test_it_is_a_section_of_a_model_card_too() -> None:
     assert "    fedsim audit" in text
 
 
-def test_long_reasons_are_cut_behind_a_word() -> None:
-    assert sheet._cut("one two three", 13) == "one two three"
-    assert sheet._cut("one two three", 10) == "one two ..."
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
 def test_it_is_printed_on_one_page_of_a4(tmp_path: Path) -> None:

@@ -32,9 +32,11 @@ from fedsim.report.document.blocks import (
     Verdict,
     WallCell,
     WallRow,
+    bullets,
     note,
     number,
     paragraph,
+    table,
 )
 from fedsim.report.document.html import to_html
 from fedsim.report.document.markdown import to_markdown
@@ -69,9 +71,11 @@ __all__ = [
     "Verdict",
     "WallCell",
     "WallRow",
+    "bullets",
     "note",
     "number",
     "paragraph",
+    "table",
     "to_html",
     "to_markdown",
     "to_terminal",

@@ -200,6 +200,21 @@ class Table:
         return cls(title, heads, (RowGroup("", tuple(rows)),), is_sortable=is_sortable, layout=layout)
 
 
+def table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str | TableCell] | TableRow],
+    words: Iterable[str] = (),
+    layout: Literal["", "words"] = "",
+) -> Table:
+    """Return a table; all columns are numeric except the first and the headings in `words`; see `Table.layout`."""
+    texts = {headings[0], *words}
+    heads = [Heading(heading, is_number=heading not in texts) for heading in headings]
+    return Table.of(
+        title, heads, [row if isinstance(row, TableRow) else TableRow.of(*row) for row in rows], layout=layout
+    )
+
+
 @dataclass(frozen=True)
 class Picture:
     """A chart as files and as part of a page.
@@ -315,6 +330,11 @@ class Cards:
     """Cards side by side; a card without a title is a plain list."""
 
     cards: tuple[Card, ...]
+
+
+def bullets(sentences: Iterable[str]) -> Cards:
+    """Return sentences as a list."""
+    return Cards((Card("", tuple(map(paragraph, sentences))),))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from itertools import groupby
 from fedsim.core.source import toml
 from fedsim.record import Environment
 from fedsim.report.document import Block, Code, Definitions, Fold, Paragraph, paragraph
+from fedsim.report.sections.environment import commit_spans, environment_facts
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.tables.figures import with_noun
 
@@ -43,24 +44,14 @@ def _machine(seen: Seen) -> str:
 
 
 def _environment(group: Sequence[Seen]) -> Definitions:
-    environment = group[0][0]
-    threads = f"{environment.torch_threads} torch thread{'s' if environment.torch_threads != 1 else ''}"
-    return Definitions(
-        (
-            ("Records", paragraph(f"{sum(count for _, count in group)}")),
-            ("Git commit", _commits(group)),
-            ("Python", paragraph(environment.python)),
-            ("Versions", paragraph(", ".join(f"{name} {version}" for name, version in environment.versions.items()))),
-            ("Platform", paragraph(environment.platform)),
-            ("Processor", paragraph(f"{environment.processor}, {environment.cores} cores, {threads}")),
-        )
-    )
+    facts = {**dict(environment_facts(group[0][0])), "Git commit": _commits(group)}
+    records = paragraph(f"{sum(count for _, count in group)}")
+    return Definitions((("Records", records), *facts.items()))
 
 
 def _commits(group: Sequence[Seen]) -> Paragraph:
     spans: list[str | Code] = []
     for commit, count in group:
-        spans += [Code(commit.git_commit)] if commit.git_commit else ["not in a repository"]
-        spans += [" with uncommitted changes"] if commit.git_commit and commit.git_dirty else []
+        spans += commit_spans(commit)
         spans += [f": {with_noun(count, 'record')}", "; "] if len(group) > 1 else [""]
     return Paragraph(tuple(spans[:-1]))
