@@ -13,11 +13,8 @@ if TYPE_CHECKING:
     from fedsim.core.metric import Metric
     from fedsim.core.settings import Config
 
-Kind = Literal[
+TieredKind = Literal[
     "attack",
-    "distance",
-    "prior",
-    "attention",
     "defense",
     "component",
     "aggregator",
@@ -26,6 +23,14 @@ Kind = Literal[
     "trace",
     "evidence_attack",
     "evidence_defense",
+]
+"""Kinds whose methods state a tier; methods of other kinds are core."""
+
+Kind = Literal[
+    TieredKind,
+    "distance",
+    "prior",
+    "attention",
     "question",
     "metric",
     "task",
@@ -33,6 +38,7 @@ Kind = Literal[
     "model",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+TIERED: tuple[TieredKind, ...] = get_args(TieredKind)
 
 Fidelity = Literal["reproduction", "variant", "inspired"]
 """Relation of a method to its paper.
@@ -49,19 +55,6 @@ core: what a defender runs or uses; audits and the attack `auto` try it.
 baseline: a published method for comparison; audits and `auto` never try it.
 research: works under narrow conditions; audits and `auto` try it where these conditions hold.
 """
-
-TIERED: tuple[Kind, ...] = (
-    "attack",
-    "defense",
-    "component",
-    "aggregator",
-    "membership",
-    "attribute",
-    "trace",
-    "evidence_attack",
-    "evidence_defense",
-)
-"""Kinds whose methods state a tier; methods of other kinds are core."""
 
 _PHRASES: dict[Fidelity, str] = {
     "reproduction": "a reproduction of",
