@@ -136,7 +136,7 @@ def evaluate_model(world: World, weights: Tensors) -> Mapping[str, float]:
     """Return the global model's test metrics by name, the most informative first."""
     model, seed = world.models.holding(weights).eval(), world.scenario.seed
     with seeding.isolate_randomness(seeding.derive(seed, "evaluation")):  # some models are random in eval mode
-        return world.task.evaluate(model, world.data.dataset, seeding.generator(seed, "evaluation"))
+        return world.task.evaluate(model, world.validation.tested, seeding.generator(seed, "evaluation"))
 
 
 def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:

@@ -12,7 +12,7 @@ from fedsim.scenario.world import World
 
 
 def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor]) -> Tensors:
-    """Return the weights after the server's optimizer step along the aggregate.
+    """Return the weights after the server's optimizer step along the aggregate, and the choices of components.
 
     Args:
         world: the scenario's built objects.
@@ -24,7 +24,7 @@ def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, T
     trained = {name: weights[name].clone() for name in direction}
     world.stack.server_optimizer.step(trained, direction, state)
     changed = {name: weights[name] - change for name, change in buffers.items()}
-    return {**weights, **trained, **changed}
+    return world.with_choices({**weights, **trained, **changed})
 
 
 def trained(world: World, rounds: int) -> Iterator[Tensors]:

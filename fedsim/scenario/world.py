@@ -20,6 +20,7 @@ from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource, ScratchModel
 from fedsim.scenario.stack import HookSet, build_stack
 from fedsim.scenario.tables import Scenario
+from fedsim.scenario.validation import Validation, split
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,28 @@ class World:
         return changed
 
     @cached_property
+    def validation(self) -> Validation:
+        """The server's validation examples, and the data set whose test set lacks them.
+
+        Raises:
+            ScenarioError: a component needs more examples than the test set has.
+        """
+        size = max((component.validation for component in self.stack.model_components), default=0)
+        return split(self.data.dataset, size, self.scenario.seed)
+
+    @torch.no_grad()
+    def with_choices(self, weights: Tensors) -> Tensors:
+        """Return global weights with the buffers that components choose on the validation examples."""
+        choosing = [component for component in self.stack.model_components if component.validation]
+        if not choosing:
+            return weights
+        model = self.models.holding(weights).eval()
+        for component in choosing:
+            component.choose(model, self.validation.examples)
+        state = model.state_dict()
+        return {name: state[name].clone() for name in weights}
+
+    @cached_property
     def watches_models(self) -> bool:
         """Whether a question reads the global model before the watched rounds."""
         return any(question.watches_models for question in self.questions)
@@ -105,6 +128,7 @@ class World:
             ScenarioError: a check failed; the message gives the reason.
         """
         tasks.check_task(self.scenario, self.data.dataset, self.task)
+        _ = self.validation
         tasks.check_scoring(self.scenario, self.data.dataset, self.task)
         compatibility.check_objectives(self.stack)
         compatibility.check_modality(self.scenario, self.task, self.stack)

@@ -60,7 +60,7 @@ def test_the_page_has_a_line_for_every_step_of_every_method() -> None:
     page = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
     assert _papers.as_tables() in page
     assert all(f"| `{entry.name}` | {step[0]} |" in page for entry in _papers.stepwise() for step in entry.paper_steps)
-    assert "| `nested-dropout` | k of the highest validation accuracy after each epoch | not built |  |" in page
+    assert "| `nested-dropout` | checkpoint of the best validation accuracy | not built |  |" in page
 
 
 def test_names_are_those_of_the_methods_files_unless_they_are_whole() -> None:

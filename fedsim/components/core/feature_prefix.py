@@ -21,18 +21,26 @@ class Prefix(nn.Module):
         eta: width of the discretised Gaussian over prefix lengths, above 0.
         mu: mode of the Gaussian.
         kept: channels in evaluation; None keeps all.
+        is_chosen: whether the server chooses the channels in evaluation, as a buffer.
         per_example: whether each example has its own length; otherwise the batch shares a single length.
 
     Attributes:
         mask: last training mask, stored until the following layer consumes it.
+        chosen: channels in evaluation that the server chose, a scalar; 0 before its first choice, which keeps all; None
+            without choices.
     """
 
-    def __init__(self, eta: float, mu: float, kept: int | None, *, per_example: bool = False) -> None:
+    chosen: Tensor | None
+
+    def __init__(
+        self, eta: float, mu: float, kept: int | None, *, per_example: bool = False, is_chosen: bool = False
+    ) -> None:
         super().__init__()
         self._eta, self._mu, self.kept, self._per_example = eta, mu, kept, per_example
         self._is_followed = False
         self._leader: tuple[Prefix, ...] = ()
         self.mask: Tensor | None = None
+        self.register_buffer("chosen", torch.zeros(()) if is_chosen else None)
 
     def follow(self, leader: Prefix) -> None:
         """Use the mask of `leader` from the same forward pass in training."""
@@ -40,7 +48,10 @@ class Prefix(nn.Module):
         leader._is_followed = True
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return features with zeros after the prefix, or unchanged in evaluation if `kept` is None."""
+        """Return features with zeros after the prefix, or unchanged in evaluation if all channels are kept."""
+        if not self.training and self.chosen is not None:
+            places = torch.arange(features.shape[-1], device=features.device)
+            return features * ((places < self.chosen) | (self.chosen == 0)).to(features)
         if not self.training:
             if self.kept is None:
                 return features

@@ -7,18 +7,19 @@ Assumes: a dropout layer to replace, which gets feature vectors and runs once pe
 Leaks: whole columns of the classifier's gradient are zero, so an update shows k; an attacker has to find a single
     integer. Only the content of the late channels stays hidden.
 Fails: as a defense: the remaining columns are exact.
-Source: Chen et al. 2022, arXiv 2206.13140.
+Source: Chen et al. 2022, arXiv 2206.13140. With `validation` the server chooses k after each round as in the paper, by
+    argmax over k of accuracy(k) - 1e-5 (k - 1).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, Self, final
 
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.core.feature_prefix import Alternating, Prefix, prefixes
@@ -26,10 +27,12 @@ from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
 from fedsim.core.nets.masks import dropout_sites, without_dropout
 from fedsim.core.registry import component
-from fedsim.core.types import Config, Modality, Reconstruction, Truth
+from fedsim.core.types import Batch, Config, Modality, Reconstruction, Truth
 
 _NAME = "nested-dropout"
 _MAPS = 4  # dimensions of a batch of feature maps
+_PRICE = 1e-5  # accuracy that each channel must gain
+_AT_ONCE = 256
 
 
 def _named(eta: Any) -> Any:
@@ -49,6 +52,12 @@ class NestedDropoutConfig(Config):
     ]
     mu: float = Field(default=0.0, description="top of the bell, in channels")
     kept: int | None = Field(default=None, ge=1, description="k in evaluation; all channels when absent")
+    validation: int = Field(
+        default=0,
+        ge=0,
+        description="number of the server's test examples on which it chooses k after each round; they are left out of "
+        "the test. 0: k is `kept`",
+    )
     at: str | None = Field(default=None, description="dropout layer to replace; unset: the last")
     per_sample: bool = Field(default=False, description="every example has its own k; else the batch shares k")
     alternate_with: str | None = Field(
@@ -56,6 +65,12 @@ class NestedDropoutConfig(Config):
         description="an earlier dropout layer; in each training step a fair coin chooses which of the two layers is "
         "cut. In evaluation the earlier layer is not cut",
     )
+
+    @model_validator(mode="after")
+    def _has_one_source_of_k(self) -> Self:
+        if self.kept is not None and self.validation:
+            raise ValueError("kept and validation exclude each other: the server chooses k on validation examples.")
+        return self
 
 
 @final
@@ -65,7 +80,7 @@ class NestedDropoutConfig(Config):
     tier="research",
     paper="2206.13140",
     fidelity="variant",
-    deviates="k in evaluation is a setting: no validation set chooses it after each epoch",
+    deviates="k is chosen on validation only if `validation` is set; the last checkpoint counts, not the best",
     paper_steps=(
         (
             "length of the prefix from a Gaussian law",
@@ -77,7 +92,12 @@ class NestedDropoutConfig(Config):
             "NestedDropout.prepare",
             "test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say",
         ),
-        ("k of the highest validation accuracy after each epoch", "", ""),
+        (
+            "k of the highest validation accuracy after each round",
+            "NestedDropout.choose",
+            "test_the_server_chooses_the_shortest_prefix_of_the_best_accuracy",
+        ),
+        ("checkpoint of the best validation accuracy", "", ""),
     ),
 )
 class NestedDropout(Layer[NestedDropoutConfig]):
@@ -97,7 +117,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
             for name in filter(None, (place, alternate)):
                 model.set_submodule(name, nn.Identity())
             return model
-        last = Prefix(eta, config.mu, config.kept, per_example=config.per_sample)
+        last = Prefix(eta, config.mu, config.kept, per_example=config.per_sample, is_chosen=bool(config.validation))
         if alternate is None:
             model.set_submodule(place, last)
             return model
@@ -105,6 +125,20 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         model.set_submodule(alternate, first)
         model.set_submodule(place, Alternating(last, first))
         return model
+
+    @property
+    def validation(self) -> int:
+        """Number of validation examples; 0 with eta = 0, which cuts nothing."""
+        return self.config.validation if float(self.config.eta) else 0
+
+    def choose(self, model: nn.Module, validation: Batch) -> None:
+        """Set k to the prefix length of the highest validation accuracy; among nearly equal lengths to the shortest."""
+        layers = [layer for layer in prefixes(model) if layer.chosen is not None]
+        accuracies = [
+            _accuracy(model, validation, layers, k) for k in range(1, _channels(model, validation, layers) + 1)
+        ]
+        prices = _PRICE * torch.arange(len(accuracies), dtype=torch.float64)
+        _set(layers, 1 + int((torch.tensor(accuracies, dtype=torch.float64) - prices).argmax()))
 
     def _places(self, model: nn.Module) -> tuple[str, str | None]:
         """Return the names of the replaced layer and of the layer that alternates with it."""
@@ -161,3 +195,25 @@ class NestedDropout(Layer[NestedDropoutConfig]):
             for name, read in readings.items()
             if read is not None
         }
+
+
+def _set(layers: Sequence[Prefix], length: int) -> None:
+    for layer in layers:
+        assert layer.chosen is not None
+        layer.chosen.fill_(length)
+
+
+def _channels(model: nn.Module, validation: Batch, layers: Sequence[Prefix]) -> int:
+    """Return the number D of channels of truncated features."""
+    seen: list[int] = []
+    handle = layers[0].register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs[0].shape[-1]))
+    model(validation.inputs[:1])
+    handle.remove()
+    return seen[-1]
+
+
+def _accuracy(model: nn.Module, validation: Batch, layers: Sequence[Prefix], length: int) -> float:
+    """Return the share of labels that the model predicts with a prefix of this length."""
+    _set(layers, length)
+    predicted = torch.cat([model(inputs).argmax(-1) for inputs in validation.inputs.split(_AT_ONCE)])
+    return float((predicted == validation.labels).double().mean())

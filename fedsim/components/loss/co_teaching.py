@@ -61,7 +61,7 @@ class CoTeachingConfig(Config):
     tier="research",
     paper="2206.13140",
     fidelity="variant",
-    deviates="batch norm is frozen in both stages, which share a learning rate; k is a setting",
+    deviates="batch norm is frozen in both stages, which share a learning rate; the last checkpoint counts",
     paper_steps=(
         (
             "each network learns from the other's small losses",
@@ -75,7 +75,12 @@ class CoTeachingConfig(Config):
         ),
         ("forget rate rises over the first rounds", "CoTeaching.rate", "test_the_forget_rate_ramps_up_in_even_steps"),
         ("batch norm trained in the first stage and frozen in the second", "", ""),
-        ("k of the highest validation accuracy after each epoch", "", ""),
+        ("lower learning rate in the second stage", "", ""),
+        (
+            "k of the highest validation accuracy of the mean logits",
+            "fedsim.components.layer.nested_dropout.NestedDropout.choose",
+            "test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there",
+        ),
     ),
 )
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):

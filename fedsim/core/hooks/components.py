@@ -95,6 +95,19 @@ class ModelComponent(Component[ConfigT]):
             NotApplicable: it needs examples, or other examples.
         """
 
+    @property
+    def validation(self) -> int:
+        """Number of the server's test examples on which `choose` acts; they are left out of the test. 0: none."""
+        return 0
+
+    def choose(self, model: nn.Module, validation: Batch) -> None:
+        """Set buffers that the server chooses after each round; called only if `validation` is above 0.
+
+        Args:
+            model: the global model in evaluation mode, without gradients.
+            validation: validation examples with labels.
+        """
+
     def step_factors(self, parameters: Tensors) -> Tensors:
         """Return factors of the optimizer's step by parameter; missing parameters have factor 1.
 

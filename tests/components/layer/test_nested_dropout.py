@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +16,15 @@ from fedsim.components.core.feature_prefix import Prefix, prefix_odds, prefixes
 from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError
+from fedsim.core.nets.losses import IGNORED
 from fedsim.core.nets.masks import dropout_sites, inject_masks, prefix_mask, record_masks, without_dropout
-from fedsim.core.types import Reconstruction
-from fedsim.federation import cohort
+from fedsim.core.types import Batch, Reconstruction
+from fedsim.federation import apps, cohort
 from fedsim.federation.client import local_training
+from fedsim.federation.stepping import trained
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
+from tests.federating import recorded
 
 Build = Callable[..., Scenario]
 WIDTH, CLASSES = 12, 3
@@ -266,3 +270,85 @@ def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_w
 
 def test_layers_of_a_model_are_found() -> None:
     assert [type(layer) for layer in prefixes(nested())] == [Prefix]
+
+
+def by_hand(model: nn.Module, length: int, inputs: Tensor) -> Tensor:
+    """Logits of the plain network whose features are cut at a length."""
+    features = torch.tanh(model[0](inputs))  # type: ignore[index]
+    return model[3](features * (torch.arange(WIDTH) < length))  # type: ignore[index]
+
+
+@torch.no_grad()
+def test_the_server_chooses_the_shortest_prefix_of_the_best_accuracy() -> None:
+    """Labels are those of the prefix of 5 channels, but for a few."""
+    own, model, twin = component(eta=4.0, validation=9), nested(eta=4.0, validation=9).eval(), plain().eval()
+    inputs, noise = data(300)
+    labels = by_hand(twin, 5, inputs).argmax(1)
+    labels[:30] = noise[:30]
+    assert torch.equal(model(inputs), twin(inputs)), "before the first choice nothing is cut"
+    own.choose(model, Batch(inputs, labels))
+    accuracies = [float((by_hand(twin, k, inputs).argmax(1) == labels).double().mean()) for k in range(1, WIDTH + 1)]
+    expected = 1 + accuracies.index(max(accuracies))
+    assert 1 < expected < WIDTH
+    assert int(model.get_buffer("2.chosen")) == expected
+    assert torch.allclose(model(inputs), by_hand(twin, expected, inputs))
+    own.choose(model, Batch(inputs, torch.full((300,), CLASSES)))
+    assert int(model.get_buffer("2.chosen")) == 1, "no length is right: the shortest"
+
+
+@torch.no_grad()
+def test_of_lengths_that_are_as_good_the_shortest_is_chosen_and_ignored_labels_do_not_count() -> None:
+    own, model, twin = component(eta=4.0, validation=9), nested(eta=4.0, validation=9).eval(), plain().eval()
+    inputs, _ = data(300)
+    labels = by_hand(twin, 5, inputs).argmax(1)
+    labels[by_hand(twin, 3, inputs).argmax(1) != labels] = IGNORED  # of what is left both lengths are right
+    own.choose(model, Batch(inputs, labels))
+    right = [int((by_hand(twin, k, inputs).argmax(1) == labels).sum()) for k in range(1, WIDTH + 1)]
+    assert right[2] == right[4] == max(right) == int((labels != IGNORED).sum()) < 300
+    assert int(model.get_buffer("2.chosen")) == 1 + right.index(max(right)) <= 3
+
+
+def test_of_two_layers_that_alternate_the_last_one_is_chosen() -> None:
+    model = two_layers(eta=2.0, validation=9)
+    assert [name for name, _ in model.named_buffers()] == ["5.prefix.chosen"]
+    assert not [name for name, _ in two_layers(eta=2.0).named_buffers()]
+    assert component(eta=0.0, validation=9).validation == 0
+
+
+def test_after_each_round_the_global_model_is_cut_and_the_test_lacks_the_validation_examples(
+    scenario: Build, tmp_path: Path
+) -> None:
+    tables: dict[str, Any] = {
+        "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.5},
+        "components": [{"name": "nested-dropout", "eta": 4.0, "validation": 30}],
+        "federation": {"rounds": 2, "batch_size": 4},
+        "attacks": [],
+    }
+    world = worlds.build(scenario(**tables))
+    world.check()
+    (name,) = (name for name, _ in world.models.new().named_buffers())
+    first, *later = trained(world, 2)
+    assert float(first[name]) == 0
+    assert len({float(weights["1.weight"].sum()) for weights in (first, *later)}) == 3, "each round has its own tensors"
+    test, accuracy = world.validation.tested.test, 0.0
+    for weights in later:
+        model = world.models.new()
+        model.load_state_dict(dict(weights))
+        chosen = float(weights[name])
+        assert 1 <= chosen <= 16
+        with torch.no_grad():
+            world.stack.model_components[0].choose(model.eval(), world.validation.examples)
+            accuracy = float((model(test.inputs).argmax(1) == test.labels).double().mean())
+        assert float(model.get_buffer(name)) == chosen
+        assert apps.evaluate_model(world, weights)["test_accuracy"] == pytest.approx(accuracy)
+    assert len(test) == len(world.data.dataset.test) - 30
+    record = recorded(scenario(**tables), tmp_path)
+    assert record.arms[0].rounds[1].test_metrics["test_accuracy"] == pytest.approx(accuracy)
+
+
+def test_one_thing_chooses_k_and_examples_must_suffice(scenario: Build) -> None:
+    with pytest.raises(ValueError, match="kept and validation exclude each other"):
+        component(kept=3, validation=9)
+    many = worlds.build(scenario(components=[{"name": "nested-dropout", "validation": 10_000}]))
+    with pytest.raises(ScenarioError, match="components.validation is 10000, expected below"):
+        many.check()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.components.core.feature_prefix import Prefix
+from fedsim.components.core.feature_prefix import Prefix, prefixes
 from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, kept, small_losses
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
@@ -281,3 +281,32 @@ def test_it_runs_in_a_client_beside_nested_dropout(scenario: Build) -> None:
         assert torch.equal(update.tensors[name], again.tensors[name])
         assert not update.tensors[name][:, length:].any()
         assert update.tensors[name].any()
+
+
+@torch.no_grad()
+def test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there() -> None:
+    layer = registry.get("component", "nested-dropout")
+    nested = layer.make(layer.config.model_validate({"eta": 4.0, "validation": 9}))
+    with seeding.isolate_randomness(3):
+        parts = [nn.Linear(5, WIDTH), nn.Tanh(), nn.Dropout(0.5), nn.Linear(WIDTH, CLASSES)]
+        single = nested.prepare(nn.Sequential(*parts).double(), torch.Generator())
+    model = component().prepare(single, torch.Generator().manual_seed(1)).eval()
+    assert isinstance(model, NetworkPair)
+    batch = data(200)
+
+    def mean_logits(k: int, networks: tuple[Any, ...]) -> Tensor:
+        cut = torch.arange(WIDTH) < k
+        return torch.stack([own[3](torch.tanh(own[0](batch.inputs)) * cut) for own in networks]).mean(0)
+
+    def best(networks: tuple[Any, ...]) -> int:
+        right = [int((mean_logits(k, networks).argmax(1) == batch.labels).sum()) for k in range(1, WIDTH + 1)]
+        return 1 + right.index(max(right))
+
+    nested.choose(model, batch)
+    both = best((model.first, model.second))
+    assert [int(own.chosen) for own in prefixes(model) if own.chosen is not None] == [both, both]
+    assert {best((model.first,)), best((model.second,))} != {both}
+    assert torch.allclose(model(batch.inputs), mean_logits(both, (model.first, model.second)))
+    scores = model.train()(batch.inputs)[:, 2:]
+    for number, network in enumerate((model.first, model.second)):
+        assert torch.allclose(scores[:, number], mean_logits(both, (network,)))
