@@ -1,4 +1,4 @@
-"""Noise of a message by all means: small and usual seeds first, then the state of MT19937."""
+"""Noise of a message by all means: small and usual seeds first, then the state of MT19937 in NumPy and in torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.types import Tensors
+from fedsim.privacy.noise_recovery.legacy_recovery import recover_legacy_state
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise, concatenated
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS, guess_seed
 from fedsim.privacy.noise_recovery.state_recovery import recover_state
@@ -55,8 +56,9 @@ def recover_noise(
 ) -> ComputedNoise | UnknownNoise:
     """Return the noise of variance 1 that was added to an update, if its generator is weak.
 
-    Full-entropy Philox (CUDA with a random seed), PCG64 with a random seed and cryptographic generators withstand. So
-    does NumPy's legacy generator with a random seed: its polar method rejects an unknown number of draws.
+    Full-entropy Philox (CUDA with a random seed), PCG64 with a random seed and cryptographic generators withstand.
+    NumPy's legacy generator with a random seed is recovered only where thousands of values are the noise alone, and
+    its standard deviation is exact to about 2^-23.
 
     Args:
         values: the noisy update, in standard deviations of the noise: a float32 or float64 tensor for each draw, in
@@ -69,9 +71,12 @@ def recover_noise(
     guessed = guess_seed(values, most_seeds)
     if isinstance(guessed, ComputedNoise):
         return guessed
-    left = seconds - (time.perf_counter() - start)
-    solved = recover_state(values, quiet, left)
+    legacy = recover_legacy_state(values, seconds - (time.perf_counter() - start))
+    if isinstance(legacy, ComputedNoise):
+        return replace(legacy, seconds=time.perf_counter() - start)
+    solved = recover_state(values, quiet, seconds - (time.perf_counter() - start))
     passed = time.perf_counter() - start
     if isinstance(solved, ComputedNoise):
         return replace(solved, seconds=passed)
-    return UnknownNoise(f"{guessed.reason}; state of MT19937: {solved.reason}", passed)
+    reasons = f"{guessed.reason}; NumPy's state: {legacy.reason}; state of MT19937: {solved.reason}"
+    return UnknownNoise(reasons, passed)

@@ -1,0 +1,163 @@
+"""State of NumPy's legacy generator (``numpy.random.normal``, ``RandomState``) from Gaussian noise behind an update.
+
+The positions of values in the stream follow from values that the update left unchanged to about 2^-23, such as those
+of border pixels or of absent tokens. The noise must be known in standard deviations as exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedsim.privacy.noise_recovery import mersenne, polar
+from fedsim.privacy.noise_recovery.elimination import LinearSystem
+from fedsim.privacy.noise_recovery.result import (
+    AGREES,
+    ComputedNoise,
+    UnknownNoise,
+    concatenated,
+    disagreement,
+    fitting_part,
+)
+
+GENERATOR = "MT19937 (numpy.random, legacy)"
+
+_CHUNK = 1 << 14  # pairs in which positions are searched together
+_MOST_VALUES = 1 << 21  # in which positions are searched: some 15 seconds
+_MOST_PAIRS = 6_000  # that give equations: more cost time and add no rank
+_BITS = polar.DEPTH  # of a uniform that give equations
+_ROUNDING = 2.0**-24  # of a uniform behind a float32 value
+_SURPLUS = 500  # equations beyond the rank: each notices a mistake with probability 1/2
+_FURTHER = 2_000  # equations that are added where the rank is too low
+
+
+def recover_legacy_state(values: Sequence[Tensor], seconds: float = math.inf) -> ComputedNoise | UnknownNoise:
+    """Return noise of variance 1 that NumPy's legacy generator added to an update, by recovering the generator's state.
+
+    Args:
+        values: the noisy update, in standard deviations of the noise to about 2^-23: a tensor for each call of
+            ``numpy.random.normal``, in the order of the calls, float32 or float64.
+        seconds: after which no further attempt is begun.
+    """
+    start = time.perf_counter()
+    z = concatenated(values).numpy()
+    reason = "too few values are the noise alone to show their positions in the stream of the polar method"
+    for held, chunk in _attempts(min(len(z), _MOST_VALUES)):
+        if time.perf_counter() - start > seconds:
+            return UnknownNoise(f"the time of {seconds:g} seconds is over; {reason}", time.perf_counter() - start)
+        pairs = z[held : held + (len(z) - held) // 2 * 2].reshape(-1, 2)[chunk]
+        placed = polar.place(pairs)
+        solved = _solve(pairs, placed)
+        if isinstance(solved, LinearSystem):
+            before = chunk.start + int(placed.pairs[0])
+            noise = _noise(values, solved.solve().view(np.uint32).copy(), before, held)
+            used = held + 2 * (chunk.start + placed.pairs[:, None]) + np.arange(2)
+            found = _result(values, noise, solved, used.ravel(), time.perf_counter() - start)
+            if found.disagreement <= AGREES:
+                return found
+            solved = f"the recovered state disagrees by {found.disagreement:.2f} deviations of the noise"
+        reason = solved or reason
+    return UnknownNoise(reason, time.perf_counter() - start)
+
+
+def _attempts(count: int) -> Iterator[tuple[int, slice]]:
+    """Yield whether the first value is the second of a pair (0 or 1), and a range of pairs."""
+    for held in (0, 1):
+        for chunk in polar.chunks((count - held) // 2, _CHUNK):
+            yield held, chunk
+
+
+def _solve(pairs: NDArray[np.float64], placed: polar.Placed) -> LinearSystem | str | None:
+    """Return the equations of full rank of the state before the first placed pair, or the reason of a failure."""
+    chosen = slice(0, _MOST_PAIRS)
+    uniform = polar.uniforms(pairs[placed.pairs[chosen]])
+    bit, which, pair = np.nonzero(_certain(uniform))  # leading bits first: fewer relations hold between them
+    if len(bit) < mersenne.RANK:
+        return None
+    outputs = polar.OUTPUTS * placed.attempts[pair] + 2 * which
+    system = LinearSystem(mersenne.COLUMNS)
+    for part in _parts(len(bit)):
+        by_place = np.lexsort((outputs[part], -bit[part]))
+        bits, places = bit[part][by_place], outputs[part][by_place]
+        edges = np.searchsorted(-bits, np.arange(1 - mersenne.BITS, 2))
+        rows = mersenne.rows([places[low:high] for low, high in pairwise(edges)])
+        seen = uniform[which[part][by_place], pair[part][by_place]]
+        system.add(rows, (np.floor(seen * 2.0 ** (bits + 1)) % 2).astype(np.uint8))
+        if system.inconsistent:
+            return f"{system.inconsistent:,} of {system.equations:,} equations contradict the others"
+        if system.rank == mersenne.RANK:
+            return system
+    return f"{system.equations:,} equations have rank {system.rank:,}, expected {mersenne.RANK:,}"
+
+
+def _certain(uniform: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return whether rounding leaves the leading bits of uniforms unchanged, (bits, 2, n)."""
+    cells = 2.0 ** np.arange(1, _BITS + 1)[:, None, None]
+    return np.floor((uniform - _ROUNDING) * cells) == np.floor((uniform + _ROUNDING) * cells)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    start, stop = 0, mersenne.RANK + _SURPLUS
+    while start < count:
+        yield slice(start, stop)
+        start, stop = stop, stop + _FURTHER
+
+
+def _noise(values: Sequence[Tensor], state: mersenne.State, before: int, held: int) -> list[Tensor]:
+    """Return the noise of all values.
+
+    Args:
+        values: of the message.
+        state: before the attempt of a pair.
+        before: number of pairs of the message before it.
+        held: 1 if the first value of the message is the second of a pair, which is then drawn too.
+    """
+    generator = _rewound(state, before + held)
+    if held:
+        generator.standard_normal()
+    return [torch.as_tensor(generator.standard_normal(tuple(value.shape))).to(value.dtype) for value in values]
+
+
+def _rewound(state: mersenne.State, pairs: int) -> np.random.RandomState:
+    """Return NumPy's generator `pairs` accepted attempts before a state."""
+    attempts = math.ceil(pairs / polar.ACCEPTED + 10 * math.sqrt(pairs)) + 1
+    earlier = mersenne.rewind(state, polar.OUTPUTS * attempts)
+    generator = np.random.RandomState()
+    position = ("MT19937", earlier, mersenne.WORDS, 0, 0.0)
+    generator.set_state(position)
+    is_accepted = polar.accepted(generator.random_sample((attempts, 2)))
+    skipped = int(np.flatnonzero(is_accepted)[-pairs]) if pairs else attempts
+    generator.set_state(position)
+    generator.random_sample(2 * skipped)
+    return generator
+
+
+def _result(
+    values: Sequence[Tensor], noise: list[Tensor], system: LinearSystem, used: NDArray[np.intp], seconds: float
+) -> ComputedNoise:
+    part = fitting_part(values, noise)
+    compared = torch.cat([torch.full((v.numel(),), fit) for v, fit in zip(values, part.fits, strict=True)])
+    held_out = compared.clone()
+    held_out[torch.from_numpy(used)] = False
+    if held_out.any():
+        compared = held_out
+    error = disagreement(concatenated(values)[compared], concatenated(noise)[compared])
+    return ComputedNoise(
+        part.noise,
+        GENERATOR,
+        "state",
+        len(used),
+        system.equations,
+        system.rank,
+        system.inconsistent,
+        error,
+        seconds,
+        part.fraction,
+    )

@@ -1,0 +1,59 @@
+"""The state of NumPy's legacy generator comes back from values that an update left unchanged, and from no others."""
+
+import numpy as np
+import pytest
+import torch
+
+from fedsim.privacy.noise_recovery.legacy_recovery import GENERATOR, recover_legacy_state
+from fedsim.privacy.noise_recovery.recovery import subtract_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
+
+DEVIATION = 4.8
+
+
+def sent(shapes, changed, drawn_before=0, seed=0x5EED1234):
+    """Return an update and the update plus noise; tensors whose number is in `changed` have an update that is not 0."""
+    generator, updates = np.random.RandomState(seed), np.random.default_rng(6)
+    generator.normal(size=1000 + drawn_before)
+    clean, noisy = {}, {}
+    for number, shape in enumerate(shapes):
+        update = 0.003 * updates.normal(size=shape) * (number in changed)
+        clean[str(number)] = torch.as_tensor(update, dtype=torch.float32)
+        noise = generator.normal(0, DEVIATION, shape).astype(np.float32)
+        noisy[str(number)] = clean[str(number)] + torch.from_numpy(noise)
+    return clean, noisy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("drawn_before", [0, 1])  # even and odd: the first value begins a pair, or ends a pair
+def test_all_noise_comes_back(drawn_before):
+    clean, noisy = sent([(5, 3), (90, 100), (), (4, 700)], changed=(0, 2, 3), drawn_before=drawn_before)
+    found, cleaned = subtract_noise(noisy, most_seeds=10, deviation=DEVIATION)
+    assert isinstance(found, ComputedNoise)
+    assert (found.generator, found.source, found.rank) == (GENERATOR, "state", 19937)
+    assert found.is_complete
+    assert all(torch.allclose(cleaned[name], clean[name], rtol=0, atol=5e-6) for name in clean)
+
+
+def test_a_dense_update_hides_the_positions():
+    _, noisy = sent([(90, 100)], changed=(0,))
+    found = recover_legacy_state([tensor / DEVIATION for tensor in noisy.values()])
+    assert isinstance(found, UnknownNoise)
+    assert "positions" in found.reason
+
+
+@pytest.mark.parametrize("generator", ["torch", "pcg64"])
+def test_noise_of_other_generators_has_no_positions(generator):
+    torch_noise = torch.empty(20_001).normal_(generator=torch.Generator().manual_seed(123_456_789_012))
+    noise = torch_noise if generator == "torch" else torch.from_numpy(np.random.default_rng(3).normal(size=20_001))
+    assert isinstance(recover_legacy_state([noise]), UnknownNoise)
+
+
+def test_a_single_value_is_too_few():
+    assert isinstance(recover_legacy_state([torch.ones(1)]), UnknownNoise)
+
+
+def test_the_time_limit_ends_the_search():
+    _, noisy = sent([(90, 100)], changed=())
+    found = recover_legacy_state([tensor / DEVIATION for tensor in noisy.values()], seconds=0.0)
+    assert "the time of 0 seconds is over" in found.reason
