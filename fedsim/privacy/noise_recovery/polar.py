@@ -144,7 +144,7 @@ def _supported(links: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _confirmed(links: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the links of which each pair is in another link too: half a link may hold by chance, and misplace a pair."""
+    """Return the links whose pairs are all in other links too: half a link may hold by chance, and misplace a pair."""
     pairs = np.concatenate([links, links[:, 2:] + 1], 1)
     return links[(np.bincount(pairs.ravel())[pairs] > 1).all(1)]
 
