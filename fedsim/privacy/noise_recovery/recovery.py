@@ -17,6 +17,7 @@ from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS, guess_seed
 from fedsim.privacy.noise_recovery.state_recovery import recover_state
 
 _SECONDS = 120.0
+_FOR_LEGACY = 0.25  # share of the time for NumPy's state: torch's generator is more frequent, and takes longer
 
 
 def subtract_noise(
@@ -46,9 +47,6 @@ def subtract_noise(
     scale = float(entries @ noise / (noise @ noise)) if deviation is None else deviation
     parts = zip(sent.items(), outcome.noise, strict=True)
     return outcome, {name: (t.double() - scale * part.double()).to(t.dtype) for (name, t), part in parts}
-
-
-_FOR_LEGACY = 0.25  # share of the time for NumPy's state: torch's generator is more frequent, and takes longer
 
 
 def recover_noise(
