@@ -90,15 +90,20 @@ def place(z: NDArray[np.float64]) -> Placed:
     """Return the pairs of values whose attempts follow from links, relative to each other.
 
     Values that are disturbed by an update have no links, and are left out. No pair is returned if there are no links.
+    A single pair among thousands may be misplaced by chance; its equations then contradict the others.
 
     Args:
         z: pairs of values of variance 1, (n, 2), in the order of the draws.
     """
-    steps = _consistent(_steps(_confirmed(_supported(_links(uniforms(z))))), len(z))
+    links = _supported(_links(uniforms(z)))
     components = _Components(len(z))
-    for first, second, distance in steps.tolist():
+    for first, second, distance in _consistent(_steps(links), len(z)).tolist():
         components.join(first, second, distance)
-    return components.largest()
+    placed = components.largest()
+    # Half a link may hold by chance, and misplace a pair of which no other link knows.
+    is_confirmed = np.bincount(np.append(links, links[:, 2] + 1), minlength=len(z))[placed.pairs] > 1
+    pairs, attempts = placed.pairs[is_confirmed], placed.attempts[is_confirmed]
+    return Placed(pairs, attempts - attempts[:1])
 
 
 def _links(uniform: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -141,12 +146,6 @@ def _supported(links: NDArray[np.intp]) -> NDArray[np.intp]:
         support[step:] += agrees
         support[:-step] += agrees
     return links[support >= _SUPPORT]
-
-
-def _confirmed(links: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return the links whose pairs are all in other links too: half a link may hold by chance, and misplace a pair."""
-    pairs = np.concatenate([links, links[:, 2:] + 1], 1)
-    return links[(np.bincount(pairs.ravel())[pairs] > 1).all(1)]
 
 
 def _steps(links: NDArray[np.intp]) -> NDArray[np.intp]:
