@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from fedsim.audit import record as audits
+from fedsim.audit.record import AuditRecord
 from fedsim.core.errors import FedsimError
 from fedsim.data.image_folder import ImageFolderConfig, image_folder
 from fedsim.data.text_file import TextFileConfig, text_file
@@ -29,7 +30,7 @@ def reads_texts(folder: Path) -> object:
     ("name", "read"),
     [
         ("record.json", read_record),
-        ("audit.json", audits.read),
+        ("audit.json", partial(read_record, kind=AuditRecord)),
         ("sweep.json", lambda folder: SweepFolder(folder).plan()),
         ("salt", lambda folder: read_salt(folder / "salt")),
         ("a.txt", reads_texts),

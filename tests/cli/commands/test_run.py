@@ -15,8 +15,8 @@ def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> Non
     assert "It does not see the dropout masks." in done.stdout
     assert "Report: results/s/report.html" in done.stdout
     record = json.loads((folder / "results" / "s" / "record.json").read_text())
-    assert record["scenario"]["seed"] == 5
-    assert record["scenario"]["attacks"][0]["max_iterations"] == 3
+    assert record["plan"]["seed"] == 5
+    assert record["plan"]["attacks"][0]["max_iterations"] == 3
     assert record["environment"]["command"].startswith("fedsim run s.toml --set attacks.0.max_iterations=3")
     page = (folder / "results" / "s" / "report.html").read_text()
     assert "small &lt;b&gt;run&lt;/b&gt;" in page
