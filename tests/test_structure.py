@@ -39,3 +39,18 @@ def test_a_draw_without_a_source_is_that_of_the_tests_name(request: pytest.Fixtu
     assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(seed)))
     assert np.random.random() == np.random.RandomState(seed).random()
     assert random.random() == random.Random(seed).random()
+
+
+def made_targets() -> set[str]:
+    """Return the targets that the job of a pull request and the workflows ask `make` for."""
+    jobs = [REPOSITORY / ".ci" / "run", *(REPOSITORY / ".github" / "workflows").glob("*.yml")]
+    calls = re.compile(r"\bmake((?: [\w./-]+)+)")
+    return {word for job in jobs for call in calls.findall(job.read_text()) for word in call.split()}
+
+
+def test_every_target_that_a_job_makes_has_a_rule() -> None:
+    """`make` calls a folder of the target's name "nothing to be done" and ends well, without a test."""
+    rules = re.findall(r"^([^#\s:=][^:=]*):(?!=)", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE)
+    named = {word.replace("$(VENV)", ".venv") for rule in rules for word in rule.split()} - {".PHONY"}
+    assert "test" in made_targets()
+    assert sorted(made_targets() - named) == []
