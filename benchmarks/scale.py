@@ -179,15 +179,17 @@ def _of_clients(full: bool) -> Iterator[Row]:
     local = [10**power for power in range(2, 5 if full else 4)]
     vectorized = [10**power for power in range(3, 7 if full else 6)]
     for count in local:
-        yield from _of_round(f"all of {count:,} clients, local", _run("federation", _many(count, "local")))
-    done = [_run("federation", _many(count, "vectorized")) for count in vectorized]
+        yield from _of_round(f"all of {count:,} clients, local", _run("federation", _federation(count, "local")))
+    done = [_run("federation", _federation(count, "vectorized")) for count in vectorized]
     for count, costs in zip(vectorized, done, strict=True):
         yield from _of_round(f"all of {count:,} clients, vectorized", costs)
     for name, cost in (("a round", "seconds"), ("memory", "mb")):
         setting = f"{vectorized[-1]:,} clients, vectorized, by a line through the others"
         yield _missed(name, setting, vectorized, [one[cost] for one in done])
     for engine in ("local", "vectorized"):
-        yield from _of_round(f"1,000 of 1,000,000 clients, {engine}", _run("federation", _many(10**6, engine, 10**3)))
+        yield from _of_round(
+            f"1,000 of 1,000,000 clients, {engine}", _run("federation", _federation(10**6, engine, 10**3))
+        )
 
 
 def _of_round(setting: str, costs: Mapping[str, float]) -> Iterator[Row]:
@@ -211,7 +213,7 @@ def _of_updates() -> Iterator[Row]:
 def _of_ray() -> Iterator[Row]:
     """Yield what clients cost on Ray that exist and take no part, and what a million of them would."""
     counts = (100, 400)
-    done = [_run("federation", _many(count, "ray", 10)) for count in counts]
+    done = [_run("federation", _federation(count, "ray", 10)) for count in counts]
     for count, costs in zip(counts, done, strict=True):
         yield least("before the first round", f"10 of {count} clients", [costs["begin"]], "CPU s")
         yield least("a round", f"10 of {count} clients", [costs["seconds"]], "CPU s")
@@ -259,7 +261,7 @@ def _model(parameters: int) -> dict[str, Any]:
     }
 
 
-def _many(clients: int, engine: str, cohort: int | None = None) -> dict[str, Any]:
+def _federation(clients: int, engine: str, cohort: int | None = None) -> dict[str, Any]:
     """Return a federation of small clients, of whom ten are observed."""
     return {
         "title": "benchmark",

@@ -47,9 +47,9 @@ _SAMPLED = Claim((Spent(1.0, 0.1, 50),), _DELTA)
 def tight_audits(_budget: Budget) -> Cells:
     """Return a cell for each bound."""
     return {
-        "(epsilon, delta) alone": partial(_each, _by_epsilon_alone),
-        "the whole curve": partial(_each, _by_curve),
-        "noise apart for each canary": partial(_each, _if_apart),
+        "(epsilon, delta) alone": partial(_rows_of_plans, _by_epsilon_alone),
+        "the whole curve": partial(_rows_of_plans, _by_curve),
+        "noise apart for each canary": partial(_rows_of_plans, _if_apart),
         "fifty runs": _by_runs,
         "steps that leave units out": _of_sampled_steps,
         "one coin for all canaries": _of_shared_coins,
@@ -62,7 +62,7 @@ def _claim(epsilon: float) -> Claim:
     return Claim((Spent(math.sqrt(_STEPS) / mu, 1.0, _STEPS),), _DELTA)
 
 
-def _each(rows_of: Callable[[str, Claim, Plan], Iterator[Row]]) -> Iterator[Row]:
+def _rows_of_plans(rows_of: Callable[[str, Claim, Plan], Iterator[Row]]) -> Iterator[Row]:
     for epsilon in _EPSILONS:
         claim = _claim(epsilon)
         for canaries in _CANARIES:

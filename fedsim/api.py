@@ -22,7 +22,7 @@ from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import ProcessExecutor
 from fedsim.experiment.sweep.folder import SweepFolder, plan_of
-from fedsim.experiment.sweep.results import each, problems, rows_of
+from fedsim.experiment.sweep.results import iterate_records, problems, rows_of
 from fedsim.experiment.sweep.results import load as rows_in
 from fedsim.record import RunRecord
 from fedsim.record.store import read_record
@@ -70,7 +70,7 @@ class Runs:
 
     def __iter__(self) -> Iterator[Run]:
         folder = SweepFolder(self.path)
-        for run_folder, record in each(self.path):
+        for run_folder, record in iterate_records(self.path):
             if not isinstance(record, str):
                 yield Run(folder.run_path(run_folder.digest))
 
@@ -86,7 +86,7 @@ class Runs:
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for every attacked example of every finished run, with the values that the sweep set."""
-        return rows_of(list(each(self.path)))
+        return rows_of(list(iterate_records(self.path)))
 
     def table(self) -> Any:
         """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""

@@ -46,7 +46,7 @@ def separate_hinted(position: Position, known: list[Hint], basis: Tensor, genera
     """
     units = F.normalize(basis, dim=1)
     hints = known if position.hints is None else position.hints
-    position = replace(position, atoms=list(position.atoms), open=null_space(units[position.rest == 0]))
+    position = replace(position, atoms=list(position.atoms), open=null_space(units[position.remainder == 0]))
     if len(hints) != position.left:
         return position
     atoms = [_atom(position, hint, basis, units, generator) for hint in hints]
@@ -75,7 +75,7 @@ def _take_agreed(position: Position, hinted: list[_HintedAtom], missed: list[Hin
 
 
 def _atom(position: Position, hint: Hint, basis: Tensor, units: Tensor, generator: torch.Generator) -> Tensor | None:
-    zeros = (position.rest == 0) | hint.surely
+    zeros = (position.remainder == 0) | hint.surely
     frame = null_space(units[zeros])
     for vector in _candidates(frame, units, zeros, hint, generator):
         sizes = (units @ vector).abs()
@@ -108,12 +108,12 @@ def _factors(position: Position, atoms: list[Tensor], missed: list[Hint]) -> lis
     """Return the factors of atoms (width,) whose sum is the rest where all missed tokens are zero, or None."""
     if not atoms:
         return None
-    is_fitted = torch.ones_like(position.rest, dtype=torch.bool)
+    is_fitted = torch.ones_like(position.remainder, dtype=torch.bool)
     for hint in missed:
         is_fitted &= hint.surely
     if int(is_fitted.sum()) < len(atoms) + _SPARE:
         return None
-    system, residual = torch.stack(atoms, 1)[is_fitted], position.rest[is_fitted]
+    system, residual = torch.stack(atoms, 1)[is_fitted], position.remainder[is_fitted]
     solution = torch.linalg.lstsq(system, residual[:, None], driver="gelsd").solution[:, 0]
     left = float((system @ solution - residual).norm())
     return solution.tolist() if left < _SLACK * position.accuracy * float(residual.norm()) else None

@@ -32,7 +32,7 @@ class Position:
     """State of the separation at one position.
 
     Attributes:
-        rest: sum of the gradients that were not separated, rounding set to zero, shape (width,).
+        remainder: sum of the gradients that were not separated, rounding set to zero, shape (width,).
         sizes: sum of the absolute values of all subtracted terms, the scale of rounding, shape (width,).
         left: number of tokens that were not separated.
         accuracy: relative error of an atom's entries, which grows with the condition number of the gradient.
@@ -42,7 +42,7 @@ class Position:
         hints: hints about dropped features of the remaining tokens; None before they are computed.
     """
 
-    rest: Tensor
+    remainder: Tensor
     sizes: Tensor
     left: int
     accuracy: float
@@ -54,19 +54,19 @@ class Position:
     @property
     def is_done(self) -> bool:
         """Whether no token with a gradient is left."""
-        return not self.left or not bool(self.rest.any())
+        return not self.left or not bool(self.remainder.any())
 
     def is_hard(self, rank: int) -> bool:
         """Return whether the zeros of the rest leave many more of R dimensions than tokens."""
-        return not self.is_done and rank - int((self.rest == 0).sum()) > _MANY * self.left
+        return not self.is_done and rank - int((self.remainder == 0).sum()) > _MANY * self.left
 
     def take(self, atom: Tensor) -> None:
         """Subtract an atom from the rest and store it."""
         self.atoms.append(atom)
         self.left -= 1
         self.sizes = self.sizes + atom.abs()
-        residual = self.rest - atom
-        self.rest = torch.where(residual.abs() <= self.accuracy * self.sizes, 0.0, residual)
+        residual = self.remainder - atom
+        self.remainder = torch.where(residual.abs() <= self.accuracy * self.sizes, 0.0, residual)
 
 
 def separate(position: Position, basis: Tensor, restarts: int, generator: torch.Generator) -> Position:
@@ -86,7 +86,7 @@ def separate(position: Position, basis: Tensor, restarts: int, generator: torch.
     for accuracy in dict.fromkeys((min(EXACT, position.accuracy), position.accuracy)):
         attempt = replace(position, accuracy=accuracy, atoms=list(position.atoms))
         while not attempt.is_done:
-            attempt.open = null_space(units[attempt.rest == 0])
+            attempt.open = null_space(units[attempt.remainder == 0])
             atom = _next(basis, units, attempt, restarts, generator)
             if atom is None:
                 break
@@ -126,18 +126,18 @@ def null_space(rows: Tensor) -> Tensor:
 def _last(basis: Tensor, position: Position) -> Tensor | None:
     """Return the rest without errors of subtracted atoms; None outside the open space, as for a repeated patch."""
     frame = basis @ position.open.T
-    atom = frame @ (frame.T @ position.rest) * (position.rest != 0)
-    is_inside = float((position.rest - atom).norm()) < _SLACK * position.accuracy * float(position.sizes.norm())
+    atom = frame @ (frame.T @ position.remainder) * (position.remainder != 0)
+    is_inside = float((position.remainder - atom).norm()) < _SLACK * position.accuracy * float(position.sizes.norm())
     if not is_inside:
         return None
     # If nothing was subtracted, the rest holds the rounding of the gradient alone; the basis holds more.
-    return atom if position.atoms else position.rest
+    return atom if position.atoms else position.remainder
 
 
 def _sparse(basis: Tensor, position: Position, starts: int, generator: torch.Generator) -> Tensor:
     """Return unit vectors (k, R) of the open space whose U q has most zeros, best first."""
     dimensions = len(position.open)
-    rows = basis[position.rest != 0] @ position.open.T
+    rows = basis[position.remainder != 0] @ position.open.T
     if dimensions == 1 or len(rows) < _ROWS_PER_DIMENSION * dimensions:
         return position.open[: int(dimensions == 1)]
     return searched(rows, nothing_found(dimensions), starts, generator).vectors @ position.open
@@ -148,8 +148,8 @@ def agreed_factor(position: Position, atom: Tensor, kept: Tensor) -> float | Non
 
     They agree where all other atoms of the position are zero.
     """
-    are_nonzero = kept & (position.rest != 0)
-    ratios = (position.rest[are_nonzero] / atom[are_nonzero]).sort().values
+    are_nonzero = kept & (position.remainder != 0)
+    ratios = (position.remainder[are_nonzero] / atom[are_nonzero]).sort().values
     if len(ratios) < _FEWEST_EQUAL:
         return None
     are_equal = (ratios[:, None] - ratios).abs() <= position.accuracy * ratios.abs()

@@ -136,7 +136,7 @@ def _separate_easiest_first(
     for position in positions:
         position.open = torch.eye(basis.shape[1], dtype=basis.dtype)
     failures = 0
-    for place in sorted(range(len(positions)), key=lambda number: -int((positions[number].rest == 0).sum())):
+    for place in sorted(range(len(positions)), key=lambda number: -int((positions[number].remainder == 0).sum())):
         before = positions[place]
         if before.is_done:
             continue
@@ -194,7 +194,7 @@ def _solve(
 def _with_repeated(
     positions: list[Position], atoms: Tensor, places: list[int], known: Tokens, factors: _Factors
 ) -> _Pass | None:
-    rests = torch.stack([position.rest for position in positions if not position.is_done])
+    rests = torch.stack([position.remainder for position in positions if not position.is_done])
     atoms = torch.cat([atoms, rests.sum(0)[None]])
     rows = _rows(torch.cat([known.atoms, atoms]), factors, atoms[:0])
     if rows is None:

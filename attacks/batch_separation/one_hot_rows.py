@@ -133,7 +133,7 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
             rows, inputs, examples = rows[fits], inputs[fits], examples[fits]
             diagnostics["candidates in the column space"] = float(len(examples))
             if 0 < len(examples) < rank:
-                return _some(observation, first, examples, rank, count, diagnostics)
+                return _solve_rows(observation, first, examples, rank, count, diagnostics)
         if not rank <= len(examples) <= max(self.config.candidates, rank):
             return no_guess(
                 observation, f"gave up: {len(examples)} candidates for {rank} rows", diagnostics=diagnostics
@@ -202,7 +202,7 @@ def _plain(rows: Tensor, scale: _Scale) -> Tensor:
     return torch.cat([rows[:, :-1] * scale.std + bias * scale.mean, bias], 1)
 
 
-def _some(
+def _solve_rows(
     observation: Observation,
     first: FirstLayer,
     examples: Tensor,

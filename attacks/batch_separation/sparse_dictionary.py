@@ -211,13 +211,13 @@ class _Watch:
     on_step: OnStep
     guess: Tensor
     rank: int
-    most: int
+    max_rounds: int
     rounds: int = 0
 
     def ended(self, missing: int) -> None:
         self.rounds += 1
         share = missing / self.rank
-        self.on_step(Step(0, self.rounds, self.most, share, share, self.guess))
+        self.on_step(Step(0, self.rounds, self.max_rounds, share, share, self.guess))
 
 
 def _without_few_outputs(observation: Observation, first: FirstLayer, rank: int) -> FirstLayer:
@@ -290,12 +290,12 @@ def _residuals(observation: Observation, first: FirstLayer, atoms: _Atoms) -> Te
     next_layer = first.behind
     if next_layer is None or not is_elementwise(next_layer.inputs, len(first.weight)):
         return torch.zeros(len(atoms.rows))
-    row_space = row_space_behind(observation, next_layer, _most(observation, len(atoms.rows)))
+    row_space = row_space_behind(observation, next_layer, _max_examples(observation, len(atoms.rows)))
     tells = atoms.kept.sum(1) > len(row_space)
     return torch.where(tells, scale(observation, first, atoms.rows, atoms.kept, row_space)[1], 1.0)
 
 
-def _most(observation: Observation, rank: int) -> int:
+def _max_examples(observation: Observation, rank: int) -> int:
     return observation.batch_size or rank
 
 
@@ -306,7 +306,7 @@ def _complete(
     next_layer, width = first.behind, len(first.weight)
     if next_layer is None or not len(vectors) or not is_elementwise(next_layer.inputs, width):
         return None
-    row_space = row_space_behind(observation, next_layer, _most(observation, len(factors.right)))
+    row_space = row_space_behind(observation, next_layer, _max_examples(observation, len(factors.right)))
     dual = torch.linalg.pinv(vectors).T @ factors.right  # row i belongs to example i, up to the open rows
     open_rows = torch.linalg.svd(vectors).Vh[len(vectors) :] @ factors.right
     blank = _atoms(factors, vectors, dual)
@@ -360,7 +360,9 @@ def _answer(
         return no_guess(observation, reason, iterations=rounds, diagnostics=diagnostics)
     zero_shares = (atoms.deltas == 0).double().mean(1)
     diagnostics["zero share"] = float(zero_shares.median())
-    row_space = None if first.behind is None else row_space_behind(observation, first.behind, _most(observation, rank))
+    row_space = (
+        None if first.behind is None else row_space_behind(observation, first.behind, _max_examples(observation, rank))
+    )
     inputs, _ = scale(observation, first, atoms.rows, atoms.kept, row_space)
     examples = examples_from(inputs, first.layer, observation)
     notes = (

@@ -84,7 +84,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
         assert not isinstance(reader, str)
         step, condition = _inputs_by_state(observation, reader)
         diagnostics = {"condition number": condition}
-        unrolled = _unrolled(reader, step, _most(observation))
+        unrolled = _unrolled(reader, step, _entry_bound(observation))
         if unrolled is None:
             reason = "rounding hides the window: states hardly change from time to time"
             return no_guess(observation, reason, diagnostics=diagnostics)
@@ -137,7 +137,7 @@ def _is_blank(state: Any) -> bool:
     return all(part is None or not bool(part.any()) for part in cast("tuple[Tensor | None, ...]", parts))
 
 
-def _most(observation: Observation) -> float:
+def _entry_bound(observation: Observation) -> float:
     """Return an upper bound on the absolute value of a window's entries."""
     low, high = pixel_box(observation)
     return _BEYOND * float(torch.maximum(low.abs(), high.abs()).max().clamp_min(1.0))

@@ -46,7 +46,7 @@ class QuestionReadoutConfig(Config):
     length: int = Field(default=4, ge=1, description="words of a question, padding included")
     filler: int = Field(default=0, ge=0, description="number of the word that fills up short questions")
     brightness: float = Field(default=0.2, description="of the grey image at which orders are compared first")
-    most: int = Field(default=1000, ge=1, description="most orders that are compared")
+    max_orders: int = Field(default=1000, ge=1, description="most orders that are compared")
 
 
 class QuestionText(NamedTuple):
@@ -70,8 +70,8 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
         "data": {
             "name": "digit-grids",
             "cells": 2,
-            "fewest": 2,
-            "most": 2,
+            "min_digits": 2,
+            "max_digits": 2,
             "palette": 0,
             "position": 0,
             "presence": 0,
@@ -141,16 +141,16 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Q
     """Return every possible question and answer from the inferred words.
 
     Raises:
-        NotApplicable: no arrangement exists, or more than `config.most`.
+        NotApplicable: no arrangement exists, or more than `config.max_orders`.
     """
     read = words_of(observation).read
     signs = _signs(observation.model, config)
     words = [] if read is None else [word for word in read.tolist() if word not in signs]
     orders = list[QuestionText]()
     for text in arranged(words, config.length, config.filler):
-        if len(orders) == config.most:
+        if len(orders) == config.max_orders:
             raise NotApplicable(
-                f"{len(words)} words were read and have more orders than the setting 'most' ({config.most})"
+                f"{len(words)} words were read and have more orders than the setting 'max_orders' ({config.max_orders})"
             )
         orders.append(text)
     if not orders:

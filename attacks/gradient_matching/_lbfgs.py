@@ -26,7 +26,7 @@ from attacks.core.matching.simulated_client import SimulatedClient, simulated_cl
 from attacks.core.matching.starts import first_inputs
 from attacks.core.matching.terms import DistanceConfig
 from attacks.core.matching.unknown_masks import OptimisedMasks
-from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat
+from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, flat, map_tensors
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, Step, View
@@ -123,7 +123,7 @@ class LbfgsAttack(Attack[ConfigT]):
         shape = (examples, *observation.spec.shape)
         inputs = first_inputs(self.config.start, shape, self.config.pattern, generator)
         logits = torch.randn((examples, observation.spec.classes), generator=generator)
-        masks = each(problem.unknowns.first(generator), lambda mask: mask[None].to(like).requires_grad_())
+        masks = map_tensors(problem.unknowns.first(generator), lambda mask: mask[None].to(like).requires_grad_())
         return _Variables(
             inputs.to(like).requires_grad_(),
             logits.to(like).requires_grad_() if problem.labels is None else None,

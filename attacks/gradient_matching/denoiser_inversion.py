@@ -112,7 +112,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
     ) -> Reconstruction:
         """Return the best row, with the noise level of the first example."""
         guess, task = best_of(rows, labels, path, self.remarks(observation)), observation.task
-        level = best_row(rows).others.get(_LEVEL)
+        level = best_row(rows).extra_values.get(_LEVEL)
         if level is None or not isinstance(task, Denoising):
             return guess
         levels = _level(level[0].detach(), task)

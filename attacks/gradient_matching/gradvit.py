@@ -115,7 +115,7 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
         best, later_prior = best_row(rows), sum_of(self.config.later_priors, descent.victims)
         second = replace(
             search,
-            unknowns=search.unknowns.starting_at({MASKS: best.masks, **best.others}),
+            unknowns=search.unknowns.starting_at({MASKS: best.masks, **best.extra_values}),
             first=lambda _victim, _generator: best.inputs,
             prior=lambda inputs, masks, victims: (
                 search.prior(inputs, masks, victims) + later_prior(inputs, masks, victims)

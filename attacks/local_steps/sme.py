@@ -137,11 +137,13 @@ class Sme(MultiStepAttack[SmeConfig]):
             return guess
         diagnostics = {
             **guess.diagnostics,
-            "place between received (0) and trained weights (1)": float(place_of(best.others)),
+            "place between received (0) and trained weights (1)": float(place_of(best.extra_values)),
         }
         if self.config.path == "quadratic":
             changes = _change(observation)
-            bent = sum(mean_square(d) * float(best.others[bend_of(n)][0].square().sum()) for n, d in changes.items())
+            bent = sum(
+                mean_square(d) * float(best.extra_values[bend_of(n)][0].square().sum()) for n, d in changes.items()
+            )
             whole = sum(float(d.square().sum()) for d in changes.values())
             diagnostics["distance of the control point from the middle, by |D|"] = (bent / whole) ** 0.5
         return replace(guess, masks=None, diagnostics=diagnostics)

@@ -21,17 +21,19 @@ from fedsim.questions.membership.types import MembershipObservation
 def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return the loss of each single example, shape (B,)."""
     example_losses = torch.vmap(lambda output, label: observation.loss(output[None], label[None]))
-    return _each(observation, weights, batch, example_losses)
+    return _signal_of(observation, weights, batch, example_losses)
 
 
 def confidences(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return the probability p of each example's own label or tokens, shape (B,)."""
-    return _each(observation, weights, batch, lambda outputs, labels: (-observation.task.losses(outputs, labels)).exp())
+    return _signal_of(
+        observation, weights, batch, lambda outputs, labels: (-observation.task.losses(outputs, labels)).exp()
+    )
 
 
 def scale(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return log(p / (1 - p)), shape (B,), which stays precise for p near 0 or 1."""
-    return _each(observation, weights, batch, log_odds)
+    return _signal_of(observation, weights, batch, log_odds)
 
 
 def model_with(observation: MembershipObservation, weights: Tensors) -> Callable[..., Tensor]:
@@ -44,7 +46,7 @@ def model_with(observation: MembershipObservation, weights: Tensors) -> Callable
 
 
 @torch.no_grad()
-def _each(
+def _signal_of(
     observation: MembershipObservation, weights: Tensors, batch: Batch, signal: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """Return a signal of outputs (double precision) and labels, in chunks, since outputs for all tokens are large."""

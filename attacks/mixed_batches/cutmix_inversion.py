@@ -146,10 +146,10 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         if observation.local_steps > 1:
             return replace(result, masks=None)
         (step,) = self._steps(observation)
-        if not step.is_in(best.others):  # the search continued with originals
+        if not step.is_in(best.extra_values):  # the search continued with originals
             step = replace(step, pasting=_search(observation, len(step.examples)))
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
-        trained = _train(observation, step.pasting, step.values_of(best.others), Batch(best.inputs, exact))
+        trained = _train(observation, step.pasting, step.values_of(best.extra_values), Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
         return replace(result, trained=trained, diagnostics={**result.diagnostics, "largest minor share": minor})
 
@@ -171,7 +171,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     ) -> tuple[Tensor, tuple[PastingStep, ...]] | None:
         """Return originals in the order of the labels, and the step that pasted them; None if no box fits."""
         (step,) = self._steps(observation)
-        _, shares = step.pasting.composites(step.values_of(best.others), best.inputs, labels.to(best.inputs))
+        _, shares = step.pasting.composites(step.values_of(best.extra_values), best.inputs, labels.to(best.inputs))
         assembled = assemble(best.inputs, shares, None, _SLACK)
         if assembled is None:
             return None

@@ -84,7 +84,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     ) -> Reconstruction:
         """Report the best row with its pairing and weight."""
         best = best_row(rows)
-        share, partners = float(best.others[_SHARE][0]), _pairings(observation)[self.hypothesis_of(best)]
+        share, partners = float(best.extra_values[_SHARE][0]), _pairings(observation)[self.hypothesis_of(best)]
         result = super().report(observation, rows, labels, path)
         note = f"explained best by the weight {share:.3f} and the partners {list(partners)}"
         return replace(result, notes=(*result.notes, note), diagnostics={**result.diagnostics, "weight": share})

@@ -71,7 +71,7 @@ class Walk:
                 self.facts[number].blind,
             )
         limits = SolverLimits(_STEPS, 1, _EVERY, 0.0, damping=_DAMPING, still=1.0 - _GAIN)
-        return self._solve(self._rest(0), inputs.flatten(), limits, is_image=True)
+        return self._solve(self._remaining_equations(0), inputs.flatten(), limits, is_image=True)
 
     def _input_of(self, number: int, output: StageOutput) -> Tensor:
         facts, best = self.facts[number], math.inf
@@ -136,11 +136,11 @@ class Walk:
         """
         facts = self.facts[number]
         prior = SizePrior(_HELD, facts.size) if facts.blind.scales else None
-        residual = self._rest(number, prior)
+        residual = self._remaining_equations(number, prior)
         values = self._solve(residual, inputs.flatten(), SolverLimits(_REFINEMENTS, 1, _EVERY, 0.0)).values
         return residual.misfit(values), values.view(facts.shape)
 
-    def _rest(self, number: int, prior: SizePrior | None = None) -> StageEquations:
+    def _remaining_equations(self, number: int, prior: SizePrior | None = None) -> StageEquations:
         facts = self.facts[number]
         stages = [fact.stage for fact in self.facts[number:]]
         return StageEquations(stages, facts.shape, self.features, self.received, prior, facts.blind)

@@ -165,7 +165,7 @@ class ProductNormal:
 
     def __init__(self, equations: System, linearisation: Linearisation, products: int) -> None:
         """Estimate the mean diagonal of J^T J by random signs."""
-        self._here, self._prior, self._products = linearisation, equations.prior_precision, products
+        self._linearisation, self._prior, self._products = linearisation, equations.prior_precision, products
         generator = torch.Generator().manual_seed(0)
         size = (_PROBES, equations.unknowns.size)
         signs = torch.randint(2, size, generator=generator).to(self._prior) * 2.0 - 1.0
@@ -176,7 +176,8 @@ class ProductNormal:
         """Return the step once the residual is `accuracy` of the right side, or the products are used up."""
         return conjugate_gradients(
             lambda vector: (
-                self._here.backward(self._here.forward(vector)) + (self._prior + damping * self._scale) * vector
+                self._linearisation.backward(self._linearisation.forward(vector))
+                + (self._prior + damping * self._scale) * vector
             ),
             right,
             lambda vector: vector,
@@ -190,7 +191,7 @@ class NearNormal:
 
     def __init__(self, equations: System, linearisation: Linearisation, normal: DenseNormal) -> None:
         """Allow as many iterations as need about half the time of forming a new matrix."""
-        self._here, self._prior, self._near = linearisation, equations.prior_precision, normal
+        self._linearisation, self._prior, self._near = linearisation, equations.prior_precision, normal
         self._iterations = max(1, equations.unknowns.size // _QUICK)
 
     def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
@@ -199,7 +200,8 @@ class NearNormal:
             return None
         return conjugate_gradients(
             lambda vector: (
-                self._here.backward(self._here.forward(vector)) + (self._prior + damping * self._near.scale) * vector
+                self._linearisation.backward(self._linearisation.forward(vector))
+                + (self._prior + damping * self._near.scale) * vector
             ),
             right,
             lambda vector: cast("Tensor", self._near.solve_step(damping, vector, accuracy)),
@@ -293,7 +295,7 @@ def _is_settled(normal: Normal, linearisation: Linearisation, damping: float) ->
 
 class _Place(NamedTuple):
     values: Tensor
-    here: Linearisation
+    linearisation: Linearisation
     objective: float
     damping: float
 
@@ -306,7 +308,7 @@ class _Path(NamedTuple):
     def step(self, place: _Place) -> _Place | None:
         """Return the end of a step, or None if it does not lower the objective."""
         equations = self.equations
-        right = place.here.backward(place.here.residual)
+        right = place.linearisation.backward(place.linearisation.residual)
         right = right + equations.prior_precision * (equations.prior_mean - place.values)
         step = self.normal.solve_step(place.damping, right, min(_LOOSEST, place.objective**0.5))
         if step is None:
@@ -330,9 +332,9 @@ class _Path(NamedTuple):
             return []
         neighbours = (self.equations.residual(place.values + sign * _BEND * step) for sign in (1.0, -1.0))
         bending = (
-            sum(neighbours) - 2.0 * place.here.residual
+            sum(neighbours) - 2.0 * place.linearisation.residual
         ) / _BEND**2  # of the residual, so its sign is already turned
-        acceleration = self.normal.solve_step(place.damping, place.here.backward(bending), 0.0)
+        acceleration = self.normal.solve_step(place.damping, place.linearisation.backward(bending), 0.0)
         return [] if acceleration is None else [step + 0.5 * acceleration]
 
 
@@ -355,5 +357,5 @@ def _step_near(path: _Path, place: _Place) -> _Place | None:
     """Return the end of a fast step with the matrix of an earlier point, or None if it does not lower the objective."""
     if not isinstance(path.normal, DenseNormal):
         return None
-    refined = path._replace(normal=NearNormal(path.equations, place.here, path.normal)).step(place)
+    refined = path._replace(normal=NearNormal(path.equations, place.linearisation, path.normal)).step(place)
     return None if refined is None else refined._replace(damping=refined.damping * _EASE)

@@ -77,7 +77,7 @@ class TokenPool:
     """
 
     tokens: Tensor
-    most: Tensor
+    max_counts: Tensor
     nearest: float
 
 
@@ -201,7 +201,7 @@ def _is_same(sentence: Tensor, candidate: Tensor, overlap: float) -> bool:
 def _allowed(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:
     """Return the allowed continuations as two index lists: prefix and token of the pool."""
     used = (prefixes[:, 1:, None] == pool.tokens).sum(1)
-    goes_on = used < pool.most if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)
+    goes_on = used < pool.max_counts if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)
     row, token = goes_on.nonzero(as_tuple=True)
     return row, token
 

@@ -79,7 +79,7 @@ class ShareThreshold:
     """An input lies inside if its residual outside the first layer's span is below a share of its norm."""
 
     tolerance: float
-    most: int
+    max_inside: int
     figure: ClassVar[str] = "most of an input outside the span"
     overlap: ClassVar[float] = 1.0
 
@@ -101,7 +101,7 @@ class ShareThreshold:
 
     def kept(self, scores: Tensor) -> Tensor:
         """Keep all prefixes; raise `NothingFound` if there are more than the limit."""
-        if len(scores) > self.most:
+        if len(scores) > self.max_inside:
             raise NothingFound(f"{len(scores)} prefixes of equal length lie in the span, so it excludes too few")
         return torch.ones(len(scores), dtype=torch.bool)
 

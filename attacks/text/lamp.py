@@ -57,7 +57,7 @@ class LampConfig(TextMatchingConfig):
     decay: float = Field(default=0.89, gt=0, le=1, description="factor by which the step shrinks every 50 iterations")
     norm_weight: float = Field(default=1.0, ge=0, description="weight c of the regulariser of the vectors' norms")
     drafts: int = Field(default=500, ge=1, description="number of random drafts, and of permutations of the best draft")
-    every: int = Field(default=75, ge=1, description="iterations between moves of words")
+    move_interval: int = Field(default=75, ge=1, description="iterations between moves of words")
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
     candidates: int = Field(default=200, ge=1, description="number of orders of a sentence that are tried each time")
     finishing: int = Field(
@@ -125,7 +125,7 @@ class Lamp(TextMatching[LampConfig]):
     effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {
         **LISTS,
-        "attacks": [{"max_iterations": 10, "drafts": 4, "every": 5, "candidates": 4, "finishing": 10}],
+        "attacks": [{"max_iterations": 10, "drafts": 4, "move_interval": 5, "candidates": 4, "finishing": 10}],
     }
 
     @classmethod
@@ -136,7 +136,7 @@ class Lamp(TextMatching[LampConfig]):
         candidates = max(1, gradients // (3 * turns))
         return {
             "max_iterations": iterations,
-            "every": max(1, iterations // turns),
+            "move_interval": max(1, iterations // turns),
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
             "finishing": gradients // 3,
@@ -153,7 +153,7 @@ class Lamp(TextMatching[LampConfig]):
         place = self._draft(task, generator)
         result = RestartResult(0, 0, place.inputs, place.masks)
         while (done := len(result.objectives)) < config.max_iterations:
-            count = min(config.every, config.max_iterations - done)
+            count = min(config.move_interval, config.max_iterations - done)
             shifted = continued(on_step, done=done, iterations=config.max_iterations, best=result.objective)
             turn = self._descent(task, place, done, count, generator, shifted)
             if turn.objective < result.objective:

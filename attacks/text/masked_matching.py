@@ -239,7 +239,7 @@ class _Task:
 
     def ends(self, row: RestartResult) -> tuple[Tensor, Tensor]:
         """Return which positions are masked (B, T), and the rates (B,)."""
-        (masked,), (rate,) = row.others[_MASKED], row.others[_RATE]
+        (masked,), (rate,) = row.extra_values[_MASKED], row.extra_values[_RATE]
         return masked > _HALF, rate
 
     def tokens(self, vectors: Tensor, masked: Tensor) -> Tensor:

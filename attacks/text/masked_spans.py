@@ -54,7 +54,7 @@ class _Filled(NamedTuple):
 
     tokens: Tensor
     weights: Tensor
-    rest: float
+    residual_share: float
 
 
 @final
@@ -91,11 +91,11 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         reading, tokens = spans_with_masks(observation, self.config.tolerance, self.config.deviations)
         seen = arranged(reading, tokens, observation.batch_size or 1, self.config.tries, generator)
         filled = _fill_in(observation, seen, mask)
-        on_step(Step(0, 1, 1, filled.rest, filled.rest, filled.tokens))
+        on_step(Step(0, 1, 1, filled.residual_share, filled.residual_share, filled.tokens))
         diagnostics = {
             "rank of the first span": reading.spaces[0].size,
             "masked tokens": float((seen == mask).sum()),
-            "share of the output layer's gradient left": filled.rest,
+            "share of the output layer's gradient left": filled.residual_share,
         }
         sentences = observation.batch_size or len(seen)
         for number, weight in enumerate(filled.weights.tolist(), 1):
@@ -103,12 +103,12 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
                 diagnostics[f"masking rate of sentence {number}"] = 1 / (sentences * seen.shape[1] * weight)
         return Reconstruction.of(
             inputs=filled.tokens,
-            objective=filled.rest,
+            objective=filled.residual_share,
             iterations=1,
             stopped="read off two spans and the output layer",
             notes=("rates assume texts in which every position may be masked",),
             diagnostics=diagnostics,
-            is_exact=filled.rest < _EXPLAINED,
+            is_exact=filled.residual_share < _EXPLAINED,
         )
 
 

@@ -106,7 +106,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
             yield from self._of_batch(context.local)
 
     def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[BoundedFigure]:
-        highest, least = _most(name), _least(name)
+        highest, least = _highest(name), _lowest(name)
         entries = (rows != 0).sum(1)
         is_alive = entries >= _ALIVE
         if not is_alive.any():  # zeros are a common initialisation
@@ -130,7 +130,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
             yield from self._of_bias(name, bias[is_alive], norms)
 
     def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[BoundedFigure]:
-        highest = _most(name)
+        highest = _highest(name)
         yield highest("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
         if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
             ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
@@ -153,7 +153,7 @@ class ServerCheck(Defense[ServerCheckConfig]):
         for (name, _), slope in zip(read, slopes, strict=True):
             if slope is not None:
                 share_single = ((slope != 0).sum(0) == 1).double().mean()
-                yield _most(name)(
+                yield _highest(name)(
                     "share of units that one example activates", float(share_single), self.config.isolation
                 )
 
@@ -166,11 +166,11 @@ class ServerCheck(Defense[ServerCheckConfig]):
         return MethodDescription("server-check", settings=self.config.model_dump())
 
 
-def _most(layer: str) -> _Judge:
+def _highest(layer: str) -> _Judge:
     return _Judge(layer, 1)
 
 
-def _least(layer: str) -> _Judge:
+def _lowest(layer: str) -> _Judge:
     return _Judge(layer, -1)
 
 

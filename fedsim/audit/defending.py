@@ -61,7 +61,7 @@ def try_defenses(book: AuditSession, subject: CheckedSubject, undefended: Traine
     defender = _Defender(auditor, undefended, book.plan.updates or limit, iterations)
     sampling = subject.subject.sampling
     control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst, sampling=sampling)
-    book.put(auditor.attack(control, bare, defender.most, iterations, seconds))
+    book.put(auditor.attack(control, bare, defender.max_updates, iterations, seconds))
     if control_failed(book.record):
         book.keep(not_tried=tuple(arm.name for arm in fitting))
         return
@@ -119,13 +119,13 @@ class _Defender:
     Attributes:
         auditor: runs the attacks and the trainings.
         without: training of the client without further defenses.
-        most: largest number of attacked updates.
+        max_updates: largest number of attacked updates.
         iterations: iterations per search.
     """
 
     auditor: ArmAuditor
     without: TrainedClient
-    most: int
+    max_updates: int
     iterations: int
 
     def ask(self, arm: AuditArm, seconds: float) -> AuditArm:
@@ -136,7 +136,7 @@ class _Defender:
         """
         auditor, before = self.auditor, self.without.summary
         with interrupting(TimeBudget.with_wall_limit(seconds)):
-            arm = auditor.attack(arm, auditor.world(arm), self.most, self.iterations, _FOR_THE_ATTACK * seconds)
+            arm = auditor.attack(arm, auditor.world(arm), self.max_updates, self.iterations, _FOR_THE_ATTACK * seconds)
             auditor.session.tell(f"{arm.name}: trains for {before.rounds} rounds")
             world = auditor.world(arm.model_copy(update={"batch_size": before.batch_size}))
             arm, trained = auditor.train(arm, world, before.rounds, math.inf)

@@ -98,7 +98,7 @@ def may_change(arm: AuditArm, allowed: float | None, rule: Rule) -> bool:
     return not doubts(arm, rule) or arm.recovered.value > 0
 
 
-def more(arm: AuditArm, limit: float, confidence: float) -> str:
+def needed_updates(arm: AuditArm, limit: float, confidence: float) -> str:
     """Return in words how many more updates and minutes would decide about a limit; empty if that is unknown."""
     needed = updates_to_decide(arm.recovered, limit, confidence) if arm.recovered else None
     if not needed:

@@ -69,7 +69,7 @@ def _recovered(record: AuditRecord, arm: AuditArm) -> Figure:
         arm.recovered,
         doubts=evidence.doubts(arm, scoring.rule),
         word=verdict_of(record),
-        advice="" if limit is None else evidence.more(arm, limit, scoring.confidence),
+        advice="" if limit is None else evidence.needed_updates(arm, limit, scoring.confidence),
     )
 
 

@@ -51,7 +51,7 @@ def answer(record: AuditRecord) -> Answer:
     if any(state == "undecided" for _, state in states):
         decides = _longer(record)
         return Answer("undecided", f"Undecided: {claim}, and the searches do not show that none could; {decides}.")
-    additions = "".join(f"; {text}" for text in _more(record, arms))
+    additions = "".join(f"; {text}" for text in _needed_updates(record, arms))
     return Answer(
         "withstood", f"Withstood: {claim}, and a longer search would not help; that is no guarantee{additions}."
     )
@@ -99,12 +99,12 @@ def _longer(record: AuditRecord) -> str:
     return f"--minutes {record.needed_minutes} allows searches as long as in the literature"
 
 
-def _more(record: AuditRecord, arms: Sequence[AuditArm]) -> Iterator[str]:
+def _needed_updates(record: AuditRecord, arms: Sequence[AuditArm]) -> Iterator[str]:
     """Yield how many more updates would decide about the policy, of the first batch size that needs more."""
     limit, confidence = record.policy.max_recovered, record.plan.scoring.confidence
     if limit is not None:
         needed = (
-            evidence.more(arm, limit, confidence)
+            evidence.needed_updates(arm, limit, confidence)
             for arm in arms
             if evidence.may_change(arm, limit, record.plan.scoring.rule)
         )

@@ -29,14 +29,14 @@ class Accuracy:
         right: share of correct answers, with 95 % confidence interval.
         blind: the same with all pixels set to 0.
         majority: share of the most frequent answer.
-        several: for counting questions, accuracy if the digit occurs more than once; else None.
+        repeated_digits: for counting questions, accuracy if the digit occurs more than once; else None.
     """
 
     kind: Kind
     right: Interval
     blind: Interval
     majority: float
-    several: Interval | None
+    repeated_digits: Interval | None
 
 
 def questions(kind: Kind, count: int, seed: int) -> Batch:

@@ -152,11 +152,11 @@ def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
     if operation == "shuffle":
         nats = n * math.log(n) - math.lgamma(n + 1)
         formulas = (shuffle_accuracy, shuffle_correlation)
-        return Analysed(operation, nats, *(_each(formula, n, at_once) for formula in formulas))
+        return Analysed(operation, nats, *(_values_at(formula, n, at_once) for formula in formulas))
     if operation == "replace-random":
         nats = (n - 1) * math.log(n / (n - 1))
         formulas = (replace_accuracy, replace_correlation)
-        return Analysed(operation, nats, *(_each(formula, n, at_once) for formula in formulas))
+        return Analysed(operation, nats, *(_values_at(formula, n, at_once) for formula in formulas))
     outcomes = list(sample_of(operation, tuple(range(n)), 0, n).answers())
     law = dict.fromkeys(outcomes, 1.0)
     accuracies, losses = (tuple(score(outcomes, count) for count in at_once) for score in (accuracy, steps_correlation))
@@ -181,7 +181,7 @@ def _of_one_length(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [(*outcome, *[_END] * (longest - len(outcome))) for outcome in outcomes]
 
 
-def _each(formula: Callable[[int, int], float], n: int, at_once: Sequence[int]) -> tuple[float, ...]:
+def _values_at(formula: Callable[[int, int], float], n: int, at_once: Sequence[int]) -> tuple[float, ...]:
     return tuple(formula(n, count) for count in at_once)
 
 

@@ -103,7 +103,7 @@ class PlainLines:
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """Print the outcome of an attack on an update."""
-        self._say(f"  {label} on {victim.who}: {outcome(victim)}")
+        self._say(f"  {label} on {victim.sender}: {outcome(victim)}")
 
     def progress(self, label: str, number: int, total: int) -> None:
         """Print the step number of a question, before the first step and every ten seconds."""

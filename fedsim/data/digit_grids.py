@@ -29,8 +29,8 @@ class DigitGridsConfig(Config):
 
     source: Source = Field(default="mnist5k", description="data set of the digits")
     cells: int = Field(default=4, ge=2, le=8, description="cells a side; a cell has 14 x 14 pixels")
-    fewest: int = Field(default=3, ge=1, description="cells with a digit, at least")
-    most: int = Field(default=6, ge=1, le=MOST_COUNTED, description="cells with a digit, at most")
+    min_digits: int = Field(default=3, ge=1, description="cells with a digit, at least")
+    max_digits: int = Field(default=6, ge=1, le=MOST_COUNTED, description="cells with a digit, at most")
     palette: float = Field(
         default=0.5, ge=0, le=1, description="share of images with digits of 1 to 6 classes, so that some repeat"
     )
@@ -61,11 +61,14 @@ class DigitGridsConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.fewest > self.most:
-            raise ValueError(f"fewest is {self.fewest} and most {self.most}: expected at most as many.")
-        if self.most >= self.cells**2:
+        if self.min_digits > self.max_digits:
             raise ValueError(
-                f"most is {self.most}: expected fewer than the {self.cells**2} cells, so that some stay empty."
+                f"min_digits is {self.min_digits} and max_digits {self.max_digits}: expected at most as many."
+            )
+        if self.max_digits >= self.cells**2:
+            raise ValueError(
+                f"max_digits is {self.max_digits}: expected fewer than the {self.cells**2} cells, so that some "
+                "stay empty."
             )
         if not sum(self.mix.values()):
             raise ValueError(
@@ -107,7 +110,7 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
 
 def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[str, Attribute]:
     """Return as attributes the kind of the question, and whether the image has more digits than the mid-range."""
-    words, middle = GridWords(config.cells), (config.fewest + config.most) / 2
+    words, middle = GridWords(config.cells), (config.min_digits + config.max_digits) / 2
     kinds = [
         torch.tensor([KINDS.index(words.kind(question)) for question in batch.extra_inputs["question"].tolist()])
         for batch, _ in parts
@@ -119,7 +122,7 @@ def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[
 def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: torch.Generator) -> tuple[Batch, Tensor]:
     """Sample examples, and the digits (count, cells * cells) of their grids, -1 for an empty cell."""
     words = GridWords(config.cells)
-    digits = draw_digits(count, config.cells, (config.fewest, config.most), config.palette, generator)
+    digits = draw_digits(count, config.cells, (config.min_digits, config.max_digits), config.palette, generator)
     grid_questions = ask(digits, words, draw_kinds(count, config.mix, generator), answer_places(config.mix), generator)
     pictures = paint(digits, config.cells, stock, generator)
     return Batch(pictures, grid_questions.answers, {"question": grid_questions.questions}), digits

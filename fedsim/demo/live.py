@@ -73,7 +73,7 @@ class Turns:
         self._changed = threading.Condition()
 
     @contextmanager
-    def one(self, on_wait: Callable[[int], None]) -> Iterator[None]:
+    def hold(self, on_wait: Callable[[int], None]) -> Iterator[None]:
         """Hold the turn. Before, call `on_wait` about twice a second with the place in the queue, from 1.
 
         Raises:
@@ -273,7 +273,7 @@ class _Viewer(BaseHTTPRequestHandler):
         self.server.attacking.add(threading.current_thread())
         try:
             self._begin(HTTPStatus.OK, "text/event-stream; charset=utf-8", None)
-            with self.server.turns.one(lambda place: self._tell("waiting", {"place": place})):
+            with self.server.turns.hold(lambda place: self._tell("waiting", {"place": place})):
                 self._tell("started", {})
                 attempt(order, self.server.iterations, self._tell)
         except Full:

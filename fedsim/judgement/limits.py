@@ -83,13 +83,13 @@ def judge(policy: Policy, case: Case) -> list[JudgedLimit]:
     loss = None if case.accuracy_loss is None else [case.accuracy_loss]
     guaranteed = None if case.guarantees is None else [_guaranteed(case.guarantees)]
     return [
-        *_each("max_recovered", "", policy.max_recovered, case.recognisable),
+        *_judged_figures("max_recovered", "", policy.max_recovered, case.recognisable),
         *_worst("max_accuracy_loss", "accuracy", policy.max_accuracy_loss, loss),
         *_worst("max_membership_tpr", "membership", policy.max_membership_tpr, case.members),
         *(
             judged
             for name, limit in policy.findings.items()
-            for judged in _each(name, "findings", limit, case.findings.get(name, ()))
+            for judged in _judged_figures(name, "findings", limit, case.findings.get(name, ()))
         ),
         *_worst("max_epsilon", "guarantees", policy.max_epsilon, guaranteed),
     ]
@@ -158,7 +158,9 @@ def updates_to_decide(interval: Interval, limit: float, confidence: float) -> in
     return max(0, high - interval.n)
 
 
-def _each(rule: str, place: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
+def _judged_figures(
+    rule: str, place: str, limit: float | None, figures: Sequence[Figure] | None
+) -> Iterator[JudgedLimit]:
     """Yield the state of a limit for each figure; without figures, a single undecided state at `place`."""
     if limit is None or figures is None:
         return
@@ -168,7 +170,7 @@ def _each(rule: str, place: str, limit: float | None, figures: Sequence[Figure] 
 
 def _worst(rule: str, place: str, limit: float | None, figures: Sequence[Figure] | None) -> Iterator[JudgedLimit]:
     """Yield the state of a limit for the worst of the figures; of equal states the figure that may reach furthest."""
-    judged = list(_each(rule, place, limit, figures))
+    judged = list(_judged_figures(rule, place, limit, figures))
     if judged:
         yield max(judged, key=_badness)._replace(where=place)
 

@@ -138,7 +138,7 @@ class VisionLanguage(nn.Module):
             hidden=vision.project(features.hidden[:, places]),
             positions=features.patches.clamp_min(0),
             front=0,
-            there=None if features.there is None else features.there[:, places],
+            present=None if features.present is None else features.present[:, places],
             shares=None if features.shares is None else features.shares[:, places],
             notes=stream.notes,
         )
@@ -161,7 +161,7 @@ class VisionLanguage(nn.Module):
             front=before,
             prompt=asking.shape[1],
             tokens=text,
-            there=_widened(encoded.there, before, text_length, True),
+            present=_widened(encoded.present, before, text_length, True),
             shares=_widened(encoded.shares, before, text_length, 1.0),
             notes=encoded.notes,
         )

@@ -39,7 +39,7 @@ class Plan:
         runs: independent runs.
         confidence: of the lower bound.
         power: probability that half of the stated noise would be contradicted, if canaries do not overlap.
-        most: lower bound on epsilon if all guesses are right.
+        max_epsilon: lower bound on epsilon if all guesses are right.
     """
 
     canaries: int
@@ -47,7 +47,7 @@ class Plan:
     runs: int
     confidence: float
     power: float
-    most: float
+    max_epsilon: float
 
     @property
     def risk(self) -> float:
@@ -106,7 +106,7 @@ def planned(
     plans = [_judged(claim, Plan(canaries, number, runs, confidence, 0.0, 0.0), generator) for number in numbers]
     best = max(plans, key=lambda plan: plan.power)  # of several the first
     if best.power > 0.0:
-        return replace(best, most=_most(claim, best))
+        return replace(best, max_epsilon=_max_epsilon(claim, best))
     included, scores = simulated(claim, canaries, 1, generator)
 
     def usual(plan: Plan) -> float:
@@ -114,7 +114,7 @@ def planned(
         return epsilon_of_one_run(claim, plan, int(np.median(count_right(included, scores, plan.guesses))))
 
     best = max(plans, key=usual)
-    return replace(best, most=_most(claim, best))
+    return replace(best, max_epsilon=_max_epsilon(claim, best))
 
 
 def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
@@ -125,7 +125,7 @@ def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
     return replace(plan, power=float(is_caught.mean()))
 
 
-def _most(claim: Claim, plan: Plan) -> float:
+def _max_epsilon(claim: Claim, plan: Plan) -> float:
     """Return the lower bound on epsilon if all guesses are right."""
     of_one = epsilon_of_one_run(claim, plan, plan.guesses)
     return max(of_one, epsilon_of_runs(claim, [1.0] * plan.runs, plan.risk)) if plan.runs > 1 else of_one

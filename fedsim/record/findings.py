@@ -110,7 +110,7 @@ class Finding(RecordModel):
     @property
     def scope_in_words(self) -> str:
         """The scope as text."""
-        return ", ".join(f"{name} {value}" for name, value in self.scope.items())
+        return ", ".join(f"{name.replace('_', '-')} {value}" for name, value in self.scope.items())
 
 
 class QuestionInfo(RecordModel):

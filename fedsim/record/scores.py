@@ -125,7 +125,7 @@ class VictimRecord(RecordModel):
         return len(self.scores)
 
     @property
-    def who(self) -> str:
+    def sender(self) -> str:
         """The attacked client or clients as text."""
         if not self.clients:
             return f"client {self.client}"

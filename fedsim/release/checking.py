@@ -61,7 +61,7 @@ def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
         hashes=finished.hashes(plan),
         parameters=sum(p.numel() for p in model.subject.model.parameters()),
         members=len(model.members),
-        others=len(model.others),
+        non_members=len(model.non_members),
         notes=model.notes,
         arms=(ArmFindings(name="model", findings=verdict.judged(findings)),),
     )

@@ -47,7 +47,7 @@ class ReleaseCandidate:
         return self.subject.dataset.train
 
     @property
-    def others(self) -> Batch:
+    def non_members(self) -> Batch:
         """Examples that it was not trained on."""
         return self.subject.dataset.test
 
@@ -60,7 +60,7 @@ def read(plan: ReleasePlan) -> ReleaseCandidate:
     """
     subject = load_subject(load(plan.target), plan.target)
     loader = _loader_of(plan.members) if plan.members else subject.loader
-    non_members = _loader_of(plan.others) if plan.others else subject.test
+    non_members = _loader_of(plan.non_members) if plan.non_members else subject.test
     if loader is None:
         raise FedsimError(
             f"'{plan.target}' returned no loader of members: return a loader, or pass --members package.module:name."
@@ -150,7 +150,7 @@ def check_sides(sides: Mapping[str, Batch]) -> None:
 
 def hashes(plan: ReleasePlan) -> dict[str, str]:
     """Return the SHA-256 of each file of weights, and of each module that the plan names, by file name."""
-    targets = [plan.target, plan.members, plan.others, plan.secrets, *plan.sites.values()]
+    targets = [plan.target, plan.members, plan.non_members, plan.secrets, *plan.sites.values()]
     modules = [sys.modules.get(getattr(load(target), "__module__", "")) for target in targets if target]
     code = [Path(module.__file__) for module in modules if module is not None and module.__file__]
     files = [plan.weights, *filter(None, [plan.reference]), *code]

@@ -82,7 +82,7 @@ def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
 
 def _case(finished: ReleaseCandidate, seed: int) -> Case:
     """Return the candidates in random order; with a reference, half of the non-members belong to the attacker."""
-    non_members = finished.others
+    non_members = finished.non_members
     held = len(non_members) // 2 if finished.reference is not None else 0
     source = seeding.generator(seed, "release candidates")
     mixed = torch.randperm(len(non_members), generator=source)

@@ -85,7 +85,7 @@ def find_texts(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """Yield the share of members that the model writes on word by word, and the control; nothing of other models."""
     if finished.subject.dataset.task != _LANGUAGE:
         return
-    members, non_members = (_texts(batch) for batch in (finished.members, finished.others))
+    members, non_members = (_texts(batch) for batch in (finished.members, finished.non_members))
     finding = Finding(
         question="exposure", label="texts written on from their first half", metric="secret_extraction_rate"
     )

@@ -51,7 +51,8 @@ def build(record: ReleaseRecord) -> Document:
 
 def _subject(record: ReleaseRecord) -> Iterator[Block]:
     yield paragraph(
-        f"{record.plan.target}, {record.parameters:,} parameters; {record.members} members and {record.others} others."
+        f"{record.plan.target}, {record.parameters:,} parameters; {record.members} members and "
+        f"{record.non_members} non-members."
     )
     yield table("SHA-256", ("file", "hash"), list(record.hashes.items()), ("hash",), "words")
     yield from map(note, record.notes)

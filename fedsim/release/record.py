@@ -19,7 +19,9 @@ class ReleasePlan(RecordModel):
     target: str = Field(description="function that returns (model, loss, loader); its loader yields members")
     weights: Path
     members: str | None = Field(default=None, description="function that returns a loader of members")
-    others: str | None = Field(default=None, description="function that returns a loader of others of the same law")
+    non_members: str | None = Field(
+        default=None, description="function that returns a loader of others of the same law"
+    )
     reference: Path | None = Field(default=None, description="weights of the same model, trained without the members")
     sites: dict[str, str] = Field(default_factory=dict, description="by site, a function as the target")
     secrets: str | None = Field(default=None, description="function that returns the planted secrets")
@@ -33,7 +35,7 @@ class ReleaseRecord(Record[ReleasePlan, ArmFindings]):
     Attributes:
         hashes: SHA-256 of each file: weights and named code.
         members: number of distinct training examples.
-        others: number of distinct non-members.
+        non_members: number of distinct non-members.
     """
 
     file: ClassVar[str] = RELEASE
@@ -42,7 +44,7 @@ class ReleaseRecord(Record[ReleasePlan, ArmFindings]):
     hashes: dict[str, str]
     parameters: int
     members: int
-    others: int
+    non_members: int
 
     @property
     def findings(self) -> tuple[Finding, ...]:

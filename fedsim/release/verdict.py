@@ -95,7 +95,7 @@ def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
     """Return the state of every limit of the policy that applies to a finished model."""
     missing = (
         f"max_membership_tpr needs {round(1 / RARE)} non-members, twice as many with "
-        f"--reference, but has {record.others}"
+        f"--reference, but has {record.non_members}"
     )
     members = figures_of(record.of("membership"), MEMBERS_FOUND)
     case = Case(

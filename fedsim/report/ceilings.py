@@ -23,7 +23,7 @@ class BoundComparison(NamedTuple):
     """An attack in an arm with a guarantee.
 
     Attributes:
-        what: attack goal: reconstruction, or membership inference at a false-positive rate.
+        quantity: attack goal: reconstruction, or membership inference at a false-positive rate.
         prior: success without an observation: the share of images recovered by their own mean, at least
             1 / (images + 1); or the false-positive rate.
         ceiling: upper bound on the success of any attack.
@@ -34,7 +34,7 @@ class BoundComparison(NamedTuple):
     method: str
     epsilon: float
     delta: float
-    what: str
+    quantity: str
     attack: str
     measured: float
     low: float

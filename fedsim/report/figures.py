@@ -116,8 +116,10 @@ def _utility_of(record: RunRecord, metric: Metric) -> Picture:
 @styled()
 def epsilons(marks: Sequence[BoundComparison]) -> list[Picture]:
     """Return a picture per kind of attack: measured success over epsilon, with the ceiling of each guarantee."""
-    kinds = dict.fromkeys(mark.what for mark in marks)
-    return [_epsilons_of([mark for mark in marks if mark.what == kind], number) for number, kind in enumerate(kinds, 1)]
+    kinds = dict.fromkeys(mark.quantity for mark in marks)
+    return [
+        _epsilons_of([mark for mark in marks if mark.quantity == kind], number) for number, kind in enumerate(kinds, 1)
+    ]
 
 
 @styled()
@@ -245,7 +247,7 @@ def _exceedance_of(
 
 def _epsilons_of(marks: list[BoundComparison], number: int) -> Picture:
     figure, axes = canvas()
-    subject = marks[0].what
+    subject = marks[0].quantity
     for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
         alike = [mark for mark in marks if mark.attack == attack]
         errors = [[m.measured - m.low for m in alike], [m.high - m.measured for m in alike]]

@@ -111,13 +111,13 @@ def scores_of(attack: AttackFinding) -> dict[Key, tuple[VictimRecord, ItemScore]
 def column(key: Key, victim: VictimRecord, item: ItemScore, has_restarts: bool) -> str:
     """Return the column heading of an example."""
     example = f", image {key[2]}" if has_restarts else ""
-    return f"round {victim.round}, {victim.who}{example}, class {item.label}"
+    return f"round {victim.round}, {victim.sender}{example}, class {item.label}"
 
 
 def original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> WallCell:
     """Return the cell of an original."""
     pixels = pixels_of(arrays, f"{victim.arrays}/originals", item.index)
-    alt = f"Original of round {victim.round}, {victim.who}, image {item.index}, class {item.label}"
+    alt = f"Original of round {victim.round}, {victim.sender}, image {item.index}, class {item.label}"
     return WallCell(pixels, alt, text="not stored", data=place(key))
 
 
@@ -141,7 +141,7 @@ def guess(
         return WallCell(None, text="no guess", data=place(key))
     spread = [metric for metric in judge.spread if metric.name in item.values]
     scores_in_words = tuple(metric.tell(item.values[metric.name]) for metric in spread)
-    position = f"round {victim.round}, {victim.who}, image {item.index}"
+    position = f"round {victim.round}, {victim.sender}, image {item.index}"
     pixels, actual, public = (
         pixels_of(arrays, f"{victim.arrays}/{name}", item.index) for name in ("guesses", "originals", "public")
     )

@@ -81,7 +81,7 @@ def secrets() -> dict[str, Columns]:
 def membership(tpr: float | None, low: float = 0.0, label: str = "lira", failure: str = "") -> Finding:
     auc = Interval(value=0.6, low=0.5, high=0.7, n=200)
     rate = {} if tpr is None else {MEMBERS_FOUND: Interval(value=tpr, low=low, high=1.0, n=100)}
-    about = {"target": "model", "members": 100, "others": 100}
+    about = {"target": "model", "members": 100, "non_members": 100}
     return Finding(
         question="membership", label=label, method="lira", scope=about, metric="auc", value=None if failure else auc,
         chance_level=0.5, extra_metrics=rate, failure=failure,

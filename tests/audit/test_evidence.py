@@ -24,7 +24,7 @@ def test_less_is_recovered_only_where_the_intervals_are_apart() -> None:
 def test_how_much_more_would_decide_is_stated_in_updates_and_in_minutes(seconds: float, minutes: str) -> None:
     """4 updates without a recovered one need 31 more to keep 10 %; each took a quarter of the seconds."""
     found = attacked(0, 4, seconds=seconds / 4)
-    assert evidence.more(found, 0.1, 0.95) == (
+    assert evidence.needed_updates(found, 0.1, 0.95) == (
         f"about 31 more updates and {minutes} would decide, if the share stays the same (--updates 35)"
     )
-    assert evidence.more(attacked(1, 4), 0.25, 0.95) == ""  # no number of updates decides about its own share
+    assert evidence.needed_updates(attacked(1, 4), 0.25, 0.95) == ""  # no number of updates decides about its own share

@@ -34,5 +34,5 @@ def test_whoever_knows_the_answers_is_right_with_light_alone(kind) -> None:
     assert (found.right.value, found.right.n, found.blind.value) == (1.0, 40, 0.0)
     counts = known.labels[:, 0].bincount()
     assert found.majority == float(counts.max()) / 40
-    assert (found.several is None) == (kind != "counting")
-    assert found.several is None or found.several.value == 1.0
+    assert (found.repeated_digits is None) == (kind != "counting")
+    assert found.repeated_digits is None or found.repeated_digits.value == 1.0

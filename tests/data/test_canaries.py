@@ -30,7 +30,7 @@ def test_copies_stand_where_they_are_said_to_and_nothing_else_changes() -> None:
 def test_they_are_black_and_white_and_all_different_from_their_controls() -> None:
     data = digits(canaries=3, repetitions=[0, 1, 3])
     images = torch.cat(
-        [torch.cat((planted_image.image[None], planted_image.others)) for planted_image in data.planted_images]
+        [torch.cat((planted_image.image[None], planted_image.left_out)) for planted_image in data.planted_images]
     )
     assert len(images) == 3 * 128
     assert len(images.flatten(1).unique(dim=0)) == len(images)

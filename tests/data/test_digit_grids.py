@@ -30,7 +30,7 @@ def test_shapes_and_words() -> None:
     assert (data.train.labels.shape, data.train.extra_inputs["question"].shape) == ((40, 2), (40, 4))
     assert data.spec.classes == len(data.class_names) == 40
     assert 0 <= float(data.train.inputs.min()) <= float(data.train.inputs.max()) <= 1
-    longer = small(cells=3, most=5, list=1.0)
+    longer = small(cells=3, max_digits=5, list=1.0)
     assert (longer.train.labels.shape, longer.spec.shape) == ((40, 7), (1, 42, 42))
     task = registry.get("task", data.task)
     assert task.make(task.config()).refuses(data) is None
@@ -61,8 +61,8 @@ def test_training_and_test_images_share_no_digit(source) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"fewest": 5, "most": 4}, "fewest is 5 and most 4"),
-        ({"cells": 2, "most": 4, "fewest": 1}, "fewer than the 4 cells"),
+        ({"min_digits": 5, "max_digits": 4}, "min_digits is 5 and max_digits 4"),
+        ({"cells": 2, "max_digits": 4, "min_digits": 1}, "fewer than the 4 cells"),
         ({"position": 0, "presence": 0, "counting": 0}, "all kinds of questions have weight 0"),
     ],
 )
@@ -80,7 +80,9 @@ def test_attributes_are_the_kind_of_question_and_how_full_a_grid_is() -> None:
     source = seeding.generator(config.seed, "digit grids train")
     batch, digits = draw_grids(config, 40, stocks("digits")[0], source)
     assert torch.equal(batch.inputs, data.train.inputs)
-    is_dense = [sum(digit >= 0 for digit in grid) > (config.fewest + config.most) / 2 for grid in digits.tolist()]
+    is_dense = [
+        sum(digit >= 0 for digit in grid) > (config.min_digits + config.max_digits) / 2 for grid in digits.tolist()
+    ]
     assert data.attributes["filling"].train.tolist() == [int(own) for own in is_dense]
     assert {True, False} == set(is_dense)
     assert len(data.attributes["kind"].test) == 10

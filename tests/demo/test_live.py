@@ -179,11 +179,11 @@ def test_turns_go_to_those_who_came_first_and_others_are_told_their_place() -> N
             told[name].append(place)
             waiting[name].set()
 
-        with turns.one(on_wait):
+        with turns.hold(on_wait):
             order.append(name)
 
     threads = [threading.Thread(target=viewer, args=(name,)) for name in "ab"]
-    with turns.one(lambda _place: None):
+    with turns.hold(lambda _place: None):
         for thread, event in zip(threads, waiting.values(), strict=True):
             thread.start()
             assert event.wait(60)
@@ -200,18 +200,18 @@ def test_a_viewer_who_leaves_the_queue_gives_up_his_place() -> None:
     def leave(_place: int) -> None:
         raise BrokenPipeError
 
-    with turns.one(lambda _place: None), pytest.raises(BrokenPipeError), turns.one(leave):
+    with turns.hold(lambda _place: None), pytest.raises(BrokenPipeError), turns.hold(leave):
         pass
-    with turns.one(leave):
+    with turns.hold(leave):
         pass
 
 
 def test_an_attack_that_fails_ends_its_turn_and_a_long_queue_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     turns = Turns()
-    with pytest.raises(ZeroDivisionError), turns.one(lambda _place: None):
+    with pytest.raises(ZeroDivisionError), turns.hold(lambda _place: None):
         raise ZeroDivisionError
     monkeypatch.setattr("fedsim.demo.live._LONGEST_QUEUE", 0)
-    with pytest.raises(Full), turns.one(lambda _place: None):
+    with pytest.raises(Full), turns.hold(lambda _place: None):
         pass
 
 
@@ -331,7 +331,7 @@ def test_an_image_is_dropped_or_chosen_and_other_files_are_refused(page: Page, b
 
 
 def test_a_second_viewer_is_told_to_wait_and_then_served(page: Page, server: LiveServer) -> None:
-    with server.turns.one(lambda _place: None):
+    with server.turns.hold(lambda _place: None):
         draw(page)
         phase(page, "waiting")
         expect(page.locator("#status")).to_contain_text("Your place in the queue: 1.")

@@ -60,7 +60,7 @@ def test_an_attack_on_the_sum_end_to_end(scenario: Build, tmp_path: Path, secure
     for attack in arm.attacks:
         (victim,) = attack.victims
         assert victim.failure is None
-        assert (victim.clients, victim.who) == ((0, 1, 2, 3), "sum of 4 clients")
+        assert (victim.clients, victim.sender) == ((0, 1, 2, 3), "sum of 4 clients")
         assert len(victim.scores) == 4
         assert victim.objective_at_truth is not None
         # Without quantisation the union's gradient is the mean exactly; a step moves the cosine by less than 1e-4.

@@ -140,10 +140,10 @@ def test_a_plan_says_whether_half_of_the_noise_would_be_noticed() -> None:
     assert quiet.power > 0.8
     loud = planned(of_noise(1.0), 200, 1, 0.95, np.random.default_rng(0), None)
     assert loud.power == 0.0
-    assert loud.most < of_noise(1.0).epsilon
+    assert loud.max_epsilon < of_noise(1.0).epsilon
     runs = planned(of_noise(1.0), 200, 100, 0.95, np.random.default_rng(0), None)
     assert runs.power > 0.8
-    assert runs.most > of_noise(1.0).epsilon
+    assert runs.max_epsilon > of_noise(1.0).epsilon
     assert planned(of_noise(4.0), 700, 1, 0.95, np.random.default_rng(0), 100).guesses == 100
 
 

@@ -19,7 +19,7 @@ def test_further_values_are_added_behind_and_leave_the_score_as_it_was() -> None
 
 
 def test_a_victim_is_a_client_or_a_sum() -> None:
-    assert VictimRecord(round=1, client=3).who == "client 3"
-    assert VictimRecord(round=1, client=3, clients=(3,)).who == "sum of 1 client"
+    assert VictimRecord(round=1, client=3).sender == "client 3"
+    assert VictimRecord(round=1, client=3, clients=(3,)).sender == "sum of 1 client"
     summed = VictimRecord(round=1, client=3, clients=(3, 5), scores=(ItemScore(index=0, values={}),))
-    assert (summed.who, summed.examples) == ("sum of 2 clients", 1)
+    assert (summed.sender, summed.examples) == ("sum of 2 clients", 1)

@@ -88,5 +88,5 @@ def saved(folder: Path, seed: int) -> Path:
 
 def plan(weights: Path, **more: object) -> ReleasePlan:
     return ReleasePlan.model_validate(
-        {"target": TARGET, "weights": weights, "others": f"{__name__}:others", "command": "fedsim release", **more}
+        {"target": TARGET, "weights": weights, "non_members": f"{__name__}:others", "command": "fedsim release", **more}
     )

@@ -28,7 +28,7 @@ def figure(low: float, value: float, high: float, p: float = 1.0, **more: object
 
 def record(*pairs: tuple[Finding, ...], others: int = 100, **policy: object) -> ReleaseRecord:
     made = ReleaseRecord(
-        plan=ReleasePlan(target="pkg:client", weights=Path("model.npz"), others="pkg:others"),
+        plan=ReleasePlan(target="pkg:client", weights=Path("model.npz"), non_members="pkg:others"),
         policy=Policy.model_validate(policy),
         environment=Environment(
             command="fedsim release pkg:client model.npz",
@@ -45,7 +45,7 @@ def record(*pairs: tuple[Finding, ...], others: int = 100, **policy: object) -> 
         hashes={"model.npz": "ab12"},
         parameters=1234,
         members=100,
-        others=others,
+        non_members=others,
         notes=("A note.",),
         arms=(ArmFindings(name="model", findings=verdict.judged([one for pair in pairs for one in pair])),),
     )

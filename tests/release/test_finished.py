@@ -14,8 +14,8 @@ from tests.release import hospital
 def test_weights_stand_in_the_model_and_each_example_on_one_side(tmp_path: Path) -> None:
     model = finished.read(hospital.plan(hospital.saved(tmp_path, 1)))
     assert torch.equal(model.subject.model.state_dict()["1.weight"], hospital.trained_on(1).state_dict()["1.weight"])
-    assert (len(model.members), len(model.others)) == (120, 120)
-    assert torch.equal(model.others.inputs, hospital.pictures(2)[0])
+    assert (len(model.members), len(model.non_members)) == (120, 120)
+    assert torch.equal(model.non_members.inputs, hospital.pictures(2)[0])
 
 
 def test_examples_that_are_alike_count_once() -> None:
@@ -66,7 +66,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path: Path, name: str, sentence
 def test_sides_on_which_nothing_can_be_shown_are_refused(tmp_path: Path, others: str | None, sentence: str) -> None:
     target = others and f"{hospital.__name__}:{others}"
     with pytest.raises(FedsimError, match=sentence) as caught:
-        finished.read(hospital.plan(hospital.saved(tmp_path, 1), others=target))
+        finished.read(hospital.plan(hospital.saved(tmp_path, 1), non_members=target))
     assert "\n" not in str(caught.value)
 
 

@@ -41,7 +41,7 @@ def test_the_auc_is_that_of_the_question(tmp_path: Path) -> None:
     with torch.no_grad():
         inside, outside = (
             -torch.nn.functional.cross_entropy(answers(batch.inputs).double(), batch.labels, reduction="none").numpy()
-            for batch in (model.members, model.others)
+            for batch in (model.members, model.non_members)
         )
     loss = named(list(membership.find(model, 0)), "loss-threshold")
     assert loss.value is not None

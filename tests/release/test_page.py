@@ -16,7 +16,7 @@ def test_the_verdict_stands_before_everything_and_each_figure_beside_luck() -> N
     assert row in after
     for said in (
         "Did not apply: rmia: no memory.",
-        "100 members and 100 others",
+        "100 members and 100 non-members",
         "ab12",
         "A note.",
         "max_membership_tpr | membership | undecided",

@@ -63,7 +63,7 @@ def membership(label, hits, *, n=1000, fpr=0.01):
         question="membership",
         label=label,
         method=label,
-        scope={"target": "model", "members": n, "others": n},
+        scope={"target": "model", "members": n, "non_members": n},
         metric=name_of(fpr),
         value=tpr,
         chance_level=fpr,

@@ -19,7 +19,7 @@ def membership():
         question="membership",
         label="lira",
         method="lira",
-        scope={"target": "model", "members": 500, "others": 500},
+        scope={"target": "model", "members": 500, "non_members": 500},
         metric="tpr_at_fpr_0.01",
         value=Interval(value=0.03, low=0.02, high=0.05, n=500),
         chance_level=0.01,
@@ -37,7 +37,7 @@ def marked(records, attacks, **changes):
 
 def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(records):
     found, arrays = marked(records, [records.attack("dia", records.missed())], epsilon=1.0, delta=1e-3)
-    by_kind = {mark.what.split(",")[0]: mark for mark in found}
+    by_kind = {mark.quantity.split(",")[0]: mark for mark in found}
     assert set(by_kind) == {"membership", "reconstruction"}
     member, image = by_kind["membership"], by_kind["reconstruction"]
     assert (member.measured, member.low, member.high, member.prior) == (0.03, 0.02, 0.05, 0.01)
@@ -53,7 +53,7 @@ def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(recor
 def test_the_interval_is_over_updates_whose_images_share_one_fate(records, clients, batch):
     attack = records.attack("dia", records.recovered(clients, batch))
     found, _ = marked(records, [attack])
-    (image,) = (mark for mark in found if mark.what.startswith("reconstruction"))
+    (image,) = (mark for mark in found if mark.quantity.startswith("reconstruction"))
     expected = wilson(clients, clients)
     assert (image.measured, image.low, image.high) == (expected.value, expected.low, expected.high)
     assert image.low == pytest.approx({1: 0.2065, 4: 0.5101}[clients], abs=1e-4)  # of 16 images it would be 0.806
@@ -81,7 +81,7 @@ def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, 
 def test_a_server_that_is_trusted_is_not_bounded_and_no_noise_bounds_nobody(records):
     attacks = [records.attack("dia", records.recovered())]
     found, _ = marked(records, attacks, holds_against_server=False)
-    assert {mark.what for mark in found} == {"membership, FPR 0.01"}
+    assert {mark.quantity for mark in found} == {"membership, FPR 0.01"}
     found, _ = marked(records, attacks, epsilon=math.inf, rdp_epsilon=math.inf)
     assert found == ()
 

@@ -110,7 +110,7 @@ def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_p
         folder = swept(tmp_path / measure, measure, {"none": 0.75, "gradient-noise 1.0": 0.5})
         sweep = gather(folder)
         undefended, noisy = found = points(sweep)
-        assert (undefended.setting.measure, noisy.setting.what) == (name, "sentences exact")
+        assert (undefended.setting.measure, noisy.setting.recovered_noun) == (name, "sentences exact")
         assert undefended.strongest is not None
         assert noisy.strongest is not None
         assert (undefended.strongest.rate.value, noisy.strongest.rate.value) == (1.0, 0.0)

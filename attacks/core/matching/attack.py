@@ -33,7 +33,7 @@ from attacks.core.matching.simulated_client import SimulatedClient, simulated_cl
 from attacks.core.matching.starts import Start, first_inputs
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, left_out, prior_settings, sum_of
 from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks
-from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, each, without_masks
+from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, map_tensors, without_masks
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from fedsim.core.hooks import ANY_LABELS, Attack
@@ -249,9 +249,9 @@ class MatchingAttack(Attack[ConfigT]):
         if self.config.engine == "general" or search.reads_entries:
             return GeneralComparison(client, observations)
         probe = torch.Generator().manual_seed(0)
-        one_row = each(search.unknowns.first(probe), lambda variable: variable[None])
+        one_row = map_tensors(search.unknowns.first(probe), lambda variable: variable[None])
         values = search.unknowns.forward_values(one_row, SearchProgress([0], [probe] * len(observations)))
-        shapes = each(values, lambda value: value[0].detach())
+        shapes = map_tensors(values, lambda value: value[0].detach())
         examples = search.unknowns.draws * (first.batch_size or 1)
         chosen = fastest(client, observations, examples, shapes.get(MASKS, ()), probe, without_masks(shapes))
         if self.config.engine == "compiled" and isinstance(chosen, GhostComparison):

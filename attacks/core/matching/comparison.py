@@ -152,15 +152,15 @@ class ExplicitGradients:
 
     def inner(self) -> Tensor:
         """Return inner products with the observed gradient."""
-        return self._each(lambda g, t: (g * t).sum())
+        return self._pairwise(lambda g, t: (g * t).sum())
 
     def squared(self) -> Tensor:
         """Return squared norms."""
-        return self._each(lambda g, _: g.square().sum())
+        return self._pairwise(lambda g, _: g.square().sum())
 
     def difference(self) -> Tensor:
         """Return squared norms of the difference to the observed gradient."""
-        return self._each(lambda g, t: (g - t).square().sum())
+        return self._pairwise(lambda g, t: (g - t).square().sum())
 
     def observed(self) -> Tensor:
         """Return squared norms of the observed gradient."""
@@ -169,9 +169,9 @@ class ExplicitGradients:
     def absolute(self, factors: Tensor) -> Tensor:
         """Return sums of absolute differences to the observed gradient, after scaling each row by its factor (R,)."""
         scaled = [tuple(factor * g for g in row) for factor, row in zip(factors, self.rows, strict=True)]
-        return replace(self, rows=scaled)._each(lambda g, t: (g - t).abs().sum())
+        return replace(self, rows=scaled)._pairwise(lambda g, t: (g - t).abs().sum())
 
-    def _each(self, figure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def _pairwise(self, figure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         pairs = zip(self.rows, self.targets, strict=True)
         return torch.stack(
             [torch.stack([figure(g, t) for g, t in zip(row, target, strict=True)]) for row, target in pairs]

@@ -26,7 +26,16 @@ from attacks.core.matching.optimizers import (
     along_rows,
     signed,
 )
-from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, Values, each, flat, of_row, without_masks
+from attacks.core.matching.unknowns import (
+    MASKS,
+    SearchProgress,
+    Unknowns,
+    Values,
+    flat,
+    map_tensors,
+    of_row,
+    without_masks,
+)
 from attacks.core.progress import continued
 from fedsim.core.foreign import pytorch
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
@@ -143,7 +152,7 @@ class RestartResult:
     Attributes:
         inputs: inputs of the lowest objective, shape (B, *shape).
         masks: masks of the same iteration, one per site that the search optimised.
-        others: values of the other blocks of unknowns in that iteration, by name.
+        extra_values: values of the other blocks of unknowns in that iteration, by name.
         objectives: the objective of every iteration.
     """
 
@@ -155,7 +164,7 @@ class RestartResult:
     iteration: int = 0
     objectives: list[float] = field(default_factory=list[float])
     stopped: str = "iterations used up"
-    others: Values = field(default_factory=dict[str, Masks])
+    extra_values: Values = field(default_factory=dict[str, Masks])
 
 
 @dataclass
@@ -180,15 +189,19 @@ class _Rows:
         self.settle()
         self.results = [self.results[row] for row in index.tolist()]
         self.inputs = self.inputs.detach()[index].requires_grad_()
-        self.variables = each(self.variables, lambda variable: variable.detach()[index].requires_grad_())
+        self.variables = map_tensors(self.variables, lambda variable: variable.detach()[index].requires_grad_())
         self.labels = self.labels[index]
-        self.best, self.values = self.best[index], each(self.values, lambda value: value[index])
+        self.best, self.values = self.best[index], map_tensors(self.values, lambda value: value[index])
 
     def settle(self) -> None:
         """Store every row's best inputs and values in its result."""
         for place, row in enumerate(self.results):
             row_values = of_row(self.values, place)
-            row.inputs, row.masks, row.others = self.best[place], row_values.get(MASKS, ()), without_masks(row_values)
+            row.inputs, row.masks, row.extra_values = (
+                self.best[place],
+                row_values.get(MASKS, ()),
+                without_masks(row_values),
+            )
 
 
 _STILL_WINDOW = 100
@@ -258,7 +271,7 @@ def _first_rows(descent: Descent) -> _Rows:
         for name in firsts[0]
     }
     labels = torch.stack([victims.labels[row.victim] for row in results]).to(like.device)
-    best = each(variables, lambda variable: variable.detach().clone())
+    best = map_tensors(variables, lambda variable: variable.detach().clone())
     return _Rows(results, inputs, variables, labels, inputs.detach().clone(), best)
 
 
@@ -271,7 +284,7 @@ def _objectives(descent: Descent, rows: _Rows, iteration: int) -> Tensor:
     search, like = descent.search, descent.comparison.like
     victims, draws = rows.victims, search.unknowns.draws
     values = search.unknowns.forward_values(rows.variables, descent.progress(rows, iteration))
-    values = each(values, lambda value: value.to(like))
+    values = map_tensors(values, lambda value: value.to(like))
     masks, variables = values.get(MASKS, ()), without_masks(values)
     repeated = [1] * (rows.inputs.ndim - 2)
     inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs

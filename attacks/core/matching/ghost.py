@@ -22,7 +22,7 @@ from attacks.core.labels import random_labels
 from attacks.core.matching.comparison import Comparison, GeneralComparison, Gradients
 from attacks.core.matching.ghost_figures import GhostFigures, GhostLayout, is_single, target_of
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknowns import NOTHING, Values, each, flat
+from attacks.core.matching.unknowns import NOTHING, Values, flat, map_tensors
 from attacks.core.matching.watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
@@ -74,7 +74,7 @@ class GhostComparison:
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         rows = tuple(mask.flatten(0, 1) for mask in masks)
-        with watch, self._client.dropping(rows, each(variables, lambda value: value.flatten(0, 1))):
+        with watch, self._client.dropping(rows, map_tensors(variables, lambda value: value.flatten(0, 1))):
             dummies = inputs.flatten(0, 1)
             outputs = functional_call(self._client.model, copies, (dummies,)) if copies else self._client.model(dummies)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
@@ -162,7 +162,7 @@ def fastest(
     inputs = torch.randn((2, examples, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
     labels = random_labels(first, 2 * examples, generator).unflatten(0, (2, examples)).to(like.device)
     random_masks = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
-    more_variables = each(variables, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
+    more_variables = map_tensors(variables, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
     theirs = general.gradients(inputs, random_masks, labels, [0, 0], more_variables)
     second: frozenset[str] = frozenset()
     for _ in range(2):

@@ -121,11 +121,11 @@ class GhostFigures:
             pairs.append((layout.vectors.inner(whole, self._victims), layout.vectors.squared(whole)))
         if layout.values is not None:
             pairs.append(layout.values.figures([cast("Tensor", self._parts[n]) for n in layout.entries], self._victims))
-        pairs += [self._other(name) for name in layout.others]
+        pairs += [self._figures_of(name) for name in layout.others]
         inner, squared = (torch.cat(side, 1) for side in zip(*pairs, strict=True))
         return (inner, squared) if layout.order is None else (inner[:, layout.order], squared[:, layout.order])
 
-    def _other(self, name: str) -> tuple[Tensor, Tensor]:
+    def _figures_of(self, name: str) -> tuple[Tensor, Tensor]:
         part = self._parts[name]
         squared = part.squared() if isinstance(part, Outer) else part.square().flatten(1).sum(1)
         return _inner(part, self._targets[name], self._victims)[:, None], squared[:, None]

@@ -223,14 +223,14 @@ def flat(values: Values) -> list[Tensor]:
     return [tensor for tensors in values.values() for tensor in tensors]
 
 
-def each(values: Values, change: Callable[[Tensor], Tensor]) -> dict[str, Masks]:
+def map_tensors(values: Values, change: Callable[[Tensor], Tensor]) -> dict[str, Masks]:
     """Return the values after a change of every tensor."""
     return {name: tuple(change(tensor) for tensor in tensors) for name, tensors in values.items()}
 
 
 def of_row(values: Values, row: int) -> dict[str, Masks]:
     """Return the values of a row."""
-    return each(values, lambda tensor: tensor[row])
+    return map_tensors(values, lambda tensor: tensor[row])
 
 
 def without_masks(values: Values) -> dict[str, Masks]:

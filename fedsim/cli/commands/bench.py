@@ -212,7 +212,7 @@ def _show_grids(train: Callable[[str], Any], name: str, samples: int, seed: int)
         table.add_column(label, no_wrap=True)
     for kind in (*grid_accuracy.MEASURED, "list") if name == unfreezing.NAME else grid_accuracy.MEASURED:
         accuracy = grid_accuracy.accuracy(model, kind, samples, seed)
-        repeated = f"{100 * accuracy.several.value:.1f}" if accuracy.several else ""
+        repeated = f"{100 * accuracy.repeated_digits.value:.1f}" if accuracy.repeated_digits else ""
         shares = (f"{100 * share:.1f}" for share in (accuracy.blind.value, accuracy.majority))
         table.add_row(kind, f"{100 * accuracy.right.value:.1f}", _bounds(accuracy.right), *shares, repeated)
     say(f"Right answers in % to {samples} questions of each kind about unseen digits; with a black image; share of the")

@@ -70,7 +70,7 @@ def release(
         target=target,
         weights=weights,
         members=members,
-        others=non_members,
+        non_members=non_members,
         reference=reference,
         sites=by_name,
         secrets=secrets,

@@ -113,7 +113,7 @@ def _keep_silent(_earlier: RunRecord | None) -> None:
 def _announce(scenario: Scenario, folder: Path, earlier: RunRecord | None, *, is_resumed: bool) -> None:
     say(scenario.title + in_minutes(scenario.minutes))
     if earlier is not None:
-        say(f"Continues with {_rest(earlier, scenario)}.")
+        say(f"Continues with {_resumption(earlier, scenario)}.")
     elif is_resumed:
         say(f"{folder} holds no run to resume, so it begins anew.")
 
@@ -127,14 +127,14 @@ def _advising(folder: Path, scenario: Scenario) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if (folder / RECORD).exists():
-            remaining = _rest(read_record(folder), scenario)
+            remaining = _resumption(read_record(folder), scenario)
             complain(f"Interrupted. Results so far are in {folder}; add --resume to continue with {remaining}.")
         else:
             complain("Interrupted before the first result. The same command starts again.")
         raise typer.Exit(130) from None
 
 
-def _rest(earlier: RunRecord, scenario: Scenario) -> str:
+def _resumption(earlier: RunRecord, scenario: Scenario) -> str:
     """Return a description of a resumed run: complete arms are kept, the others start anew."""
     from fedsim.scenario import arms
 

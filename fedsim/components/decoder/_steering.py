@@ -50,14 +50,14 @@ class SteeredPlaces:
     Attributes:
         scores: scores of the K most confident tokens per position, shape (N, K); padded with -inf.
         deltas: steering vectors at these tokens, shape (N, K); padded with 0.
-        others: log-sum-exp of all other scores, shape (N,); -inf if other tokens are refused.
+        log_remainder: log-sum-exp of all other scores, shape (N,); -inf if other tokens are refused.
         truth: index of the true token among the K, shape (N,).
         odds: probabilities of the K tokens in the full distribution, shape (N, K).
     """
 
     scores: Tensor
     deltas: Tensor
-    others: Tensor
+    log_remainder: Tensor
     truth: Tensor
     odds: Tensor
 
@@ -84,7 +84,7 @@ class SteeredPlaces:
         return values.gather(1, self.truth[:, None])[:, 0]
 
     def _total(self, moved: Tensor) -> Tensor:
-        return torch.logaddexp(moved.logsumexp(1), self.others)
+        return torch.logaddexp(moved.logsumexp(1), self.log_remainder)
 
 
 def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refuses: bool) -> SteeredPlaces:
@@ -119,7 +119,7 @@ def joined(parts: Sequence[SteeredPlaces]) -> SteeredPlaces:
     return SteeredPlaces(
         wide([part.scores for part in parts], -torch.inf),
         wide([part.deltas for part in parts], 0.0),
-        torch.cat([part.others for part in parts]),
+        torch.cat([part.log_remainder for part in parts]),
         torch.cat([part.truth for part in parts]),
         wide([part.odds for part in parts], 0.0),
     )

@@ -165,7 +165,7 @@ def calibrate(model: nn.Module, examples: Batch, config: SteeringConfig, mode: M
         FedsimError: the model has no base, or no true token is confident.
     """
     paired = with_base(model, config.model_copy(update={"strength": 1.0}))
-    parts = [_places(*scores, config) for scores in both(paired, examples)]
+    parts = [_places(*scores, config) for scores in paired_scores(paired, examples)]
     if not sum(len(part.truth) for part in parts):
         raise FedsimError(
             f"no true token has {config.confidence} of the largest odds, so that no strength can be found. Tune the "
@@ -180,7 +180,7 @@ def _places(tuned: Tensor, base: Tensor, true: Tensor, config: SteeringConfig) -
 
 
 @torch.no_grad()
-def both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def paired_scores(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield scores of the tuned model and of its base at labelled positions (M, V), and the true tokens (M,)."""
     for inputs, labels in zip(examples.inputs.split(AT_ONCE), examples.labels.split(AT_ONCE), strict=True):
         is_real = labels != IGNORED

@@ -118,14 +118,16 @@ class Beam(Decoder[BeamConfig, Searching]):
     def _sure(self, search: BeamSearch) -> tuple[int, ...]:
         """Return the common prefix of all candidates that can still win."""
         best = search.best
-        alive = [way for way in search.ways if best is None or self._most(way, search.longest) > self._worth(best)]
+        alive = [
+            way for way in search.ways if best is None or self._score_bound(way, search.longest) > self._worth(best)
+        ]
         rivals = [way.tokens for way in alive] + ([best.tokens] if best is not None else [])
         return rivals[0][: _shared(rivals)]
 
     def _worth(self, way: Way) -> float:
         return way.weight / len(way.tokens) ** self.config.penalty
 
-    def _most(self, way: Way, longest: int) -> float:
+    def _score_bound(self, way: Way, longest: int) -> float:
         """Return the upper bound of a prefix's score, reached if all later tokens are certain."""
         return way.weight / longest**self.config.penalty
 

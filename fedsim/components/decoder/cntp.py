@@ -32,7 +32,7 @@ from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
 
-_OF_DRAWS = ("top_p", "fewest", "most", "by", "entropy_of")
+_OF_DRAWS = ("top_p", "min_trials", "max_trials", "by", "entropy_of")
 
 
 class CntpConfig(Config):
@@ -40,15 +40,16 @@ class CntpConfig(Config):
 
     temperature: float = Field(default=0.8, ge=0, description="T of the draws; 0: the likeliest token, without trials")
     top_p: float = Field(default=0.9, gt=0, le=1, description="share p of the probability that draws come from")
-    fewest: int = Field(default=1, ge=1, description="trials at entropy `low` and below")
-    most: int = Field(default=10, ge=1, description="trials at entropy `high` and above")
-    low: float = Field(default=0.01, ge=0, description="entropy in nats up to which `fewest` trials are written")
-    high: float = Field(default=1.5, gt=0, description="entropy in nats from which `most` trials are written")
+    min_trials: int = Field(default=1, ge=1, description="trials at entropy `low` and below")
+    max_trials: int = Field(default=10, ge=1, description="trials at entropy `high` and above")
+    low: float = Field(default=0.01, ge=0, description="entropy in nats up to which `min_trials` trials are written")
+    high: float = Field(default=1.5, gt=0, description="entropy in nats from which `max_trials` trials are written")
     form: Literal["code", "paper"] = Field(default="code", description="rule of the published code, or of the paper")
     by: Literal["entropy", "nothing", "certainty"] = Field(
         default="entropy",
         description=(
-            "quantity that increases the number of trials N; controls: nothing: always `most`; certainty: most + 1 - N"
+            "quantity that increases the number of trials N; controls: nothing: always `max_trials`;"
+            " certainty: max_trials + 1 - N"
         ),
     )
     entropy_of: Literal["drawn", "raw"] = Field(
@@ -65,8 +66,10 @@ class CntpConfig(Config):
     def _check(self) -> Self:
         if self.low >= self.high:
             raise ValueError(f"low is {self.low} and high {self.high}: expected low below high.")
-        if self.fewest > self.most:
-            raise ValueError(f"fewest is {self.fewest} and most {self.most}: expected at most as many.")
+        if self.min_trials > self.max_trials:
+            raise ValueError(
+                f"min_trials is {self.min_trials} and max_trials {self.max_trials}: expected at most as many."
+            )
         of_draws = [name for name in _OF_DRAWS if name in self.model_fields_set]
         if self.temperature == 0 and of_draws:
             raise ValueError(
@@ -189,9 +192,9 @@ class Cntp(Decoder[CntpConfig, Cautious]):
     def _trials(self, entropy: float) -> int:
         config = self.config
         if config.by == "nothing":
-            return config.most
+            return config.max_trials
         count = trials_at(entropy, config)
-        return count if config.by == "entropy" else config.most + 1 - count
+        return count if config.by == "entropy" else config.max_trials + 1 - count
 
     def _take(self, trials: Sequence[_Trial], odds: Tensor, context: GenerationContext) -> None:
         """Sample a token for each trial, in order, with its row's generator."""
@@ -212,8 +215,8 @@ def trials_at(entropy: float, config: CntpConfig) -> int:
     """Return the number of trials at an entropy in nats."""
     share = (entropy - config.low) / (config.high - config.low)
     if config.form == "paper":
-        return max(1, min(config.most, math.floor(share * config.most)))
-    return int(config.fewest + (config.most - config.fewest) * min(1.0, max(0.0, share)))
+        return max(1, min(config.max_trials, math.floor(share * config.max_trials)))
+    return int(config.min_trials + (config.max_trials - config.min_trials) * min(1.0, max(0.0, share)))
 
 
 def _entropies(odds: Tensor) -> list[float]:

@@ -28,10 +28,10 @@ from fedsim.components.decoder._tuned_pair import (
     BesideBase,
     SteeringConfig,
     SteeringDecoder,
-    both,
     calibrate,
     check_adapters,
     check_sizes,
+    paired_scores,
     with_base,
 )
 from fedsim.core.hooks import GenerationContext, GenerationInputs, TextState
@@ -154,7 +154,7 @@ def costs(model: nn.Module, examples: Batch, config: SteeringConfig) -> Tensor:
         FedsimError: the model has no base.
     """
     costs_of_rows = list[Tensor]()
-    batches = zip(examples.labels.split(AT_ONCE), both(with_base(model, config), examples), strict=True)
+    batches = zip(examples.labels.split(AT_ONCE), paired_scores(with_base(model, config), examples), strict=True)
     for labels, (tuned, base, true) in batches:
         scores = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
         token_costs = torch.zeros(labels.shape, dtype=torch.double)

@@ -49,11 +49,11 @@ class EarlyExitsConfig(Config):
         default="all",
         description="exits trained in a round: all; a single exit in turn; or the last exits, growing by 1 each time",
     )
-    every: int = Field(default=1, ge=1, description="rounds after which the schedule goes on")
+    stage_rounds: int = Field(default=1, ge=1, description="rounds after which the schedule goes on")
 
     def active(self, round_: int) -> tuple[int, ...]:
         """Return the exits whose losses count in a round, from 1."""
-        exits, turn = sorted(self.exits), (round_ - 1) // self.every
+        exits, turn = sorted(self.exits), (round_ - 1) // self.stage_rounds
         if self.schedule == "rotating":
             return (exits[turn % len(exits)],)
         return tuple(exits) if self.schedule == "all" else tuple(exits[-(turn + 1) :])

@@ -36,7 +36,7 @@ class PadBlocksConfig(Config):
     """Settings of units and blocks."""
 
     sure: float = Field(default=0.9, gt=0, le=1, description="probability alpha from which a token follows in a unit")
-    most: int = Field(default=4, ge=2, description="tokens K of a unit")
+    max_tokens: int = Field(default=4, ge=2, description="tokens K of a unit")
     blocks: int = Field(default=8, ge=1, description="blocks of a text, at most")
     unsure: float = Field(
         default=0.1, ge=0, le=1, description="share of blocks that are any unit's, with K - 1 pads: to be unsure of"
@@ -111,9 +111,11 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
             sent = {name: context.received[name] for name, weight in model.named_parameters() if weight.requires_grad}
             with torch.no_grad(), adapters_off(model):
                 odds = functional_call(model, sent, (batch.inputs,)).softmax(-1)
-            lengths = [units(row, config.sure, config.most) for row in sure_of(odds, batch.labels)]
-            blocks = [draw_blocks(row, config.blocks, config.most, config.unsure, context.generator) for row in lengths]
-            packed = pack(batch.inputs, batch.labels, blocks, pad, config.blocks * (config.most - 1))
+            lengths = [units(row, config.sure, config.max_tokens) for row in sure_of(odds, batch.labels)]
+            blocks = [
+                draw_blocks(row, config.blocks, config.max_tokens, config.unsure, context.generator) for row in lengths
+            ]
+            packed = pack(batch.inputs, batch.labels, blocks, pad, config.blocks * (config.max_tokens - 1))
             scores = read(stack, packed, batch.inputs.shape[1])
         return config.weight * cross_entropy(scores, packed.targets)
 

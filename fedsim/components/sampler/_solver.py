@@ -23,8 +23,8 @@ class SolverConfig(Config):
     """Settings of a solver. Levels are in units of normalised images, whose standard deviation is 1."""
 
     steps: int = Field(default=8, ge=1, description="N, levels from noise to none")
-    least: float = Field(default=0.004, gt=0, description="the last level before 0")
-    most: float = Field(default=160.0, gt=0, description="the first level")
+    min_level: float = Field(default=0.004, gt=0, description="the last level before 0")
+    max_level: float = Field(default=160.0, gt=0, description="the first level")
     curve: float = Field(default=7.0, gt=0, description="power by which levels crowd at the end; 1: equal steps")
     guidance: float = Field(
         default=0.0, ge=0, description="g in D(x | class) + g (D(x | class) - D(x)); 0 draws of the class as it is"
@@ -32,9 +32,10 @@ class SolverConfig(Config):
 
     @model_validator(mode="after")
     def _falling(self) -> SolverConfig:
-        if self.least >= self.most:
+        if self.min_level >= self.max_level:
             raise ValueError(
-                f"least is {self.least} and most {self.most}: levels fall, so 'least' must be smaller than 'most'"
+                f"min_level is {self.min_level} and max_level {self.max_level}: "
+                "levels fall, so 'min_level' must be smaller than 'max_level'"
             )
         return self
 
@@ -92,7 +93,7 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
         """
         config = self.config
         classes = classes_of(model, condition, needed=config.guidance > 0)
-        x = [config.most * torch.randn(context.shape, generator=generator) for generator in context.generators]
+        x = [config.max_level * torch.randn(context.shape, generator=generator) for generator in context.generators]
         return Drawing(torch.stack(x), (config.steps,) * len(x), classes)
 
     def step(self, model: nn.Module, state: Drawing, context: GenerationContext) -> tuple[Drawing, list[Event]]:
@@ -113,7 +114,7 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
 def levels(config: SolverConfig) -> Tensor:
     """Return the N noise levels from the first to the last one above 0, double precision."""
     part = torch.linspace(0, 1, config.steps, dtype=torch.double)
-    first, last = config.most ** (1 / config.curve), config.least ** (1 / config.curve)
+    first, last = config.max_level ** (1 / config.curve), config.min_level ** (1 / config.curve)
     return (first + part * (last - first)) ** config.curve
 
 

@@ -110,5 +110,5 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
     def _height(self, level: Tensor) -> Tensor:
         """Return the position of levels (B,) on the solver's curve, 0 at the last level and 1 at the first."""
         config = self.config
-        low, high, height_now = (value ** (1 / config.curve) for value in (config.least, config.most, level))
+        low, high, height_now = (value ** (1 / config.curve) for value in (config.min_level, config.max_level, level))
         return ((height_now - low) / (high - low)).clamp(0, 1)

@@ -176,7 +176,7 @@ def _left(stream: Stream) -> Tensor:
     if stream.shares is not None:
         return stream.shares[:, stream.visual]
     weights = torch.ones_like(stream.hidden[:, stream.visual, 0])
-    return weights if stream.there is None else weights * stream.there[:, stream.visual]
+    return weights if stream.present is None else weights * stream.present[:, stream.visual]
 
 
 def _with_trained(reducer: RcpReducer, name: str) -> RcpReducer:

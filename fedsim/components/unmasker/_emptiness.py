@@ -47,7 +47,7 @@ def completions(pattern: Sequence[Place], alphabet: Iterable[str], gap: Gap, *, 
     places = places if end is None else places[:end]
     if gap == "exact":
         return _exact(places, symbols, ends or end is not None)
-    return _any(places, symbols)
+    return _line_automaton(places, symbols)
 
 
 def _exact(places: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Automaton:
@@ -60,7 +60,7 @@ def _exact(places: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Au
     return Automaton(frozenset(edges), frozenset(finals))
 
 
-def _any(places: Sequence[Place], symbols: Sequence[str]) -> Automaton:
+def _line_automaton(places: Sequence[Place], symbols: Sequence[str]) -> Automaton:
     edges: set[tuple[int, str, int]] = set()
     state = 0
     for token in places:

@@ -228,13 +228,13 @@ class PlantedImage:
         image: normalised, shape (C, H, W).
         label: class assigned to it.
         examples: indices of the training examples with this image; empty for a control that was left out.
-        others: images of the same distribution that were left out, shape (N, C, H, W).
+        left_out: images of the same distribution that were left out, shape (N, C, H, W).
     """
 
     image: Tensor
     label: int
     examples: tuple[int, ...]
-    others: Tensor
+    left_out: Tensor
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class Reconstruction:
         count = len(self.inputs)
         return (
             f"Reconstruction({count} {'example' if count == 1 else 'examples'} of {shape}, labels "
-            f"{_few(self.labels)}, objective {self.objective:.3g} at iteration {self.best_iteration} of "
+            f"{_first_labels(self.labels)}, objective {self.objective:.3g} at iteration {self.best_iteration} of "
             f"{self.iterations}: {self.stopped})"
         )
 
@@ -205,7 +205,7 @@ class Reconstruction:
         return Path(folder)
 
 
-def _few(labels: Tensor) -> str:
+def _first_labels(labels: Tensor) -> str:
     """Return the first labels in brackets."""
     flat = labels.flatten()
     shown = [f"{float(flat[place]):g}" for place in range(min(_SHOWN, len(flat)))]

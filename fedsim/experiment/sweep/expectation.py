@@ -10,7 +10,7 @@ from fedsim.core.result_files import SWEEP
 from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
 from fedsim.experiment.sweep.plan import in_words
-from fedsim.experiment.sweep.results import each
+from fedsim.experiment.sweep.results import iterate_records
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.metrics.statistics import wilson
 
@@ -25,7 +25,7 @@ def figures(folder: Path) -> list[Figure]:
     """
     is_sweep = (folder / SWEEP).exists()
     by_setting: dict[tuple[str, str, str], list[Figure]] = {}
-    for planned, record in each(folder):
+    for planned, record in iterate_records(folder):
         for figure in () if isinstance(record, str) else figures_of(record):
             swept = {key: value for key, value in planned.values.items() if key != "seed"}
             named = figure._replace(arm=in_words(swept) or figure.arm) if is_sweep else figure

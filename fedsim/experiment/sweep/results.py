@@ -85,10 +85,10 @@ def read(path: Path) -> RecordedRuns:
     Raises:
         FedsimError: the folder contains neither a sweep nor a run.
     """
-    return list(each(path))
+    return list(iterate_records(path))
 
 
-def each(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
+def iterate_records(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
     """Yield the items of `read`, with one record in memory at a time."""
     if not (path / SWEEP).exists():
         record = read_record(path)

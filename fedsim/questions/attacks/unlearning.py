@@ -183,10 +183,10 @@ class _Request:
         return self._order[: self.forgotten]
 
     def _world(self, part: Part) -> World:
-        return {"all": self.world, "rest": self._rest, "forgotten": self._alone}[part]
+        return {"all": self.world, "rest": self._retained, "forgotten": self._alone}[part]
 
     @cached_property
-    def _rest(self) -> World:
+    def _retained(self) -> World:
         share = self.world.data.shares[self.client]
         return self._with(share[~torch.isin(share, self._forgotten)])
 
@@ -206,4 +206,4 @@ class _Request:
     def _retrained(self) -> list[Tensors]:
         """The weights before every needed round of the second training, and after the last round."""
         last = self.rounds if self.view == "sum" else max(self.watched) - 1
-        return list(trained(self._rest, last))
+        return list(trained(self._retained, last))

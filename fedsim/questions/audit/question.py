@@ -104,7 +104,8 @@ def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | No
     runs = f" in the first of {plan.runs} runs" if plan.runs > 1 else ""
     figure = (
         f"{stated}; an audit with {plan.canaries} canaries ({shown.right} of {plan.guesses} guesses right{runs}) shows "
-        f"at least {shown.epsilon:.3g} (confidence {plan.confidence:.0%}) of {plan.most:.3g} that it could show at most"
+        f"at least {shown.epsilon:.3g} (confidence {plan.confidence:.0%}) of "
+        f"{plan.max_epsilon:.3g} that it could show at most"
     )
     faults = tried.faults if tried else ()
     is_contradicted = shown.epsilon > guarantee.epsilon or bool(faults)
@@ -122,7 +123,7 @@ def _finding(guarantee: GuaranteeRecord, shown: AuditResult, tried: Coupled | No
             "canaries": plan.canaries,
             "runs": plan.runs,
             "delta": guarantee.delta,
-            "at_most": plan.most,
+            "at_most": plan.max_epsilon,
             "power": plan.power,
             "neighbours": tried.neighbours if tried else 0,
         },

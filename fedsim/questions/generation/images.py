@@ -131,7 +131,7 @@ def _canaries(
 @torch.no_grad()
 def _scores(world: World, model: nn.Module, canary: PlantedImage, number: int) -> list[float]:
     """Return the negative summed denoising loss of a canary and of its controls, under the same draws."""
-    images = torch.cat((canary.image[None], canary.others))
+    images = torch.cat((canary.image[None], canary.left_out))
     batch = Batch(images, torch.full((len(images),), canary.label))
     source = seeding.generator(world.scenario.seed, "canary loss", number)
     total = torch.zeros(len(images), dtype=torch.double)

@@ -220,7 +220,7 @@ def material_of(world: World, journal: ServerLog) -> StudyInputs:
         trained = _sentences(world, dataset.train.inputs[uses > 0])
         non_members = _sentences(world, dataset.test.inputs)
         count = min(settings.candidates, len(trained), len(non_members))
-        members, strangers = _some(world, trained, count, "members"), _some(world, non_members, count, "strangers")
+        members, strangers = _sample(world, trained, count, "members"), _sample(world, non_members, count, "strangers")
     secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
     prompts = _prompts(world)
     return StudyInputs(
@@ -293,7 +293,7 @@ def _texts_to_prompt(world: World) -> list[Tokens]:
         sentences = _sentences(
             world, dataset.train.inputs[places] if settings.source == "clients" else dataset.test.inputs
         )
-        sentences = _some(world, sentences, len(sentences), "prompts")
+        sentences = _sample(world, sentences, len(sentences), "prompts")
     else:
         lines = settings.texts if settings.path is None else _lines(settings.path)
         sentences = [tuple(tokenizer.encode(line)) for line in lines if line.strip()]
@@ -321,7 +321,7 @@ def _sentences(world: World, inputs: torch.Tensor) -> list[Tokens]:
     return [row for row in dict.fromkeys(rows) if len(row) > 1]
 
 
-def _some(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
+def _sample(world: World, sentences: Sequence[Tokens], count: int, purpose: str) -> list[Tokens]:
     source = seeding.generator(world.scenario.seed, f"generation {purpose}")
     return [sentences[place] for place in torch.randperm(len(sentences), generator=source)[:count].tolist()]
 

@@ -212,7 +212,7 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: MethodRunner
     items = f"membership/{finding.label}/roc"
     cases.work.items[items] = dict(zip(("fpr", "tpr"), map(list, zip(*summary.roc, strict=True)), strict=True))
     members = int(case.is_member.sum())
-    scope: dict[str, Any] = {**finding.scope, "members": members, "others": len(case.is_member) - members}
+    scope: dict[str, Any] = {**finding.scope, "members": members, "non_members": len(case.is_member) - members}
     if case.client is not None:
         scope |= {"client": case.client, "rounds": ", ".join(map(str, case.rounds))}
     figures = summary.figures

@@ -240,7 +240,7 @@ class _Study:
         return answer
 
     @property
-    def _others(self) -> list[int]:
+    def _other_clients(self) -> list[int]:
         """Return, for each client, the index of another client."""
         return [(client + 1) % self._config.clients for client in range(self._config.clients)]
 
@@ -269,7 +269,9 @@ class _Study:
         trained_on, as_they_are = self._sums(self._shuffled), self._sums(self._shuffled, self._run)
         yield self._control(known, "the shuffled labels", **scored(of_shuffled, trained_on))
         yield self._control(known, "labels shuffled", **scored(of_shuffled, as_they_are))
-        of_others = [self._leaf_sums(self._run, client, self._run.shares[o]) for client, o in enumerate(self._others)]
+        of_others = [
+            self._leaf_sums(self._run, client, self._run.shares[o]) for client, o in enumerate(self._other_clients)
+        ]
         yield self._control(known, "against another client's rows", **scored(read, of_others))
 
     def _sums(self, run: TreesRun, labelled: TreesRun | None = None) -> list[Tensor]:
@@ -297,7 +299,7 @@ class _Study:
         right = torch.cat([occurring(values, share.inputs) for values, share in zip(listed, shares, strict=True)])
         other_values = [
             occurring(values, shares[other_share].inputs)
-            for values, other_share in zip(listed, self._others, strict=True)
+            for values, other_share in zip(listed, self._other_clients, strict=True)
         ]
         of_others = threshold_precision(torch.cat(other_values), self._confidence)
         value = threshold_precision(right, self._confidence)
@@ -308,7 +310,7 @@ class _Study:
         """Yield the share of covered rows; baselines: random leaves, public rows, another client's model."""
         boxes, at_random = ([RowBoxes.unpacked(answer) for answer in group] for group in (answers, blind))
         of_public = [self._boxes_of_strangers(client) for client in range(self._config.clients)]
-        other_boxes = [boxes[index] for index in self._others]
+        other_boxes = [boxes[index] for index in self._other_clients]
         scored = [self._covered(group) for group in (boxes, at_random, of_public, other_boxes)]
         strangers = self._strangers_covered(boxes)
         chance = max(scored[1]["value"].value, scored[2]["value"].value, strangers.value)

@@ -75,7 +75,7 @@ class Verdict:
 class Check:
     """A threshold: measured value, allowed value, and its state."""
 
-    what: str
+    name: str
     measured: str
     limit: str
     level: Level

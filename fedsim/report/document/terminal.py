@@ -79,7 +79,7 @@ def _(block: Statements, console: Console) -> Iterator[RenderableType]:
         sentence = f"{statement.before}{statement.strong}{statement.after} {statement.caveat}".strip()
         yield printable(f"{statement.subject}: {sentence}")
         yield from (
-            printable(f"  {check.what}: {check.measured}, allowed {check.limit}: {check.level}")
+            printable(f"  {check.name}: {check.measured}, allowed {check.limit}: {check.level}")
             for check in statement.checks
         )
 

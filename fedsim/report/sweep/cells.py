@@ -77,9 +77,9 @@ class FindingCurve(NamedTuple):
         return int(self.finding.scope["members"])
 
     @property
-    def others(self) -> int:
+    def non_members(self) -> int:
         """Number of non-members."""
-        return int(self.finding.scope["others"])
+        return int(self.finding.scope["non_members"])
 
     @property
     def rates(self) -> dict[float, float]:

@@ -72,9 +72,9 @@ def compare(first: Path, second: Path) -> SweepComparison:
     common = [key for key in a if key in b]
     if not common:
         raise FedsimError(
-            f"{first} and {second} have no setting in common: the first has {_some(first_sweep)}, the second "
-            f"{_some(second_sweep)}. Settings are the same when the sweep and the arms set the same keys to the same "
-            "values."
+            f"{first} and {second} have no setting in common: the first has {_setting_names(first_sweep)}, the second "
+            f"{_setting_names(second_sweep)}. Settings are the same when the sweep and the arms set the "
+            "same keys to the same values."
         )
     measured = [
         (a[key].name, _success(a[key], b[key], first_sweep), _utility(a[key], b[key], first_sweep)) for key in common
@@ -199,6 +199,6 @@ def _names(side: Mapping[str, SweepSetting], settings: Mapping[str, SweepSetting
     return tuple(setting.name for key, setting in side.items() if key not in settings)
 
 
-def _some(sweep: SweepRecords) -> str:
+def _setting_names(sweep: SweepRecords) -> str:
     names = [setting.name for setting in sweep.settings[:3]]
     return ("; ".join(names) + (" ..." if len(sweep.settings) > len(names) else "")) or "none"

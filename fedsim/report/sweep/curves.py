@@ -102,7 +102,7 @@ def _roc(name: str, points: Sequence[Point]) -> Picture:
     axes = figure.subplots()
     rows: list[tuple[str, str, float, float]] = []
     ends: list[str] = []
-    non_members = [curve.others for p in points if p.membership for curve in p.setting.curves(p.membership.attack)]
+    non_members = [curve.non_members for p in points if p.membership for curve in p.setting.curves(p.membership.attack)]
     least = 1 / max(non_members)
     axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
     axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)), label="smallest rate that n shows")

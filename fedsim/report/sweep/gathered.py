@@ -13,7 +13,7 @@ from fedsim.core.metric import Metric
 from fedsim.core.result_files import SWEEP
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PlannedRun, SweepFolder
-from fedsim.experiment.sweep.results import each
+from fedsim.experiment.sweep.results import iterate_records
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.comparison import Victims
 from fedsim.record import ArmRecord, Finding, QuestionInfo, RunRecord
@@ -64,7 +64,7 @@ class SweepSetting:
         return self.measured.title if self.measured else ""
 
     @property
-    def what(self) -> str:
+    def recovered_noun(self) -> str:
         """Recovered examples in words, such as "images identified"."""
         return f"{self.decides.noun}s {self.verdict}"
 
@@ -160,7 +160,7 @@ def gather(path: Path) -> SweepRecords:
         FedsimError: it is neither.
     """
     sweep, settings = _empty(path), dict[str, SweepSetting]()
-    for planned, record in each(path):
+    for planned, record in iterate_records(path):
         if isinstance(record, str):
             sweep.problems.append((planned.name or planned.digest, record))
             continue
@@ -181,12 +181,12 @@ def _empty(path: Path) -> SweepRecords:
         plan = SweepFolder(path).plan()
         scenario, title, digest, planned = plan.scenario, plan.title, plan.digest, len(plan.runs)
     else:
-        _, record = next(each(path))
+        _, record = next(iterate_records(path))
         assert isinstance(record, RunRecord)
         scenario, digest, planned = record.plan, record.digest, 1
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
-    declared = next((record.declared for _, record in each(path) if isinstance(record, RunRecord)), {})
+    declared = next((record.declared for _, record in iterate_records(path) if isinstance(record, RunRecord)), {})
     return SweepRecords(path, title, scenario, digest, policy, planned, RunJudge.reading(scenario, declared))
 
 

@@ -56,7 +56,7 @@ def marks_table(marks: Sequence[BoundComparison]) -> Table:
     """Return a table of attack success with its chance level and its ceiling."""
     headings = ["setting", "what", "attack", *map(number, ("epsilon", "seeing nothing", "reached", "ceiling"))]
     rows = [
-        TableRow.of(m.arm, m.what, m.attack, f"{m.epsilon:.3g}", *map(_odds, (m.prior, m.measured, m.ceiling)))
+        TableRow.of(m.arm, m.quantity, m.attack, f"{m.epsilon:.3g}", *map(_odds, (m.prior, m.measured, m.ceiling)))
         for m in marks
     ]
     return Table.of("Epsilon against attacks", headings, rows, is_sortable=False)
@@ -108,7 +108,7 @@ def _accused(curves: Sequence[FindingCurve]) -> Iterator[tuple[tuple[int, int], 
     """Yield (accused, all) of members and of non-members, over all seeds, at each threshold common to all seeds."""
     for fpr in set.intersection(*(set(curve.rates) for curve in curves)):
         members = sum(round(curve.rates[fpr] * curve.members) for curve in curves), sum(c.members for c in curves)
-        false_alarms = sum(math.floor(fpr * curve.others) for curve in curves), sum(c.others for c in curves)
+        false_alarms = sum(math.floor(fpr * curve.non_members) for curve in curves), sum(c.non_members for c in curves)
         yield members, false_alarms
 
 

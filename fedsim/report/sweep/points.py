@@ -47,7 +47,7 @@ class Point:
             knowledge of the defense, or None if all or none know it.
         unproved: victims that no attacker recovered and on which none converged: no evidence.
         reach: result of the ideal attacker on the same updates; None if it was not computed.
-        fewer: success of the strongest attack minus that on the control, paired by victim.
+        success_difference: success of the strongest attack minus that on the control, paired by victim.
         p: p-value of the null hypothesis that this difference is 0, after Holm over all settings.
         membership: members found by the best membership attack at 1 % FPR, over all seeds.
         guarantee: weakest guarantee over all seeds, among the guarantees that hold against the server if every seed has
@@ -67,7 +67,7 @@ class Point:
     unaware: Risk | None
     unproved: int
     reach: Reach | None
-    fewer: Interval | None
+    success_difference: Interval | None
     p: float | None
     membership: Risk | None
     guarantee: GuaranteeRecord | None
@@ -171,7 +171,7 @@ def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: i
 def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepRecords) -> Point:
     judge = sweep.judge
     strongest, found = strongest_attack(setting), members_found(setting, judge)
-    difference, p = _fewer(setting, control, judge)
+    difference, p = _success_difference(setting, control, judge)
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
     best_unaware = max(unaware, key=lambda label: _strength(setting, label), default=None)
     is_informed = len(unaware) < len(attackers(setting))
@@ -187,7 +187,7 @@ def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepReco
         unaware=risk(setting, best_unaware, judge) if best_unaware and is_informed else None,
         unproved=setting.unproved(attackers(setting)),
         reach=reach([v.ceiling for v in setting.victims(strongest)], judge.success) if strongest else None,
-        fewer=difference,
+        success_difference=difference,
         p=p,
         membership=max(found, key=lambda attack: attack.rate.value, default=None),
         members=found,
@@ -261,11 +261,11 @@ def attacked(points: Sequence[Point]) -> str:
 
 def succeeded(points: Sequence[Point]) -> str:
     """Return examples and their verdict in words, such as "images identified"."""
-    words = {point.setting.what for point in points}
+    words = {point.setting.recovered_noun for point in points}
     return words.pop() if len(words) == 1 else f"{attacked(points)} recovered"
 
 
-def _fewer(
+def _success_difference(
     setting: SweepSetting, control: SweepSetting | None, judge: RunJudge
 ) -> tuple[Interval | None, float | None]:
     with_defense, without_defense = strongest_attack(setting), strongest_attack(control) if control else None

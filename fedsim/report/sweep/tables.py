@@ -289,7 +289,7 @@ def _row(point: Point, metrics: Sequence[Metric]) -> tuple[Any, ...]:
         *_three(strongest.rate if strongest else None),
         *(bound for metric in metrics for bound in _extremes(point, metric)),
         *((point.reach.psnr, point.reach.share) if point.reach else (None, None)),
-        *_three(point.fewer),
+        *_three(point.success_difference),
         point.p,
         *_three(point.membership.rate if point.membership else None),
         bounded.epsilon if bounded else None,

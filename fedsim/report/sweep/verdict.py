@@ -73,7 +73,7 @@ def sentence(point: Point) -> str:
     """Return a setting's cost and the strongest attack's success rate, in words."""
     parts = [_cost(point)]
     if point.strongest:
-        rate, setting = point.strongest.rate, point.setting.what
+        rate, setting = point.strongest.rate, point.setting.recovered_noun
         victims = point.setting.victims(point.strongest.attack)
         failed = failed_on(sum(v.share is None for v in victims), len(victims))
         parts.append(
@@ -138,7 +138,7 @@ def _check(judged: JudgedLimit, point: Point) -> Check:
 
 def _title(rule: str, point: Point) -> str:
     titles = {
-        "max_recovered": point.setting.what,
+        "max_recovered": point.setting.recovered_noun,
         "max_accuracy_loss": f"{point.setting.measure or 'utility'} loss",
         "max_membership_tpr": "members found at 1% false alarms",
         "max_epsilon": "epsilon",
@@ -167,7 +167,7 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
     unbroken, best = [setting for setting in judged if not setting.broken], judged[0]
     if not unbroken:
         nearest, checks = best, [_check(limit, best.point) for limit in best.broken]
-        misses = "; ".join(f"{check.what} {check.measured}, allowed {check.limit}" for check in checks)
+        misses = "; ".join(f"{check.name} {check.measured}, allowed {check.limit}" for check in checks)
         text = f" {nearest.point.name} comes nearest, and misses: {misses}. It {sentence(nearest.point)}"
         return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=nearest.checks)
     if _protects_nowhere(points):
@@ -176,7 +176,7 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         )
         return Statement(subject, _NOWHERE, after=f"{text}settings break none.", checks=best.checks)
     also = [point.point.name for point in unbroken if point is not best and point.state == "kept"]
-    ending = f" Within the thresholds as well: {_some(also)}." if also else ""
+    ending = f" Within the thresholds as well: {_shortened(also)}." if also else ""
     verb, doubt = ("keeps", "") if best.state == "kept" else ("may keep", _missing(best))
     return Statement(
         subject,
@@ -196,7 +196,8 @@ def _protects_nowhere(points: Sequence[Point]) -> bool:
 def _all_left(points: Sequence[Point]) -> str:
     """Return the sentence for settings under which every example is recovered, with the widest interval."""
     rate, setting = min(
-        ((point.strongest.rate, point.setting.what) for point in points if point.strongest), key=lambda pair: pair[0].n
+        ((point.strongest.rate, point.setting.recovered_noun) for point in points if point.strongest),
+        key=lambda pair: pair[0].n,
     )
     alike = "The only setting" if len(points) == 1 else f"Each of {len(points)} settings"
     return f"{alike} leaves 100% of the {setting} (95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)."
@@ -220,7 +221,7 @@ def _missing(judged: JudgedSetting) -> str:
     return " Its intervals include a threshold: add seeds or victims to decide."
 
 
-def _some(names: Sequence[str], limit: int = 6) -> str:
+def _shortened(names: Sequence[str], limit: int = 6) -> str:
     shown = "; ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}; and {len(names) - limit} more"
 

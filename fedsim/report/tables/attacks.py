@@ -137,7 +137,7 @@ def _reading(arm: ArmRecord, attack: AttackFinding, victim: VictimRecord, item: 
 
 
 def _place(victim: VictimRecord) -> str:
-    return f"round {victim.round}, {victim.who}"
+    return f"round {victim.round}, {victim.sender}"
 
 
 def diagnoses(record: RunRecord, judge: RunJudge) -> list[tuple[str, Table]]:

@@ -124,5 +124,5 @@ def _failed_attacks(arm: ArmRecord, attack: AttackFinding) -> list[TableRow]:
 def _names(victims: list[VictimRecord]) -> str:
     """Return the victims' names; the victims of a round are either single clients or a single sum."""
     if victims[0].clients:
-        return victims[0].who
+        return victims[0].sender
     return f"client {', '.join(str(victim.client) for victim in victims)}"

@@ -93,8 +93,8 @@ def test_a_wrong_reading_scores_nothing() -> None:
 def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(NotApplicable, match="2 questions are mixed"):
         attack()(seen(victim(2)), torch.Generator())
-    with pytest.raises(NotApplicable, match="more orders than the setting 'most'"):
-        attack(most=2)(seen(victim()), torch.Generator())
+    with pytest.raises(NotApplicable, match="more orders than the setting 'max_orders'"):
+        attack(max_orders=2)(seen(victim()), torch.Generator())
     with pytest.raises(NotApplicable, match="set it to another attack"):
         attack(attack="question-readout")(seen(victim()), torch.Generator())
     with pytest.raises(FedsimError, match="settings of 'gauss-newton'"):

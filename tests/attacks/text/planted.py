@@ -42,7 +42,7 @@ class Planted:
 
 
 def reading(most: int = 100, **front: Any) -> SpanReading:
-    return SpanReading(cast("Front", Planted(**front)), [FIRST, PLANE], ShareThreshold(tolerance=0.1, most=most))
+    return SpanReading(cast("Front", Planted(**front)), [FIRST, PLANE], ShareThreshold(tolerance=0.1, max_inside=most))
 
 
 def spec(length: int = 4) -> InputSpec:

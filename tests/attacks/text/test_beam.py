@@ -55,7 +55,7 @@ def test_words_that_never_follow_stand_first_only(watched: Watched, written_text
     (reader,) = readers_of(observation)
     pool = pool_of(observation, reader, (7,))
     first = truth.original_batches[0].inputs[0, 0]
-    assert pool.most[pool.tokens == first].tolist() == [0]
+    assert pool.max_counts[pool.tokens == first].tolist() == [0]
     ends = grow_beam(reader, pool, (7,), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
     assert (ends[7].prefixes[:, 1:] != first).all()
 

@@ -11,7 +11,7 @@ from attacks.text._span_tests import Outliers, ShareThreshold, widest
 
 
 def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span() -> None:
-    test = ShareThreshold(tolerance=0.1, most=2)
+    test = ShareThreshold(tolerance=0.1, max_inside=2)
     scores = test.scores(torch.tensor([[0.0001, 0.9], [0.04, 0.0], [-1e-9, 0.5]]))
     assert scores.tolist() == pytest.approx([0.01, 0.2, 0.0])
     assert test.tokens(scores).tolist() == [True, False, True]
@@ -20,7 +20,7 @@ def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span(
 
 
 def test_too_many_prefixes_within_a_threshold_are_no_answer() -> None:
-    test = ShareThreshold(tolerance=0.1, most=2)
+    test = ShareThreshold(tolerance=0.1, max_inside=2)
     assert test.kept(torch.zeros(2)).tolist() == [True, True]
     with pytest.raises(NothingFound, match="3 prefixes of equal length lie in the span"):
         test.kept(torch.zeros(3))

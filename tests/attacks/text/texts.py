@@ -22,14 +22,21 @@ TAGS = {
 }
 LONG = {
     "tag": {"max_iterations": 300},
-    "lamp": {"max_iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "restarts": 1},
+    "lamp": {
+        "max_iterations": 60,
+        "move_interval": 20,
+        "drafts": 20,
+        "candidates": 20,
+        "finishing": 3000,
+        "restarts": 1,
+    },
 }
 SEARCHES = ("tag", "lamp")
 SHORT = {
     "tag": {"max_iterations": 3},
     "lamp": {
         "max_iterations": 4,
-        "every": 2,
+        "move_interval": 2,
         "drafts": 2,
         "candidates": 4,
         "burn_in": 0.0,

@@ -20,7 +20,7 @@ from tests.components.generating import VOCABULARY, make, prompts, sources, tiny
 ASKED = prompts([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])
 LONG = Limits(max_new_tokens=12)
 END, STOP = 4, 11
-BRANCHING = {"ends": (END, 5), "temperature": 1.3, "top_p": 1.0, "most": 4, "low": 0.5, "high": 2.5}
+BRANCHING = {"ends": (END, 5), "temperature": 1.3, "top_p": 1.0, "max_trials": 4, "low": 0.5, "high": 2.5}
 MISTAKE = 1e-4  # chance that a chi-square test fails although draws are right; the seed is fixed
 
 
@@ -82,7 +82,7 @@ def test_at_temperature_0_it_is_greedy() -> None:
 
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_the_number_of_trials_grows_with_entropy_from_one_to_the_most(form: str) -> None:
-    config = CntpConfig.model_validate({"form": form, "most": 10, "low": 0.2, "high": 1.5})
+    config = CntpConfig.model_validate({"form": form, "max_trials": 10, "low": 0.2, "high": 1.5})
     counts = [trials_at(0.01 * step, config) for step in range(200)]
     assert counts[:21] == [1] * 21
     assert counts[150:] == [10] * 50
@@ -110,7 +110,7 @@ def test_the_chosen_trial_is_the_least_of_its_draws_by_the_closed_form() -> None
         above = sum(other for other, least in law.values() if least >= cost)
         expected[own] = above**trials - (above - probability) ** trials
     assert sum(expected.values()) == pytest.approx(1)
-    method = make("cntp", by="nothing", most=trials, temperature=1.0, top_p=1.0, ends=(END,), longest=3)
+    method = make("cntp", by="nothing", max_trials=trials, temperature=1.0, top_p=1.0, ends=(END,), longest=3)
     context = GenerationContext((torch.Generator().manual_seed(0),) * 2000, Limits(max_new_tokens=3))
     state, found = method.start(Table(), prompts(*[[begin]] * 2000), context), dict.fromkeys(law, 0)
     for _ in range(10):  # always from the same state
@@ -237,7 +237,7 @@ def test_a_trial_ends_where_the_tokenizer_says_that_a_clause_does() -> None:
     tokenizer = method.make(method.config.model_validate({"length": 16})).tokenizer
     more = clause_ends(tokenizer, "endings")
     wide = tiny_llama(vocabulary=tokenizer.vocabulary)
-    settings: dict[str, Any] = {"by": "nothing", "most": 2, "ends": "endings", "temperature": 1.0, "longest": 5}
+    settings: dict[str, Any] = {"by": "nothing", "max_trials": 2, "ends": "endings", "temperature": 1.0, "longest": 5}
     limits = Limits(max_new_tokens=5)
     context = GenerationContext(tuple(sources(4)), limits, tokenizer=tokenizer)
     start = make("cntp", **settings).start(wide, ASKED, context)
@@ -250,9 +250,9 @@ def test_a_trial_ends_where_the_tokenizer_says_that_a_clause_does() -> None:
     ("settings", "reason"),
     [
         ({"temperature": 0, "top_p": 0.9}, "at temperature 0 nothing is drawn, so that 'top_p' has no meaning"),
-        ({"temperature": 0, "most": 3}, "at temperature 0 nothing is drawn, so that 'most' has no meaning"),
+        ({"temperature": 0, "max_trials": 3}, "at temperature 0 nothing is drawn, so that 'max_trials' has no meaning"),
         ({"low": 2.0}, "low is 2.0 and high 1.5: expected low below high"),
-        ({"fewest": 11}, "fewest is 11 and most 10: expected at most as many"),
+        ({"min_trials": 11}, "min_trials is 11 and max_trials 10: expected at most as many"),
         ({"temperature": -1}, "greater than or equal to 0"),
     ],
 )
@@ -268,8 +268,8 @@ def test_scores_that_are_no_numbers_behind_a_trial_end_that_row_alone() -> None:
             scores[tokens[:, 0] == 4, 3:] = torch.nan
             return scores
 
-    texts = generate(make("cntp", **BRANCHING, fewest=4), Late(), ASKED, LONG, sources(4))
-    plain = generate(make("cntp", **BRANCHING, fewest=4), tiny_llama(), ASKED, LONG, sources(4))
+    texts = generate(make("cntp", **BRANCHING, min_trials=4), Late(), ASKED, LONG, sources(4))
+    plain = generate(make("cntp", **BRANCHING, min_trials=4), tiny_llama(), ASKED, LONG, sources(4))
     assert [text.ending for text in texts] == ["length", "failed", "length", "length"]
     assert "not finite" in texts[1].reason
     assert [texts[row].tokens for row in (0, 2, 3)] == [plain[row].tokens for row in (0, 2, 3)]

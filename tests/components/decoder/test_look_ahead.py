@@ -55,7 +55,7 @@ def test_every_token_of_a_particle_or_a_trial_is_read_once() -> None:
     limits, asked = Limits(max_new_tokens=12), prompts([1, 2, 3, 4, 5, 6])
     settings: dict[str, dict[str, Any]] = {
         "awrs": {"particles": 4},
-        "cntp": {"most": 4, "low": 0.5, "high": 2.5, "longest": 3},
+        "cntp": {"max_trials": 4, "low": 0.5, "high": 2.5, "longest": 3},
     }
     for name, setting in settings.items():
         model = tiny_llama().eval()

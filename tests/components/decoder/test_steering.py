@@ -95,7 +95,7 @@ def test_calibrated_strengths_do_what_they_promise() -> None:
 
 def part(own: SteeredPlaces, place: int) -> SteeredPlaces:
     some = slice(place, place + 1)
-    return SteeredPlaces(own.scores[some], own.deltas[some], own.others[some], own.truth[some], own.odds[some])
+    return SteeredPlaces(own.scores[some], own.deltas[some], own.log_remainder[some], own.truth[some], own.odds[some])
 
 
 @pytest.mark.parametrize("refuses", [True, False])

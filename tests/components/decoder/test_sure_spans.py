@@ -141,7 +141,7 @@ def test_a_language_of_units_is_written_unit_by_unit() -> None:
         llama = method.make(
             method.config.model_validate({"width": 32, "hidden": 32}), InputSpec((14,), 15, (), (), vocabulary=15)
         )
-    term = make("pad-blocks", blocks=4, most=3)
+    term = make("pad-blocks", blocks=4, max_tokens=3)
     model = term.prepare(llama, torch.Generator()).train()
     batch, source = Batch(tokens[:, :-1], tokens[:, 1:]), torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

@@ -59,7 +59,7 @@ def test_the_loss_is_the_weighed_sum_of_the_exits_losses() -> None:
 
 def test_the_schedule_says_which_exits_count_in_a_round() -> None:
     def active(schedule: str) -> list[tuple[int, ...]]:
-        config = make("early-exits", exits=(3, 1, 2), schedule=schedule, every=2).config
+        config = make("early-exits", exits=(3, 1, 2), schedule=schedule, stage_rounds=2).config
         return [config.active(round_) for round_ in (1, 2, 3, 5, 7)]
 
     assert active("all") == [(1, 2, 3)] * 5

@@ -23,7 +23,7 @@ class Gaussian(nn.Module):
 def relative_error(name: str, steps: int) -> tuple[float, int]:
     """How far the end of the curve is missed, and how often the model was asked."""
     model = Gaussian()
-    method = make(name, steps=steps, least=LEAST, most=MOST)
+    method = make(name, steps=steps, min_level=LEAST, max_level=MOST)
     (own,) = sample(method, model, GenerationInputs(((),)), (1, 4, 4), sources(1))
     begin = MOST * torch.randn((1, 4, 4), generator=sources(1)[0])
     exact = begin * STD / (STD**2 + MOST**2) ** 0.5

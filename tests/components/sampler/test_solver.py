@@ -41,7 +41,7 @@ def draw(name: str, model: nn.Module, given: dict[str, Tensor], rows: int = 2, *
 
 
 def test_levels_are_those_of_the_formula() -> None:
-    found = levels(SolverConfig(steps=5, least=0.002, most=80, curve=7)).tolist()
+    found = levels(SolverConfig(steps=5, min_level=0.002, max_level=80, curve=7)).tolist()
     by_hand = [(80 ** (1 / 7) + j / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for j in range(5)]
     assert found == pytest.approx(by_hand, rel=1e-12)  # double precision
     assert levels(SolverConfig(steps=1)).tolist() == pytest.approx([160], rel=1e-12)
@@ -88,8 +88,8 @@ def test_guidance_without_labels_and_classes_that_are_none_are_named(name: str) 
 
 
 def test_levels_that_do_not_fall_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"least is 3.0 and most 2.0"):
-        SolverConfig(least=3.0, most=2.0)
+    with pytest.raises(ValueError, match=r"min_level is 3.0 and max_level 2.0"):
+        SolverConfig(min_level=3.0, max_level=2.0)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

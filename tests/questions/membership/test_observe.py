@@ -176,7 +176,7 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
     assert watcher.shadows == shown, "rmia found them trained"
     for finding in arm.findings:
         assert finding.failure == ""
-        assert figures_of(finding)["auc"].n == int(finding.scope["members"]) + int(finding.scope["others"])
+        assert figures_of(finding)["auc"].n == int(finding.scope["members"]) + int(finding.scope["non_members"])
         assert set(arm.items[finding.items]) == {"fpr", "tpr"}
     assert [
         tuple(finding.scope.get(name) for name in ("target", "client", "rounds")) for finding in arm.findings[-2:]

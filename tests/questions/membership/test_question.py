@@ -157,7 +157,7 @@ def test_a_finding_is_judged_at_the_rarest_false_alarms_that_so_many_candidates_
     assert (perfect.chance_level, none.chance_level) == (0.0, 0.0)
     assert perfect.value is not None
     assert perfect.value.value == 1.0
-    assert perfect.scope == {"target": "model", "members": 200, "others": 200}
+    assert perfect.scope == {"target": "model", "members": 200, "non_members": 200}
     assert {name: own.value for name, own in perfect.extra_metrics.items()} == {
         "auc": 1.0, "tpr_at_fpr_0.1": 1.0, "advantage": 1.0
     }  # fmt: skip
@@ -179,7 +179,7 @@ def test_an_attack_on_updates_names_their_client_and_rounds(monkeypatch: pytest.
     monkeypatch.setattr(Own, "target", "update")
     (own,) = asked(choice("a"))
     assert calls == ["update"]
-    assert own.scope == {"target": "update", "members": 1, "others": 1, "client": 3, "rounds": "1, 4"}
+    assert own.scope == {"target": "update", "members": 1, "non_members": 1, "client": 3, "rounds": "1, 4"}
 
 
 @pytest.mark.parametrize(

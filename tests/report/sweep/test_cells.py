@@ -61,7 +61,7 @@ def test_members_are_those_of_attacks_that_left_a_curve_and_the_time_of_findings
     planned = PlannedRun(digest="cafe" * 4, name="plain", values={})
     cell = cell_of(planned, RunJudge.of(record), 0, record.arms[0])
     (curve,) = cell.curves
-    assert (curve.finding, curve.members, curve.others, curve.rates) == (slow, 1000, 1000, {0.01: 0.1})
+    assert (curve.finding, curve.members, curve.non_members, curve.rates) == (slow, 1000, 1000, {0.01: 0.1})
     assert curve.points == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]
     assert cell.findings == (slow, lost)
     assert cell.seconds == 60.0 - 5.0 - 2.0

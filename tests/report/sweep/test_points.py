@@ -15,9 +15,9 @@ def test_losses_and_differences_are_paired_with_the_control(tmp_path, records, s
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     noise = found[1]
     assert noise.loss.value == pytest.approx((0.05 + 0.02 + 0.10) / 3)
-    assert noise.fewer.value == pytest.approx(-0.5)
+    assert noise.success_difference.value == pytest.approx(-0.5)
     assert noise.p == pytest.approx(2 / 2**6)
-    assert found[0].fewer is None
+    assert found[0].success_difference is None
 
 
 def test_p_values_are_adjusted_for_all_settings(tmp_path, records, sweeps):

@@ -76,7 +76,7 @@ def test_membership_has_its_rates_and_who_was_judged(sweeps: ModuleType) -> None
     parts = sweeps.membership("lira", 100)
     (known,) = parts["findings"]
     client = known.model_copy(
-        update={"scope": {"target": "updates", "members": 9, "others": 9, "client": 3, "rounds": "1, 4"}}
+        update={"scope": {"target": "updates", "members": 9, "non_members": 9, "client": 3, "rounds": "1, 4"}}
     )
     failed = Finding(question="membership", label="lost", metric="auc", chance_level=0.5, failure="no shadows")
     record = records.run([records.arm("told", [], findings=(known, client, failed), items=parts["items"])])
@@ -86,8 +86,8 @@ def test_membership_has_its_rates_and_who_was_judged(sweeps: ModuleType) -> None
     of_all, of_client = cells(table, first), cells(table, second)
     assert (of_all["figure"], of_all["found"], of_all["chance"]) == ("TPR at FPR 1%", "10.0%", "1.0%")
     assert (of_all["AUC"], of_all["advantage"]) == ("0.60", "0.20")
-    assert of_all["of what"] == "target model, members 1000, others 1000"
-    assert of_client["of what"] == "target updates, members 9, others 9, client 3, rounds 1, 4"
+    assert of_all["of what"] == "target model, members 1000, non-members 1000"
+    assert of_client["of what"] == "target updates, members 9, non-members 9, client 3, rounds 1, 4"
     assert lost.reason == "failed: no shadows"
     assert list(examples(record, question)) == [], "curves are pictures, not text"
 

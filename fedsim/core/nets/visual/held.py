@@ -29,10 +29,10 @@ class PromptCache:
     def add(self, layer: int, stream: Stream) -> None:
         """Mark the tokens that a layer processed as cached."""
         rows, tokens = stream.positions.shape
-        if stream.there is None:
+        if stream.present is None:
             self.store.advance(layer, [tokens] * rows)
         else:
-            self.store.keep_where(layer, stream.there)
+            self.store.keep_where(layer, stream.present)
         self.patches.append(stream.patches)
         self.following.append(stream.positions[:, -1] + 1)
         self.front = stream.front

@@ -22,7 +22,7 @@ class Stream:
         front: number of tokens before the visual tokens.
         prompt: number of question tokens; answer tokens follow them.
         tokens: text token ids, (B, L - front - n).
-        there: mask of tokens that count (are not padding), (B, L); None for all.
+        present: mask of tokens that count (are not padding), (B, L); None for all.
         shares: factor of the attention to each token, (B, L), before normalisation; None for 1.
         notes: tensors that a reducer stores for later layers and steps, by name, with examples in the first dimension.
     """
@@ -33,7 +33,7 @@ class Stream:
     front: int
     prompt: int = 0
     tokens: Tensor | None = None
-    there: Tensor | None = None
+    present: Tensor | None = None
     shares: Tensor | None = None
     notes: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
@@ -61,7 +61,7 @@ class Stream:
     def counts(self) -> Tensor | list[int]:
         """Number of visual tokens that count in each example."""
         rows, tokens = self.patches.shape
-        return [tokens] * rows if self.there is None else self.there[:, self.visual].sum(1)
+        return [tokens] * rows if self.present is None else self.present[:, self.visual].sum(1)
 
     def with_(self, hidden: Tensor) -> Stream:
         """Return the stream with other states."""
@@ -85,7 +85,7 @@ class Stream:
             hidden=_rows_at(self.hidden, places),
             positions=self.positions.gather(1, places),
             patches=self.patches.gather(1, chosen),
-            there=None if self.there is None else self.there.gather(1, places),
+            present=None if self.present is None else self.present.gather(1, places),
             shares=None if self.shares is None else self.shares.gather(1, places),
         )
 
@@ -94,26 +94,26 @@ class Stream:
 
         Padding is never kept. Rows with fewer tokens are padded with tokens that do not count.
         """
-        if self.there is not None:
-            kept = kept & self.there[:, self.visual]
+        if self.present is not None:
+            kept = kept & self.present[:, self.visual]
         if bool(kept.all()):
             return self
         chosen, counts = places_of(kept)
         shorter = self.keep(chosen)
         if min(counts) == max(counts):
-            return shorter if shorter.there is None else replace(shorter, there=_all_but_fillers(shorter))
+            return shorter if shorter.present is None else replace(shorter, present=_all_but_fillers(shorter))
         numbers = torch.arange(max(counts), device=kept.device)
         is_there = numbers < torch.tensor(counts, device=kept.device)[:, None]
         is_present = torch.ones(shorter.hidden.shape[:2], dtype=torch.bool, device=kept.device)
         is_present[:, shorter.visual] = is_there
-        return replace(shorter, there=is_present, patches=shorter.patches.where(is_there, -1))
+        return replace(shorter, present=is_present, patches=shorter.patches.where(is_there, -1))
 
     def reindexed(self) -> Stream:
         """Return the stream with positions 0, 1, 2, ... of the tokens that count."""
         rows, tokens = self.positions.shape
-        if self.there is None:
+        if self.present is None:
             return replace(self, positions=torch.arange(tokens, device=self.positions.device).expand(rows, -1))
-        return replace(self, positions=(self.there.long().cumsum(1) - 1).clamp_min(0))
+        return replace(self, positions=(self.present.long().cumsum(1) - 1).clamp_min(0))
 
     def mask(self, *, causal: bool) -> Tensor | None:
         """Return the additive attention mask, (B or 1, 1, L, L); None if nothing is masked."""
@@ -121,10 +121,10 @@ class Stream:
         added = None
         if causal:
             added = torch.full((1, 1, tokens, tokens), -torch.inf, dtype=like.dtype, device=like.device).triu(1)
-        if self.there is None:
+        if self.present is None:
             return added
-        hidden = torch.zeros(self.there.shape, dtype=like.dtype, device=like.device)
-        hidden = hidden.masked_fill(~self.there, -torch.inf)[:, None, None]
+        hidden = torch.zeros(self.present.shape, dtype=like.dtype, device=like.device)
+        hidden = hidden.masked_fill(~self.present, -torch.inf)[:, None, None]
         return hidden if added is None else added + hidden
 
 
@@ -137,7 +137,7 @@ def _rows_at(hidden: Tensor, places: Tensor) -> Tensor:
 
 def _all_but_fillers(stream: Stream) -> Tensor:
     """Return the mask of tokens that count if all visual tokens do."""
-    assert stream.there is not None
-    is_present = stream.there.clone()
+    assert stream.present is not None
+    is_present = stream.present.clone()
     is_present[:, stream.visual] = True
     return is_present

@@ -52,4 +52,4 @@ def visual_passes(model: nn.Module) -> Iterator[list[Passed]]:
 
 def _tokens(stream: Stream) -> tuple[int, ...]:
     rows, tokens = stream.positions.shape
-    return (tokens,) * rows if stream.there is None else tuple(stream.there.sum(1).tolist())
+    return (tokens,) * rows if stream.present is None else tuple(stream.present.sum(1).tolist())

@@ -37,21 +37,21 @@ def test_kept_tokens_bring_everything_along() -> None:
 def test_rows_may_keep_different_numbers() -> None:
     found = stream().keep_where(torch.tensor([[True, False, True, False, True], [False, True, False, False, False]]))
     assert found.patches.tolist() == [[0, 2, 4], [1, -1, -1]]
-    assert found.there is not None
-    assert found.there.sum(1).tolist() == [8, 6]
+    assert found.present is not None
+    assert found.present.sum(1).tolist() == [8, 6]
     assert list(found.counts) == [3, 1]
-    assert found.reindexed().positions.where(found.there, -1).tolist()[1] == [0, 1, 2, -1, -1, 3, 4, 5]
+    assert found.reindexed().positions.where(found.present, -1).tolist()[1] == [0, 1, 2, -1, -1, 3, 4, 5]
     again = found.keep_where(torch.tensor([[False, True, True], [True, True, True]]))
     assert again.patches.tolist() == [[2, 4], [1, -1]], "what fills up is not kept"
 
 
 def test_rows_that_keep_as_many_need_no_filler() -> None:
     kept = torch.tensor([[True, False, True, False, False], [False, True, False, True, False]])
-    assert stream().keep_where(kept).there is None
+    assert stream().keep_where(kept).present is None
     ragged = stream().keep_where(torch.tensor([[True] * 5, [True] * 4 + [False]]))
     even = ragged.keep_where(torch.tensor([[True, True, False, False, False]] * 2))
-    assert even.there is not None
-    assert bool(even.there.all())
+    assert even.present is not None
+    assert bool(even.present.all())
 
 
 def test_masks_hide_later_tokens_and_fillers() -> None:
