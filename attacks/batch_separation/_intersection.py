@@ -66,7 +66,7 @@ class Intersection:
     kept: Tensor
 
     @classmethod
-    def between(
+    def of_layer(
         cls, span: InputSpan, weight: Tensor, inputs: Callable[[Tensor], Tensor], row_space: Tensor
     ) -> Intersection:
         """Return the problem of a layer with this weight (h, columns) and all units kept."""

@@ -112,7 +112,7 @@ class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
             return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
         row_space = row_space_behind(observation, first.behind, read.rank)
         span = spanned(rows, has_bias=first.has_bias)
-        problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
+        problem = Intersection.of_layer(span, first.weight, first.behind.inputs, row_space)
         solutions = _Solutions(torch.empty(0, len(span.offset)).double(), torch.empty(0).double(), 0, 0)
         while solutions.rounds < self.config.rounds and len(solutions.rows) < read.rank:
             solutions = self._round(span, problem, read, solutions, generator)

@@ -263,7 +263,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
             if united.distance < best.distance:
                 won, best = union.batch, united
                 winners = " and ".join(tried[ranking[source]].name for source in union.sources)
-        guess = _with(tried[first].guess, best, labels, won.are_found)
+        guess = _fitted(tried[first].guess, best, labels, won.are_found)
         known = {attempt.name for attempt in tried}
         begun = _Tried(winners, guess)
         continued = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
@@ -284,7 +284,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         refinement = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         basis = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {winners}, {refinement}", f"distances are 1 - cosine {basis}", *scores, *passed]
-        return _report(_with(guess, better, labels, won.are_found), leak, notes)
+        return _report(_fitted(guess, better, labels, won.are_found), leak, notes)
 
 
 def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tuple[str, Attack[Any], float]]:
@@ -361,7 +361,7 @@ def _distance(judged: FittedGuess) -> float:
     return judged.distance
 
 
-def _with(guess: Reconstruction, judged: FittedGuess, labels: Tensor, are_found: Tensor) -> Reconstruction:
+def _fitted(guess: Reconstruction, judged: FittedGuess, labels: Tensor, are_found: Tensor) -> Reconstruction:
     return replace(
         guess,
         inputs=judged.inputs.to(guess.inputs)[are_found],

@@ -87,7 +87,7 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
             masks[site_before[name]] = mask
             inputs = inputs * mask
         elif unread and deltas.shape[1:] == masks[unread[0]].shape[1:]:
-            read = _read_added(deltas, gradient, _behind(forward, masks, unread[0], position))
+            read = _read_added(deltas, gradient, _inputs_of_mask(forward, masks, unread[0], position))
             if read is not None:  # the site follows the previous layer; its output is added to another tensor
                 masks[unread[0]], inputs = read
                 unread = unread[1:]
@@ -165,7 +165,7 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     return mask
 
 
-def _behind(forward: Forward, masks: list[Tensor], site: int, position: int) -> Callable[[Tensor], Tensor]:
+def _inputs_of_mask(forward: Forward, masks: list[Tensor], site: int, position: int) -> Callable[[Tensor], Tensor]:
     """Return the inputs of the linear layer at a position, as a function of a site's mask."""
 
     def inputs(mask: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
         painter = Painter(network, torch.stack(noise), self.box(first))
         weights = Substitution(painter.paint, lambda _victim, generator: first_weights(width, shape, generator))
         pixels = self.descent(victims, self.plan(victims))
-        return weights.made(self.run_descent(weights.into(pixels))), pixels.comparison.name
+        return weights.made(self.run_descent(weights.apply(pixels))), pixels.comparison.name
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
         descent = self.descent(victims, self.plan(victims))
         table = RelaxedTable.of(victims.observations[0].spec)
         logits = Substitution(table.rows, descent.search.first)
-        return logits.made(self.run_descent(logits.into(descent))), descent.comparison.name
+        return logits.made(self.run_descent(logits.apply(descent))), descent.comparison.name
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str

@@ -91,7 +91,7 @@ def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconst
         return None
     tried: list[tuple[float, float, Tensor, Transform]] = []
     for transform in transforms_of(observation):
-        inputs, misfit = _before(observation, seen.inputs, transform)
+        inputs, misfit = _preimage(observation, seen.inputs, transform)
         distance = _distance_through(observation, transform, inputs, seen.labels, seen.masks or ())
         tried.append((distance, misfit, inputs, transform))
     least = min(distance for distance, *_ in tried)
@@ -102,7 +102,7 @@ def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconst
     return replace(seen, inputs=inputs, objective=distance, notes=(note, *seen.notes), is_exact=False)
 
 
-def _before(observation: Observation, seen: Tensor, transform: Transform) -> tuple[Tensor, float]:
+def _preimage(observation: Observation, seen: Tensor, transform: Transform) -> tuple[Tensor, float]:
     """Return the x in the pixel range with the least mean of (T(x) - seen)^2 + a little TV(x), and this value."""
     low, high = (bound.to(seen) for bound in pixel_box(observation))
     inputs = seen.clone().clamp_(low, high).requires_grad_()

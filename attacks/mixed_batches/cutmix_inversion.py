@@ -110,7 +110,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Compare weight deltas of the client's steps on composites."""
-        return self._through(self._steps(observations[0]), observations[0])
+        return self._comparison(self._steps(observations[0]), observations[0])
 
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Search originals.
@@ -135,7 +135,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         search = replace(descent.search, unknowns=unknowns, first=lambda _victim, _generator: inputs)
         remaining = settings._replace(iterations=settings.iterations - early.iterations)
         part = victims.in_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
-        return descend(Descent(self._through(later_start, observation), search, part, remaining, descent.box))
+        return descend(Descent(self._comparison(later_start, observation), search, part, remaining, descent.box))
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -153,7 +153,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         minor = float(trained.labels.topk(2).values[:, 1].max())
         return replace(result, trained=trained, diagnostics={**result.diagnostics, "largest minor share": minor})
 
-    def _through(self, steps: Sequence[PastingStep], observation: Observation) -> UnrolledComparison:
+    def _comparison(self, steps: Sequence[PastingStep], observation: Observation) -> UnrolledComparison:
         return compare(self.simulated_client(observation), observation, steps)
 
     def _unknowns(self, observation: Observation, steps: Sequence[PastingStep]) -> Unknowns:

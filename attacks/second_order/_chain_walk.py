@@ -12,7 +12,7 @@ from torch import Tensor
 from attacks.core.results import NothingFound
 from attacks.second_order._closed_starts import closed_starts
 from attacks.second_order._levenberg_marquardt import Solution, SolverLimits, solve
-from attacks.second_order._stage_equations import SizePrior, StageEquations, StageOutput, through
+from attacks.second_order._stage_equations import SizePrior, StageEquations, StageOutput, stage_outputs
 from attacks.second_order._stage_facts import StageFacts
 from fedsim.core.types import Tensors
 
@@ -153,7 +153,7 @@ class Walk:
         stages = [fact.stage for fact in self.facts[number:]]
         weights = {name: weight for stage in stages for name, weight in stage.weights().items()}
         point = inputs.detach().requires_grad_()
-        outputs = stages[-1].close(through(stages, weights, point))
+        outputs = stages[-1].close(stage_outputs(stages, weights, point))
         return torch.autograd.grad((outputs * self.features.cotangent).sum(), point)[0]
 
     def _solve(

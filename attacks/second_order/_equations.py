@@ -126,14 +126,14 @@ class Equations:
             directions = torch.eye(len(point), dtype=point.dtype, device=point.device).split(_COLUMNS)
             for places, chunk in zip(part.places.split(_COLUMNS), directions, strict=True):
                 check_deadline()
-                rows[places] = push_all_forward(self._of(part), point, chunk)
+                rows[places] = push_all_forward(self._gradient_of(part), point, chunk)
         return rows
 
     def _gradient(self, values: Tensor) -> Tensor:
         whole = self.unknowns.split(1)[0]
-        return self._of(whole)(values[whole.places])
+        return self._gradient_of(whole)(values[whole.places])
 
-    def _of(self, part: UnknownsPart) -> Callable[[Tensor], Tensor]:
+    def _gradient_of(self, part: UnknownsPart) -> Callable[[Tensor], Tensor]:
         """Return the weighted gradient of a part's examples as a function of their unknowns."""
         labels = self._labels[part.examples.start : part.examples.stop]
         share = len(part.examples) / self.unknowns.examples
@@ -172,9 +172,9 @@ class Equations:
         whole, single = self.unknowns.split(1), self.unknowns.split(self.unknowns.examples)
         generator = torch.Generator().manual_seed(0)
         values = self.unknowns.start(generator, 1.0).to(self._client.device)
-        batch = self._of(whole[0])(values[whole[0].places])
+        batch = self._gradient_of(whole[0])(values[whole[0].places])
         try:
-            added = torch.stack([self._of(part)(values[part.places]) for part in single]).sum(0)
+            added = torch.stack([self._gradient_of(part)(values[part.places]) for part in single]).sum(0)
         except (ValueError, RuntimeError):  # batch statistics of a single example
             return whole
         return single if float((added - batch).norm()) < _SEPARATE * float(batch.norm()) else whole

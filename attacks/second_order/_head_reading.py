@@ -37,7 +37,7 @@ def read_head(
     """
     features, errors = _features_and_errors(observation, name, labels, generator)
     is_kept = features.abs() > _DROPPED * features.abs().amax(1, keepdim=True)
-    cotangent = errors @ _of(observation, f"{name}.weight")
+    cotangent = errors @ _parameter(observation, f"{name}.weight")
     if not observation.sites:
         known = torch.ones(shape, dtype=torch.bool)
         return HeadReading(StageOutput(features.view(shape), cotangent.view(shape), known), ())
@@ -60,11 +60,11 @@ def _features_and_errors(
     separated = features_of(observation, labels, generator)
     if separated is None:
         raise NotApplicable("the head's gradient does not determine the head's input for each example")
-    scores = separated.features @ _of(observation, f"{name}.weight").T
+    scores = separated.features @ _parameter(observation, f"{name}.weight").T
     if f"{name}.bias" in tensors:
-        scores = scores + _of(observation, f"{name}.bias")
+        scores = scores + _parameter(observation, f"{name}.bias")
     return separated.features, (scores.softmax(1) - F.one_hot(labels.cpu(), scores.shape[1])) / len(labels)
 
 
-def _of(observation: Observation, name: str) -> Tensor:
+def _parameter(observation: Observation, name: str) -> Tensor:
     return observation.model.get_parameter(name).detach().cpu().double()

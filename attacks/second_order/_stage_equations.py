@@ -193,7 +193,7 @@ class StageEquations:
         cotangent = factors * self._output.cotangent * self._is_on
 
         def of_weights(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-            outputs = through(self._stages, weights, inputs)
+            outputs = stage_outputs(self._stages, weights, inputs)
             return (outputs * cotangent).sum(), outputs
 
         gradients, outputs = grad(of_weights, has_aux=True)(self._weights)
@@ -207,7 +207,7 @@ class StageEquations:
         return torch.cat([missing, rows * self._factors - self._targets])
 
 
-def through(stages: Sequence[Stage], weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+def stage_outputs(stages: Sequence[Stage], weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
     """Return the outputs of consecutive stages for inputs (B, ...), before the ReLU that may follow the last."""
     *first, last = stages
     for stage in first:

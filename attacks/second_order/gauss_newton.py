@@ -129,7 +129,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         restarts = self.config.restarts if unknowns.size <= self.config.repeated else 1
         starts = _starts(observation, equations, labels, generator, switches, self.config.max_iterations)
         for start, box in islice(starts, restarts):
-            tried.append(_Attempt(equations, self._solve(equations, start, box, _after(tried, on_step))))
+            tried.append(_Attempt(equations, self._solve(equations, start, box, _continued_report(tried, on_step))))
             if tried[-1].solution.objective <= equations.tolerable:
                 break
         return _report(observation, labels, tried, switches)
@@ -168,7 +168,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
             equations = Equations(smooth, UnknownsLayout(smooth, (pattern.masks,)), labels)
             start = equations.unknowns.start_at(inputs, pattern.start).to(equations.prior_mean)
             steps = min(_NEAR, self.config.max_iterations)
-            solution = self._solve_once(equations, start, None, _after(tried, on_step), steps)
+            solution = self._solve_once(equations, start, None, _continued_report(tried, on_step), steps)
             tried.append(_Attempt(equations, solution))
             if solution.has_converged:
                 break
@@ -332,7 +332,7 @@ class _Attempt(NamedTuple):
         return inputs.detach(), steps
 
 
-def _after(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
+def _continued_report(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
     solutions = [attempt.solution for attempt in tried]
     done, best = (
         sum(len(solution.history) for solution in solutions),

@@ -63,7 +63,7 @@ def ended(observation: Observation, words: Words, count: int, left: Callable[[Te
         count: B.
         left: maps tokens (B,) to their residual.
     """
-    candidates = behind(observation, words)[:_MOST_TRIED]
+    candidates = possible_next(observation, words)[:_MOST_TRIED]
     last = candidates[:1].repeat(count)
     least = left(last)
     for row in range(count):
@@ -99,7 +99,7 @@ def has_cross_entropy(observation: Observation) -> bool:
     return is_cross_entropy(observation.loss, (2, observation.spec.shape[0], observation.spec.classes))
 
 
-def behind(observation: Observation, words: Words) -> Tensor:
+def possible_next(observation: Observation, words: Words) -> Tensor:
     """Return the tokens that may follow a sentence; next tokens that are not input tokens come first."""
     if words.following is None or not len(words.following):
         return torch.arange(observation.spec.classes)

@@ -58,7 +58,7 @@ class SpanReading(NamedTuple):
             raise NothingFound("no token's embedding lies in the span of the first attention gradient")
         return fitting * (length // places)
 
-    def behind(self, prefixes: Tensor, tokens: Tensor) -> Tensor:
+    def extension_scores(self, prefixes: Tensor, tokens: Tensor) -> Tensor:
         """Return the scores of each of tokens (K,) appended to each of prefixes (N, t), shape (N, K)."""
         if not len(tokens):
             return torch.empty(len(prefixes), 0)
@@ -141,7 +141,7 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
     ended: list[ScoredSentence] = []
     for place, row in enumerate(tokens):
         longer = torch.cat((prefixes.repeat_interleave(len(row), 0), row.repeat(len(prefixes))[:, None]), 1)
-        last, before = reading.behind(prefixes, row).flatten(), scores.repeat_interleave(len(row), 0)
+        last, before = reading.extension_scores(prefixes, row).flatten(), scores.repeat_interleave(len(row), 0)
         stays = test.prefixes(before, last)
         goes_on = stays.view(len(prefixes), len(row)).any(1)
         ended += _listed(prefixes[~goes_on], scores[~goes_on], test)

@@ -138,7 +138,7 @@ class VectorComparison(GeneralComparison):
         super().__init__(client, observations)
         self._words = words
 
-    def at(self, temperature: float) -> VectorComparison:
+    def with_temperature(self, temperature: float) -> VectorComparison:
         """Return the same comparison with another temperature of next words."""
         copied = copy.copy(self)
         copied._words = replace(self._words, temperature=temperature)
@@ -162,7 +162,7 @@ class VectorGhostComparison(GhostComparison):
         super().__init__(client, observations)
         self._words = words
 
-    def at(self, temperature: float) -> VectorGhostComparison:
+    def with_temperature(self, temperature: float) -> VectorGhostComparison:
         """Return the same comparison with another temperature of next words."""
         copied = copy.copy(self)
         copied._words = replace(self._words, temperature=temperature)

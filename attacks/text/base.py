@@ -207,7 +207,7 @@ class TextMatching(Attack[ConfigT]):
             observation=observation,
             client=client,
             comparison=comparison,
-            exact=comparison.at(_ONE_TOKEN) if is_soft else comparison,
+            exact=comparison.with_temperature(_ONE_TOKEN) if is_soft else comparison,
             unknowns=self._unknowns(observation, sites),
             usual_masks=known_masks(observation, sites),
             table=table,

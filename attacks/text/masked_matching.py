@@ -224,12 +224,12 @@ class _Task:
 
     def draw(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Return vectors of random tokens that the gradient shows, (B, T, d)."""
-        tokens = self._of(self.read, shape, generator)
+        tokens = self._drawn(self.read, shape, generator)
         if self.draws.stand:
-            tokens = torch.where(self.draws.masked > _HALF, self._of(self.words.tokens, shape, generator), tokens)
+            tokens = torch.where(self.draws.masked > _HALF, self._drawn(self.words.tokens, shape, generator), tokens)
         return self.table[tokens]
 
-    def _of(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    def _drawn(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         candidates = torch.arange(len(self.table)) if tokens is None or not len(tokens) else tokens
         return candidates[torch.randint(len(candidates), tuple(shape), generator=generator)]
 

@@ -148,7 +148,7 @@ class VariationalDefense(Defense[ConfigT]):
     @final
     def on_batch(self, batch: Batch, context: HookContext) -> Batch:
         """Make the next forward pass draw from `here.generator` and record its statistics."""
-        for bottleneck in self._of(context):
+        for bottleneck in self._bottlenecks(context):
             bottleneck.noise.generator, bottleneck.observed = context.generator, []
         return batch
 
@@ -157,7 +157,7 @@ class VariationalDefense(Defense[ConfigT]):
         """Return beta times the divergence of the forward pass, mean over the examples."""
         terms = [
             Penalty(layer.axis, layer.limit, self.config.beta)(statistics).mean()
-            for layer in self._of(context)
+            for layer in self._bottlenecks(context)
             for statistics in layer.observed or ()
         ]
         return torch.stack(terms).sum() if terms else None
@@ -165,7 +165,7 @@ class VariationalDefense(Defense[ConfigT]):
     @final
     def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient unchanged, and stop recording: later forward passes belong to no step."""
-        for bottleneck in self._of(context):
+        for bottleneck in self._bottlenecks(context):
             bottleneck.noise.generator = bottleneck.observed = None
         return gradient
 
@@ -174,6 +174,6 @@ class VariationalDefense(Defense[ConfigT]):
         """Return the noise modules, the loss term, and the parameters with random gradients."""
         return MethodDescription(type(self).__name__.lower(), self._effects, {"beta": self.config.beta})
 
-    def _of(self, context: HookContext) -> list[VariationalBottleneck]:
+    def _bottlenecks(self, context: HookContext) -> list[VariationalBottleneck]:
         model = nn.Module() if context.local is None else context.local.model
         return [cast("VariationalBottleneck", module) for module in model.modules() if isinstance(module, self.kind)]

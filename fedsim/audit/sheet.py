@@ -67,10 +67,10 @@ def _results(record: AuditRecord) -> Iterator[Block]:
         for arm in record.client
     ]
     yield table("Attacks on updates", headings, rows, headings)
-    yield paragraph(" ".join(_beside(record)))
+    yield paragraph(" ".join(_other_results(record)))
 
 
-def _beside(record: AuditRecord) -> Iterator[str]:
+def _other_results(record: AuditRecord) -> Iterator[str]:
     """Yield the results on members and secrets, and the guarantees."""
     if best := best_membership(record.of("membership")):
         yield f"Members: {best[0]} finds {table_cells.interval(best[1], 100, 0)} % at 1 % false positives."

@@ -206,7 +206,7 @@ def _counting(digits: Tensor, words: GridWords, generator: torch.Generator) -> t
     return words.of("d0") + digit, _ended(words, words.of("n0") + counts.gather(1, digit).clamp_max(MOST_COUNTED))
 
 
-def _where(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _position_question(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     digit = _one_of(_counts(digits) == 1, generator)
     place = (digits == digit).long().argmax(1, keepdim=True)
     said = torch.cat((words.of("r0") + place // words.cells, words.of("c0") + place % words.cells), 1)
@@ -223,4 +223,4 @@ def _list(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple
     return torch.empty(len(digits), 0, dtype=torch.long), said
 
 
-_ASK = {"position": _position, "presence": _presence, "counting": _counting, "where": _where, "list": _list}
+_ASK = {"position": _position, "presence": _presence, "counting": _counting, "where": _position_question, "list": _list}

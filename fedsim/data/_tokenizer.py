@@ -49,13 +49,13 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text."""
-        return [token for piece in _PIECE.findall(text) for token in self._of(piece)]
+        return [token for piece in _PIECE.findall(text) for token in self._numbers_of(piece)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens; invalid UTF-8 becomes a replacement character."""
         return b"".join(map(self._bytes, tokens)).decode("utf-8", errors="replace")
 
-    def _of(self, piece: str) -> list[int]:
+    def _numbers_of(self, piece: str) -> list[int]:
         return [self._numbers[piece]] if piece in self._numbers else list(piece.encode())
 
     def _bytes(self, token: int) -> bytes:

@@ -144,7 +144,7 @@ class ClientRound:
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_received"):
                 local = LocalStep(models.holding(self.received), models.parameters, first, expected)
-                defense.on_received(self._shown, self._at(f"defense {index}", defense, 0, local, "received"))
+                defense.on_received(self._shown, self._context_of(f"defense {index}", defense, 0, local, "received"))
 
     def augment_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
         """Augment the batches of all steps, and return them with the random draws of each step.
@@ -157,7 +157,7 @@ class ClientRound:
     def augment(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
         """Return the augmented batch, and add its random draws to `draws`."""
         for index, augmentation in enumerate(self.world.stack.augmentations):
-            context = self._at(f"augment {index}", augmentation, step, draws=draws)
+            context = self._context_of(f"augment {index}", augmentation, step, draws=draws)
             batch = augmentation.augment(batch, context) if len(batch) else batch
         return batch
 
@@ -165,7 +165,7 @@ class ClientRound:
         """Return the step with its batch changed by the defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_batch") and len(local.batch):
-                context = self._at(f"defense {index}", defense, step, local, "batch")
+                context = self._context_of(f"defense {index}", defense, step, local, "batch")
                 local = replace(local, batch=defense.on_batch(local.batch, context))
         return local
 
@@ -199,13 +199,13 @@ class ClientRound:
     def defend(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient after all defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
-            gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step, local))
+            gradient = defense.on_gradient(gradient, self._context_of(f"defense {index}", defense, step, local))
         return gradient
 
     def upload(self, update: Update, steps: int) -> Update:
         """Return the update after all defenses."""
         for index, defense in enumerate(self.world.stack.defenses):
-            update = defense.on_upload(update, self._at(f"defense {index}", defense, steps))
+            update = defense.on_upload(update, self._context_of(f"defense {index}", defense, steps))
         return update
 
     def optimizer_state(self) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ class ClientRound:
         """Return the gradient of a per-example defense, or else the plain mean gradient."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_examples"):
-                context = self._at(f"defense {index}", defense, step, local, "examples")
+                context = self._context_of(f"defense {index}", defense, step, local, "examples")
                 return defense.on_examples(partial(_losses, self.world.task, local), context)
         return self._plain_gradient(local, step)
 
@@ -235,14 +235,14 @@ class ClientRound:
         outputs, targets = self.world.task.answer(local.model, local.batch, local.draws)
         loss = self.world.stack.loss(self.round)(outputs, targets)
         for index, term in enumerate(self.world.stack.loss_terms):
-            loss = loss + term.loss(local.model, local.batch, outputs, self._at(f"loss {index}", term, step))
+            loss = loss + term.loss(local.model, local.batch, outputs, self._context_of(f"loss {index}", term, step))
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("loss"):
-                added = defense.loss(outputs, self._at(f"defense {index}", defense, step, local, "loss"))
+                added = defense.loss(outputs, self._context_of(f"defense {index}", defense, step, local, "loss"))
                 loss = loss if added is None else loss + added
         return loss
 
-    def _at(
+    def _context_of(
         self,
         owner: str,
         hook: Augmentation[Any] | LossTerm[Any] | Defense[Any],

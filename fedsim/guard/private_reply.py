@@ -112,7 +112,7 @@ class ReplyPrivatizer:
     ) -> Message:
         """Return the app's arrays as the reply that the defenses process."""
         try:
-            return Message(RecordDict({name: _like(received, train(received))}), reply_to=message)
+            return Message(RecordDict({name: _renamed(received, train(received))}), reply_to=message)
         except Exception as error:
             _LOG.warning("the app failed: %s", error)
             if self._policy.messages.on_app_failure == "error":
@@ -145,7 +145,7 @@ class _BudgetMod:
         return call_next(message, context)
 
 
-def _like(received: Tensors, arrays: Tensors) -> ArrayRecord:
+def _renamed(received: Tensors, arrays: Tensors) -> ArrayRecord:
     """Return the app's arrays under the names that the server sent.
 
     Raises:
@@ -172,9 +172,9 @@ def _said(error: FedsimError) -> str:
 def _composed(mods: list[Mod], app: ClientAppCallable) -> ClientAppCallable:
     """Return the app wrapped in mods, the first mod outermost."""
     for mod in reversed(mods):
-        app = partial(_through, mod, app)
+        app = partial(_apply_mod, mod, app)
     return app
 
 
-def _through(mod: Mod, call_next: ClientAppCallable, message: Message, context: Context) -> Message:
+def _apply_mod(mod: Mod, call_next: ClientAppCallable, message: Message, context: Context) -> Message:
     return mod(message, context, call_next)

@@ -56,8 +56,8 @@ class Gallery:
         return any(
             bool((of_public[impostors] < of_true).all())
             for of_true, of_public in (
-                (self._likeness.between(guess, original), self._likeness.to_public(guess)),
-                (self._features.between(guess, original), self._features.to_public(guess)),
+                (self._likeness.similarity(guess, original), self._likeness.to_public(guess)),
+                (self._features.similarity(guess, original), self._features.to_public(guess)),
             )
         )
 
@@ -120,7 +120,7 @@ class _Likeness:
     def to_public(self, guess: Tensor) -> Tensor:
         return self._ssim(guess, self._public, self._mean, self._variance)
 
-    def between(self, guess: Tensor, original: Tensor) -> Tensor:
+    def similarity(self, guess: Tensor, original: Tensor) -> Tensor:
         return self._ssim(guess, original, *self._moments(original))
 
     def _ssim(self, guess: Tensor, candidates: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
@@ -153,7 +153,7 @@ class _Features:
     def to_public(self, guess: Tensor) -> Tensor:
         return self._public @ self._scaled(self._answers(guess))[0]
 
-    def between(self, guess: Tensor, original: Tensor) -> Tensor:
+    def similarity(self, guess: Tensor, original: Tensor) -> Tensor:
         return self._scaled(self._answers(original)) @ self._scaled(self._answers(guess))[0]
 
     def _answers(self, pictures: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: i
             0, math.inf, stated, ("the same batch and seed give other bits: derive all randomness from the seed",)
         )
     noise = [
-        [_between(release, first_row, pair, step) for pair in range(_PAIRS if not step else _FEWER)]
+        [_halved_difference(release, first_row, pair, step) for pair in range(_PAIRS if not step else _FEWER)]
         for step in range(steps)
     ]
     deviations = {name: _deviation([tensor[name] for tensor in noise[0]]) for name in noise[0][0]}
@@ -146,7 +146,7 @@ def _sent(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
         return first_line(error)
 
 
-def _between(release: Release, batch: Batch, pair: int, step: int) -> Tensors:
+def _halved_difference(release: Release, batch: Batch, pair: int, step: int) -> Tensors:
     first, second = release(batch, 2 * pair, step), release(batch, 2 * pair + 1, step)
     return {name: (first[name].double() - second[name].double()) / math.sqrt(2) for name in first}
 

@@ -58,7 +58,7 @@ def discrete_normal(count: int, scale: int) -> _Integers:
 class _Words:
     """Uniform integers from ChaCha20."""
 
-    def below(self, bound: int, count: int) -> _Integers:
+    def integers_below(self, bound: int, count: int) -> _Integers:
         """Return integers in [0, bound), without bias; `bound` is at most 2**62."""
         mask = (1 << (bound - 1).bit_length()) - 1
         numbers = self._draw(count, mask)
@@ -72,14 +72,14 @@ class _Words:
 
 def _discrete_laplace(source: _Words, count: int, scale: int) -> _Integers:
     """Return at most `count` integers with probabilities proportional to exp(-|x| / scale)."""
-    low = source.below(scale, count)
+    low = source.integers_below(scale, count)
     low = low[_with_exp(source, low, scale)]
     high = np.zeros(len(low), np.int64)
     alive = np.arange(len(low))
     while len(alive):
         alive = alive[_with_exp(source, np.ones(len(alive), np.int64), 1)]
         high[alive] += 1
-    value, is_negative = low + scale * high, source.below(2, len(low)) == 1
+    value, is_negative = low + scale * high, source.integers_below(2, len(low)) == 1
     kept = ~(is_negative & (value == 0))
     return np.where(is_negative, -value, value)[kept]
 
@@ -105,7 +105,7 @@ def _with_small_exp(source: _Words, numerators: _Integers, denominator: int) -> 
     result = np.zeros(len(numerators), np.bool_)
     alive, number = np.arange(len(numerators)), 1
     while len(alive):
-        succeeds = source.below(denominator * number, len(alive)) < numerators[alive]
+        succeeds = source.integers_below(denominator * number, len(alive)) < numerators[alive]
         result[alive[~succeeds]] = number % 2 == 1
         alive, number = alive[succeeds], number + 1
     return result

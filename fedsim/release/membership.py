@@ -23,7 +23,7 @@ from fedsim.questions.membership.question import Cases, MembershipChoice, judge_
 from fedsim.questions.membership.types import MembershipObservation, Shadow, ShadowPlan, Target
 from fedsim.record import Finding
 from fedsim.release.finished import ReleaseCandidate
-from fedsim.release.permutation import beside, permutation_test
+from fedsim.release.permutation import permutation_test, with_control
 from fedsim.threat.orders import secret_order
 
 RARE = 0.01
@@ -133,4 +133,4 @@ def _figures(finding: Finding, scores: np.ndarray, is_member: np.ndarray, seed: 
             changed = finding.model_copy(
                 update={"metric": name, "value": value, "chance_level": chance, "extra_metrics": {}, "items": ""}
             )
-            yield from beside(changed, luck.p, luck.value)
+            yield from with_control(changed, luck.p, luck.value)

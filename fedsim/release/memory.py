@@ -21,7 +21,7 @@ from fedsim.questions.exposure.memorisation import recall, score
 from fedsim.questions.exposure.question import summarise
 from fedsim.record import Finding
 from fedsim.release.finished import ReleaseCandidate
-from fedsim.release.permutation import beside, permutation_test
+from fedsim.release.permutation import permutation_test, with_control
 from fedsim.scenario import Scoring
 
 _TEXTS = 100  # members, and as many others, that the model writes on
@@ -78,7 +78,7 @@ def find_secrets(secrets: Sequence[Planted], finished: ReleaseCandidate, seed: i
         source = np.random.default_rng(seeding.derive(seed, "release secrets", repetitions))
         is_planted = np.arange(len(scores)) < len(alike)
         luck = permutation_test(lambda labels, bits=bits: float(bits[labels].mean()), is_planted, source)
-        yield from beside(finding, luck.p, control.value)
+        yield from with_control(finding, luck.p, control.value)
 
 
 def find_texts(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
@@ -99,7 +99,7 @@ def find_texts(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     value, control = (wilson(int(texts.sum()), len(texts)) for texts in (written[is_member], written[~is_member]))
     shuffles = np.random.default_rng(seeding.derive(seed, "release texts"))
     luck = permutation_test(lambda labels: float(written[labels].mean()), is_member, shuffles)
-    yield from beside(finding.model_copy(update={"value": value, "chance_level": control.value}), luck.p, control)
+    yield from with_control(finding.model_copy(update={"value": value, "chance_level": control.value}), luck.p, control)
 
 
 def _is_secret(secret: Any) -> bool:

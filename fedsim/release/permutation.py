@@ -37,7 +37,7 @@ def permutation_test(
     return PermutationTest(p, Interval(value=float(lucky.mean()), low=low, high=high, n=len(labels)))
 
 
-def beside(finding: Finding, p: float, control: Interval) -> Iterator[Finding]:
+def with_control(finding: Finding, p: float, control: Interval) -> Iterator[Finding]:
     """Yield a finding with its p-value, followed by its negative control."""
     yield finding.model_copy(update={"p_value": p})
     yield finding.model_copy(

@@ -23,7 +23,7 @@ from fedsim.metrics.statistics import wilson
 from fedsim.questions.sources import source_told
 from fedsim.record import Finding
 from fedsim.release.finished import check_sides, each_once
-from fedsim.release.permutation import beside, permutation_test
+from fedsim.release.permutation import permutation_test, with_control
 
 _FEWEST = 2
 
@@ -81,7 +81,7 @@ def find(sites: Mapping[str, Site], seed: int) -> Iterator[Finding]:
     )
     shuffles = np.random.default_rng(seeding.derive(seed, "release sites"))
     luck = permutation_test(lambda order: float((guesses == order).mean()), labels, shuffles)
-    yield from beside(finding, luck.p, luck.value)
+    yield from with_control(finding, luck.p, luck.value)
 
 
 def _site(target: str) -> Site:

@@ -104,7 +104,7 @@ class ModelSource:
         """Load `weights` into this process's only training model, and return it. The next call overwrites it."""
         return self.workspace.holding(weights)
 
-    def on(self, device: torch.device) -> ScratchModel:
+    def scratch_model(self, device: torch.device) -> ScratchModel:
         """Return a training model on a device: on the CPU the model of `holding`, elsewhere a new model."""
         if device.type == "cpu":
             return self.workspace

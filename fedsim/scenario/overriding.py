@@ -74,13 +74,13 @@ def _as_written(place: Any, path: Sequence[str]) -> list[str]:
 def _as_axis(raw: Mapping[str, Any], table: tuple[str, ...], path: list[str], value: Any) -> list[str]:
     """Return the path of a new axis below `table` with its dotted key as a single part."""
     key = path[len(table) :]
-    is_new = tuple(path[: len(table)]) == table and key and key[0] not in _below(raw, table)
+    is_new = tuple(path[: len(table)]) == table and key and key[0] not in _table_at(raw, table)
     return [*table, ".".join(key)] if is_new and isinstance(value, list) else path
 
 
 def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value: Any, text: str) -> None:
     """Reduce the axis of this key to this value."""
-    declared = _below(raw, table)
+    declared = _table_at(raw, table)
     for axis, entry in declared.items():
         place = ".".join((*table, axis))
         if isinstance(entry, dict):
@@ -93,7 +93,7 @@ def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value
 
 def _settle_runs(raw: Mapping[str, Any], key: str, text: str) -> None:
     """Clear the sweep's seeds if the key is the seed, and reject keys that `sweep.runs` sets."""
-    sweep = _below(raw, ("sweep",))
+    sweep = _table_at(raw, ("sweep",))
     if key == "seed" and sweep.get("seeds"):
         sweep["seeds"] = []
     _refuse_covered(key, _keys(sweep.get("runs", ())), "sweep.runs", text)
@@ -115,7 +115,7 @@ def _refuse_covered(key: str, keys: Iterable[str], place: str, text: str) -> Non
         )
 
 
-def _below(raw: Mapping[str, Any], table: Sequence[str]) -> dict[str, Any]:
+def _table_at(raw: Mapping[str, Any], table: Sequence[str]) -> dict[str, Any]:
     """Return the table at a path; empty if it does not exist."""
     place: Any = raw
     for part in table:

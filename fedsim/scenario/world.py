@@ -108,7 +108,7 @@ class World:
     @cached_property
     def scratch_model(self) -> ScratchModel:
         """The clients' training model on the scenario's device."""
-        return self.models.on(self.device)
+        return self.models.scratch_model(self.device)
 
     @cached_property
     def facts(self) -> FederationFacts:

@@ -71,7 +71,7 @@ def score(victim: Victim, reconstruction: Reconstruction) -> ScoredVictim:
     }
     if scored.order is not None:
         judged["converged"] = _has_converged(victim, scored.guess or reconstruction, scored.order)
-        judged["explanations"] = _why(
+        judged["explanations"] = _diagnosis(
             world.scenario.scoring, scored.guess or reconstruction, items, values, record.objective_at_truth
         )
     return ScoredVictim(record.model_copy(update=judged), {**arrays, **scored.arrays})
@@ -107,7 +107,7 @@ def _component_scores(victim: Victim, reconstruction: Reconstruction) -> dict[st
     return {name: figure for scores in scored for name, figure in scores.items()}
 
 
-def _why(
+def _diagnosis(
     scoring: Scoring,
     reconstruction: Reconstruction,
     scores: Sequence[ItemScore],

@@ -35,7 +35,7 @@ def test_likeness_is_ssim_to_every_public_picture(public: Gallery) -> None:
     expected = ssim(guess.expand_as(everyone).contiguous(), everyone)
     # The filters work in single precision, on squares of up to 1.
     torch.testing.assert_close(public._likeness.to_public(guess).double(), expected, rtol=0, atol=1e-4)
-    assert float(public._likeness.between(guess, pictures(1, 0))) == pytest.approx(
+    assert float(public._likeness.similarity(guess, pictures(1, 0))) == pytest.approx(
         float(ssim(guess, pictures(1, 0))), abs=1e-4
     )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedsim.record import Finding, Interval
-from fedsim.release.permutation import PermutationTest, beside, permutation_test
+from fedsim.release.permutation import PermutationTest, permutation_test, with_control
 
 LABELS = np.arange(40) < 20
 
@@ -27,7 +27,7 @@ def test_what_every_shuffle_reaches_has_p_one() -> None:
 
 def test_a_control_stands_behind_its_figure() -> None:
     value, control = Interval(value=1, low=1, high=1, n=40), Interval(value=0.5, low=0.4, high=0.6, n=40)
-    both = beside(Finding(question="membership", label="a", metric="auc", value=value), 0.02, control)
+    both = with_control(Finding(question="membership", label="a", metric="auc", value=value), 0.02, control)
     assert [(one.role, one.label, one.value, one.p_value) for one in both] == [
         ("attack", "a", value, 0.02),
         ("negative-control", "a, control", control, None),

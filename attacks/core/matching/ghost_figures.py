@@ -35,8 +35,8 @@ class Vectors:
 
     def inner(self, whole: Outer, victims: list[int]) -> Tensor:
         """Return inner products (R, T); `whole` holds the concatenated deltas and inputs of all T tensors."""
-        ours = (whole.deltas * _of(self.left, victims)) @ self._outs
-        return (ours * ((whole.inputs * _of(self.right, victims)) @ self._ins)).sum(1)
+        ours = (whole.deltas * _rows_of(self.left, victims)) @ self._outs
+        return (ours * ((whole.inputs * _rows_of(self.right, victims)) @ self._ins)).sum(1)
 
     def squared(self, whole: Outer) -> Tensor:
         """Return squared norms (R, T)."""
@@ -66,7 +66,7 @@ class Entries:
     def figures(self, parts: list[Tensor], victims: list[int]) -> tuple[Tensor, Tensor]:
         """Return inner products and squared norms of gradients (R, ...), shape (R, T) each."""
         ours = torch.cat([part.flatten(1) for part in parts], 1)
-        return self._sums(ours * _of(self._values, victims)), self._sums(ours.square())
+        return self._sums(ours * _rows_of(self._values, victims)), self._sums(ours.square())
 
     def _sums(self, values: Tensor) -> Tensor:
         empty = values.new_zeros(len(values), self._count)
@@ -142,8 +142,8 @@ class GhostFigures:
 def _inner(part: Part, target: GradientFactors | Tensor, victims: list[int]) -> Tensor:
     if isinstance(target, Tensor):
         outer = cast("Outer", part)
-        return ((outer.deltas @ _of(target, victims)) * outer.inputs).sum((1, 2))
-    left, right = _of(target.left, victims), _of(target.right, victims)
+        return ((outer.deltas @ _rows_of(target, victims)) * outer.inputs).sum((1, 2))
+    left, right = _rows_of(target.left, victims), _rows_of(target.right, victims)
     if isinstance(part, Outer):
         return (_product(part.deltas, left) * _product(part.inputs, right)).sum((1, 2))
     return ((part.flatten(2) @ right) * left).sum((1, 2))
@@ -156,7 +156,7 @@ def _product(first: Tensor, second: Tensor) -> Tensor:
     return first @ second
 
 
-def _of(values: Tensor, victims: list[int]) -> Tensor:
+def _rows_of(values: Tensor, victims: list[int]) -> Tensor:
     """Return the rows of `values` for the victims; no copy if all rows have one victim or each row its own."""
     if len(values) == 1 or victims == list(range(len(values))):
         return values

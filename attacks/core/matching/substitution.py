@@ -29,7 +29,7 @@ class Substitution:
     make: Making
     first: Callable[[int, torch.Generator], Tensor]
 
-    def into(self, descent: Descent) -> Descent:
+    def apply(self, descent: Descent) -> Descent:
         """Return the same search in the variables. It has no box, and its steps report inputs."""
         search, victims = descent.search, descent.victims
         substituted = replace(

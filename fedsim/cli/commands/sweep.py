@@ -98,7 +98,7 @@ def _make(
     try:
         with (
             folder.opened(plan_of(loaded, runs)),
-            _on(ray) if ray else nullcontext(ProcessExecutor()) as executor,
+            _ray_executor(ray) if ray else nullcontext(ProcessExecutor()) as executor,
             ask_to_stop() as stop,
             display.counting(screen, len(runs)) as on_outcome,
         ):
@@ -120,7 +120,7 @@ def _make(
     _report(folder.path, len(runs), outcomes)
 
 
-def _on(address: str) -> AbstractContextManager[Executor]:
+def _ray_executor(address: str) -> AbstractContextManager[Executor]:
     from fedsim.experiment.sweep.executors.ray import on_ray
 
     return on_ray(None if address == "local" else address)

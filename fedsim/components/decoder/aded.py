@@ -62,7 +62,7 @@ class TrigramTable:
     def __init__(self, base: Mapping[Pair, Successors], changed: Mapping[Pair, Successors] | None = None) -> None:
         self._base, self._changed = base, changed or {}
 
-    def after(self, pair: Pair) -> Successors:
+    def successors_of(self, pair: Pair) -> Successors:
         """Return the scores of the tokens that follow a pair."""
         successors = self._changed.get(pair)
         return self._base.get(pair, {}) if successors is None else successors
@@ -73,7 +73,7 @@ class TrigramTable:
         changed = dict(self._changed)
         for (*pair, token), count in Counter(zip(window, window[1:], window[2:], strict=False)).items():
             key = (pair[0], pair[1])
-            before = changed.get(key) or self.after(key)
+            before = changed.get(key) or self.successors_of(key)
             changed[key] = {**before, token: min(before.get(token, 0.0) + _GAIN * count, _MOST)}
         return TrigramTable(self._base, changed)
 
@@ -124,7 +124,7 @@ def search(
         while path[-1].children and len(path) < states:
             path.append(path[-1].best())
         if len(path) < states and not path[-1].children:
-            after = table.after(path[-1].pair)
+            after = table.successors_of(path[-1].pair)
             path[-1].children = [_Node((path[-1].pair[1], token), prior) for token, prior in after.items()]
             path += [path[-1].best()] if path[-1].children else []
         worth = 1.0 + sum(node.prior for node in path) + _rollout(table, path[-1].pair, states - len(path), chances)
@@ -139,7 +139,7 @@ def _rollout(table: TrigramTable, pair: Pair, length: int, chances: Iterator[flo
     """Return the summed scores of `length` tokens sampled from the table."""
     worth = 0.0
     for _ in range(length):
-        after = table.after(pair)
+        after = table.successors_of(pair)
         if not after:
             break
         left = next(chances) * sum(after.values())
@@ -155,7 +155,7 @@ def _rollout(table: TrigramTable, pair: Pair, length: int, chances: Iterator[flo
 
 def _prolonged(table: TrigramTable, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...]:
     *_, first, second = (*pair, *way)
-    after = table.after((first, second))
+    after = table.successors_of((first, second))
     return (*way, max(after, key=after.__getitem__)) if after else way
 
 

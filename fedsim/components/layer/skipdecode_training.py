@@ -67,7 +67,7 @@ class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
         except FedsimError as error:
             raise NotApplicable(f"component '{_NAME}': {error}") from error
         for number, block in enumerate(blocks):
-            block.register_forward_hook(_Jump(number, self.config.prompt, schedule).over)
+            block.register_forward_hook(_Jump(number, self.config.prompt, schedule).replace_skipped)
         return model
 
     def public_description(self) -> MethodDescription:
@@ -82,7 +82,7 @@ class _Jump:
     def __init__(self, number: int, prompt: int, schedule: LayerSchedule) -> None:
         self._number, self._prompt, self._schedule = number, prompt, schedule
 
-    def over(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    def replace_skipped(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
         """Return the block's output, with its input for skipped tokens; None if all tokens pass through it."""
         if not block.training:
             return None

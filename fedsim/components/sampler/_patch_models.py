@@ -66,7 +66,7 @@ class PatchReader(NamedTuple):
         rows, numbers = zip(*places, strict=True)
         return self._conditions(patches[:, :length], self.labels, self.orders)[list(rows), list(numbers)]
 
-    def beside(self, patches: Tensor, places: Sequence[Place], known: Sequence[int]) -> Tensor:
+    def conditions_of(self, patches: Tensor, places: Sequence[Place], known: Sequence[int]) -> Tensor:
         """Return the conditions (N, ...) of places, each given only the first `known` patches of its row.
 
         A pass with a row per place, whose patch follows directly after its known patches.

@@ -34,7 +34,7 @@ class LastStep:
         z = (x - self.mean) / self.std
         return (-0.5 * (z / soft).square() - self.std.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def at(self, places: slice | Tensor) -> LastStep:
+    def select(self, places: slice | Tensor) -> LastStep:
         """Return the last steps of some rows."""
         return LastStep(self.mean[places], self.std[places], self.log_spread[places])
 

@@ -228,11 +228,11 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
             places_drafted = [(index, rows[index].done + number) for index, number in places]
             known = [rows[index].done if self.config.mode == "block" else number for index, number in places_drafted]
             noise = torch.stack([rows[index].noise[:, number] for index, number in places], 1)
-            last = draft.last(draft.beside(patches, places_drafted, known), noise)
+            last = draft.last(draft.conditions_of(patches, places_drafted, known), noise)
             ends = torch.stack([rows[index].last[number] for index, number in places])
             patches[tuple(map(list, zip(*places_drafted, strict=True)))] = last.mean + last.std * ends
             for place, (index, _) in enumerate(places):
-                lasts[index].append(last.at(slice(place, place + 1)))
+                lasts[index].append(last.select(slice(place, place + 1)))
         return [joined(last) for last in lasts]
 
     def _truths(
@@ -244,14 +244,14 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         conditions = self._conditions(target, patches, rows, [*drafted, *next_places])
         last = target.last(conditions[: len(drafted)], torch.cat([row.shared for row in rows], 1))
         ends = torch.tensor([row.count for row in rows]).cumsum(0).tolist()
-        truths = [last.at(slice(end - row.count, end)) for row, end in zip(rows, ends, strict=True)]
+        truths = [last.select(slice(end - row.count, end)) for row, end in zip(rows, ends, strict=True)]
         return truths, {index: conditions[len(drafted) + place] for place, (index, _) in enumerate(next_places)}
 
     def _conditions(self, target: PatchReader, patches: Tensor, rows: Sequence[_Row], places: list[Place]) -> Tensor:
         """Return the conditions of places, in a single pass of the model."""
         if self.config.mode == "causal":
             return target.along(patches, places)
-        return target.beside(patches, places, [rows[index].done for index, _ in places])
+        return target.conditions_of(patches, places, [rows[index].done for index, _ in places])
 
     def _goes_on(self, row: _Row) -> bool:
         """Return whether a patch follows fully accepted drafts: in block mode only if nothing is drafted."""
@@ -266,7 +266,9 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         if config.mode == "causal" and falls.any():
             kept = slice(int(falls.int().argmax()) + 1)
         new, falls = drafted[kept].clone(), falls[kept]
-        new[falls], tries = residual(truth.at(kept).at(falls), guess.at(kept).at(falls), row.generator, config.rule)
+        new[falls], tries = residual(
+            truth.select(kept).select(falls), guess.select(kept).select(falls), row.generator, config.rule
+        )
         stands = int((~falls).sum())
         return new, Event(drafted=row.count, accepted=stands, passes=1, tries=int(tries.sum()))
 

@@ -132,7 +132,7 @@ class RcpReducer(VisualReducer):
         stays = or_best(kept > 0, logits.masked_fill(before <= 0, -torch.inf), stream)
         kept = kept.where((kept > 0) | ~stays, 1.0)
         lost = self.lost[name](self._of_image(kept, stream), visual, before - kept)
-        return self._without(stream, kept).noted(**{_note(layer.number): lost})
+        return self._reduced(stream, kept).noted(**{_note(layer.number): lost})
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
         """Correct the states that predict the answer."""
@@ -159,7 +159,7 @@ class RcpReducer(VisualReducer):
         places = stream.patches.where(stream.patches >= 0, self._patches)
         return kept.new_zeros(len(kept), self._patches + 1).scatter(1, places, kept)[:, :-1]
 
-    def _without(self, stream: Stream, kept: Tensor) -> Stream:
+    def _reduced(self, stream: Stream, kept: Tensor) -> Stream:
         if not self.training:
             return stream.keep_where(kept > 0)
         shares = torch.ones_like(stream.hidden[..., 0]) if stream.shares is None else stream.shares

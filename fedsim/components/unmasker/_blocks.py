@@ -176,7 +176,7 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
         """
         state, proposed = self.proposals(self.place_scores(model, state), state, context.generators)
         new = [proposal.taken(self.choose(proposal.confidence, state, row)) for row, proposal in enumerate(proposed)]
-        return self.after(state.filled(new)), events(state, new)
+        return self.next_state(state.filled(new)), events(state, new)
 
     def proposals(
         self, scores: Sequence[Tensor], state: UnmaskingT, generators: Sequence[torch.Generator]
@@ -192,7 +192,7 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
     def choose(self, confidence: Tensor, state: UnmaskingT, row: int) -> list[int]:
         """Return the (nonempty) indices of a row's proposals to write."""
 
-    def after(self, state: UnmaskingT) -> UnmaskingT:
+    def next_state(self, state: UnmaskingT) -> UnmaskingT:
         """Return the state for the next step."""
         return state
 

@@ -68,13 +68,13 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
         state = Scheduled(begun.tokens, begun.begins, begun.masked, ((),) * len(begun))
         for row in range(len(state)):
             steps_of_block(state, row, self.config.block, self.config.steps)
-        return self.after(state)
+        return self.next_state(state)
 
     def choose(self, confidence: Tensor, state: Scheduled, row: int) -> list[int]:
         """Return the scheduled number of most confident positions."""
         return surest(confidence, state.due[row][0])
 
-    def after(self, state: Scheduled) -> Scheduled:
+    def next_state(self, state: Scheduled) -> Scheduled:
         """Remove the finished step from the schedule, or start the schedule of a new block."""
         return replace(state, due=tuple(self._due(state, row) for row in range(len(state))))
 

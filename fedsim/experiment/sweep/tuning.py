@@ -150,14 +150,14 @@ def _check(scenario: Scenario) -> Tune:
     settings = labels[scenario.tune.attack].model_dump(mode="json")
     for place in scenario.tune.space:
         try:
-            _at(settings, place)
+            _value_at(settings, place)
         except (KeyError, IndexError, ValueError, TypeError) as error:
             suggestion = did_you_mean(place, settings)
             raise ScenarioError(f"tune.space: the attack has no setting '{place}'.{suggestion}") from error
     return scenario.tune
 
 
-def _at(settings: Any, place: str) -> Any:
+def _value_at(settings: Any, place: str) -> Any:
     """Return the value at a dotted path in settings, e.g. `priors.0.weight`."""
     for part in place.split("."):
         settings = settings[int(part) if isinstance(settings, list) else part]

@@ -91,7 +91,7 @@ class LinearSystem:
         for bit, row in zip(fresh.bits, fresh.rows, strict=True):
             _insert(group, bit, row, place)
         self.rank += len(taken)
-        active = _without(active, taken)
+        active = _remaining_rows(active, taken)
         _clear(active, place, fresh)
         return active
 
@@ -105,7 +105,7 @@ def _insert(group: _Group, bit: int, row: Words, place: int) -> None:
     group.rows.append(row)
 
 
-def _without(active: Words, taken: list[int]) -> Words:
+def _remaining_rows(active: Words, taken: list[int]) -> Words:
     """Return all rows except the pivot rows, moving the first rows into the freed places."""
     count = len(taken)
     places = set(taken)

@@ -188,13 +188,13 @@ class _Request:
     @cached_property
     def _retained(self) -> World:
         share = self.world.data.shares[self.client]
-        return self._with(share[~torch.isin(share, self._forgotten)])
+        return self._world_of(share[~torch.isin(share, self._forgotten)])
 
     @cached_property
     def _alone(self) -> World:
-        return self._with(self._forgotten, batch_size=self.forgotten)
+        return self._world_of(self._forgotten, batch_size=self.forgotten)
 
-    def _with(self, chosen: Tensor, batch_size: int | None = None) -> World:
+    def _world_of(self, chosen: Tensor, batch_size: int | None = None) -> World:
         """Return the world in which the client owns other examples, with a new seed for all random draws."""
         shares = tuple(
             chosen if number == self.client else share for number, share in enumerate(self.world.data.shares)

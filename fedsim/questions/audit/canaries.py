@@ -119,10 +119,10 @@ def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
 def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     """Return a membership score of each canary, shape (canaries,)."""
     model = world.models.new().eval()
-    for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _at(weights, model), canaries)):
+    for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _loaded(weights, model), canaries)):
         with suppress(ClientRefusal):  # a client that checks the received weights may refuse crafted weights
             total = _sum_of_updates(world, weights, rounds, client)
-            products = [_product(total, slope) for slope in _slopes(world, _at(weights, model), canaries)]
+            products = [_product(total, slope) for slope in _slopes(world, _loaded(weights, model), canaries)]
             return _beside_their_class(torch.tensor(products), canaries.labels)
     raise ClientRefusal("the audited client trains neither on the first weights nor on others, so it cannot be audited")
 
@@ -136,7 +136,7 @@ def _weights(model: nn.Module) -> Iterator[Tensors]:
     yield {name: factors[name] * tensor if name in factors else tensor for name, tensor in first.items()}
 
 
-def _at(weights: Tensors, model: nn.Module) -> nn.Module:
+def _loaded(weights: Tensors, model: nn.Module) -> nn.Module:
     model.load_state_dict(weights)
     return model
 

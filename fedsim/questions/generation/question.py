@@ -94,7 +94,7 @@ class GenerationQuestion(Question[GenerationSettings]):
         yield self._summary(evidence.world, written, time.perf_counter() - begin)
         for finding in written.findings:
             label = f"{finding.label} ({finding.scope['question']})"
-            yield finding.model_copy(update={"label": label, "scope": {**finding.scope, "by": self._by}})
+            yield finding.model_copy(update={"label": label, "scope": {**finding.scope, "by": self._decoder_name}})
 
     def _written(self, evidence: Evidence, work: QuestionContext) -> written_texts.GenerationStudy:
         if sampled_images.draws(self.config):
@@ -103,7 +103,7 @@ class GenerationQuestion(Question[GenerationSettings]):
             return written_texts.speak(evidence.world, evidence.journal, answer, work.salt)
 
     @property
-    def _by(self) -> str:
+    def _decoder_name(self) -> str:
         return self.config.decoder.name
 
     def _context(self) -> Finding:
@@ -130,7 +130,7 @@ class GenerationQuestion(Question[GenerationSettings]):
 
     def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:
         settings = ", ".join(f"{key} = {value}" for key, value in self.config.decoder.settings.items() if value)
-        author = f"{self._by}{f' ({settings})' if settings else ''}"
+        author = f"{self._decoder_name}{f' ({settings})' if settings else ''}"
         owner = "the global model" if self.config.model == "global" else "the client's model"
         noun = "sample" if sampled_images.draws(self.config) else "text"
         count = f"{len(written.texts):,} {noun}{'' if len(written.texts) == 1 else 's'}"

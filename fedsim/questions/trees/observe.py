@@ -159,13 +159,13 @@ def boxes_of(view: TreesView, rows: Tensor) -> tuple[Tensor, Tensor]:
     The trees are the client's and all trees on which they build, because the client's sums depend on these trees.
     """
     low, high = torch.full(rows.shape, -torch.inf), torch.full(rows.shape, torch.inf)
-    for tree in _behind(view):
+    for tree in _trees_until(view):
         leaf_low, leaf_high = (bound[tree.reached(rows)] for bound in tree.boxes(view.columns))
         low, high = low.maximum(leaf_low), high.minimum(leaf_high)
     return low, high
 
 
-def _behind(view: TreesView) -> Iterator[Tree]:
+def _trees_until(view: TreesView) -> Iterator[Tree]:
     last = max(number for number, sent in enumerate(view.rounds) if view.client in sent)
     for number, sent in enumerate(view.rounds[: last + 1]):
         for client, text in sent.items():

@@ -86,13 +86,13 @@ class CutView:
 
     def sent(self, rows: Tensor) -> Tensor:
         """Return the party's cut-layer activations of examples in this epoch, shape (N, width)."""
-        return self._of(rows, [step.up[self.party] for step in self.steps])
+        return self._entries_of(rows, [step.up[self.party] for step in self.steps])
 
     def received(self, rows: Tensor) -> Tensor:
         """Return the returned gradients of examples in this epoch, shape (N, width)."""
-        return self._of(rows, [step.down[self.party] for step in self.steps])
+        return self._entries_of(rows, [step.down[self.party] for step in self.steps])
 
-    def _of(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    def _entries_of(self, rows: Tensor, parts: Sequence[Tensor]) -> Tensor:
         """Return the entries of given examples; each example is in a single step of the epoch."""
         all_rows = torch.cat([step.rows for step in self.steps])
         order = all_rows.argsort()

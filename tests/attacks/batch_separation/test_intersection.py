@@ -23,7 +23,7 @@ def problem_of(observation, rank):
     row_space = row_space_behind(observation, first.behind, rank)
     right = torch.linalg.svd(first.gradient, full_matrices=False).Vh[:rank]
     span = spanned(right, has_bias=first.has_bias)
-    return first, span, Intersection.between(span, first.weight, first.behind.inputs, row_space)
+    return first, span, Intersection.of_layer(span, first.weight, first.behind.inputs, row_space)
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from attacks.second_order._levenberg_marquardt import SolverLimits, solve
 from attacks.second_order._residual_chain import Stage, chain_of
-from attacks.second_order._stage_equations import Blindness, SizePrior, StageEquations, StageOutput, through
+from attacks.second_order._stage_equations import Blindness, SizePrior, StageEquations, StageOutput, stage_outputs
 from tests.attacks.second_order.residual import Toy, residual
 
 
@@ -96,7 +96,7 @@ def test_stages_together_read_what_each_returns_behind_its_relu(toy: Toy) -> Non
     observation, truth = toy(residual(4, 4, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
     stages = chain_of(observation).stages
     weights = {name: weight for stage in stages for name, weight in stage.weights().items()}
-    outputs = through(stages, weights, truth.batches[0].inputs)
+    outputs = stage_outputs(stages, weights, truth.batches[0].inputs)
     hidden = stages[0].apply(weights, truth.batches[0].inputs).relu()
     hidden = stages[1].apply(weights, hidden).relu()
     torch.testing.assert_close(outputs, stages[2].apply(weights, hidden))

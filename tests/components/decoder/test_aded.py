@@ -93,11 +93,11 @@ def test_the_table_learns_every_trigram_of_the_window_and_nothing_else() -> None
     before = {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
     text = [9, 9, 9, *[7] * 8, 1, 2, 3, 1, 2, 3, 1, 2]  # the nines lie in front of the last 16
     after = TrigramTable(before).learned(text)
-    assert after.after((1, 2)) == pytest.approx({3: 0.5 + 2 * 0.04, 4: 2.99})
-    assert after.after((7, 7)) == pytest.approx({7: 6 * 0.04, 1: 0.04})
-    assert after.after((9, 9)) == {9: 0.1}
-    assert after.after((9, 7)) == {}
-    assert TrigramTable(before).learned([1, 2, 4] * 2).after((1, 2))[4] == 3.0
+    assert after.successors_of((1, 2)) == pytest.approx({3: 0.5 + 2 * 0.04, 4: 2.99})
+    assert after.successors_of((7, 7)) == pytest.approx({7: 6 * 0.04, 1: 0.04})
+    assert after.successors_of((9, 9)) == {9: 0.1}
+    assert after.successors_of((9, 7)) == {}
+    assert TrigramTable(before).learned([1, 2, 4] * 2).successors_of((1, 2))[4] == 3.0
     assert before == {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
 
 
@@ -187,7 +187,7 @@ def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
     (found,) = generate(make("aded", prompt=True), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))
     assert len(found.trace.tokens) <= first
     table = TrigramTable({}).learned([1, 2, 3] * 9, 27)
-    assert table.after((1, 2)) == pytest.approx({3: 9 * 0.04})
+    assert table.successors_of((1, 2)) == pytest.approx({3: 9 * 0.04})
 
 
 def test_a_decoder_that_persists_learns_the_whole_prompt_of_every_row_too() -> None:
@@ -222,7 +222,7 @@ def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:
     text = [1, 2, *found.tokens]
     base, kept = load_table(tmp_path / "table.json"), method.lasting.table
     assert kept is not None
-    changed = {pair for pair in kept._changed if kept.after(pair) != base.get(pair, {})}
+    changed = {pair for pair in kept._changed if kept.successors_of(pair) != base.get(pair, {})}
     assert changed <= set(pairwise(text))
 
 

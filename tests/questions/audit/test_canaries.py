@@ -154,7 +154,9 @@ def test_canaries_overlap_less_at_crafted_weights(scenario: Callable[..., Scenar
     spec = world.data.dataset.spec
     some = canaries._canaries(CANARIES, spec.shape, spec.classes)
     model = world.models.new().eval()
-    as_is, crafted = (canaries._overlap(world, canaries._at(each, model), some) for each in canaries._weights(model))
+    as_is, crafted = (
+        canaries._overlap(world, canaries._loaded(each, model), some) for each in canaries._weights(model)
+    )
     assert crafted < as_is / 4
 
 

@@ -38,8 +38,8 @@ class KVCache:
         start = max(held)
         end = start + keys.shape[2]
         if end <= _SHORT and held.count(start) == len(held):
-            self._keys[layer] = all_keys = _behind(self._keys[layer], keys, start)
-            self._values[layer] = all_values = _behind(self._values[layer], values, start)
+            self._keys[layer] = all_keys = _appended(self._keys[layer], keys, start)
+            self._values[layer] = all_values = _appended(self._values[layer], values, start)
             return all_keys, all_values
         self._keys[layer] = all_keys = _written(self._keys[layer], keys, held, end)
         self._values[layer] = all_values = _written(self._values[layer], values, held, end)
@@ -80,7 +80,7 @@ class KVCache:
         """
         places, self.held[layer] = places_of(kept)
         self._keys[layer], self._values[layer] = (
-            _at(table, places) for table in (self._keys[layer], self._values[layer])
+            _selected(table, places) for table in (self._keys[layer], self._values[layer])
         )
 
     def keep(self, places: Sequence[int]) -> KVCache:
@@ -92,7 +92,7 @@ class KVCache:
         return kept
 
 
-def _behind(buffer: Tensor | None, new: Tensor, start: int) -> Tensor:
+def _appended(buffer: Tensor | None, new: Tensor, start: int) -> Tensor:
     return new if buffer is None or not start else torch.cat((buffer.narrow(2, 0, start), new), 2)
 
 
@@ -116,7 +116,7 @@ def _grown(buffer: Tensor | None, like: Tensor, end: int) -> Tensor:
     return grown
 
 
-def _at(buffer: Tensor | None, places: Tensor) -> Tensor:
+def _selected(buffer: Tensor | None, places: Tensor) -> Tensor:
     assert buffer is not None, "kept tokens were generated before"
     rows, heads, tokens, _ = buffer.shape
     if rows == 1:

@@ -71,16 +71,16 @@ class _Process:
                 if answer is not None:
                     return failure_of(answer.json())
         except ChannelClosed:
-            why = f"its process ended with {self._close(FAREWELL)}, perhaps for lack of memory; {self._where}"
+            why = f"its process ended with {self._close(FAREWELL)}, perhaps for lack of memory; {self._log_hint}"
             return Failed(cause="killed", why=why)
         except frames.FrameError as error:
             self._close()
-            return Failed(cause="killed", why=f"its process sent {error}; {self._where}")
+            return Failed(cause="killed", why=f"its process sent {error}; {self._log_hint}")
         self._close()
         return Failed(cause="timeout", why=f"it took longer than sweep.minutes = {self._settings.minutes:g}")
 
     @property
-    def _where(self) -> str:
+    def _log_hint(self) -> str:
         return f"logs/{self._log.name} holds what it said"
 
     def _running(self) -> ChildProcess:
