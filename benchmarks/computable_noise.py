@@ -1,5 +1,7 @@
 """noise-recovery on models, batch sizes and noise levels, with ChaCha20 as control, and the cost of ChaCha20.
 
+The noise comes from torch's CPU generator, from NumPy's legacy generator, or from ChaCha20.
+
 Five clients each send one clipped gradient under `local-dp`, clip 1. "computed" is the share of updates whose cleaned
 version differs from the clipped update by less than 1e-4 of the noise (Euclidean norms over all coordinates); "cleaned"
 is the fraction of coordinates that differ by less than 1e-4 of the noise's standard deviation. Equations and rank are 0
@@ -37,6 +39,7 @@ from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
+_SOURCES = {"torch": "", "numpy": ", NumPy", "chacha20": ", ChaCha20"}
 _CLIP, _DELTA = 1.0, 1e-5
 _NOISES = (1.0, 4.0, 8.0)
 _CLIENTS, _SEEDS, _SECONDS = 5, 1000, 120.0
@@ -69,8 +72,7 @@ class Case(NamedTuple):
     def setting(self) -> str:
         """The words of a table."""
         control = ", tensors reversed" if self.is_reversed else ""
-        source = ", ChaCha20" if self.generator == "chacha20" else ""
-        return f"{self.client}, B = {self.batch_size}, noise {self.noise:g}{source}{control}"
+        return f"{self.client}, B = {self.batch_size}, noise {self.noise:g}{_SOURCES[self.generator]}{control}"
 
     @property
     def has_picture(self) -> bool:
@@ -95,6 +97,12 @@ LONG: Mapping[str, Sequence[Case]] = {
     **{f"{client}, B = {size}": [Case(client, size, noise) for noise in _NOISES] for client, size in _SIZES},
     "tensors reversed, text": [Case(_LLAMA, 1, 8.0, is_reversed=True)],
     "ChaCha20": [Case(client, 1, 8.0, "chacha20") for client in (_VIT, _LLAMA, _SMOLLM2)],
+    "ChaCha20, B = 32": [Case(client, 32, 8.0, "chacha20") for client in CLIENTS],
+    "NumPy, SmolLM2": [
+        *(Case(_SMOLLM2, 1, noise, "numpy") for noise in _NOISES),
+        *(Case(_SMOLLM2, size, 8.0, "numpy") for size in (8, 32)),
+    ],
+    "NumPy, dense updates": [Case(client, 1, 8.0, "numpy") for client in (_MLP, _VIT, _LLAMA)],
     "small noise": [Case(_MLP, 1, noise) for noise in (0.1, 0.01)],
 }
 

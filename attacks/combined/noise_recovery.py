@@ -26,7 +26,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, MethodDescription, Observation, OnStep, Reconstruction
-from fedsim.core.types.effects import AddedNoise, Noise, PrivateNoise
+from fedsim.core.types.effects import Noise, PrivateNoise
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS
@@ -123,10 +123,9 @@ def _generators(observation: Observation) -> set[str]:
 
 
 def _stated_deviation(observation: Observation) -> float | None:
-    """Return the standard deviation that the defense with private noise states for all entries, or None."""
-    private = (known for known in observation.known_methods if any(isinstance(e, PrivateNoise) for e in known.effects))
-    scales = [effect.scale for known in private for effect in known.effects if isinstance(effect, AddedNoise)]
-    return scales[0] if len(scales) == 1 else None
+    """Return the standard deviation that the only defense with private noise states for all entries, or None."""
+    private = observation.effects(PrivateNoise)
+    return private[0].deviation if len(private) == 1 else None
 
 
 def _after_recovery(observation: Observation, is_clean: bool) -> tuple[MethodDescription, ...]:

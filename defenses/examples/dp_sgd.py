@@ -118,7 +118,8 @@ class DpSgd(Defense[DpSgdConfig]):
             gradients, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
             loss = float(gradients.mean())
         deviation = self._multiplier(context.federation) * self.config.clip
-        return loss, {n: self.config.add_noise(context, t, deviation) / local.expected for n, t in total.items()}
+        add_noise = self.config.noise_adder(context)
+        return loss, {name: add_noise(t, deviation) / local.expected for name, t in total.items()}
 
     def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the update with the expected number of examples, a loss of 0, and buffers as received."""
@@ -128,7 +129,7 @@ class DpSgd(Defense[DpSgdConfig]):
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the clipping of every example, and the noise on the mean."""
-        deviation = self._multiplier(federation) * self.config.clip / federation.batch_size
+        deviation = self._deviation(federation)
         return Distortion(
             of_examples=lambda gradients: self._mean(gradients, federation.batch_size),
             noise=lambda tensors: {name: t.new_ones(t.shape) * deviation for name, t in tensors.items()},
@@ -154,9 +155,17 @@ class DpSgd(Defense[DpSgdConfig]):
             adversary="the server and everybody else with access to a client's updates",
         )
 
+    def noise_deviation(self, federation: PublicFederation) -> float | None:
+        """Return the standard deviation of the noise on a gradient; None for a weight delta."""
+        return (self._deviation(federation) or None) if federation.algorithm == "fedsgd" else None
+
     def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise; its scale on a gradient is noise_multiplier * clip / expected batch size."""
         return MethodDescription("dp-sgd", (ClippedParts(self.config.clip), *self.config.noise))
+
+    def _deviation(self, federation: PublicFederation) -> float:
+        """Return the standard deviation of the noise on the mean gradient of a step."""
+        return self._multiplier(federation) * self.config.clip / federation.batch_size
 
     def _mode(self, model: nn.Module) -> Mode:
         return cheapest(model) if self.config.mode == "auto" else self.config.mode

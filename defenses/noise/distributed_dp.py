@@ -21,7 +21,6 @@ Source: Dwork et al. 2006 (Our data, ourselves); Kairouz, Liu, Steinke 2021, arX
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import final
 
 from pydantic import Field
@@ -104,9 +103,8 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
 
     def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
-        return disturb(
-            update, self.config.clip, self._share(context.federation), partial(self.config.add_noise, context)
-        )
+        add_noise = self.config.noise_adder(context)
+        return disturb(update, self.config.clip, self._share(context.federation), add_noise)
 
     def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise; its scale on a mean depends on the number of clients."""

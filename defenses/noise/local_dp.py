@@ -20,7 +20,6 @@ Source: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon: Balle, W
 
 from __future__ import annotations
 
-from functools import partial
 from typing import final
 
 from torch import nn
@@ -72,18 +71,20 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
 
     def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
-        add_noise = partial(self.config.add_noise, context)
+        add_noise = self.config.noise_adder(context)
         return disturb(update, self.config.clip, self.multiplier(context.federation) * self.config.clip, add_noise)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return clipping and noise."""
-        clip = self.config.clip
+        clip, deviation = self.config.clip, self.multiplier(federation) * self.config.clip
         return Distortion(
             change=lambda tensors: clip_with_derivative(tensors, clip),
-            noise=lambda tensors: {
-                n: t.new_ones(t.shape) * self.multiplier(federation) * clip for n, t in tensors.items()
-            },
+            noise=lambda tensors: {name: t.new_ones(t.shape) * deviation for name, t in tensors.items()},
         )
+
+    def noise_deviation(self, federation: PublicFederation) -> float | None:
+        """Return the standard deviation of the noise, also if it follows from a budget."""
+        return self.multiplier(federation) * self.config.clip or None
 
     def adaptive_view(self) -> MethodDescription:
         """Return clipping norm and noise."""

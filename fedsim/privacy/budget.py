@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedsim.core.hooks import HookContext
+from fedsim.core.hooks import HookContext, NoiseAdder
 from fedsim.core.types import Config
 from fedsim.core.types.effects import NoiseGenerator, PrivateNoise
 from fedsim.privacy.accounting import noise_multiplier
 from fedsim.privacy.secure_noise import normal
 from fedsim.privacy.stream import KEY_BYTES, key_stream
+
+_SEED_WORDS = 8  # of 32 bits: no seed that could be guessed
 
 
 class Budget(Config):
@@ -34,7 +37,8 @@ class Budget(Config):
     generator: NoiseGenerator = Field(
         default="unpredictable",
         description="generator of a simulated client's noise, as attackers know it: unpredictable leaves it out of the "
-        "question, torch is the default of torch and Opacus on the CPU, chacha20 the remedy",
+        "question, torch is the default of torch and Opacus on the CPU, numpy that of Flower's mods, "
+        "chacha20 the remedy",
     )
 
     @model_validator(mode="after")
@@ -63,9 +67,28 @@ class Budget(Config):
         multiplier = self.multiplier(1.0, 1, sensitivity=1.0)
         return (PrivateNoise("gaussian", multiplier, generator=self.generator),) if multiplier else ()
 
-    def add_noise(self, context: HookContext, tensor: Tensor, deviation: float) -> Tensor:
-        """Return a tensor plus Gaussian noise, of the stated generator unless a real node has a secure source."""
-        if self.generator != "chacha20" or context.secure_noise is not None:
-            return context.add_noise(tensor, deviation)
-        key = bytes(torch.randint(256, (KEY_BYTES,), generator=context.generator).tolist())
-        return tensor + deviation * normal(tensor, partial(key_stream, key))
+    def noise_adder(self, context: HookContext) -> NoiseAdder:
+        """Return a function that adds Gaussian noise, of the stated generator unless a real node has a secure source.
+
+        Its calls continue one stream of noise: call it for the tensors of a message in their order.
+        """
+        if context.secure_noise is not None:
+            return context.add_noise
+        if self.generator == "numpy":
+            return _numpy_adder(context.generator)
+        return partial(_add_from_chacha20, context.generator) if self.generator == "chacha20" else context.add_noise
+
+
+def _numpy_adder(seeds: torch.Generator) -> NoiseAdder:
+    """Return a function that adds noise as Flower's mods do: ``numpy.random.normal``, cast to the tensor's type."""
+    source = np.random.RandomState(torch.randint(1 << 32, (_SEED_WORDS,), generator=seeds).numpy())
+
+    def add(tensor: Tensor, deviation: float) -> Tensor:
+        return tensor + torch.as_tensor(source.normal(0.0, deviation, tuple(tensor.shape))).to(tensor)
+
+    return add
+
+
+def _add_from_chacha20(keys: torch.Generator, tensor: Tensor, deviation: float) -> Tensor:
+    key = bytes(torch.randint(256, (KEY_BYTES,), generator=keys).tolist())
+    return tensor + deviation * normal(tensor, partial(key_stream, key))

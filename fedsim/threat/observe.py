@@ -7,12 +7,14 @@ import fnmatch
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import ScenarioError, did_you_mean
 from fedsim.core.foreign import pytorch
+from fedsim.core.hooks import Defense, PublicFederation
 from fedsim.core.types import (
     GRANTS,
     Batch,
@@ -25,6 +27,7 @@ from fedsim.core.types import (
     ThreatModel,
     Update,
 )
+from fedsim.core.types.effects import PrivateNoise
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.victim import Victim
@@ -76,7 +79,7 @@ def observe(
         batch_size=batch_size,
         labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
-        known_methods=_public(world, knows),
+        known_methods=_public(world, knows, is_sum=bool(entry.clients)),
         hidden=frozenset(entry.update.tensors.keys() - seen),
         optimizer=world.scenario.federation.optimizer.name,
         optimizer_settings=world.stack.optimizer.config.model_dump(),
@@ -190,10 +193,21 @@ def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
     return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
 
-def _public(world: World, knows: Collection[Knowledge]) -> tuple[MethodDescription, ...]:
+def _public(world: World, knows: Collection[Knowledge], *, is_sum: bool) -> tuple[MethodDescription, ...]:
     components = world.stack.component_views if "components" in knows else ()
-    defenses = (defense.adaptive_view() for defense in world.stack.defenses) if "defenses" in knows else ()
-    return (*components, *defenses)
+    defenses = world.stack.defenses if "defenses" in knows else ()
+    if is_sum:
+        return (*components, *(defense.adaptive_view() for defense in defenses))
+    return (*components, *(_with_deviation(defense, world.facts.federation) for defense in defenses))
+
+
+def _with_deviation(defense: Defense[Any], federation: PublicFederation) -> MethodDescription:
+    """Return the description of a defense; its private noise states the deviation in this federation."""
+    known, deviation = defense.adaptive_view(), defense.noise_deviation(federation)
+    if deviation is None:
+        return known
+    effects = (replace(e, deviation=deviation) if isinstance(e, PrivateNoise) else e for e in known.effects)
+    return replace(known, effects=tuple(effects))
 
 
 def _copy(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:

@@ -14,10 +14,12 @@ from fedsim.audit.single_client import world_of
 from fedsim.audit.subject import checked
 from fedsim.audit.update_attacks import updates
 from fedsim.core.errors import ScenarioError
-from fedsim.core.types import Knowledge, WireEntry
+from fedsim.core.types import Knowledge, Truth, WireEntry
+from fedsim.core.types.effects import PrivateNoise
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
 from fedsim.threat.victim import Victim
 from tests.conftest import KNOWN
@@ -176,6 +178,44 @@ def test_a_sum_has_no_draws_of_one_client_and_says_that_it_is_one(watched: Watch
     of_sum = observe(Victim(world, entry, truth), ALL)
     assert of_sum.draws is None
     assert of_sum.threat.view == "sum"
+
+
+PRIVATE = {"clip": 0.5, "delta": 1e-6}
+
+
+@pytest.mark.parametrize("noise", [{"noise_multiplier": 3.0}, {"target_epsilon": 2.0}])
+@pytest.mark.parametrize("name", ["local-dp", "dp-sgd"])
+def test_private_noise_has_the_deviation_that_its_description_states(watched: Watched, name: str, noise: dict) -> None:
+    observation, _, world = watched(
+        model={"name": "mlp", "width": 400, "depth": 2, "dropout": 0.0},
+        federation={"rounds": 3, "batch_size": 4},
+        partition={"scheme": "resampled", "examples_per_client": 4},
+        defenses=[{"name": name, **PRIVATE, **noise}],
+        knows=ALL,
+    )
+    (stated,) = observation.effects(PrivateNoise)
+    assert stated.deviation is not None
+    seen = torch.cat([tensor.flatten() for tensor in observation.update.tensors.values()])
+    # Of so many values the standard error is a share of 1 / sqrt(2 n); clipping leaves 0.5 / sqrt(n) for the update.
+    assert float(seen.square().mean().sqrt()) == pytest.approx(stated.deviation, rel=5 / (2 * len(seen)) ** 0.5)
+    entry = WireEntry(1, 0, world.models.first_weights, observation.update, clients=(0, 1))
+    (of_sum,) = observe(Victim(world, entry, observed_truth(world)), ALL).effects(PrivateNoise)
+    assert of_sum.deviation is None, "a sum has the noise of several clients"
+
+
+def observed_truth(world: World) -> Truth:
+    return local_training(world, world.models.first_weights, 1, 0)[1]
+
+
+def test_the_deviation_on_a_weight_delta_is_stated_for_uploads_and_not_for_steps(watched: Watched) -> None:
+    for name, expected in (("local-dp", 1.5), ("dp-sgd", None)):
+        observation, _, _ = watched(
+            federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4},
+            partition={"scheme": "resampled", "examples_per_client": 4},
+            defenses=[{"name": name, **PRIVATE, "noise_multiplier": 3.0}],
+            knows=ALL,
+        )
+        assert observation.effects(PrivateNoise)[0].deviation == expected
 
 
 def test_only_shared_tensors_pass(watched: Watched) -> None:

@@ -121,6 +121,14 @@ class Defense(ConfiguredMethod[ConfigT]):
         """Return the private mechanism of a client in each round, or None without a guarantee."""
         return None
 
+    def noise_deviation(self, federation: PublicFederation) -> float | None:
+        """Return the standard deviation of the private noise on each entry of a client's update.
+
+        None if the defense adds no private noise, or if the deviation differs by entry or is unknown. An attacker that
+        knows the defense computes it too.
+        """
+        return None
+
     @abstractmethod
     def adaptive_view(self) -> MethodDescription:
         """Return what an attacker that knows the defense's settings knows."""

@@ -47,8 +47,8 @@ class AddedNoise(Noise):
     share: float = 1.0
 
 
-NoiseGenerator = Literal["unpredictable", "torch", "chacha20"]
-"""Generator of a client's noise: assumed unpredictable, torch's on the CPU, or ChaCha20."""
+NoiseGenerator = Literal["unpredictable", "torch", "numpy", "chacha20"]
+"""Generator of a client's noise: assumed unpredictable, torch's on the CPU, NumPy's legacy generator, or ChaCha20."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,14 @@ class PrivateNoise(Noise):
         multiplier: standard deviation over the norm of `Clipped` or `ClippedParts`; or None.
         epsilon: privacy budget of all rounds, which determines the multiplier; or None.
         generator: generator of the client's noise, as far as the attacker knows it.
+        deviation: standard deviation > 0 on each entry of a single client's update; None if it differs by entry, or
+            does not follow from the settings and the federation.
     """
 
     multiplier: float | None = None
     epsilon: float | None = None
     generator: NoiseGenerator = "unpredictable"
+    deviation: float | None = None
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,9 @@ from fedsim.privacy.noise_recovery.result import (
 
 GENERATOR = "MT19937 (numpy.random, legacy)"
 
-_CHUNK = 1 << 14  # pairs in which positions are searched together
-_MOST_VALUES = 1 << 21  # in which positions are searched: some 15 seconds
+_CHUNK = 1 << 13  # pairs in which positions are searched together: residuals of longer chains do not converge
+_MOST_VALUES = 1 << 21  # in which positions are searched: some 10 seconds
+_FEWEST_PAIRS = 1_800  # that give equations: all bits of fewer pairs have a rank below 19,937
 _MOST_PAIRS = 6_000  # that give equations: more cost time and add no rank
 _BITS = polar.DEPTH  # of a uniform that give equations
 _ROUNDING = 2.0**-24  # of a uniform behind a float32 value
@@ -76,11 +77,11 @@ def _attempts(count: int) -> Iterator[tuple[int, slice]]:
 
 def _solve(pairs: NDArray[np.float64], placed: polar.Placed) -> LinearSystem | str | None:
     """Return the equations of full rank of the state before the first placed pair, or the reason of a failure."""
+    if len(placed.pairs) < _FEWEST_PAIRS:
+        return None
     chosen = slice(0, _MOST_PAIRS)
     uniform = polar.uniforms(pairs[placed.pairs[chosen]])
     bit, which, pair = np.nonzero(_certain(uniform))  # leading bits first: fewer relations hold between them
-    if len(bit) < mersenne.RANK:
-        return None
     outputs = polar.OUTPUTS * placed.attempts[pair] + 2 * which
     system = LinearSystem(mersenne.COLUMNS)
     for part in _parts(len(bit)):

@@ -238,6 +238,6 @@ def accepted(uniform_pairs: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def chunks(count: int, size: int) -> Iterator[slice]:
-    """Yield slices of `size` that cover `count` pairs."""
-    for start in range(0, count, size):
+    """Yield slices of `size` that cover `count` pairs; each overlaps half of the next."""
+    for start in range(0, max(count - size // 2, min(count, 1)), size // 2):
         yield slice(start, min(start + size, count))

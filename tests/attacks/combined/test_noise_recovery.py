@@ -9,9 +9,13 @@ from attacks.combined.auto import Auto, AutoConfig
 from attacks.combined.noise_recovery import NoiseRecovery, NoiseRecoveryConfig
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import HookContext
 from fedsim.core.types import MethodDescription, Reconstruction, WireEntry
 from fedsim.core.types.effects import AddedNoise, Clipped, Noise, PrivateNoise
 from fedsim.federation.client import local_training
+from fedsim.privacy.budget import Budget
+from fedsim.privacy.noise_recovery.recovery import subtract_noise
+from fedsim.privacy.noise_recovery.result import ComputedNoise
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
@@ -56,6 +60,20 @@ def test_the_picture_comes_back_behind_torchs_noise(seen, name):
     assert guess.diagnostics["rank"] == 19937
     error = (guess.inputs - inputs_of(truth)).abs().max()
     assert float(error) < 0.05
+
+
+def test_frozen_weights_show_numpys_state_and_the_stated_deviation_lets_it_be_solved(seen):
+    """The noise of large tensors stands alone, as that of an adapter's first factor whose gradient is 0."""
+    observation, _ = seen("numpy")
+    assert observation.effects(PrivateNoise)[0].generator == "numpy"
+    adder = Budget(generator="numpy").noise_adder(HookContext(1, 0, 0, torch.Generator().manual_seed(77)))
+    clean = {n: torch.zeros_like(t) if t.numel() > 5_000 else 0.01 * t for n, t in observation.update.tensors.items()}
+    sent = {name: adder(tensor, 4.0) for name, tensor in clean.items()}
+    outcome, cleaned = subtract_noise(sent, 0, deviation=observation.effects(PrivateNoise)[0].deviation)
+    assert isinstance(outcome, ComputedNoise)
+    assert outcome.is_complete
+    assert outcome.generator == "MT19937 (numpy.random, legacy)"
+    assert max(float((cleaned[name] - tensor).abs().max()) for name, tensor in clean.items()) < 5e-6
 
 
 @pytest.mark.slow
@@ -132,8 +150,9 @@ def test_noise_is_subtracted_at_the_deviation_that_the_private_defense_states(se
 def test_without_a_single_stated_deviation_it_is_measured(seen, handed_on):
     observation, _ = seen()
     (private,) = observation.effects(PrivateNoise)
-    for added in ((), (AddedNoise("gaussian", 40.0), AddedNoise("gaussian", 4.0))):
-        known = MethodDescription("local-dp", (private, *added))
+    unstated = (replace(private, deviation=None), AddedNoise("gaussian", 40.0))
+    for effects in (unstated, (replace(private, deviation=40.0), private)):
+        known = MethodDescription("local-dp", effects)
         assert 1e-4 < error_after_recovery(replace(observation, known_methods=(known,)), handed_on) < 0.05
         handed_on.clear()
 

@@ -74,6 +74,8 @@ def test_values_of_another_generator_have_no_places():
     assert len(polar.place(z[:3]).pairs) == 0
 
 
-def test_chunks_cover_all_pairs_once():
-    assert [(c.start, c.stop) for c in polar.chunks(7, 3)] == [(0, 3), (3, 6), (6, 7)]
+def test_chunks_cover_all_pairs_and_overlap_by_half():
+    assert [(c.start, c.stop) for c in polar.chunks(11, 4)] == [(0, 4), (2, 6), (4, 8), (6, 10), (8, 11)]
+    assert [(c.start, c.stop) for c in polar.chunks(4, 4)] == [(0, 4)]
+    assert [(c.start, c.stop) for c in polar.chunks(1, 4)] == [(0, 1)]
     assert list(polar.chunks(0, 3)) == []
