@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from fedsim.components.unmasker._grammar import Grammar
 
 Place = tuple[str, ...] | None  # the symbols of a token, () for the end; None if masked
-Gap = Literal["exact", "any"]
 MASKED: Place = None
 END: Place = ()
 
 
 @dataclass(frozen=True)
 class Automaton:
-    """A regular language: edges between states by a symbol; state 0 is the initial state."""
+    """A regular language of token sequences: edges between states by a symbol, each edge to a higher state.
+
+    Attributes:
+        edges: (state, symbol, state).
+        finals: final states.
+        borders: state before each position, and the state after the last position; the first border is the initial
+            state 0. States between two borders are inside a token.
+    """
 
     edges: frozenset[tuple[int, str, int]]
     finals: frozenset[int]
+    borders: tuple[int, ...]
 
 
 class Derivation(NamedTuple):
@@ -32,49 +39,107 @@ class Derivation(NamedTuple):
     end: int
 
 
-def completions(pattern: Sequence[Place], alphabet: Iterable[str], gap: Gap, *, ends: bool) -> Automaton:
+def completions(pattern: Sequence[Place], vocabulary: Collection[tuple[str, ...]], *, ends: bool) -> Automaton:
     """Return the language of all texts that a pattern can become.
+
+    A masked position becomes one token, or the end if all later positions are masked or an end.
 
     Args:
         pattern: positions in order; everything after the first end is ignored.
-        alphabet: symbols allowed at masked positions.
-        gap: exact: a masked position becomes one symbol, or the end if all later positions are masked or an end. any: a
-            masked position becomes any text; without masked positions the text is fixed.
-        ends: whether texts may end before the last position; with gap = any a masked position may be empty anyway.
+        vocabulary: spellings of the tokens allowed at masked positions, each of at least one symbol.
+        ends: whether texts may end before the last position.
     """
-    symbols, places = list(alphabet), list(pattern)
-    end = next((place for place, token in enumerate(places) if token == END), None)
-    places = places if end is None else places[:end]
-    if gap == "exact":
-        return _exact(places, symbols, ends or end is not None)
-    return _line_automaton(places, symbols)
-
-
-def _exact(places: Sequence[Place], symbols: Sequence[str], may_end: bool) -> Automaton:
+    end = next((place for place, token in enumerate(pattern) if token == END), None)
+    places = list(pattern if end is None else pattern[:end])
     edges: set[tuple[int, str, int]] = set()
-    for place, token in enumerate(places):
-        edges |= {(place, symbol, place + 1) for symbol in (symbols if token is None else token)}
-    finals = {len(places)}
-    while may_end and min(finals) > 0 and places[min(finals) - 1] is MASKED:
-        finals.add(min(finals) - 1)
-    return Automaton(frozenset(edges), frozenset(finals))
-
-
-def _line_automaton(places: Sequence[Place], symbols: Sequence[str]) -> Automaton:
-    edges: set[tuple[int, str, int]] = set()
-    state = 0
+    borders, spellings = [0], frozenset(vocabulary)
     for token in places:
-        if token is None:
-            edges |= {(state, symbol, state) for symbol in symbols}
+        begin, branches = borders[-1], _branches(spellings if token is None else frozenset({token}))
+        edges |= {(begin + state, symbol, begin + after) for state, symbol, after in branches.edges}
+        borders.append(begin + branches.end)
+    shortest = len(places)
+    while (ends or end is not None) and shortest > 0 and places[shortest - 1] is MASKED:
+        shortest -= 1
+    return Automaton(frozenset(edges), frozenset(borders[shortest:]), tuple(borders))
+
+
+class _Branches(NamedTuple):
+    """Edges from state 0 to state `end` that spell the tokens of one position."""
+
+    edges: tuple[tuple[int, str, int], ...]
+    end: int
+
+
+@lru_cache(maxsize=4096)
+def _branches(spellings: frozenset[tuple[str, ...]]) -> _Branches:
+    """Return a minimal automaton of the spellings: a state for each different set of remaining suffixes."""
+    steps: dict[frozenset[tuple[str, ...]], dict[str, set[tuple[str, ...]]]] = {}
+    unread = [spellings]
+    while unread:
+        suffixes = unread.pop()
+        if suffixes in steps:
             continue
-        for symbol in token:
-            edges.add((state, symbol, state + 1))
-            state += 1
-    return Automaton(frozenset(edges), frozenset({state}))
+        steps[suffixes] = defaultdict(set)
+        for symbol, *later in suffixes:
+            steps[suffixes][symbol].add(tuple(later))
+        unread += [inner for later in steps[suffixes].values() if (inner := frozenset(later - {()}))]
+    longest_first = sorted(steps, key=lambda suffixes: -max(map(len, suffixes), default=0))
+    number, end = {suffixes: place for place, suffixes in enumerate(longest_first)}, len(longest_first)
+    edges: list[tuple[int, str, int]] = []
+    for suffixes, by_symbol in steps.items():
+        for symbol, later in by_symbol.items():
+            edges += [(number[suffixes], symbol, end)] if () in later else []
+            edges += [(number[suffixes], symbol, number[inner])] if (inner := frozenset(later - {()})) else []
+    return _Branches(tuple(edges), end)
 
 
-def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
-    """Return the symbols of a text in both grammar and automaton; None if absent.
+def has_text(grammar: Grammar, automaton: Automaton) -> bool:
+    """Return whether some text is in both grammar and automaton.
+
+    From the last state to the first: `rows[A][p]` has bit q set if A derives a text leading from p to q.
+    """
+    rules, states = _rules_by_part(grammar), automaton.borders[-1] + 1
+    leaving: list[list[tuple[str, int]]] = [[] for _ in range(states)]
+    for p, symbol, q in automaton.edges:
+        leaving[p].append((symbol, q))
+    rows: dict[str, list[int]] = defaultdict(lambda: [0] * states)
+    for p in reversed(range(states)):
+        pending: dict[str, int] = defaultdict(int)
+
+        def add(name: str, ends: int, p: int = p, pending: dict[str, int] = pending) -> None:
+            new = ends & ~rows[name][p]
+            if new:
+                rows[name][p] |= new
+                pending[name] |= new
+
+        for symbol, q in leaving[p]:
+            for name in rules.symbols[symbol]:
+                add(name, 1 << q)
+        for name in grammar.empties:
+            add(name, 1 << p)
+        while pending:
+            name, new = pending.popitem()
+            for outer in rules.units[name]:
+                add(outer, new)
+            for outer, second in rules.firsts[name]:
+                for q in _bits(new):
+                    add(outer, rows[second][q])
+            for outer, first in rules.seconds[name]:
+                if rows[first][p] >> p & 1:
+                    add(outer, new)
+    return any(rows[grammar.start][0] >> final & 1 for final in automaton.finals)
+
+
+def _bits(number: int) -> Iterator[int]:
+    """Yield the indices of the set bits, ascending."""
+    while number:
+        lowest = number & -number
+        yield lowest.bit_length() - 1
+        number ^= lowest
+
+
+def witness(grammar: Grammar, automaton: Automaton) -> list[tuple[str, ...]] | None:
+    """Return the tokens of a text in both grammar and automaton, each as its symbols; None if absent.
 
     Bottom-up: an item (p, A, q) means that A derives a text leading from p to q. Each item stores its origin.
     """
@@ -89,7 +154,7 @@ def witness(grammar: Grammar, automaton: Automaton) -> list[str] | None:
         item = derived.take()
         p, name, q = item
         if p == 0 and name == grammar.start and q in automaton.finals:
-            return _spelled(item, derived.came)
+            return _tokens(item, derived.came, automaton.borders)
         for outer in rules.units[name]:
             derived.add(Derivation(p, outer, q), (item,))
         for outer, second in rules.firsts[name]:
@@ -146,14 +211,21 @@ def _rules_by_part(grammar: Grammar) -> _Rules:
     return rules
 
 
-def _spelled(item: Derivation, came: dict[Derivation, tuple[Derivation, ...] | str]) -> list[str]:
-    """Return the symbols that an item derives; iterative, because texts may be long."""
-    word: list[str] = []
+def _tokens(
+    item: Derivation, came: dict[Derivation, tuple[Derivation, ...] | str], borders: tuple[int, ...]
+) -> list[tuple[str, ...]]:
+    """Return the tokens that an item derives; iterative, because texts may be long."""
+    tokens: list[tuple[str, ...]] = []
+    symbols: tuple[str, ...] = ()
     left = [item]
     while left:
-        source = came[left.pop()]
-        if isinstance(source, str):
-            word.append(source)
-        else:
+        part = left.pop()
+        source = came[part]
+        if not isinstance(source, str):
             left += reversed(source)
-    return word
+            continue
+        symbols += (source,)
+        if part.end in borders:
+            tokens.append(symbols)
+            symbols = ()
+    return tokens

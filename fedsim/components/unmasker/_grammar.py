@@ -11,6 +11,7 @@ the start. Quoted text is a sequence of characters; a number is the token with t
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,6 +62,18 @@ def read_grammar(text: str) -> Grammar:
         FedsimError: a syntax error, an undefined rule name, or an empty language.
     """
     return short_grammar(read_rules(text))
+
+
+@lru_cache(maxsize=16)
+def representatives(grammar: Grammar) -> dict[str, str]:
+    """Return, for each terminal, the smallest terminal with the same rules: a text keeps its validity if they swap."""
+    names: dict[str, set[str]] = defaultdict(set)
+    for name, terminal in grammar.terminals:
+        names[terminal].add(name)
+    smallest: dict[frozenset[str], str] = {}
+    for terminal in sorted(names):
+        smallest.setdefault(frozenset(names[terminal]), terminal)
+    return {terminal: smallest[frozenset(own)] for terminal, own in names.items()}
 
 
 def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:

@@ -6,9 +6,9 @@ Equation: write v at i if L(G) and R(x, x_i = v) intersect; else rule v out at i
     confident token.
 Assumes: a model that fills masked positions; a grammar with a text of the answer's length.
 Leaks: rejections show how often the model's choice violated the grammar, which differs for known and unknown texts.
-Fails: with gap = any, the number of masked positions may be too small; with tokens of several characters no gap is
-    exact.
-Source: Muendler et al. 2025, arXiv 2508.10111, without its lexing; exact gaps are an addition.
+Fails: the time of a check grows with the number of different spellings in the vocabulary.
+Source: Muendler et al. 2025, arXiv 2508.10111, without its lexing. A masked position becomes one token of the
+    vocabulary; the paper lets it become any text, which may not fit into the positions.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, block_places, confidences, noised
-from fedsim.components.unmasker._emptiness import END, MASKED, completions, witness
-from fedsim.components.unmasker._grammar import Grammar, read_grammar, token_symbol
+from fedsim.components.unmasker._emptiness import END, MASKED, Automaton, completions, has_text, witness
+from fedsim.components.unmasker._grammar import Grammar, read_grammar, representatives, token_symbol
 from fedsim.components.unmasker._lark_grammar import read_lark
 from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks import GenerationContext, GenerationInputs, MaskedTextState, mask_token_of
@@ -46,9 +46,6 @@ class CfgConstrainedConfig(BlockConfig):
     notation: Literal["rules", "lark"] = Field(
         default="rules", description="how the grammar is written; lark: that of the package, from rule `start` on"
     )
-    gap: Literal["exact", "any"] = Field(
-        default="exact", description="content of a masked position: a single token, or the text's end; any: any text"
-    )
     at_once: int = Field(
         default=1, ge=1, description="positions per step; each is checked after the earlier positions are unmasked"
     )
@@ -71,11 +68,11 @@ class _Alphabet:
 
     Attributes:
         spells: symbols of each token; None if it can occur in no text of the grammar; END for stop tokens.
-        tokens: a token for each symbol.
+        tokens: the first token of each spelling.
     """
 
     spells: tuple[tuple[str, ...] | None, ...]
-    tokens: dict[str, int]
+    tokens: dict[tuple[str, ...], int]
 
     @property
     def ends(self) -> bool:
@@ -94,12 +91,18 @@ class _Alphabet:
     tier="research",
     paper="2508.10111",
     fidelity="variant",
-    deviates="without its lexing; exact gaps are an addition",
+    deviates="without its lexing; a masked position becomes one token, where the paper allows any text",
     paper_steps=(
         (
             "a token is written if text and grammar share a completion",
             "CfgConstrained._try",
             "test_texts_written_in_random_order_are_all_valid",
+        ),
+        (
+            "emptiness of the grammar's intersection with the text's completions",
+            "fedsim.components.unmasker._emptiness.has_text",
+            "tests/components/unmasker/test_emptiness.py::"
+            "test_tokens_of_several_signs_are_decided_as_by_trying_every_token",
         ),
         (
             "rejected tokens are ruled out, the next surest is tried",
@@ -111,6 +114,7 @@ class _Alphabet:
             "CfgConstrained._complete",
             "test_behind_too_many_rejections_the_grammar_completes_the_text",
         ),
+        ("lexing: terminals of several characters", "", ""),
     ),
 )
 class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
@@ -131,7 +135,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         state = Constrained(begun.tokens, begun.begins, begun.masked, (frozenset(),) * rows, (0,) * rows)
         mask = mask_token_of(model)
         alphabet = self._alphabet(mask, model(torch.tensor([[mask]])).shape[-1], grammar, context)
-        stuck = [row for row in range(rows) if self._completion(grammar, alphabet, state, row) is None]
+        stuck = [row for row in range(rows) if not self._is_completable(grammar, alphabet, state, row)]
         if stuck:
             raise GenerationError(_NO_WAY, stuck)
         return state
@@ -140,7 +144,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         """Write the most confident admissible tokens of each row.
 
         Raises:
-            GenerationError: scores of some rows are not finite, or no admissible token remains and gap is 'any'.
+            GenerationError: scores of some rows are not finite.
         """
         grammar, all_scores = self._grammar(), self.place_scores(model, state)
         alphabet = self._alphabet(mask_token_of(model), all_scores[0].shape[-1], grammar, context)
@@ -149,7 +153,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             written_row = _Row(state.keep([row]))
             self._write(written_row, scores, grammar, alphabet, generator)
             if written_row.is_stuck:
-                self._complete(written_row, row, grammar, alphabet)
+                self._complete(written_row, grammar, alphabet)
             rows.append(written_row)
         after = replace(
             state.filled([one_row.new for one_row in rows]),
@@ -195,29 +199,20 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         after = row_state.state.filled([written])
         ended = is_end and any(alphabet.spells[token] != END for token in after.tokens[0][place:])
         row_state.calls += not ended
-        if not ended and self._completion(grammar, alphabet, after, 0) is not None:
+        if not ended and self._is_completable(grammar, alphabet, after, 0):
             row_state.state, row_state.new = after, row_state.new | written
             return True
         row_state.reject(place, token)
         return False
 
-    def _complete(self, row_state: _Row, row: int, grammar: Grammar, alphabet: _Alphabet) -> None:
-        """Write the grammar's own completion at all masked positions.
-
-        Raises:
-            GenerationError: gap is 'any', where the completion need not fit.
-        """
-        if self.config.gap == "any":
-            raise GenerationError(
-                "no token is allowed at any masked position, or too many were rejected, and with gap = any "
-                "the grammar's own completion may not fit. Use gap = exact, or more positions.",
-                [row],
-            )
-        symbols = self._completion(grammar, alphabet, row_state.state, 0)
-        assert symbols is not None, "the unmasked tokens can be completed"
+    def _complete(self, row_state: _Row, grammar: Grammar, alphabet: _Alphabet) -> None:
+        """Write the tokens of a text of the grammar at all masked positions."""
+        automaton = self._completions(alphabet, row_state.state, 0)
+        spellings = None if automaton is None else witness(grammar, automaton)
+        assert spellings is not None, "the unmasked tokens can be completed"
         begin, end = row_state.state.begins[0], alphabet.end
         written = {
-            place: alphabet.tokens[symbols[place - begin]] if place - begin < len(symbols) else end
+            place: alphabet.tokens[spellings[place - begin]] if place - begin < len(spellings) else end
             for place in row_state.state.masked[0]
         }
         row_state.state, row_state.new, row_state.completed = (
@@ -226,14 +221,18 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             len(written),
         )
 
-    def _completion(self, grammar: Grammar, alphabet: _Alphabet, state: Constrained, row: int) -> list[str] | None:
-        """Return the symbols of a text that a row can become; None if absent."""
+    def _is_completable(self, grammar: Grammar, alphabet: _Alphabet, state: Constrained, row: int) -> bool:
+        """Return whether a row can become a text of the grammar."""
+        automaton = self._completions(alphabet, state, row)
+        return automaton is not None and has_text(grammar, automaton)
+
+    def _completions(self, alphabet: _Alphabet, state: Constrained, row: int) -> Automaton | None:
+        """Return the texts that a row can become; None if an unmasked token can occur in no text."""
         masked, answer = set(state.masked[row]), range(state.begins[row], len(state.tokens[row]))
         pattern = [MASKED if place in masked else alphabet.spells[state.tokens[row][place]] for place in answer]
         if any(letter is None and place not in masked for letter, place in zip(pattern, answer, strict=True)):
             return None
-        symbols = grammar.alphabet if self.config.gap == "any" else grammar.alphabet & set(alphabet.tokens)
-        return witness(grammar, completions(pattern, symbols, self.config.gap, ends=alphabet.ends))
+        return completions(pattern, alphabet.tokens, ends=alphabet.ends)
 
     def _grammar(self) -> Grammar:
         read = read_lark if self.config.notation == "lark" else read_grammar
@@ -249,7 +248,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             context: provides the stop tokens and the tokenizer.
 
         Raises:
-            FedsimError: gaps are exact and no token spells a single symbol of the grammar.
+            FedsimError: no token spells symbols of the grammar.
         """
         assert context.limits is not None, "the unmasker has limits"
         known = count if context.tokenizer is None else context.tokenizer.vocabulary
@@ -261,11 +260,8 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
                 spells.append(None)
             else:
                 spells.append(self._spelled(token, grammar, context.tokenizer))
-        single_letters = [
-            (letters[0], token) for token, letters in enumerate(spells) if letters is not None and len(letters) == 1
-        ]
-        tokens = dict(reversed(single_letters))
-        if grammar.alphabet and not tokens and self.config.gap == "exact":
+        tokens = {letters: token for token, letters in reversed(list(enumerate(spells))) if letters}
+        if grammar.alphabet and not tokens:
             raise FedsimError(
                 "grammar: none of its signs is a token of the model. Without a tokenizer tokens are numbers, as in "
                 "S = 3 S | 4."
@@ -273,10 +269,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         return _Alphabet(tuple(spells), tokens)
 
     def _spelled(self, token: int, grammar: Grammar, tokenizer: Tokenizer | None) -> tuple[str, ...] | None:
-        """Return the symbols of a token; None if it can occur in no text of the grammar."""
+        """Return representatives of a token's symbols; None if it can occur in no text of the grammar."""
         spell = (token_symbol(token),) if tokenizer is None else tuple(tokenizer.decode([token]))
-        is_long = self.config.gap == "exact" and len(spell) > 1
-        return spell if spell and set(spell) <= grammar.alphabet and not is_long else None
+        classes = representatives(grammar)
+        return tuple(map(classes.__getitem__, spell)) if spell and set(spell) <= grammar.alphabet else None
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Grammars and all of their texts, by brute force."""
 
-from fedsim.components.unmasker._emptiness import completions, witness
+from fedsim.components.unmasker._emptiness import completions, has_text, witness
 from fedsim.components.unmasker._grammar import Body, read_grammar, read_rules
 
 GRAMMARS = {
@@ -32,4 +32,7 @@ def texts(grammar: str, longest: int) -> set[str]:
 
 def derives(grammar: str, text: str) -> bool:
     own = read_grammar(grammar)
-    return witness(own, completions([(sign,) for sign in text], own.alphabet, "exact", ends=False)) == list(text)
+    automaton = completions([(sign,) for sign in text], set(), ends=False)
+    tokens = witness(own, automaton)
+    assert has_text(own, automaton) == (tokens is not None)
+    return tokens == [(sign,) for sign in text]

@@ -1,6 +1,8 @@
 """Grammar constraints: every text is valid in whatever order it is written, and nothing is refused without need."""
 
+import random
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import pytest
@@ -152,43 +154,88 @@ def test_behind_too_many_rejections_the_grammar_completes_the_text() -> None:
     assert any(sum(own.trace.series()["completed"]) for own in found)
 
 
-@pytest.mark.parametrize(
-    ("grammar", "spells"),
-    [
-        (BRACKETS, ("()", ")", "[", "]", "a", ".")),
-        ('S = "(" S ")" S |', tuple(SIGNS)),
-        (GRAMMARS["nullable"], ("b", "bc", "c", "cc", "a", ".")),
-        (GRAMMARS["cyclic"], ("x", "y", "z", "xz", "yy", ".")),
-        (GRAMMARS["json"], ("{", "k:", "1", "[]", "}", ".")),
-    ],
-)
-def test_with_any_gaps_every_text_that_has_not_failed_belongs_to_the_grammar(
+SPELLINGS = [
+    (BRACKETS, ("()", ")", "[", "]", "a", ".")),
+    ('S = "(" S ")" S |', tuple(SIGNS)),
+    (GRAMMARS["nullable"], ("b", "bc", "c", "cc", "a", ".")),
+    (GRAMMARS["cyclic"], ("x", "y", "z", "xz", "yy", ".")),
+    (GRAMMARS["json"], ("{", "k:", "1", "[]", "}", ".")),
+    (GRAMMARS["json"], ("{k", ":1", "}", "1,", "[1", ".")),
+]
+
+
+def spelled_texts(spelling: Spelling, grammar: str, seed: int, rows: int, **settings: Any) -> list[Generated]:
+    limits = Limits(max_new_tokens=4, stop_tokens=frozenset({END}))
+    method = make("cfg-constrained", **{"grammar": grammar, **RANDOM, **settings})
+    inputs = GenerationInputs(((),) * rows)
+    return generate(method, Moody(seed), inputs, limits, sources(rows), tokenizer=spelling)
+
+
+def all_of_the_grammar(grammar: str, spells: tuple[str, ...], runs: int, **settings: Any) -> Counter[str]:
+    """Write `runs` times four texts, check that each is a text of the grammar, and count how they ended."""
+    spelling, endings = Spelling(spells), Counter[str]()
+    known = texts(grammar, 8)  # four tokens of two signs at most
+    reachable = {"".join(own) for n in range(5) for own in product(spells[:END], repeat=n)} & known
+    for seed in range(runs):
+        for text in spelled_texts(spelling, grammar, seed, 4, **settings):
+            endings[text.ending] += 1
+            if text.ending != "failed":
+                assert spelling.decode(text.tokens).partition(".")[0] in reachable
+    assert bool(reachable) == (endings["failed"] == 0), "a text fails only where no tokens spell a text, at the start"
+    return endings
+
+
+@pytest.mark.parametrize(("grammar", "spells"), SPELLINGS)
+def test_tokens_of_several_signs_never_leave_the_grammar_and_no_text_fails(
     grammar: str, spells: tuple[str, ...]
 ) -> None:
-    known, spelling, endings = texts(grammar, 8), Spelling(spells), Counter[str]()  # four tokens of two signs at most
-    limits = Limits(max_new_tokens=4, stop_tokens=frozenset({END}))
-    method = make("cfg-constrained", grammar=grammar, gap="any", **RANDOM)
-    for seed in range(10):
-        for text in generate(method, Moody(seed), GenerationInputs(((),) * 4), limits, sources(4), tokenizer=spelling):
-            endings[text.ending] += 1
-            if text.ending == "failed":
-                assert "Use gap = exact, or more positions" in text.reason
-            else:
-                assert spelling.decode(text.tokens).partition(".")[0] in known
-    assert endings["stop"] + endings["length"] > endings["failed"]
+    for settings in ({}, {"at_once": 2}, {"rejections": 1}, {"block": 2}):
+        assert all_of_the_grammar(grammar, spells, 2, **settings)["failed"] == 0
+
+
+@pytest.mark.slow
+def test_none_of_eight_hundred_texts_of_tokens_of_several_signs_fails() -> None:
+    endings = Counter[str]()
+    for grammar, spells in SPELLINGS:
+        endings += all_of_the_grammar(grammar, spells, 34)
+    assert endings["stop"] + endings["length"] == sum(endings.values()) == 34 * 4 * len(SPELLINGS)
     assert min(endings["stop"], endings["length"]) > 0
 
 
-def test_a_model_that_wants_open_brackets_alone_is_told_that_places_ran_out() -> None:
+def test_random_vocabularies_fail_at_the_start_or_not_at_all() -> None:
+    failed, generator = 0, random.Random(0)
+    for seed in range(40):
+        name = generator.choice(sorted(GRAMMARS))
+        signs = sorted({sign for text in texts(GRAMMARS[name], 4) for sign in text})
+        spells = (*("".join(generator.choices(signs, k=generator.randint(1, 2))) for _ in range(END)), ".")
+        spelling = Spelling(spells)
+        known = texts(GRAMMARS[name], 8)
+        reachable = {"".join(own) for n in range(5) for own in product(spells[:END], repeat=n)} & known
+        (text,) = spelled_texts(spelling, GRAMMARS[name], seed, 1)
+        assert (text.ending == "failed") == (not reachable)
+        assert text.ending == "failed" or spelling.decode(text.tokens).partition(".")[0] in reachable
+        failed += text.ending == "failed"
+        assert text.ending != "failed" or text.trace.tokens == (), "refused before the first step"
+    assert 0 < failed < 20
+
+
+def test_a_token_of_two_signs_is_written_where_no_other_closes_what_is_open() -> None:
+    spelling = Spelling(("(", "))", "[", "]", "a", "."))
+    scores = torch.tensor([5.0, 1, 0, 0, 0, -9]).expand(3, -1)
+    limits = Limits(max_new_tokens=3, stop_tokens=frozenset({END}))
+    method = make("cfg-constrained", grammar='S = "(" S ")" |')
+    (own,) = generate(method, Fixed(scores), GenerationInputs(((),)), limits, sources(1), tokenizer=spelling)
+    assert spelling.decode(own.tokens) == "((" + "))"
+
+
+def test_a_model_that_wants_open_brackets_alone_gets_them_closed() -> None:
     scores = torch.tensor([5.0, 0, 0, 0, 0, -9]).expand(6, -1)
-    (text,) = write(Fixed(scores), 6, grammar='S = "(" S ")" S |', gap="any")
-    assert text.ending == "failed"
-    assert "Use gap = exact, or more positions" in text.reason
+    (text,) = write(Fixed(scores), 6, grammar='S = "(" S ")" S |')
+    assert shown(text) == "((()))"
 
 
-@pytest.mark.parametrize("gap", ["exact", "any"])
-def test_a_grammar_of_the_empty_text_alone_ends_every_text_at_once(gap: str) -> None:
-    (text,) = write(Moody(0), 3, grammar="S = ", gap=gap)
+def test_a_grammar_of_the_empty_text_alone_ends_every_text_at_once() -> None:
+    (text,) = write(Moody(0), 3, grammar="S = ")
     assert (text.ending, shown(text)) == ("stop", "")
 
 

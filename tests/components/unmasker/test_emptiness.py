@@ -1,22 +1,26 @@
-"""Emptiness of the intersection against every filling, for exact gaps and for gaps of any text."""
+"""Emptiness of the intersection against every filling, for tokens of one symbol and of several."""
 
-import re
 from itertools import product
 
 import pytest
 import torch
 
-from fedsim.components.unmasker._emptiness import END, MASKED, Gap, Place, completions, witness
+from fedsim.components.unmasker._emptiness import END, MASKED, Place, completions, has_text, witness
 from fedsim.components.unmasker._grammar import read_grammar
-from tests.components.unmasker.grammars import GRAMMARS, derives, texts
+from tests.components.unmasker.grammars import GRAMMARS, texts
 
 BRACKETS = GRAMMARS["brackets"]
 SIGNS = "()[]"
 
 
-def found(pattern: list[Place], gap: Gap, *, ends: bool = True) -> list[str] | None:
-    grammar = read_grammar(BRACKETS)
-    return witness(grammar, completions(pattern, grammar.alphabet, gap, ends=ends))
+def found(
+    pattern: list[Place], vocabulary: tuple[str, ...] = tuple(SIGNS), *, ends: bool = True, grammar: str = BRACKETS
+) -> list[str] | None:
+    """The tokens of a text, if any; the quick check says the same."""
+    own, automaton = read_grammar(grammar), completions(pattern, set(map(tuple, vocabulary)), ends=ends)
+    tokens = witness(own, automaton)
+    assert has_text(own, automaton) == (tokens is not None)
+    return None if tokens is None else ["".join(token) for token in tokens]
 
 
 def shown(pattern: str) -> list[Place]:
@@ -24,7 +28,7 @@ def shown(pattern: str) -> list[Place]:
 
 
 def fillings(pattern: str, known: set[str], ends: bool) -> set[str]:
-    """The texts of the grammar that an exact pattern can become."""
+    """The texts of the grammar that a pattern can become by tokens of one sign."""
     cut = pattern.partition(".")[0]
     ended = ends or "." in pattern
     lengths = [n for n in range(len(cut) + 1) if n == len(cut) or (ended and set(cut[n:]) <= {"?"})]
@@ -32,12 +36,12 @@ def fillings(pattern: str, known: set[str], ends: bool) -> set[str]:
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_exact_gaps_are_decided_as_by_trying_every_filling(ends: bool) -> None:
+def test_masked_positions_are_decided_as_by_trying_every_filling(ends: bool) -> None:
     known, tried = texts(BRACKETS, 5), 0
     for length in range(6):
         for own in product(SIGNS + "?", repeat=length):
             pattern = "".join(own)
-            expected, completion = fillings(pattern, known, ends), found(shown(pattern), "exact", ends=ends)
+            expected, completion = fillings(pattern, known, ends), found(shown(pattern), ends=ends)
             assert (completion is not None) == bool(expected)
             assert completion is None or "".join(completion) in expected
             tried += 1
@@ -45,32 +49,58 @@ def test_exact_gaps_are_decided_as_by_trying_every_filling(ends: bool) -> None:
 
 
 @pytest.mark.parametrize("ends", [False, True])
-def test_ends_in_exact_gaps_are_decided_so_too(ends: bool) -> None:
+def test_ends_among_masked_positions_are_decided_so_too(ends: bool) -> None:
     """Before a written end a masked place may be the end already, wherever else texts may end."""
     known = texts(BRACKETS, 5)
     for own in product("([)?.", repeat=4):
         pattern = "".join(own)
-        expected, completion = fillings(pattern, known, ends), found(shown(pattern), "exact", ends=ends)
+        expected, completion = fillings(pattern, known, ends), found(shown(pattern), ends=ends)
         assert (completion is not None) == bool(expected)
         assert completion is None or "".join(completion) in expected
 
 
-def agrees(text: str, pattern: str) -> bool:
-    """Whether a text has the chunks of a pattern, with anything at its gaps and nothing where there is no gap."""
-    chunks = pattern.partition(".")[0].split("?")
-    return re.fullmatch(".*".join(map(re.escape, chunks)), text) is not None
+VOCABULARIES = [
+    ("brackets", ("()", "(", "])", "[](", ")")),
+    ("nullable", ("b", "bc", "cb", "ccc")),
+    ("cyclic", ("xx", "z", "zy", "yy", "xzy")),
+    ("json", ("{k:", "1", "[]", "1}", ",k:", "]", "[")),
+    ("json", ("{k", "k:", "{", ":1", "}}", "1,", "[1", "]")),
+]
 
 
-@pytest.mark.parametrize("length", [0, 1, 2, 3, pytest.param(4, marks=pytest.mark.slow)])
-def test_gaps_of_any_text_are_decided_as_by_trying_texts_up_to_twelve_signs(length: int) -> None:
-    known = sorted(texts(BRACKETS, 10))  # four signs need four more at most; ten leave room for both ends
-    for own in product("([)?.", repeat=length):
-        pattern = "".join(own)
-        completion = found(shown(pattern), "any")
-        assert (completion is not None) == any(agrees(text, pattern) for text in known)
-        if completion is not None:
-            assert derives(BRACKETS, "".join(completion))
-            assert agrees("".join(completion), pattern)
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize(("name", "vocabulary"), VOCABULARIES)
+def test_tokens_of_several_signs_are_decided_as_by_trying_every_token(
+    name: str, vocabulary: tuple[str, ...], ends: bool
+) -> None:
+    """Every pattern of up to three positions, of tokens, masks and the end."""
+    known, answers = texts(GRAMMARS[name], 9), {True: 0, False: 0}
+    for length in range(4):
+        for pattern in product((*vocabulary, "?", "."), repeat=length):
+            tokens = found(
+                [MASKED if own == "?" else END if own == "." else tuple(own) for own in pattern],
+                vocabulary,
+                ends=ends,
+                grammar=GRAMMARS[name],
+            )
+            expected = filled(pattern, vocabulary, known, ends)
+            assert (tokens is not None) == bool(expected)
+            assert tokens is None or tuple(tokens) in expected
+            answers[bool(expected)] += 1
+    assert min(answers.values()) > 5
+
+
+def filled(pattern: tuple[str, ...], vocabulary: tuple[str, ...], known: set[str], ends: bool) -> set[tuple[str, ...]]:
+    """The token sequences of texts of the grammar that a pattern can become."""
+    cut = pattern[: pattern.index(".")] if "." in pattern else pattern
+    ended = ends or "." in pattern
+    lengths = [n for n in range(len(cut) + 1) if n == len(cut) or (ended and set(cut[n:]) <= {"?"})]
+    return {
+        tokens
+        for length in lengths
+        for tokens in product(*(vocabulary if own == "?" else (own,) for own in cut[:length]))
+        if "".join(tokens) in known
+    }
 
 
 def test_masking_a_place_keeps_a_pattern_completable() -> None:
@@ -78,12 +108,18 @@ def test_masking_a_place_keeps_a_pattern_completable() -> None:
     for text in sorted(texts(BRACKETS, 6)):
         pattern = list(text)
         for place in torch.randperm(len(text), generator=generator).tolist():
-            for gap in ("exact", "any"):
-                assert found(shown("".join(pattern)), gap) is not None
+            assert found(shown("".join(pattern))) is not None
             pattern[place] = "?"
 
 
-def test_a_chunk_before_an_end_or_the_last_place_differs_from_one_before_a_gap() -> None:
+def test_a_chunk_before_an_end_differs_from_a_chunk_before_a_mask() -> None:
     for end in ("", "."):
-        assert found(shown("(" + end), "any") is None
-        assert found(shown("(?" + end), "any") is not None
+        assert found(shown("(" + end)) is None
+        assert found(shown("(?" + end)) == ["(", ")"]
+
+
+def test_spellings_share_the_states_of_equal_suffixes() -> None:
+    vocabulary = {("a",) * length for length in range(1, 9)}
+    automaton = completions([MASKED] * 3, vocabulary, ends=False)
+    assert automaton.borders == (0, 8, 16, 24)
+    assert len(automaton.edges) == 3 * (8 + 7)

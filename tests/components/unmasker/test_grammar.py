@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from fedsim.components.unmasker._grammar import read_grammar
+from fedsim.components.unmasker._grammar import read_grammar, representatives
 from fedsim.core.errors import FedsimError
 from tests.components.unmasker.grammars import GRAMMARS, derives, texts
 
@@ -44,3 +44,10 @@ def test_names_that_no_text_comes_from_are_left_out() -> None:
 def test_mistakes_are_one_sentence(grammar: str, message: str) -> None:
     with pytest.raises(FedsimError, match=message):
         read_grammar(grammar)
+
+
+def test_terminals_with_the_same_rules_are_represented_by_the_smallest() -> None:
+    grammar = read_grammar('S = "d" X | "b" X\nX = "a" | "c" | "b" |')
+    assert representatives(grammar) == {"a": "a", "c": "a", "b": "b", "d": "d"}
+    known = texts('S = "d" X | "b" X\nX = "a" | "c" | "b" |', 2)
+    assert {text.replace("c", "a") for text in known} == {text for text in known if "c" not in text}
