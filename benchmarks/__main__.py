@@ -55,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print JSON")
     others = parser.add_mutually_exclusive_group()
     others.add_argument("--list", action="store_true", help="show all experiments and what they take")
-    others.add_argument("--stale", action="store_true", help="show results that are older than the code they measure")
+    others.add_argument(
+        "--stale",
+        action="store_true",
+        help="show results older than the code they measure; exit code 1 if there are any",
+    )
     others.add_argument("--figures", action="store_true", help="write tables and maps of results into the pages")
     others.add_argument(
         "--check",
@@ -74,14 +78,16 @@ def _list() -> int:
 
 
 def _stale() -> int:
-    known = experiments()
+    """Print the results that are older than the code they measure; the exit code is 1 if there are any."""
+    known, is_stale = experiments(), False
     for name, result in _results.results().items():
         changed = (
             _sources.changed(result.sources, known[name].module) if name in known else ["the experiment, which is gone"]
         )
         if changed:
+            is_stale = True
             print(f"{name}: {result.date}; since then changed: {', '.join(changed)}")
-    return 0
+    return int(is_stale)
 
 
 def _write_figures() -> int:

@@ -44,7 +44,7 @@ def test_a_draw_without_a_source_is_that_of_the_tests_name(request: pytest.Fixtu
 def made_targets() -> set[str]:
     """Return the targets that the job of a pull request and the workflows ask `make` for."""
     jobs = [REPOSITORY / ".ci" / "run", *(REPOSITORY / ".github" / "workflows").glob("*.yml")]
-    calls = re.compile(r"\bmake((?: [\w./-]+)+)")
+    calls = re.compile(r"\bmake((?: [\w./-]+\b(?!=))+)")
     return {word for job in jobs for call in calls.findall(job.read_text()) for word in call.split()}
 
 

@@ -4,7 +4,7 @@ Idea: the gradient belongs to one random sub-network. Dropout hides the image on
     as further unknowns the masks are recovered jointly with the image.
 Equation: min over x, psi of 1 - cos(g(x, psi), g*) + l_tv TV(x) + l_m sum_l |(1 - mean psi_l) - p_l|, psi in [0, 1].
 Assumes: honest-but-curious server, a single gradient of an untrained model, rates p_l known or assumed, labels granted
-    or inferred. Without dropout it equals inverting-gradients.
+    or inferred. Without dropout and normalisation by batches it equals inverting-gradients.
 Recovers: images, labels and masks.
 Fails: searches with many minima, such as LeNet on photographs; updates of several local steps, which it refuses.
 Source: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163. Not in the paper, and off by default: `relaxation` other than

@@ -3,7 +3,7 @@
 Idea: the upper reference: it shows whether the gradient still determines the image when the masks are known.
 Equation: min over x of 1 - cos(g(x, true masks), g*) + l_tv TV(x), with g* the observed gradient.
 Assumes: a single gradient, and a server that is given the masks (`also_knows = ["masks"]`): no real attacker has them.
-    Without dropout it equals inverting-gradients.
+    Without dropout and normalisation by batches it equals inverting-gradients.
 Recovers: images and labels.
 Fails: where inverting-gradients fails without dropout: searches with many minima.
 Source: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163.

@@ -146,3 +146,12 @@ def test_a_check_measures_quick_results_again_and_exits_with_1_where_a_figure_mo
     assert runner.main(["toy", "--check"]) == 1
     assert runner.main(["tyo", "--check"]) == 2
     assert "there is no result of 'tyo'. Did you mean 'toy'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", [[], ["attacks/one.py"]])
+def test_stale_results_are_named_and_end_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: list[str]
+) -> None:
+    monkeypatch.setattr(_sources, "changed", lambda _sources, _module: changed)
+    assert runner.main(["--stale"]) == (1 if changed else 0)
+    assert ("since then changed: attacks/one.py" in capsys.readouterr().out) == bool(changed)
