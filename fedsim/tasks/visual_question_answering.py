@@ -3,15 +3,17 @@
     loss = mean over the answer's tokens t, its end included, of -log softmax(outputs_t)_token(t), then over examples
 
 The question is `given["question"]`, which has no loss. Labels are the answer's tokens; each is predicted from the true
-previous tokens (teacher forcing). Test metrics: the share of answers with all tokens correct under teacher forcing, and
-the mean loss. Guesses are scored by MSE, PSNR and SSIM of the image.
+previous tokens (teacher forcing). Test metrics: the share of answers with all tokens correct under teacher forcing, the
+mean loss, and the mean number of visual tokens per layer of the language model. Guesses are scored by MSE, PSNR and
+SSIM of the image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import ClassVar, final
+from typing import ClassVar, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +22,7 @@ from torch import Tensor, nn
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets import losses
-from fedsim.core.nets.visual import can_read_images
+from fedsim.core.nets.visual import Passed, can_read_images, visual_passes
 from fedsim.core.registry import task
 from fedsim.core.types import Batch, Dataset, Draws, Knowledge, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown
@@ -73,17 +75,19 @@ class VisualQuestionAnswering(ClassTask):
             model.dialogue = (given[QUESTION].clone(), None if labels is None else _said(labels))
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
-        """Return the share of answers that are entirely correct, and the loss."""
+        """Return the share of answers that are entirely correct, the loss, and the visual tokens of a layer."""
         losses: list[Tensor] = []
         right: list[Tensor] = []
-        for batch in data.test.split(self.at_once):
-            outputs = self.outputs(model, batch, {})
-            losses.append(self.losses(outputs, batch.labels))
-            right.append(are_right(outputs.argmax(-1), batch.labels))
+        with _visual_passes(model) as passes:
+            for batch in data.test.split(self.at_once):
+                outputs = self.outputs(model, batch, {})
+                losses.append(self.losses(outputs, batch.labels))
+                right.append(are_right(outputs.argmax(-1), batch.labels))
         whole = torch.cat(right)
         return {
             "test_accuracy": test_accuracy(whole, torch.ones_like(whole)),
             "test_loss": test_loss(torch.cat(losses)),
+            **({"visual_tokens": visual_tokens(passes)} if passes else {}),
         }
 
     def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
@@ -150,6 +154,27 @@ def share_read(guessed: Tensor, originals: Tensor, order: Tensor) -> float:
         for place, row in zip(order.tolist(), padded_originals, strict=True)
     ]
     return sum(alike) / len(alike)
+
+
+@registry.metric(
+    "visual_tokens",
+    title="visual tokens",
+    summary="the same: mean number of visual tokens per layer of the language model",
+    over="round",
+    better="lower",
+    digits=1,
+    limits=(0.0, None),
+)
+def visual_tokens(passes: Sequence[Passed]) -> float:
+    """Return the mean over examples and layers of the language model of the number of visual tokens."""
+    counts = [count for passed in passes for layer in passed.visual for count in layer]
+    return sum(counts) / len(counts)
+
+
+def _visual_passes(model: Model) -> AbstractContextManager[list[Passed]]:
+    """Record the visual tokens of each forward pass; nothing for a model that does not tell them."""
+    is_reader = isinstance(model, nn.Module) and can_read_images(model)
+    return visual_passes(cast("nn.Module", model)) if is_reader else nullcontext(list[Passed]())
 
 
 def _said(labels: Tensor) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.nets.visual import Passed
 from fedsim.core.types import Batch, Dataset, Reconstruction
-from fedsim.tasks.visual_question_answering import READ_QUESTION, are_right
+from fedsim.tasks.visual_question_answering import READ_QUESTION, are_right, visual_tokens
 from tests.models.vlms import SPEC, WORDS, examples, small_vlm
 from tests.tasks.truths import truth
 
@@ -65,6 +66,26 @@ def test_it_tests_on_whole_answers() -> None:
         model(own.inputs, own.extra_inputs["question"], own.labels[:, :2].clamp_min(0)).argmax(-1), own.labels
     )
     assert figures["test_accuracy"] == pytest.approx(float(expected.double().mean()))
+    assert figures["visual_tokens"] == model.visual.patches
+    assert not model.listeners, "the test leaves no listener behind"
+
+
+def test_visual_tokens_are_the_mean_over_layers_and_examples() -> None:
+    first = Passed((torch.tensor([[0, 1, 2], [0, -1, -1]]), torch.tensor([[0, 1, -1], [0, -1, -1]])), ((9, 9), (9, 9)))
+    second = Passed((torch.tensor([[4, 5, 6]]), torch.tensor([[4, 5, -1]])), ((9,), (9,)))
+    assert visual_tokens([first, second]) == pytest.approx((3 + 1 + 2 + 1 + 3 + 2) / 6)
+
+
+def test_a_model_that_tells_no_visual_tokens_is_tested_without_them() -> None:
+    own = batch()
+
+    def model(images, **given):
+        return torch.zeros(len(images), 3, SPEC.classes)
+
+    assert set(TASK.evaluate(model, Dataset(own, own, SPEC, WORDS.words), torch.Generator())) == {
+        "test_accuracy",
+        "test_loss",
+    }
 
 
 def test_a_guess_is_scored_by_its_image_and_the_first_word() -> None:

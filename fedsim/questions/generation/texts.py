@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from fedsim.core.types import Batch, Generated, Limits, Planted, Tensors, Tokeni
 from fedsim.data._text import read_text
 from fedsim.federation.journal import ServerLog
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
+from fedsim.questions.generation.answers import judge_answers
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.settings import GenerationSettings, TraceAttackChoice
 from fedsim.questions.generation.side_channels import Answer, GeneratedTexts, ScoringOptions, TraceInquiry, answer_here
@@ -108,7 +109,16 @@ def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: 
     done = study(speaker, material, inquiries_of(world), judging)
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
-    return GenerationStudy(texts, done.findings, _traces(speeches))
+    return GenerationStudy(texts, (*_answered(world, speaker, speeches), *done.findings), _traces(speeches))
+
+
+def _answered(world: World, speaker: TextGenerator, speeches: Sequence[GeneratedTexts]) -> Iterator[Finding]:
+    """Yield findings on the answers to questions about images."""
+    answers = _prompts(world).answers
+    if answers is not None:
+        (speech,) = speeches  # prompt and bits share their texts, and no other question is about images
+        confidence = world.scenario.scoring.confidence
+        yield from judge_answers(speech.texts, speech.truth, answers, speaker.tokenizer, confidence)
 
 
 def generation_of(world: World) -> GenerationSettings:
@@ -235,10 +245,11 @@ def material_of(world: World, journal: ServerLog) -> StudyInputs:
 
 
 class _Prompts(NamedTuple):
-    """Prompts and further model inputs of each."""
+    """Prompts, further model inputs of each, and the true answers (P, A) to questions about images."""
 
     tokens: tuple[Tokens, ...]
     given: Tensors
+    answers: torch.Tensor | None = None
 
 
 def _asks_about_images(world: World) -> bool:
@@ -277,7 +288,8 @@ def _prompts(world: World) -> _Prompts:
     examples = dataset.train if settings.source == "clients" else dataset.test
     source = seeding.generator(world.scenario.seed, "generation prompts")
     chosen = examples.select(torch.randperm(len(examples), generator=source)[: settings.count])
-    return _Prompts(tuple(map(tuple, chosen.extra_inputs[QUESTION].tolist())), {"image": chosen.inputs})
+    tokens = tuple(map(tuple, chosen.extra_inputs[QUESTION].tolist()))
+    return _Prompts(tokens, {"image": chosen.inputs}, chosen.labels)
 
 
 def _texts_to_prompt(world: World) -> list[Tokens]:
