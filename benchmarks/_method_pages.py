@@ -68,8 +68,8 @@ def as_markdown(entry: Entry, page: Page) -> str:
 def with_links(markdown: str, page: str) -> str:
     """Return a handwritten page with links from the names of methods to their pages.
 
-    A name is linked if it is the name of an attack or has a hyphen, and in the first cell of a table's row. Others,
-    such as `mean`, are also values of settings.
+    A name is linked if it is the name of an attack on updates or has a hyphen, and in the first cell of a table's row.
+    Others, such as `mean`, are also values of settings.
     """
     parts = _FENCE.split(markdown)
     for index in range(0, len(parts), 2):
@@ -86,9 +86,14 @@ def _line(line: str, page: str) -> str:
 
 def _linked(name: str, page: str, *, is_value: bool = False) -> str:
     entry = _named().get(name)
-    if entry is None or (is_value and entry.kind != "attack"):
+    if entry is None or (is_value and not _attacks_updates(entry)):
         return f"`{name}`"
     return f"[`{name}`]({_link(path_of(entry), page)})"
+
+
+def _attacks_updates(entry: Entry) -> bool:
+    """Return whether a method is an attack outside of the folders of questions."""
+    return entry.kind == "attack" and entry.module.split(".")[1] not in entries_of("question")
 
 
 @cache

@@ -11,11 +11,6 @@ from fedsim.core.registry.method import KINDS, Entry, Kind
 _PACKAGES = ("attacks", "defenses", "fedsim")
 _HEADINGS: dict[Kind, str] = {
     "attack": "Attacks",
-    "membership": "Membership attacks",
-    "attribute": "Attacks on attributes",
-    "trace": "Attacks on traces",
-    "evidence_attack": "Attacks on evidence of a question",
-    "evidence_defense": "Defenses of evidence of a question",
     "defense": "Defenses",
     "aggregator": "Aggregators",
     "component": "Components",

@@ -19,6 +19,7 @@ from benchmarks._rows import Row, averaged, measured
 from benchmarks._runs import arms_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, first_line
+from fedsim.core.hooks import Attack
 from fedsim.core.types import Config
 from fedsim.record import VictimRecord
 from fedsim.scenario import Scenario, parse
@@ -66,7 +67,8 @@ def case_of(name: str) -> Case:
 @experiment("attack-family", minutes=15, page="attacks/README")
 def attack_family(_budget: Budget) -> Cells:
     """Return a cell for each attack."""
-    return {name: partial(_rows_of, name) for name in sorted(registry.methods("attack")) if name not in ELSEWHERE}
+    names = registry.methods("attack", Attack).keys() - set(ELSEWHERE)
+    return {name: partial(_rows_of, name) for name in sorted(names)}
 
 
 def _rows_of(name: str) -> Iterator[Row]:

@@ -21,6 +21,7 @@ from benchmarks._passes import SETTLING, alternating
 from benchmarks._rows import Row, ratio
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense
 from fedsim.experiment import runner
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario, parse
@@ -43,7 +44,7 @@ def defenses(budget: Budget) -> Cells:
     """Return a cell for each defense, and those beside Opacus and of secure aggregation."""
     passes = 30 if budget.full else 8
     return {
-        **{name: partial(_defended, name, passes) for name in registry.methods("defense")},
+        **{name: partial(_defended, name, passes) for name in registry.methods("defense", Defense)},
         "secure aggregation": partial(_secure, passes),
         "beside Opacus": partial(_beside_opacus, passes),
     }

@@ -82,7 +82,7 @@ def reconstruct(
             range; the model is in evaluation mode but behaves differently in training mode; the device is absent; or
             the attack does not apply, with the reason.
     """
-    method, place = registry.get("attack", attack), find_device(device)
+    method, place = registry.get("attack", attack, Attack), find_device(device)
     if batch_size < 1:
         raise FedsimError(f"batch_size is {batch_size}, expected at least 1.")
     _check_mode(model)

@@ -54,12 +54,7 @@ HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
     "distance": ("Idea", "Fails", "Source"),
     "prior": ("Idea", "Fails", "Source"),
     "attention": ("Idea", "Fails", "Source"),
-    "membership": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
-    "attribute": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
-    "trace": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
-    "evidence_attack": ("Idea", "Assumes", "Recovers", "Fails", "Source"),
     "defense": ("Idea", "Assumes", "Protects", "Fails", "Source"),
-    "evidence_defense": ("Idea", "Assumes", "Protects", "Fails", "Source"),
     "component": ("Idea", "Assumes", "Leaks", "Fails", "Source"),
     "aggregator": ("Idea", "Assumes", "Fails", "Source"),
 }

@@ -20,16 +20,14 @@ import torch
 from torch import Tensor
 
 from attacks.attributes._reading import ReadingAttack, ReadingConfig, check_not_empty
-from fedsim.core.registry import attribute_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Tensors
 
 _FLOOR = 1e-3  # relative to the root mean square norm: makes unchanged rows equal in spite of rounding
 
 
 @final
-@attribute_attack(
-    "change-norms", summary="how far rows and columns moved, read by a probe", tier="core", related="1805.04049"
-)
+@attack("change-norms", summary="how far rows and columns moved, read by a probe", tier="core", related="1805.04049")
 class ChangeNorms(ReadingAttack[ReadingConfig]):
     """Uses the norms of rows and columns."""
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.attributes._reading import ReadingAttack, ReadingConfig, check_not_empty
-from fedsim.core.registry import attribute_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Tensors
 
 
@@ -31,7 +31,7 @@ class ChangeProjectionConfig(ReadingConfig):
 
 
 @final
-@attribute_attack(
+@attack(
     "change-projection", summary="a random projection of the change, read by a probe", tier="core", related="1805.04049"
 )
 class ChangeProjection(ReadingAttack[ChangeProjectionConfig]):

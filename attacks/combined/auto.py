@@ -190,7 +190,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
 
     def _candidates(self, attempts: _Attempts, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
         """Yield attacks ordered by effort, then by expected cost: either attacks that undo a change, or the others."""
-        methods = registry.methods("attack").items()
+        methods = registry.methods("attack", Attack).items()
         known = {name: m for name, m in methods if m.tier != "baseline" and name not in self.config.leave_out}
         for effort in get_args(Effort)[:-1]:
             group: list[tuple[str, Attack[Any]]] = []

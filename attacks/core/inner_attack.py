@@ -21,7 +21,7 @@ def inner_attack(outer: str, name: str, options: Mapping[str, Any]) -> Attack[An
     Raises:
         FedsimError: no attack has this name, or its settings are invalid.
     """
-    method = registry.get("attack", name)
+    method = registry.get("attack", name, Attack)
     try:
         return method.make(method.config.model_validate(options)).with_name(method.name)
     except ValueError as error:

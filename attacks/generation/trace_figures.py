@@ -16,16 +16,14 @@ import torch
 from torch import Tensor
 
 from attacks.generation._traces import summarise
-from fedsim.core.registry import trace_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 
 
 @final
-@trace_attack(
-    "trace-figures", summary="traces: bits about the prompt in length, sum, squares and first step", tier="core"
-)
+@attack("trace-figures", summary="traces: bits about the prompt in length, sum, squares and first step", tier="core")
 class TraceFigures(TraceAttack[Config]):
     """Computes length, sum, sum of squares and first value of each series."""
 

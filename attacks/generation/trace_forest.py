@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attacks.generation._traces import tabulate
 from fedsim.core.errors import MissingExtra, NotApplicable
-from fedsim.core.registry import trace_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
@@ -31,7 +31,7 @@ class TraceForestConfig(Config):
 
 
 @final
-@trace_attack(
+@attack(
     "trace-forest",
     summary="traces: a random forest infers the prompt, or whether a text was trained on",
     tier="core",

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.errors import NotApplicable, did_you_mean
-from fedsim.core.registry import trace_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, TraceObservation, TraceView
 from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
@@ -32,7 +32,7 @@ class TraceMeanConfig(Config):
 
 
 @final
-@trace_attack("trace-mean", summary="traces: the mean over steps of a single count", tier="core", related="2208.11180")
+@attack("trace-mean", summary="traces: the mean over steps of a single count", tier="core", related="2208.11180")
 class TraceMean(TraceAttack[TraceMeanConfig]):
     """Computes the mean of a series, with a sign learned from the known texts."""
 

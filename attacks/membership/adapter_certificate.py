@@ -31,7 +31,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT
 from fedsim.core.nets.layer_calls import read_by
 from fedsim.core.nets.losses import ignored_labels
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Tensors
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, Target, WatchedUpdate
@@ -57,9 +57,7 @@ class TrainedAdapter(NamedTuple):
 
 
 @final
-@membership(
-    "adapter-certificate", summary="members lie in the space that a trained low-rank adapter spans", tier="core"
-)
+@attack("adapter-certificate", summary="members lie in the space that a trained low-rank adapter spans", tier="core")
 class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
     """Scores by the share of A x outside the row space of B."""
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attacks.membership._signals import losses
 from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, LabelKind, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
@@ -34,7 +34,7 @@ class CalibratedConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "calibrated",
     summary="loss of shadow models without the example minus the model's loss",
     tier="core",

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attacks.membership._signals import model_with
 from fedsim.core.hooks import IMAGES_AND_TEXT
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
@@ -39,7 +39,7 @@ class DrawnLossConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "drawn-loss",
     summary="a small loss over many draws of noise means a member",
     tier="research",

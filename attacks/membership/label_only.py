@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._labels import is_right, without_classes
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
@@ -40,7 +40,7 @@ class LabelOnlyConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "label-only",
     summary="labels that survive noise mean a member",
     tier="core",

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._labels import is_right, without_classes
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
@@ -35,7 +35,7 @@ class LabelShiftsConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "label-shifts",
     summary="labels that survive shifts mean a member",
     tier="research",

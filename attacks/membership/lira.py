@@ -20,7 +20,7 @@ from torch import Tensor
 
 from attacks.membership._signals import scale
 from fedsim.core.hooks import IMAGES_AND_TEXT
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
@@ -43,7 +43,7 @@ class LiraConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "lira",
     summary="likelihood ratio of the confidence with and without the example",
     tier="core",

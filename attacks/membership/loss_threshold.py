@@ -17,14 +17,14 @@ from torch import Tensor
 
 from attacks.membership._signals import losses
 from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, LabelKind, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
 
 
 @final
-@membership(
+@attack(
     "loss-threshold",
     summary="a small loss means a member; the simplest attack",
     tier="core",

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._masked_losses import fills_in_nothing, masked_places, token_losses
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
@@ -33,7 +33,7 @@ class MaskedLossConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "masked-loss",
     summary="how well the model fills in masked places of a text",
     tier="core",

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._masked_losses import fills_in_nothing, masked_places, token_losses
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
@@ -40,7 +40,7 @@ class MaskedVotesConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "masked-votes",
     summary="votes of many masks against a reference (idea of SAMA)",
     tier="research",

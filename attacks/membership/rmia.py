@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacks.membership._signals import confidences
 from fedsim.core.hooks import IMAGES_AND_TEXT
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Modality
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, ShadowPlan
@@ -40,7 +40,7 @@ class RmiaConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "rmia",
     summary="the rise of the example's probability against that of a population",
     tier="core",

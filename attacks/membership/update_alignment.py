@@ -23,7 +23,7 @@ from torch.func import functional_call
 
 from fedsim.core.hooks import ANY_LABELS, IMAGES_AND_TEXT
 from fedsim.core.nets.gradients import gradient_of
-from fedsim.core.registry import membership
+from fedsim.core.registry import attack
 from fedsim.core.types import Config, LabelKind, Modality, Tensors
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation, Target, WatchedUpdate
@@ -38,7 +38,7 @@ class UpdateAlignmentConfig(Config):
 
 
 @final
-@membership(
+@attack(
     "update-alignment",
     summary="how well a client's update agrees with the example's gradient",
     tier="core",

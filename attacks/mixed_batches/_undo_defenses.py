@@ -160,7 +160,7 @@ def _over_rounds(observation: Observation, encodings: Encodings, generator: torc
 def seen_exactly(observation: Observation, generator: torch.Generator) -> Reconstruction | None:
     """Return the first guess of an attack without descent that explains the gradient of mixtures, or None."""
     for effort in ("algebra", "search"):
-        for method in registry.methods("attack").values():
+        for method in registry.methods("attack", Attack).values():
             kind = cast("type[Attack[Any]]", method.make)
             if kind.effort != effort or kind.inverts_augmentation:
                 continue

@@ -93,7 +93,7 @@ def _exact_attacks() -> Iterator[Attack[Any]]:
     Attacks that undo a mixture run an exact attack themselves, which could be this attack.
     """
     for effort in ("algebra", "search"):
-        for name, method in registry.methods("attack").items():
+        for name, method in registry.methods("attack", Attack).items():
             kind = cast("type[Attack[Any]]", method.make)
             if name != _NAME and kind.effort == effort and not (kind.crafts_model or kind.inverts_augmentation):
                 yield method.make(method.config())

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from attacks.trees._groups import BoxSearchConfig, draw, follow, search
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.questions.trees.hooks import RowAttack
 from fedsim.questions.trees.types import RowBoxes, TreesView
 
 
 @final
-@evidence_attack(
+@attack(
     "box-midpoints",
     summary="a client's rows as the middles of their boxes",
     tier="core",

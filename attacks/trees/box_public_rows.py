@@ -18,13 +18,13 @@ from torch import Tensor
 
 from attacks.trees._groups import BoxSearchConfig, draw, follow, search
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.questions.trees.hooks import RowAttack
 from fedsim.questions.trees.types import RowBoxes, TreesView
 
 
 @final
-@evidence_attack(
+@attack(
     "box-public-rows", summary="a client's rows as public rows that fit their boxes", tier="core", related="2506.07605"
 )
 class BoxPublicRows(RowAttack[BoxSearchConfig]):

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from attacks.trees._groups import BoxSearchConfig, draw, follow, search
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.questions.trees.hooks import BoxAttack
 from fedsim.questions.trees.types import TreesView
 
 
 @final
-@evidence_attack(
+@attack(
     "boxes",
     summary="an interval for every column of a client's rows",
     tier="core",

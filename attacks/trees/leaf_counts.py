@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from attacks.trees._algebra import leaf_counts
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.trees.hooks import LeafAttack
 from fedsim.questions.trees.types import TreesView
 
 
 @final
-@evidence_attack(
+@attack(
     "leaf-counts", summary="rows and labels of each leaf of a first tree, exactly", tier="core", related="1603.02754"
 )
 class LeafCounts(LeafAttack[Config]):

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.trees.hooks import ThresholdAttack
 from fedsim.questions.trees.types import TreesView
 
 
 @final
-@evidence_attack("thresholds", summary="values of a client's table, which are the thresholds of its trees", tier="core")
+@attack("thresholds", summary="values of a client's table, which are the thresholds of its trees", tier="core")
 class Thresholds(ThresholdAttack[Config]):
     """Reads splits."""
 

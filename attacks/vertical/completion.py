@@ -23,7 +23,7 @@ from attacks.core.training import NetworkTraining
 from attacks.vertical._directions import check_known
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutLabelAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
@@ -40,7 +40,7 @@ class CompletionConfig(Config):
 
 
 @final
-@evidence_attack(
+@attack(
     "completion",
     summary="labels by a head on the party's own bottom",
     tier="core",

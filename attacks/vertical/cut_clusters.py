@@ -20,7 +20,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from attacks.vertical._directions import check_known, directions
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutLabelAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
@@ -34,7 +34,7 @@ class CutClustersConfig(Config):
 
 
 @final
-@evidence_attack(
+@attack(
     "cut-clusters",
     summary="labels by heaps of gradient directions at the cut",
     tier="core",

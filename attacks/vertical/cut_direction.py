@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from attacks.vertical._directions import check_known, directions
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutLabelAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 
 
 @final
-@evidence_attack(
+@attack(
     "cut-direction",
     summary="labels by the direction of the gradient at the cut",
     tier="core",

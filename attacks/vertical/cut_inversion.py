@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutFeatureAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
@@ -26,9 +26,7 @@ _ZERO = 1e-9  # tolerance relative to the largest value: residual of zeros after
 
 
 @final
-@evidence_attack(
-    "cut-inversion", summary="inputs exactly, through a known dense bottom", tier="core", related="2010.10152"
-)
+@attack("cut-inversion", summary="inputs exactly, through a known dense bottom", tier="core", related="2010.10152")
 class CutInversion(CutFeatureAttack[Config]):
     """Inverts dense layers."""
 

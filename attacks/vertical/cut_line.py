@@ -19,16 +19,14 @@ import torch
 from torch import Tensor
 
 from attacks.vertical._directions import check_known, signed_scores
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutLabelAttack, check_two_classes
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 
 
 @final
-@evidence_attack(
-    "cut-line", summary="two labels exactly, by the line that gradients lie on", tier="core", related="2102.08504"
-)
+@attack("cut-line", summary="two labels exactly, by the line that gradients lie on", tier="core", related="2102.08504")
 class CutLine(CutLabelAttack[Config]):
     """Infers the side of the line step by step."""
 

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from attacks.vertical._directions import check_known
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutLabelAttack, check_two_classes
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 
 
 @final
-@evidence_attack(
+@attack(
     "cut-norm",
     summary="two labels by the length of the gradient at the cut",
     tier="core",

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutLabelAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
 
 
 @final
-@evidence_attack(
+@attack(
     "head-algebra",
     summary="labels exactly, by the equations of a known linear top",
     tier="core",

@@ -23,7 +23,7 @@ from attacks.core.training import NetworkTraining
 from attacks.vertical._decoding import critic, decoder
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutSteering
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
@@ -38,7 +38,7 @@ class HijackConfig(Config):
 
 
 @final
-@evidence_attack(
+@attack(
     "hijack",
     summary="inputs through a bottom that is steered into the attacker's space",
     tier="core",

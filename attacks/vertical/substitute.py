@@ -26,7 +26,7 @@ from attacks.core.training import NetworkTraining
 from attacks.vertical._decoding import critic, decoder, mismatch
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutFeatureAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
@@ -45,7 +45,7 @@ class SubstituteConfig(Config):
 
 
 @final
-@evidence_attack(
+@attack(
     "substitute",
     summary="inputs by a substitute bottom that is aligned with the sent activations",
     tier="core",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from attacks.core.training import NetworkTraining
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutFeatureAttack
 from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
@@ -39,7 +39,7 @@ class UnsplitConfig(Config):
 
 
 @final
-@evidence_attack(
+@attack(
     "unsplit",
     summary="inputs and a clone of the bottom, searched in turn",
     tier="core",

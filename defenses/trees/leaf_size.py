@@ -16,7 +16,7 @@ from typing import Any, final
 
 from pydantic import Field
 
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.trees.hooks import TreeDefense
 from fedsim.questions.trees.types import Objective
@@ -29,7 +29,7 @@ class LeafSizeConfig(Config):
 
 
 @final
-@evidence_defense("leaf-size", summary="no leaf of a sent tree has fewer than k rows", tier="core")
+@defense("leaf-size", summary="no leaf of a sent tree has fewer than k rows", tier="core")
 class LeafSize(TreeDefense[LeafSizeConfig]):
     """Sets the minimal cover of a leaf."""
 

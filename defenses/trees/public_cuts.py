@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.trees.hooks import TreeDefense
 
@@ -28,7 +28,7 @@ class PublicCutsConfig(Config):
 
 
 @final
-@evidence_defense("public-cuts", summary="thresholds of sent trees come from public rows", tier="core")
+@defense("public-cuts", summary="thresholds of sent trees come from public rows", tier="core")
 class PublicCuts(TreeDefense[PublicCutsConfig]):
     """Rounds values down to public cuts."""
 

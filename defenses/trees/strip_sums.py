@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, final
 
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.trees.hooks import TreeDefense
 
@@ -22,9 +22,7 @@ class StripSumsConfig(Config):
 
 
 @final
-@evidence_defense(
-    "strip-sums", summary="trees are sent without covers and gains, which predictions do not need", tier="core"
-)
+@defense("strip-sums", summary="trees are sent without covers and gains, which predictions do not need", tier="core")
 class StripSums(TreeDefense[StripSumsConfig]):
     """Zeroes the values that predictions do not need."""
 

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutDefense
 
@@ -28,7 +28,7 @@ class CutNoiseConfig(Config):
 
 
 @final
-@evidence_defense("cut-noise", summary="Gaussian noise on gradients at the cut", tier="core", related="2102.08504")
+@defense("cut-noise", summary="Gaussian noise on gradients at the cut", tier="core", related="2102.08504")
 class CutNoise(CutDefense[CutNoiseConfig]):
     """Adds isotropic noise."""
 

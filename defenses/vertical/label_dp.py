@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutDefense
 
@@ -29,9 +29,7 @@ class LabelDpConfig(Config):
 
 
 @final
-@evidence_defense(
-    "label-dp", summary="randomised response on the labels that are trained on", tier="core", related="2102.06062"
-)
+@defense("label-dp", summary="randomised response on the labels that are trained on", tier="core", related="2102.06062")
 class LabelDp(CutDefense[LabelDpConfig]):
     """Applies randomised response."""
 

@@ -22,7 +22,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutDefense
 
@@ -51,7 +51,7 @@ class Shape:
 
 
 @final
-@evidence_defense(
+@defense(
     "marvell",
     summary="noise that makes gradients of two classes alike",
     tier="core",

@@ -15,7 +15,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fedsim.core.registry import evidence_defense
+from fedsim.core.registry import defense
 from fedsim.core.types import Config
 from fedsim.questions.vertical.hooks import CutDefense
 
@@ -25,9 +25,7 @@ class MaxNormConfig(Config):
 
 
 @final
-@evidence_defense(
-    "max-norm", summary="random factors make gradients at the cut equally long", tier="core", related="2102.08504"
-)
+@defense("max-norm", summary="random factors make gradients at the cut equally long", tier="core", related="2102.08504")
 class MaxNorm(CutDefense[MaxNormConfig]):
     """Scales gradients."""
 

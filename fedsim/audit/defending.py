@@ -80,7 +80,7 @@ def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tupl
     used = {str(defense.get("name")) for defense in auditor.session.record.client_defenses}
     fitting: list[tuple[bool, bool, str, AuditArm]] = []
     unfit: list[tuple[str, str]] = []
-    methods = registry.entries("defense").items()
+    methods = registry.methods("defense", Defense).items()
     for name in (name for name, entry in methods if entry.tier != "baseline" and name not in used):
         for options in ({}, *_STRONGER.get(name, ())):
             label = " ".join([name, *(f"{key}={value}" for key, value in options.items())])

@@ -14,7 +14,6 @@ from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import TrainedClient
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.registry import Kind
 from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
 from fedsim.metrics.groups import aucs
 from fedsim.processes.methods import MethodRunner, ShouldStop, start_in_process
@@ -41,13 +40,13 @@ def count_candidates(training: TrainedClient) -> int:
 def attacks() -> list[MembershipChoice]:
     """Return all installed membership attacks, first the attacks without shadow models."""
     without_shadows = attacks_without_shadows()
-    choices = (MembershipChoice(name=name) for name in sorted(registry.methods("membership")))
+    choices = (MembershipChoice(name=name) for name in sorted(registry.methods("attack", MembershipAttack)))
     return [*without_shadows, *(choice for choice in choices if choice not in without_shadows)]
 
 
 def attacks_without_shadows() -> list[MembershipChoice]:
     """Return the membership attacks that train no shadow models."""
-    methods = sorted(registry.methods("membership").items())
+    methods = sorted(registry.methods("attack", MembershipAttack).items())
     return [MembershipChoice(name=name) for name, method in methods if method.make(method.config()).plan() is None]
 
 
@@ -85,15 +84,15 @@ def judge_within(
     budget = TimeBudget.with_wall_limit(seconds)
 
     @contextmanager
-    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
+    def start(choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
         on_progress(f"membership: {choice.name}")
-        attack: MembershipAttack[Any] = choice.make(kind)
+        attack: MembershipAttack[Any] = choice.make("attack")
         plan, left = attack.plan(), budget.left
         cost = 0.0 if plan is None or (attack.target, plan) in cases.trained else cost_of(plan, training)
         if left <= cost:
             raise FedsimError(too_long(plan, cost, seconds))
         try:
-            with interrupting(budget), start_in_process(kind, choice, should_stop) as at_work:
+            with interrupting(budget), start_in_process(choice, should_stop) as at_work:
                 yield at_work
         except TimeBudgetExceeded:
             raise FedsimError("its time was over") from None

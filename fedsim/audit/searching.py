@@ -89,7 +89,7 @@ def search(
 
 def read_words(world: World, observation: Observation, round_: int) -> Tensors:
     """Return the words of a text that gradient rows identify with certainty."""
-    reader = registry.methods("attack")[_READS].derived_from(Attack)
+    reader = registry.get("attack", _READS).derived_from(Attack)
     if reader is None or world.task.refuses_method(reader):
         return {}
     try:
@@ -100,7 +100,7 @@ def read_words(world: World, observation: Observation, round_: int) -> Tensors:
 
 def descents() -> dict[str, type[Attack[Any]]]:
     """Return the attacks that search by gradient descent, by name; no baselines."""
-    methods = registry.methods("attack").items()
+    methods = registry.methods("attack", Attack).items()
     attacks = {name: method.derived_from(Attack) for name, method in methods if method.tier != "baseline"}
     return {name: kind for name, kind in attacks.items() if kind is not None and kind.effort == "descent"}
 

@@ -30,12 +30,12 @@ class Choice(Config):
     Attributes:
         kind: kind of the selectable methods, if fixed.
         hooks: hooks of the selectable components; empty for any.
-        base: base class of the selectable methods, if their kind has several; None for any.
+        base: base class of the selectable methods, if their kind has several base classes; object for any.
     """
 
     kind: ClassVar[Kind | None] = None
     hooks: ClassVar[tuple[str, ...]] = ()
-    base: ClassVar[type[ConfiguredMethod[Any]] | None] = None
+    base: ClassVar[type[Any]] = object
     name: str = Field(min_length=1, description="a name that `fedsim list` prints")
     settings: dict[str, Any] = Field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Choice(Config):
         """Build the method: a class gets its config, a function its config and `context`. Hooks also get their name."""
         from fedsim.core.types.configured import ConfiguredMethod  # noqa: PLC0415 - a scenario's keys need no torch
 
-        method, settings = registry.get(kind, self.name), self.settings
+        method, settings = registry.get(kind, self.name, self.base), self.settings
         config = settings.config if isinstance(settings, ResolvedSettings) else method.config.model_validate(settings)
         made = method.make(config, *context)
         return cast("ConfiguredMethod[Any]", made).with_name(self.name) if isinstance(made, ConfiguredMethod) else made

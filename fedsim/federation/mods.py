@@ -76,7 +76,7 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> DefendingM
         FedsimError: the defense is unknown, a setting is invalid, a private defense adds no noise, or it works inside
             local training, which a mod cannot change.
     """
-    method = registry.get("defense", name)
+    method = registry.get("defense", name, Defense)
     try:
         defense: Defense[Any] = method.make(method.config.model_validate(settings))
     except ValueError as error:

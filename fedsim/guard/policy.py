@@ -6,13 +6,14 @@ import sys
 import sysconfig
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Defense
 from fedsim.core.registry import Kind, index
 from fedsim.core.source import read_tables
 from fedsim.core.types import Config
@@ -141,6 +142,7 @@ class MandatoryDefense(Choice):
     """A defense by name, with its settings in the same table."""
 
     kind: ClassVar[Kind | None] = "defense"
+    base: ClassVar[type[Any]] = Defense
 
 
 class GuardPolicy(Config):
@@ -190,7 +192,7 @@ def _of_defenses(policy: GuardPolicy) -> list[str]:
     for number, choice in enumerate(policy.defenses):
         place = f"defenses.{number}"
         try:
-            method = registry.get("defense", choice.name)
+            method = registry.get("defense", choice.name, choice.base)
         except FedsimError as error:
             problems.append(f"{place}.name: {error}")
             continue

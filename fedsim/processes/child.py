@@ -6,7 +6,6 @@ The method's standard output is redirected to standard error.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from typing import IO, Any
 
@@ -53,9 +52,7 @@ def _serve() -> None:
     hello = frames.read(requests)
     if hello is None:
         return
-    header = json.loads(hello[1])
-    kind = header.pop("kind")
-    method = InProcessRunner(Choice.model_validate(header).make(kind))
+    method = InProcessRunner(Choice.model_validate_json(hello[1]).make("attack"))
     while (request := frames.read(requests)) is not None:
         answers.write(answer(method, request[1], answers))
         answers.flush()

@@ -20,7 +20,6 @@ from fedsim.core import seeding
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.hooks import Attack, ConfiguredMethod
-from fedsim.core.registry import Kind
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
 AnswerT = TypeVar("AnswerT")
@@ -63,8 +62,8 @@ class MethodRunner(Protocol):
 
 
 ShouldStop = Callable[[], bool]
-Start = Callable[[Kind, Choice, ShouldStop], AbstractContextManager[MethodRunner]]
-"""Starts a method of a kind for as long as the block lasts. Records are the same wherever methods run."""
+Start = Callable[[Choice, ShouldStop], AbstractContextManager[MethodRunner]]
+"""Starts an attack for as long as the block lasts. Records are the same wherever attacks run."""
 
 
 @dataclass(slots=True)
@@ -116,9 +115,9 @@ class InProcessRunner:
 
 
 @contextmanager
-def start_in_process(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
-    """Yield a method in this process."""
-    yield InProcessRunner(choice.make(kind), should_stop)
+def start_in_process(choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
+    """Yield an attack in this process."""
+    yield InProcessRunner(choice.make("attack"), should_stop)
 
 
 def search(

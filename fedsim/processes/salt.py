@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from fedsim.core.choices import Choice
-from fedsim.core.registry import Kind
 from fedsim.core.types import OnStep
 from fedsim.processes.methods import AnswerT, MethodRunner, ShouldStop, Start, ignore_step
 
@@ -33,9 +32,9 @@ class SaltedStart:
     salt: bytes
 
     @contextmanager
-    def __call__(self, kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
-        """Start a method for as long as the block lasts."""
-        with self.start(kind, choice, should_stop) as method:
+    def __call__(self, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
+        """Start an attack for as long as the block lasts."""
+        with self.start(choice, should_stop) as method:
             yield _Salted(method, self.salt)
 
 

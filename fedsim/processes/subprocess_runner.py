@@ -12,7 +12,6 @@ import torch
 
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError
-from fedsim.core.registry import Kind
 from fedsim.core.time_budget import DeadlineReached, check_deadline
 from fedsim.core.types import Observation, OnStep
 from fedsim.processes import frames, landlock, packing, sandbox
@@ -27,9 +26,9 @@ _MANY = 256  # examples, where their number is not known
 
 
 @contextmanager
-def start_in_subprocess(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
-    """Yield a method in a process of its own, which ends with this block."""
-    method = SubprocessRunner({"kind": kind, "name": choice.name, "settings": choice.settings}, should_stop)
+def start_in_subprocess(choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
+    """Yield an attack in a process of its own, which ends with this block."""
+    method = SubprocessRunner({"name": choice.name, "settings": choice.settings}, should_stop)
     try:
         yield method
     finally:
@@ -40,7 +39,7 @@ class SubprocessRunner:
     """A method in a subprocess; a new subprocess replaces a subprocess that ended by itself.
 
     Args:
-        hello: kind and name of the method, with its settings.
+        hello: name of the attack, with its settings.
         should_stop: returns whether a stop was requested.
     """
 

@@ -21,7 +21,6 @@ from fedsim.core.choices import Choice
 from fedsim.core.errors import reason
 from fedsim.core.hooks import ANYTHING, ConfiguredMethod
 from fedsim.core.processor_time import processor_seconds
-from fedsim.core.registry import Kind
 from fedsim.core.time_budget import DeadlineReached, check_deadline, time_limit
 from fedsim.core.types import Modality, OnStep, Truth
 from fedsim.federation.journal import ServerLog
@@ -99,9 +98,9 @@ class QuestionContext:
         self.arrays.update({f"{place}/{key}": array for key, array in arrays.items()})
         return place
 
-    def start(self, kind: Kind, choice: Choice) -> AbstractContextManager[MethodRunner]:
-        """Start a method; it ends with the block."""
-        return self.starts(kind, choice, self.should_stop)
+    def start(self, choice: Choice) -> AbstractContextManager[MethodRunner]:
+        """Start an attack; it ends with the block."""
+        return self.starts(choice, self.should_stop)
 
     def progress(self, label: str, number: int, total: int) -> None:
         """Report that a step begins.
@@ -230,7 +229,7 @@ def run_or_fail(
         open_finding: the finding's fields that are known before the attack runs.
     """
     begin = time.perf_counter()
-    with work.start("evidence_attack", choice) as attack:
+    with work.start(choice) as attack:
         try:
             yield from findings(attack)
         except Exception as error:  # a method may raise anything

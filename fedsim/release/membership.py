@@ -67,9 +67,8 @@ def find(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
 
 def _choices(*, has_reference: bool) -> Iterator[MembershipChoice]:
     """Yield the attacks that train no model; with a reference, also attacks that need models without members."""
-    reproductions = {
-        name for name, method in registry.methods("membership").items() if method.fidelity == "reproduction"
-    }
+    methods = registry.methods("attack", MembershipAttack).items()
+    reproductions = {name for name, method in methods if method.fidelity == "reproduction"}
     for choice in sorted(attacks(), key=lambda attack: (attack.name not in reproductions, attack.name)):
         attack, plan = _made(choice), _made(choice).plan()
         if attack.target == "model" and (plan is None or (has_reference and not plan.with_candidates)):
@@ -77,7 +76,7 @@ def _choices(*, has_reference: bool) -> Iterator[MembershipChoice]:
 
 
 def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
-    return choice.make("membership")
+    return choice.make("attack")
 
 
 def _case(finished: ReleaseCandidate, seed: int) -> Case:

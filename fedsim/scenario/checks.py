@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import RUN_AFTERWARDS, ConfiguredMethod, Grants
-from fedsim.core.registry import Method
+from fedsim.core.hooks import RUN_AFTERWARDS, Attack, ConfiguredMethod, Defense, Grants
+from fedsim.core.registry import Kind, Method
 from fedsim.scenario.choices import AttackChoice, crafts_model
 from fedsim.scenario.tables import Scenario
 
@@ -18,6 +21,18 @@ _TABLES = {
 }
 
 
+_BASES: Mapping[Kind, type[ConfiguredMethod[Any]]] = {"attack": Attack, "defense": Defense}
+
+
+def find(kind: Kind, choice: Choice) -> Method:
+    """Return the method of a choice. A choice without a base class selects attacks on updates and defenses of updates.
+
+    Raises:
+        FedsimError: the method is unknown, or has another base class.
+    """
+    return registry.get(kind, choice.name, _BASES.get(kind, object) if choice.base is object else choice.base)
+
+
 def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, scenario: Scenario) -> None:
     """Check that a method is allowed at its place in the file, and that the scenario grants its requirements.
 
@@ -25,7 +40,6 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
         FedsimError: it does not fit; the message gives the fix.
     """
     _check_hook(method, place, choice)
-    _check_base(method, choice)
     configured = method.derived_from(ConfiguredMethod)
     reason = configured.missing_grants(_granted_by(scenario, choice)) if configured is not None else None
     if reason is not None:
@@ -65,14 +79,6 @@ def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) ->
         )
 
 
-def _check_base(method: Method, choice: Choice) -> None:
-    if choice.base is None or method.derived_from(choice.base) is not None:
-        return
-    methods = registry.methods(method.kind).values()
-    names = [method.name for method in methods if method.derived_from(choice.base) is not None]
-    raise FedsimError(f"'{method.name}' has another purpose. Expected any of: {', '.join(names) or 'none'}.")
-
-
 def check_crafting(scenario: Scenario, source: str) -> None:
     """Check that exactly one attack of a malicious server changes the model."""
     if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied):
@@ -80,7 +86,7 @@ def check_crafting(scenario: Scenario, source: str) -> None:
     names = [choice.reported for choice in scenario.attacks if choice.crafts_model]
     if len(names) == 1:
         return
-    known = ", ".join(name for name, method in registry.methods("attack").items() if crafts_model(method))
+    known = ", ".join(name for name, method in registry.methods("attack", Attack).items() if crafts_model(method))
     actual = f"{', '.join(names)} all do" if names else "none of the attacks does"
     raise ScenarioError(
         f"{source}: threat.server is 'malicious', so exactly one attack must change the model "

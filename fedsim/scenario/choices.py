@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.grants import Knowledge
-from fedsim.core.registry import Method
+from fedsim.core.registry import Kind, Method
 
 
 class ModelChoice(Choice):
@@ -32,6 +33,7 @@ def crafts_model(attack: Method) -> bool:
 class ReportedChoice(Choice):
     """An attack and its name in the report."""
 
+    kind: ClassVar[Kind | None] = "attack"
     label: str = Field(default="", description="name in the report; the attack's name when empty")
 
     @property

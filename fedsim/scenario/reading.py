@@ -165,13 +165,13 @@ def _fill_in(
 
     None if arms determine the choice, or after an error, which is added to `problems`.
     """
-    from fedsim.scenario.checks import check_choice  # noqa: PLC0415 - imports torch, as methods do
+    from fedsim.scenario.checks import check_choice, find  # noqa: PLC0415 - imports torch, as methods do
 
     key = _key(place)
     if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
         return None
     try:
-        method = registry.get(kind, choice.name)
+        method = find(kind, choice)
         check_choice(method, place, choice, scenario)
         given = {**_server_rate(scenario, place, choice), **choice.settings}
         settings = method.config.model_validate(given)

@@ -22,7 +22,7 @@ from fedsim.scenario.example import example_of, with_tables
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
-ATTACKS = registry.methods("attack")
+ATTACKS = registry.methods("attack", Attack)
 EVERYTHING: tuple[Knowledge, ...] = get_args(Knowledge)
 
 

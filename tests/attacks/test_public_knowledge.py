@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedsim.core import registry, seeding
+from fedsim.core.hooks import Attack, Defense
 from fedsim.core.types import Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -18,7 +19,7 @@ from tests.experiment.running import run
 
 Build = Callable[..., Scenario]
 TRIED = ("closed-form-linear", "inverting-gradients", "mixup-inversion", "cutmix-inversion")
-LEFT_OUT = tuple(name for name in registry.methods("attack") if name not in TRIED)
+LEFT_OUT = tuple(name for name in registry.methods("attack", Attack) if name not in TRIED)
 FEW = {"max_iterations": 2, "mask_iterations": 2, "leave_out": LEFT_OUT}
 KNOWN: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
 COUNTS_EQUATIONS = "gauss-newton"  # refuses where a known defense leaves too few, which it cannot see without
@@ -38,7 +39,7 @@ VIEWS = {
     for name in registry.methods("component")
     if (view := make("component", name).public_description()) is not None
 } | {"distributed-dp": make("defense", "distributed-dp").adaptive_view()}  # its own world shows sums alone
-DEFENSES = [name for name in registry.methods("defense") if name not in VIEWS]
+DEFENSES = [name for name in registry.methods("defense", Defense) if name not in VIEWS]
 NEEDED: dict[str, dict[str, Any]] = {
     "cvb": {"model": {"name": "lenet"}, "data": {"name": "digits", "size": 32}},
     "dp-sgd": {"federation": {"batch_size": 2, "sampling": "poisson"}},
@@ -56,7 +57,7 @@ def check_that_it_helps(without: Observation, informed: Observation) -> None:
     found = guess(informed)
     assert len(found.inputs)
     assert not [note for note in found.notes if " failed: " in note]
-    for name, method in registry.methods("attack").items():
+    for name, method in registry.methods("attack", Attack).items():
         attack = method.make(method.config())
         refused = attack.applicable(without).holds and not attack.applicable(informed).holds
         assert not refused or name == COUNTS_EQUATIONS, name
@@ -84,7 +85,7 @@ def test_who_knows_a_defense_still_guesses(name: str, scenario: Build) -> None:
 
 @pytest.mark.slow
 def test_who_knows_that_adapters_are_allora_reads_what_others_read(scenario: Build, tmp_path: Path) -> None:
-    others = [name for name in registry.methods("attack") if name not in ("cpl", "gauss-newton")]
+    others = [name for name in registry.methods("attack", Attack) if name not in ("cpl", "gauss-newton")]
     attack = {"name": "auto", "max_iterations": 100, "mask_iterations": 10, "leave_out": others}
     record = run(
         scenario(

@@ -15,6 +15,7 @@ from fedsim.audit.training import train
 from fedsim.audit.update_attacks import UpdateAttacker
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense
 from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded
 from fedsim.judgement.policy import Policy
 from tests.audit.clocks import StoppedClock
@@ -33,7 +34,7 @@ def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(bo
     book.keep(client_defenses=({"name": "pruning"},))
     fitting, unfit = defending._fitting(ArmAuditor.of(book, small()), 2)
     tried = {own.defense for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
-    methods = registry.methods("defense")
+    methods = registry.methods("defense", Defense)
     assert tried == {name for name, method in methods.items() if method.tier != "baseline"} - {"pruning"}
     assert all(reason for _, reason in unfit)
     reads = {

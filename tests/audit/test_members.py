@@ -16,6 +16,7 @@ from fedsim.core import registry
 from fedsim.core.types import Batch
 from fedsim.questions.base import QuestionContext
 from fedsim.questions.membership import observe as membership
+from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.question import MembershipChoice
 from fedsim.questions.membership.types import ShadowPlan
 from fedsim.record import Finding
@@ -56,7 +57,7 @@ def judged(training: TrainedClient, seconds: float, attacks: list[MembershipChoi
 
 
 def by_plan() -> tuple[list[str], list[str]]:
-    made = {name: own.make(own.config()) for name, own in registry.methods("membership").items()}
+    made = {name: own.make(own.config()) for name, own in registry.methods("attack", MembershipAttack).items()}
     return [n for n, own in made.items() if own.plan() is None], [n for n, own in made.items() if own.plan()]
 
 

@@ -16,6 +16,7 @@ from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks.patch_dictionary import CASES as BATCHES
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Truth, Update
 from fedsim.scenario.world import World
 
@@ -72,7 +73,7 @@ def test_programs_attack_stored_victims() -> None:
         assert len(together.marks) == 12
 
 
-@pytest.mark.parametrize("name", registry.methods("attack"))
+@pytest.mark.parametrize("name", registry.methods("attack", Attack))
 def test_every_attack_of_the_family_has_a_case_that_its_scenario_takes(name: str) -> None:
     scenario = attack_family.scenario_of(name, attack_family.case_of(name))
     assert [attack.name for attack in scenario.attacks] == [name]
@@ -84,7 +85,7 @@ def test_every_attack_of_the_family_has_a_case_that_its_scenario_takes(name: str
 def test_cases_are_of_attacks_that_exist_and_an_attack_without_one_has_the_usual() -> None:
     files = {path.stem for path in attack_family.CASES.glob("*.toml")}
     assert len(files) > 40
-    assert files <= {*registry.methods("attack")}
+    assert files <= {*registry.methods("attack", Attack)}
     assert attack_family.case_of("of somebody else") == attack_family.Case()
 
 

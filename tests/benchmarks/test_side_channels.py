@@ -19,7 +19,7 @@ from tests.components.generating import LEAKING, make, registered_toys, tiny_lla
 
 @pytest.fixture(scope="module")
 def setting() -> Setting:
-    method = registry.get("trace", "trace-figures")
+    method = registry.get("attack", "trace-figures")
     trace_inquiry = TraceInquiry(
         method.make(method.config()).with_name("trace-figures"), "trace-figures, counts", "counts"
     )

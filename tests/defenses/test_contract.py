@@ -13,7 +13,7 @@ from fedsim.core.types.effects import Clipped, ClippedParts, Effect
 from tests.defenses.applying import applied
 from tests.defenses.stepping import gradient, here, make
 
-DEFENSES = registry.methods("defense")
+DEFENSES = registry.methods("defense", Defense)
 WITHOUT_STRENGTH: dict[str, dict[str, Any]] = {
     "clipping": {"norm": 1e9},
     "gradient-noise": {"scale": 0.0},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedsim.cli import display, endings
 from fedsim.core import examples, registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import IMAGES_AND_TEXT, Attack
+from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Defense
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.nets.masks import dropout_sites, mask_not_batch_first
 from fedsim.core.types import (
@@ -103,7 +103,7 @@ def test_sentences_are_shared_out_as_examples_of_one_class() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, m in registry.methods("attack").items() if "text" not in m.make.modalities],  # type: ignore[attr-defined]
+    [n for n, m in registry.methods("attack", Attack).items() if "text" not in m.make.modalities],  # type: ignore[attr-defined]
 )
 def test_attacks_on_other_things_refuse_text_in_one_sentence(name: str) -> None:
     method = registry.get("attack", name)
@@ -198,7 +198,9 @@ def around(defense: str, tables: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-@pytest.mark.parametrize("name", [n for n, m in registry.methods("defense").items() if "text" in m.make.modalities])  # type: ignore[attr-defined]
+@pytest.mark.parametrize(
+    "name", [n for n, m in registry.methods("defense", Defense).items() if "text" in m.make.modalities]
+)  # type: ignore[attr-defined]
 def test_defenses_that_say_so_work_on_text(
     name: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:

@@ -14,7 +14,7 @@ ATTACK = '''
 """knows-better: reads the label from the last layer, and ignores the values of the public examples."""
 
 import torch
-from fedsim.core.registry import attribute_attack
+from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.attributes.hooks import AttributeAttack
 
@@ -23,7 +23,7 @@ class KnowsBetterConfig(Config):
     learns: bool = False
 
 
-@attribute_attack("knows-better", summary="ignores public values")
+@attack("knows-better", summary="ignores public values")
 class KnowsBetter(AttributeAttack[KnowsBetterConfig]):
     def describe(self, change, generator):
         (last,) = [tensor for tensor in change.values() if len(tensor) == 10 and tensor.dim() == 2]

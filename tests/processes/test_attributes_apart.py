@@ -31,14 +31,14 @@ STRANGE = '''
     import gc, os
     import torch
     from fedsim.questions.attributes.hooks import AttributeAttack
-    from fedsim.core.registry import attribute_attack
+    from fedsim.core.registry import attack
     from fedsim.core.types import Config, Dataset, WireEntry
     from fedsim.scenario.world import World
 
     class StrangeConfig(Config):
         deed: str = ""
 
-    @attribute_attack("strange", summary="does what its setting says")
+    @attack("strange", summary="does what its setting says")
     class Strange(AttributeAttack[StrangeConfig]):
         def describe(self, change, generator):
             deed = self.config.deed
@@ -118,9 +118,9 @@ def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here(
     def source() -> torch.Generator:
         return seeding.generator(1, "reading")
 
-    with start_in_subprocess("attribute", choice, lambda: bool(stops)) as apart:
+    with start_in_subprocess(choice, lambda: bool(stops)) as apart:
         read = apart.call(AttributeAttack.read, known, labels, known, generators=[source()])
-        with start_in_process("attribute", choice, lambda: False) as here:
+        with start_in_process(choice, lambda: False) as here:
             assert torch.equal(read, here.call(AttributeAttack.read, known, labels, known, generators=[source()]))
         stops.append(1)
         with pytest.raises(KeyboardInterrupt):

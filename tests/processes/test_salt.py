@@ -9,7 +9,6 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.registry import Kind
 from fedsim.processes.methods import MethodRunner
 from fedsim.processes.salt import SaltedStart, salt_of
 from fedsim.scenario import Choice
@@ -36,7 +35,7 @@ class Spying:
         return 3
 
     @contextmanager
-    def start(self, kind: Kind, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[MethodRunner]:
+    def start(self, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[MethodRunner]:
         yield self
 
 
@@ -44,7 +43,7 @@ def test_every_generator_that_a_method_gets_is_salted() -> None:
     spy = Spying()
     sources = [seeding.generator(11, "attack", client) for client in range(2)]
     seeds = [source.initial_seed() for source in sources]
-    with SaltedStart(spy.start, SALT)("attack", Choice(name="dlg"), lambda: False) as attack:
+    with SaltedStart(spy.start, SALT)(Choice(name="dlg"), lambda: False) as attack:
         assert attack.call(Attack.max_victims, None) == 3
         attack.call(Attack.together, [], generators=sources)
     assert spy.calls == ["max_victims", "together"]

@@ -149,7 +149,7 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     observation, _, _ = watched()
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
-    with start_in_subprocess("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 2) as attacker:
+    with start_in_subprocess(AttackChoice.model_validate(endless), lambda: len(shown) > 2) as attacker:
         assert max_victims(attacker, observation) >= 1
         with pytest.raises(KeyboardInterrupt):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
@@ -165,7 +165,7 @@ def test_the_deadline_of_the_caller_ends_an_isolated_attack_and_its_process(watc
     observation, _, _ = watched()
     endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
-    with start_in_subprocess("attack", AttackChoice.model_validate(endless), lambda: len(shown) > 100_000) as attacker:
+    with start_in_subprocess(AttackChoice.model_validate(endless), lambda: len(shown) > 100_000) as attacker:
         assert max_victims(attacker, observation) >= 1
         with time_limit(1.0), pytest.raises(DeadlineReached):
             search(attacker, [observation], [seeding.generator(1, "attack")], shown.append)
@@ -181,11 +181,11 @@ def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watc
     def broken(_step: Step) -> None:
         raise ValueError("nobody understands this step")
 
-    with start_in_subprocess("attack", choice, lambda: False) as attacker:
+    with start_in_subprocess(choice, lambda: False) as attacker:
         why = search(attacker, [observation], [seeding.generator(1, "attack")], broken)
         assert "nobody understands this step" in str(why)
         found = search(attacker, [observation], [seeding.generator(1, "attack")], lambda _step: None)
-    with start_in_process("attack", choice, lambda: False) as attacker:
+    with start_in_process(choice, lambda: False) as attacker:
         expected = search(attacker, [observation], [seeding.generator(1, "attack")], lambda _step: None)
     assert isinstance(found, list)
     assert isinstance(expected, list)
@@ -196,7 +196,7 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
     observation, _, _ = watched()
     choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})
     local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
-    with start_in_subprocess("attack", choice, lambda: False) as attacker:
+    with start_in_subprocess(choice, lambda: False) as attacker:
         assert max_victims(attacker, local) == 1
         why = search(attacker, [local], [seeding.generator(1, "attack")], lambda _step: None)
     assert "cannot be sent to a subprocess" in str(why)

@@ -9,7 +9,6 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.experiment import runner
 from fedsim.processes.methods import MethodRunner, start_in_process
@@ -36,8 +35,8 @@ def source() -> torch.Generator:
 def test_the_answer_of_another_process_is_that_of_this_one_and_so_is_its_failure() -> None:
     choice, prompt = Choice(name="trace-forest", settings={"trees": 3}), paces("prompt")
     with (
-        start_in_subprocess("trace", choice, lambda: False) as apart,
-        start_in_process("trace", choice, lambda: False) as here,
+        start_in_subprocess(choice, lambda: False) as apart,
+        start_in_process(choice, lambda: False) as here,
     ):
 
         def answers(case: TraceCase) -> list[torch.Tensor]:
@@ -72,9 +71,9 @@ def test_a_run_starts_each_attack_once_where_it_was_told(scenario: Callable[...,
     ended: list[str] = []
 
     @contextmanager
-    def noting(kind: Kind, choice: Choice, should_stop: Callable[[], bool]) -> Iterator[MethodRunner]:
-        started.append(f"{kind} {choice.name} {choice.settings.get('trees', '')}".strip())
-        with start_in_process(kind, choice, should_stop) as at_work:
+    def noting(choice: Choice, should_stop: Callable[[], bool]) -> Iterator[MethodRunner]:
+        started.append(f"{choice.name} {choice.settings.get('trees', '')}".strip())
+        with start_in_process(choice, should_stop) as at_work:
             yield at_work
         ended.append(started[-1])
 
@@ -88,7 +87,7 @@ def test_a_run_starts_each_attack_once_where_it_was_told(scenario: Callable[...,
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
     record = runner.run(scenario(**tables_of_run), folder, Silent(), command="test", earlier=None, start=noting)
-    assert started == ["trace trace-figures", "trace trace-forest 3", "trace trace-forest 4"]
+    assert started == ["trace-figures", "trace-forest 3", "trace-forest 4"]
     assert len(ended) == len(started)
     assert {finding.failure for finding in record.arms[0].findings} == {""}
 

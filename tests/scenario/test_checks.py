@@ -12,13 +12,13 @@ from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
 from fedsim.scenario import AttackChoice, Scenario, parse
-from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
+from fedsim.scenario.checks import check_choice, check_crafting, check_scoring, find
 
 Build = Callable[..., Scenario]
 
 
 def checked(scenario: Scenario, kind: Any, choice: Choice, *place: str | int) -> None:
-    check_choice(registry.get(kind, choice.name), place, choice, scenario)
+    check_choice(find(kind, choice), place, choice, scenario)
 
 
 @pytest.mark.parametrize(
@@ -52,20 +52,34 @@ class AnswersElse(ConfiguredMethod[Config]):
     """That of another question."""
 
 
+class TypedChoice(Choice):
+    """A method of any question."""
+
+    base: ClassVar[type[Any]] = ConfiguredMethod
+
+
 class AnswerChoice(Choice):
     """An attack of the first question."""
 
-    kind: ClassVar[Kind | None] = "evidence_attack"
-    base: ClassVar[type[ConfiguredMethod[Any]] | None] = Answers
+    kind: ClassVar[Kind | None] = "attack"
+    base: ClassVar[type[Any]] = Answers
 
 
 def test_an_attack_on_evidence_answers_the_question_that_names_it(scenario: Build) -> None:
     with registry.temporary():
         for name, base in (("fits", Answers), ("fits-else", AnswersElse)):
-            registry.evidence_attack(name, summary="answers")(base)
-        checked(scenario(), "evidence_attack", AnswerChoice(name="fits"), "questions", "a")
-        with pytest.raises(FedsimError, match="'fits-else' has another purpose. Expected any of: fits"):
-            checked(scenario(), "evidence_attack", AnswerChoice(name="fits-else"), "questions", "a")
+            registry.attack(name, summary="answers")(base)
+        checked(scenario(), "attack", AnswerChoice(name="fits"), "questions", "a")
+        for name in ("fits-else", "dlg", "lira"):
+            with pytest.raises(FedsimError, match=rf"attack '{name}' has another purpose. Expected any of: fits\.$"):
+                checked(scenario(), "attack", AnswerChoice(name=name), "questions", "a")
+
+
+@pytest.mark.parametrize(("kind", "name"), [("attack", "lira"), ("attack", "boxes"), ("defense", "marvell")])
+def test_a_method_of_a_question_is_refused_among_the_methods_on_updates(kind: Kind, name: str) -> None:
+    with pytest.raises(FedsimError, match=f"{kind} '{name}' has another purpose. Expected any of: "):
+        find(kind, Choice(name=name))
+    assert registry.get(kind, name) is find(kind, TypedChoice(name=name))
 
 
 def test_what_an_attack_knows_beyond_the_threat_model_counts(scenario: Build) -> None:

@@ -168,7 +168,7 @@ def test_texts_are_written_in_another_order_than_that_of_the_answer(monkeypatch:
     material = StudyInputs(
         members=tuple((1, number) for number in range(16)), non_members=tuple((2, number) for number in range(16))
     )
-    mean = registry.get("trace", "trace-mean")
+    mean = registry.get("attack", "trace-mean")
     timing = TraceInquiry(mean.make(mean.config()).with_name("trace-mean"), "trace-mean", "timing")
     for seed in range(JUDGED):
         monkeypatch.setattr(loop, "time", Slower())

@@ -30,11 +30,6 @@ _KINDS: dict[str, registry.Kind] = {
     "defenses": "defense",
     "components": "component",
     "aggregators": "aggregator",
-    "memberships": "membership",
-    "attributes": "attribute",
-    "traces": "trace",
-    "evidence-attacks": "evidence_attack",
-    "evidence-defenses": "evidence_defense",
     "questions": "question",
     "metrics": "metric",
     "tasks": "task",
@@ -180,7 +175,7 @@ def _entries(group: str) -> list[_Entry]:
 
 def _family(method: registry.Entry) -> str:
     """Return the folder of a method among the methods of its kind, or the package of a third-party method."""
-    if method.kind not in ("attack", "defense", "component", "evidence_attack", "evidence_defense"):
+    if method.kind not in ("attack", "defense", "component"):
         return ""
     *folders, _ = method.module.split(".")
     return folders[-1] if folders else method.module

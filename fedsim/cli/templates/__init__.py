@@ -56,13 +56,17 @@ class Family:
 
 
 def families(kind: NewKind) -> list[Family]:
-    """Return the families that a new method may belong to, sorted; empty if all methods of a kind share a folder."""
+    """Return the families that a new method may belong to, sorted; empty if all methods of a kind share a folder.
+
+    Folders of questions are left out: their methods have base classes of the question, for which no template exists.
+    """
     if kind not in _USUAL:
         return []
     spec = importlib.util.find_spec(_PACKAGES[kind])
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
     packages = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
     used = {entry.module.split(".")[-2] for entry in registry.entries(kind).values() if "." in entry.module}
+    used -= registry.entries("question").keys()
     return [Family(name, _sentence(path)) for name, path in sorted(packages.items()) if name in used]
 
 

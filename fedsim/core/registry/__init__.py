@@ -3,8 +3,7 @@
 A method is a class or function with a pydantic config. It is imported at its first use; the arguments of fedsim's own
 decorators are parsed from the files without an import. Third-party packages add methods by an entry point in a group:
 ``fedsim.attacks``, ``fedsim.distances``, ``fedsim.priors``, ``fedsim.attentions``, ``fedsim.defenses``,
-``fedsim.components``, ``fedsim.aggregators``, ``fedsim.memberships``, ``fedsim.attributes``, ``fedsim.traces``,
-``fedsim.evidence_attacks``, ``fedsim.evidence_defenses``, ``fedsim.questions``, ``fedsim.metrics``, ``fedsim.tasks``,
+``fedsim.components``, ``fedsim.aggregators``, ``fedsim.questions``, ``fedsim.metrics``, ``fedsim.tasks``,
 ``fedsim.datasets`` or ``fedsim.models``. The entry point names the module to import.
 """
 
@@ -18,20 +17,15 @@ if TYPE_CHECKING:
         aggregator,
         attack,
         attention,
-        attribute_attack,
         component,
         dataset,
         defense,
         distance,
-        evidence_attack,
-        evidence_defense,
-        membership,
         metric,
         model,
         prior,
         question,
         task,
-        trace_attack,
     )
     from fedsim.core.registry.finding import declared, entries, every_metric, get, methods, named, temporary
     from fedsim.core.registry.method import KINDS, Entry, Kind, Method
@@ -46,7 +40,6 @@ __all__ = [
     "aggregator",
     "attack",
     "attention",
-    "attribute_attack",
     "check_marked",
     "component",
     "dataset",
@@ -55,11 +48,8 @@ __all__ = [
     "distance",
     "entries",
     "every_metric",
-    "evidence_attack",
-    "evidence_defense",
     "for_scenarios",
     "get",
-    "membership",
     "methods",
     "metric",
     "model",
@@ -68,7 +58,6 @@ __all__ = [
     "question",
     "task",
     "temporary",
-    "trace_attack",
 ]
 
 _HOMES = ("method", "finding", "user_functions", "decorators")  # modules that import torch come last

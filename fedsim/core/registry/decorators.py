@@ -42,7 +42,7 @@ class About(TypedDict, total=False):
 
 
 def attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack: a final subclass of `fedsim.core.hooks.Attack`."""
+    """Register an attack: a final subclass of `fedsim.core.hooks.Attack`, or of a question's base class."""
     return _register("attack", name, None, **about)
 
 
@@ -62,7 +62,7 @@ def attention(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 
 
 def defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
+    """Register a defense: a final subclass of `fedsim.core.hooks.Defense`, or of a question's base class."""
     return _register("defense", name, None, **about)
 
 
@@ -84,31 +84,6 @@ def component(name: str, **about: Unpack[About]) -> Callable[[F], F]:
 def aggregator(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register an aggregator: a final subclass of `fedsim.core.hooks.Aggregator`."""
     return _register("aggregator", name, None, **about)
-
-
-def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register a membership attack: a final subclass of `fedsim.questions.membership.hooks.MembershipAttack`."""
-    return _register("membership", name, None, **about)
-
-
-def attribute_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack on attributes: a final subclass of `fedsim.questions.attributes.hooks.AttributeAttack`."""
-    return _register("attribute", name, None, **about)
-
-
-def trace_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack on generation traces: a final subclass of `fedsim.questions.generation.hooks.TraceAttack`."""
-    return _register("trace", name, None, **about)
-
-
-def evidence_attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register an attack on a question's own evidence: a final subclass of a base class of that question."""
-    return _register("evidence_attack", name, None, **about)
-
-
-def evidence_defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
-    """Register a defense of a question's own evidence: a final subclass of a base class of that question."""
-    return _register("evidence_defense", name, None, **about)
 
 
 def question(name: str, **about: Unpack[About]) -> Callable[[F], F]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.registry.discovery import add_named, add_others, discover, import_own
@@ -16,21 +16,20 @@ if TYPE_CHECKING:
     from fedsim.core.metric import Metric
 
 _NOT_DECLARED = ("summary", "paper", "related")  # decorator arguments that are no fields of `Metric`
-_SPOKEN: dict[Kind, str] = {
-    "attribute": "attack on attributes",
-    "membership": "membership attack",
-    "trace": "attack on traces",
-    "evidence_attack": "attack on evidence",
-    "evidence_defense": "defense of evidence",
-    "dataset": "data set",
-}
+_SPOKEN: dict[Kind, str] = {"dataset": "data set"}
 
 
-def methods(kind: Kind) -> dict[str, Method]:
-    """Import every method of a kind, and return the methods by name, sorted, including third-party methods."""
+def methods(kind: Kind, base: type[Any] = object) -> dict[str, Method]:
+    """Import every method of a kind, and return the methods by name, sorted, including third-party methods.
+
+    Args:
+        kind: kind of the methods.
+        base: base class of the returned methods, where a kind has several base classes.
+    """
     for part in _parts(kind):
         discover(part)
-    return _registered_of(kind)
+    found = _registered_of(kind)
+    return found if base is object else {name: m for name, m in found.items() if m.derived_from(base) is not None}
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
@@ -40,13 +39,16 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return dict(sorted({**entries_of(kind), **_registered_of(kind)}.items()))
 
 
-def get(kind: Kind, name: str) -> Method:
+def get(kind: Kind, name: str, base: type[Any] = object) -> Method:
     """Import a method by its name or alias, and return it.
 
-    ``package.module:function`` names a user function for a data set or model.
+    Args:
+        kind: kind of the method.
+        name: its name; ``package.module:function`` names a user function for a data set or model.
+        base: required base class of the method, where a kind has several base classes.
 
     Raises:
-        FedsimError: the method is unknown; the message gives the nearest name.
+        FedsimError: the method is unknown, or derives from another base class; the message gives the nearest name.
     """
     if ":" in name and kind in ("dataset", "model"):
         from fedsim.core.registry.user_functions import method_of  # noqa: PLC0415 - a list of names needs no torch
@@ -57,6 +59,9 @@ def get(kind: Kind, name: str) -> Method:
     if method is None:
         names = (name for entry in entries(kind).values() for name in entry.names)
         raise FedsimError(f"there is no {_SPOKEN.get(kind, kind)} '{name}'.{_hint(name, names)}")
+    if base is not object and method.derived_from(base) is None:
+        names = methods(kind, base)
+        raise FedsimError(f"{kind} '{name}' has another purpose. Expected any of: {', '.join(names) or 'none'}.")
     return method
 
 

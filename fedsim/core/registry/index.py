@@ -20,11 +20,6 @@ FOLDERS: dict[Kind, str] = {
     "defense": "defenses",
     "component": "fedsim.components",
     "aggregator": "fedsim.aggregators",
-    "membership": "attacks.membership",
-    "attribute": "attacks.attributes",
-    "trace": "attacks.generation",
-    "evidence_attack": "attacks",
-    "evidence_defense": "defenses",
     "question": "fedsim.questions",
     "metric": "fedsim.metrics",
     "task": "fedsim.tasks",
@@ -42,19 +37,14 @@ HOME = Path(__file__).resolve().parents[3]
 BESIDE = ("attacks", "defenses")
 """The packages of methods outside the package `fedsim`."""
 
-_KINDS: dict[str, Kind] = {
-    **{kind: kind for kind in FOLDERS if kind not in ("attribute", "trace")},
-    "attribute_attack": "attribute",
-    "trace_attack": "trace",
-}
 _MARKS = ("fedsim.core.registry", "from fedsim.core import registry")
 _FIELDS = ("summary", "tier", "paper", "fidelity", "deviates", "paper_steps", "extra", "related", "aliases")
 
 
 class Decorator(NamedTuple):
-    """A decorator of the registry in a source file: its name, its call, and the file's constants by name."""
+    """A decorator of the registry in a source file: its kind, its call, and the file's constants by name."""
 
-    name: str
+    kind: Kind
     call: ast.Call
     constants: Mapping[str, Any]
 
@@ -70,8 +60,7 @@ def entry_of(kind: Kind, name: str) -> Entry | None:
 @cache
 def entries_of(kind: Kind) -> dict[str, Entry]:
     """Return the entries of fedsim's own methods of a kind, by name."""
-    word = next(word for word, known in _KINDS.items() if known == kind)
-    marks = (f"@{word}(", f"@registry.{word}(")
+    marks = (f"@{kind}(", f"@registry.{kind}(")
     paths = [path for path, text in _sources().items() if any(mark in text for mark in marks)]
     return {entry.name: entry for path in paths for entry in _entries_in(path) if entry.kind == kind}
 
@@ -138,16 +127,16 @@ def _decorators(path: Path) -> list[Decorator]:
         for call in node.decorator_list
         if isinstance(call, ast.Call)
     )
-    return [Decorator(name, call, constants) for call in calls if (name := _name(call.func)) in _KINDS]
+    return [Decorator(kind, call, constants) for call in calls if (kind := _kind(call.func)) is not None]
 
 
-def _name(function: ast.expr) -> str:
-    """Return the name of a function of the registry that is called as `NAME` or `registry.NAME`; empty for others."""
+def _kind(function: ast.expr) -> Kind | None:
+    """Return the kind of a decorator that is called as `KIND` or `registry.KIND`; None for other functions."""
     match function:
-        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="registry"), attr=name):
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="registry"), attr=name) if name in FOLDERS:
             return name
         case _:
-            return ""
+            return None
 
 
 @cache
@@ -169,7 +158,7 @@ def metrics_beside_questions() -> dict[str, dict[str, Any]]:
 
 def _metrics_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for decorator in _decorators(path):
-        if decorator.name != "metric":
+        if decorator.kind != "metric":
             continue
         try:
             (name,) = (_value(node, decorator.constants) for node in decorator.call.args)
@@ -182,7 +171,7 @@ def _metrics_in(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _entry(decorator: Decorator, module: str, path: Path) -> Entry:
-    kind, call, constants = _KINDS[decorator.name], decorator.call, decorator.constants
+    kind, call, constants = decorator
     try:
         (name,) = (_value(node, constants) for node in call.args)
         fields = {word.arg: _value(word.value, constants) for word in call.keywords if word.arg in _FIELDS}

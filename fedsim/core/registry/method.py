@@ -18,11 +18,6 @@ TieredKind = Literal[
     "defense",
     "component",
     "aggregator",
-    "membership",
-    "attribute",
-    "trace",
-    "evidence_attack",
-    "evidence_defense",
 ]
 """Kinds whose methods state a tier; methods of other kinds are core."""
 

@@ -58,7 +58,7 @@ class UpdateQuestion(Question[TimedConfig]):
         victims = _victims(evidence)
         ceilings = _find_ceilings(victims, work) if world.scenario.scoring.ideal_attacker else {}
         for choice in world.scenario.attacks:
-            with work.start("attack", choice) as attacker:
+            with work.start(choice) as attacker:
                 records = list(_attack(world, choice, attacker, victims, work))
             bounded = [record.model_copy(update={"ceiling": ceilings.get(place_of(record))}) for record in records]
             ordered = sorted(bounded, key=lambda observation: (observation.round, observation.client))

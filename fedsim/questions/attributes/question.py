@@ -16,9 +16,10 @@ from pydantic import Field, model_validator
 
 from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import reason
-from fedsim.core.registry import Kind, question
+from fedsim.core.registry import question
 from fedsim.processes.methods import MethodRunner
 from fedsim.questions.attributes import observe as attributes
+from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding
 from fedsim.scenario.choices import ReportedChoice, check_reported
@@ -28,7 +29,7 @@ from fedsim.scenario.world import World
 class AttributeChoice(ReportedChoice):
     """An attribute inference attack with its attribute and its name in the report."""
 
-    kind: ClassVar[Kind | None] = "attribute"
+    base: ClassVar[type[Any]] = AttributeAttack
     attribute: str = Field(min_length=1, description="attribute to infer; `label` is the positive control")
     label: str = Field(default="", description="name in the report; attack and attribute when empty")
 
@@ -100,10 +101,7 @@ class AttributeQuestion(Question[Attributes]):
         for choice in self.config.attacks:
             by_attribute.setdefault(choice.attribute, []).append(choice)
         with ExitStack() as started:
-            attacks = {
-                choice.reported: started.enter_context(work.start("attribute", choice))
-                for choice in self.config.attacks
-            }
+            attacks = {choice.reported: started.enter_context(work.start(choice)) for choice in self.config.attacks}
             for name, choices in by_attribute.items():
                 yield from self._ask_one(evidence, work, name, choices, attacks)
 

@@ -150,7 +150,7 @@ def _answering(work: QuestionContext) -> Iterator[Answer]:
             key = json.dumps([attack.name, settings], sort_keys=True)
             if key not in attacks:
                 choice = Choice(name=attack.name, settings=settings)
-                attacks[key] = started.enter_context(work.start("trace", choice))
+                attacks[key] = started.enter_context(work.start(choice))
             return require_tensor(attacks[key].call(TraceAttack.__call__, case, generators=[generator]))
 
         yield answer

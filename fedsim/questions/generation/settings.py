@@ -11,6 +11,7 @@ from fedsim.core.best_step import TimedConfig
 from fedsim.core.choices import Choice
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, TraceView
+from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.types import TraceQuestion
 
 
@@ -52,7 +53,8 @@ class MitigationChoice(Choice):
 class TraceAttackChoice(Choice):
     """An attack on traces with its question, its view and a mitigation."""
 
-    kind: ClassVar[Kind | None] = "trace"
+    kind: ClassVar[Kind | None] = "attack"
+    base: ClassVar[type[Any]] = TraceAttack
 
     label: str = Field(default="", description="name in the report; unset: built from attack, target and view")
     question: TraceQuestion | None = Field(

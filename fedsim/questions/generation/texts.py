@@ -129,14 +129,14 @@ def generation_of(world: World) -> GenerationSettings:
 def _question(choice: TraceAttackChoice) -> TraceQuestion:
     if choice.question is not None:
         return choice.question
-    attack = registry.get("trace", choice.name).derived_from(TraceAttack)
+    attack = registry.get("attack", choice.name).derived_from(TraceAttack)
     assert attack is not None, "the registry holds no other"
     return attack.questions[0]
 
 
 def _inquiry_of(choice: TraceAttackChoice) -> TraceInquiry:
     hidden = None if choice.mitigation is None else choice.mitigation.make("component")
-    return TraceInquiry(choice.make("trace"), choice.reported, choice.view, hidden)
+    return TraceInquiry(choice.make("attack"), choice.reported, choice.view, hidden)
 
 
 def speaker_of(

@@ -18,7 +18,7 @@ from torch import Tensor
 from fedsim.core import registry, seeding
 from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
-from fedsim.core.registry import Kind, question
+from fedsim.core.registry import question
 from fedsim.metrics.membership import name_of, rate_of_luck, separation
 from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.base import Evidence, Question, QuestionContext
@@ -33,7 +33,7 @@ from fedsim.scenario.world import World
 class MembershipChoice(ReportedChoice):
     """A membership attack and its name in the report."""
 
-    kind: ClassVar[Kind | None] = "membership"
+    base: ClassVar[type[Any]] = MembershipAttack
 
 
 class Membership(TimedConfig):
@@ -104,7 +104,7 @@ class MembershipQuestion(Question[Membership]):
                 f"'{world.scenario.data.name}' have no labels. Remove [membership]."
             )
         membership.check(world, self.config.candidates)
-        methods = (registry.get("membership", choice.name) for choice in self.config.attacks)
+        methods = (registry.get("attack", choice.name) for choice in self.config.attacks)
         attacks = [method.derived_from(MembershipAttack) for method in methods]
         if any(attack is not None and attack.target == "model" for attack in attacks):
             membership.check_trained_on(world, self.config.candidates)
@@ -167,10 +167,10 @@ def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Fin
         cases: candidates; receives the attacks' scores.
     """
     for choice in attacks:
-        attack: MembershipAttack[Any] = choice.make("membership")
+        attack: MembershipAttack[Any] = choice.make("attack")
         finding = open_finding(choice.reported, choice.name, choice.settings, attack.target)
         try:
-            with cases.work.start("membership", choice) as at_work:
+            with cases.work.start(choice) as at_work:
                 finding = judge(finding, attack, at_work, cases)
         except Exception as error:  # an attack may raise anything
             finding = finding.model_copy(update={"failure": reason(error)})

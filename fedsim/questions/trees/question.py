@@ -18,7 +18,6 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
-from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind, question
 from fedsim.core.types import Batch
 from fedsim.processes.methods import MethodRunner, require_tensor
@@ -53,20 +52,19 @@ from fedsim.threat.answers import check_bounds, check_count, check_shape
 class TreeAttackChoice(ReportedChoice):
     """An attack on trees and its name in the report."""
 
-    kind: ClassVar[Kind | None] = "evidence_attack"
-    base: ClassVar[type[ConfiguredMethod[Any]] | None] = TreeAttack
+    base: ClassVar[type[Any]] = TreeAttack
 
     @property
     def attack(self) -> type[TreeAttack[Any]]:
         """The class of the attack."""
-        return registry.get("evidence_attack", self.name).make  # type: ignore[return-value]
+        return registry.get("attack", self.name).make  # type: ignore[return-value]
 
 
 class TreeDefenseChoice(Choice):
     """A defense of trees at the clients."""
 
-    kind: ClassVar[Kind | None] = "evidence_defense"
-    base: ClassVar[type[ConfiguredMethod[Any]] | None] = TreeDefense
+    kind: ClassVar[Kind | None] = "defense"
+    base: ClassVar[type[Any]] = TreeDefense
 
 
 class Trees(TreeTraining):
@@ -131,7 +129,7 @@ class TreeQuestion(Question[Trees]):
 
 
 def _federation(config: Trees, world: World, salt: bytes = b"") -> TreeFederation:
-    defense = None if config.defense is None else config.defense.make("evidence_defense")
+    defense = None if config.defense is None else config.defense.make("defense")
     return TreeFederation(config, world.data.dataset, world.scenario.seed, defense, salt)
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 from fedsim.core import registry, seeding
 from fedsim.core.choices import Choice
 from fedsim.core.errors import ScenarioError, did_you_mean
-from fedsim.core.hooks import ConfiguredMethod
 from fedsim.core.registry import Kind, question
 from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.base import Evidence, Question, QuestionContext, run_or_fail
@@ -59,8 +58,7 @@ if TYPE_CHECKING:  # the module imports flwr, which would slow down a list of me
 class CutAttackChoice(ReportedChoice):
     """An attack at the cut with its party, its epoch and its name in the report."""
 
-    kind: ClassVar[Kind | None] = "evidence_attack"
-    base: ClassVar[type[ConfiguredMethod[Any]] | None] = CutAttack
+    base: ClassVar[type[Any]] = CutAttack
     party: str = Field(
         default="",
         description=("party that infers the labels, or the party with the attacked columns; unset: the first party"),
@@ -76,14 +74,14 @@ class CutAttackChoice(ReportedChoice):
     @property
     def attack(self) -> type[CutAttack[Any]]:
         """The class of the attack."""
-        return registry.get("evidence_attack", self.name).make  # type: ignore[return-value]
+        return registry.get("attack", self.name).make  # type: ignore[return-value]
 
 
 class CutDefenseChoice(Choice):
     """A defense of labels in the returned gradients."""
 
-    kind: ClassVar[Kind | None] = "evidence_defense"
-    base: ClassVar[type[ConfiguredMethod[Any]] | None] = CutDefense
+    kind: ClassVar[Kind | None] = "defense"
+    base: ClassVar[type[Any]] = CutDefense
 
 
 class Vertical(SplitTraining):
@@ -212,7 +210,7 @@ class _Study:
     @cached_property
     def _defense(self) -> CutDefense[Any] | None:
         choice = self._config.defense
-        return None if choice is None else choice.make("evidence_defense")
+        return None if choice is None else choice.make("defense")
 
     def _train(self, variant: Variant, party: str = "") -> SplitRun:
         """Return the training of a variant; `party` has zero input in variant `input zero`."""

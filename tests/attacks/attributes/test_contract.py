@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fedsim.core import registry
 from fedsim.questions.attributes.hooks import AttributeAttack
 
-ATTACKS = registry.methods("attribute")
+ATTACKS = registry.methods("attack", AttributeAttack)
 
 
 def made(name: str) -> AttributeAttack[Any]:

@@ -54,7 +54,7 @@ def test_one_image_is_solved_and_the_notes_say_by_what(watched: Watched, model: 
 @pytest.mark.slow
 def test_guesses_of_another_size_than_the_unknown_batchs_do_not_end_the_comparison(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 3}, knows=("labels",))
-    others = set(registry.methods("attack")) - {"closed-form-linear", "cocktail-party"}
+    others = set(registry.methods("attack", Attack)) - {"closed-form-linear", "cocktail-party"}
     guess = attacked(observation, leave_out=tuple(others))
     assert guess.notes[0].startswith("won: closed-form-linear")
     assert "cocktail-party guessed 3 examples, not 1" in guess.notes
@@ -96,7 +96,7 @@ def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> N
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
     others = tuple(
         name
-        for name in registry.methods("attack")
+        for name in registry.methods("attack", Attack)
         if name not in ("inverting-gradients", "gradinversion", "map-estimate", "tag")
     )
     guess = attacked(observation, max_iterations=4, mask_iterations=2, leave_out=others)
@@ -109,14 +109,16 @@ def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> N
 
 def test_attacks_may_be_left_out_and_nothing_left_is_a_reason(watched: Watched) -> None:
     observation, _, _ = watched()
-    everything = tuple(name for name in registry.methods("attack") if name not in ("closed-form-vit", "auto"))
+    everything = tuple(name for name in registry.methods("attack", Attack) if name not in ("closed-form-vit", "auto"))
     with pytest.raises(NotApplicable, match="closed-form-vit does not apply: no layer projects patches"):
         attacked(observation, leave_out=everything)
 
 
 def test_where_all_that_ran_found_nothing_it_returns_nothing(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 4})
-    others = tuple(name for name in registry.methods("attack") if name not in ("sparse-dictionary", "closed-form-vit"))
+    others = tuple(
+        name for name in registry.methods("attack", Attack) if name not in ("sparse-dictionary", "closed-form-vit")
+    )
     nothing = attacked(observation, leave_out=others)
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert nothing.stopped == "no attack that applies found anything"
@@ -132,7 +134,7 @@ def test_a_part_of_a_batch_is_compared_with_blanks_and_returned_without(
     part = Reconstruction.of(batch.inputs[[2, 0]], batch.labels[[2, 0]], objective=0.5, stopped="found 2 of 4")
     inverting = registry.get("attack", "inverting-gradients").make
     monkeypatch.setattr(inverting, "search", lambda *_args: part)
-    others = tuple(name for name in registry.methods("attack") if name != "inverting-gradients")
+    others = tuple(name for name in registry.methods("attack", Attack) if name != "inverting-gradients")
     guess = attacked(observation, leave_out=others, mask_iterations=2)
     assert guess.notes[0].startswith("won: inverting-gradients")
     assert len(guess.inputs) == len(guess.labels) == 2
@@ -189,7 +191,9 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
     monkeypatch.setattr(own, "accepts_initial_guess", True)
     monkeypatch.setattr(own, moment, broken)
     observation, _, _ = watched()
-    others = tuple(name for name in registry.methods("attack") if name not in ("gradinversion", "inverting-gradients"))
+    others = tuple(
+        name for name in registry.methods("attack", Attack) if name not in ("gradinversion", "inverting-gradients")
+    )
     guess = attacked(observation, max_iterations=3, mask_iterations=3, leave_out=others)
     assert len(guess.inputs) == 1
     assert any("failed: ZeroDivisionError: a bug" in note for note in guess.notes if note.startswith("gradinversion"))
@@ -207,7 +211,7 @@ def returning(monkeypatch: pytest.MonkeyPatch, **guesses: Reconstruction) -> tup
         own = registry.get("attack", name.replace("_", "-")).make
         monkeypatch.setattr(own, "not_applicable", lambda *_args: None)
         monkeypatch.setattr(own, "search", lambda *_args, guess=guess: guess)
-    return tuple(name for name in registry.methods("attack") if name.replace("-", "_") not in guesses)
+    return tuple(name for name in registry.methods("attack", Attack) if name.replace("-", "_") not in guesses)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
@@ -357,7 +361,7 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
         kind = registry.get("attack", name).make
         monkeypatch.setattr(kind, "not_applicable", lambda *_: None)
         monkeypatch.setattr(kind, "search", lambda *_, name=name: use_up(name))
-    others = tuple(name for name in registry.methods("attack") if name not in names)
+    others = tuple(name for name in registry.methods("attack", Attack) if name not in names)
     auto(leave_out=others)(observation, seeding.generator(1, "attack"), seconds=100.0)
     expected = {
         "copa": 14.0,

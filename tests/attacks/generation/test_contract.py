@@ -12,7 +12,7 @@ from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.types import TraceCase
 from tests.attacks.generation.cases import case
 
-ATTACKS = registry.methods("trace")
+ATTACKS = registry.methods("attack", TraceAttack)
 SETTINGS: dict[str, dict[str, Any]] = {"trace-mean": {"count": "accepted"}}
 CLASSES = {name: own for name, method in ATTACKS.items() if (own := method.derived_from(TraceAttack)) is not None}
 ASKED = [

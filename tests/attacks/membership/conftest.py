@@ -138,7 +138,7 @@ def trained_for(trained: Trained) -> Callable[[str], Trained]:
 @pytest.fixture(scope="session")
 def attack_of() -> Callable[..., MembershipAttack[Any]]:
     def build(name: str, **settings: object) -> MembershipAttack[Any]:
-        method = registry.get("membership", name)
+        method = registry.get("attack", name)
         return method.make(method.config.model_validate(settings))
 
     return build

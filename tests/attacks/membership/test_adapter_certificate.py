@@ -121,7 +121,7 @@ def case() -> Built:
 
 
 def scored(case: Case, **settings: Any) -> Tensor:
-    method = registry.get("membership", "adapter-certificate")
+    method = registry.get("attack", "adapter-certificate")
     attack = method.make(method.config.model_validate(settings))
     return attack(case.observation, seeding.generator(1, "score"))
 

@@ -15,7 +15,7 @@ from fedsim.metrics.membership import separation
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import MembershipObservation
 
-ATTACKS = registry.methods("membership")
+ATTACKS = registry.methods("attack", MembershipAttack)
 DEAR = ("lira", "masked-votes")  # they ask models many times of every candidate
 
 

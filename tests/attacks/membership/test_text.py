@@ -26,7 +26,7 @@ from tests.attacks.membership.conftest import FITTING
 VOCABULARY, LENGTH, COUNT = 7, 5, 40
 ATTACKS = {
     name: method
-    for name, method in registry.methods("membership").items()
+    for name, method in registry.methods("attack", MembershipAttack).items()
     if name not in FITTING and "text" in getattr(method.make, "modalities", ())
 }
 CANDIDATES = 30

@@ -94,7 +94,7 @@ def convolved(attack_named: Named) -> Attack[Any]:
 
 
 def test_auto_turns_to_it_where_a_component_pastes(watched: Watched, attack_named: Named) -> None:
-    others = [name for name in registry.methods("attack") if name not in ("auto", "cutmix-inversion")]
+    others = [name for name in registry.methods("attack", Attack) if name not in ("auto", "cutmix-inversion")]
     auto = attack_named("auto", max_iterations=4, mask_iterations=1, leave_out=others)
     for federation in ({}, {"algorithm": "fedavg", "local_epochs": 2}):
         found, _ = attacked(watched, auto, 1, federation=federation)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fedsim.core import registry, seeding
+from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.core.types.effects import Transformed
 from fedsim.metrics.image import score_items
@@ -66,6 +67,8 @@ def test_where_nothing_is_exact_the_search_for_the_change_decides(watched: Watch
         defenses=[{"name": "mixup"}],
         federation={"batch_size": 2},
     )
-    others = [name for name in registry.methods("attack") if name not in ("mixup-inversion", "dropout-inversion")]
+    others = [
+        name for name in registry.methods("attack", Attack) if name not in ("mixup-inversion", "dropout-inversion")
+    ]
     guess = auto(observation, *(name for name in others if name not in FAST))
     assert "won: mixup-inversion" in guess.notes[0]

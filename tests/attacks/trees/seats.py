@@ -20,6 +20,6 @@ def seat(client: int = 0, **settings: Any) -> tuple[TreesView, Batch]:
 
 def answer(name: str, view: TreesView, function: str = "__call__", **settings: Any) -> Tensor:
     """Return what an attack answers."""
-    method = registry.get("evidence_attack", name)
+    method = registry.get("attack", name)
     attack = method.make(method.config.model_validate(settings))
     return getattr(attack, function)(view, torch.Generator().manual_seed(3))

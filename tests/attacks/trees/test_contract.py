@@ -11,7 +11,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, RowAttack, TreeAttack
 from tests.attacks.trees.seats import answer, seat
 
-METHODS = registry.methods("evidence_attack").items()
+METHODS = registry.methods("attack", TreeAttack).items()
 ATTACKS = [name for name, method in METHODS if method.derived_from(TreeAttack)]
 ON_SUMS = [n for n, method in METHODS if any(map(method.derived_from, (LeafAttack, BoxAttack, RowAttack)))]
 

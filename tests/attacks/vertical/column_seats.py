@@ -13,7 +13,7 @@ EVERYTHING: frozenset[CutKnowledge] = frozenset({"top", "bottom", "architecture"
 
 
 def made(name: str, **settings: Any) -> Any:
-    method = registry.get("evidence_attack", name)
+    method = registry.get("attack", name)
     return method.make(method.config.model_validate(settings))
 
 

@@ -37,6 +37,6 @@ def made_seat(gradients: Tensor, labels: Tensor, classes: int = 2) -> CutView:
 
 def guessed(name: str, view: CutView, **settings: Any) -> Tensor:
     """Return the classes that an attack reads."""
-    method = registry.get("evidence_attack", name)
+    method = registry.get("attack", name)
     attack = method.make(method.config.model_validate(settings))
     return attack(view, torch.Generator().manual_seed(3)).argmax(1)

@@ -13,8 +13,8 @@ from fedsim.questions.vertical.observe import blank_view
 from tests.attacks.vertical.column_seats import EVERYTHING, guessed, seat
 from tests.questions.vertical.splitting import split_federation
 
-METHODS = registry.methods("evidence_attack")
-ATTACKS = [name for name, own in METHODS.items() if own.derived_from(CutFeatureAttack)]
+METHODS = registry.methods("attack", CutFeatureAttack)
+ATTACKS = [*METHODS]
 HONEST = [name for name in ATTACKS if not METHODS[name].derived_from(CutSteering)]
 STEERING = [name for name in ATTACKS if METHODS[name].derived_from(CutSteering)]
 

@@ -11,8 +11,8 @@ from fedsim.questions.vertical.hooks import CutLabelAttack
 from fedsim.questions.vertical.types import CutView
 from tests.attacks.vertical.label_seats import guessed, trained_seat
 
-ATTACKS = [name for name, own in registry.methods("evidence_attack").items() if own.derived_from(CutLabelAttack)]
-ON_GRADIENTS = [name for name in ATTACKS if registry.get("evidence_attack", name).make.reads == "gradients"]  # type: ignore[attr-defined]
+ATTACKS = [*registry.methods("attack", CutLabelAttack)]
+ON_GRADIENTS = [name for name in ATTACKS if registry.get("attack", name).make.reads == "gradients"]  # type: ignore[attr-defined]
 
 
 def scaled(view: CutView, factor: float) -> CutView:

@@ -51,10 +51,9 @@ def test_show_and_list_say_what_a_method_is_to_its_paper(command: Say) -> None:
     shown = command("show", "masked-votes")[1]
     assert "Paper: inspired by arXiv 2601.20125: only the abstract was read; shadow models are the reference\n" in shown
     assert "Paper:" not in command("show", "round-averaging")[1]
-    listed = {
-        entry["name"]: entry for entry in json.loads(command("list", "memberships", "--tier", "all", "--json")[1])
-    }
-    assert (listed["lira"]["fidelity"], listed["lira"]["deviates"]) == ("reproduction", "")
+    listed = {entry["name"]: entry for entry in json.loads(command("list", "attacks", "--tier", "all", "--json")[1])}
+    lira = listed["lira"]
+    assert (lira["family"], lira["fidelity"], lira["deviates"]) == ("membership", "reproduction", "")
     assert (listed["masked-votes"]["fidelity"], listed["adapter-certificate"]["fidelity"]) == ("inspired", "")
 
 

@@ -34,7 +34,7 @@ def test_moments_that_are_not_overridden_leave_everything_as_it_is() -> None:
 
 def test_the_place_of_a_defense_is_the_folder_that_it_is_in() -> None:
     assert get_args(Place) == PLACES
-    kinds = [method.make for method in registry.methods("defense").values()]
+    kinds = [method.make for method in registry.methods("defense", Defense).values()]
     places = {kind.__module__: kind.place for kind in kinds}  # type: ignore[attr-defined]
     assert all(module.split(".")[1] == place in PLACES for module, place in places.items()), places
 

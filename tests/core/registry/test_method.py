@@ -48,11 +48,6 @@ _WITH_FIDELITY: tuple[registry.Kind, ...] = (
     "defense",
     "component",
     "aggregator",
-    "membership",
-    "attribute",
-    "trace",
-    "evidence_attack",
-    "evidence_defense",
     "question",
 )
 

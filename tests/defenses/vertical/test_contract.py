@@ -8,7 +8,7 @@ import torch
 from fedsim.core import registry
 from fedsim.questions.vertical.hooks import CutDefense
 
-METHODS = {name: own for name, own in registry.methods("evidence_defense").items() if own.derived_from(CutDefense)}
+METHODS = registry.methods("defense", CutDefense)
 
 
 def acted(name: str) -> tuple[Any, Any]:

@@ -154,7 +154,7 @@ def test_who_sees_sums_alone_cannot_ask(scenario: Build) -> None:
 
 
 def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: worlds.World) -> None:
-    norms = registry.get("attribute", "change-norms")
+    norms = registry.get("attack", "change-norms")
 
     class Broken(norms.make):  # type: ignore[misc]
         def describe(self, *handed: Any) -> Tensor:
@@ -179,7 +179,7 @@ def test_what_an_attack_gets_holds_no_truth(world: worlds.World) -> None:
     parity = world.data.dataset.attributes["parity"]
     seen: list[Any] = []
 
-    class Spy(registry.get("attribute", "change-norms").make):  # type: ignore[misc]
+    class Spy(registry.get("attack", "change-norms").make):  # type: ignore[misc]
         def describe(self, *handed: Any) -> Tensor:
             seen.append(handed)
             return torch.zeros(1)
@@ -198,7 +198,7 @@ def test_an_attack_gets_copies_since_a_view_would_take_along_what_the_server_doe
     views = {key: part.view_as(own.update.tensors[key]) for key, part in zip(own.update.tensors, parts, strict=True)}
     seen: list[Any] = []
 
-    class Spy(registry.get("attribute", "change-norms").make):  # type: ignore[misc]
+    class Spy(registry.get("attack", "change-norms").make):  # type: ignore[misc]
         def describe(self, change: Any, generator: torch.Generator) -> Tensor:
             seen.append(change)
             return torch.zeros(1)

@@ -54,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-def starting(_kind: str, choice: Any, _should_stop: object) -> Any:
+def starting(choice: Any, _should_stop: object) -> Any:
     """Start an attack that is its own title."""
     return nullcontext(choice.reported)
 

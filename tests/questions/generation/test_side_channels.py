@@ -31,7 +31,7 @@ METRICS = {"prompt": "prompt_accuracy", "member": "trace_auc", "planted": "trace
 
 
 def asked(name: str, view: TraceView = "counts", hidden: str | None = None) -> TraceInquiry:
-    made = registry.get("trace", name)
+    made = registry.get("attack", name)
     attack = made.make(made.config()).with_name(name)
     mitigation: Mitigation[Any] | None = None
     if hidden is not None:
@@ -116,7 +116,7 @@ def test_controls_are_the_text_itself_and_shuffled_labels() -> None:
 
 @pytest.mark.parametrize("question", METRICS)
 def test_every_finding_is_a_declared_metric_with_an_interval_and_its_chance(question: TraceQuestion) -> None:
-    kinds = {name: method.derived_from(TraceAttack) for name, method in registry.methods("trace").items()}
+    kinds = {name: method.derived_from(TraceAttack) for name, method in registry.methods("attack", TraceAttack).items()}
     name = next(name for name, kind in kinds.items() if kind is not None and question in kind.questions)
     texts = many(leaks=True, copies=12)
     if question == "planted":

@@ -15,7 +15,7 @@ from tests.questions.generation.studied import MATERIAL, SECRETS, speaker
 
 
 def asked(name: str) -> TraceInquiry:
-    method = registry.get("trace", name)
+    method = registry.get("attack", name)
     return TraceInquiry(method.make(method.config()).with_name(name), name, "counts")
 
 

@@ -28,6 +28,6 @@ def tree_federation(
     dataset = Dataset(made_rows(200, columns, seed, numbers), made_rows(100, columns, seed + 1, numbers), spec, names)
     made = None
     if defense is not None:
-        method = registry.get("evidence_defense", defense["name"])
+        method = registry.get("defense", defense["name"])
         made = method.make(method.config.model_validate({k: v for k, v in defense.items() if k != "name"}))
     return TreeFederation(TreeTraining.model_validate(table), dataset, seed, made)

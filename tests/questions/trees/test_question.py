@@ -121,9 +121,9 @@ def test_somebody_may_stop_it() -> None:
             {"attacks": [{"name": "leaf-counts"}] * 2},
             "two attacks are reported as 'leaf-counts'. Set 'label' in either",
         ),
-        ({"attacks": [{"name": "threshold"}]}, "no attack on evidence 'threshold'. Did you mean 'thresholds'"),
+        ({"attacks": [{"name": "threshold"}]}, "no attack 'threshold'. Did you mean 'thresholds'"),
         ({"attacks": [{"name": "cut-norm"}]}, "cut-norm"),
-        ({"defense": {"name": "leaf-sizes"}}, "no defense of evidence 'leaf-sizes'. Did you mean 'leaf-size'"),
+        ({"defense": {"name": "leaf-sizes"}}, "no defense 'leaf-sizes'. Did you mean 'leaf-size'"),
         ({"depht": 3}, "Did you mean 'depth'"),
     ],
 )
@@ -158,8 +158,8 @@ def sprayed(change: Callable[[Tensor, TreesView], Tensor], **trees: Any) -> Find
     """Return the finding of the attack whose answers are changed."""
 
     @contextmanager
-    def start(kind: Any, choice: Any, should_stop: Any) -> Any:
-        with start_in_process(kind, choice, should_stop) as method:
+    def start(choice: Any, should_stop: Any) -> Any:
+        with start_in_process(choice, should_stop) as method:
             yield Sprays(method, change)
 
     name = trees["attacks"][0]["name"]

@@ -170,8 +170,8 @@ def test_what_would_stop_it_is_said_before_anything_is_trained(table: Any, messa
         ({"attacks": [{"name": "cut-line", "party": "means"}]}, "unknown party 'means'. Did you mean 'mean'"),
         ({"attacks": [{"name": "cut-line", "epoch": 3}]}, "attacks.0.epoch is 3, and the last epoch is 2"),
         ({"attacks": [{"name": "cut-line"}] * 2}, "two attacks are reported as 'cut-line"),
-        ({"attacks": [{"name": "cut-lines"}]}, "no attack on evidence 'cut-lines'. Did you mean 'cut-line'"),
-        ({"defense": {"name": "marvel"}}, "no defense of evidence 'marvel'. Did you mean 'marvell'"),
+        ({"attacks": [{"name": "cut-lines"}]}, "no attack 'cut-lines'. Did you mean 'cut-line'"),
+        ({"defense": {"name": "marvel"}}, "no defense 'marvel'. Did you mean 'marvell'"),
         ({"attacks": [{"name": "cut-line", "sharp": 1}]}, "there is no such key"),
     ],
 )

@@ -4,8 +4,9 @@ import pytest
 
 from attacks.core.matching.known_defense import InformedAttack
 from fedsim.core import registry
+from fedsim.core.hooks import Attack
 
-ATTACKS = registry.methods("attack").items()
+ATTACKS = registry.methods("attack", Attack).items()
 NAMES = [n for n, own in ATTACKS if isinstance(own.make, type) and issubclass(own.make, InformedAttack)]
 
 
