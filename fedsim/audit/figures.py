@@ -10,7 +10,6 @@ from fedsim.report.drawing import PALETTE, canvas, picture, styled
 from fedsim.report.sweep.labels import NamedPoint, annotate
 
 DEFENSES = "defenses"
-PNG = f"{DEFENSES}.png"
 _NOTHING = Interval(value=0.0, low=None, high=None, n=0)
 
 

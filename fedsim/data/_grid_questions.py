@@ -138,26 +138,6 @@ def answer_places(mix: Mapping[Kind, float]) -> int:
     return max(_PLACES[kind] for kind, share in mix.items() if share > 0)
 
 
-def right_answer(digits: list[int], words: GridWords, question: list[int]) -> list[int]:
-    """Return the answer tokens of a question about a single grid, recomputed from the question, with the end token."""
-    kind, named = words.kind(question), [words.words[token] for token in question]
-    cells = words.cells
-    if kind == "list":
-        said = [f"d{filled}" for filled in digits if filled != EMPTY]
-    elif kind == "position":
-        cell_digit = digits[int(named[2][1:]) * cells + int(named[3][1:])]
-        said = ["none" if cell_digit == EMPTY else f"d{cell_digit}"]
-    else:
-        digit = int(named[2][1:])
-        place = digits.index(digit) if digit in digits else 0
-        said = {
-            "presence": ["yes" if digit in digits else "no"],
-            "counting": [f"n{digits.count(digit)}"],
-            "where": [f"r{place // cells}", f"c{place % cells}"],
-        }[kind]
-    return [words.of(word) for word in [*said, "<eos>"]]
-
-
 def _moved(tiles: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     count = len(tiles)
     row_shift, column_shift = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)

@@ -40,12 +40,6 @@ def name_pasted_maps(draws: Draws) -> CutMixRecord | None:
     return None if pasted is None or boxes is None else pasted._replace(boxes=boxes)
 
 
-def areas(boxes: Tensor) -> Tensor:
-    """Return the number of pixels of each box (N, 4), shape (N,)."""
-    top, bottom, left, right = boxes.unbind(1)
-    return (bottom - top) * (right - left)
-
-
 def inside(boxes: Tensor, height: int, width: int) -> Tensor:
     """Return the mask of each box (N, 4), boolean, shape (N, height, width)."""
     top, bottom, left, right = (edge.view(-1, 1) for edge in boxes.unbind(1))

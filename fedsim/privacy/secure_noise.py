@@ -42,11 +42,6 @@ def normal(like: Tensor, draw: Callable[[int], bytes] = secret_bytes) -> Tensor:
     return values[:count].reshape(like.shape).to(like.device)
 
 
-def add_normal(tensor: Tensor, deviation: float) -> Tensor:
-    """Return a tensor plus Gaussian noise of a standard deviation."""
-    return tensor + deviation * normal(tensor)
-
-
 def secure(optimizer: _OptimizerT) -> _OptimizerT:
     """Have an optimizer of Opacus draw its noise from ChaCha20, and return it.
 

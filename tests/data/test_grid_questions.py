@@ -13,7 +13,6 @@ from fedsim.data._grid_questions import (
     draw_digits,
     draw_kinds,
     paint,
-    right_answer,
 )
 from fedsim.data._grid_words import KINDS, GridWords
 
@@ -29,6 +28,26 @@ def stock() -> Stock:
     labels = torch.arange(30) % 10
     pixels = (0.2 + 0.02 * labels + 0.2 * (torch.arange(30) // 10))[:, None, None, None].expand(-1, 1, 28, 28)
     return Stock.of(pixels.contiguous(), labels)
+
+
+def right_answer(digits: list[int], words: GridWords, question: list[int]) -> list[int]:
+    """Return the answer tokens of a question about a single grid, recomputed from the question, with the end token."""
+    kind, named = words.kind(question), [words.words[token] for token in question]
+    cells = words.cells
+    if kind == "list":
+        said = [f"d{filled}" for filled in digits if filled != EMPTY]
+    elif kind == "position":
+        cell_digit = digits[int(named[2][1:]) * cells + int(named[3][1:])]
+        said = ["none" if cell_digit == EMPTY else f"d{cell_digit}"]
+    else:
+        digit = int(named[2][1:])
+        place = digits.index(digit) if digit in digits else 0
+        said = {
+            "presence": ["yes" if digit in digits else "no"],
+            "counting": [f"n{digits.count(digit)}"],
+            "where": [f"r{place // cells}", f"c{place % cells}"],
+        }[kind]
+    return [words.of(word) for word in [*said, "<eos>"]]
 
 
 def test_a_tenth_of_a_thousand_answers_is_never_wrong() -> None:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch, Tensors
 from fedsim.privacy.accounting import Spent, epsilon
-from fedsim.privacy.audit import GuaranteeContradicted, audit, check_claim, coins, epsilon_at_least, p_value
+from fedsim.privacy.audit import coins, epsilon_at_least, p_value
+from fedsim.privacy.one_run import count_right
 
 CANARIES, GUESSES, DELTA = 600, 400, 1e-5
 Step = Callable[[Batch, LocalStep, Callable[[], Tensor]], Tensors]
@@ -56,34 +56,33 @@ def observed(step: Step, scale: float = 20.0) -> tuple[Tensor, Tensor]:
     return included, weight[1] - weight[0]  # along the gradient of that canary
 
 
+def shown(step: Step, guesses: int) -> float:
+    """Return the epsilon that the right guesses about the canaries of a step require."""
+    included, scores = observed(step)
+    right = int(count_right(included.numpy(), scores.detach().numpy(), guesses))
+    return epsilon_at_least(CANARIES, guesses, right, DELTA, 0.95)
+
+
 def test_the_private_one_is_not_contradicted_and_the_audit_is_not_empty() -> None:
-    found = audit(*observed(dp_sgd(noise_multiplier=0.6)), 100, DELTA)
-    claimed = epsilon([Spent(0.6, 1.0, 1)], DELTA).value
-    check_claim(found, claimed)
-    assert 0.5 < found.epsilon < claimed
+    assert 0.5 < shown(dp_sgd(noise_multiplier=0.6), 100) < epsilon([Spent(0.6, 1.0, 1)], DELTA).value
 
 
 @pytest.mark.parametrize("sigma", [1.0, 2.0, 4.0])
 def test_missing_noise_is_caught(sigma) -> None:
     claimed = epsilon([Spent(sigma, 1.0, 1)], DELTA).value
-    found = audit(*observed(dp_sgd(noise_multiplier=0.0)), GUESSES, DELTA)
-    assert found.correct == GUESSES
-    both = rf"states epsilon {claimed:.3g} .* epsilon of at least {found.epsilon:.3g}"
-    with pytest.raises(GuaranteeContradicted, match=both):
-        check_claim(found, claimed)
-    check_claim(audit(*observed(dp_sgd(noise_multiplier=sigma)), GUESSES, DELTA), claimed)
+    without_mistake = epsilon_at_least(CANARIES, GUESSES, GUESSES, DELTA, 0.95)
+    assert shown(dp_sgd(noise_multiplier=sigma), GUESSES) <= claimed
+    assert claimed < shown(dp_sgd(noise_multiplier=0.0), GUESSES) == without_mistake
 
 
 def test_clipping_the_batch_is_caught() -> None:
     claimed = epsilon([Spent(2.0, 1.0, 1)], DELTA).value
-    with pytest.raises(GuaranteeContradicted):
-        check_claim(audit(*observed(clips_the_batch(2.0)), GUESSES, DELTA), claimed)
+    assert shown(clips_the_batch(2.0), GUESSES) > claimed
 
 
 def test_too_little_noise_is_caught() -> None:
     claimed = epsilon([Spent(2.0, 1.0, 1)], DELTA).value
-    with pytest.raises(GuaranteeContradicted):
-        check_claim(audit(*observed(dp_sgd(noise_multiplier=0.2)), GUESSES, DELTA), claimed)
+    assert shown(dp_sgd(noise_multiplier=0.2), GUESSES) > claimed
 
 
 @pytest.mark.slow
@@ -105,15 +104,6 @@ def test_delta_weakens_the_bound_and_guesses_at_random_give_none() -> None:
     assert p_value(10, 10, 0, 0.0, 1e-5) == 1.0
     assert epsilon_at_least(100, 100, 50, 1e-5, 0.95) == 0.0
     assert epsilon_at_least(1000, 1000, 1000, 0.0, 0.95) == pytest.approx(5.808, abs=0.01)  # 0.05^(1/1000) is the rate
-
-
-def test_guesses_that_cannot_be_made_are_refused() -> None:
-    included, scores = coins(10, torch.Generator().manual_seed(1)), torch.arange(10.0)
-    for guesses in (0, 3, 12):
-        with pytest.raises(FedsimError, match="expected an even number"):
-            audit(included, scores, guesses, DELTA)
-    with pytest.raises(FedsimError, match="not finite"):
-        audit(included, scores * torch.nan, 10, DELTA)
 
 
 def test_the_p_value_is_that_of_the_paper_by_hand() -> None:

@@ -70,13 +70,6 @@ class LowRankLinear(nn.Module):
         layer.weight += self.change()
         return layer.requires_grad_(True)
 
-    @torch.no_grad()
-    def unmerge(self, layer: nn.Linear) -> nn.Linear:
-        """Invert `merged`: return the frozen layer with weight W - s B A, where W is the weight of `layer`."""
-        layer = copy.deepcopy(layer)
-        layer.weight -= self.change()
-        return layer.requires_grad_(False)
-
 
 def _factor(weight: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")

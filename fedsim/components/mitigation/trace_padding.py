@@ -11,7 +11,7 @@ Source: padding of packets, Wei et al. 2024, arXiv 2411.01076.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, final
+from typing import final
 
 import torch
 
@@ -32,8 +32,6 @@ class TracePaddingConfig(Config):
 )
 class TracePadding(Mitigation[TracePaddingConfig]):
     """Replaces all traces by the same padded trace."""
-
-    hides_computation: ClassVar[bool] = True
 
     def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the padded trace once per text."""

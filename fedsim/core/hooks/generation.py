@@ -389,14 +389,9 @@ def _check_room(model: nn.Module, condition: GenerationInputs, count: int, limit
 
 
 class Mitigation(Component[ConfigT]):
-    """Hook mitigation: changes the observable trace of generations, not their text.
-
-    Attributes:
-        hides_computation: whether all steps must do the same work, so each is as slow as the slowest.
-    """
+    """Hook mitigation: changes the observable trace of generations, not their text."""
 
     hook: ClassVar[Hook] = "mitigation"
-    hides_computation: ClassVar[bool] = False
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @abstractmethod

@@ -15,7 +15,6 @@ Words = NDArray[np.uint64]
 
 _BYTE, _WORD = 8, 64
 _CHUNK = 256  # rows that are cleared at once: table and rows stay in the processor's cache
-_SHIFTS = np.arange(_BYTE, dtype=np.uint8)
 
 
 @dataclass
