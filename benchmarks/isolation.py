@@ -72,7 +72,7 @@ def _timed(how: Start, observation: Observation) -> _Timed:
     settings = {"max_iterations": _STEPS, "threshold": 0.0, "patience": _STEPS}
     choice = AttackChoice.model_validate({"name": "inverting-gradients", **settings})
     begin = sum(os.times()[:4])
-    with how("attack", choice, lambda: False) as attacker:
+    with how(choice, lambda: False) as attacker:
         guesses = search(attacker, [observation], [seeding.generator(1, "attack")])
     if isinstance(guesses, str):
         raise RuntimeError(guesses)
