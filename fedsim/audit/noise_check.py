@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
 from typing import Any, cast
 
 from torch import Tensor
 
 from fedsim.audit.foreign import reason
 from fedsim.audit.loading import called, load
+from fedsim.audit.subject import NoisyMessage
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
@@ -25,7 +26,7 @@ def check_noise(target: str) -> ComputedNoise | UnknownNoise:
     Args:
         target: ``package.module:function`` or ``folder/file.py:function``, without arguments. It runs a step with
             the randomness of a deployment and returns the sent tensors by name, in the order in which their noise is
-            drawn, with noise of equal standard deviation.
+            drawn, with noise of equal standard deviation; or these tensors and the deviation, a number above 0.
 
     Raises:
         FedsimError: the function is missing, fails, or returns another type.
@@ -33,26 +34,53 @@ def check_noise(target: str) -> ComputedNoise | UnknownNoise:
     function = load(target)
     if not callable(function):
         raise FedsimError(f"'{target}' is of type {type(function).__name__}, expected a function without arguments.")
-    sent = called(function, target)
-    if not isinstance(sent, dict) or not all(
-        isinstance(value, Tensor) for value in cast("dict[Any, Any]", sent).values()
-    ):
-        raise FedsimError(f"'{target}' returned {type(sent).__name__}, expected a dict of tensors by name.")
-    return subtract_noise(cast("dict[str, Tensor]", sent))[0]
+    sent, deviation = _checked(called(function, target), target)
+    return subtract_noise(sent, deviation=deviation)[0]
 
 
-def noise_note(draw: Callable[[], Mapping[str, Tensor]], seconds: float) -> str:
-    """Return a sentence that states whether noise can be computed, with the remedy if so.
+def _checked(returned: Any, target: str) -> tuple[dict[str, Tensor], float | None]:
+    """Return the tensors of a message and the stated deviation of their noise, or None.
+
+    Raises:
+        FedsimError: the function returned another type, or states a deviation that is no finite number above 0.
+    """
+    match returned:
+        case (dict() as sent, bool() | int() | float() as deviation):
+            _check_deviation(deviation, target)
+        case dict() as sent:
+            deviation = None
+        case _:
+            raise _other_type(returned, target)
+    tensors = cast("dict[str, Any]", sent)
+    if not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise _other_type(returned, target)
+    return tensors, deviation
+
+
+def _other_type(returned: Any, target: str) -> FedsimError:
+    return FedsimError(
+        f"'{target}' returned {type(returned).__name__}, expected a dict of tensors by name, or a tuple of this dict "
+        "and the standard deviation of the noise."
+    )
+
+
+def _check_deviation(value: float, target: str) -> None:
+    if isinstance(value, bool) or not 0 < value < math.inf:
+        raise FedsimError(f"'{target}' states the deviation {value} of its noise, expected a finite number above 0.")
+
+
+def noise_note(message: NoisyMessage, seconds: float) -> str:
+    """Return a sentence that states whether the noise of a message can be computed, with the remedy if so.
 
     Args:
-        draw: returns the tensors of a private message by name, in the order in which their noise is drawn.
+        message: is drawn once.
         seconds: after which no further attempt is begun.
     """
     try:
-        sent = dict(draw())
+        sent = dict(message.draw())
     except Exception as error:
         return f"Whether the noise is computable is not known: drawing it failed, {reason(error).rstrip('.')}."
-    outcome = subtract_noise(sent, seconds=seconds)[0]
+    outcome = subtract_noise(sent, seconds=seconds, deviation=message.deviation)[0]
     if isinstance(outcome, ComputedNoise):
         return f"Broken: {outcome}. {REMEDY}."
     return f"The generator of the noise is not cryptographic, though {outcome}. {REMEDY}."

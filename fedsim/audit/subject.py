@@ -52,6 +52,20 @@ class ClientReply:
 
 
 @dataclass(frozen=True)
+class NoisyMessage:
+    """A private message, for the check of the generator of its noise.
+
+    Attributes:
+        draw: returns the tensors of the message by name, in the order in which their noise is drawn.
+        deviation: standard deviation of the noise by the mechanism's settings, > 0; None: it is measured. The state of
+            NumPy's legacy generator is recovered only at an exact deviation.
+    """
+
+    draw: Callable[[], Mapping[str, Tensor]]
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
 class Subject:
     """Model, loss and data returned by a user's factory; a tuple (model, loss, loader) uses defaults for the rest.
 
@@ -84,8 +98,8 @@ class Subject:
         names: parameter names by tensor name in files of captured gradients and weights; missing names are unchanged.
         reply: captured update of a client, attacked instead of updates that the audit computes.
         notes: sentences for the reader of the audit.
-        noise: draws the tensors of a private message by name, in the order in which their noise is drawn. The audit
-            calls it once and tries to compute the noise. None if there is no noise, or its generator is cryptographic.
+        noise: private message, drawn once by an audit, which tries to compute the noise. None if there is no noise, or
+            its generator is cryptographic.
     """
 
     model: nn.Module
@@ -108,7 +122,7 @@ class Subject:
     heads: tuple[LabelHead, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     notes: tuple[str, ...] = ()
-    noise: Callable[[], Mapping[str, Tensor]] | None = None
+    noise: NoisyMessage | None = None
 
     @property
     def rows_of_one(self) -> int:

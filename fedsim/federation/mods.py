@@ -95,6 +95,7 @@ class DefendingMod:
 
     Attributes:
         mechanism: private mechanism of a call; None if the defense is not private.
+        deviation: standard deviation of the private noise on each coordinate; None if there is none, or it differs.
         is_secure: whether Gaussian noise comes from ChaCha20 and the operating system, which holds without a seed.
     """
 
@@ -103,6 +104,7 @@ class DefendingMod:
         self._defense = defense
         self._seed = seed
         self.mechanism = defense.mechanism(_ALONE)
+        self.deviation = defense.noise_deviation(_ALONE)
         self.is_secure = seed is None
         self._kept = frozenset((_calls(name), _memory(name), history_key(name)))
 

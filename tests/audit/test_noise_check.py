@@ -31,10 +31,40 @@ def test_a_seeded_step_is_broken(tmp_path):
     assert found.source == "seed 1234"
 
 
-@pytest.mark.parametrize("returned", ["3", "torch.ones(2)", "{'w': 1}"])
+@pytest.mark.parametrize(
+    "returned", ["3", "torch.ones(2)", "{'w': 1}", "({'w': torch.ones(9)},)", "({'w': torch.ones(9)}, '1')", "(1, 2.0)"]
+)
 def test_other_results_are_refused(tmp_path, returned):
     with pytest.raises(FedsimError, match="expected a dict of tensors"):
         check_noise(written(tmp_path, f"import torch\n\ndef step():\n    return {returned}\n"))
+
+
+@pytest.mark.parametrize("deviation", ["0", "-1.0", "float('inf')", "float('nan')", "True"])
+def test_a_deviation_that_is_no_positive_number_is_refused(tmp_path, deviation):
+    step = f"import torch\n\ndef step():\n    return {{'w': torch.ones(20)}}, {deviation}\n"
+    with pytest.raises(FedsimError, match="expected a finite number above 0"):
+        check_noise(written(tmp_path, step))
+
+
+@pytest.mark.parametrize(("deviation", "expected"), [(0.5, ComputedNoise), (50.0, UnknownNoise)])
+def test_a_stated_deviation_is_used(tmp_path, deviation, expected):
+    step = SEEDED.format(seed=1234).replace("(generator=generator)}", f"(generator=generator)}}, {deviation}")
+    assert isinstance(check_noise(written(tmp_path, step)), expected)
+
+
+@pytest.mark.slow
+def test_numpys_state_is_found_at_the_stated_deviation(tmp_path):
+    step = """
+import numpy
+import torch
+
+def step():
+    noise = numpy.random.RandomState([5, 1 << 31, 8]).normal(0.0, 0.7, (3, 4000))
+    return {"w": torch.as_tensor(noise, dtype=torch.float32)}, 0.7
+"""
+    found = check_noise(written(tmp_path, step))
+    assert isinstance(found, ComputedNoise)
+    assert (found.generator, found.source) == ("MT19937 (numpy.random, legacy)", "state")
 
 
 def test_the_update_comes_back_at_the_scale_of_what_was_sent():

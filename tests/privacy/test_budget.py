@@ -44,10 +44,8 @@ def context(seed: int, **changes: Any) -> HookContext:
 
 @pytest.mark.parametrize("generator", ["unpredictable", "torch", "numpy", "chacha20"])
 def test_noise_of_every_generator_follows_from_the_seed_and_has_the_stated_deviation(generator: NoiseGenerator) -> None:
-    tensor = torch.full((200, 200), 5.0, dtype=torch.float64)
-    first, again, other = (
-        Budget(generator=generator).noise_adder(context(seed))(tensor, 3.0) - tensor for seed in (1, 1, 2)
-    )
+    tensor, budget = torch.full((200, 200), 5.0, dtype=torch.float64), Budget(generator=generator)
+    first, again, other = (budget.noise_adder(context(seed))(tensor, 3.0) - tensor for seed in (1, 1, 2))
     assert first.dtype == torch.float64
     assert torch.equal(first, again)
     assert not torch.isclose(first, other).any()

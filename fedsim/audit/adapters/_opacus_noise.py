@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from fedsim.audit.subject import NoisyMessage
 
 DELTA = 1e-5  # default of dp-sgd, so that both epsilons have the same delta
 
@@ -20,8 +22,8 @@ def dp_sgd_table(clip: Any, noise: Any) -> Mapping[str, Any]:
     return {"name": "dp-sgd", "delta": DELTA, "clip": float(clip), "noise_multiplier": float(noise)}
 
 
-def noise_of(optimizer: Any) -> Callable[[], dict[str, Tensor]] | None:
-    """Return a function that draws the noise of steps, or None if the noise is secure, absent or not drawn on the CPU.
+def noise_of(optimizer: Any) -> NoisyMessage | None:
+    """Return the noise of steps, or None if the noise is secure, absent or not drawn on the CPU.
 
     The clipped gradients are 0. This is the adversary of the definition of differential privacy: it knows every example
     and tests whether one of them took part, so it subtracts the gradients. A server that does not know them
@@ -29,7 +31,7 @@ def noise_of(optimizer: Any) -> Callable[[], dict[str, Tensor]] | None:
     """
     if _is_secure(optimizer) or not optimizer.noise_multiplier or not _is_on_cpu(optimizer):
         return None
-    return lambda: _drawn(optimizer)
+    return NoisyMessage(lambda: _drawn(optimizer), float(optimizer.noise_multiplier * optimizer.max_grad_norm))
 
 
 def secure_note(optimizer: Any) -> tuple[str, ...]:

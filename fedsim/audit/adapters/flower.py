@@ -6,7 +6,7 @@ import importlib
 import math
 import sys
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,11 +26,12 @@ from fedsim.audit.adapters import (
 )
 from fedsim.audit.adapters._fab import unpack
 from fedsim.audit.adapters._watching import WatchedClient
-from fedsim.audit.subject import ClientReply, Subject
+from fedsim.audit.subject import ClientReply, NoisyMessage, Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
 
 _OF_OPACUS = "_module."  # name prefix in a wrapped model
+_MOST_DELTA = 1.25  # in Flower's formula of the deviation, S sqrt(2 ln(1.25 / delta)) / epsilon
 _ARCHIVE, _PROJECT = ".fab", "pyproject.toml"
 _FUNCTION = "Audit a function that returns (model, loss, loader) instead, with --client-app where a ClientApp has it."
 
@@ -157,28 +158,48 @@ def _mods_of(client: Any) -> tuple[Any, ...]:
 
 def _is_secure(mod: Any) -> bool:
     """Return whether a mod is a private defense of fedsim that draws its noise from ChaCha20."""
-    return is_instance_by_name(mod, "DefendingMod", "fedsim") and mod.mechanism is not None and mod.is_secure
+    return _is_private(mod) and mod.is_secure
 
 
 def _secure_mods(client: Any) -> tuple[str, ...]:
     return ("The noise is not computable: ChaCha20.",) if any(map(_is_secure, _mods_of(client))) else ()
 
 
-def _noise_of(
-    client: Any, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
-) -> Callable[[], dict[str, Tensor]] | None:
-    """Return a function that gives the sent update with its noise, or None if no mod adds noise or one is secure."""
+def _noise_of(client: Any, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]) -> NoisyMessage | None:
+    """Return the sent update with its noise, or None if no mod adds noise or one is secure."""
     mods = _mods_of(client)
-    is_noisy = any(
-        is_instance_by_name(mod, "LocalDpMod", "flwr")
-        or (is_instance_by_name(mod, "DefendingMod", "fedsim") and mod.mechanism is not None)
-        for mod in mods
-    )
-    if not is_noisy or any(map(_is_secure, mods)):
+    noisy = [mod for mod in mods if _is_flowers(mod) or _is_private(mod)]
+    if not noisy or any(map(_is_secure, mods)):
         return None
-    # sent minus received: the mods add noise to this difference, so its sign is that of the generator's values
-    moved = {name: sent[name] - received[name] for name in sent if name in received and sent[name].is_floating_point()}
-    return lambda: moved
+    # The difference has the sign of the noise that the outermost noisy mod adds: Flower's mod adds noise to the new
+    # weights, also to integers, and a mod of fedsim to received minus new weights.
+    is_flowers = _is_flowers(noisy[0])
+    first, second = (sent, received) if is_flowers else (received, sent)
+    names = [name for name in sent if name in received and (is_flowers or sent[name].is_floating_point())]
+    moved = {name: _difference(first[name], second[name]) for name in names}
+    # A mod outside of the noisy mod could change the scale of the noise.
+    return NoisyMessage(lambda: moved, _deviation_of(noisy[0]) if noisy == [mods[0]] else None)
+
+
+def _difference(first: Tensor, second: Tensor) -> Tensor:
+    return first - second if first.is_floating_point() else (first - second).float()
+
+
+def _is_flowers(mod: Any) -> bool:
+    return is_instance_by_name(mod, "LocalDpMod", "flwr")
+
+
+def _is_private(mod: Any) -> bool:
+    return is_instance_by_name(mod, "DefendingMod", "fedsim") and mod.mechanism is not None
+
+
+def _deviation_of(mod: Any) -> float | None:
+    """Return the standard deviation of a mod's noise by its settings, or None if they state no finite one."""
+    if not _is_flowers(mod):
+        return mod.deviation
+    if not (mod.epsilon > 0 and 0 < mod.delta < _MOST_DELTA):
+        return None
+    return float(mod.sensitivity * math.sqrt(2 * math.log(_MOST_DELTA / mod.delta)) / mod.epsilon) or None
 
 
 def _is_missed(examples: int, steps: Sequence[Batch]) -> bool:

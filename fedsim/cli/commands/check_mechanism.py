@@ -22,7 +22,8 @@ _Noise = Annotated[
     typer.Option(
         "--noise",
         help="check the generator of the noise: the function runs a single step as deployed, and "
-        "returns the sent tensors by name in the order of the draws",
+        "returns the sent tensors by name in the order of the draws, or these tensors and the standard deviation of "
+        "the noise, which finds the state of NumPy's legacy generator too",
     ),
 ]
 

@@ -1,5 +1,6 @@
 """An audit recovers the noise of Opacus, of a Trainer with Opacus and of Flower's mods, and names the generator."""
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from fedsim.audit.adapters._opacus_noise import noise_of
 from fedsim.audit.loading import load_subject
 from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.subject import Subject
+from fedsim.audit.subject import NoisyMessage, Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
+from fedsim.privacy.accounting import noise_multiplier
 from fedsim.privacy.secure_noise import secure
 from tests.audit.adapters.flower_apps import Apps
 from tests.audit.adapters.privates import private
@@ -128,9 +130,10 @@ def test_drawing_noise_leaves_generators_gradients_and_accountant_as_they_were(o
     for number, parameter in enumerate(optimizer.params):
         parameter.grad = torch.full_like(parameter, number)
     state, own_state = torch.get_rng_state(), torch.empty(0) if generator is None else generator.get_state()
-    draw = noise_of(optimizer)
-    assert draw is not None
-    first, second = draw(), draw()
+    message = noise_of(optimizer)
+    assert message is not None
+    assert message.deviation == 0.5
+    first, second = message.draw(), message.draw()
     assert torch.equal(torch.get_rng_state(), state)
     if generator is not None:
         assert torch.equal(generator.get_state(), own_state)
@@ -139,22 +142,24 @@ def test_drawing_noise_leaves_generators_gradients_and_accountant_as_they_were(o
     assert engine.accountant.history == []
     flat = torch.cat([t.flatten() for t in first.values()])
     assert len(flat) >= 4096
-    assert float(flat.std()) == pytest.approx(0.5, rel=0.1)
+    assert float(flat.std()) == pytest.approx(message.deviation, rel=0.1)
 
 
 def test_a_seed_of_the_noise_generator_is_guessed() -> None:
     _, optimizer, _ = private(noise_generator=torch.Generator().manual_seed(42))
-    draw = noise_of(optimizer)
-    assert draw is not None
-    assert "MT19937 (torch CPU), seed 42 from" in noise_note(draw, 0.0)
+    message = noise_of(optimizer)
+    assert message is not None
+    assert "MT19937 (torch CPU), seed 42 from" in noise_note(message, 0.0)
 
 
 def test_noise_that_cannot_be_drawn_or_computed_is_not_called_broken() -> None:
     def fails() -> dict[str, torch.Tensor]:
         raise LookupError("no such step")
 
-    assert noise_note(fails, 1.0).startswith("Whether the noise is computable is not known: drawing it failed, Lookup")
-    found = noise_note(lambda: {"w": torch.ones(3)}, 0.0)
+    assert noise_note(NoisyMessage(fails), 1.0).startswith(
+        "Whether the noise is computable is not known: drawing it failed, Lookup"
+    )
+    found = noise_note(NoisyMessage(lambda: {"w": torch.ones(3)}), 0.0)
     assert found.startswith("The generator of the noise is not cryptographic, though the noise was not computed: ")
     assert "Broken" not in found
 
@@ -166,6 +171,58 @@ def test_the_seed_of_a_flower_mod_is_guessed(apps: Apps, seed: int) -> None:
     assert note.startswith("Broken: the noise is computable (MT19937 (numpy.random.seed, RandomState), ")
     assert f"seed {seed} from" in note
     assert 'as_mod("local-dp", ...)' in note
+
+
+MODEL = "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))"
+BUFFER = "\n    {module}.register_buffer('extra', torch.zeros({size}, dtype={dtype}))\n    return model"
+
+
+def with_buffer(module: str, size: int, dtype: str) -> tuple[str, str, str]:
+    buffer = BUFFER.format(module=module, size=size, dtype=dtype)
+    return "task.py", MODEL, MODEL.replace("    return", "    model =") + buffer
+
+
+FROZEN = with_buffer("model", 12_000, "torch.float32")
+COUNTED = with_buffer("model[2]", 3, "torch.int64")  # between the tensors of two layers
+
+
+@pytest.mark.slow
+def test_numpys_state_is_recovered_from_frozen_weights_at_the_deviation_of_the_mods_settings(apps: Apps) -> None:
+    seeded = ("client_app.py", "    config, node =", "    numpy.random.seed([3, 1 << 31, 9, 77])\n    config, node =")
+    app = apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded, FROZEN)
+    note = noise_sentence(load_subject(app, "app"))
+    assert note.startswith("Broken: the noise is computable (MT19937 (numpy.random, legacy), state from"), note
+
+
+@pytest.mark.slow
+def test_the_state_behind_a_seeded_mod_of_this_package_is_recovered(apps: Apps) -> None:
+    app = apps.make(METRICS, own_mod(", seed=1"), FROZEN)
+    assert re.match(STATE, noise_sentence(load_subject(app, "app")))
+
+
+def test_integers_take_draws_of_flowers_mod_too(apps: Apps) -> None:
+    seeded = ("client_app.py", "    config, node =", "    numpy.random.seed(7)\n    config, node =")
+    app = apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded, COUNTED)
+    note = noise_sentence(load_subject(app, "app"), 0.0)
+    assert note.startswith("Broken: the noise is computable"), note
+
+
+@pytest.mark.parametrize(
+    ("mods", "expected"),
+    [
+        ("LocalDpMod(9.0, 2.0, 0.5, 1e-5)", 4 * math.sqrt(2 * math.log(1.25e5))),
+        ("as_mod('local-dp', clip=0.5, noise_multiplier=3.0, seed=1), LocalDpMod(9.0, 2.0, 0.5, 1e-5)", None),
+        ("as_mod('local-dp', clip=0.5, noise_multiplier=3.0, seed=1)", 1.5),
+        ("as_mod('local-dp', clip=0.5, target_epsilon=3.0, seed=1)", 2 * 0.5 * noise_multiplier(3.0, 1e-5, 1.0, 1)),
+        ("as_mod('clipping', applies='per_update'), as_mod('local-dp', seed=1)", None),
+    ],
+)
+def test_the_deviation_of_a_mods_noise_follows_from_its_settings(apps: Apps, mods: str, expected: float | None) -> None:
+    imported = "from flwr.clientapp.mod import LocalDpMod\nfrom fedsim.federation.mods import as_mod\n"
+    app = apps.make(METRICS, ("client_app.py", "app = ClientApp()", f"{imported}app = ClientApp(mods=[{mods}])"))
+    noise = load_subject(app, "app").noise
+    assert noise is not None
+    assert noise.deviation == (None if expected is None else pytest.approx(expected))
 
 
 METRICS = ("client_app.py", 'len(data), "loss": loss}', "len(data)}")
