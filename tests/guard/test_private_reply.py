@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+from flwr.app import Array, ArrayRecord, Message
 
 from fedsim.core.types import Tensors
-from fedsim.guard.policy import read_policy
-from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, Train
+from fedsim.guard.private_reply import PrivateReply, Train
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.upload import clip_jointly
-from tests.guard.site import NOISE, START, policy
+from tests.guard.guarded import APP, Guarded, message, trained
+from tests.guard.site import NOISE, START
 from tests.privacy.noise_recovery.weak_noise import replace_secure_noise
 
-APP = "a" * 64
 WORDS = "the site's guard: "
 NOTHING = f"{WORDS}nothing is sent for this message."
 
 
-def message(
-    run: int = 5, message_type: str = "train", weights: Tensors = START, **records: ArrayRecord | ConfigRecord
-) -> Message:
-    content = RecordDict({"weights": ArrayRecord(dict(weights)), **records})
-    metadata = Metadata(run, "m", 1, 7, "", "3", time.time(), 3600.0, message_type)
-    return Message(content, metadata=metadata)  # pyright: ignore[reportCallIssue]
-
-
-def trained(received: Tensors) -> Tensors:
-    return {name: tensor + 0.01 for name, tensor in received.items()}
-
-
 def untouched(_received: Tensors) -> Tensors:
     raise AssertionError("the app was run")
-
-
-class Guarded:
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        policy(folder, **changes)
-        self.policy = read_policy(folder / "guard.toml")
-        self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
-        self.cover = ReplyPrivatizer(self.policy, self.ledger)
-
-    def answer(self, sent: Message | None = None, train: Train = trained, app: str = APP) -> PrivateReply:
-        return self.cover.answer(sent or message(), app, train)
 
 
 def only_arrays(covered: PrivateReply) -> dict[str, torch.Tensor]:

@@ -14,6 +14,7 @@ from opacus.optimizers import DPOptimizer
 from fedsim.federation.mods import as_mod
 from fedsim.privacy.discrete_noise import add_discrete
 from fedsim.privacy.secure_noise import normal, secure
+from tests.guard.guarded import Guarded, message
 
 START = {"w": torch.zeros(30, 40), "b": torch.zeros(7)}
 
@@ -35,42 +36,6 @@ def add_normal(tensor, deviation):
 
 def all_differ(drawn):
     return len(set(drawn)) == len(drawn) and len({value[:8] for value in drawn}) == len(drawn)
-
-
-@pytest.mark.parametrize("add", [add_normal, add_discrete])
-def test_children_of_a_fork_and_their_parent_draw_different_noise(add):
-    add(torch.zeros(4), 1.0)  # whatever state there may be, there is some before the fork
-    drawn = []
-    for _ in range(3):
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            os.write(write, bits(add(torch.zeros(64), 1.0)))
-            os._exit(0)
-        drawn.append(os.read(read, 4096))
-        os.waitpid(child, 0)
-        os.close(read)
-        os.close(write)
-    drawn.append(bits(add(torch.zeros(64), 1.0)))
-    assert all(len(value) == 256 for value in drawn)
-    assert all_differ(drawn)
-
-
-@pytest.mark.parametrize("add", [add_normal, add_discrete])
-def test_threads_that_start_together_draw_different_noise(add):
-    drawn, barrier = [], threading.Barrier(8)
-
-    def draw():
-        barrier.wait()
-        drawn.extend(bits(add(torch.zeros(16), 1.0)) for _ in range(20))
-
-    threads = [threading.Thread(target=draw) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(drawn) == 160
-    assert all_differ(drawn)
 
 
 def sent(mod, context):
@@ -108,8 +73,8 @@ def test_a_mod_that_was_pickled_draws_noise_of_its_own():
     assert all_differ([value for twin in twins for value in sent(twin, Context(1, 7, {}, RecordDict(), {}))])
 
 
-def optimizer(generator=None):
-    weights = torch.nn.Parameter(torch.zeros(30, 40))
+def optimizer(generator=None, shape=(30, 40)):
+    weights = torch.nn.Parameter(torch.zeros(shape))
     private = DPOptimizer(
         torch.optim.SGD([weights], lr=0.1),
         noise_multiplier=1.0,
@@ -150,3 +115,70 @@ def test_a_resumed_training_draws_new_noise_though_all_states_are_those_of_the_c
 def test_the_noise_of_two_steps_of_an_optimizer_differs():
     secured = optimizer()
     assert all_differ([noise_of(secured) for _ in range(5)])
+
+
+def test_a_deep_copy_of_an_optimizer_draws_noise_of_its_own():
+    secured = optimizer(torch.Generator().manual_seed(3))
+    assert all_differ([noise_of(twin) for twin in (secured, copy.deepcopy(secured), copy.deepcopy(secured))])
+
+
+def noise_of_mod(mod):
+    return sent(mod, Context(1, 7, {}, RecordDict(), {}))[1]
+
+
+# A source and its draw of a few bytes: both functions, the mod of a Flower app and an optimizer of Opacus.
+SOURCES = {
+    "Gaussian": (lambda: None, lambda _: bits(add_normal(torch.zeros(7), 1.0))),
+    "discrete": (lambda: None, lambda _: bits(add_discrete(torch.zeros(7), 1.0))),
+    "mod": (lambda: as_mod("local-dp", noise_multiplier=1.0), noise_of_mod),
+    "optimizer": (lambda: optimizer(torch.Generator().manual_seed(3), shape=(7,)), noise_of),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_children_of_a_fork_and_their_parent_draw_different_noise(source):
+    make, draw = SOURCES[source]
+    made = make()
+    draw(made)  # any state exists before the fork
+    drawn = []
+    for _ in range(3):
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(write, draw(made))
+            os._exit(0)
+        drawn.append(os.read(read, 4096))
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+    drawn.append(draw(made))
+    assert all(len(value) == 28 for value in drawn)
+    assert all_differ(drawn)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_threads_that_start_together_draw_different_noise(source):
+    """Threads share a mod; an optimizer is not made for several threads, so each thread has a copy of it."""
+    make, draw = SOURCES[source]
+    made, drawn, barrier = make(), [], threading.Barrier(8)
+
+    def draw_often():
+        mine = copy.deepcopy(made) if source == "optimizer" else made
+        barrier.wait()
+        drawn.extend(draw(mine) for _ in range(20))
+
+    threads = [threading.Thread(target=draw_often) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(drawn) == 160
+    assert all_differ(drawn)
+
+
+def test_two_messages_to_a_guard_and_a_message_after_its_restart_get_new_noise(tmp_path):
+    guarded = Guarded(tmp_path)
+    replies = [guarded.answer(message(run=run)) for run in (5, 5, 6)]
+    replies.append(Guarded(tmp_path).answer(message(run=5)))
+    drawn = [reply.reply.content.array_records["weights"].to_torch_state_dict() for reply in replies]
+    assert all_differ([bits(tensor) for arrays in drawn for tensor in arrays.values()])

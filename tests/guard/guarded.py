@@ -1,0 +1,38 @@
+"""A guard's cover of replies, without a node, and the messages that it answers."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
+
+from fedsim.core.types import Tensors
+from fedsim.guard.policy import read_policy
+from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, Train
+from fedsim.privacy.ledger import Ledger
+from tests.guard.site import START, policy
+
+APP = "a" * 64
+
+
+def message(
+    run: int = 5, message_type: str = "train", weights: Tensors = START, **records: ArrayRecord | ConfigRecord
+) -> Message:
+    content = RecordDict({"weights": ArrayRecord(dict(weights)), **records})
+    metadata = Metadata(run, "m", 1, 7, "", "3", time.time(), 3600.0, message_type)
+    return Message(content, metadata=metadata)  # pyright: ignore[reportCallIssue]
+
+
+def trained(received: Tensors) -> Tensors:
+    return {name: tensor + 0.01 for name, tensor in received.items()}
+
+
+class Guarded:
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        policy(folder, **changes)
+        self.policy = read_policy(folder / "guard.toml")
+        self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
+        self.cover = ReplyPrivatizer(self.policy, self.ledger)
+
+    def answer(self, sent: Message | None = None, train: Train = trained, app: str = APP) -> PrivateReply:
+        return self.cover.answer(sent or message(), app, train)
