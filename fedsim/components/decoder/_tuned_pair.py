@@ -27,8 +27,8 @@ class SteeringConfig(Config):
 
     strength: float | Literal["calibrate"] = Field(
         examples=[0.0],
-        description="mu; calibrate: fitted to texts of clients that were not trained on; 0: the tuned model alone, "
-        "without its base, to compare with",
+        description="mu; calibrate: fitted to held-out texts, which generation.calibration chooses; 0: the tuned model "
+        "alone, without its base, to compare with",
     )
     base: NameOrFolder = Field(
         default="",
@@ -136,8 +136,8 @@ class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
             return self
         if not len(texts):
             raise FedsimError(
-                f"decoder '{self.name}': strength = 'calibrate' needs texts of clients that no round trained on, and "
-                "all were. Lower federation.rounds, or set the strength to a number."
+                f"decoder '{self.name}': strength = 'calibrate' needs texts that no round trained on, and every text "
+                'of the clients was. Set generation.calibration = "test", or strength to a number.'
             )
         strength = calibrate(model, texts, self.config, self.config.mode)
         return type(self)(self.config.model_copy(update={"strength": strength})).with_name(self.name)

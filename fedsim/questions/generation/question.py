@@ -125,12 +125,14 @@ class GenerationQuestion(Question[GenerationSettings]):
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         pace = tokens_per_step(paces, draws, world.scenario.scoring.confidence) if paces else None
-        update = {"scope": scope, "value": pace, "note": self._note(written, endings), "seconds": seconds}
+        settings = {**self.config.decoder.settings, **written.fitted}
+        note = self._note(written, endings, settings)
+        update = {"scope": scope, "value": pace, "note": note, "seconds": seconds, "settings": settings}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
-    def _note(self, written: written_texts.GenerationStudy, endings: Counter[str]) -> str:
-        settings = ", ".join(f"{key} = {value}" for key, value in self.config.decoder.settings.items() if value)
-        author = f"{self._decoder_name}{f' ({settings})' if settings else ''}"
+    def _note(self, written: written_texts.GenerationStudy, endings: Counter[str], settings: Mapping[str, Any]) -> str:
+        named = ", ".join(_named(key, value, key in written.fitted) for key, value in settings.items() if value)
+        author = f"{self._decoder_name}{f' ({named})' if named else ''}"
         owner = "the global model" if self.config.model == "global" else "the client's model"
         noun = "sample" if sampled_images.draws(self.config) else "text"
         count = f"{len(written.texts):,} {noun}{'' if len(written.texts) == 1 else 's'}"
@@ -154,3 +156,7 @@ def _answering(work: QuestionContext) -> Iterator[Answer]:
             return require_tensor(attacks[key].call(TraceAttack.__call__, case, generators=[generator]))
 
         yield answer
+
+
+def _named(key: str, value: Any, is_fitted: bool) -> str:
+    return f"{key} = {value:.4g}, fitted" if is_fitted else f"{key} = {value}"

@@ -92,6 +92,11 @@ class GenerationSettings(TimedConfig):
     model: Literal["global", "client"] = Field(
         default="global", description="the last global model, or that of the first watched client after its training"
     )
+    calibration: Literal["clients", "test"] = Field(
+        default="clients",
+        description="held-out texts that a decoder is fitted to: texts of clients that no round trained on, or the "
+        "test set, which may not judge the decoder then",
+    )
     prompts: Prompts = Prompts()
     max_new_tokens: int = Field(default=24, ge=1, description="tokens of a text, at most")
     stop_at_end_token: bool = Field(

@@ -12,14 +12,14 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import IMAGES, Decoder
+from fedsim.core.hooks import IMAGES, Component, Decoder
 from fedsim.core.types import Batch, Generated, Limits, Planted, Tensors, Tokenizer
 from fedsim.data._text import read_text
 from fedsim.federation.journal import ServerLog
 from fedsim.metrics.exposure import alternatives, common_beginning, space_of
 from fedsim.questions.generation.answers import judge_answers
 from fedsim.questions.generation.hooks import TraceAttack
-from fedsim.questions.generation.settings import GenerationSettings, TraceAttackChoice
+from fedsim.questions.generation.settings import DecoderChoice, GenerationSettings, TraceAttackChoice
 from fedsim.questions.generation.side_channels import Answer, GeneratedTexts, ScoringOptions, TraceInquiry, answer_here
 from fedsim.questions.generation.study import SecretWithDecoys, StudyInputs, TextGenerator, Tokens, study
 from fedsim.questions.generation.types import TraceQuestion
@@ -82,11 +82,13 @@ class GenerationStudy:
         texts: all texts, each once.
         traces: table of the traces: question, ground truth, ending, tokens and counts per step.
         findings: findings on the texts and their traces.
+        fitted: settings of the decoder that were fitted to held-out texts.
     """
 
     texts: Sequence[Generated]
     findings: Sequence[Finding]
     traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
+    fitted: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
@@ -109,7 +111,9 @@ def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: 
     done = study(speaker, material, inquiries_of(world), judging)
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
-    return GenerationStudy(texts, (*_answered(world, speaker, speeches), *done.findings), _traces(speeches))
+    findings = (*_answered(world, speaker, speeches), *done.findings)
+    fitted = fitted_settings(generation_of(world).decoder, speaker.decoder)
+    return GenerationStudy(texts, findings, _traces(speeches), fitted)
 
 
 def _answered(world: World, speaker: TextGenerator, speeches: Sequence[GeneratedTexts]) -> Iterator[Finding]:
@@ -148,7 +152,7 @@ def speaker_of(
         world: a scenario with a generation.
         weights: weights of the model.
         tokens: maximum number of new tokens per text; default: the scenario's.
-        rounds: completed rounds; the decoder is fitted to texts that no round trained on.
+        rounds: completed rounds; the decoder is fitted to texts that no round trained on, see `generation.calibration`.
 
     Raises:
         FedsimError: no setting of the decoder fits.
@@ -161,16 +165,27 @@ def speaker_of(
     limits = Limits(max_new_tokens=limit, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     if isinstance(decoder, Decoder):
-        decoder = decoder.fitted(model.eval(), _unseen(world, rounds))
+        decoder = decoder.fitted(model.eval(), _held_out(world, rounds))
     return TextGenerator(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
 
 
-def _unseen(world: World, rounds: Sequence[RoundRecord]) -> Batch:
-    """Return texts of clients that no round trained on, a random sample."""
-    train, uses = world.data.dataset.train, count_training(world, rounds)
-    unseen = torch.cat([share[uses[share] == 0] for share in world.data.shares])
-    source = seeding.generator(world.scenario.seed, "texts to fit a decoder")
-    return train.select(unseen[torch.randperm(len(unseen), generator=source)][:_FITTED])
+def _held_out(world: World, rounds: Sequence[RoundRecord]) -> Batch:
+    """Return a random sample of texts that no round trained on: texts of clients, or of the test set."""
+    texts, source = world.data.dataset.train, seeding.generator(world.scenario.seed, "texts to fit a decoder")
+    if generation_of(world).calibration == "test":
+        texts = world.data.dataset.test
+        unseen = torch.arange(len(texts))
+    else:
+        uses = count_training(world, rounds)
+        unseen = torch.cat([share[uses[share] == 0] for share in world.data.shares])
+    return texts.select(unseen[torch.randperm(len(unseen), generator=source)][:_FITTED])
+
+
+def fitted_settings(choice: DecoderChoice, fitted: Component[Any]) -> dict[str, Any]:
+    """Return the settings of a decoder that fitting has changed."""
+    before, after = choice.make("component").config, fitted.config
+    names = type(after).model_fields
+    return {name: getattr(after, name) for name in names if getattr(after, name) != getattr(before, name)}
 
 
 def _speaker_to_try(world: World) -> TextGenerator:

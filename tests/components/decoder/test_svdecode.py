@@ -311,7 +311,7 @@ def test_a_strength_to_calibrate_needs_texts() -> None:
     with pytest.raises(FedsimError, match="needs texts of clients, which a scenario's table"):
         generate(make("svdecode", strength="calibrate"), pair(), ASKED, LONG, sources(4))
     nothing = Batch(torch.zeros(0, 4).long(), torch.zeros(0, 4).long())
-    with pytest.raises(FedsimError, match="texts of clients that no round trained on, and all were"):
+    with pytest.raises(FedsimError, match='every text of the clients was. Set generation.calibration = "test"'):
         make("svdecode", strength="calibrate").fitted(pair(), nothing)
 
 

@@ -95,3 +95,11 @@ def test_a_decoder_that_wrote_nothing_says_why(monkeypatch: pytest.MonkeyPatch, 
 
 def test_it_is_registered_under_the_name_of_its_table() -> None:
     assert registry.get("question", "generation").make is GenerationQuestion
+
+
+def test_a_fitted_setting_is_recorded_and_named_with_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = {"name": "svdecode", "strength": "calibrate", "confidence": 0.2}
+    written = GenerationStudy(TEXTS[:1], [], {}, {"strength": 1.23456})
+    (context,), _ = asked(monkeypatch, written, decoder=decoder)
+    assert context.settings == {"strength": 1.23456, "confidence": 0.2}
+    assert context.note.startswith("svdecode (strength = 1.235, fitted, confidence = 0.2), the global model: 1 text;")

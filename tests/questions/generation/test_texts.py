@@ -11,12 +11,13 @@ from rich.console import Console
 
 from fedsim.cli import display, endings
 from fedsim.components.decoder.speculative import Speculative
-from fedsim.components.decoder.svdecode import calibrate
+from fedsim.components.decoder.svdecode import SvdecodeConfig, calibrate
 from fedsim.core.errors import FedsimError, GenerationError, ScenarioError
 from fedsim.core.types import Batch
 from fedsim.experiment import expectation, runner
 from fedsim.federation.journal import ServerLog
 from fedsim.questions.generation import texts as written_texts
+from fedsim.questions.generation.settings import DecoderChoice
 from fedsim.record import ArmRecord, Finding, RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import writing
@@ -396,8 +397,37 @@ def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
     ]
     owned = torch.cat(list(world.data.shares)).tolist()
     left = world.data.dataset.train.inputs[[number for number in owned if number not in trained]]
-    texts = written_texts._unseen(world, journal.rounds)
+    texts = written_texts._held_out(world, journal.rounds)
     assert sorted(texts.inputs.tolist()) == sorted(left.tolist())
     speaker = written_texts.speaker_of(world, journal.weights, rounds=journal.rounds)
     config = speaker.decoder.config
     assert config.strength == calibrate(speaker.model, texts, config, "mean")
+
+
+def test_where_every_text_was_trained_on_the_test_set_calibrates_and_the_strength_is_recorded(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    tables["components"] = [{"name": "lora", "targets": ["*.q_proj"], "rank": 2}]
+    tables["federation"] |= {"local_epochs": 1, "clients": 2}
+    tables["generation"] = {
+        "decoder": {"name": "svdecode", "strength": "calibrate"},
+        "max_new_tokens": 4,
+        "texts_per_prompt": 3,
+    }
+    journal = runner.train(worlds.build(scenario(**tables)), lambda _round: None)
+    with pytest.raises(FedsimError, match='Set generation.calibration = "test", or strength to a number'):
+        written_texts.speak(worlds.build(scenario(**tables)), journal)
+    tables["generation"]["calibration"] = "test"
+    world = worlds.build(scenario(**tables))
+    texts, test = written_texts._held_out(world, journal.rounds), world.data.dataset.test
+    assert 0 < len(texts) <= 64
+    assert all(row in test.inputs.tolist() for row in texts.inputs.tolist())
+    done = written_texts.speak(world, journal)
+    model = written_texts.speaker_of(world, journal.weights, rounds=journal.rounds).model
+    strength = calibrate(model, texts, SvdecodeConfig(strength=0), "mean")
+    assert done.fitted == {"strength": strength}
+
+
+def test_a_decoder_that_fits_nothing_has_no_fitted_settings() -> None:
+    choice = DecoderChoice.model_validate({"name": "svdecode", "strength": 2.0})
+    assert written_texts.fitted_settings(choice, choice.make("component")) == {}
