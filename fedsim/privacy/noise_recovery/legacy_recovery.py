@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ GENERATOR = "MT19937 (numpy.random, legacy)"
 
 _CHUNK = 1 << 13  # pairs in which positions are searched together: residuals of longer chains do not converge
 _MOST_VALUES = 1 << 21  # in which positions are searched: some 10 seconds
-_FEWEST_PAIRS = 1_800  # that give equations: all bits of fewer pairs have a rank below 19,937
+_FEWEST_PAIRS = 1_200  # all bits of fewer pairs have a rank below 19,937
 _MOST_PAIRS = 6_000  # that give equations: more cost time and add no rank
 _BITS = polar.DEPTH  # of a uniform that give equations
 _ROUNDING = 2.0**-24  # of a uniform behind a float32 value
@@ -50,35 +51,61 @@ def recover_legacy_state(values: Sequence[Tensor], seconds: float = math.inf) ->
     start = time.perf_counter()
     z = concatenated(values).numpy()
     reason = "too few values are the noise alone to show their positions in the stream of the polar method"
-    for held, chunk in _attempts(min(len(z), _MOST_VALUES)):
+    for attempt in _attempts(z[:_MOST_VALUES]):
         if time.perf_counter() - start > seconds:
             return UnknownNoise(f"the time of {seconds:g} seconds is over; {reason}", time.perf_counter() - start)
-        pairs = z[held : held + (len(z) - held) // 2 * 2].reshape(-1, 2)[chunk]
-        placed = polar.place(pairs)
-        solved = _solve(pairs, placed)
-        if isinstance(solved, LinearSystem):
-            before = chunk.start + int(placed.pairs[0])
-            noise = _noise(values, solved.solve().view(np.uint32).copy(), before, held)
-            used = held + 2 * (chunk.start + placed.pairs[:, None]) + np.arange(2)
-            found = _result(values, noise, solved, used.ravel(), time.perf_counter() - start)
-            if found.disagreement <= AGREES:
-                return found
-            solved = f"the recovered state disagrees by {found.disagreement:.2f} deviations of the noise"
-        reason = solved or reason
+        solved = _solve(attempt.pairs, attempt.placed)
+        if isinstance(solved, str):
+            reason = solved
+            continue
+        noise = _noise(values, solved.solve().view(np.uint32).copy(), attempt.before, attempt.held)
+        found = _result(values, noise, solved, attempt.used, time.perf_counter() - start)
+        if found.disagreement <= AGREES:
+            return found
+        reason = f"the recovered state disagrees by {found.disagreement:.2f} deviations of the noise"
     return UnknownNoise(reason, time.perf_counter() - start)
 
 
-def _attempts(count: int) -> Iterator[tuple[int, slice]]:
-    """Yield whether the first value is the second of a pair (0 or 1), and a range of pairs."""
-    for held in (0, 1):
-        for chunk in polar.chunks((count - held) // 2, _CHUNK):
-            yield held, chunk
+class _Attempt(NamedTuple):
+    """Pairs of a chunk with their positions.
+
+    Attributes:
+        held: 1 if the first value of the message is the second of a pair, else 0.
+        start: pairs of the message before the chunk.
+        pairs: values of the chunk, (n, 2).
+        placed: positions.
+    """
+
+    held: int
+    start: int
+    pairs: NDArray[np.float64]
+    placed: polar.Placed
+
+    @property
+    def before(self) -> int:
+        """Pairs of the message before the first placed pair."""
+        return self.start + int(self.placed.pairs[0])
+
+    @property
+    def used(self) -> NDArray[np.intp]:
+        """Indices in the message of the values of placed pairs."""
+        return (self.held + 2 * (self.start + self.placed.pairs[:, None]) + np.arange(2)).ravel()
 
 
-def _solve(pairs: NDArray[np.float64], placed: polar.Placed) -> LinearSystem | str | None:
+def _attempts(z: NDArray[np.float64]) -> list[_Attempt]:
+    """Return the chunks that place enough pairs for equations of full rank, those with most pairs first."""
+    attempts = [
+        _Attempt(held, chunk.start, pairs[chunk], polar.place(pairs[chunk]))
+        for held in (0, 1)
+        for pairs in [z[held : held + (len(z) - held) // 2 * 2].reshape(-1, 2)]
+        for chunk in polar.chunks(len(pairs), _CHUNK)
+    ]
+    enough = (attempt for attempt in attempts if len(attempt.placed.pairs) >= _FEWEST_PAIRS)
+    return sorted(enough, key=lambda attempt: -len(attempt.placed.pairs))
+
+
+def _solve(pairs: NDArray[np.float64], placed: polar.Placed) -> LinearSystem | str:
     """Return the equations of full rank of the state before the first placed pair, or the reason of a failure."""
-    if len(placed.pairs) < _FEWEST_PAIRS:
-        return None
     chosen = slice(0, _MOST_PAIRS)
     uniform = polar.uniforms(pairs[placed.pairs[chosen]])
     bit, which, pair = np.nonzero(_certain(uniform))  # leading bits first: fewer relations hold between them
