@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from fedsim.audit.verdict import Answer
 from fedsim.core import registry
 from fedsim.core.metric import Metric
-from fedsim.judgement import limits as judging
 from fedsim.judgement.limits import MEMBERS_FOUND, Case, Figure, JudgedLimit, figures_of, judge
 from fedsim.metrics.comparison import holm
 from fedsim.record import Finding, Outcome
@@ -103,11 +102,6 @@ def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
         findings={name: figures_of(record.attacks, name) for name in record.policy.findings},
     )
     return judge(record.policy, case)
-
-
-def exit_code(record: ReleaseRecord) -> int:
-    """Return the exit code of `fedsim release`."""
-    return judging.exit_code(record.policy, (threshold.state for threshold in thresholds(record)))
 
 
 def _reach(finding: Finding) -> float:

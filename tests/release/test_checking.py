@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.result_files import AUDIT, RELEASE
-from fedsim.judgement.limits import BROKEN
+from fedsim.judgement.limits import BROKEN, exit_code
 from fedsim.judgement.policy import Policy
 from fedsim.record.atomic_files import MANIFEST
 from fedsim.record.store import RunFolder
@@ -20,7 +20,7 @@ def test_an_overfitted_model_is_recovered_and_breaks_a_policy(tmp_path: Path) ->
     sites = {"a": f"{hospital.__name__}:first_site", "b": f"{hospital.__name__}:second_site"}
     record = checking.check(hospital.plan(hospital.saved(tmp_path, 1), sites=sites), limits)
     assert verdict.answer(record).state == "recovered"
-    assert verdict.exit_code(record) == BROKEN
+    assert exit_code(record.policy, (limit.state for limit in verdict.thresholds(record))) == BROKEN
     assert {one.question for one in record.attacks} == {"membership", "sources"}
 
 

@@ -1,4 +1,4 @@
-"""Commands' comparison of measured figures with a scenario's table [expected]."""
+"""Checks that decide a command's exit code: a scenario's table [expected], and the limits of a policy."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
     from fedsim.experiment.expectation import Figure
+    from fedsim.judgement.limits import JudgedLimit
+    from fedsim.judgement.policy import Policy
     from fedsim.scenario import Scenario
 
 
@@ -31,6 +33,18 @@ def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> No
             f"{path}: no table [expected] to compare with. `fedsim expect FOLDER` prints the "
             "table [expected] of an earlier run."
         )
+
+
+def check_limits(policy: Policy, limits: Sequence[JudgedLimit]) -> None:
+    """Print the limits of a policy that are broken or undecided, and exit with the policy's code unless it is 0."""
+    from fedsim.judgement.limits import exit_code
+    from fedsim.report.limits import sentence
+
+    open_limits = [limit for limit in limits if limit.state != "kept"]
+    for limit in open_limits:
+        complain(f"The policy is {limit.state}: {sentence(limit).removeprefix('Undecided: ')}")
+    if code := exit_code(policy, (limit.state for limit in open_limits)):
+        raise typer.Exit(code)
 
 
 def check_figures(

@@ -159,6 +159,16 @@ def complain(text: str) -> None:
 
 
 @contextmanager
+def advising(advice: Callable[[], str]) -> Iterator[None]:
+    """Exit with 130 after an interruption of the block, and print the advice: where results are, how to continue."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        complain(advice())
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def ask_to_stop() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C or a termination sets; the second signal does not wait for the end of a step.
 

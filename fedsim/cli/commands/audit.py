@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from fedsim.cli.commands._console import command, complain, say, screen
+from fedsim.cli.commands._checking import check_limits
+from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import targets
 from fedsim.core.errors import FedsimError, did_you_mean
 
@@ -75,8 +76,9 @@ def audit(
     batches = _sizes(batch_sizes)
     targets.find(target)
 
-    from fedsim.audit import AuditPlan, exports, running, verdict
+    from fedsim.audit import AuditPlan, exports, running
     from fedsim.audit.console import counting
+    from fedsim.audit.limits import client_thresholds
     from fedsim.audit.record import KNOWS, command_of
     from fedsim.core.devices import device_of
     from fedsim.judgement.policy import policy_of
@@ -106,8 +108,7 @@ def audit(
     for path, make in ((junit, exports.junit), (sarif, exports.sarif)):
         if path is not None:
             write_atomic(path, make(record))
-    if code := verdict.exit_code(record):
-        raise typer.Exit(code)
+    check_limits(record.policy, client_thresholds(record))
 
 
 def _check_source(client_app: str | None, gradients: Path | None, weights: Path | None) -> None:
@@ -120,15 +121,10 @@ def _check_source(client_app: str | None, gradients: Path | None, weights: Path 
 def _tell(record: AuditRecord, folder: Path) -> None:
     from fedsim.audit import verdict
     from fedsim.audit.console import show
-    from fedsim.judgement.limits import UNDECIDED
 
     show(record, screen)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
     say(verdict.answer(record).sentence)
-    for sentence in verdict.broken(record):
-        complain(f"The policy is broken: {sentence}")
-    if verdict.exit_code(record) == UNDECIDED:
-        complain("The policy is undecided: no threshold is broken, but the evidence does not show that all are kept.")
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import Commands, OneCommand, app, complain, say, screen
+from fedsim.cli.commands._console import Commands, OneCommand, advising, app, say, screen
 from fedsim.core.errors import FedsimError, did_you_mean
 
 if TYPE_CHECKING:
@@ -116,11 +116,8 @@ def model(
     known = _small_models()
     if name not in known:
         raise FedsimError(f"unknown small model '{name}'.{did_you_mean(name, known)}")
-    try:
+    with advising(lambda: "Interrupted. The same command goes on where it was."):
         known[name](name, samples, seed)
-    except KeyboardInterrupt:
-        complain("Interrupted. The same command goes on where it was.")
-        raise typer.Exit(130) from None
 
 
 def _small_models() -> dict[str, Callable[[str, int, int], None]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import command, complain, say, screen
+from fedsim.cli.commands._console import advising, command, say, screen
 from fedsim.core.errors import FedsimError, MissingExtra
 
 if TYPE_CHECKING:
@@ -43,16 +43,13 @@ def demo(
     from fedsim.demo.messages import language_of
 
     chosen = language_of(language)
-    try:
+    with advising(lambda: "Interrupted." if out is None else "Interrupted. Type the same command to go on from here."):
         if out is not None:
             _record(out, full, chosen)
         elif live:
             _serve(port, host, chosen)
         else:
             _show(chosen)
-    except KeyboardInterrupt:
-        complain("Interrupted." if out is None else "Interrupted. Type the same command to go on from here.")
-        raise typer.Exit(130) from None
 
 
 def _record(out: Path, full: bool, language: Language) -> None:

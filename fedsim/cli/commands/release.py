@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import command, complain, say, screen
+from fedsim.cli.commands._checking import check_limits
+from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import targets
 from fedsim.core.errors import FedsimError
 
@@ -80,20 +81,15 @@ def release(
     record = checking.run(plan, policy_of(policy), folder)
     _show(record)
     say(f"Document: {folder / checking.PAGE}")
-    if code := verdict.exit_code(record):
-        raise typer.Exit(code)
+    check_limits(record.policy, verdict.thresholds(record))
 
 
 def _show(record: ReleaseRecord) -> None:
     from fedsim.release import page, verdict
-    from fedsim.report import limits
     from fedsim.report.document import to_terminal
 
     to_terminal([page.results(record)], screen)
     say(verdict.answer(record).sentence)
-    for threshold in verdict.thresholds(record):
-        if threshold.state != "kept":
-            complain(f"The policy is {threshold.state}: {limits.sentence(threshold)}")
 
 
 def _sites(text: str | None) -> dict[str, str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.commands._checking import check_figures, refuse_check
-from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, in_minutes, say, screen
+from fedsim.cli.commands._console import ScenarioFile, advising, ask_to_stop, command, complain, in_minutes, say, screen
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def run(
     if isolate and (gaps := describe_open()):
         complain(gaps)
     watching = display.silent() if is_silent else display.watching(screen)
-    with _advising(folder, loaded), ask_to_stop() as stop, watching as watcher:
+    with advising(partial(_advice, folder, loaded)), ask_to_stop() as stop, watching as watcher:
         record = run_into(
             loaded,
             folder,
@@ -118,20 +117,14 @@ def _announce(scenario: Scenario, folder: Path, earlier: RunRecord | None, *, is
         say(f"{folder} holds no run to resume, so it begins anew.")
 
 
-@contextmanager
-def _advising(folder: Path, scenario: Scenario) -> Iterator[None]:
-    """Say how to continue an interrupted run, and exit."""
+def _advice(folder: Path, scenario: Scenario) -> str:
+    """Return how to continue an interrupted run."""
     from fedsim.record.store import RECORD, read_record
 
-    try:
-        yield
-    except KeyboardInterrupt:
-        if (folder / RECORD).exists():
-            remaining = _resumption(read_record(folder), scenario)
-            complain(f"Interrupted. Results so far are in {folder}; add --resume to continue with {remaining}.")
-        else:
-            complain("Interrupted before the first result. The same command starts again.")
-        raise typer.Exit(130) from None
+    if not (folder / RECORD).exists():
+        return "Interrupted before the first result. The same command starts again."
+    remaining = _resumption(read_record(folder), scenario)
+    return f"Interrupted. Results so far are in {folder}; add --resume to continue with {remaining}."
 
 
 def _resumption(earlier: RunRecord, scenario: Scenario) -> str:

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.commands._checking import check_figures, refuse_check
-from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, in_minutes, say, screen, seconds
+from fedsim.cli.commands._console import (
+    ScenarioFile,
+    advising,
+    ask_to_stop,
+    command,
+    complain,
+    in_minutes,
+    say,
+    screen,
+    seconds,
+)
 from fedsim.experiment.sweep.origin import finished_before, origin_of
 
 if TYPE_CHECKING:
@@ -95,28 +105,25 @@ def _make(
             "No setting is undefended, so a failed attack may be a weak attack. Add a setting "
             "with model.dropout = 0 and without defenses and components."
         )
-    try:
-        with (
-            folder.opened(plan_of(loaded, runs)),
-            _ray_executor(ray) if ray else nullcontext(ProcessExecutor()) as executor,
-            ask_to_stop() as stop,
-            display.counting(screen, len(runs)) as on_outcome,
-        ):
-            folder.keep_origin(origin)
-            outcomes = made(
-                folder,
-                runs,
-                loaded.sweep or Sweep(),
-                executor=executor,
-                jobs=jobs,
-                command=shlex.join(["fedsim", *sys.argv[1:]]),
-                budget=time_limit,
-                on_outcome=on_outcome,
-                should_stop=stop.is_set,
-            )
-    except KeyboardInterrupt:
-        complain(f"Interrupted. Finished runs are in {folder.path}; the same command continues.")
-        raise typer.Exit(130) from None
+    with (
+        advising(lambda: f"Interrupted. Finished runs are in {folder.path}; the same command continues."),
+        folder.opened(plan_of(loaded, runs)),
+        _ray_executor(ray) if ray else nullcontext(ProcessExecutor()) as executor,
+        ask_to_stop() as stop,
+        display.counting(screen, len(runs)) as on_outcome,
+    ):
+        folder.keep_origin(origin)
+        outcomes = made(
+            folder,
+            runs,
+            loaded.sweep or Sweep(),
+            executor=executor,
+            jobs=jobs,
+            command=shlex.join(["fedsim", *sys.argv[1:]]),
+            budget=time_limit,
+            on_outcome=on_outcome,
+            should_stop=stop.is_set,
+        )
     _report(folder.path, len(runs), outcomes)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import ScenarioFile, command, complain, say
+from fedsim.cli.commands._console import ScenarioFile, advising, command, say
 
 if TYPE_CHECKING:
     from fedsim.experiment.sweep.tuning import Tuned
@@ -35,11 +35,8 @@ def tune(
     from fedsim.experiment.sweep.tuning import tune as tuned
     from fedsim.record.atomic_files import write_atomic
 
-    try:
+    with advising(lambda: f"Interrupted. Finished trials are in {folder}; the same command continues."):
         best = tuned(loaded, folder, lambda *where: say(_trial(*where)))
-    except KeyboardInterrupt:
-        complain(f"Interrupted. Finished trials are in {folder}; the same command continues.")
-        raise typer.Exit(130) from None
     rows = [{**asdict(trial), "settings": json.dumps(trial.settings)} for trial in best]
     write_atomic(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
     write_atomic(folder / "tuned.json", json.dumps([asdict(trial) for trial in best], indent=1).encode())

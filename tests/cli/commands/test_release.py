@@ -55,7 +55,7 @@ def test_figures_verdict_and_page(command: Say, place: Path) -> None:
     ("limit", "code", "sentence"),
     [
         ("findings = { auc = 0.1 }", 3, "The policy is broken: loss-threshold, AUC"),
-        ("max_membership_tpr = 0.1", 4, "The policy is undecided: Undecided: max_membership_tpr needs 100 non-members"),
+        ("max_membership_tpr = 0.1", 4, "The policy is undecided: max_membership_tpr needs 100 non-members"),
         ('max_membership_tpr = 0.1\nundecided = "pass"', 0, "needs 100 non-members"),
     ],
 )
