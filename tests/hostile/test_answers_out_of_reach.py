@@ -20,7 +20,6 @@ from fedsim import questions
 from fedsim.core import registry
 from fedsim.core.choices import Choice
 from fedsim.core.hooks import Attack
-from fedsim.core.registry import Kind
 from fedsim.core.types import Reconstruction
 from fedsim.experiment import runner
 from fedsim.processes.methods import MethodRunner, ShouldStop, Start, start_in_process
@@ -90,8 +89,8 @@ def numbers_in(seen: Any) -> Tensor | None:
 
 def wrapped(make: Any) -> Start:
     @contextmanager
-    def start(kind: Kind, choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
-        with start_in_process(kind, choice, should_stop) as method:
+    def start(choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
+        with start_in_process(choice, should_stop) as method:
             yield make(method)
 
     return start
