@@ -40,7 +40,6 @@ class HeadNeuronsConfig(Config):
 @final
 @component(
     "head-neurons",
-    aliases=("feature-neurons",),
     summary="probe: neurons named by the head, classes inferred from a few neurons",
     tier="research",
     paper="2501.02688",

@@ -355,6 +355,7 @@ def test_texts_about_images_are_those_of_their_image_and_question(scenario: Call
     assert len(speaker.speech("prompt", material).texts) == 12
     done = written_texts.speak(world, runner.train(worlds.build(scenario(**IMAGES)), lambda _round: None))
     (right,) = [own for own in done.findings if own.metric == "written_accuracy"]
+    assert right.value is not None
     assert (right.value.n, right.role) == (4, "context")
 
 
