@@ -53,8 +53,8 @@ attacks = [{{ name = "knows-better", attribute = "parity", learns = {learns} }}]
 
 
 def run(folder: Path, learns: str) -> subprocess.CompletedProcess[str]:
-    (folder / "attacks" / "attributes").mkdir(parents=True)
-    (folder / "attacks" / "attributes" / "knows_better.py").write_text(ATTACK)
+    (folder / "attacks").mkdir(parents=True)
+    (folder / "attacks" / "knows_better.py").write_text(ATTACK)
     (folder / "s.toml").write_text(RUN + TABLE.format(learns=learns))
     command = [sys.executable, "-P", "-c", "from fedsim.cli.main import main; main()"]
     return subprocess.run(

@@ -61,7 +61,7 @@ STRANGE = '''
 @pytest.fixture
 def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -> None:
     """An installed package with an attack, for this process and its children."""
-    install(tmp_path / "site", monkeypatch, "fedsim.attributes", "strange_reader", STRANGE)
+    install(tmp_path / "site", monkeypatch, "fedsim.attacks", "strange_reader", STRANGE)
 
 
 def run(scenario: Scenario, path: Path, start: Any) -> RunRecord:
