@@ -16,11 +16,11 @@ from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
-from fedsim.metrics.boxes import areas, inside
+from fedsim.metrics.boxes import inside
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from tests.components.augment.boxes import SHAPES, cutmix, random
+from tests.components.augment.boxes import SHAPES, areas, cutmix, random
 
 Build = Callable[..., Scenario]
 CLASSES = 10

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from fedsim.components.augment._mixing import boxes_of
-from fedsim.metrics.boxes import areas
-from tests.components.augment.boxes import SHAPES, cutmix, random
+from tests.components.augment.boxes import SHAPES, areas, cutmix, random
 
 
 @pytest.mark.parametrize(("height", "width"), SHAPES)
