@@ -160,7 +160,7 @@ def test_children_of_a_fork_and_their_parent_draw_different_noise(source):
 def test_threads_that_start_together_draw_different_noise(source):
     """An optimizer is not made for several threads, so each thread has a copy of it.
 
-    A mod reads arrays of NumPy, which parses their headers as Python: in CPython 3.11 threads may fail to parse at once.
+    A mod reads arrays of NumPy, which parses headers as Python: in CPython 3.11 threads may fail to parse at once.
     """
     make, draw = SOURCES[source]
     made, drawn, barrier = make(), [], threading.Barrier(8)
