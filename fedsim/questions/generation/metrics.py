@@ -13,6 +13,7 @@ import numpy as np
 from fedsim.core.registry import metric
 from fedsim.metrics.membership import auc_interval
 from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.questions.generation.answers import share_of_prompts
 from fedsim.record import Interval
 
 _NEIGHBOURS = 3
@@ -39,9 +40,7 @@ class Bits(NamedTuple):
 )
 def prompt_accuracy(guesses: np.ndarray, prompts: np.ndarray, confidence: float = 0.95) -> Interval:
     """Return the share of correct guesses with Wilson's interval, n the number of prompts."""
-    names = np.unique(prompts)
-    shares = [float((guesses[prompts == name] == name).mean()) for name in names]
-    return wilson(min(sum(shares), len(names)), len(names), confidence)
+    return share_of_prompts((guesses == prompts).tolist(), prompts.tolist(), confidence)
 
 
 @metric(
