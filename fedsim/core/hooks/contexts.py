@@ -75,7 +75,9 @@ class HookContext:
 
     def add_noise(self, tensor: Tensor, deviation: float) -> Tensor:
         """Return a tensor plus Gaussian noise; the order of draws does not depend on the tensor's layout."""
-        return _add_noise(tensor, deviation, self.generator, self.secure_noise)
+        if self.secure_noise is not None:
+            return self.secure_noise(tensor, deviation)
+        return _add_gaussian(tensor, deviation, self.generator)
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,6 @@ class ServerRound:
         size: number of coordinates of an update, P.
         received: weights that the clients received this round, for rules that use single updates.
         layout: position of each tensor in a vector; None for vectors without layout.
-        secure_noise: adds noise from a cryptographic generator, on a real server; None in a simulation.
     """
 
     round: int
@@ -115,16 +116,13 @@ class ServerRound:
     size: int
     received: Tensors = field(default_factory=dict[str, Tensor])
     layout: Layout | None = None
-    secure_noise: NoiseAdder | None = None
 
     def add_noise(self, tensor: Tensor, deviation: float) -> Tensor:
-        """Return a tensor plus Gaussian noise."""
-        return _add_noise(tensor, deviation, self.generator, self.secure_noise)
+        """Return a tensor plus Gaussian noise of the generator: aggregation rules run in simulations alone."""
+        return _add_gaussian(tensor, deviation, self.generator)
 
 
-def _add_noise(tensor: Tensor, deviation: float, generator: torch.Generator, secure: NoiseAdder | None) -> Tensor:
-    if secure is not None:
-        return secure(tensor, deviation)
+def _add_gaussian(tensor: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
     # Not empty_like: it copies the memory layout, and the order of the draws would depend on it.
     return tensor + deviation * torch.empty(tensor.shape, dtype=tensor.dtype).normal_(generator=generator)
 
