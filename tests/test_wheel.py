@@ -233,7 +233,7 @@ save_file({name: p.grad for name, p in model.named_parameters()}, "sent.safetens
 DRAWS_A_CODE = """
 import sys
 from fedsim.core.errors import FedsimError
-from fedsim.demo.scan import code_of
+from fedsim.cli.commands.demo import code_of
 try:
     print(code_of("http://127.0.0.1:1"))
 except FedsimError as error:

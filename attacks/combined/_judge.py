@@ -1,20 +1,20 @@
 """Choose the guess that explains the gradient best, without the ground truth and without fitting noise.
 
 Unknown masks of a guess are fitted to the gradient, with the inputs fixed. If the gradient is noisy, masks are fitted
-on one part of the tensors and guesses are compared on the held-out part.
+on one part of the tensors and guesses are compared on the held-out part. One attack may find a part of a batch and
+another attack the rest: their union is kept if it explains the gradient better.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from attacks.combined._union import Union, unite
 from attacks.core.batches import OrderedGuess
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
@@ -34,6 +34,7 @@ from fedsim.core.types import Masks, Modality, Observation
 _FEWEST = 3
 _MASK_RATE = 0.03
 _INPUT_RATE = 0.003
+_SAME = 1e-2  # relative distance below which two guesses are the same example; exact attacks differ by less
 
 
 @dataclass(frozen=True)
@@ -151,3 +152,66 @@ class GuessJudge:
             begin="mean" if knows_rates(observation) else "ones",
         )
         return Unknowns((masks,))
+
+
+class Union(NamedTuple):
+    """A batch of examples from several guesses.
+
+    Attributes:
+        batch: the examples.
+        sources: indices of the contributing guesses, the initial guess first.
+    """
+
+    batch: OrderedGuess
+    sources: tuple[int, ...]
+
+
+def unite(
+    batches: Sequence[OrderedGuess], labels: Tensor, distance: Callable[[Tensor], float], *, swaps: bool
+) -> Union:
+    """Return the batch of examples from all guesses that explains the gradient best.
+
+    Args:
+        batches: the guesses, the best first.
+        labels: label of each example.
+        distance: gradient distance of a whole batch (B, *shape) from the observed gradient.
+        swaps: whether to also try replacing found examples, at the cost of one distance for each swap.
+    """
+    best, least = Union(batches[0], (0,)), distance(batches[0].inputs)
+    for begun, first in enumerate(batches):
+        for index, batch in enumerate(batches):
+            filled = _filled(first, batch, labels)
+            if filled is not None and (reached := distance(filled.inputs)) < least:
+                best, least = Union(filled, (begun, index)), reached
+    for index, batch in enumerate(batches if swaps else ()):
+        for example in batch.are_found.nonzero().flatten().tolist():
+            for tried in _swapped(best.batch, batch.inputs[example], labels == labels[example]):
+                if (reached := distance(tried.inputs)) < least:
+                    best, least = Union(tried, tuple(dict.fromkeys((*best.sources, index)))), reached
+                    break
+    return best
+
+
+def _filled(batch: OrderedGuess, guess: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
+    """Return a batch with missing examples filled by new examples of the other guess; None without new examples."""
+    inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
+    for example in guess.are_found.nonzero().flatten().tolist():
+        empty = (~are_found & (labels == labels[example])).nonzero().flatten()
+        if len(empty) and not _is_among(guess.inputs[example], inputs[are_found]):
+            inputs[empty[0]], are_found[empty[0]] = guess.inputs[example].to(inputs), True
+    return None if torch.equal(are_found, batch.are_found) else OrderedGuess(inputs, None, are_found)
+
+
+def _swapped(batch: OrderedGuess, example: Tensor, fits: Tensor) -> Iterator[OrderedGuess]:
+    """Yield batches with an example in each position that fits its label; none if the batch contains it already."""
+    if _is_among(example, batch.inputs[batch.are_found & fits]):
+        return
+    for place in fits.nonzero().flatten().tolist():
+        inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
+        inputs[place], are_found[place] = example.to(inputs), True
+        yield OrderedGuess(inputs, None, are_found)
+
+
+def _is_among(example: Tensor, candidates: Tensor) -> bool:
+    distances = (candidates - example.to(candidates)).flatten(1).norm(dim=1)
+    return bool((distances < _SAME * example.norm()).any())

@@ -1,6 +1,6 @@
 """Attacker knowledge of defenses: effects that granted descriptions of defenses declare.
 
-Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.unreliable_tensors`). This
+Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.hooks.attacks`). This
 module reads the other effects.
 """
 

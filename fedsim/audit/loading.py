@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from fedsim.audit.adapters import adapted, adapter_of, supported_targets
-from fedsim.audit.extras import extra_of
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core import process, seeding, targets
@@ -21,6 +22,8 @@ from fedsim.core.errors import FedsimError, did_you_mean
 _WITH_LOSS = """  def audited():
       model, loader = make_client()
       return model, None, loader  # None: cross-entropy"""
+_LINE = re.compile(r"([\w.-]+).*\bextra == ['\"]([\w-]+)['\"]")
+_ALL = "dev"  # contains all other extras
 
 
 def load(target: str) -> Any:
@@ -128,3 +131,14 @@ def _needed(factory: Callable[..., Any]) -> list[str]:
         for parameter in parameters
         if parameter.default is inspect.Parameter.empty and parameter.kind not in spread
     ]
+
+
+def extra_of(package: str) -> str:
+    """Return the extra that installs a package, preferably the extra of the same name; empty if none does."""
+    try:
+        lines = requires("fedsim-privacy") or []
+    except PackageNotFoundError:
+        return ""
+    brought = (match.groups() for match in map(_LINE.match, lines) if match)
+    extras = [extra for name, extra in brought if name == package and extra != _ALL]
+    return package if package in extras else next(iter(extras), "")

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import AddressValueError, IPv4Address
 from typing import Any, get_args
 from weakref import WeakSet
 
@@ -26,7 +27,6 @@ from pydantic import ValidationError
 
 from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.glossary import TERMS
-from fedsim.demo.address import ADDRESS, EVERYWHERE, address_of
 from fedsim.demo.attempt import ViewerOrder, attempt
 from fedsim.demo.guess import classifier
 from fedsim.demo.messages import Language, messages
@@ -53,6 +53,9 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+ADDRESS = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"
+_ELSEWHERE = ("192.0.2.1", 9)  # reserved for documentation: used to look up the route; no packet is sent
 
 
 class Full(Exception):
@@ -372,3 +375,28 @@ def serve(port: int, on_ready: Callable[[str], None], host: str = ADDRESS, langu
 def _names_here(host: str) -> tuple[str, ...]:
     """Return the host names under which a browser on this machine reaches the server."""
     return (ADDRESS, "localhost") if host in (ADDRESS, EVERYWHERE) else ()
+
+
+def address_of(host: str) -> str:
+    """Return the address to open for a server that listens at a host.
+
+    Raises:
+        FedsimError: the host is not an address like 192.168.1.5.
+    """
+    try:
+        address = IPv4Address(host)
+    except AddressValueError:
+        raise FedsimError(
+            f"--host {host}: expected an address of this machine, such as 192.168.1.5, or {EVERYWHERE} for all of them."
+        ) from None
+    return str(address) if host != EVERYWHERE else own_address()
+
+
+def own_address() -> str:
+    """Return the address of this machine in its network, or that of the machine alone where it has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_ELSEWHERE)
+        except OSError:
+            return ADDRESS
+        return probe.getsockname()[0]

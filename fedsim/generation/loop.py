@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,7 @@ from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks import Generation, GenerationContext, GenerationInputs, MaskedTextState, Sampling, TextState
 from fedsim.core.nets.kept_tokens import reducing_places
 from fedsim.core.time_budget import check_deadline
-from fedsim.core.types import Activations, Ending, Event, Generated, Trace
-from fedsim.generation.ending import cut
+from fedsim.core.types import Activations, Ending, Event, Generated, Limits, Trace
 from fedsim.generation.reading import Inside, evaluating, reading_inside
 
 State = TextState | Sampling | MaskedTextState
@@ -243,3 +242,30 @@ class Loop:
             f"an event of '{self._method.name}' counts {', '.join(event) or 'nothing'}, but its class says counts = "
             f"{{{', '.join(sorted(self._method.counts))}}}. Make the two agree."
         )
+
+
+class Ended(NamedTuple):
+    """Tokens of a step that belong to the text, and the criterion that ended the text, or None."""
+
+    tokens: tuple[int, ...]
+    ending: Ending | None
+
+
+def cut(new: Sequence[int], written: int, length: int, limits: Limits) -> Ended:
+    """Return the new tokens up to the first stopping criterion; a stop token is included as the last token.
+
+    Args:
+        new: tokens of a step.
+        written: number of generated tokens before the step.
+        length: number of tokens of prompt and text before the step.
+        limits: stopping criteria.
+    """
+    left = limits.max_new_tokens - written
+    room = left if limits.context is None else min(left, limits.context - length)
+    counted = tuple(new[:room])
+    stop = next((place for place, token in enumerate(counted) if token in limits.stop_tokens), None)
+    if stop is not None:
+        return Ended(counted[: stop + 1], "stop")
+    if len(counted) < room:
+        return Ended(counted, None)
+    return Ended(counted, "length" if room == left else "context")

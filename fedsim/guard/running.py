@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,7 +19,6 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.foreign.flower.messages import context_to_proto, message_to_proto, recorddict_to_proto
 from fedsim.core.types import Tensors
 from fedsim.guard import app_command
-from fedsim.guard.draining import Drain
 from fedsim.guard.policy import AppsTable
 from fedsim.processes import frames
 from fedsim.processes.child_process import ChildProcess
@@ -30,6 +30,7 @@ _MOST_SERIES = 8  # number of series with stored states: a server may begin any 
 _PREFIX = "app-"  # of the folder of a message
 _FAREWELL = 10.0  # seconds until pipes of an ended app are left alone
 _LOG = logging.getLogger(__name__)
+_CHUNK = 1 << 16  # bytes that are read from a pipe at once
 
 
 @dataclass(frozen=True)
@@ -140,3 +141,39 @@ def _tensors(numbers: bytes, like: Tensors) -> Tensors:
         part = np.frombuffer(numbers, kind, tensor.numel(), offset).copy()
         tensors[name], offset = torch.from_numpy(part).reshape(tensor.shape), offset + tensor.nbytes
     return tensors
+
+
+class Drain:
+    """Reads a pipe to its end in a thread, and appends its first bytes to a file. Further bytes are dropped.
+
+    So the subprocess never waits for a full pipe, and it can neither change nor remove bytes that it has written.
+    """
+
+    def __init__(self, pipe: IO[bytes], file: IO[bytes], limit: int) -> None:
+        """Start the thread.
+
+        Args:
+            pipe: unbuffered standard output or standard error of a subprocess.
+            file: destination, which this process alone can reach.
+            limit: largest number of bytes that are copied.
+        """
+        self._pipe, self._file, self._left = pipe, file, limit
+        self._thread = threading.Thread(target=self._copy, daemon=True)
+        self._thread.start()
+
+    def finish(self, seconds: float) -> None:
+        """Wait for the end of the pipe, at most so many seconds: a process that was left behind may hold it open."""
+        self._thread.join(seconds)
+
+    def _copy(self) -> None:
+        with self._pipe:
+            while chunk := self._pipe.read(_CHUNK):
+                self._write(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        try:
+            self._file.write(chunk[: self._left])
+            self._file.flush()
+        except (OSError, ValueError):  # no space left, or the file was closed since the pipe stayed open
+            self._left = 0
+        self._left = max(0, self._left - len(chunk))

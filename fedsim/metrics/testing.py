@@ -1,17 +1,20 @@
 """Test metrics of a global model, and training loss of its clients in a round.
 
 The functions take predictions and labels of the test set; tasks compute both after each evaluated round.
+The quality of sentence embeddings is the rank correlation of Cer et al. 2017, arXiv 1708.00055; embeddings may have any
+norm.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.types import Similarities
-from fedsim.metrics.embedding import agreement
 from fedsim.metrics.tagging import score_spans
 
 
@@ -75,7 +78,7 @@ def test_span_f1(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> float
     limits=(-1.0, 1.0),
 )
 def test_spearman(embeddings: Tensor, similarities: Similarities) -> float:
-    """Return the rank correlation with human ratings, in [-1, 1]; see `fedsim.metrics.embedding.agreement`."""
+    """Return the rank correlation with human ratings, in [-1, 1]; see `agreement`."""
     return agreement(embeddings, similarities)
 
 
@@ -111,3 +114,32 @@ def test_loss(losses: Tensor) -> float:
 def training_loss(total: float, weight: float) -> float:
     """Return the weighted mean; NaN for weight 0."""
     return total / weight if weight else float("nan")
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """Return the rank correlation of two series of N numbers, in [-1, 1]; ties share their mean rank.
+
+    0 if either is constant.
+    """
+    from scipy.stats import rankdata  # noqa: PLC0415 - most runs need not wait for SciPy
+
+    ranks = torch.stack([torch.from_numpy(rankdata(figures.double().numpy())) for figures in (first, second)])
+    centred = ranks - ranks.mean(1, keepdim=True)
+    spread = centred.norm(dim=1).prod()
+    return float(centred.prod(0).sum() / spread) if float(spread) else 0.0
+
+
+def cosines(embeddings: Tensor, pairs: Tensor) -> Tensor:
+    """Return the cosine of pairs (P, 2) of embeddings (N, d), shape (P,)."""
+    unit = F.normalize(embeddings.double(), dim=1)
+    return (unit[pairs[:, 0]] * unit[pairs[:, 1]]).sum(1)
+
+
+def agreement(embeddings: Tensor, similarities: Similarities) -> float:
+    """Return the rank correlation between the cosines of pairs and human ratings, in [-1, 1].
+
+    Args:
+        embeddings: embeddings of the test examples, shape (N, d).
+        similarities: pairs of test examples with ratings.
+    """
+    return spearman(cosines(embeddings, similarities.pairs), similarities.scores)

@@ -6,9 +6,11 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, cast, final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import seeding
@@ -16,15 +18,14 @@ from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.nets.masks import dropout_sites
+from fedsim.core.nets.tensor_files import read_npz, read_saved
 from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import DropoutSite, Tensors
 from fedsim.scenario import memory
 from fedsim.scenario.data import Data
-from fedsim.scenario.second_derivatives import allow_second_derivatives
 from fedsim.scenario.stack import HookSet
 from fedsim.scenario.tables import Scenario
 from fedsim.scenario.tasks import trial
-from fedsim.scenario.weights import load_checkpoint
 
 
 @dataclass(frozen=True)
@@ -231,3 +232,62 @@ class ModelSource:
         """This process's only training model on the CPU."""
         model = self.new()
         return ScratchModel(model, Layout(model).buffers)
+
+
+@final
+class ComposedHardsigmoid(nn.Module):
+    """relu6(x + 3) / 6, equal to hardsigmoid in value and gradient, but with a second derivative."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return values in [0, 1], of the same shape."""
+        return F.relu6(inputs + 3) / 6
+
+
+def allow_second_derivatives(model: nn.Module) -> nn.Module:
+    """Replace each `Hardsigmoid` of a model in place, and return the model.
+
+    Calls of `torch.nn.functional.hardsigmoid` are not replaced.
+    """
+    if isinstance(model, nn.Hardsigmoid):
+        return ComposedHardsigmoid()
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.Hardsigmoid):
+                setattr(parent, name, ComposedHardsigmoid())
+    return model
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Load the weights of a file into a model.
+
+    Raises:
+        ScenarioError: the file is missing, contains something else, or does not fit the model.
+    """
+    weights = _read_weights(path)
+    strangers = [name for name in weights if not isinstance(name, str) or not isinstance(weights[name], Tensor)]
+    if strangers:
+        raise ScenarioError(
+            f"model.checkpoint: {path} holds {type(weights[strangers[0]]).__name__} at '{strangers[0]}', expected "
+            "tensors by name: a state dict, as torch.save(model.state_dict(), path) writes it."
+        )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise ScenarioError(f"model.checkpoint: {path} does not fit the model: {why}") from error
+
+
+def _read_weights(path: Path) -> dict[Any, Any]:
+    """Read a state dict without executing code in the file."""
+    if not path.is_file():
+        raise ScenarioError(f"model.checkpoint: no file {path}.")
+    try:
+        content = read_npz(path) if path.suffix == ".npz" else read_saved(path)
+    except FedsimError as error:
+        raise ScenarioError(f"model.checkpoint: {error}") from error
+    if not isinstance(content, dict):
+        raise ScenarioError(
+            f"model.checkpoint: {path} holds a {type(content).__name__}, expected a state dict of tensors by name, as "
+            "torch.save(model.state_dict(), path) writes it."
+        )
+    return cast("dict[Any, Any]", content)

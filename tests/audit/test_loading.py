@@ -83,3 +83,25 @@ def test_two_values_are_shown_the_third() -> None:
     with pytest.raises(FedsimError) as other:
         loading.load_subject(lambda: (1, 2, 3, 4), "own")
     assert "cross-entropy" not in str(other.value)
+
+
+def test_of_several_extras_the_one_with_the_packages_name_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        "torch>=2.6",
+        'transformers>=4.50; extra == "llm"',
+        "transformers>=4.50; extra == 'transformers'",
+        'gensim>=4.4; python_version < "3.14" and extra == "news"',
+        'ruff>=0.9; extra == "dev"',
+    ]
+    monkeypatch.setattr(loading, "requires", lambda _name: lines)
+    assert [loading.extra_of(name) for name in ("transformers", "gensim", "torch", "ruff", "nothing")] == [
+        "transformers", "news", "", "", "",
+    ]  # fmt: skip
+
+
+def test_where_fedsim_is_not_installed_no_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> list[str]:
+        raise loading.PackageNotFoundError(name)
+
+    monkeypatch.setattr(loading, "requires", missing)
+    assert loading.extra_of("transformers") == ""

@@ -3,16 +3,17 @@
 import html
 import http.client
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from fedsim.core.errors import FedsimError
-from fedsim.demo.address import own_address
-from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Turns
+from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Turns, address_of, own_address
 from fedsim.demo.messages import messages
 from tests.demo.conftest import Open
 from tests.demo.drawings import ORDER, STROKES
@@ -336,3 +337,24 @@ def test_a_second_viewer_is_told_to_wait_and_then_served(page: Page, server: Liv
         phase(page, "waiting")
         expect(page.locator("#status")).to_contain_text("Your place in the queue: 1.")
     phase(page, "done")
+
+
+def test_an_address_is_itself_and_all_of_them_are_that_of_the_network() -> None:
+    assert address_of("127.0.0.1") == "127.0.0.1"
+    assert address_of("0.0.0.0") == own_address() != "0.0.0.0"
+    IPv4Address(own_address())
+
+
+@pytest.mark.parametrize("host", ["evil.example", "", "1.2.3", "::1", "1.2.3.4:80"])
+def test_what_is_no_address_is_named(host: str) -> None:
+    with pytest.raises(FedsimError, match=r"expected an address of this machine, such as 192\.168\.1\.5"):
+        address_of(host)
+
+
+def test_a_machine_without_network_is_reached_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Alone(socket.socket):
+        def connect(self, _address: Any) -> None:
+            raise OSError
+
+    monkeypatch.setattr(socket, "socket", Alone)
+    assert own_address() == "127.0.0.1"

@@ -6,12 +6,15 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs, TextState
 from fedsim.core.types import Config, Event, Limits
 from fedsim.generation import generate, loop
+from fedsim.generation.loop import cut
 from tests.components.generating import (
     LEAKING,
     make,
@@ -21,7 +24,6 @@ from tests.components.generating import (
 )
 
 FIVE = Limits(max_new_tokens=5)
-
 ASKED = prompts([1, 2, 3], [LEAKING], [4, 5])
 
 
@@ -139,3 +141,45 @@ def test_what_the_start_takes_and_reads_is_counted_once_and_first(monkeypatch: p
         [(1, 1, 16)],
     ]
     assert own.seconds == (2.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("new", "written", "length", "limits", "tokens", "ending"),
+    [
+        ([1, 2], 0, 5, {"max_new_tokens": 5}, (1, 2), None),
+        ([1, 2], 3, 5, {"max_new_tokens": 5}, (1, 2), "length"),
+        ([1, 2], 4, 5, {"max_new_tokens": 5}, (1,), "length"),
+        ([1, 2], 0, 5, {"max_new_tokens": 5, "context": 6}, (1,), "context"),
+        ([1, 2], 0, 5, {"max_new_tokens": 5, "context": 7}, (1, 2), "context"),
+        ([1, 9, 2], 0, 5, {"max_new_tokens": 5, "stop_tokens": [9]}, (1, 9), "stop"),
+        ([1, 9, 2], 4, 5, {"max_new_tokens": 5, "stop_tokens": [9]}, (1,), "length"),
+        ([9], 4, 5, {"max_new_tokens": 5, "stop_tokens": [9]}, (9,), "stop"),
+        ([], 0, 5, {"max_new_tokens": 5}, (), None),
+    ],
+)
+def test_a_step_is_cut_where_the_text_ends(
+    new: list[int], written: int, length: int, limits: dict, tokens: tuple[int, ...], ending: str | None
+) -> None:
+    assert cut(new, written, length, Limits(**limits)) == (tokens, ending)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 5), max_size=12), st.integers(1, 12), st.integers(4, 14), st.integers(1, 4))
+def test_tokens_may_come_one_by_one_or_several_at_once(text: list[int], most: int, context: int, size: int) -> None:
+    limits = Limits(max_new_tokens=most, context=context, stop_tokens=frozenset({5}))
+    ends = []
+    for step in (1, size):
+        written, ending = list[int](), None
+        for start in range(0, len(text), step):
+            tokens, ending = cut(text[start : start + step], len(written), 3 + len(written), limits)
+            written += tokens
+            if ending:
+                break
+        ends.append((written, ending))
+    assert ends[0] == ends[1]
+
+
+def test_limits_that_cannot_be_are_refused() -> None:
+    for wrong in ({"max_new_tokens": -1}, {"max_new_tokens": 1, "context": 0}, {"max_new": 1}):
+        with pytest.raises(ValueError, match="max_new|context"):
+            Limits(**wrong)

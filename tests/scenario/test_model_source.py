@@ -1,8 +1,10 @@
 """The clients' model: the same in every process, changed by components, a checkpoint, or a malicious server."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,10 @@ from torch import nn
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.scenario.model_source import ModelSource
+from fedsim.scenario.model_source import ModelSource, allow_second_derivatives
 
 Build = Callable[..., Scenario]
+MODEL = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 
 
 @pytest.fixture
@@ -122,3 +125,58 @@ def test_a_model_of_a_users_own_code_stands_in_for_the_scenarios(models: Callabl
     broken = ModelSource(source.scenario, source.data, source.stack, source.task, lambda: 3)  # type: ignore[arg-type,return-value]
     with pytest.raises(FedsimError, match="model 'mlp' returned int, expected nn.Module"):
         broken.new()
+
+
+def test_values_and_gradients_stay_and_second_derivatives_are_those_of_differences() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 5), nn.Sequential(nn.Hardsigmoid()), nn.Linear(5, 3)).double()
+    own = allow_second_derivatives(copy.deepcopy(plain))
+    inputs = 3 * torch.randn(7, 6, dtype=torch.double)
+    assert torch.allclose(own(inputs), plain(inputs), rtol=0, atol=1e-15)  # rounding
+    for one, other in zip(
+        torch.autograd.grad(own(inputs).square().sum(), list(own.parameters())),
+        torch.autograd.grad(plain(inputs).square().sum(), list(plain.parameters())),
+        strict=True,
+    ):
+        assert torch.allclose(one, other, rtol=1e-7)  # torch holds 1/6 in single precision
+
+    def pulled(point: torch.Tensor) -> torch.Tensor:
+        (weight,) = torch.autograd.grad(own(point).square().sum(), own[0].weight, create_graph=True)
+        return weight.square().sum()
+
+    assert torch.autograd.gradcheck(pulled, inputs.requires_grad_())
+
+
+def test_a_model_that_is_one_hardsigmoid_is_replaced() -> None:
+    assert torch.equal(
+        allow_second_derivatives(nn.Hardsigmoid())(torch.tensor([-4.0, 0.0, 4.0])), torch.tensor([0.0, 0.5, 1.0])
+    )
+
+
+class Deed:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth"])
+def test_weights_of_torch_are_the_first_weights(ending: str, scenario: Build, tmp_path: Path) -> None:
+    path = tmp_path / f"own{ending}"
+    own = {name: torch.randn_like(t) for name, t in worlds.build(scenario(model=MODEL)).models.first_weights.items()}
+    torch.save(own, path)
+    world = worlds.build(scenario(model={**MODEL, "checkpoint": str(path)}))
+    assert world.models.first_weights.keys() == own.keys()
+    assert all(torch.equal(world.models.first_weights[name], own[name]) for name in own)
+
+
+@pytest.mark.parametrize("how", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_file_that_is_a_program_is_refused_and_not_run(how: Any, scenario: Build, tmp_path: Path) -> None:
+    path, written = tmp_path / "evil.pt", tmp_path / "done"
+    how({"1.weight": Deed(written)}, path)
+    with pytest.raises(ScenarioError, match=r"model.checkpoint: .*evil.pt is no file of weights"):
+        _ = worlds.build(scenario(model={**MODEL, "checkpoint": str(path)})).models.first_weights
+    assert not written.exists()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
+import stat
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, NamedTuple, cast, final
 
@@ -24,16 +26,17 @@ from fedsim.audit.adapters import (
     tensors_are,
     unwrapped,
 )
-from fedsim.audit.adapters._fab import unpack
 from fedsim.audit.adapters._watching import WatchedClient
 from fedsim.audit.subject import ClientReply, NoisyMessage, Subject
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, first_line
 from fedsim.core.types import Batch
 
 _OF_OPACUS = "_module."  # name prefix in a wrapped model
 _MOST_DELTA = 1.25  # in Flower's formula of the deviation, S sqrt(2 ln(1.25 / delta)) / epsilon
 _ARCHIVE, _PROJECT = ".fab", "pyproject.toml"
 _FUNCTION = "Audit a function that returns (model, loss, loader) instead, with --client-app where a ClientApp has it."
+_MOST_BYTES = 100 << 20  # unpacked size; Flower allows 10 MiB packed
+_MODE = 16  # bits to shift for the file mode in a zip entry
 
 
 class _Apps(NamedTuple):
@@ -302,3 +305,33 @@ def _app(reference: str, kind: str, folder: Path, name: str) -> Any:
     if not is_instance_by_name(app, wanted, "flwr"):
         raise FedsimError(f"the {kind} '{reference}' of '{name}' is of type {type(app).__name__}, expected a {wanted}.")
     return app
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Extract the files of an archive into a folder; nothing in it is executed or unpickled.
+
+    Raises:
+        FedsimError: the archive cannot be read, is too large, or holds a link or a path outside the folder.
+    """
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            _check(archive, packed.infolist())
+            packed.extractall(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise FedsimError(
+            f"cannot read {archive}: {first_line(error).rstrip('.')}. Build it again with `flwr build`."
+        ) from error
+
+
+def _check(archive: Path, files: list[zipfile.ZipInfo]) -> None:
+    for file in files:
+        path = PurePosixPath(file.filename.replace("\\", "/"))
+        leaves = path.is_absolute() or ".." in path.parts or ":" in file.filename
+        if leaves or stat.S_ISLNK(file.external_attr >> _MODE):
+            raise FedsimError(
+                f"{archive} holds '{file.filename}', a "
+                f"{'path that leaves' if leaves else 'link, which may leave'} its folder. `flwr "
+                "build` writes no such file: check its origin."
+            )
+    if sum(file.file_size for file in files) > _MOST_BYTES:
+        raise FedsimError(f"{archive} unpacks to more than {_MOST_BYTES >> 20} MiB, expected the sources of an app.")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from fedsim.cli.commands._console import advising, command, say, screen
 from fedsim.core.errors import FedsimError, MissingExtra
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fedsim.demo.messages import Language
 
 _PROCESSES = 2
+_LINE_EVERY_SECONDS = 10.0
 
 
 @command(epilog="Example: fedsim demo --out demo.html")
@@ -55,7 +63,6 @@ def demo(
 def _record(out: Path, full: bool, language: Language) -> None:
     from fedsim.demo import page
     from fedsim.demo.lesson import FULL, QUICK, installed, parts_beside, record_lesson
-    from fedsim.demo.progress import counted
 
     page.check_place(out)
     chosen, kept = installed(FULL if full else QUICK), parts_beside(out)
@@ -80,7 +87,6 @@ def _announce(url: str, host: str) -> None:
     if host == "127.0.0.1":
         say(f"Open {url} in a browser on this machine. Ctrl-C ends it. Nothing is stored.")
         return
-    from fedsim.demo.scan import code_of
 
     say(f"Open {url} in a browser of this network, or scan the code. Ctrl-C ends it. Nothing is stored.")
     say("Warning: everybody in this network can open the page and let this machine work.")
@@ -96,3 +102,53 @@ def _show(language: Language) -> None:
     from fedsim.demo.victim import Setting
 
     show(screen, Setting(), language)
+
+
+@contextmanager
+def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function of (settings done, all settings): a bar on a terminal, else a line every ten seconds.
+
+    Its first call says how many were done before.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    begin = last = time.monotonic()
+    before: int | None = None
+    columns = (TextColumn("settings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("settings", total=None)
+
+        def show(done: int, total: int) -> None:
+            nonlocal before, last
+            before = done if before is None else before
+            progress.update(bar, completed=done, total=total)
+            time_now = time.monotonic()
+            if console.is_terminal or time_now - last < _LINE_EVERY_SECONDS:
+                return
+            last = time_now
+            left = (time_now - begin) / max(1, done - before) * (total - done)
+            console.print(Text(f"  {done} of {total} settings recorded, about {left:.0f} s left"), soft_wrap=True)
+
+        yield show
+
+
+def code_of(address: str) -> str:
+    """Return the code as lines of block characters.
+
+    Raises:
+        MissingExtra: segno is not installed.
+    """
+    try:
+        import segno
+    except ImportError:
+        raise MissingExtra("segno, which draws the code to scan,", "pip install 'fedsim-privacy[demo]'") from None
+    lines = io.StringIO()
+    segno.make(address, micro=False).terminal(lines, border=2, compact=True)
+    return lines.getvalue()

@@ -18,21 +18,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import ClassVar, Literal, NamedTuple, Self, final
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.decoder._clauses import clause_ends
 from fedsim.components.decoder._drafting import DraftedTexts
 from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._look_ahead import LookAhead
 from fedsim.core.hooks import Decoder, GenerationContext, GenerationInputs
 from fedsim.core.registry import component
-from fedsim.core.types import Config, Event
+from fedsim.core.types import Config, Event, Tokenizer
 
 _OF_DRAWS = ("top_p", "min_trials", "max_trials", "by", "entropy_of")
+SIGNS = ".,\n?!:;)]}"
 
 
 class CntpConfig(Config):
@@ -234,3 +235,19 @@ def _event(branching: Branching, rows: int) -> Event:
     return Event(
         proposed=proposed, accepted=len(branching.trials[branching.chosen]), trials=len(branching.trials), rows=rows
     )
+
+
+@lru_cache(maxsize=8)
+def clause_ends(tokenizer: Tokenizer, rule: Literal["signs", "endings"]) -> frozenset[int]:
+    """Return the tokens that end a clause.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        rule: signs: the first token of each punctuation sign, encoded alone; endings: also each token whose text,
+            without spaces, ends in a sign, e.g. the token "3." of "3.14".
+    """
+    lone_signs = {tokens[0] for sign in SIGNS if (tokens := tokenizer.encode(sign))}
+    if rule == "signs":
+        return frozenset(lone_signs)
+    texts = ((token, tokenizer.decode([token]).strip(" ")) for token in range(tokenizer.vocabulary))
+    return frozenset(lone_signs | {token for token, text in texts if text and text[-1] in SIGNS})

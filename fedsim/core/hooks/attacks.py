@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, final
 
@@ -29,7 +30,7 @@ from fedsim.core.types import (
     View,
 )
 from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, ConfiguredMethod, Tables
-from fedsim.core.unreliable_tensors import without_unreliable_tensors
+from fedsim.core.types.effects import UnreliableTensors
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
 _SECONDS: dict[Effort, float] = {
@@ -342,3 +343,20 @@ def _check_labels(observation: Observation) -> None:
     reason = observation.task.refuses_labels(labels, observation.spec)
     if reason is not None:
         raise FedsimError(f"{reason}.")
+
+
+def without_unreliable_tensors(observation: Observation) -> Observation:
+    """Return the observation as passed to all attacks; the same object if no known defense requires a change.
+
+    Tensors that a defense makes unreliable are set aside and count as hidden, unless no tensor would remain.
+    """
+    tensors = observation.update.tensors
+    named = {name for effect in observation.effects(UnreliableTensors) for name in effect.names} & tensors.keys()
+    if not named or named == tensors.keys():
+        return observation
+    return replace(
+        observation,
+        update=replace(observation.update, tensors={n: t for n, t in tensors.items() if n not in named}),
+        hidden=observation.hidden | named,
+        unreliable_tensors={name: tensors[name] for name in named},
+    )

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, TypeVar
 
+import torch
 from torch import Tensor
 
 from fedsim.core import seeding
@@ -35,7 +36,6 @@ from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation import shamir
 from fedsim.privacy.secure_aggregation.commitments import DIGEST_BYTES, Secret, commit
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
-from fedsim.privacy.secure_aggregation.graph import neighbourhoods
 from fedsim.privacy.secure_aggregation.keys import (
     TAG_BYTES,
     agree_on_key,
@@ -60,7 +60,6 @@ from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, r
 
 SECRETS: tuple[Secret, ...] = ("self-mask", "mask key")
 _SECRET_POINT = 0
-
 _Answer = TypeVar("_Answer")
 
 
@@ -472,3 +471,25 @@ def _sign(client: int, neighbour: int) -> int:
 def _pairwise_seed(private: bytes, public: bytes, round_: int, client: int, neighbour: int) -> bytes:
     low, high = sorted((client, neighbour))
     return agree_on_key(private, public, f"mask/{round_}/{low}/{high}")
+
+
+def neighbourhoods(
+    clients: Sequence[int], neighbours: int | None, generator: torch.Generator
+) -> dict[int, tuple[int, ...]]:
+    """Return each client's neighbours, ascending and without itself; the relation is symmetric.
+
+    Args:
+        clients: distinct client numbers.
+        neighbours: an even k: clients on a random ring are joined to the k / 2 next clients on either side (Bell et al.
+            2020, section 3). None, or k of at least all others: all clients are joined.
+        generator: draws the order of the ring.
+    """
+    size = len(clients)
+    if neighbours is None or neighbours >= size - 1:
+        return {client: tuple(sorted(set(clients) - {client})) for client in clients}
+    order = [clients[i] for i in torch.randperm(size, generator=generator).tolist()]
+    offsets = [offset for offset in range(-(neighbours // 2), neighbours // 2 + 1) if offset != 0]
+    return {
+        client: tuple(sorted(order[(place + offset) % size] for offset in offsets))
+        for place, client in enumerate(order)
+    }

@@ -1,8 +1,13 @@
-"""Samples from an arm's trained denoiser, and their similarity to training images."""
+"""Samples from an arm's trained denoiser, and their similarity to training images.
+
+A sample is a copy if its distance to the nearest training image is less than half of its mean distance to the 50
+nearest (after Carlini et al. 2023, arXiv 2301.13188). A planted image counts as extracted if a sample's root mean
+square difference in pixels is below a tenth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -12,11 +17,12 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import GenerationInputs
+from fedsim.core.registry import metric
 from fedsim.core.types import Batch, Generated, PlantedImage
 from fedsim.federation.journal import ServerLog
 from fedsim.generation import sample
 from fedsim.metrics.image import to_pixels
-from fedsim.questions.generation.extraction import copied_share, image_extraction_rate, is_among
+from fedsim.metrics.statistics import wilson
 from fedsim.questions.generation.metrics import trace_exposure
 from fedsim.questions.generation.sample_distance import sample_distance
 from fedsim.questions.generation.settings import GenerationSettings
@@ -30,6 +36,9 @@ from fedsim.threat.uses import count_training
 _AT_ONCE = 64
 _COARSE = 8  # pixels per side of the images that the Frechet distance compares
 _LOSS_DRAWS = 16
+_NEIGHBOURS = 50
+_NEAR = 0.5
+_SAME = 0.1  # root mean square difference in pixels below which a sample equals an image
 
 
 def draws(settings: GenerationSettings) -> bool:
@@ -162,3 +171,52 @@ def _finding(
         value=value,
         chance_level=chance_level,
     )
+
+
+@metric(
+    "copied_share",
+    title="copied",
+    summary="share of the samples that are less than half as far from a training image as from its 50 neighbours",
+    related="2301.13188",
+    over="finding",
+    counted=True,
+    form="percent",
+    digits=1,
+    limits=(0.0, 1.0),
+)
+def copied_share(samples: Tensor, images: Tensor, confidence: float = 0.95) -> Interval:
+    """Return the share of samples (N, C, H, W) that are copies of an image, with Wilson's interval."""
+    ratios = nearness(samples, images)[0]
+    return wilson(int((ratios < _NEAR).sum()), len(ratios), confidence)
+
+
+@metric(
+    "image_extraction_rate",
+    title="drawn",
+    summary="share of the planted images that a sample equals, within 0.1 root mean square of pixels",
+    over="finding",
+    counted=True,
+    form="percent",
+    digits=0,
+    limits=(0.0, 1.0),
+)
+def image_extraction_rate(is_drawn: Sequence[bool], confidence: float = 0.95) -> Interval:
+    """Return the share with Wilson's interval, n the number of planted images."""
+    return wilson(sum(is_drawn), len(is_drawn), confidence)
+
+
+def nearness(samples: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return per sample the nearest distance over the mean distance of the 50 nearest images, and the nearest index.
+
+    Repeated images count once.
+    """
+    flat = images.flatten(1).unique(dim=0)
+    distances = torch.cdist(samples.flatten(1).double(), flat.double())
+    nearest = distances.topk(min(_NEIGHBOURS, len(flat)), largest=False).values
+    place = torch.cdist(samples.flatten(1).double(), images.flatten(1).double()).argmin(1)
+    return nearest[:, 0] / nearest.mean(1).clamp_min(1e-12), place
+
+
+def is_among(samples: Tensor, image: Tensor) -> bool:
+    """Return whether any sample equals an image, both in pixels."""
+    return bool(((samples - image).square().flatten(1).mean(1).sqrt() < _SAME).any())

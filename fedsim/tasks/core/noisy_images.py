@@ -1,4 +1,8 @@
-"""Base class of tasks in which a model predicts the noise added to images: tests, scores and display."""
+"""Base class of tasks in which a model predicts the noise added to images: tests, scores and display.
+
+The test loss is the mean of the task's loss over test images and noise draws. In fedsim's tasks, a model without
+knowledge about images has loss 1.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedsim.core import registry
 from fedsim.core.types import Batch, Config, Dataset, InputSpec, Knowledge, Reconstruction, Truth
 from fedsim.core.types.tasks import Model, Scored, Shown, Task
-from fedsim.metrics.denoising import test_denoising_loss
 from fedsim.metrics.image import to_pixels
 from fedsim.tasks.core.fitting import refuses_inputs, refuses_shape
 from fedsim.tasks.core.images import score_images
@@ -56,3 +60,18 @@ class NoisyImageTask(Task[ConfigT]):
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return the images as pixels."""
         return to_pixels(inputs, data.spec).numpy()
+
+
+@registry.metric(
+    "test_denoising_loss",
+    title="denoising loss",
+    summary="denoising loss on test images; 1 for a denoiser that knows only the noise level",
+    related="2206.00364",
+    over="round",
+    better="lower",
+    digits=3,
+    limits=(0.0, None),
+)
+def test_denoising_loss(losses: Tensor) -> float:
+    """Return the mean loss over images and noise draws."""
+    return float(losses.mean())

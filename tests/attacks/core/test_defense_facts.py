@@ -11,6 +11,7 @@ from torch import nn
 from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks.attacks import without_unreliable_tensors
 from fedsim.core.types import Config, MethodDescription, Observation, ThreatModel, Truth
 from fedsim.core.types.effects import (
     AddedNoise,
@@ -23,7 +24,6 @@ from fedsim.core.types.effects import (
     Sparsified,
     UnreliableTensors,
 )
-from fedsim.core.unreliable_tensors import without_unreliable_tensors
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from fedsim.tasks.classification import Classification

@@ -233,7 +233,7 @@ def test_an_archive_stays_in_its_folder(tmp_path: Path, content: bytes, message:
 
 
 def test_an_archive_of_any_size_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.audit.adapters._fab._MOST_BYTES", 3)
+    monkeypatch.setattr("fedsim.audit.adapters.flower._MOST_BYTES", 3)
     (tmp_path / "app.fab").write_bytes(archive_of("pyproject.toml"))
     with pytest.raises(FedsimError, match="expected the sources of an app"):
         load_subject(tmp_path / "app.fab", "app")

@@ -1,17 +1,25 @@
 """`fedsim demo` as a person types it: which demo, where to, and how the live one ends."""
 
+import io
 import json
 import re
 import signal
+import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from fedsim.cli.commands import demo
+from fedsim.cli.commands.demo import code_of
+from fedsim.core.errors import MissingExtra
 from tests.cli.typed import Say, Started, started
 
 LIVE = ("demo", "--live", "--port", "0")
+ADDRESS = "http://192.168.1.5:8765/"
 
 
 @pytest.mark.parametrize(
@@ -80,3 +88,59 @@ def test_the_live_demo_says_where_it_is_and_ctrl_c_ends_it_in_peace_while_an_att
             assert process.wait(60) == 0
         assert process.errors() == ""
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, which a test sets."""
+    now = [0.0]
+    monkeypatch.setattr(demo, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(clock: list[float]) -> None:
+    out = io.StringIO()
+    with demo.counted(Console(file=out, width=100)) as told:
+        for seconds, done in ((0.0, 0), (4.0, 1), (12.0, 2), (13.0, 3), (30.0, 4)):
+            clock[0] = seconds
+            told(done, 6)
+    assert out.getvalue().splitlines() == [
+        "  2 of 6 settings recorded, about 24 s left",
+        "  4 of 6 settings recorded, about 15 s left",
+    ]
+
+
+def test_settings_that_were_recorded_before_took_no_time(clock: list[float]) -> None:
+    out = io.StringIO()
+    with demo.counted(Console(file=out, width=100)) as told:
+        told(40, 44)
+        clock[0] = 20.0
+        told(42, 44)
+    assert out.getvalue().splitlines() == ["  42 of 44 settings recorded, about 20 s left"]
+
+
+def test_on_a_terminal_it_is_a_bar(clock: list[float]) -> None:
+    out = io.StringIO()
+    with demo.counted(Console(file=out, width=100, force_terminal=True)) as told:
+        clock[0] = 99.0
+        told(3, 3)
+    assert "3/3" in out.getvalue()
+    assert "recorded" not in out.getvalue()
+
+
+def test_the_code_is_that_of_the_address() -> None:
+    segno = pytest.importorskip("segno")
+    lines = code_of(ADDRESS).splitlines()
+    matrix = segno.make(ADDRESS, micro=False).matrix
+    assert max(map(len, lines)) <= 80
+    halves = {"█": (0, 0), "▀": (0, 1), "▄": (1, 0), " ": (1, 1)}  # a full block is light, as paper
+    drawn = [[halves[mark][half] for mark in line] for line in lines for half in (0, 1)]
+    inner = [row[2:-2] for row in drawn[2 : 2 + len(matrix)]]
+    assert inner == [list(row) for row in matrix]
+    assert code_of("http://192.168.1.6:8765/") != code_of(ADDRESS)
+
+
+def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segno", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'fedsim-privacy\[demo\]'"):
+        code_of(ADDRESS)

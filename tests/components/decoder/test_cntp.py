@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,11 +10,11 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
 
-from fedsim.components.decoder._clauses import clause_ends
-from fedsim.components.decoder.cntp import CntpConfig, trials_at
+from fedsim.components.decoder.cntp import SIGNS, CntpConfig, clause_ends, trials_at
 from fedsim.core import registry
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
+from fedsim.data._tokenizer import WordTokenizer
 from fedsim.generation import generate
 from tests.components.generating import VOCABULARY, make, prompts, sources, tiny_llama
 
@@ -274,3 +275,30 @@ def test_scores_that_are_no_numbers_behind_a_trial_end_that_row_alone() -> None:
     assert "not finite" in texts[1].reason
     assert [texts[row].tokens for row in (0, 2, 3)] == [plain[row].tokens for row in (0, 2, 3)]
     assert VOCABULARY > STOP
+
+
+class Pieces:
+    """Tokens that are whole pieces of text."""
+
+    texts = ("a", ".", "3.", " ;", "b", "", "x!y", "\n", "?")
+    vocabulary, padding, begin, end = len(texts), 0, None, 0
+    ends = frozenset({end})
+
+    def encode(self, text: str) -> list[int]:
+        return [self.texts.index(text)] if text in self.texts else []
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return "".join(self.texts[token] for token in tokens)
+
+
+def test_signs_alone_end_a_clause_or_every_token_whose_text_ends_in_one() -> None:
+    own = Pieces()
+    assert {own.texts[token] for token in clause_ends(own, "signs")} == {".", "\n", "?"}
+    assert {own.texts[token] for token in clause_ends(own, "endings")} == {".", "\n", "?", "3.", " ;"}
+
+
+def test_every_sign_of_a_tokenizer_of_bytes_is_found() -> None:
+    tokenizer = WordTokenizer()
+    signs = clause_ends(tokenizer, "signs")
+    assert {tokenizer.decode([sign]) for sign in signs} == set(SIGNS)
+    assert clause_ends(tokenizer, "endings") == signs, "each of its tokens is one byte"

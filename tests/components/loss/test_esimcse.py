@@ -36,7 +36,7 @@ from fedsim.experiment import training
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
-from fedsim.metrics.embedding import agreement
+from fedsim.metrics.testing import agreement
 from fedsim.metrics.text import score_words
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario, parse

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Attack, Grants, check_update
-from fedsim.core.hooks.attacks import CostEstimate
-from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, View
+from fedsim.core.hooks.attacks import CostEstimate, without_unreliable_tensors
+from fedsim.core.types import Config, Knowledge, MethodDescription, Observation, OnStep, Reconstruction, View
+from fedsim.core.types.effects import UnreliableTensors
 from fedsim.questions.membership.hooks import MembershipAttack
 from fedsim.questions.membership.types import Target
 
@@ -191,3 +192,24 @@ def test_whoever_judges_updates_needs_single_ones(target: Target, sees: View, fi
     Judging.target = target
     assert (Judging.missing_grants(replace(GRANTS, view=sees)) is None) is fits
     assert Judging.missing_grants(GRANTS) is None
+
+
+def knowing(observation: Observation, *unreliable: str) -> Observation:
+    return replace(observation, known_methods=(MethodDescription("own", (UnreliableTensors(unreliable),)),))
+
+
+def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) -> None:
+    observation, _, _ = watched()
+    first, *rest = observation.update.tensors
+    found = without_unreliable_tensors(knowing(observation, first, "no such tensor"))
+    assert list(found.update.tensors) == rest
+    assert found.hidden == observation.hidden | {first}
+    assert found.unreliable_tensors[first] is observation.update.tensors[first]
+
+
+def test_where_nothing_or_everything_is_named_the_observation_is_the_same(watched: Callable[..., Any]) -> None:
+    observation, _, _ = watched()
+    assert without_unreliable_tensors(observation) is observation
+    for names in ((), ("no such tensor",), tuple(observation.update.tensors)):
+        own = knowing(observation, *names)
+        assert without_unreliable_tensors(own) is own

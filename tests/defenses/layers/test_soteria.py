@@ -12,9 +12,9 @@ from defenses.layers.soteria import telling_scores
 from fedsim.core import registry, seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import LocalStep
+from fedsim.core.hooks.attacks import without_unreliable_tensors
 from fedsim.core.types import InputSpec, Observation, Truth
 from fedsim.core.types.effects import UnreliableTensors
-from fedsim.core.unreliable_tensors import without_unreliable_tensors
 from fedsim.scenario import world as worlds
 from tests.defenses.stepping import gradient, here, local_step, make, rules, small
 

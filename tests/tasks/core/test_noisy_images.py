@@ -6,6 +6,7 @@ from torch import Tensor
 
 from fedsim.core.types import Batch, Dataset, Draws, InputSpec
 from fedsim.tasks.core.noisy_images import NoisyImageConfig, NoisyImageTask
+from fedsim.tasks.core.noisy_images import test_denoising_loss as mean_loss
 
 
 class Plain(NoisyImageTask[NoisyImageConfig]):
@@ -44,3 +45,7 @@ def test_outputs_are_images_and_rows_of_numbers_are_refused() -> None:
     assert own.refuses(data((7,)))
     shown = torch.as_tensor(own.show(torch.zeros(2, 1, 4, 4), data()))
     assert shown.flatten().tolist() == pytest.approx([0.5] * 32)  # the mean of the normalisation
+
+
+def test_it_is_the_mean() -> None:
+    assert mean_loss(torch.tensor([1.0, 2.0, 6.0])) == 3.0
