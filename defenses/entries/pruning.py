@@ -1,7 +1,8 @@
 """pruning: sends the entries of largest absolute value and sets the others to zero (top-k).
 
-Exactly k entries are sent, also with ties; e is kept between rounds that counted. If several steps are pruned one by
-one, the support is the union of theirs. At a rate of 0.99 the model does not learn without error feedback.
+Exactly k entries are sent, also with ties; e is kept between rounds that counted. If each of several steps is pruned,
+the support of the update is the union of the steps' supports. At a rate of 0.99 the model does not learn without error
+feedback.
 
 Idea: Few large entries train nearly as well, and an inversion lacks the rest.
 Equation: sent = top_k(g + e), e' = g + e - sent; e is the error feedback, 0 without it.

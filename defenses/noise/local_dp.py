@@ -1,7 +1,7 @@
 """local-dp: the client clips its update and adds Gaussian noise before sending it.
 
-The update is one vector over all parameters, and neighbours have adjacency `replace`. Accounting with sensitivity S
-would claim a guarantee that needs twice the noise. It states one example and a loss of 0, sends buffers as received,
+The update is a vector over all parameters, and neighbours have adjacency `replace`. Accounting with sensitivity S
+would claim a guarantee that needs twice the noise. It states 1 example and a loss of 0, sends buffers as received,
 and replaces an update that is zero or not finite by noise: refusing it would reveal that. Sampling does not help, since
 the server knows the participants. In large models the noise dominates: its norm is sigma S sqrt(P). With sigma = 2 a
 single round costs epsilon 4.38 at delta 1e-5. A common mistake is to apply the formula of one round to each of several
@@ -70,7 +70,7 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
         return self.why_delta_is_large(federation) or why_buffers_move(model, federation.probe(PROBE).inputs)
 
     def on_upload(self, update: Update, context: HookContext) -> Update:
-        """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
+        """Return the private update, with a single example and a loss of 0: the true figures depend on the data."""
         add_noise = self.config.noise_adder(context)
         return disturb(update, self.config.clip, self.multiplier(context.federation) * self.config.clip, add_noise)
 
