@@ -82,7 +82,9 @@ def _stale() -> int:
     known, is_stale = experiments(), False
     for name, result in _results.results().items():
         changed = (
-            _sources.changed(result.sources, known[name].module) if name in known else ["the experiment, which is gone"]
+            _sources.changed_files(result.sources, known[name].module)
+            if name in known
+            else ["the experiment, which is gone"]
         )
         if changed:
             is_stale = True
@@ -93,7 +95,7 @@ def _stale() -> int:
 def _write_figures() -> int:
     for page in _figures.pages():
         text = page.read_text(encoding="utf-8")
-        after = _figures.rendered(text, str(page.relative_to(_results.ROOT)))
+        after = _figures.render_page(text, str(page.relative_to(_results.ROOT)))
         if after != text:
             page.write_text(after, encoding="utf-8")
             print(f"{page.relative_to(_results.ROOT)}: written")
@@ -118,7 +120,7 @@ def _check(chosen: str | None) -> int:
         entry = find(name)
         done = measure(entry.cells(before.budget), _sources.digests_of(entry.module), before.budget)
         after = _results.result_of(name, list(done.values()))
-        lines = list(_results.moved(before, after))
+        lines = list(_results.changed_rows(before, after))
         print("\n".join([f"{name}: {f'{len(lines)} rows moved' if lines else 'as before'}", *lines]), flush=True)
         has_moved |= bool(lines)
     return int(has_moved)
@@ -131,7 +133,7 @@ def _run(chosen: argparse.Namespace) -> int:
     budget = Budget(chosen.full, chosen.seconds if chosen.seconds is not None else entry.seconds)
     cells, file = entry.cells(budget), _results.WAITING / f"{entry.name}.jsonl"
     done = measure(cells, _sources.digests_of(entry.module), budget, chosen.cells, file)
-    result = _results.result_of(entry.name, [done[name] for name in _chosen(cells, chosen.cells)])
+    result = _results.result_of(entry.name, [done[name] for name in _choose_cells(cells, chosen.cells)])
     print(_results.as_json(result) if chosen.json else _figures.as_table(result.rows))
     if set(done) == set(cells):
         file = _results.write(_results.result_of(entry.name, list(done.values())), _results.RESULTS)
@@ -166,7 +168,7 @@ def measure(
         FedsimError: no name contains the text.
     """
     done = _results.done_cells(file, sources, budget) if file else {}
-    waiting = [name for name in _chosen(cells, text) if name not in done]
+    waiting = [name for name in _choose_cells(cells, text) if name not in done]
     for number, name in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {name}", file=sys.stderr, flush=True)
         begin, rows = _processor_seconds(), list[Row]()
@@ -182,7 +184,7 @@ def measure(
     return {name: done[name] for name in cells if name in done}
 
 
-def _chosen(cells: Cells, text: str) -> list[str]:
+def _choose_cells(cells: Cells, text: str) -> list[str]:
     chosen = [text] if text in cells else [name for name in cells if text in name]
     if not chosen:
         raise FedsimError(f"--cells: no cell's name contains '{text}'. Cells: {'; '.join(cells)}")

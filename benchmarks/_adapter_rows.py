@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks._passes import alternating
+from benchmarks._passes import time_alternately
 from benchmarks._rows import Row, ratio
 from fedsim.core import registry
 from fedsim.core.nets.losses import cross_entropy
@@ -22,7 +22,7 @@ EXAMPLES, LENGTH, RANK, ALPHA = 4, 32, 8, 16
 PLACES = ("q_proj", "v_proj")
 
 
-def sharing(model: nn.Module) -> nn.Module:
+def share_weights(model: nn.Module) -> nn.Module:
     """Return a copy of a model that shares its weights, so that several fit into memory."""
     return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
 
@@ -31,7 +31,7 @@ def ours(model: nn.Module, name: str, places: tuple[str, ...], **settings: Any) 
     """Return a copy with the adapters of one of the project's components."""
     method = registry.get("component", name)
     config = method.config.model_validate({"targets": [f"*.{place}" for place in places], "rank": RANK, **settings})
-    return method.make(config).prepare(sharing(model), torch.Generator().manual_seed(0))
+    return method.make(config).prepare(share_weights(model), torch.Generator().manual_seed(0))
 
 
 def theirs(model: nn.Module, places: tuple[str, ...], dropout: float) -> nn.Module:
@@ -39,7 +39,7 @@ def theirs(model: nn.Module, places: tuple[str, ...], dropout: float) -> nn.Modu
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - takes seconds to import
 
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(places), lora_dropout=dropout)
-    return inject_adapter_in_model(config, sharing(model))
+    return inject_adapter_in_model(config, share_weights(model))
 
 
 def step(model: nn.Module, tokens: Tensor) -> Callable[[int], None]:
@@ -71,7 +71,7 @@ def rows(model: nn.Module, vocabulary: int, passes: int, label: str) -> Iterator
         "ALLoRA": ours(model, "allora", PLACES),
     }
     others = [theirs(model, PLACES, dropout) for dropout in (0.0, 0.1, 0.0)]
-    *of_ways, plain, dropped, again = alternating([step(m, tokens) for m in (*ways.values(), *others)], passes)
+    *of_ways, plain, dropped, again = time_alternately([step(m, tokens) for m in (*ways.values(), *others)], passes)
     setting = f"adapters on queries and values, {label}, {EXAMPLES} x {LENGTH} tokens, rank {RANK}"
     for name, seconds in zip(ways, of_ways, strict=True):
         under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")

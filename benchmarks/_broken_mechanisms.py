@@ -40,7 +40,7 @@ def length(tensors: Tensors) -> float:
     return float(torch.stack([tensor.square().sum() for tensor in tensors.values()]).sum().sqrt())
 
 
-def clipped(tensors: Tensors, clip: float = CLIP) -> Tensors:
+def clip_tensors(tensors: Tensors, clip: float = CLIP) -> Tensors:
     norm = length(tensors)
     factor = min(1.0, clip / norm) if norm > 0 else 1.0
     if not norm < float("inf"):
@@ -48,7 +48,7 @@ def clipped(tensors: Tensors, clip: float = CLIP) -> Tensors:
     return {name: factor * tensor for name, tensor in tensors.items()}
 
 
-def added(every: list[Tensors]) -> Tensors:
+def sum_tensors(every: list[Tensors]) -> Tensors:
     return {name: torch.stack([one[name] for one in every]).sum(0) for name in every[0]}
 
 
@@ -63,42 +63,42 @@ def plus(one: Tensors, other: Tensors, divisor: float = EXPECTED) -> Tensors:
 
 def private(batch: Batch, seed: int, step: int) -> Tensors:
     """DP-SGD as it is: each gradient is clipped, the sum gets noise, and the expected size divides."""
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step))
 
 
 def no_clipping(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added(slopes(batch, network()))
+    total = sum_tensors(slopes(batch, network()))
     return plus(total, noise_like(total, seed, step))
 
 
 def clips_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
-    total = clipped(added(slopes(batch, network())))
+    total = clip_tensors(sum_tensors(slopes(batch, network())))
     return plus(total, noise_like(total, seed, step))
 
 
 def clips_parts_of_two(batch: Batch, seed: int, step: int) -> Tensors:
     every = slopes(batch, network())
-    total = added([clipped(added(every[place : place + 2])) for place in range(0, len(every), 2)])
+    total = sum_tensors([clip_tensors(sum_tensors(every[place : place + 2])) for place in range(0, len(every), 2)])
     return plus(total, noise_like(total, seed, step))
 
 
 def clips_each_layer(batch: Batch, seed: int, step: int) -> Tensors:
     def by_layer(one: Tensors) -> Tensors:
-        return {name: clipped({name: tensor})[name] for name, tensor in one.items()}
+        return {name: clip_tensors({name: tensor})[name] for name, tensor in one.items()}
 
-    total = added([by_layer(one) for one in slopes(batch, network())])
+    total = sum_tensors([by_layer(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step))
 
 
 def weighs_after_clipping(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     return plus({name: 3 * tensor for name, tensor in total.items()}, noise_like(total, seed, step))
 
 
 def mixes_examples(batch: Batch, seed: int, step: int) -> Tensors:
     model = network(normalised=len(batch) > 1)
-    total = added([clipped(one) for one in slopes(batch, model)])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, model)])
     total = {
         name: total.get(name, torch.zeros_like(tensor)) for name, tensor in network(normalised=True).named_parameters()
     }
@@ -106,7 +106,7 @@ def mixes_examples(batch: Batch, seed: int, step: int) -> Tensors:
 
 
 def normalises_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     total = {name: 10 * tensor / length(total) for name, tensor in total.items()}
     return plus(total, noise_like(total, seed, step))
 
@@ -114,14 +114,14 @@ def normalises_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
 def clips_at_the_median(batch: Batch, seed: int, step: int) -> Tensors:
     every = slopes(batch, network())
     clip = sorted(map(length, every))[len(every) // 2]
-    total = added([clipped(one, clip) for one in every])
+    total = sum_tensors([clip_tensors(one, clip) for one in every])
     return plus(total, noise_like(total, seed, step, NOISE * CLIP))
 
 
 def clip_of_data_in_noise(batch: Batch, seed: int, step: int) -> Tensors:
     every = slopes(batch, network())
     clip = sorted(map(length, every))[len(every) // 2]
-    total = added([clipped(one, clip) for one in every])
+    total = sum_tensors([clip_tensors(one, clip) for one in every])
     return plus(total, noise_like(total, seed, step, NOISE * clip))
 
 
@@ -129,7 +129,7 @@ def lets_nan_pass(batch: Batch, seed: int, step: int) -> Tensors:
     def careless(one: Tensors) -> Tensors:
         return {name: tensor * min(1.0, CLIP / length(one)) for name, tensor in one.items()}
 
-    total = added([careless(one) for one in slopes(batch, network())])
+    total = sum_tensors([careless(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step))
 
 
@@ -140,22 +140,22 @@ def raises_on_nan(batch: Batch, seed: int, step: int) -> Tensors:
 
 
 def noise_over_the_size(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step, NOISE * CLIP / len(batch)))
 
 
 def divides_by_the_size(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step), len(batch))
 
 
 def too_little_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step, 0.7 * NOISE * CLIP))
 
 
 def a_layer_without_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     noise = noise_like(total, seed, step)
     return plus(total, {**noise, "0.bias": torch.zeros(8)})
 
@@ -165,13 +165,13 @@ def noise_again_in_each_step(batch: Batch, seed: int, step: int) -> Tensors:
 
 
 def noise_again_in_each_layer(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     noise = {name: noise_like({name: tensor}, seed, step)[name] for name, tensor in total.items()}
     return plus(total, noise)
 
 
 def averages_twice(batch: Batch, seed: int, step: int) -> Tensors:
-    total = added([clipped(one) for one in slopes(batch, network())])
+    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
     return plus(total, noise_like(total, seed, step, NOISE * CLIP / EXPECTED))
 
 

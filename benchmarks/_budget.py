@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     @property
     def is_stopped(self) -> bool:
         """Whether the budget ended the attack."""
-        return self.guess.stopped == OUT_OF_TIME
+        return self.guess.stop_reason == OUT_OF_TIME
 
 
 def attack_within(seconds: float | None, attack: Attack[Any], victim: Victim, number: int) -> Outcome:

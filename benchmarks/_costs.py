@@ -42,7 +42,7 @@ def best_of(every: Sequence[Point]) -> list[Point]:
     return frontier(every, lambda one: (one.accuracy, one.decibels))
 
 
-def in_words(rows: Sequence[Row], title: str) -> str:
+def alt_text(rows: Sequence[Row], title: str) -> str:
     """Return the picture for who cannot see it."""
     every = points(rows)
     best = ", ".join(f"{one.setting}: {one.accuracy:.2f} and {one.decibels:.0f} dB" for one in best_of(every))
@@ -74,7 +74,7 @@ def draw(rows: Sequence[Row], title: str) -> str:
         parts.append(f'<path d="M{x} {y}L{_LEFT + _WIDTH + 14} {floor}" stroke="#c9d0d7"/>')
         parts.append(text(_LEFT + _WIDTH + 18, floor + 4, point.setting))
     parts += [_mark(point, most, is_best=point in best) for point in every]
-    return page(width, height, in_words(rows, title), parts)
+    return page(width, height, alt_text(rows, title), parts)
 
 
 def _place(point: Point, most: float) -> tuple[int, int]:

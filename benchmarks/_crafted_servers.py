@@ -46,7 +46,7 @@ class Server(NamedTuple):
     """A server: its name, whether it knows the check, and what makes its model from randomness."""
 
     name: str
-    informed: bool
+    is_informed: bool
     send: Callable[[torch.Generator], Sent]
 
 
@@ -65,7 +65,7 @@ def _honest(kind: str, layer: str) -> Callable[[torch.Generator], Sent]:
     return send
 
 
-def _attacking(kind: str, layer: str, nested: bool, name: str, **settings: Any) -> Callable[[torch.Generator], Sent]:
+def _make_sender(kind: str, layer: str, nested: bool, name: str, **settings: Any) -> Callable[[torch.Generator], Sent]:
     def send(generator: torch.Generator) -> Sent:
         model, data = _bare(kind, generator)
         method = registry.get("attack", name)
@@ -77,9 +77,9 @@ def _attacking(kind: str, layer: str, nested: bool, name: str, **settings: Any) 
     return send
 
 
-def _shuffled(generator: torch.Generator) -> Sent:
+def _shuffle_imprint(generator: torch.Generator) -> Sent:
     """Scale and permute the rows of a nested imprint: every unit fires as before."""
-    sent = _attacking("lenet", "0.1", True, "robbing-the-fed")(generator)
+    sent = _make_sender("lenet", "0.1", True, "robbing-the-fed")(generator)
     measure, spread = (cast("nn.Linear", sent.model.get_submodule(f"0.{place}")) for place in (1, 3))
     order = torch.randperm(_BINS, generator=generator)
     scales = torch.rand(_BINS, generator=generator) + 0.5
@@ -166,13 +166,13 @@ def servers() -> list[Server]:
     many = float("inf")
     return [
         Server("honest, MLP", False, _honest("mlp", "1")),
-        Server("robbing-the-fed, dense", False, _attacking("lenet", "0.1", True, "robbing-the-fed")),
+        Server("robbing-the-fed, dense", False, _make_sender("lenet", "0.1", True, "robbing-the-fed")),
         Server(
-            "robbing-the-fed, sparse", False, _attacking("lenet", "0.1", False, "robbing-the-fed", variant="sparse")
+            "robbing-the-fed, sparse", False, _make_sender("lenet", "0.1", False, "robbing-the-fed", variant="sparse")
         ),
-        Server("certified-bins", False, _attacking("lenet", "0.measure", False, "certified-bins", bins=_BINS // 2)),
-        Server("trap-weights", False, _attacking("mlp", "1", False, "trap-weights")),
-        Server("robbing-the-fed, rows scaled and permuted", True, _shuffled),
+        Server("certified-bins", False, _make_sender("lenet", "0.measure", False, "certified-bins", bins=_BINS // 2)),
+        Server("trap-weights", False, _make_sender("mlp", "1", False, "trap-weights")),
+        Server("robbing-the-fed, rows scaled and permuted", True, _shuffle_imprint),
         *(
             Server(f"slabs, {_BINS} of share 1/{_BINS}, row noise {noise:g}", True, _slabs(noise, 1 / _BINS))
             for noise in (0.1, 0.3, 1.0, 3.0)
@@ -187,7 +187,7 @@ def servers() -> list[Server]:
     ]
 
 
-def recovered(sent: Sent, batch: Batch) -> list[bool]:
+def recovered_flags(sent: Sent, batch: Batch) -> list[bool]:
     """Return of each example of a batch whether some quotient of the batch's gradient equals it, above 25 dB."""
     layer = cast("nn.Linear", sent.model.get_submodule(sent.layer))
     with seeding.isolate_randomness(0):

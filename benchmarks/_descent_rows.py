@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks._programs import Program, engine, prepared_yardstick, stored, with_settings, yardstick
-from benchmarks._rows import Row, measured, ratio
+from benchmarks._programs import Program, engine, prepared_yardstick, store_victims, with_settings, yardstick
+from benchmarks._rows import Row, median_row, ratio
 from benchmarks._victims import DIGITS, PHOTOGRAPHS
 from benchmarks.attack_peers._service import Run, Task
 
@@ -35,7 +35,7 @@ def iterations_of_transformer(passes: int) -> Iterator[Row]:
 def restarts(passes: int) -> Iterator[Row]:
     """Yield what eight restarts cost in units of one."""
     times: dict[int, list[float]] = {1: [], 8: []}
-    with stored(DIGITS, _MLP, 1) as task, engine() as ours:
+    with store_victims(DIGITS, _MLP, 1) as task, engine() as ours:
         _warm(task, ours)
         for _ in range(passes):
             for trials, seconds in times.items():
@@ -50,7 +50,7 @@ def _iterations(
     default, prepared = [], []
     of_victims: dict[int, list[float]] = {victims: [] for victims in musts}
     with (
-        stored(data, model, max(musts)) as task,
+        store_victims(data, model, max(musts)) as task,
         yardstick() as plain,
         prepared_yardstick() as tuned,
         engine() as ours,
@@ -84,4 +84,4 @@ def _warm(task: Task, *programs: Program) -> None:
 
 
 def _milliseconds(who: str, setting: str, seconds: Sequence[float]) -> Row:
-    return measured(f"{who}: iteration of one victim", setting, [1000.0 * value for value in seconds], "ms", "")
+    return median_row(f"{who}: iteration of one victim", setting, [1000.0 * value for value in seconds], "ms", "")

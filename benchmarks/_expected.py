@@ -43,7 +43,7 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
         raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
     discover("question")  # the metrics of questions stand in their files
     metrics = every_metric()
-    figures = _chosen(figures, name, [word for word in re.split(r",\s*", chosen) if word], pattern)
+    figures = _choose_figures(figures, name, [word for word in re.split(r",\s*", chosen) if word], pattern)
     parts = [[figure for figure in figures if bool(figure.attack) is by_attack] for by_attack in (False, True)]
     tables = [_table(part, metrics) for part in parts if part]
     return "\n\n".join(
@@ -51,7 +51,9 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     )
 
 
-def _chosen(figures: Sequence[ExpectedFigure], name: str, metrics: Sequence[str], pattern: str) -> list[ExpectedFigure]:
+def _choose_figures(
+    figures: Sequence[ExpectedFigure], name: str, metrics: Sequence[str], pattern: str
+) -> list[ExpectedFigure]:
     """Return the figures of some metrics and of the arms or attacks whose names match."""
     expected = {figure.metric for figure in figures}
     for metric in metrics:
@@ -87,7 +89,7 @@ def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric]) -> str
             [*(head for head, _ in keys), *titles],
             *([*(line[key] for _, key in keys), *(cell(*line, column) for column in columns)] for line in lines),
         ]
-    heads, *body = map(_escaped, rows)
+    heads, *body = map(_escape_cells, rows)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(rows[0]), *body))
 
 
@@ -109,7 +111,7 @@ def _cell(figure: ExpectedFigure, metric: Metric | None) -> str:
     value = f"{scale * figure.value:.3g}{unit}"
     if figure.low is not None and figure.high is not None:
         return f"{value} [{scale * figure.low:{form}}, {scale * figure.high:{form}}]"
-    is_count = metric is not None and metric.counted and figure.tolerance
+    is_count = metric is not None and metric.is_success_count and figure.tolerance
     return f"{value} ± {scale * figure.tolerance:.2g}" if is_count else value
 
 
@@ -122,5 +124,5 @@ def _origin(command: str, tables: Sequence[str]) -> str:
     )
 
 
-def _escaped(cells: Sequence[str]) -> Iterator[str]:
+def _escape_cells(cells: Sequence[str]) -> Iterator[str]:
     return (cell.replace("|", "\\|") for cell in cells)

@@ -32,7 +32,7 @@ class Budget(NamedTuple):
 Measure = Callable[[], Iterable[Row]]
 Cells = Mapping[str, Measure]
 """Pieces of work that need nothing of each other, by name."""
-_made: dict[str, Callable[[Budget], Cells]] = {}
+_cell_functions: dict[str, Callable[[Budget], Cells]] = {}
 
 
 class Experiment(NamedTuple):
@@ -57,7 +57,7 @@ class Experiment(NamedTuple):
     def cells(self, budget: Budget) -> Cells:
         """Import the module and return the experiment's pieces of work."""
         importlib.import_module(self.module)
-        return _made[self.name](budget)
+        return _cell_functions[self.name](budget)
 
 
 def experiment(
@@ -67,7 +67,7 @@ def experiment(
     del minutes, page, seconds  # `experiments` reads them from the file
 
     def decorate(cells: Callable[[Budget], Cells]) -> Callable[[Budget], Cells]:
-        _made[name] = cells
+        _cell_functions[name] = cells
         return cells
 
     return decorate
@@ -76,7 +76,7 @@ def experiment(
 def experiments(folder: Path = FOLDER) -> dict[str, Experiment]:
     """Return what the files of a folder declare, by name."""
     files = sorted(path for path in folder.glob("*.py") if not path.stem.startswith("_"))
-    return {entry.name: entry for path in files for entry in _declared(path)}
+    return {entry.name: entry for path in files for entry in _read_experiments(path)}
 
 
 def find(name: str) -> Experiment:
@@ -93,7 +93,7 @@ def find(name: str) -> Experiment:
     return known[name]
 
 
-def _declared(path: Path) -> Iterator[Experiment]:
+def _read_experiments(path: Path) -> Iterator[Experiment]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     for node in tree.body:

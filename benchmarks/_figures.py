@@ -39,7 +39,7 @@ def pages() -> Iterator[Path]:
     yield from sorted((ROOT / "docs").rglob("*.md"))
 
 
-def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
+def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
     """Return a page's text with the tables of the results that lie in a folder, and of the methods' papers.
 
     Raises:
@@ -60,7 +60,7 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
 
     def picture(match: re.Match[str]) -> str:
         name = match["name"]
-        words = _PICTURES[match["kind"]].in_words(read(name, folder).rows, name)
+        words = _PICTURES[match["kind"]].alt_text(read(name, folder).rows, name)
         place = os.path.relpath(IMAGES / f"{name}.svg", (ROOT / page).parent)
         return f"{match[1]}\n![{words}]({place})\n\n{match['end']}"
 
@@ -72,12 +72,12 @@ def rendered(text: str, page: str, folder: Path = RESULTS) -> str:
         return f"{match[1]}\n{tables}\n\n{match['end']}"
 
     text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
-    lists = {"papers": _papers.as_tables, "experiments": lambda: _of_experiments(page)}
+    lists = {"papers": _papers.as_tables, "experiments": lambda: _experiment_index(page)}
     text = _LIST.sub(lambda match: f"{match[1]}\n{lists[match['kind']]()}\n\n{match['end']}", text)
     return _BLOCK.sub(block, text)
 
 
-def _of_experiments(page: str) -> str:
+def _experiment_index(page: str) -> str:
     """Return a line for each page that shows figures: its title, and its experiments with what they take."""
     page_of = attrgetter("page")
     by_page = groupby(sorted(experiments().values(), key=page_of), page_of)
@@ -122,7 +122,7 @@ def _table(columns: Sequence[tuple[str, str]], lines: Sequence[tuple[str, Sequen
     body = [
         [setting, *map(cell_of, rows), ", ".join(dict.fromkeys(str(row.n) for row in rows))] for setting, rows in lines
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *map(_escaped, body)))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *map(_escape_cells, body)))
 
 
 def cell_of(row: Row) -> str:
@@ -140,5 +140,5 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004
 
 
-def _escaped(cells: Sequence[str]) -> list[str]:
+def _escape_cells(cells: Sequence[str]) -> list[str]:
     return [cell.replace("|", "\\|") for cell in cells]

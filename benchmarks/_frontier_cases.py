@@ -27,14 +27,14 @@ class Case(NamedTuple):
     model: Mapping[str, Any]
     attack: str = "gauss-newton"
     batch_size: int = 1
-    trained: int = 0
+    training_steps: int = 0
     share: str = ""
     longer: float = 1.0  # times the budget
 
     @property
     def setting(self) -> str:
         """The setting in a table."""
-        return f"{self.attack}, {self.words}{', trained' if self.trained else ''}, B = {self.batch_size}"
+        return f"{self.attack}, {self.words}{', trained' if self.training_steps else ''}, B = {self.batch_size}"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -50,8 +50,8 @@ CASES = (
     Case("LeNet, sigmoid, MNIST", DIGITS, _SIGMOID, batch_size=2, share=">= 0.8"),
     Case("LeNet, sigmoid, CIFAR-10", PHOTOGRAPHS, _SIGMOID, share=">= 0.9"),
     Case("LeNet, ReLU, MNIST", DIGITS, _RELU, "auto"),
-    Case("LeNet, sigmoid, digits", SMALL, _SIGMOID, "auto", trained=_TRAINING),
-    Case("LeNet, ReLU, digits", SMALL, _RELU, "auto", trained=_TRAINING),
+    Case("LeNet, sigmoid, digits", SMALL, _SIGMOID, "auto", training_steps=_TRAINING),
+    Case("LeNet, ReLU, digits", SMALL, _RELU, "auto", training_steps=_TRAINING),
     Case("LeNet, sigmoid, digits", SMALL, _SIGMOID, batch_size=4),
     Case("LeNet, sigmoid, digits", SMALL, _SIGMOID, batch_size=8),
     Case("LeNet, sigmoid, digits", SMALL, _SIGMOID, "r-gap", 4),

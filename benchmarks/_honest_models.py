@@ -62,18 +62,18 @@ def honest_models() -> Iterator[Honest]:
     yield from _fresh()
     for kind in _STAGES:
         for seed in _SEEDS:
-            stages = [*_trained(kind, seed)]
+            stages = [*_train_models(kind, seed)]
             yield from stages
             last = stages[-1]
-            yield from (_changed(last, "pruned", share, _pruned) for share in _SHARES)
-            yield from (_changed(last, "quantised", bits, _quantised) for bits in _BITS)
+            yield from (_change_weights(last, "pruned", share, _prune_weight) for share in _SHARES)
+            yield from (_change_weights(last, "quantised", bits, _quantise_weight) for bits in _BITS)
 
 
 def _fresh() -> Iterator[Honest]:
     for kind in MODELS:
         for name, initialise in _INITIALISATIONS.items():
             for seed in _SEEDS:
-                made = _made(kind, seed)
+                made = _make_model(kind, seed)
                 with seeding.isolate_randomness(seed):
                     for weight in made.model.parameters():
                         if initialise is not None and weight.dim() > 1:
@@ -81,7 +81,7 @@ def _fresh() -> Iterator[Honest]:
                 yield made._replace(group=f"fresh, {name}")
 
 
-def _made(kind: str, seed: int) -> Honest:
+def _make_model(kind: str, seed: int) -> Honest:
     settings, data = MODELS[kind]
     dataset = load_dataset(data)
     choice = Choice.model_validate(settings)
@@ -89,9 +89,9 @@ def _made(kind: str, seed: int) -> Honest:
         return Honest("fresh", kind, dataset, cast("nn.Module", choice.make("model", dataset.spec)).train())
 
 
-def _trained(kind: str, seed: int) -> Iterator[Honest]:
+def _train_models(kind: str, seed: int) -> Iterator[Honest]:
     """Yield a model after so many steps of Adam on digits."""
-    made = _made(kind, seed)
+    made = _make_model(kind, seed)
     generator, train = torch.Generator().manual_seed(seed), made.data.train
     descent = torch.optim.Adam(made.model.parameters(), lr=_RATE)
     with seeding.isolate_randomness(seed):
@@ -104,7 +104,7 @@ def _trained(kind: str, seed: int) -> Iterator[Honest]:
             yield made._replace(group=f"trained, {after} steps", model=copy.deepcopy(made.model))
 
 
-def _changed(honest: Honest, what: str, strength: float, change: Callable[[Tensor, float], Tensor]) -> Honest:
+def _change_weights(honest: Honest, what: str, strength: float, change: Callable[[Tensor, float], Tensor]) -> Honest:
     model = copy.deepcopy(honest.model)
     with torch.no_grad():
         for weight in model.parameters():
@@ -113,12 +113,12 @@ def _changed(honest: Honest, what: str, strength: float, change: Callable[[Tenso
     return honest._replace(group=f"{what}, {strength:g}", model=model)
 
 
-def _pruned(weight: Tensor, share: float) -> Tensor:
+def _prune_weight(weight: Tensor, share: float) -> Tensor:
     """Return the weight without this share of its entries, the smallest."""
     return torch.where(weight.abs() > weight.abs().flatten().quantile(share), weight, 0.0)
 
 
-def _quantised(weight: Tensor, bits: float) -> Tensor:
+def _quantise_weight(weight: Tensor, bits: float) -> Tensor:
     """Return the weight rounded to symmetric levels of so many bits."""
     step = weight.abs().max().clamp_min(1e-12) / (2 ** (bits - 1) - 1)
     return (weight / step).round() * step

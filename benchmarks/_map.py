@@ -79,10 +79,10 @@ def draw(rows: Sequence[Row], title: str) -> str:
     for number, (words, look) in enumerate(legend):
         x = 10 + 130 * number
         parts += [f'<rect x="{x}" y="12" width="14" height="14" fill="{look[1]}"/>', text(x + 20, 24, words)]
-    return page(width, height, in_words(rows, title), parts)
+    return page(width, height, alt_text(rows, title), parts)
 
 
-def in_words(rows: Sequence[Row], title: str) -> str:
+def alt_text(rows: Sequence[Row], title: str) -> str:
     """Return the picture for who cannot see it: how many squares are what."""
     made = squares(rows)
     counts = {state: sum(square.state == state for square in made.values()) for state in _LOOKS}

@@ -43,7 +43,7 @@ def listing(page: str) -> str:
     parts = ["# Every method", "Each page is made from the method's docstring, its settings and its measurements."]
     for kind in KINDS:
         lines = (
-            f"| [{name}]({_link(path_of(entry), page)}) | {_tier(entry)} | {_escaped(entry.summary)} |"
+            f"| [{name}]({_link(path_of(entry), page)}) | {_tier(entry)} | {_escape_markdown(entry.summary)} |"
             for name, entry in sorted(entries_of(kind).items())
         )
         parts.append("\n".join((f"## {kind}\n", "| name | tier | summary |", "| --- | --- | --- |", *lines)))
@@ -54,11 +54,11 @@ def as_markdown(entry: Entry, page: Page) -> str:
     """Return a method's page."""
     parts = [
         f"# {entry.name}",
-        *_docstring(page.doc),
+        *_docstring_paragraphs(page.doc),
         _facts(entry, page),
         _settings(page.settings),
         _steps(entry),
-        *_measured(entry.name),
+        *_measured_rows(entry.name),
         _links(entry),
         _example(page.example),
     ]
@@ -80,12 +80,12 @@ def with_links(markdown: str, page: str) -> str:
 
 def _line(line: str, page: str) -> str:
     first, border, others = line.partition(" | ") if line.startswith("|") else ("", "", line)
-    first = _CODE.sub(lambda name: _linked(name[1], page), first)
-    return first + border + _CODE.sub(lambda name: _linked(name[1], page, is_value="-" not in name[1]), others)
+    first = _CODE.sub(lambda name: _link_method(name[1], page), first)
+    return first + border + _CODE.sub(lambda name: _link_method(name[1], page, is_value="-" not in name[1]), others)
 
 
-def _linked(name: str, page: str, *, is_value: bool = False) -> str:
-    entry = _named().get(name)
+def _link_method(name: str, page: str, *, is_value: bool = False) -> str:
+    entry = _methods_by_name().get(name)
     if entry is None or (is_value and not _attacks_updates(entry)):
         return f"`{name}`"
     return f"[`{name}`]({_link(path_of(entry), page)})"
@@ -97,14 +97,14 @@ def _attacks_updates(entry: Entry) -> bool:
 
 
 @cache
-def _named() -> Mapping[str, Entry]:
+def _methods_by_name() -> Mapping[str, Entry]:
     """Return the methods whose name or alias no other method has."""
     entries = [(name, entry) for kind in KINDS for entry in entries_of(kind).values() for name in entry.names]
     counts = [name for name, _ in entries]
     return {name: entry for name, entry in entries if counts.count(name) == 1}
 
 
-def _docstring(doc: str) -> Iterator[str]:
+def _docstring_paragraphs(doc: str) -> Iterator[str]:
     """Yield the paragraphs of a docstring; headings are bold, and equations are code."""
     first, *others = re.split(r"\n(?=[A-Z][a-z]+: )|\n\s*\n", doc.strip())
     yield _sentence(first.partition(": ")[2] or first)
@@ -120,10 +120,10 @@ def _docstring(doc: str) -> Iterator[str]:
 
 def _sentence(text: str) -> str:
     line = " ".join(text.split())
-    return _escaped(line[0].upper() + line[1:] if _WORD.match(line) else line)
+    return _escape_markdown(line[0].upper() + line[1:] if _WORD.match(line) else line)
 
 
-def _escaped(text: str) -> str:
+def _escape_markdown(text: str) -> str:
     """Return text for Markdown: no emphasis and no HTML outside of code, and arXiv ids as links."""
     parts = re.split(r"(`[^`]*`)", text)
     parts[::2] = [
@@ -143,7 +143,7 @@ def _facts(entry: Entry, page: Page) -> str:
         "Needs the extra": f"`pip install 'fedsim-privacy[{entry.extra}]'`" if entry.extra else "",
         "Code": f"`{entry.module}`",
     }
-    return "\n".join(f"- **{name}**: {_escaped(text)}" for name, text in facts.items() if text)
+    return "\n".join(f"- **{name}**: {_escape_markdown(text)}" for name, text in facts.items() if text)
 
 
 def _tier(entry: Entry) -> str:
@@ -163,13 +163,13 @@ def _steps(entry: Entry) -> str:
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
+    lines = [f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows]
     if not lines:
         return ""
     return "\n".join((f"## {title}\n", f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *lines))
 
 
-def _measured(name: str) -> Iterator[str]:
+def _measured_rows(name: str) -> Iterator[str]:
     """Yield the rows of each experiment that measured a method by its name."""
     found = [(result, rows) for result in _results() if (rows := list(_rows_of(result, name)))]
     if found:

@@ -17,9 +17,9 @@ SETTLING = 2
 """First passes of every way, which are not counted."""
 
 
-def alternating(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
+def time_alternately(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
     """Return the seconds of processor time of every pass of every way, which is called with the pass's number."""
-    seconds = in_turn([partial(_seconds, way) for way in ways], range(passes + SETTLING))
+    seconds = run_in_turn([partial(_seconds, way) for way in ways], range(passes + SETTLING))
     return [of_way[SETTLING:] for of_way in seconds]
 
 
@@ -29,7 +29,7 @@ def _seconds(way: Callable[[int], None], number: int) -> float:
     return time.process_time() - begin
 
 
-def in_turn(ways: Sequence[Callable[[Work], Done]], every: Iterable[Work]) -> list[list[Done]]:
+def run_in_turn(ways: Sequence[Callable[[Work], Done]], every: Iterable[Work]) -> list[list[Done]]:
     """Return what each way did with each piece of work; every piece begins with another way."""
     done: list[list[Done]] = [[] for _ in ways]
     for number, work in enumerate(every):

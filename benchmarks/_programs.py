@@ -78,13 +78,13 @@ def prepared_yardstick() -> Program:
     return Program("literal", "prepared")
 
 
-def breaching() -> Program:
+def breaching_program() -> Program:
     """Return breaching's attack, in this project's process settings and an environment of its own."""
     return Program("breaching_attack", python=python_with(_BREACHING))
 
 
 @contextmanager
-def stored(data: Mapping[str, Any], model: Mapping[str, Any], victims: int) -> Iterator[Task]:
+def store_victims(data: Mapping[str, Any], model: Mapping[str, Any], victims: int) -> Iterator[Task]:
     """Store victims for the programs, and yield the task of attacking the first."""
     with tempfile.TemporaryDirectory() as folder:
         write(victims_of(data, model, victims), Path(folder))

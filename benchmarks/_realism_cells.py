@@ -77,7 +77,7 @@ class Cell(NamedTuple):
         return {
             "title": "benchmark",
             "seed": 5,
-            "data": located(network.data),
+            "data": locate_dataset(network.data),
             "model": {**network.model, "dropout": client.dropout},
             "federation": federation,
         }
@@ -88,7 +88,7 @@ class Cell(NamedTuple):
         return {**plain, "model": {**plain["model"], **self.network.learns_as}}
 
 
-def located(data: Mapping[str, Any]) -> dict[str, Any]:
+def locate_dataset(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return a data set with the path of the copy that a variable names, if it is CIFAR-10.
 
     Raises:

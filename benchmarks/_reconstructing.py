@@ -14,7 +14,7 @@ from fedsim.core import seeding
 from fedsim.core.types import Batch, InputSpec, Reconstruction
 
 
-def reconstructed(
+def reconstruct_batch(
     network: Callable[[], nn.Module], batch: Batch, spec: InputSpec, number: int, seconds: float | None = None
 ) -> tuple[Reconstruction, float]:
     """Return the guess of `auto` for the gradient of a batch, labels inferred, and the processor seconds it took.

@@ -142,13 +142,13 @@ def results(folder: Path = RESULTS) -> dict[str, Result]:
     return {file.stem: read(file.stem, folder) for file in sorted(folder.glob("*.json"))}
 
 
-def moved(before: Result, after: Result) -> Iterator[str]:
+def changed_rows(before: Result, after: Result) -> Iterator[str]:
     """Yield a line for each row that appeared, went, or whose intervals do not meet.
 
     A figure without an interval must lie in the other's; two without one are not compared. Seconds and ratios of
     seconds are not compared, since processors differ.
     """
-    old, new = _by_name(before), _by_name(after)
+    old, new = _index_rows(before), _index_rows(after)
     for name in {**old, **new}:
         if name not in new or name not in old:
             yield f"{', '.join(name)}: {'is gone' if name in old else 'is new'}"
@@ -172,7 +172,7 @@ def _short(row: Row) -> Mapping[str, Any]:
     return {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in kept.items()}
 
 
-def _by_name(result: Result) -> dict[tuple[str, str, str], Row]:
+def _index_rows(result: Result) -> dict[tuple[str, str, str], Row]:
     """Return rows as a file holds them."""
     return {(cell, row.setting, row.name): Row(**_short(row)) for cell, rows in result.cells.items() for row in rows}
 

@@ -54,7 +54,7 @@ def holds(value: float, must: str) -> bool:
     return _COMPARISONS[comparison](value, float(bound))
 
 
-def measured(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
+def median_row(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
     """Return the row of a median, with its interval by bootstrap.
 
     Args:
@@ -64,17 +64,17 @@ def measured(name: str, setting: str, values: Values, unit: str, must: str = "")
         unit: of the values.
         must: the bound of the median; empty for none.
     """
-    return of_interval(name, setting, median_interval(_by_unit(values), np.random.default_rng(0)), unit, must)
+    return interval_row(name, setting, median_interval(_group_by_unit(values), np.random.default_rng(0)), unit, must)
 
 
-def averaged(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
-    """Return the row of a mean, as `measured` does of a median."""
-    return of_interval(name, setting, mean_interval(_by_unit(values), np.random.default_rng(0)), unit, must)
+def mean_row(name: str, setting: str, values: Values, unit: str, must: str = "") -> Row:
+    """Return the row of a mean, as `median_row` does of a median."""
+    return interval_row(name, setting, mean_interval(_group_by_unit(values), np.random.default_rng(0)), unit, must)
 
 
 def share(name: str, setting: str, flags: Sequence[float], must: str = "", *, note: str = "") -> Row:
     """Return the row of a share, with Wilson's interval; each unit counts by a number in [0, 1]."""
-    return of_interval(name, setting, wilson(min(sum(flags), len(flags)), len(flags)), "share", must, note=note)
+    return interval_row(name, setting, wilson(min(sum(flags), len(flags)), len(flags)), "share", must, note=note)
 
 
 def least(name: str, setting: str, values: Sequence[float], unit: str, must: str = "") -> Row:
@@ -93,7 +93,7 @@ def ratio(name: str, setting: str, over: Sequence[float], under: Sequence[float]
     return Row(name, setting, value, "times", float(low), float(high), len(over), must)
 
 
-def of_interval(
+def interval_row(
     name: str, setting: str, interval: Interval, unit: str, must: str = "", *, scale: float = 1.0, note: str = ""
 ) -> Row:
     """Return the row of a figure with an interval, both times `scale`."""
@@ -101,5 +101,5 @@ def of_interval(
     return Row(name, setting, scale * interval.value, unit, low, high, interval.n, must, note)
 
 
-def _by_unit(values: Values) -> list[Sequence[float]]:
+def _group_by_unit(values: Values) -> list[Sequence[float]]:
     return [value if isinstance(value, Sequence) else [value] for value in values]

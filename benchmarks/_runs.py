@@ -17,7 +17,7 @@ from fedsim.scenario import Scenario
 
 def arms_of(scenario: Scenario) -> tuple[ArmRecord, ...]:
     """Run every arm of a scenario and return what was recorded."""
-    with tempfile.TemporaryDirectory() as folder, display.watching(Console(file=sys.stderr)) as watcher:
+    with tempfile.TemporaryDirectory() as folder, display.open_display(Console(file=sys.stderr)) as watcher:
         run = RunFolder(Path(folder) / "run")
         run.create(overwrite=False)
         return runner.run(scenario, run, watcher, command="benchmark", earlier=None).arms

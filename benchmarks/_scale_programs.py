@@ -36,7 +36,7 @@ def client(scenario: dict[str, Any]) -> dict[str, float]:
     before = peak_mb()
     world = build(parse(scenario, "benchmark"))
     weights = world.models.first_weights
-    seconds = min(_timed(lambda: local_training(world, weights, 1, 0)) for _ in range(_REPEATS))
+    seconds = min(_measure_seconds(lambda: local_training(world, weights, 1, 0)) for _ in range(_REPEATS))
     update, _ = local_training(world, weights, 1, 0)
     vector = world.models.layout.flat(update.tensors, update.buffers)
     sent = len(pack(vector, 1, 0.0).config_records["update"]["vector"])  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def server(scenario: dict[str, Any]) -> dict[str, float]:
         each = (Contribution(i, torch.frombuffer(bytearray(data), dtype=torch.float32), 1) for i in range(_ADDED))
         world.stack.new_aggregator().combine(each, world.server_round(1))
 
-    seconds = min(_timed(combined) for _ in range(_REPEATS)) / _ADDED
+    seconds = min(_measure_seconds(combined) for _ in range(_REPEATS)) / _ADDED
     return {"parameters": float(size), "seconds": seconds, "mb": peak_mb() - before}
 
 
@@ -77,7 +77,7 @@ def updates(scenario: dict[str, Any]) -> dict[str, float]:
     journal = runner.train(world, lambda _record: None)
     update = journal.entries[-1].update
     data = pack(world.models.layout.flat(update.tensors, update.buffers), 1, 0.0).config_records["update"]["vector"]
-    model = world.models.holding(journal.weights)
+    model = world.models.load_weights(journal.weights)
     return {
         "accuracy": next(iter(journal.rounds[-1].test_metrics.values())),
         "model": float(sum(parameter.nbytes for parameter in model.parameters())),
@@ -87,7 +87,7 @@ def updates(scenario: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _timed(work: Callable[[], object]) -> float:
+def _measure_seconds(work: Callable[[], object]) -> float:
     begin = time.process_time()
     work()
     return time.process_time() - begin

@@ -62,7 +62,7 @@ class SecureRound:
             revealed = self._answers("supply", server.seek(openings))
         return server.unmask(revealed)
 
-    def received(self, _stage: str, _client: int, message: Any) -> Any:
+    def receive_message(self, _stage: str, _client: int, message: Any) -> Any:
         """Return what arrives of a message of the server; a test may change it."""
         return message
 
@@ -79,7 +79,7 @@ class SecureRound:
     def _answers(self, stage: str, messages: Mapping[int, Any]) -> dict[int, Any]:
         gone = {c for since, who in self.silent.items() if _STAGES.index(since) <= _STAGES.index(stage) for c in who}
         return {
-            client: self._answer(stage, client, self.received(stage, client, message))
+            client: self._answer(stage, client, self.receive_message(stage, client, message))
             for client, message in messages.items()
             if client not in gone
         }

@@ -25,7 +25,7 @@ class Sentences(NamedTuple):
     test: Batch
 
 
-def trained(length: int = 16) -> Sentences:
+def train_small_model(length: int = 16) -> Sentences:
     """Return a tiny Llama after some hundred steps on a half of Lee's news.
 
     Args:

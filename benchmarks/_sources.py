@@ -46,7 +46,7 @@ def digests_of(module: str) -> dict[str, str]:
             continue
         taken.add(name)
         if is_helper:
-            waiting += _needed(_used(file, frozenset({name})))
+            waiting += _imported_names(_used(file, frozenset({name})))
     paths = {str(file.relative_to(ROOT)): file for file in sorted(names)}
     return {
         path: digest(ast.unparse(_used(file, frozenset(names[file]))))
@@ -76,7 +76,7 @@ def digest(source: str) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:8]
 
 
-def changed(before: Mapping[str, str], module: str) -> list[str]:
+def changed_files(before: Mapping[str, str], module: str) -> list[str]:
     """Return the source files of an experiment whose digests differ from `before`, new and removed files included."""
     now = digests_of(module)
     return sorted(path for path in {**before, **now} if before.get(path) != now.get(path))
@@ -90,13 +90,13 @@ def _used(file: Path, names: frozenset[str]) -> ast.Module:
         return tree
     taken, waiting = set[int](), set(names)
     while waiting:
-        chosen = {i for i, node in enumerate(tree.body) if i not in taken and waiting & _given(node)}
+        chosen = {i for i, node in enumerate(tree.body) if i not in taken and waiting & _bound_names(node)}
         taken |= chosen
         waiting = {name.id for i in chosen for name in ast.walk(tree.body[i]) if isinstance(name, ast.Name)}
     return ast.Module([tree.body[i] for i in sorted(taken)], [])
 
 
-def _given(statement: ast.stmt) -> set[str]:
+def _bound_names(statement: ast.stmt) -> set[str]:
     """Return the names that a statement binds."""
     match statement:
         case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
@@ -108,21 +108,21 @@ def _given(statement: ast.stmt) -> set[str]:
             return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
-def _needed(tree: ast.Module) -> Iterator[tuple[str, str]]:
+def _imported_names(tree: ast.Module) -> Iterator[tuple[str, str]]:
     """Yield imported modules of this project with the imported names, and the modules of the methods named in texts."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from _of_ours((name.name, _ALL) for name in node.names)
+            yield from _own_modules((name.name, _ALL) for name in node.names)
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from _of_ours((f"{node.module}.{name.name}", _ALL) for name in node.names)
-            yield from _of_ours((node.module, name.name) for name in node.names)
+            yield from _own_modules((f"{node.module}.{name.name}", _ALL) for name in node.names)
+            yield from _own_modules((node.module, name.name) for name in node.names)
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    yield from _of_ours((module, _ALL) for name, module in _methods() if name in texts)
+    yield from _own_modules((module, _ALL) for name, module in _methods() if name in texts)
     split = (text.partition(":") for text in texts)
-    yield from _of_ours((module, name) for module, _, name in split if name.isidentifier())
+    yield from _own_modules((module, name) for module, _, name in split if name.isidentifier())
 
 
-def _of_ours(modules: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _own_modules(modules: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     return ((module, name) for module, name in modules if module.startswith(_OURS))
 
 

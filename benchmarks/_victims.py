@@ -142,7 +142,9 @@ def write(victims: Iterable[Victim], folder: Path) -> None:
     for number, victim in enumerate(victims):
         if number == 0:
             spec, weights = victim.spec, victim.observation.model.state_dict()
-            torch.save({"weights": weights, "spec": (spec.shape, spec.classes, spec.mean, spec.std)}, _shared(folder))
+            torch.save(
+                {"weights": weights, "spec": (spec.shape, spec.classes, spec.mean, spec.std)}, _model_path(folder)
+            )
         gradient, batch = dict(victim.observation.update.tensors), victim.batch
         torch.save({"gradient": gradient, "inputs": batch.inputs, "labels": batch.labels}, _file_of(folder, number))
 
@@ -155,7 +157,7 @@ def read(folder: Path, model: Mapping[str, Any], numbers: Sequence[int]) -> list
         model: name and settings of their model.
         numbers: of the victims.
     """
-    stored = torch.load(_shared(folder), weights_only=True)
+    stored = torch.load(_model_path(folder), weights_only=True)
     spec = InputSpec(*stored["spec"])
     network = _network(model, spec)
     network.load_state_dict(stored["weights"])
@@ -189,7 +191,7 @@ def _network(model: Mapping[str, Any], spec: InputSpec) -> nn.Module:
     return cast("nn.Module", method.make(method.config.model_validate(settings), spec)).train()
 
 
-def _shared(folder: Path) -> Path:
+def _model_path(folder: Path) -> Path:
     return folder / "model.pt"
 
 

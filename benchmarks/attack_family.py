@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured
+from benchmarks._rows import Row, mean_row, median_row
 from benchmarks._runs import arms_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, first_line
@@ -106,7 +106,7 @@ def _images(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
     psnr = [[score.values["psnr"] for score in victim.scores] for victim in victims if victim.scores]
     if not psnr:
         return _absent(rate, setting, "dB", victims[0].failure or "no image was scored")
-    return measured(rate, setting, psnr, "dB")._replace(note=_gave_up(victims))
+    return median_row(rate, setting, psnr, "dB")._replace(note=_gave_up(victims))
 
 
 def _masks(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
@@ -114,7 +114,7 @@ def _masks(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
     accuracies = [mask.accuracy for victim in victims for mask in victim.masks if mask.accuracy is not None]
     if not accuracies:
         return _absent(rate, setting, "of the entries", victims[0].failure or "the model drops nothing out")
-    return measured(rate, setting, accuracies, "of the entries")
+    return median_row(rate, setting, accuracies, "of the entries")
 
 
 def _sentences(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
@@ -123,7 +123,7 @@ def _sentences(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
     if not by_victim:
         return _absent(rate, setting, "of the tokens", victims[0].failure or "no sentence was scored")
     tokens = [[sentence["token_accuracy"] for sentence in sentences] for sentences in by_victim]
-    return averaged(rate, setting, tokens, "of the tokens")
+    return mean_row(rate, setting, tokens, "of the tokens")
 
 
 def _words(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
@@ -131,7 +131,7 @@ def _words(rate: str, setting: str, victims: Sequence[VictimRecord]) -> Row:
     shares = [victim.values["words_found"] for victim in victims if "words_found" in victim.values]
     if not shares:
         return _absent(rate, setting, "of the words", victims[0].failure or "no text was scored")
-    return averaged(rate, setting, shares, "of the words")
+    return mean_row(rate, setting, shares, "of the words")
 
 
 _FIGURES: Mapping[str, Callable[[str, str, Sequence[VictimRecord]], Row]] = {

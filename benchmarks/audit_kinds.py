@@ -20,9 +20,9 @@ from fedsim.audit.captured import read_update
 from fedsim.audit.loading import load, load_subject
 from fedsim.audit.record import KNOWS, AuditPlan
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.audit.update_attacks import UpdateAttacker, updates
-from fedsim.judgement.evidence import recovered
+from fedsim.judgement.evidence import count_recovered
 from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import QuestionContext
 from fedsim.record import AttackFinding
@@ -65,10 +65,10 @@ def _rows(name: str, most: int) -> Iterator[Row]:
         print(f"{name} is left out: {package} is not installed", file=sys.stderr)
         return
     rule, begin = Scoring().rule, time.process_time()
-    finding = attacked(_SCENARIOS / folder, target, most)
+    finding = attack_target(_SCENARIOS / folder, target, most)
     spent = time.process_time() - begin
     is_private = name == _PRIVATE
-    opened = [float(recovered(victim, rule) > 0) for victim in finding.victims]
+    opened = [float(count_recovered(victim, rule) > 0) for victim in finding.victims]
     state = outcome_of(finding.victims, rule)
     is_true = state == ("withstood" if is_private else "recovered")
     note = f"{state}, which is {'true' if is_true else 'not true'}"
@@ -76,13 +76,13 @@ def _rows(name: str, most: int) -> Iterator[Row]:
     yield Row("processor time of an update", name, spent / len(finding.victims), "s", n=len(finding.victims))
 
 
-def attacked(folder: Path, target: str, most: int) -> AttackFinding:
+def attack_target(folder: Path, target: str, most: int) -> AttackFinding:
     """Attack the updates of a client of a folder, of one example each; of an app the reply of its first client."""
     plan = AuditPlan(target=target)
     sys.path.insert(0, str(folder))
     try:
         with chdir(folder):
-            subject = checked(load_subject(load(target), target), target)
+            subject = check_subject(load_subject(load(target), target), target)
             world = world_of(subject, plan, 1)
             victims = updates(world) if subject.subject.reply is None else iter([read_update(subject, plan).victim])
             inspector = UpdateAttacker(KNOWS, lambda _said: None)

@@ -17,7 +17,7 @@ from benchmarks._rows import Row, share
 from fedsim.audit import AuditPlan, single_client
 from fedsim.audit.limits import client_thresholds
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
-from fedsim.audit.subject import CheckedSubject, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, check_subject
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core import seeding
 from fedsim.judgement.policy import Policy
@@ -35,19 +35,21 @@ def subjects() -> Iterator[tuple[str, CheckedSubject]]:
         first = nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.Sigmoid(), nn.Conv2d(4, 4, 2), nn.Sigmoid())
         deep = nn.Sequential(first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
     for name, model, scale in (("leaks", dense, 0.0), ("noise x 0.01", dense, 0.01), ("noise x 10", dense, 10.0)):
-        yield name, _checked(model, scale)
-    yield "weak search", _checked(deep, 0.0)
+        yield name, _make_subject(model, scale)
+    yield "weak search", _make_subject(deep, 0.0)
 
 
-def _checked(model: nn.Module, scale: float) -> CheckedSubject:
+def _make_subject(model: nn.Module, scale: float) -> CheckedSubject:
     generator = torch.Generator().manual_seed(5)
     images = nn.functional.interpolate(torch.rand(40, 1, 4, 4, generator=generator), size=(8, 8), mode="bilinear")
     data = TensorDataset(images, torch.randint(4, (40,), generator=generator))
     noise = ({"name": "gradient-noise", "scale": scale, "relative": True},) if scale else ()
-    return checked(Subject(model, nn.functional.cross_entropy, DataLoader(data, batch_size=8), defenses=noise), "seeds")
+    return check_subject(
+        Subject(model, nn.functional.cross_entropy, DataLoader(data, batch_size=8), defenses=noise), "seeds"
+    )
 
 
-def judged(subject: CheckedSubject, seed: int) -> str:
+def audit_verdict(subject: CheckedSubject, seed: int) -> str:
     """Return what an audit with a seed says of the limit."""
     plan = AuditPlan(target="seeds", seed=seed)
     world = single_client.world_of(subject, plan, 1)
@@ -71,7 +73,7 @@ def audit_seeds(budget: Budget) -> Cells:
 
 
 def _rows(name: str, subject: CheckedSubject, seeds: int) -> Iterator[Row]:
-    states = [judged(subject, seed) for seed in range(seeds)]
+    states = [audit_verdict(subject, seed) for seed in range(seeds)]
     for state in ("kept", "undecided", "broken"):
         yield share(state, name, [float(one == state) for one in states])
     yield Row("decided otherwise than most", name, min(map(states.count, ("kept", "broken"))), "", n=seeds, must="<= 0")

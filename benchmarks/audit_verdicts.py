@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from benchmarks import _audit_subjects as subjects
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, of_interval
+from benchmarks._rows import Row, interval_row
 from fedsim.audit import page
 from fedsim.audit.record import AuditRecord
 
@@ -45,7 +45,7 @@ _SAYS = ("updates", "examples", "searched", "recovered", "median figure", "ideal
 _POLICY = "[tool.fedsim.policy]\nmax_recovered = 0.05\n"
 
 
-def audited(network: Network, batches: str, seconds: float) -> tuple[int, AuditRecord]:
+def run_audit(network: Network, batches: str, seconds: float) -> tuple[int, AuditRecord]:
     """Run the command on a network, and return its exit code and its record."""
     with tempfile.TemporaryDirectory() as folder:
         policy, out = Path(folder, "policy.toml"), Path(folder, network.name)
@@ -77,7 +77,7 @@ def _is_here(network: Network) -> bool:
 def _verdicts(network: Network, seconds: float) -> Iterator[Row]:
     if not _is_here(network):
         return
-    code, record = audited(network, "1,4", seconds)
+    code, record = run_audit(network, "1,4", seconds)
     for arm in record.client:
         texts = [cell.text for cell in page.update_row(record, arm).cells[1:]]
         for what, said in zip((*_SAYS, "exit code"), (*texts, str(code)), strict=True):
@@ -88,10 +88,10 @@ def _secrets(seconds: float) -> Iterator[Row]:
     """Yield exposure and secrets that the model wrote, by how often they were planted."""
     if not _is_here(SECRETS):
         return
-    _, record = audited(SECRETS, "4", seconds)
+    _, record = run_audit(SECRETS, "4", seconds)
     for finding in (one for arm in record.client for one in arm.findings if one.question == "exposure"):
         times = finding.scope["repetitions"]
         setting = f"{SECRETS.words}, planted {times} times" if times else f"{SECRETS.words}, not planted (control)"
         if finding.value is not None:
-            yield of_interval(f"exposure, of {finding.max_value:.1f} bits", setting, finding.value, "bits")
-        yield of_interval("written by the model", setting, finding.extra_metrics["secret_extraction_rate"], "share")
+            yield interval_row(f"exposure, of {finding.max_value:.1f} bits", setting, finding.value, "bits")
+        yield interval_row("written by the model", setting, finding.extra_metrics["secret_extraction_rate"], "share")

@@ -17,8 +17,8 @@ from torch import nn
 from benchmarks._budget import are_exact, worst_psnr
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._foreign_networks import NETWORKS, ResidualDense
-from benchmarks._reconstructing import reconstructed
-from benchmarks._rows import Row, measured, share
+from benchmarks._reconstructing import reconstruct_batch
+from benchmarks._rows import Row, median_row, share
 from fedsim.core import registry
 from fedsim.core.types import Dataset, Reconstruction
 from fedsim.metrics.image import score_items
@@ -57,7 +57,7 @@ def _rows(
     data = _data(dataset)
     for number in range(updates):
         batch = data.train.select(torch.arange(size * number, size * (number + 1)))
-        guess, taken = reconstructed(network, batch, data.spec, number, budget)
+        guess, taken = reconstruct_batch(network, batch, data.spec, number, budget)
         seconds.append(taken)
         scored = score_items(complete(guess, size), batch, data.spec)
         exact.append(float(are_exact(scored.items)))
@@ -67,14 +67,14 @@ def _rows(
     notes = "; ".join(words if updates == 1 else f"{count} of {updates}: {words}" for words, count in ends.items())
     yield share("images exact", setting, exact)._replace(note=notes)
     yield share("labels right", setting, labels)
-    yield measured("worst PSNR", setting, worst, "dB", "")
-    yield measured("processor seconds", setting, seconds, "s", "")
+    yield median_row("worst PSNR", setting, worst, "dB", "")
+    yield median_row("processor seconds", setting, seconds, "s", "")
 
 
 def _how_it_ended(guess: Reconstruction) -> str:
     """Return which attack won, and how many had no time or not enough of it."""
     ended = sum("was ended by its share" in note for note in guess.notes)
     left = sum("was left out" in note for note in guess.notes)
-    won = next((note.removeprefix("won: ") for note in guess.notes if note.startswith("won: ")), guess.stopped)
+    won = next((note.removeprefix("won: ") for note in guess.notes if note.startswith("won: ")), guess.stop_reason)
     time_words = [f"{ended} ended by the clock"] * bool(ended) + [f"{left} left out"] * bool(left)
     return ", ".join([won, *time_words])

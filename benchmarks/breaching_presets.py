@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._programs import breaching, engine, stored, with_settings
-from benchmarks._rows import Row, averaged
+from benchmarks._programs import breaching_program, engine, store_victims, with_settings
+from benchmarks._rows import Row, mean_row
 from benchmarks._victims import PHOTOGRAPHS
 
 _MODEL: Mapping[str, Any] = {"name": "lenet", "dropout": 0.0}
@@ -59,13 +59,13 @@ def breaching_presets(budget: Budget) -> Cells:
 def _beside(preset: str) -> Iterator[Row]:
     attack, iterations, settings = _PRESETS[preset]
     theirs, ours, between = list[float](), list[float](), list[float]()
-    with stored(PHOTOGRAPHS, _MODEL, _VICTIMS) as task, breaching() as peer, engine() as here:
+    with store_victims(PHOTOGRAPHS, _MODEL, _VICTIMS) as task, breaching_program() as peer, engine() as here:
         for victim in range(_VICTIMS):
             one = with_settings(task.model_copy(update={"victim": victim}), max_iterations=iterations)
             theirs.append(peer.ask(one.model_copy(update={"attack": preset})).psnr)
             ours.append(here.ask(with_settings(one.model_copy(update={"attack": attack}), **settings)).psnr)
             between.append(ours[-1] - theirs[-1])
     setting = f"{preset}, {iterations} iterations, LeNet, CIFAR-10, B = 1"
-    yield averaged("PSNR of breaching", setting, theirs, "dB")
-    yield averaged(f"PSNR of {attack}", setting, ours, "dB")
-    yield averaged("difference, image by image", setting, between, "dB")
+    yield mean_row("PSNR of breaching", setting, theirs, "dB")
+    yield mean_row(f"PSNR of {attack}", setting, ours, "dB")
+    yield mean_row("difference, image by image", setting, between, "dB")

@@ -57,9 +57,9 @@ def _rows(attack: str, size: int, steps: str, clients: int) -> Iterator[Row]:
     recovered: list[float] = []
     setting = f"{attack}, {_UNITS} units, B = {size}, {steps}"
     for client in range(clients):
-        observation, truth = _observed(world, client)
+        observation, truth = _observe_client(world, client)
         try:
-            guess = _made(attack)(observation, seeding.generator(1, "attack"))
+            guess = _make_attack(attack)(observation, seeding.generator(1, "attack"))
         except NotApplicable as reason:
             yield Row("right", setting, 0.0, "share", n=0, note=str(reason))
             return
@@ -90,14 +90,14 @@ def _world(attack: str, size: int, steps: str) -> World:
     return build(parse(tables, "benchmark"))
 
 
-def _observed(world: World, client: int) -> tuple[Observation, Truth]:
+def _observe_client(world: World, client: int) -> tuple[Observation, Truth]:
     received = world.models.first_weights
     update, truth = local_training(world, received, 1, client)
     entry = WireEntry(1, client, received, update)
     return observe(Victim(world, entry, truth), ("batch-size", "input-statistics")), truth
 
 
-def _made(attack: str) -> Any:
+def _make_attack(attack: str) -> Any:
     settings = dict(_ATTACKS[attack])
     method = registry.get("attack", settings.pop("name"))
     return method.make(method.config.model_validate(settings))

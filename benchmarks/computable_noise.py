@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._passes import alternating
-from benchmarks._rows import Row, measured, share
+from benchmarks._passes import time_alternately
+from benchmarks._rows import Row, median_row, share
 from fedsim.core import registry, seeding
 from fedsim.core.types import Tensors, Update, WireEntry
 from fedsim.federation.client import local_training
@@ -121,24 +121,24 @@ def _rows(cases: Sequence[Case]) -> Iterator[Row]:
 
 def _rows_of(case: Case) -> Iterator[Row]:
     noisy, clean = _world(case.client, case.batch_size, _defense(case)), _clean_world(case.client, case.batch_size)
-    found = [_attacked(case, noisy, clean, client) for client in range(_CLIENTS)]
+    found = [_attack_client(case, noisy, clean, client) for client in range(_CLIENTS)]
     mu = 2 * _CLIP / (case.noise * _CLIP)  # two updates are at most two clips apart
     yield Row("epsilon", case.setting, gaussian_epsilon(mu, _DELTA), "", n=_CLIENTS)
     yield share("computed", case.setting, [one.is_computed for one in found])
-    yield measured("cleaned", case.setting, [one.cleaned for one in found], "share")
-    yield measured("equations", case.setting, [one.equations for one in found], "")
-    yield measured("rank", case.setting, [one.rank for one in found], "")
-    yield measured("time", case.setting, [one.seconds for one in found], "processor s")
+    yield median_row("cleaned", case.setting, [one.cleaned_share for one in found], "share")
+    yield median_row("equations", case.setting, [one.equations for one in found], "")
+    yield median_row("rank", case.setting, [one.rank for one in found], "")
+    yield median_row("time", case.setting, [one.seconds for one in found], "processor s")
     if case.has_picture:
-        yield measured("PSNR", case.setting, [one.picture for one in found], "dB")
-        yield measured("PSNR as received", case.setting, [one.noisy_picture for one in found], "dB")
+        yield median_row("PSNR", case.setting, [one.picture for one in found], "dB")
+        yield median_row("PSNR as received", case.setting, [one.noisy_picture for one in found], "dB")
 
 
 class _Attacked(NamedTuple):
-    """Figures of a client's update: `is_computed` is 0 or 1, `cleaned` in [0, 1], pictures in dB."""
+    """Figures of a client's update: `is_computed` is 0 or 1, `cleaned_share` in [0, 1], pictures in dB."""
 
     is_computed: float
-    cleaned: float
+    cleaned_share: float
     equations: float
     rank: float
     seconds: float
@@ -146,12 +146,12 @@ class _Attacked(NamedTuple):
     noisy_picture: float
 
 
-def _attacked(case: Case, noisy: World, clean: World, client: int) -> _Attacked:
+def _attack_client(case: Case, noisy: World, clean: World, client: int) -> _Attacked:
     received = noisy.models.first_weights
     update, truth = local_training(noisy, received, 1, client)
     clipped = clip_with_derivative(local_training(clean, received, 1, client)[0].tensors, _CLIP)
     begin = time.process_time()
-    outcome, tensors = subtract_noise(seen(update, case), _SEEDS, _SECONDS, deviation=case.noise * _CLIP)
+    outcome, tensors = subtract_noise(ordered_tensors(update, case), _SEEDS, _SECONDS, deviation=case.noise * _CLIP)
     seconds = time.process_time() - begin
     victim = Victim(noisy, WireEntry(1, client, received, update), truth)
     read = partial(_psnr, victim) if case.has_picture else lambda _: math.nan
@@ -181,7 +181,7 @@ def _errors(tensors: Tensors, clipped: Tensors) -> Tensor:
     return torch.cat([(tensors[name].double() - clipped[name].double()).flatten() for name in sorted(clipped)])
 
 
-def seen(update: Update, case: Case) -> Tensors:
+def ordered_tensors(update: Update, case: Case) -> Tensors:
     """Return the tensors in the order of the draws, or in the opposite order."""
     names = reversed(list(update.tensors)) if case.is_reversed else update.tensors
     return {name: update.tensors[name] for name in names}
@@ -224,9 +224,9 @@ def _cost(counts: Sequence[int]) -> Iterator[Row]:
     for count in counts:
         ways = [partial(way, torch.zeros(count)) for way in (_default, _secure, _discrete)]
         # 10^8 discrete values take most of a minute, and nothing settles any more after 10^6.
-        timed = alternating(ways, _PASSES) if count <= _MOST_DISCRETE else [[_seconds(way)] for way in ways]
+        timed = time_alternately(ways, _PASSES) if count <= _MOST_DISCRETE else [[_seconds(way)] for way in ways]
         for name, seconds in zip(names, timed, strict=True):
-            yield measured(name, f"{count:,} float32 values", seconds, "processor s")
+            yield median_row(name, f"{count:,} float32 values", seconds, "processor s")
 
 
 def _seconds(way: Callable[[int], None]) -> float:

@@ -20,7 +20,7 @@ import torch
 from attacks.core.attention import attentions
 from attacks.text._subspaces import gradients_of
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged
+from benchmarks._rows import Row, mean_row
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry
@@ -51,7 +51,7 @@ class Condition(NamedTuple):
 def dager_modes(budget: Budget) -> Cells:
     """Return a cell for each condition; the long version has more victims."""
     reading = {one.name: partial(rows, one, 20 if budget.full else 6) for one in conditions()}
-    return {**reading, **{one.name: partial(words, one, 6 if budget.full else 2) for one in dropping()}}
+    return {**reading, **{one.name: partial(words, one, 6 if budget.full else 2) for one in dropout_conditions()}}
 
 
 def conditions() -> Iterator[Condition]:
@@ -72,7 +72,7 @@ def conditions() -> Iterator[Condition]:
             yield Condition(f"{steps} local {'step' if steps == 1 else 'steps'} of {rate:g}", federation)
 
 
-def dropping() -> Iterator[Condition]:
+def dropout_conditions() -> Iterator[Condition]:
     """Yield clients that drop out everywhere and keep their embedding to themselves."""
     for rate in (0.1, 0.3, 0.5):
         yield Condition(f"dropout {rate:g}, embedding not shared, batch 4", {"batch_size": 4}, dropout=rate)
@@ -82,31 +82,31 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield how many words come back through dropout, and how many of those are right."""
     method = registry.get("attack", "dager")
     scores: list[dict[str, float]] = []
-    for observation, truth, world in observed(condition, victims):
+    for observation, truth, world in observe_victims(condition, victims):
         tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != _EMBEDDING}
         hidden = replace(
-            observation, update=replace(observation.update, tensors=tensors), hidden=frozenset({_EMBEDDING})
+            observation, update=replace(observation.update, tensors=tensors), hidden_parameters=frozenset({_EMBEDDING})
         )
         guess = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
         assert world.data.dataset.tokenizer is not None
         scores.append(score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer))
     for figure, title in (("words_found", "words found"), ("words_right", "found words that are right")):
-        yield averaged(f"DAGER, {title}", condition.name, [score[figure] for score in scores], "share")
+        yield mean_row(f"DAGER, {title}", condition.name, [score[figure] for score in scores], "share")
 
 
 def rows(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield the rows of one condition."""
-    seen = list(observed(condition, victims))
+    seen = list(observe_victims(condition, victims))
     exact = [exact_sentences(*one) for one in seen]
-    yield averaged("DAGER, exact sentences", condition.name, [sum(flags) / len(flags) for flags in exact], "share")
+    yield mean_row("DAGER, exact sentences", condition.name, [sum(flags) / len(flags) for flags in exact], "share")
     if condition.federation.get("local_steps", 1) > 1:
-        yield averaged("DAGER, first step's sentences", condition.name, [float(flags[0]) for flags in exact], "share")
-    yield averaged(
+        yield mean_row("DAGER, first step's sentences", condition.name, [float(flags[0]) for flags in exact], "share")
+    yield mean_row(
         "spans with room", condition.name, [float(leaves_room(observation)) for observation, _, _ in seen], "share"
     )
 
 
-def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, Truth, World]]:
+def observe_victims(condition: Condition, victims: int) -> Iterator[tuple[Observation, Truth, World]]:
     """Yield the first updates of the first clients."""
     model = {"name": "tiny-llama", "blocks": condition.blocks, "dropout": condition.dropout}
     scenario = {

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._passes import SETTLING, alternating
+from benchmarks._passes import SETTLING, time_alternately
 from benchmarks._rows import Row, ratio
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
@@ -44,13 +44,13 @@ def defenses(budget: Budget) -> Cells:
     """Return a cell for each defense, and those beside Opacus and of secure aggregation."""
     passes = 30 if budget.full else 8
     return {
-        **{name: partial(_defended, name, passes) for name in registry.methods("defense", Defense)},
+        **{name: partial(_defense_rows, name, passes) for name in registry.methods("defense", Defense)},
         "secure aggregation": partial(_secure, passes),
-        "beside Opacus": partial(_beside_opacus, passes),
+        "beside Opacus": partial(_opacus_rows, passes),
     }
 
 
-def _defended(name: str, passes: int) -> Iterator[Row]:
+def _defense_rows(name: str, passes: int) -> Iterator[Row]:
     try:
         world = _world([{"name": name, **_SETTINGS.get(name, {})}])
         world.check()
@@ -58,13 +58,13 @@ def _defended(name: str, passes: int) -> Iterator[Row]:
         print(f"{name}: {reason}", file=sys.stderr)
         return
     plain = _world([])
-    defended, undefended = alternating([partial(_train, world), partial(_train, plain)], passes)
+    defended, undefended = time_alternately([partial(_train, world), partial(_train, plain)], passes)
     yield ratio(_TIMES, name, defended, undefended)
 
 
-def _beside_opacus(passes: int) -> Iterator[Row]:
+def _opacus_rows(passes: int) -> Iterator[Row]:
     world = _world([{"name": "dp-sgd", **_SETTINGS["dp-sgd"]}])
-    ours, theirs = alternating([partial(_train, world), _opacus(world)], passes)
+    ours, theirs = time_alternately([partial(_train, world), _opacus(world)], passes)
     yield ratio("a client's round, over that of plain Opacus hooks", "dp-sgd", ours, theirs, "<= 1")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from benchmarks._runs import arms_of
 from fedsim.record import AttackFinding
 from fedsim.scenario import load
@@ -27,7 +27,7 @@ def mlp_on_mnist(iterations: int = 3000, plateau_patience: int = 800) -> list[Ro
         *(f"attacks.{index}.max_iterations={iterations}" for index in range(3)),
         *(f"attacks.{index}.plateau_patience={plateau_patience}" for index in range(3)),
     ]
-    attacks = _attacked("17_noise_is_readable.toml", overrides)
+    attacks = _run_attacks("17_noise_is_readable.toml", overrides)
     return [_row("MLP, MNIST, p = 0.25, B = 1", attack, MLP_MUST[attack.label]) for attack in attacks]
 
 
@@ -41,7 +41,7 @@ def transformer_on_cifar10() -> list[Row]:
         *(f"attacks.{index}.priors.0.weight=1e-5" for index in range(3)),
         *(f"attacks.{index}.plateau_patience=800" for index in range(3)),
     ]
-    attacks = _attacked("10_dropout_vs_inversion.toml", overrides)
+    attacks = _run_attacks("10_dropout_vs_inversion.toml", overrides)
     must = {"DIA": 25.0, "WIIG": 30.0, "IG": -10.0}
     return [_row("small ViT, CIFAR-10, p = 0.25, B = 1", attack, must[attack.label]) for attack in attacks]
 
@@ -53,7 +53,7 @@ def dropout_inversion(budget: Budget) -> Cells:
     return {"MLP, MNIST": mlp_on_mnist, **transformer}
 
 
-def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackFinding, ...]:
+def _run_attacks(scenario: str, overrides: list[str]) -> tuple[AttackFinding, ...]:
     return arms_of(load(SCENARIOS / scenario, overrides))[0].attacks
 
 
@@ -61,4 +61,4 @@ def _row(setting: str, attack: AttackFinding, bound: float) -> Row:
     """`bound` is a lower bound in dB, or an upper one when it is negative."""
     psnr = [item.values["psnr"] for victim in attack.victims for item in victim.scores]
     must = f"> {bound:g}" if bound > 0 else f"< {-bound:g}"
-    return measured(f"PSNR, {attack.label}", setting, psnr, "dB", must)
+    return median_row(f"PSNR, {attack.label}", setting, psnr, "dB", must)

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks._budget import EXACT, Outcome, attack_within
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, least, measured, share
+from benchmarks._rows import Row, least, mean_row, median_row, share
 from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry
 
@@ -43,12 +43,12 @@ def exact_attacks(budget: Budget) -> Cells:
 def _single_images(name: str, data: Mapping[str, Any], victims: int) -> Iterator[Row]:
     images = "CIFAR-10" if data is PHOTOGRAPHS else "MNIST"
     for rate in _RATES:
-        outcomes = _attacked("auto", victims_of(data, {**_MODELS[name], "dropout": rate}, victims))
+        outcomes = _attack_victims("auto", victims_of(data, {**_MODELS[name], "dropout": rate}, victims))
         psnr, seconds = [one.worst for one in outcomes], [1000.0 * one.seconds for one in outcomes]
         setting = f"auto, {name}, {images}, p = {rate:g}, B = 1"
-        yield measured("PSNR", setting, psnr, "dB", f"> {_MEDIAN:g}")
+        yield median_row("PSNR", setting, psnr, "dB", f"> {_MEDIAN:g}")
         yield least("worst PSNR", setting, psnr, "dB", f"> {_WORST:g}")
-        yield measured("processor time of an attack", setting, seconds, "ms")
+        yield median_row("processor time of an attack", setting, seconds, "ms")
 
 
 def _batches(rate: float, victims: int) -> Iterator[Row]:
@@ -74,14 +74,14 @@ def batch_rows(
 ) -> Iterator[Row]:
     """Yield what an attack comes to on whole batches of digits."""
     seen = victims_of(DIGITS, model, victims, batch_size=size, clients=min(_CLIENTS, _DIGITS // size))
-    outcomes = _attacked(attack, seen)
+    outcomes = _attack_victims(attack, seen)
     setting = f"{attack}, {setting}"
     yield share(EXACT, setting, [float(one.is_exact) for one in outcomes], must)
-    yield averaged("labels right", setting, [one.labels for one in outcomes], "share")
-    yield measured("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB")
-    yield measured("processor time of a batch", setting, [one.seconds for one in outcomes], "s", seconds)
+    yield mean_row("labels right", setting, [one.labels for one in outcomes], "share")
+    yield median_row("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB")
+    yield median_row("processor time of a batch", setting, [one.seconds for one in outcomes], "s", seconds)
 
 
-def _attacked(name: str, victims: Iterable[Victim]) -> list[Outcome]:
+def _attack_victims(name: str, victims: Iterable[Victim]) -> list[Outcome]:
     method = registry.get("attack", name)
     return [attack_within(None, method.make(method.config()), one, number) for number, one in enumerate(victims)]

@@ -14,7 +14,7 @@ from benchmarks._budget import EXACT, attack_within
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import CASES, Case
-from benchmarks._rows import Row, measured, share
+from benchmarks._rows import Row, median_row, share
 from benchmarks._victims import observed_victims, seen_of
 from fedsim.core import registry
 
@@ -31,18 +31,20 @@ def exact_frontier(budget: Budget) -> Cells:
 def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
     method = registry.get("attack", case.attack)
     attack = method.make(method.config.model_validate(dict(case.settings)))
-    observed = list(observed_victims(case.data, case.model, victims, batch_size=case.batch_size, trained=case.trained))
+    observed = list(
+        observed_victims(case.data, case.model, victims, batch_size=case.batch_size, trained=case.training_steps)
+    )
     seconds = case.longer * budget
     outcomes = [attack_within(seconds, attack, seen_of(one), number) for number, one in enumerate(observed)]
     exact = [float(outcome.is_exact) for outcome in outcomes]
-    note = "" if all(exact) else _of_the_ideal_attacker(ceiling_row(observed[exact.index(0.0)], case.setting))
+    note = "" if all(exact) else _ideal_attacker_note(ceiling_row(observed[exact.index(0.0)], case.setting))
     yield share(EXACT, case.setting, exact, case.share, note=note)
     yield share("called exact", case.setting, [float(outcome.guess.is_exact) for outcome in outcomes])
     yield share("out of time", case.setting, [float(outcome.is_stopped) for outcome in outcomes])
-    yield measured("worst PSNR of an update", case.setting, [outcome.worst for outcome in outcomes], "dB")
-    yield measured("processor seconds an update", case.setting, [outcome.seconds for outcome in outcomes], "s")
+    yield median_row("worst PSNR of an update", case.setting, [outcome.worst for outcome in outcomes], "dB")
+    yield median_row("processor seconds an update", case.setting, [outcome.seconds for outcome in outcomes], "s")
 
 
-def _of_the_ideal_attacker(row: Row) -> str:
+def _ideal_attacker_note(row: Row) -> str:
     """Return what it would recover of the first update that did not come back."""
     return f"ideal attacker: {f'{row.value:.0%} of the images, ' if row.n else ''}{row.note}"

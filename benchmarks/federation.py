@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks import federation_peers
 from benchmarks._environments import python_with
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from benchmarks.federation_peers.loop import federated_averaging
 from fedsim.experiment import runner
 from fedsim.scenario import parse
@@ -58,12 +58,12 @@ class Program:
 def federation(budget: Budget) -> Cells:
     """Return a cell for each comparison; the long version takes more passes."""
     passes = 7 if budget.full else 3
-    loops = {f"{clients} clients beside a loop": partial(_against_loop, clients, passes) for clients in _LOOPED}
-    peers = {f"{clients} clients beside peers": partial(_against_peers, clients, passes) for clients in _OVER_PFL}
+    loops = {f"{clients} clients beside a loop": partial(_loop_rows, clients, passes) for clients in _LOOPED}
+    peers = {f"{clients} clients beside peers": partial(_peer_rows, clients, passes) for clients in _OVER_PFL}
     return {**loops, **peers, "LeNet": _lenet, "memory": _memory}
 
 
-def _against_loop(clients: int, passes: int) -> list[Row]:
+def _loop_rows(clients: int, passes: int) -> list[Row]:
     limits = {4: "<= 1.3", 20: "<= 1.3", 100: "<= 1.5"}
     loop, local, vectorized = [], [], []
     for _ in range(passes):
@@ -76,7 +76,7 @@ def _against_loop(clients: int, passes: int) -> list[Row]:
     ]
 
 
-def _against_peers(clients: int, passes: int) -> list[Row]:
+def _peer_rows(clients: int, passes: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         shares = Path(folder) / "shares.npz"
         _write_shares(clients, shares)
@@ -93,7 +93,7 @@ def _against_peers(clients: int, passes: int) -> list[Row]:
         _ratio("pfl / vectorized", setting, _rounds(pfl), _rounds(vectorized), _OVER_PFL[clients]),
         _ratio("Flower on Ray / local", setting, _rounds(flower), _rounds(local), ">= 8"),
         _ratio("Flower on Ray / vectorized", setting, _rounds(flower), _rounds(vectorized), ">= 30"),
-        measured("first result: Flower on Ray / local", setting, _pairs(first_flower, first_local), "times", _SOONER),
+        median_row("first result: Flower on Ray / local", setting, _pairs(first_flower, first_local), "times", _SOONER),
     ]
 
 
@@ -114,9 +114,9 @@ def _memory() -> list[Row]:
         population = _fedsim(engine, _DIGITS, 1_000_000, rounds=3, partition=_POOL, cohort=100)
         for setting, run in (("10,000 clients a round", many), ("100 of 1,000,000 clients a round", population)):
             rows.append(
-                measured(f"{engine}: peak memory beyond 100 clients", setting, [run.peak_mb - small], "MB", "<= 300")
+                median_row(f"{engine}: peak memory beyond 100 clients", setting, [run.peak_mb - small], "MB", "<= 300")
             )
-            rows.append(measured(f"{engine}: seconds a round", setting, run.rounds[_SETTLING:], "s", ""))
+            rows.append(median_row(f"{engine}: seconds a round", setting, run.rounds[_SETTLING:], "s", ""))
     return rows
 
 
@@ -214,7 +214,7 @@ def _ratio(
 ) -> Row:
     """Return a row of one ratio a pass: medians of the rounds after the first."""
     medians = ([statistics.median(rounds[_SETTLING:]) for rounds in runs] for runs in (over, under))
-    return measured(name, setting, _pairs(*medians), "times", must)
+    return median_row(name, setting, _pairs(*medians), "times", must)
 
 
 def _pairs(over: Sequence[float], under: Sequence[float]) -> list[float]:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from benchmarks._runs import arms_of
 from fedsim.record import ArmRecord
 from fedsim.scenario import parse
@@ -57,10 +57,10 @@ def _rows(defense: str, settings: dict[str, Any]) -> Iterator[Row]:
     tables = [{"name": defense, **settings}] if defense != "none" else []
     words = ", ".join([defense, *(f"{key} {value}" for key, value in settings.items())])
     naive, *informed = _psnr(_leakage(tables))
-    yield measured("PSNR, naive", words, naive, "dB")
+    yield median_row("PSNR, naive", words, naive, "dB")
     if informed:
-        yield measured("PSNR, informed", words, max(informed, key=_median), "dB")
-    yield measured("accuracy", words, [_accuracy(tables)], "share")
+        yield median_row("PSNR, informed", words, max(informed, key=_median), "dB")
+    yield median_row("accuracy", words, [_accuracy(tables)], "share")
 
 
 def _leakage(defenses: list[dict[str, Any]]) -> ArmRecord:

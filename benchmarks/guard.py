@@ -19,7 +19,7 @@ import torch
 from flwr.app import ArrayRecord, Context, Metadata, RecordDict
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from fedsim.core.foreign.flower.app_files import build_fab_from_files
 from fedsim.core.foreign.flower.messages import message_with
 from fedsim.core.types import Tensors
@@ -59,11 +59,11 @@ def train(message, context):
 def guard(budget: Budget) -> Cells:
     """Return a cell for the ledger, and one for each size of a model."""
     repeats = 5 * _REPEATS if budget.full else _REPEATS
-    sizes = {f"{parameters:,} parameters": partial(_of_size, parameters, repeats) for parameters in _PARAMETERS}
-    return {"ledger": partial(_of_ledger, repeats), **sizes}
+    sizes = {f"{parameters:,} parameters": partial(_size_rows, parameters, repeats) for parameters in _PARAMETERS}
+    return {"ledger": partial(_ledger_rows, repeats), **sizes}
 
 
-def _of_ledger(repeats: int) -> Iterator[Row]:
+def _ledger_rows(repeats: int) -> Iterator[Row]:
     for entries in _ENTRIES:
         with tempfile.TemporaryDirectory() as name:
             policy, ledger = _site(Path(name))
@@ -72,17 +72,19 @@ def _of_ledger(repeats: int) -> Iterator[Row]:
             for _ in range(entries + 1):  # the first call loads what accounts
                 reserve()
             times = [_milliseconds(reserve) for _ in range(repeats)]
-            yield measured("reserving a round", f"after {entries:,} entries", times, "ms")
+            yield median_row("reserving a round", f"after {entries:,} entries", times, "ms")
 
 
-def _of_size(parameters: int, repeats: int) -> Iterator[Row]:
+def _size_rows(parameters: int, repeats: int) -> Iterator[Row]:
     setting = f"{parameters:,} parameters"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         policy, ledger = _site(folder)
         order, cover = _order(parameters), ReplyPrivatizer(policy, ledger)
-        times = [_milliseconds(lambda: cover.answer(order.message, "a" * 64, _unmoved)) for _ in range(repeats + 1)]
-        yield measured("the guard's own work", setting, times[1:], "ms")
+        times = [
+            _milliseconds(lambda: cover.answer(order.message, "a" * 64, _echo_weights)) for _ in range(repeats + 1)
+        ]
+        yield median_row("the guard's own work", setting, times[1:], "ms")
         received = order.message.content.array_records["arrays"].to_torch_state_dict()
         kinds: tuple[Literal["none", "sandbox"], ...] = ("none", "sandbox")
         for isolation in kinds:
@@ -90,7 +92,7 @@ def _of_size(parameters: int, repeats: int) -> Iterator[Row]:
             check_sandbox(apps)
             processes = AppProcesses(apps, folder)
             times = [_milliseconds(lambda run=processes: run.train(order, received)) for _ in range(repeats)]
-            yield measured(f"an app's process, isolation {isolation}", setting, times, "ms")
+            yield median_row(f"an app's process, isolation {isolation}", setting, times, "ms")
 
 
 def _site(folder: Path) -> tuple[GuardPolicy, Ledger]:
@@ -118,7 +120,7 @@ def _order(parameters: int) -> AppTask:
     return AppTask(message, Context(1, 2, {}, RecordDict(), {}), 1, fab)
 
 
-def _unmoved(received: Tensors) -> Tensors:
+def _echo_weights(received: Tensors) -> Tensors:
     return received
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged
+from benchmarks._rows import Row, mean_row
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
 from fedsim.judgement.evidence import reach
@@ -49,10 +49,10 @@ def rows(name: str, scenario: Scenario, victims: int) -> Iterator[Row]:
     rule = Rule.of(scenario.scoring.metric, scenario.scoring.threshold)
     reached = reach(of_updates, rule)
     if reached is None or reached.psnr is None or reached.share is None:
-        yield Row("ideal attacker", name, 0.0, "dB", n=0, note=reached.in_words if reached else "no update")
+        yield Row("ideal attacker", name, 0.0, "dB", n=0, note=reached.text if reached else "no update")
         return
-    exact = [ceiling for ceiling in of_updates if ceiling.known is not None and ceiling.rank is not None]
+    exact = [ceiling for ceiling in of_updates if ceiling.known_entries is not None and ceiling.rank is not None]
     ranks = ", ".join(sorted({f"rank {ceiling.rank} of {ceiling.inputs}" for ceiling in exact}))
     yield Row("ideal attacker", name, reached.psnr, "dB", n=len(of_updates), note=ranks)
     yield Row("images that it recovers", name, reached.share, "share", n=len(of_updates))
-    yield averaged("entries that it knows", name, [ceiling.known or 0.0 for ceiling in exact], "")
+    yield mean_row("entries that it knows", name, [ceiling.known_entries or 0.0 for ceiling in exact], "")

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
 from fedsim.questions.attacks.ceiling import ceiling_of
@@ -56,10 +56,10 @@ def ideal_attacker_of_sums(_budget: Budget) -> Cells:
         cells |= {f"{steps} local steps, {words}": {"steps": steps, "noise": level} for steps in STEPS}
         cells |= {f"sum of {n} clients, {words}": {"clients": n, "noise": level} for n in CLIENTS[1:]}
     cells["sum of 4 clients behind secure aggregation"] = {"clients": 4, "is_secure": True}
-    return {words: partial(_of_seeds, words, settings) for words, settings in cells.items()}
+    return {words: partial(_seed_rows, words, settings) for words, settings in cells.items()}
 
 
-def _of_seeds(words: str, settings: Mapping[str, Any]) -> Iterator[Row]:
+def _seed_rows(words: str, settings: Mapping[str, Any]) -> Iterator[Row]:
     yield from rows(words, [ceiling(seed, **settings) for seed in SEEDS])
 
 
@@ -73,4 +73,4 @@ def rows(words: str, ceilings: Sequence[Ceiling]) -> Iterator[Row]:
     for name, values in figures.items():
         known = [value for value in values if value is not None]
         if known:
-            yield measured(name, words, known, "dB")._replace(note=ranks)
+            yield median_row(name, words, known, "dB")._replace(note=ranks)

@@ -24,7 +24,7 @@ from attacks.combined.question_readout import (
     orders_of,
 )
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured, share
+from benchmarks._rows import Row, median_row, share
 from fedsim.bench import grids
 from fedsim.core import registry, seeding
 from fedsim.core.types import Knowledge, WireEntry
@@ -96,7 +96,7 @@ def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
         yield share(name.replace("_", " "), label, [float(inferred.values[name] == 1) for inferred, _ in pairs])
     for number, name in enumerate(("inferred", "granted")):
         values = [pair[number].scores[0].values["psnr"] for pair in pairs]
-        yield measured(f"PSNR of the image, question and answer {name}", label, values, "dB", "")
+        yield median_row(f"PSNR of the image, question and answer {name}", label, values, "dB", "")
 
 
 def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
@@ -111,16 +111,16 @@ def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
         orders.append(len(texts))
         image = victim.truth.batches[0].inputs
         for name, shown in zip(right, (torch.full_like(image, _CONFIG.brightness), image), strict=False):
-            right[name].append(_compared(nearest(seen, texts, shown), victim))
+            right[name].append(_compare_text(nearest(seen, texts, shown), victim))
         known = [text for text in texts if text.question in spoken]
-        right["public questions"].append(_compared(known[0], victim) if len(known) == 1 else (False, False))
+        right["public questions"].append(_compare_text(known[0], victim) if len(known) == 1 else (False, False))
     for name, flags in right.items():
         yield share("questions read", f"{label}, {name}", [float(one) for one, _ in flags])
         yield share("answers read", f"{label}, {name}", [float(one) for _, one in flags])
-    yield measured("orders of the words", label, orders, "", "")
+    yield median_row("orders of the words", label, orders, "", "")
 
 
-def _compared(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
+def _compare_text(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
     """Say whether a question and its answer are those of a victim."""
     batch = victim.truth.batches[0]
     said: Sequence[int] = batch.labels[0][batch.labels[0] >= 0].tolist()[:-1]
@@ -131,7 +131,7 @@ def _compared(text: QuestionText, victim: Victim) -> tuple[bool, bool]:
 def inferred_questions(budget: Budget) -> Cells:
     """Return a cell for each arm."""
     clients = CLIENTS if budget.full else SHORT
-    solved = {label: partial(_solved, label, *arm, clients) for label, arm in ARMS.items()}
+    solved = {label: partial(_component_rows, label, *arm, clients) for label, arm in ARMS.items()}
     frozen = {
         f"trained, encoder frozen, {label}": partial(_frozen, f"trained, encoder frozen, {label}", component, clients)
         for label, component in _FROZEN.items()
@@ -139,12 +139,12 @@ def inferred_questions(budget: Budget) -> Cells:
     return {**solved, **frozen}
 
 
-def _solved(label: str, is_trained: bool, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
-    grids.trained()
+def _component_rows(label: str, is_trained: bool, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
+    grids.load_trained_model()
     yield from solved_rows(label, world_of(component, is_trained=is_trained, clients=clients), clients)
 
 
 def _frozen(label: str, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
-    grids.trained()
+    grids.load_trained_model()
     freeze = {"name": "freeze", "parameters": list(ENCODER)}
     yield from frozen_rows(label, world_of(freeze, component, is_trained=True, clients=clients), clients)

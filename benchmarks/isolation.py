@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._passes import in_turn
-from benchmarks._rows import Row, measured, share
+from benchmarks._passes import run_in_turn
+from benchmarks._rows import Row, median_row, share
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
@@ -43,17 +43,17 @@ class _Timed(NamedTuple):
 @experiment("isolation", minutes=1, page="benchmarks/isolation")
 def isolation(budget: Budget) -> Cells:
     """Return a cell for each model."""
-    return {name: partial(_of_model, name, _ALL if budget.full else _FEW) for name in _MODELS}
+    return {name: partial(_model_rows, name, _ALL if budget.full else _FEW) for name in _MODELS}
 
 
-def _of_model(name: str, repeats: int) -> Iterator[Row]:
+def _model_rows(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
-    yield measured("observation, serialised", name, [len(packing.saved(observation)) / 1e6], "MB")
-    here, apart = in_turn(
-        [partial(_timed, how) for how in (start_in_process, start_in_subprocess)], [observation] * repeats
+    yield median_row("observation, serialised", name, [len(packing.serialise_value(observation)) / 1e6], "MB")
+    here, apart = run_in_turn(
+        [partial(_time_attack, how) for how in (start_in_process, start_in_subprocess)], [observation] * repeats
     )
     added = [there.seconds - at_home.seconds for at_home, there in zip(here, apart, strict=True)]
-    yield measured("seconds that a process of its own adds to an attack", name, added, "s")
+    yield median_row("seconds that a process of its own adds to an attack", name, added, "s")
     same = [float(torch.equal(a.guess.inputs, b.guess.inputs)) for a, b in zip(here, apart, strict=True)]
     yield share("guesses of the same bits", name, same, ">= 1")
 
@@ -68,7 +68,7 @@ def _observation(name: str) -> Observation:
     )
 
 
-def _timed(how: Start, observation: Observation) -> _Timed:
+def _time_attack(how: Start, observation: Observation) -> _Timed:
     settings = {"max_iterations": _STEPS, "threshold": 0.0, "patience": _STEPS}
     choice = AttackChoice.model_validate({"name": "inverting-gradients", **settings})
     begin = sum(os.times()[:4])

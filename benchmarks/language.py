@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from benchmarks import _adapter_rows
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._rows import Row, mean_row, median_row, share
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -51,8 +51,8 @@ def language(budget: Budget) -> Cells:
     trials = 20 if budget.full else 5
     reads = {f"DAGER, {size} sentences": partial(_read, size, must, trials) for size, must in _SIZES.items()}
     adapted = {"DAGER, adapters of rank 8": partial(_read_adapters, trials)}
-    steps = {"adapters": partial(_stepped, 40 if budget.full else 8)}
-    return {"loading": loading, "writing": writing, **reads, **adapted, **steps}
+    steps = {"adapters": partial(_step_rows, 40 if budget.full else 8)}
+    return {"loading": loading_rows, "writing": writing, **reads, **adapted, **steps}
 
 
 def _read(size: int, must: str, trials: int) -> list[Row]:
@@ -72,7 +72,7 @@ def _read_adapters(trials: int) -> Iterator[Row]:
 
 def _step_once(model: nn.Module, dataset: Dataset) -> None:
     """Take one step of Adam along the gradient of the first sentences."""
-    update = observed(model, dataset.train.select(torch.arange(8)), dataset).update.tensors
+    update = observe_gradient(model, dataset.train.select(torch.arange(8)), dataset).update.tensors
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data -= _STEP * update[name].sign()
@@ -83,11 +83,11 @@ def _news(length: int) -> Dataset:
     return news.make(news.config.model_validate({"length": length, "tokenizer": SMOLLM2, "seed": 1}))
 
 
-def _stepped(passes: int) -> Iterator[Row]:
+def _step_rows(passes: int) -> Iterator[Row]:
     yield from _adapter_rows.rows(causal_model(smollm2(), _SPEC), _TOKENS, passes, "135M")
 
 
-def loading() -> Iterator[Row]:
+def loading_rows() -> Iterator[Row]:
     """Yield the time until a fresh model has scored its first token, transformers being imported."""
     causal_model(smollm2(), _SPEC)
     token = torch.zeros(1, 1, dtype=torch.long)
@@ -97,7 +97,7 @@ def loading() -> Iterator[Row]:
         with torch.no_grad():
             causal_model(smollm2(), _SPEC)(token)
         seconds.append(time.process_time() - begin)
-    yield measured("loading the converted checkpoint, and one token", "135M, 538 MB", seconds, "s", "<= 2")
+    yield median_row("loading the converted checkpoint, and one token", "135M, 538 MB", seconds, "s", "<= 2")
 
 
 def writing() -> list[Row]:
@@ -114,15 +114,15 @@ def writing() -> list[Row]:
     def generated() -> Tensor:
         return theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **options)[:, prompt.shape[1] :]
 
-    same = bool(torch.equal(generated(), ours.continued(prompt, _WRITTEN)))
+    same = bool(torch.equal(generated(), ours.generate_greedy(prompt, _WRITTEN)))
     ratios: list[float] = []
     for _ in range(5):
         other = _seconds(generated)
-        ratios.append(_seconds(lambda: ours.continued(prompt, _WRITTEN)) / other)
+        ratios.append(_seconds(lambda: ours.generate_greedy(prompt, _WRITTEN)) / other)
     setting = f"135M, {prompt.shape[1]} tokens and {_WRITTEN} more"
     return [
-        measured("greedy text, over that of generate", setting, ratios, "x", "<= 1.0"),
-        measured("greedy text is the same", setting, [float(same)], "share", ">= 1"),
+        median_row("greedy text, over that of generate", setting, ratios, "x", "<= 1.0"),
+        median_row("greedy text is the same", setting, [float(same)], "share", ">= 1"),
     ]
 
 
@@ -139,22 +139,22 @@ def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: in
         source = torch.Generator().manual_seed(trial)
         chosen = long[torch.randperm(len(long), generator=source)[:size]]
         batch = Batch(dataset.train.inputs[chosen], dataset.train.labels[chosen])
-        observation = observed(model, batch, dataset)
+        observation = observe_gradient(model, batch, dataset)
         begin = time.process_time()
-        guess = _guessed(attack, observation, trial)
+        guess = _guess_trial(attack, observation, trial)
         seconds.append(time.process_time() - begin)
         refused.append(float(guess is None))
         scored = score_sentences(guess, batch, dataset.tokenizer).sentences if guess else ()
         exact.append(sum(sentence.values["exact"] for sentence in scored) / size)
     setting = f"135M, {size} x {dataset.spec.shape[0]} tokens{words}"
     return [
-        measured("DAGER, the attack alone", setting, seconds, "s", must),
-        averaged("DAGER, exact sentences", setting, exact, "share"),
+        median_row("DAGER, the attack alone", setting, seconds, "s", must),
+        mean_row("DAGER, exact sentences", setting, exact, "share"),
         share("DAGER, batches refused", setting, refused),
     ]
 
 
-def _guessed(attack: Attack[Any], observation: Observation, trial: int) -> Reconstruction | None:
+def _guess_trial(attack: Attack[Any], observation: Observation, trial: int) -> Reconstruction | None:
     """Return what an attack guesses; None where it refuses."""
     try:
         return attack(observation, seeding.generator(trial, "attack"))
@@ -163,7 +163,7 @@ def _guessed(attack: Attack[Any], observation: Observation, trial: int) -> Recon
         return None
 
 
-def observed(model: nn.Module, batch: Batch, dataset: Dataset) -> Observation:
+def observe_gradient(model: nn.Module, batch: Batch, dataset: Dataset) -> Observation:
     """Return what a server sees of one gradient of all weights that are trained."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     loss = cross_entropy(model(batch.inputs), batch.labels)

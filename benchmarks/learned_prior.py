@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, share
+from benchmarks._rows import Row, mean_row, share
 from benchmarks._victims import KNOWN, Victim, victims_of
-from fedsim.bench.denoisers import trained
+from fedsim.bench.denoisers import load_trained_denoiser
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -125,7 +125,11 @@ def _as_clipping(observation: Observation) -> Observation:
 def settings_of(iterations: int) -> Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]:
     """Return the attacks of each column: the best of them counts."""
     pace = {"max_iterations": iterations, "schedule": "cosine"}
-    prior = {"max_iterations": iterations, "schedule": "constant", "denoiser": str(trained(_DENOISER).folder)}
+    prior = {
+        "max_iterations": iterations,
+        "schedule": "constant",
+        "denoiser": str(load_trained_denoiser(_DENOISER).folder),
+    }
     return {
         "no prior": [("inverting-gradients", {**pace, "priors": []})],
         "total variation": [
@@ -163,9 +167,9 @@ def _rows(setting: str, count: int) -> Iterator[Row]:
             continue
         best[name] = max(attempts, key=lambda attempt: attempt.mean)
         note = f"{sum(best[name].is_converged)} converged"
-        yield averaged(f"PSNR, {name}", setting, best[name].close, "dB")._replace(note=note)
-    prior, public = best["learned-prior"], trained(_DENOISER).data.train.inputs
+        yield mean_row(f"PSNR, {name}", setting, best[name].close, "dB")._replace(note=note)
+    prior, public = best["learned-prior"], load_trained_denoiser(_DENOISER).data.train.inputs
     looked_up = [_psnr(_nearest(public, x), v.batch.inputs, v) for x, v in zip(prior.images, victims, strict=True)]
-    yield averaged("PSNR, public image nearest to that guess", setting, looked_up, "dB")
+    yield mean_row("PSNR, public image nearest to that guess", setting, looked_up, "dB")
     nearer = [float(ours > other) for ours, other in zip(prior.close, looked_up, strict=True)]
     yield share("guess is nearer than that image", setting, nearer)

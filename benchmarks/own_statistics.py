@@ -20,8 +20,8 @@ from benchmarks._budget import EXACT, Outcome, attack_within, items_of, worst_ps
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import RESNET, SMALL
-from benchmarks._realism_cells import located
-from benchmarks._rows import Row, measured, share
+from benchmarks._realism_cells import locate_dataset
+from benchmarks._rows import Row, median_row, share
 from benchmarks._victims import Victim, observed_victims, seen_of
 from benchmarks.trained_victims import accuracy
 from fedsim.core import registry
@@ -41,7 +41,7 @@ class Case(NamedTuple):
     model: Mapping[str, Any]
     data: Mapping[str, Any] = SMALL
     batch_size: int = 1
-    trained: int = 0
+    training_steps: int = 0
 
     @property
     def setting(self) -> str:
@@ -54,15 +54,15 @@ _RELU: Mapping[str, Any] = {"width": 8, "activation": "relu"}
 _BATCH: Mapping[str, Any] = {"width": 8, "activation": "silu", "norm": "batch", "stages": 3}
 CASES = (
     Case("GroupNorm, SiLU, width 4, digits", _SMOOTH),
-    Case("GroupNorm, SiLU, width 4, digits, trained", _SMOOTH, trained=_TRAINING),
+    Case("GroupNorm, SiLU, width 4, digits, trained", _SMOOTH, training_steps=_TRAINING),
     Case("GroupNorm, ReLU, width 8, digits", _RELU),
     Case("BatchNorm in training mode, SiLU, width 8, six blocks, digits", _BATCH),
-    Case("GroupNorm, ReLU, width 8, digits, trained", _RELU, trained=_TRAINING),
+    Case("GroupNorm, ReLU, width 8, digits, trained", _RELU, training_steps=_TRAINING),
     Case("GroupNorm, SiLU, dropout 0.5, width 4, digits", {**_SMOOTH, "dropout": 0.5}),
     Case("GroupNorm, GELU, width 4, digits", {**_SMOOTH, "activation": "gelu"}),
     Case("GroupNorm, SiLU, width 4, colour 12 x 12", _SMOOTH, _COLOUR),
     Case("GroupNorm, SiLU, width 6, four blocks, digits", {**_SMOOTH, "width": 6, "stages": 2}, batch_size=2),
-    Case("BatchNorm in training mode, SiLU, width 8, six blocks, digits, trained", _BATCH, trained=_TRAINING),
+    Case("BatchNorm in training mode, SiLU, width 8, six blocks, digits, trained", _BATCH, training_steps=_TRAINING),
     Case("GroupNorm, SiLU, width 16, MNIST 16 x 16", {**_SMOOTH, "width": 16}, {"name": "mnist5k", "size": 16}),
     Case("GroupNorm, SiLU, full width of 64, CIFAR-10", {**_SMOOTH, "width": 64}, _PHOTOGRAPHS),
 )
@@ -77,32 +77,32 @@ def own_statistics(budget: Budget) -> Cells:
 
 def _rows(case: Case, updates: int, seconds: float) -> Iterator[Row]:
     model = {"name": RESNET, **case.model}
-    data = located(case.data)
-    victims = list(observed_victims(data, model, updates, batch_size=case.batch_size, trained=case.trained))
+    data = locate_dataset(case.data)
+    victims = list(observed_victims(data, model, updates, batch_size=case.batch_size, trained=case.training_steps))
     try:
-        outcomes = [_attacked(seen_of(victim), number, seconds) for number, victim in enumerate(victims)]
+        outcomes = [_attack_victim(seen_of(victim), number, seconds) for number, victim in enumerate(victims)]
     except NotApplicable as reason:
         yield Row("refused", case.setting, 1.0, "share", n=updates, note=str(reason))
         return
     yield share(EXACT, case.setting, [float(one.is_exact) for one in outcomes], note=_ends(outcomes))
     equal = [one.guess.diagnostics.get("equal bit by bit", 0.0) for one in outcomes]
     yield share("gradient equal bit by bit", case.setting, equal)
-    yield measured("worst PSNR of an update", case.setting, [one.worst for one in outcomes], "dB")
+    yield median_row("worst PSNR of an update", case.setting, [one.worst for one in outcomes], "dB")
     if case.batch_size == 1:
         pairs = zip(outcomes, victims, strict=True)
-        yield measured("without the grid", case.setting, [_without_grid(*pair) for pair in pairs], "dB")
-    yield measured("processor seconds an update", case.setting, [one.seconds for one in outcomes], "s")
-    if case.trained:
-        yield Row("accuracy", case.setting, accuracy(victims[0].world, victims[0].entry.received), "share")
+        yield median_row("without the grid", case.setting, [_psnr_without_grid(*pair) for pair in pairs], "dB")
+    yield median_row("processor seconds an update", case.setting, [one.seconds for one in outcomes], "s")
+    if case.training_steps:
+        yield Row("accuracy", case.setting, accuracy(victims[0].world, victims[0].entry.received_weights), "share")
     yield ceiling_row(victims[0], case.setting)
 
 
-def _attacked(victim: Victim, number: int, seconds: float) -> Outcome:
+def _attack_victim(victim: Victim, number: int, seconds: float) -> Outcome:
     method = registry.get("attack", "own-statistics")
     return attack_within(seconds, method.make(method.config()), victim, number)
 
 
-def _without_grid(outcome: Outcome, victim: observed.Victim) -> float:
+def _psnr_without_grid(outcome: Outcome, victim: observed.Victim) -> float:
     """Return the PSNR in dB of the image at the contrast that it had before the grid."""
     guess = outcome.guess
     contrast = guess.diagnostics.get("factor from the walk's contrast", 1.0)
@@ -111,5 +111,5 @@ def _without_grid(outcome: Outcome, victim: observed.Victim) -> float:
 
 def _ends(outcomes: Iterable[Outcome]) -> str:
     """Return in words how often and how attacks ended that gave no image, without figures of one update."""
-    ends = Counter(one.guess.stopped.partition(":")[0] for one in outcomes if not len(one.guess.inputs))
+    ends = Counter(one.guess.stop_reason.partition(":")[0] for one in outcomes if not len(one.guess.inputs))
     return "; ".join(f"{count} {end}" for end, count in ends.items())

@@ -17,7 +17,7 @@ from torch import Tensor
 from benchmarks._budget import EXACT, Outcome, attack_within
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._victims import PHOTOGRAPHS, Victim, observed_victims, seen_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
@@ -87,15 +87,15 @@ def _rows(case: Case, most: int, seconds: float) -> Iterator[Row]:
     try:
         for number, victim in enumerate(case.victims(most)):  # one at a time: its gradient may be large
             outcomes.append(_attack(seen_of(victim), number, seconds))
-            placed.append(_placed(outcomes[-1].guess.inputs, victim.truth.batches[0].inputs, case.patch))
+            placed.append(_placed_share(outcomes[-1].guess.inputs, victim.truth.batches[0].inputs, case.patch))
             missed = missed or (None if outcomes[-1].is_exact else victim)
     except NotApplicable as reason:
         yield Row("refused", case.setting, 0.0, "", n=0, note=str(reason))
         return
     yield share(EXACT, case.setting, [float(one.is_exact) for one in outcomes], case.share)
-    yield averaged("patches at their position", case.setting, placed, "share", ">= 1" if case.share else "")
-    yield measured("worst PSNR of an update", case.setting, [one.worst for one in outcomes], "dB")
-    yield measured("processor seconds an update", case.setting, [one.seconds for one in outcomes], "s")
+    yield mean_row("patches at their position", case.setting, placed, "share", ">= 1" if case.share else "")
+    yield median_row("worst PSNR of an update", case.setting, [one.worst for one in outcomes], "dB")
+    yield median_row("processor seconds an update", case.setting, [one.seconds for one in outcomes], "s")
     if missed is not None:
         yield ceiling_row(missed, case.setting)
 
@@ -105,7 +105,7 @@ def _attack(victim: Victim, number: int, seconds: float) -> Outcome:
     return attack_within(seconds, method.make(method.config()), victim, number)
 
 
-def _placed(guesses: Tensor, images: Tensor, patch: int) -> float:
+def _placed_share(guesses: Tensor, images: Tensor, patch: int) -> float:
     """Return the share of the true patches that one of the guesses has at the same position."""
     if not len(guesses):
         return 0.0

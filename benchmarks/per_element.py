@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged
+from benchmarks._rows import Row, mean_row
 from benchmarks._secure_round import SecureRound
 from fedsim.core import registry, seeding
 from fedsim.core.types import Update, WireEntry
@@ -46,7 +46,7 @@ class Seen:
     """What a server makes of a round: the mean update of the honest clients, where it is told, and the true one."""
 
     mean: Tensor
-    revealed: Tensor
+    revealed_mean: Tensor
     honest: Tensor
 
 
@@ -75,7 +75,7 @@ def see(world: World, colluders: int) -> Seen:
     total = modular_sum([upload for upload in uploads if upload is not None], settings.modulus_bits)
     disclosed = tell(total, settings.least_contributors, settings.modulus_bits)
     mean, weight, _ = mean_of(world, disclosed)
-    revealed = torch.ones_like(mean, dtype=torch.bool) if disclosed.revealed is None else disclosed.revealed
+    revealed = torch.ones_like(mean, dtype=torch.bool) if disclosed.disclosed_mask is None else disclosed.disclosed_mask
     honest = (mean * weight - _KNOWN * colluders) / len(vectors) * revealed
     return Seen(honest, revealed, torch.stack(vectors).double().mean(0))
 
@@ -87,7 +87,7 @@ def images_read(variant: str, least: int, colluders: int, seed: int, clients: in
     tables = {"data": {"name": "digits"}, "model": model, "threat": {"server": "malicious"}, "attacks": [attack]}
     world = world_of(least, tables, seed, clients)
     seen, received = see(world, colluders), world.models.first_weights
-    tensors, buffers = world.models.layout.named(seen.mean)
+    tensors, buffers = world.models.layout.unflatten(seen.mean)
     entry = WireEntry(1, 0, received, Update("gradient", tensors, buffers, 0, 0.0), tuple(range(clients)))
     victim = Victim(world, entry, replay(world, entry).truth)
     observation = observe(victim, world.scenario.threat.knows)
@@ -109,7 +109,7 @@ def tokens_read(least: int, colluders: int, seed: int, clients: int = 10) -> tup
     world = world_of(least, _TEXT, seed, clients)
     seen, layout = see(world, colluders), world.models.layout
     name, rows = _embedding(world)
-    is_disclosed = layout.named(seen.mean)[0][name].abs() > _noise(world, colluders)
+    is_disclosed = layout.unflatten(seen.mean)[0][name].abs() > _noise(world, colluders)
     used = [set(torch.cat([b.inputs.flatten() for b in world.data.batches(1, c)]).tolist()) for c in range(clients)]
     alone = [t for t in range(rows) if sum(t in tokens for tokens in used) == 1]
     kept = float(seen.mean.square().sum() / seen.honest.square().sum())
@@ -144,7 +144,7 @@ def costs(least: int, clients: int, size: int, seeds: Sequence[int]) -> list[Row
         ("a client computes", [1e3 * timing.client_seconds / clients for timing in rounds], "ms"),
         ("the server computes", [1e3 * timing.server_seconds for timing in rounds], "ms"),
     ]
-    return [averaged(name, setting, values, unit) for name, values, unit in figures]
+    return [mean_row(name, setting, values, unit) for name, values, unit in figures]
 
 
 def _round_of(config: SecureAggregation, clients: int, size: int, seed: int) -> SecureRound:
@@ -164,7 +164,7 @@ def per_element(budget: Budget) -> Cells:
     cases: Sequence[tuple[int, int]] = ((1, 0), (2, 0), (3, 0), (3, 2), (5, 0), (5, 4))
     sizes = list(itertools.product((10, 50), (10_000, 100_000))) if budget.full else [(10, 10_000)]
     return {
-        **{_words(*case): partial(_told, *case, seeds) for case in cases},
+        **{_words(*case): partial(_revealed_rows, *case, seeds) for case in cases},
         **{
             f"costs of {least} contributors, {clients} clients, {size} elements": partial(
                 costs, least, clients, size, seeds
@@ -179,12 +179,12 @@ def _words(least: int, colluders: int) -> str:
     return f"{least} contributors" + (f", {colluders} colluding clients" if colluders else "")
 
 
-def _told(least: int, colluders: int, seeds: Sequence[int]) -> Iterator[Row]:
+def _revealed_rows(least: int, colluders: int, seeds: Sequence[int]) -> Iterator[Row]:
     setting = _words(least, colluders)
     of_seeds = [tokens_read(least, colluders, seed) for seed in seeds]
     flags = [value for flags_of_seed, _ in of_seeds for value in flags_of_seed]
-    yield averaged("tokens of one client whose row is told", setting, flags, "share")
-    yield averaged("share of the mean that is told", setting, [kept for _, kept in of_seeds], "share")
+    yield mean_row("tokens of one client whose row is told", setting, flags, "share")
+    yield mean_row("share of the mean that is told", setting, [kept for _, kept in of_seeds], "share")
     for variant in ("sparse", "dense"):
         read = [value for seed in seeds for value in images_read(variant, least, colluders, seed)]
-        yield averaged(f"images read, {variant} imprint", setting, read, "share")
+        yield mean_row(f"images read, {variant} imprint", setting, read, "share")

@@ -22,17 +22,17 @@ import torch
 from attacks.core.results import no_guess
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._realism_cells import BATCH_NORM, CELLS, Cell
-from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.audit import evidence
-from fedsim.audit.searching import descents, searching
+from fedsim.audit.searching import descents, select_searches
 from fedsim.audit.update_attacks import REFERENCE_ITERATIONS
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.judgement.evidence import reach, recovered
+from fedsim.judgement.evidence import count_recovered, reach
 from fedsim.judgement.outcome import outcome_of
 from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
@@ -67,12 +67,12 @@ def rows_of(cell: Cell, victims: int, seconds: float) -> Iterator[Row]:
     """
     world, weights = world_of(cell.tables()), weights_of(cell)
     seconds *= cell.network.patience
-    records = [attacked(_victim(world, weights, client), client, seconds) for client in range(victims)]
+    records = [attack_victim(_victim(world, weights, client), client, seconds) for client in range(victims)]
     yield Row("accuracy", cell.words, accuracy(world, weights), "share", n=len(world.data.dataset.test))
     yield from _figures(records, world, cell.words)
 
 
-def attacked(victim: Victim, number: int, seconds: float) -> VictimRecord:
+def attack_victim(victim: Victim, number: int, seconds: float) -> VictimRecord:
     """Return what `auto` makes of an update in so many processor seconds, and what the ideal attacker would.
 
     Args:
@@ -95,7 +95,7 @@ def _guess(observation: Observation, number: int, seconds: float) -> Reconstruct
         first = no_guess(observation, str(reason))
     if first.is_exact:
         return first
-    others = {*registry.entries("attack")} - searching(observation)
+    others = {*registry.entries("attack")} - select_searches(observation)
     second = _auto(observation, number, others, (1 - _FOR_EXACT) * seconds)
     return first if len(first.inputs) and first.objective < second.objective else second
 
@@ -114,7 +114,7 @@ def ceiling(cell: Cell) -> Iterator[Row]:
     victim, scoring = _victim(world, weights, 0), world.scenario.scoring
     ceiling_of_update = ceiling_of(victim).ceiling
     reached = reach([ceiling_of_update], Rule.of(scoring.metric, scoring.threshold))
-    note = f"{reached.in_words if reached else ''}, rank {ceiling_of_update.rank} of {ceiling_of_update.inputs}"
+    note = f"{reached.text if reached else ''}, rank {ceiling_of_update.rank} of {ceiling_of_update.inputs}"
     yield Row("ideal attacker", cell.words, (reached and reached.psnr) or 0.0, "dB", note=note)
 
 
@@ -136,18 +136,18 @@ def _figures(victims: Sequence[VictimRecord], world: World, setting: str) -> Ite
     scoring = world.scenario.scoring
     rule = Rule.of(scoring.metric, scoring.threshold)
     items = [victim.scores for victim in victims if victim.scores]
-    ideal, state = evidence.ideal(victims, rule).in_words, outcome_of(victims, rule)
+    ideal, state = evidence.ideal(victims, rule).text, outcome_of(victims, rule)
     winners = Counter(map(_winner, victims))
     by = ", ".join(f"{name} ({count})" if len(winners) > 1 else name for name, count in winners.items())
-    opened = [float(recovered(victim, rule) > 0) for victim in victims]
+    opened = [float(count_recovered(victim, rule) > 0) for victim in victims]
     yield share("updates with an image identified", setting, opened, note=f"{state}; ideal attacker: {ideal}; by {by}")
     for name, is_right in (("identified", rule.has_succeeded), ("exact", _is_exact)):
         right = [sum(map(is_right, scores)) / len(scores) for scores in items] or [0.0]
-        yield averaged(f"images {name}", setting, right, "share")
+        yield mean_row(f"images {name}", setting, right, "share")
     psnr = [[item.values["psnr"] for item in scores] for scores in items]
-    yield measured("PSNR", setting, psnr or [[0.0]], "dB")
-    yield measured("steps", setting, [float(victim.iterations) for victim in victims], "")
-    yield measured("processor seconds of an update", setting, [victim.seconds for victim in victims], "s")
+    yield median_row("PSNR", setting, psnr or [[0.0]], "dB")
+    yield median_row("steps", setting, [float(victim.iterations) for victim in victims], "")
+    yield median_row("processor seconds of an update", setting, [victim.seconds for victim in victims], "s")
 
 
 def _is_exact(item: ItemScore) -> bool:

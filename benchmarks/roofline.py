@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.foreign import pytorch
@@ -85,23 +85,25 @@ def _rows(
 ) -> Iterator[Row]:
     rates = core_rates()
     rate = f"this core, before {setting}"
-    yield measured("products of matrices, highest rate", rate, [rates.operations / 1e9], "GFLOP/s")
-    yield measured("reading outside the core's cache", rate, [rates.bytes / 1e9], "GB/s")
+    yield median_row("products of matrices, highest rate", rate, [rates.operations / 1e9], "GFLOP/s")
+    yield median_row("reading outside the core's cache", rate, [rates.bytes / 1e9], "GB/s")
     victims = list(victims_of(data, model, max(together), knows=_KNOWS))
     for count in together:
-        yield from _of_iteration(f"{setting}, {count} at once", victims[:count], rates, iterations, passes)
+        yield from _iteration_rows(f"{setting}, {count} at once", victims[:count], rates, iterations, passes)
 
 
-def _of_iteration(setting: str, victims: Sequence[Victim], rates: Rates, iterations: int, passes: int) -> Iterator[Row]:
+def _iteration_rows(
+    setting: str, victims: Sequence[Victim], rates: Rates, iterations: int, passes: int
+) -> Iterator[Row]:
     short, long = (_products(victims, rates, count) for count in (2, 3))
     least = 1000.0 * (long.seconds - short.seconds) / len(victims)
     operations = (long.operations - short.operations) / len(victims) / 1e9
     times = [1000.0 * _seconds_an_iteration(victims, iterations) / len(victims) for _ in range(passes)]
-    yield measured("products of an iteration of one victim", setting, [operations], "GFLOP", "")
-    yield measured("their least time", setting, [least], "ms", "")
-    yield measured("iteration of one victim", setting, times, "ms", "")
+    yield median_row("products of an iteration of one victim", setting, [operations], "GFLOP", "")
+    yield median_row("their least time", setting, [least], "ms", "")
+    yield median_row("iteration of one victim", setting, times, "ms", "")
     shares = [100.0 * least / seconds for seconds in times]
-    yield measured("share of the roofline", setting, shares, "%")
+    yield median_row("share of the roofline", setting, shares, "%")
 
 
 def core_rates() -> Rates:

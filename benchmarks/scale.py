@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, least, measured
+from benchmarks._rows import Row, least, median_row
 
 _INPUTS, _CLASSES = 64, 10  # of the digits
 _TIMEOUT = 1800
@@ -109,7 +109,7 @@ _ONLY_THE_WIRE = Laws(_FREE, _FREE, _FREE, _FREE, sent_bytes=Line(0.0, 4.0))  # 
 class Price:
     """What a plan costs on a cluster."""
 
-    at_once: int
+    parallel_clients: int
     client_gib: float
     server_gib: float
     terabytes: float
@@ -132,7 +132,7 @@ def price(plan: Plan, laws: Laws, cluster: Cluster) -> Price:
     both_ways = 2.0 * laws.sent_bytes.at(size) * updates
     waves = math.ceil(plan.cohort / at_once) if at_once else math.inf
     return Price(
-        at_once=at_once,
+        parallel_clients=at_once,
         client_gib=client_mb / _GIB,
         server_gib=laws.server_mb.at(size) / _GIB,
         terabytes=both_ways / 1e12,
@@ -146,14 +146,14 @@ def price(plan: Plan, laws: Laws, cluster: Cluster) -> Price:
 def scale(budget: Budget) -> Cells:
     """Return the cells; the long version goes one decade further in clients."""
     return {
-        "sizes": _of_sizes,
-        "clients": partial(_of_clients, budget.full),
-        "updates": _of_updates,
-        "Ray": _of_ray,
+        "sizes": _size_rows,
+        "clients": partial(_client_rows, budget.full),
+        "updates": _update_rows,
+        "Ray": _ray_rows,
     }
 
 
-def _of_sizes() -> Iterator[Row]:
+def _size_rows() -> Iterator[Row]:
     """Yield costs by size of the model, how far lines miss the largest, and what plans cost by these lines."""
     scenarios = [_model(10**power) for power in range(5, 9)]
     done = [{program: _run(program, scenario) for program in ("client", "server")} for scenario in scenarios]
@@ -163,7 +163,7 @@ def _of_sizes() -> Iterator[Row]:
         for (name, _program, _cost, unit), column in zip(_COSTS, columns, strict=True):
             yield least(name, f"{size:.0e} parameters", [column[number]], unit)
     for (name, *_), column in list(zip(_COSTS, columns, strict=True))[:-1]:  # bytes are four for each
-        yield _missed(name, f"{sizes[-1]:.0e} parameters by a line through the others", sizes, column)
+        yield _extrapolation_error(name, f"{sizes[-1]:.0e} parameters by a line through the others", sizes, column)
     laws = Laws(*(fit(sizes, column) for column in columns))
     plans = {
         "1,000 of 10^6 clients a round, 10^7 parameters": Plan(1e3, 1e3, 1e7),
@@ -171,46 +171,46 @@ def _of_sizes() -> Iterator[Row]:
         "all of 10^6 clients a round, 10^9 parameters": Plan(1e6, 1e3, _PARAMETERS),
     }
     for name, plan in plans.items():
-        yield from _priced(name, price(plan, laws, Cluster()))
+        yield from _price_rows(name, price(plan, laws, Cluster()))
 
 
-def _of_clients(full: bool) -> Iterator[Row]:
+def _client_rows(full: bool) -> Iterator[Row]:
     """Yield what a round takes where all clients take part, and where a thousand of a million do."""
     local = [10**power for power in range(2, 5 if full else 4)]
     vectorized = [10**power for power in range(3, 7 if full else 6)]
     for count in local:
-        yield from _of_round(f"all of {count:,} clients, local", _run("federation", _federation(count, "local")))
+        yield from _round_rows(f"all of {count:,} clients, local", _run("federation", _federation(count, "local")))
     done = [_run("federation", _federation(count, "vectorized")) for count in vectorized]
     for count, costs in zip(vectorized, done, strict=True):
-        yield from _of_round(f"all of {count:,} clients, vectorized", costs)
+        yield from _round_rows(f"all of {count:,} clients, vectorized", costs)
     for name, cost in (("a round", "seconds"), ("memory", "mb")):
         setting = f"{vectorized[-1]:,} clients, vectorized, by a line through the others"
-        yield _missed(name, setting, vectorized, [one[cost] for one in done])
+        yield _extrapolation_error(name, setting, vectorized, [one[cost] for one in done])
     for engine in ("local", "vectorized"):
-        yield from _of_round(
+        yield from _round_rows(
             f"1,000 of 1,000,000 clients, {engine}", _run("federation", _federation(10**6, engine, 10**3))
         )
 
 
-def _of_round(setting: str, costs: Mapping[str, float]) -> Iterator[Row]:
+def _round_rows(setting: str, costs: Mapping[str, float]) -> Iterator[Row]:
     yield least("a round", setting, [costs["seconds"]], "CPU s")
     yield least("memory", setting, [costs["mb"]], "MiB")
 
 
-def _of_updates() -> Iterator[Row]:
+def _update_rows() -> Iterator[Row]:
     """Yield what a run of few clients loses by smaller updates, and how small a general coder makes them."""
     for setting, tables in _SMALLER.items():
         runs = [_run("updates", {**_model(10**5), **tables, "federation": _FEW, "seed": seed}) for seed in _SEEDS]
         per_cent = [[100.0 * one[what] / one["model"] for one in runs] for what in ("weights", "sent", "coded")]
-        yield measured("accuracy", setting, [100.0 * one["accuracy"] for one in runs], "%")
+        yield median_row("accuracy", setting, [100.0 * one["accuracy"] for one in runs], "%")
         for name, share in zip(("down", "up", "up, coded by zlib"), per_cent, strict=True):
-            yield measured(name, setting, share, "% of the model")
+            yield median_row(name, setting, share, "% of the model")
         both_ways = [(down + coded) / 200.0 for down, _, coded in zip(*per_cent, strict=True)]
         whole = price(Plan(1e3, 1e3, _PARAMETERS), _ONLY_THE_WIRE, Cluster()).link_hours
-        yield measured("the server's link for 10^9 parameters", setting, [whole * one for one in both_ways], "h")
+        yield median_row("the server's link for 10^9 parameters", setting, [whole * one for one in both_ways], "h")
 
 
-def _of_ray() -> Iterator[Row]:
+def _ray_rows() -> Iterator[Row]:
     """Yield what clients cost on Ray that exist and take no part, and what a million of them would."""
     counts = (100, 400)
     done = [_run("federation", _federation(count, "ray", 10)) for count in counts]
@@ -221,15 +221,15 @@ def _of_ray() -> Iterator[Row]:
     yield least("before the first round", "1,000 of 1,000,000 clients, by the line", [hours], "CPU h")
 
 
-def _missed(name: str, setting: str, sizes: Sequence[float], costs: Sequence[float]) -> Row:
+def _extrapolation_error(name: str, setting: str, sizes: Sequence[float], costs: Sequence[float]) -> Row:
     """Return by how much a line through all but the last is off at the last."""
     error = 100.0 * (fit(sizes[:-1], costs[:-1]).at(sizes[-1]) / costs[-1] - 1.0)
     return least(f"{name}: off", setting, [error], "%")
 
 
-def _priced(name: str, costs_of_plan: Price) -> list[Row]:
+def _price_rows(name: str, costs_of_plan: Price) -> list[Row]:
     figures = (
-        ("clients at a time", costs_of_plan.at_once, ""),
+        ("clients at a time", costs_of_plan.parallel_clients, ""),
         ("memory of a client", costs_of_plan.client_gib, "GiB"),
         ("memory of the server", costs_of_plan.server_gib, "GiB"),
         ("traffic both ways", costs_of_plan.terabytes, "TB"),

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from benchmarks._crafted_servers import Server, recovered, servers
+from benchmarks._crafted_servers import Server, recovered_flags, servers
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._honest_models import Honest, accuracy, batch_of, honest_models
 from benchmarks._rows import Row, share
@@ -29,12 +29,12 @@ _TRIALS, _LONG_TRIALS = 20, 100
 @experiment("server-check", minutes=10, page="defenses/server-check")
 def server_check(budget: Budget) -> Cells:
     """Return the cell of honest models, then one for each server."""
-    by_name = {_name(server): partial(_of_server, server, budget.full) for server in servers()}
+    by_name = {_name(server): partial(_server_rows, server, budget.full) for server in servers()}
     return {"honest models": lambda: _false_alarms([*honest_models()]), **by_name}
 
 
 def _name(server: Server) -> str:
-    return f"{server.name}{' (informed)' if server.informed else ''}"
+    return f"{server.name}{' (informed)' if server.is_informed else ''}"
 
 
 def _false_alarms(models: Sequence[Honest]) -> Iterator[Row]:
@@ -56,7 +56,7 @@ def _false_alarms(models: Sequence[Honest]) -> Iterator[Row]:
         yield share("false alarms", group, [float(bool(figures)) for _, figures in of_group])._replace(note=note)
 
 
-def _of_server(server: Server, full: bool) -> Iterator[Row]:
+def _server_rows(server: Server, full: bool) -> Iterator[Row]:
     refused: list[bool] = []
     flags: list[bool] = []
     signals: Counter[str] = Counter()
@@ -66,7 +66,7 @@ def _of_server(server: Server, full: bool) -> Iterator[Row]:
         beyond = _beyond(sent.model, batch, trial)
         refused.append(bool(beyond))
         signals.update(sorted({figure.signal for figure in beyond}))
-        flags += recovered(sent, batch)
+        flags += recovered_flags(sent, batch)
     name = _name(server)
     counts = "; ".join(f"{signal} {count}" for signal, count in signals.most_common(4)) or "no signal"
     yield share("refused", name, refused)._replace(note=counts)

@@ -18,7 +18,7 @@ import torch
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import LENET, SMALL
-from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
@@ -101,13 +101,13 @@ def several_steps(budget: Budget) -> Cells:
 def _rows(case: Case, victims: int, most: float) -> Iterator[Row]:
     setting, attacked = case.setting, list(_victims(case, victims))
     try:
-        shares, explained, seconds = zip(*(_attacked(case, victim, most) for victim in attacked), strict=True)
+        shares, explained, seconds = zip(*(_attack_case(case, victim, most) for victim in attacked), strict=True)
     except NotApplicable as reason:
         yield Row("refused", setting, 1.0, "share", n=victims, note=str(reason))
         return
-    yield averaged("images that come back exactly", setting, shares, "share", case.must)
+    yield mean_row("images that come back exactly", setting, shares, "share", case.must)
     yield share("updates that the steps explain exactly", setting, explained)
-    yield measured("processor seconds an update", setting, seconds, "s", case.seconds)
+    yield median_row("processor seconds an update", setting, seconds, "s", case.seconds)
     if min(shares) < 1:
         yield ceiling_row(attacked[0], setting)
 
@@ -124,7 +124,7 @@ def _victims(case: Case, victims: int) -> Iterator[observed.Victim]:
         yield observed.Victim(world, WireEntry(1, client, received, update), truth)
 
 
-def _attacked(case: Case, victim: observed.Victim, most: float) -> tuple[float, float, float]:
+def _attack_case(case: Case, victim: observed.Victim, most: float) -> tuple[float, float, float]:
     """Return the share of images that came back, whether they explain the update, and the seconds of at most `most`."""
     method, begin = registry.get("attack", case.attack), time.process_time()
     generator = seeding.generator(1, "attack", victim.entry.client)

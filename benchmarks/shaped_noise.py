@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged
+from benchmarks._rows import Row, mean_row
 from fedsim.core import registry, seeding
 from fedsim.core.types import WireEntry
 from fedsim.experiment import runner
@@ -68,7 +68,7 @@ def world_of(kind: str, share: float, seed: int, batch: int, rounds: int = 1) ->
 
 def derivative(world: World) -> tuple[Tensor, Tensor]:
     """Return J (P, n) of a client's clean gradient by one image in [0, 1], and that gradient (P,), both in float64."""
-    model = world.models.holding(world.models.first_weights).double()
+    model = world.models.load_weights(world.models.first_weights).double()
     (batch,) = tuple(world.data.batches(1, 0))
     std = torch.tensor(world.data.dataset.spec.std, dtype=torch.float64)
     parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -121,7 +121,7 @@ def _mean(covariance: Tensor) -> float:
     return float(covariance.trace()) / len(covariance)
 
 
-def matched(kind: str, share: float, seed: int, iterations: int) -> float:
+def matching_psnr(kind: str, share: float, seed: int, iterations: int) -> float:
     """Return the PSNR of gradient matching on one image."""
     world = world_of(kind, share, seed, 1)
     first = world.models.first_weights
@@ -152,23 +152,23 @@ def shaped_noise(budget: Budget) -> Cells:
 
 
 def _control(seeds: Sequence[int]) -> Iterator[Row]:
-    yield averaged("ideal attacker", "none", _decibels(_SIZES[0], seeds)["none"], "dB")
-    yield from _attacked("none", 0.0, "none", seeds)
+    yield mean_row("ideal attacker", "none", _decibels(_SIZES[0], seeds)["none"], "dB")
+    yield from _attack_rows("none", 0.0, "none", seeds)
 
 
 def _rows(size: float, seeds: Sequence[int]) -> Iterator[Row]:
     by_name = _decibels(size, seeds)
     unaware = by_name["shaped, taken for independent"]
-    yield averaged("ideal attacker", f"shaped, {size:g} of the norm, taken for independent", unaware, "dB")
+    yield mean_row("ideal attacker", f"shaped, {size:g} of the norm, taken for independent", unaware, "dB")
     for kind in _KINDS[1:]:
         setting = f"{kind}, {size:g} of the norm"
-        yield averaged("ideal attacker", setting, by_name[kind], "dB")
-        yield from _attacked(kind, size, setting, seeds)
+        yield mean_row("ideal attacker", setting, by_name[kind], "dB")
+        yield from _attack_rows(kind, size, setting, seeds)
 
 
-def _attacked(kind: str, size: float, setting: str, seeds: Sequence[int]) -> Iterator[Row]:
-    yield averaged("gradient matching", setting, [matched(kind, size, seed, _ITERATIONS) for seed in seeds], "dB")
-    yield averaged("accuracy", setting, [accuracy(kind, size, seed) for seed in seeds], "share")
+def _attack_rows(kind: str, size: float, setting: str, seeds: Sequence[int]) -> Iterator[Row]:
+    yield mean_row("gradient matching", setting, [matching_psnr(kind, size, seed, _ITERATIONS) for seed in seeds], "dB")
+    yield mean_row("accuracy", setting, [accuracy(kind, size, seed) for seed in seeds], "share")
 
 
 def _decibels(size: float, seeds: Sequence[int]) -> dict[str, list[float]]:

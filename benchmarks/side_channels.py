@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, of_interval
+from benchmarks._rows import Row, interval_row, mean_row
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.hooks import Decoder
@@ -56,7 +56,7 @@ class Setting:
     speaker: TextGenerator
     material: StudyInputs
     inquiries: list[tuple[TraceQuestion, TraceInquiry]]
-    judging: ScoringOptions
+    scoring_options: ScoringOptions
 
 
 class Arm(NamedTuple):
@@ -128,14 +128,16 @@ def arms_of(decoder: str) -> list[str]:
 def arm(name: str, decoder: Decoder[Any, Any], texts: Texts) -> Arm:
     """Return a decoder with its model, which clients trained it with where the arm's name is not its own."""
     components = (_TRAINED[decoder.name],) if name != decoder.name else ()
-    settings = _in_words(decoder.config.model_dump(exclude_unset=True))
-    return Arm(f"{name}, {settings}" if settings else name, decoder, _prepared(texts, bool(components), decoder.name))
+    settings = _format_settings(decoder.config.model_dump(exclude_unset=True))
+    return Arm(
+        f"{name}, {settings}" if settings else name, decoder, _prepare_setting(texts, bool(components), decoder.name)
+    )
 
 
 @cache
-def _prepared(texts: Texts, is_trained: bool, decoder: str) -> Setting:
+def _prepare_setting(texts: Texts, is_trained: bool, decoder: str) -> Setting:
     if not is_trained and decoder:
-        return _prepared(texts, False, "")
+        return _prepare_setting(texts, False, "")
     return prepare(scenario(texts, (_TRAINED[decoder],) if is_trained else ()))
 
 
@@ -143,7 +145,7 @@ def rows(one: Arm) -> Iterator[Row]:
     """Yield all findings about one decoder, or the row that says why it does not run here."""
     setting = one.setting
     try:
-        done = study(one.speaker, setting.material, setting.inquiries, setting.judging)
+        done = study(one.speaker, setting.material, setting.inquiries, setting.scoring_options)
     except FedsimError as error:
         yield Row("tokens a step", one.name, 0.0, "tokens", n=0, note=f"does not run here: {reason(error)}")
         return
@@ -151,11 +153,11 @@ def rows(one: Arm) -> Iterator[Row]:
     paces = [
         sum(text.trace.tokens) / len(text.trace.tokens) for texts in different for text in texts if text.trace.tokens
     ]
-    yield averaged("tokens a step", one.name, paces or [0.0], "tokens")
+    yield mean_row("tokens a step", one.name, paces or [0.0], "tokens")
     yield from (_row(one.name, finding) for finding in done.findings)
 
 
-def _in_words(settings: dict[str, Any]) -> str:
+def _format_settings(settings: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in settings.items())
 
 
@@ -166,4 +168,4 @@ def _row(decoder: str, finding: Finding) -> Row:
     if finding.value is None:
         return Row(name, decoder, 0.0, metric.title, n=0, note=finding.failure or "")
     note = "" if finding.p_value is None else f"p {finding.p_value:.2f}"
-    return of_interval(name, decoder, finding.value, metric.title, note=note)
+    return interval_row(name, decoder, finding.value, metric.title, note=note)

@@ -41,16 +41,16 @@ class Reader(NamedTuple):
     """What a linear map of frames learned of speakers."""
 
     probe: Ridge
-    learned: Tensors
+    learned_weights: Tensors
     spec: InputSpec
 
     def speaker(self, spectrogram: Tensor) -> int:
         """Return who speaks in a normalised spectrogram, shape (1, bands, frames): the most likely over its frames."""
-        frames = voiced(spectrogram, self.spec)
-        return int(self.probe.predict(self.learned, frames).sum(0).argmax())
+        frames = voiced_frames(spectrogram, self.spec)
+        return int(self.probe.predict(self.learned_weights, frames).sum(0).argmax())
 
 
-def voiced(spectrogram: Tensor, spec: InputSpec) -> Tensor:
+def voiced_frames(spectrogram: Tensor, spec: InputSpec) -> Tensor:
     """Return the frames that hold a voice, in [0, 1], shape (N, bands); all frames where none does."""
     pixels = (spectrogram.detach()[0] * spec.std[0] + spec.mean[0]).clamp(0, 1).T
     loud = pixels.mean(1) > _QUIETEST
@@ -59,7 +59,7 @@ def voiced(spectrogram: Tensor, spec: InputSpec) -> Tensor:
 
 def reader(inputs: Tensor, speakers: Tensor, spec: InputSpec) -> Reader:
     """Fit a reader on normalised spectrograms (N, 1, bands, frames) whose speakers (N,) are known."""
-    frames = [voiced(sound, spec)[::_THINNED] for sound in inputs]  # neighbours overlap and say the same
+    frames = [voiced_frames(sound, spec)[::_THINNED] for sound in inputs]  # neighbours overlap and say the same
     owners = torch.cat([speaker.expand(len(part)) for speaker, part in zip(speakers, frames, strict=True)])
     probe = Ridge(RidgeConfig())
     return Reader(probe, probe.fit(torch.cat(frames), owners, seeding.generator(0, "speakers")), spec)
@@ -81,7 +81,7 @@ def controls(data: Dataset) -> Iterator[Row]:
         yield _row(f"true spectrogram, {name} never heard", "Allison alone", guessed == speaker.train[unheard_sounds])
 
 
-def reconstructed(name: str, settings: Mapping[str, Any], seen: Observation) -> Tensor | None:
+def reconstruct_spectrogram(name: str, settings: Mapping[str, Any], seen: Observation) -> Tensor | None:
     """Return the attack's spectrogram, or None where it does not apply."""
     method = registry.get("attack", name)
     attack = cast("Attack[Any]", method.make(method.config(**settings)))
@@ -91,14 +91,14 @@ def reconstructed(name: str, settings: Mapping[str, Any], seen: Observation) -> 
         return None
 
 
-def attacked(model: Mapping[str, Any], clients: int, listener: Reader, data: Dataset) -> Iterator[Row]:
+def attack_rows(model: Mapping[str, Any], clients: int, listener: Reader, data: Dataset) -> Iterator[Row]:
     """Yield the share of speakers that each attack tells under this model."""
     victims = list(observed_victims(DATA, model, clients, clients=CLIENTS))
     views = [seen_of(victim) for victim in victims]
     owners = [_owner(view.batch.inputs[0], data) for view in views]
     setting = ", ".join(f"{key} {value}" for key, value in model.items() if key != "name")
     for name, settings in ATTACKS.items():
-        guesses = [reconstructed(name, settings, view.observation) for view in views]
+        guesses = [reconstruct_spectrogram(name, settings, view.observation) for view in views]
         right = [
             guess is not None and listener.speaker(guess) == owner for guess, owner in zip(guesses, owners, strict=True)
         ]
@@ -114,13 +114,13 @@ def speakers(budget: Budget) -> Cells:
         for rate in RATES
     }
     clients = CLIENTS if budget.full else SHORT
-    attacks = {words: partial(_attacked, model, clients) for words, model in models.items()}
+    attacks = {words: partial(_attack_rows, model, clients) for words, model in models.items()}
     return {"controls": lambda: controls(_sounds()), **attacks}
 
 
-def _attacked(model: Mapping[str, Any], clients: int) -> Iterator[Row]:
+def _attack_rows(model: Mapping[str, Any], clients: int) -> Iterator[Row]:
     data = _sounds()
-    yield from attacked(model, clients, reader(data.test.inputs, data.attributes["speaker"].test, data.spec), data)
+    yield from attack_rows(model, clients, reader(data.test.inputs, data.attributes["speaker"].test, data.spec), data)
 
 
 @cache

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured
+from benchmarks._rows import Row, median_row
 from fedsim.experiment.run_into import run_into
 from fedsim.experiment.runner import scenario_hash
 from fedsim.record.store import RunFolder
@@ -57,11 +57,11 @@ def _rows(repeats: int) -> list[Row]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "sweep"
         size = copies(Path(temporary) / "run", folder)
-        built = [_built(folder) for _ in range(repeats)]
+        built = [_build_report(folder) for _ in range(repeats)]
     setting = f"{RUNS} runs, {SEEDS} seeds, records of {size / 1024:.0f} KiB"
     return [
-        measured("report of a sweep, processor time", setting, [figures[0] for figures in built], "s", "<= 20"),
-        measured("report of a sweep, peak memory", setting, [figures[1] for figures in built], "GiB", "<= 1"),
+        median_row("report of a sweep, processor time", setting, [figures[0] for figures in built], "s", "<= 20"),
+        median_row("report of a sweep, peak memory", setting, [figures[1] for figures in built], "GiB", "<= 1"),
     ]
 
 
@@ -110,7 +110,7 @@ def _shaken(record: dict[str, Any], source: random.Random) -> dict[str, Any]:
     return again
 
 
-def _built(folder: Path) -> tuple[float, float]:
+def _build_report(folder: Path) -> tuple[float, float]:
     shutil.rmtree(folder / "figures", ignore_errors=True)
     command = [sys.executable, "-c", _BUILD, str(folder)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

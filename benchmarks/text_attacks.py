@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged
-from benchmarks._small_language_model import trained
+from benchmarks._rows import Row, mean_row
+from benchmarks._small_language_model import train_small_model
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.losses import IGNORED
@@ -39,7 +39,14 @@ _FIGURES = (_RIGHT, "exact sentences", "words found", "found words right")
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "word-readout": {},
     "tag": {"max_iterations": 100},
-    "lamp": {"max_iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "restarts": 1},
+    "lamp": {
+        "max_iterations": 60,
+        "drafts": 40,
+        "move_interval": 20,
+        "candidates": 30,
+        "final_moves": 2000,
+        "restarts": 1,
+    },
     "subspace-distance": {},
     "dager": {},
 }
@@ -76,32 +83,32 @@ def text_attacks(budget: Budget) -> Cells:
     """Return a cell for each state of the model; the fresh one is without dropout."""
     victims = 16 if budget.full else 5
     return {
-        "fresh": partial(compared, "fresh", CONDITIONS[:1], victims),
-        "trained": partial(compared, "trained", CONDITIONS, victims),
+        "fresh": partial(compare_attacks, "fresh", CONDITIONS[:1], victims),
+        "trained": partial(compare_attacks, "trained", CONDITIONS, victims),
     }
 
 
-def compared(weights: str, conditions: Sequence[Condition], victims: int) -> Iterator[Row]:
+def compare_attacks(weights: str, conditions: Sequence[Condition], victims: int) -> Iterator[Row]:
     """Yield the rows of all attacks on victims of one model, and what chance and a control come to."""
     for condition in conditions:
-        seen = list(observed(weights, condition, victims))
+        seen = list(observe_clients(weights, condition, victims))
         setting = f"{weights}, {condition.name}"
         for name in ATTACKS:
             if condition.estimates and name not in SEARCHES:
                 continue
-            guesses = [attacked(name, condition, observation) for observation, _, _ in seen]
+            guesses = [run_attack(name, condition, observation) for observation, _, _ in seen]
             figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
             for figure in _FIGURES:
-                yield averaged(figure, f"{name}, {setting}", [of_victim[figure] for of_victim in figures], "share")
+                yield mean_row(figure, f"{name}, {setting}", [of_victim[figure] for of_victim in figures], "share")
             if name in SEARCHES and condition.name == "plain":
                 others = zip([*guesses[1:], guesses[0]], seen, strict=True)
                 control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
-                yield averaged(_RIGHT, f"{name} on another's gradient, {setting}", control, "share")
+                yield mean_row(_RIGHT, f"{name} on another's gradient, {setting}", control, "share")
         if condition.name == "plain":
-            yield averaged(_RIGHT, f"chance, {setting}", [chance(truth) for _, truth, _ in seen], "share")
+            yield mean_row(_RIGHT, f"chance, {setting}", [chance(truth) for _, truth, _ in seen], "share")
 
 
-def observed(weights: str, condition: Condition, victims: int) -> Iterator[Seen]:
+def observe_clients(weights: str, condition: Condition, victims: int) -> Iterator[Seen]:
     """Yield the first gradients of the first clients."""
     scenario = {
         "title": "benchmark",
@@ -122,7 +129,7 @@ def observed(weights: str, condition: Condition, victims: int) -> Iterator[Seen]
 
 @lru_cache(maxsize=1)
 def _learnt() -> Tensors:
-    return {name: parameter.detach() for name, parameter in trained(_LENGTH).model.named_parameters()}
+    return {name: parameter.detach() for name, parameter in train_small_model(_LENGTH).model.named_parameters()}
 
 
 def chance(truth: Truth) -> float:
@@ -134,7 +141,7 @@ def chance(truth: Truth) -> float:
     return _mean(shares)
 
 
-def attacked(name: str, condition: Condition, observation: Observation) -> Reconstruction | None:
+def run_attack(name: str, condition: Condition, observation: Observation) -> Reconstruction | None:
     """Return what an attack guesses, or None where it does not apply."""
     method = registry.get("attack", name)
     ignores = {"unknown_masks": "ignored"} if condition.ignores_masks and name in SEARCHES else {}

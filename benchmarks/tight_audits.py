@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, measured, share
+from benchmarks._rows import Row, median_row, share
 from fedsim.privacy.accounting import Spent, gaussian_delta, gaussian_epsilon
 from fedsim.privacy.audit import epsilon_at_least
 from fedsim.privacy.claims import Claim
@@ -29,9 +29,9 @@ from fedsim.privacy.one_run import (
     epsilon_if_apart,
     epsilon_of_one_run,
     epsilon_of_runs,
-    needed,
-    planned,
-    simulated,
+    find_critical_count,
+    plan_audit,
+    simulate_runs,
 )
 
 _DELTA, _CONFIDENCE, _STEPS = 1e-5, 0.95, 5
@@ -47,12 +47,12 @@ _SAMPLED = Claim((Spent(1.0, 0.1, 50),), _DELTA)
 def tight_audits(_budget: Budget) -> Cells:
     """Return a cell for each bound."""
     return {
-        "(epsilon, delta) alone": partial(_rows_of_plans, _by_epsilon_alone),
-        "the whole curve": partial(_rows_of_plans, _by_curve),
+        "(epsilon, delta) alone": partial(_rows_of_plans, _epsilon_rows),
+        "the whole curve": partial(_rows_of_plans, _curve_rows),
         "noise apart for each canary": partial(_rows_of_plans, _if_apart),
-        "fifty runs": _by_runs,
-        "steps that leave units out": _of_sampled_steps,
-        "one coin for all canaries": _of_shared_coins,
+        "fifty runs": _run_rows,
+        "steps that leave units out": _sampled_step_rows,
+        "one coin for all canaries": _shared_coin_rows,
     }
 
 
@@ -66,17 +66,17 @@ def _rows_of_plans(rows_of: Callable[[str, Claim, Plan], Iterator[Row]]) -> Iter
     for epsilon in _EPSILONS:
         claim = _claim(epsilon)
         for canaries in _CANARIES:
-            plan = planned(claim, canaries, 1, _CONFIDENCE, np.random.default_rng(0), None)
+            plan = plan_audit(claim, canaries, 1, _CONFIDENCE, np.random.default_rng(0), None)
             yield from rows_of(f"epsilon {epsilon:g}, {canaries} canaries", claim, plan)
 
 
-def _by_curve(setting: str, claim: Claim, plan: Plan) -> Iterator[Row]:
+def _curve_rows(setting: str, claim: Claim, plan: Plan) -> Iterator[Row]:
     true, half = (_counts(one, plan) for one in (claim, claim.with_noise(_HALF)))
     shown = partial(epsilon_of_one_run, claim, plan)
-    yield from _rows(setting, claim, shown, needed(claim, plan), true, half, must="<= 0.05")
+    yield from _rows(setting, claim, shown, find_critical_count(claim, plan), true, half, must="<= 0.05")
 
 
-def _by_epsilon_alone(setting: str, claim: Claim, plan: Plan) -> Iterator[Row]:
+def _epsilon_rows(setting: str, claim: Claim, plan: Plan) -> Iterator[Row]:
     def shown(right: int) -> float:
         return epsilon_at_least(plan.canaries, plan.guesses, right, claim.delta, plan.confidence)
 
@@ -116,7 +116,7 @@ def _rows(
         half: of half of it.
         must: what false contradictions keep.
     """
-    counts = measured("", "", true.tolist(), "")
+    counts = median_row("", "", true.tolist(), "")
     low, middle, high = (shown(round(count or 0)) / claim.epsilon for count in (counts.low, counts.value, counts.high))
     yield Row("shown of what is stated, median", setting, middle, "", low, high, len(true))
     yield share("contradicted though true", setting, (true >= least).tolist(), must)
@@ -124,31 +124,31 @@ def _rows(
 
 
 def _counts(claim: Claim, plan: Plan) -> NDArray[np.int64]:
-    included, scores = simulated(claim, plan.canaries, 1, np.random.default_rng(1))
+    included, scores = simulate_runs(claim, plan.canaries, 1, np.random.default_rng(1))
     return count_right(included[:, 0], scores[:, 0], plan.guesses)
 
 
 def _counts_of_all(claim: Claim, canaries: int) -> NDArray[np.int64]:
-    accuracies = accuracies_of(*simulated(claim, canaries, 1, np.random.default_rng(1)))
+    accuracies = accuracies_of(*simulate_runs(claim, canaries, 1, np.random.default_rng(1)))
     return np.rint(canaries * accuracies[:, 0]).astype(np.int64)
 
 
-def _by_runs() -> Iterator[Row]:
+def _run_rows() -> Iterator[Row]:
     canaries, risk = _CANARIES[0], 1.0 - _CONFIDENCE
     for epsilon in _EPSILONS:
         setting, claim = f"epsilon {epsilon:g}, {_RUNS} runs of {canaries} canaries", _claim(epsilon)
         true, half = (
-            accuracies_of(*simulated(one, canaries, _RUNS, np.random.default_rng(1))).tolist()
+            accuracies_of(*simulate_runs(one, canaries, _RUNS, np.random.default_rng(1))).tolist()
             for one in (claim, claim.with_noise(_HALF))
         )
         ratios = [epsilon_of_runs(claim, runs, risk) / claim.epsilon for runs in true]
-        yield measured("shown of what is stated, median", setting, ratios, "")
+        yield median_row("shown of what is stated, median", setting, ratios, "")
         lies = [float(contradicted_by_runs(claim, runs, risk)) for runs in true]
         yield share("contradicted though true", setting, lies, "<= 0.05")
         yield share("half the noise contradicted", setting, [contradicted_by_runs(claim, runs, risk) for runs in half])
 
 
-def _of_sampled_steps() -> Iterator[Row]:
+def _sampled_step_rows() -> Iterator[Row]:
     """Yield rows of one training, by its own curve and by that of Gaussian noise with the same epsilon."""
     gaussian = _claim(_SAMPLED.epsilon)
     for canaries in _CANARIES:
@@ -156,10 +156,12 @@ def _of_sampled_steps() -> Iterator[Row]:
         true, half = (_counts(one, plan) for one in (_SAMPLED, _SAMPLED.with_noise(_HALF)))
         for words, claim in (("its own curve", _SAMPLED), ("a Gaussian curve", gaussian)):
             setting = f"rate 0.1, 50 steps, {canaries} canaries, {words}"
-            yield from _rows(setting, claim, partial(epsilon_of_one_run, claim, plan), needed(claim, plan), true, half)
+            yield from _rows(
+                setting, claim, partial(epsilon_of_one_run, claim, plan), find_critical_count(claim, plan), true, half
+            )
 
 
-def _of_shared_coins() -> Iterator[Row]:
+def _shared_coin_rows() -> Iterator[Row]:
     canaries, risk = 200, 1.0 - _CONFIDENCE
     for epsilon, level in _COINS.items():
         claim, setting = _claim(epsilon), f"epsilon {epsilon:g}, {canaries} canaries"
@@ -168,7 +170,9 @@ def _of_shared_coins() -> Iterator[Row]:
         right = count_right(included, scores, plan.guesses)
         every = ((scores > 1 / 2) == included).sum(-1)
         apart = [epsilon_if_apart(claim, canaries - int(one), canaries, risk) > claim.epsilon for one in every]
-        yield share("contradicted by the whole curve", setting, (right >= needed(claim, plan)).tolist(), "<= 0.05")
+        yield share(
+            "contradicted by the whole curve", setting, (right >= find_critical_count(claim, plan)).tolist(), "<= 0.05"
+        )
         yield share("contradicted if noise were apart", setting, apart)
 
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured, share
-from benchmarks._small_language_model import trained
+from benchmarks._rows import Row, mean_row, median_row, share
+from benchmarks._small_language_model import train_small_model
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.losses import cross_entropy
@@ -79,14 +79,14 @@ def first_weights(world: World, case: Case) -> dict[str, torch.Tensor]:
     """Return what round 1 starts from: fresh adapters on a model that knows news."""
     weights = {name: first_weight.clone() for name, first_weight in world.models.first_weights.items()}
     if case.is_tiny:
-        for name, parameter in trained(_LENGTH).model.named_parameters():
+        for name, parameter in train_small_model(_LENGTH).model.named_parameters():
             part = name.removesuffix(".weight")
             inside = f"{part}.base.weight"
             weights[inside if inside in weights else name] = parameter.detach().clone()
     return weights
 
 
-def over_rounds(world: World, case: Case) -> Iterator[tuple[int, Tensors, float]]:
+def train_over_rounds(world: World, case: Case) -> Iterator[tuple[int, Tensors, float]]:
     """Yield the weights that clients receive in the rounds of interest, and their mean loss on all of their data."""
     weights = first_weights(world, case)
     trainable = [name for name, parameter in world.models.new().named_parameters() if parameter.requires_grad]
@@ -105,7 +105,7 @@ def over_rounds(world: World, case: Case) -> Iterator[tuple[int, Tensors, float]
 @torch.no_grad()
 def loss_of(world: World, weights: Tensors) -> float:
     """Return the mean loss of a token over what all clients own."""
-    model, train = world.models.holding(weights), world.data.dataset.train
+    model, train = world.models.load_weights(weights), world.data.dataset.train
     owned = torch.cat(list(world.data.shares))
     losses = [float(cross_entropy(model(train.inputs[chosen]), train.labels[chosen])) for chosen in owned.split(8)]
     return sum(losses) / len(losses)
@@ -116,11 +116,11 @@ class Counted(NamedTuple):
 
     exact: float
     wrong: float
-    refused: float
+    refused_share: float
     seconds: float
 
 
-def attacked(observation: Observation, truth: Batch, padding: int) -> Counted:
+def attack_update(observation: Observation, truth: Batch, padding: int) -> Counted:
     """Attack one update; its sentences are filled up with `padding`."""
     method = registry.get("attack", "dager")
     begin = time.process_time()
@@ -128,18 +128,18 @@ def attacked(observation: Observation, truth: Batch, padding: int) -> Counted:
         guess = method.make(method.config())(observation, seeding.generator(1, "attack"))
     except NotApplicable:
         return Counted(0.0, 0.0, 1.0, time.process_time() - begin)
-    exact, wrong = counted(guess, truth, padding)
+    exact, wrong = count_sentences(guess, truth, padding)
     return Counted(exact / len(truth), wrong / len(truth), 0.0, time.process_time() - begin)
 
 
-def counted(reconstruction: Reconstruction, truth: Batch, padding: int) -> tuple[int, int]:
+def count_sentences(reconstruction: Reconstruction, truth: Batch, padding: int) -> tuple[int, int]:
     """Return how many true sentences were returned token by token, and how many returned ones are none of them."""
-    true = [_without_end(row, padding) for row in truth.inputs.tolist()]
+    true = [_strip_padding(row, padding) for row in truth.inputs.tolist()]
     ours = [[token for token in row if token >= 0] for row in reconstruction.inputs.tolist()]
     return sum(text in ours for text in true), sum(text not in true for text in ours)
 
 
-def _without_end(tokens: list[int], padding: int) -> list[int]:
+def _strip_padding(tokens: list[int], padding: int) -> list[int]:
     length = len(tokens)
     while length and tokens[length - 1] == padding:
         length -= 1
@@ -156,15 +156,15 @@ def _rows(case: Case) -> Iterator[Row]:
     world = world_of(case)
     tokenizer = world.data.dataset.tokenizer
     assert tokenizer is not None
-    for round_, weights, loss in over_rounds(world, case):
+    for round_, weights, loss in train_over_rounds(world, case):
         counts: list[Counted] = []
         for client in range(case.clients):
             update, truth = local_training(world, weights, round_, client)
             seen = observe(Victim(world, WireEntry(round_, client, weights, update), truth), _KNOWN)
-            counts.append(attacked(seen, truth.original_batches[0], tokenizer.padding))
+            counts.append(attack_update(seen, truth.original_batches[0], tokenizer.padding))
         setting = f"{case.words}, LoRA of rank {case.rank}, B = {case.batch_size}, round {round_}"
         yield Row("mean loss", setting, loss, "nats", n=case.clients * case.sentences)
-        yield averaged("sentences exact", setting, [one.exact for one in counts], "share")
-        yield averaged("sentences returned that are wrong", setting, [one.wrong for one in counts], "share", "")
-        yield share("updates refused", setting, [one.refused for one in counts])
-        yield measured("processor seconds an update", setting, [one.seconds for one in counts], "s", "")
+        yield mean_row("sentences exact", setting, [one.exact for one in counts], "share")
+        yield mean_row("sentences returned that are wrong", setting, [one.wrong for one in counts], "share", "")
+        yield share("updates refused", setting, [one.refused_share for one in counts])
+        yield median_row("processor seconds an update", setting, [one.seconds for one in counts], "s", "")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged, measured, share
+from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._victims import DIGITS, KNOWN, Victim
 from fedsim.core import registry, seeding
 from fedsim.core.types import Reconstruction, Tensors, WireEntry
@@ -76,7 +76,7 @@ def world_of(case: Case) -> World:
     return build(parse(tables, "benchmark"))
 
 
-def over_rounds(world: World, rate: float, rounds: Sequence[int]) -> Iterator[tuple[int, Tensors]]:
+def train_over_rounds(world: World, rate: float, rounds: Sequence[int]) -> Iterator[tuple[int, Tensors]]:
     """Yield the weights after some rounds of a server that steps with momentum along the mean gradient."""
     weights = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
     velocity: dict[str, Tensor] = {}
@@ -93,7 +93,7 @@ def over_rounds(world: World, rate: float, rounds: Sequence[int]) -> Iterator[tu
 @torch.no_grad()
 def accuracy(world: World, weights: Tensors) -> float:
     """Return the share of test examples that are told right."""
-    model, test = world.models.holding(weights).eval(), world.data.dataset.test
+    model, test = world.models.load_weights(weights).eval(), world.data.dataset.test
     right = float((model(test.inputs).argmax(1) == test.labels).double().mean())
     model.train()
     return right
@@ -106,7 +106,7 @@ def victim(world: World, weights: Tensors, round_: int, client: int) -> Victim:
     return Victim(seen, truth.batches[0], world.data.dataset.spec)
 
 
-def counted(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
+def count_recovered(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
     """Return how many true images came back, and how many returned ones are none."""
     if not len(guess.inputs):
         return 0, 0
@@ -118,14 +118,14 @@ def counted(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
 
 def _rows(case: Case, rounds: Sequence[int]) -> Iterator[Row]:
     world, method = world_of(case), registry.get("attack", case.attack)
-    for round_, weights in over_rounds(world, case.rate, rounds):
+    for round_, weights in train_over_rounds(world, case.rate, rounds):
         honest, whole, shares, wrong, seconds = [], [], [], [], []
         for client in range(_CLIENTS):
             seen = victim(world, weights, round_, client)
             begin = time.process_time()
             guess = method.make(method.config())(seen.observation, seeding.generator(1, "attack", client))
             seconds.append(time.process_time() - begin)
-            right, false = counted(guess, seen)
+            right, false = count_recovered(guess, seen)
             honest.append(float(right > 0 and not false))
             whole.append(float(guess.is_exact and not false))
             shares.append(right / len(seen.batch))
@@ -135,9 +135,9 @@ def _rows(case: Case, rounds: Sequence[int]) -> Iterator[Row]:
         yield Row("accuracy", setting, accuracy(world, weights), "share", n=len(world.data.dataset.test))
         yield share("updates exact or honestly partial", setting, honest, must)
         yield share("updates whose gradient is explained exactly", setting, whole)
-        yield averaged("images that come back", setting, shares, "share")
-        yield averaged("images returned that are wrong", setting, wrong, "share")
-        yield measured("processor seconds an update", setting, seconds, "s", case.seconds)
+        yield mean_row("images that come back", setting, shares, "share")
+        yield mean_row("images returned that are wrong", setting, wrong, "share")
+        yield median_row("processor seconds an update", setting, seconds, "s", case.seconds)
 
 
 @experiment("trained-victims", minutes=4, page="attacks/exact-frontier")

@@ -24,8 +24,8 @@ from torch import Tensor
 from attacks.core.feature_inversion import STEPS
 from attacks.malicious_server.head_inversion import follow_features, read_features, single_features
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, located
-from benchmarks._rows import Row, measured, of_interval, share
+from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, locate_dataset
+from benchmarks._rows import Row, interval_row, median_row, share
 from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.core import seeding
@@ -73,7 +73,7 @@ class Place(NamedTuple):
         words: for people.
         world: clients whose head the server wrote.
         honest: the same with a head as it comes, where clients look at what they receive.
-        known: images that the backbone learns from, (N, *shape).
+        known_images: images that the backbone learns from, (N, *shape).
         accuracy: of the backbone with the head that it learnt.
         steps: of the search for an image, at most.
     """
@@ -81,7 +81,7 @@ class Place(NamedTuple):
     words: str
     world: World
     honest: World
-    known: Tensor
+    known_images: Tensor
     accuracy: float
     steps: int = STEPS
 
@@ -90,17 +90,17 @@ class Seen(NamedTuple):
     """One client's update, attacked.
 
     Attributes:
-        isolated: whether the attack has the features of each image, (B,).
+        isolation_flags: whether the attack has the features of each image, (B,).
         strange: features that it takes for an image's, and that are no image's.
         items: the scores of each image, by the name of the guess.
-        undecided: images that no search decides, by the name of the search.
+        undecided_counts: images that no search decides, by the name of the search.
         seconds: of a processor, for the attack.
     """
 
-    isolated: Tensor
+    isolation_flags: Tensor
     strange: int
     items: Mapping[str, Sequence[ItemScore]]
-    undecided: Mapping[str, int]
+    undecided_counts: Mapping[str, int]
     seconds: float
 
 
@@ -117,20 +117,22 @@ def rows_of(case: Case) -> Iterator[Row]:
     if case.steps != STEPS:
         place = place._replace(words=f"{place.words}, {case.steps} steps", steps=case.steps)
     clients = case.updates
-    seen = list(_seen(place, clients))
+    seen = list(_attack_clients(place, clients))
     words = place.words
     yield Row("accuracy", words, place.accuracy, "share")
-    yield share("images isolated", words, [update.isolated.double().mean().item() for update in seen])
+    yield share("images isolated", words, [update.isolation_flags.double().mean().item() for update in seen])
     yield share("features that are no image's", words, [update.strange / _BATCH for update in seen])
     for guess in seen[0].items:
         items = [update.items[guess] for update in seen]
         right = [[item.values["identified"] for item in items_of_update] for items_of_update in items]
         psnr = [[item.values["psnr"] for item in items_of_update] for items_of_update in items]
         yield share("images identified", f"{guess}, {words}", [sum(flags) / len(flags) for flags in right])
-        yield of_interval("PSNR, median", f"{guess}, {words}", median_interval(psnr, np.random.default_rng(0)), "dB")
-    for search in seen[0].undecided:
-        yield share("images undecided", f"{search}, {words}", [update.undecided[search] / _BATCH for update in seen])
-    yield measured("processor seconds an update", words, [update.seconds for update in seen], "s")
+        yield interval_row("PSNR, median", f"{guess}, {words}", median_interval(psnr, np.random.default_rng(0)), "dB")
+    for search in seen[0].undecided_counts:
+        yield share(
+            "images undecided", f"{search}, {words}", [update.undecided_counts[search] / _BATCH for update in seen]
+        )
+    yield median_row("processor seconds an update", words, [update.seconds for update in seen], "s")
     yield from _refusals(place, clients)
 
 
@@ -156,7 +158,7 @@ def place_of(network: Network, state: str) -> Place:
         description = [{**plain, "data": dict(network.data)}, network.steps, _CLIENTS]
         learnt = kept_weights("backbone", description, lambda: trained_weights(bare, network.steps, among))
         weights = torch.load(learnt, weights_only=True)
-        kept = kept_weights("transferred", description, lambda: _headed(plain, weights))
+        kept = kept_weights("transferred", description, lambda: _replace_head(plain, weights))
         model = {**model, "checkpoint": str(kept)}
     right = accuracy(bare, weights)
     headed = {**plain, "model": model, "components": [{"name": "transfer-head"}]}
@@ -167,7 +169,7 @@ def place_of(network: Network, state: str) -> Place:
     return Place(words, world_of(crafted), honest, known, right)
 
 
-def _headed(plain: dict[str, Any], learnt: Tensors) -> Tensors:
+def _replace_head(plain: dict[str, Any], learnt: Tensors) -> Tensors:
     """Return weights of a model with a new head, all else as it was learnt."""
     first = world_of({**plain, "components": [{"name": "transfer-head"}]}).models.first_weights
     return {**first, **{name: tensor for name, tensor in learnt.items() if name in first}}
@@ -177,24 +179,24 @@ def _tables(network: Network) -> dict[str, Any]:
     return {
         "title": "benchmark",
         "seed": 5,
-        "data": located(network.data),
+        "data": locate_dataset(network.data),
         "model": {**network.model, "dropout": 0.0},
         "federation": {"clients": network.examples // _OWNS, "batch_size": _BATCH},
     }
 
 
-def _seen(place: Place, clients: int) -> Iterator[Seen]:
+def _attack_clients(place: Place, clients: int) -> Iterator[Seen]:
     world, received = place.world, place.world.models.first_weights
     features: Tensor | None = None
     for client in range(clients):
         update, truth = local_training(world, received, 1, client)
         victim = Victim(world, WireEntry(1, client, received, update), truth)
         observation = observe(victim, KNOWN)
-        features = read_features(observation, place.known) if features is None else features
-        yield _attacked(victim, observation, place, features)
+        features = read_features(observation, place.known_images) if features is None else features
+        yield _attack_update(victim, observation, place, features)
 
 
-def _attacked(victim: Victim, observation: Observation, place: Place, features: Tensor) -> Seen:
+def _attack_update(victim: Victim, observation: Observation, place: Place, features: Tensor) -> Seen:
     """Run the attack in its two halves, and the guesses beside it.
 
     What is granted of an image whose features the attack has would be searched for twice: its guess stands for both.
@@ -202,13 +204,13 @@ def _attacked(victim: Victim, observation: Observation, place: Place, features: 
     images = victim.examples.inputs
     begin = time.process_time()
     singles, _ = single_features(observation, seeding.generator(1, "attack"))
-    followed, apart = _followed(observation, singles.examples, images, place.steps)
+    followed, apart = _follow_features(observation, singles.examples, images, place.steps)
     seconds = time.process_time() - begin
     true = read_features(observation, images)
     spread = (true - true.mean(0)).norm(dim=1).median()
     pairs = _pairs(true, singles.examples) <= _SAME * spread
     isolated = pairs.any(1)
-    granted, its_apart = _followed(observation, true[~isolated], images, place.steps)
+    granted, its_apart = _follow_features(observation, true[~isolated], images, place.steps)
     which = pairs.double().argmax(1)[isolated] if len(followed) else torch.empty(0, dtype=torch.long)
     whole, whole_apart = images.double(), its_apart.new_zeros(len(images))
     whole[isolated], whole[~isolated] = followed[which], granted
@@ -217,18 +219,18 @@ def _attacked(victim: Victim, observation: Observation, place: Place, features: 
     guesses = {
         "head-inversion": (followed, apart),
         "granted": (whole, whole_apart),
-        "look-up": (place.known[_pairs(true, features).argmin(1)], None),
+        "look-up": (place.known_images[_pairs(true, features).argmin(1)], None),
         "mean image": (public, None),
     }
     items, undecided = {}, {}
     for name, (guess, distance) in guesses.items():
-        items[name], order = _scored(victim, guess)
+        items[name], order = _score_images(victim, guess)
         if distance is not None:
-            undecided[name] = _undecided(items[name], order, distance)
+            undecided[name] = _count_undecided(items[name], order, distance)
     return Seen(isolated, int((~pairs.any(0)).sum()), items, undecided, seconds)
 
 
-def _followed(observation: Observation, features: Tensor, like: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def _follow_features(observation: Observation, features: Tensor, like: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     if not len(features):
         return like[:0].double(), like.new_zeros(0, dtype=torch.float64)
     return follow_features(observation, features, steps)
@@ -239,7 +241,7 @@ def _pairs(some: Tensor, others: Tensor) -> Tensor:
     return torch.cdist(some, others.view(-1, some.shape[1]))
 
 
-def _scored(victim: Victim, guess: Tensor) -> tuple[tuple[ItemScore, ...], Tensor]:
+def _score_images(victim: Victim, guess: Tensor) -> tuple[tuple[ItemScore, ...], Tensor]:
     """Return the scores of each image, and which guess stands beside it; missing ones are the last."""
     made = Reconstruction.of(guess.to(victim.examples.inputs.dtype), victim.examples.labels[:1].expand(len(guess)))
     scored = victim.world.task.score(victim.truth, victim.examples, made, victim.world.data.dataset)
@@ -247,7 +249,7 @@ def _scored(victim: Victim, guess: Tensor) -> tuple[tuple[ItemScore, ...], Tenso
     return cast("tuple[ItemScore, ...]", scored.items), scored.order
 
 
-def _undecided(items: Sequence[ItemScore], order: Tensor, apart: Tensor) -> int:
+def _count_undecided(items: Sequence[ItemScore], order: Tensor, apart: Tensor) -> int:
     """Return how many images are not identified though there is a search for them, which did not end."""
     pairs = zip(items, order.tolist(), strict=True)
     return sum(

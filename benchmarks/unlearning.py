@@ -64,11 +64,11 @@ def federation() -> World:
 
 def gradient(world: World, weights: Tensors, examples: Batch) -> dict[str, Tensor]:
     """Return the mean gradient of examples at some weights."""
-    model = world.models.holding(weights)
+    model = world.models.load_weights(weights)
     return gradient_of(world.stack.loss(1)(model(examples.inputs), examples.labels), world.models.parameters)
 
 
-def trained(world: World, examples: Batch, rounds: int) -> dict[str, Tensor]:
+def train_rounds(world: World, examples: Batch, rounds: int) -> dict[str, Tensor]:
     """Return the weights after so many rounds on these examples: the mean over clients is that over examples."""
     weights = {name: weight.clone() for name, weight in world.models.first_weights.items()}
     for _ in range(rounds):
@@ -76,7 +76,7 @@ def trained(world: World, examples: Batch, rounds: int) -> dict[str, Tensor]:
     return weights
 
 
-def missing(whole: Tensors, rest: Tensors, n: int) -> dict[str, Tensor]:
+def removed_gradient(whole: Tensors, rest: Tensors, n: int) -> dict[str, Tensor]:
     """Return the gradient that a mean of n has and a mean of the n - 1 others has not: n g - (n - 1) g'."""
     return {name: n * whole[name] - (n - 1) * rest[name] for name in whole}
 
@@ -101,19 +101,21 @@ def vectors(world: World, number: int, after: Mapping[int, Tensors]) -> Iterator
     last = after[max(_ROUNDS)]
     yield Seen("ordinary update of 25 digits (control)", whole, first)
     yield Seen("ascent step after 100 rounds", gradient(world, last, every.select(torch.tensor([number]))), last)
-    yield Seen("updates of round 1, with and without", missing(whole, rest, _EACH), first)
+    yield Seen("updates of round 1, with and without", removed_gradient(whole, rest, _EACH), first)
     stays = inside - 1 if inside else 1
     other = gradient(world, first, without(examples, stays))
-    yield Seen("updates of round 1, another digit forgotten (control)", missing(whole, other, _EACH), first)
+    yield Seen("updates of round 1, another digit forgotten (control)", removed_gradient(whole, other, _EACH), first)
     for rounds in _ROUNDS:
-        retrained = trained(world, without(every, number), rounds)
+        retrained = train_rounds(world, without(every, number), rounds)
         both, one = ({n: (first[n] - end[n]) / (_RATE * rounds) for n in whole} for end in (after[rounds], retrained))
         yield Seen(
-            f"global models after {rounds} rounds", missing(both, one, len(every)), first if rounds == 1 else retrained
+            f"global models after {rounds} rounds",
+            removed_gradient(both, one, len(every)),
+            first if rounds == 1 else retrained,
         )
 
 
-def attacked(world: World, seen: Seen, number: int, name: str) -> Tensor | None:
+def attack_digit(world: World, seen: Seen, number: int, name: str) -> Tensor | None:
     """Return the guess for digit `number`, normalised; None where the attack gives none."""
     chosen = world.data.dataset.train.select(torch.tensor([number]))
     update = Update("gradient", seen.gradient, {}, 1, 0.0)
@@ -128,7 +130,7 @@ def attacked(world: World, seen: Seen, number: int, name: str) -> Tensor | None:
     return guess.inputs[0] if len(guess.inputs) else None
 
 
-def judged(world: World, guess: Tensor | None, number: int) -> tuple[float, float]:
+def judge_digit(world: World, guess: Tensor | None, number: int) -> tuple[float, float]:
     """Return whether the digit is the nearest of all to a guess, and whether it is there exactly."""
     if guess is None:
         return 0.0, 0.0
@@ -148,13 +150,13 @@ def _rows(digits: int) -> Iterator[Row]:
     """Yield the shares of forgotten digits that are identified and that are exact, by setting and attack."""
     world = federation()
     every = world.data.dataset.train
-    after = {rounds: trained(world, every, rounds) for rounds in _ROUNDS}
+    after = {rounds: train_rounds(world, every, rounds) for rounds in _ROUNDS}
     by_setting: dict[tuple[str, str], list[tuple[float, float]]] = {}
     order = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))
     for number in order[:digits].tolist():
         for seen in vectors(world, number, after):
             for name in _ATTACKS:
-                judgement = judged(world, attacked(world, seen, number, name), number)
+                judgement = judge_digit(world, attack_digit(world, seen, number, name), number)
                 by_setting.setdefault((seen.setting, name), []).append(judgement)
     for (setting, name), judgements in by_setting.items():
         for place, what in enumerate(("identified", "exact")):

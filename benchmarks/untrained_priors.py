@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._rows import Row, averaged
+from benchmarks._rows import Row, mean_row
 from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
@@ -63,7 +63,7 @@ def _rows(
 ) -> Iterator[Row]:
     victims = list(victims_of(data, model, count, batch_size=batch_size, knows=(*KNOWN, "labels")))
     for label, (name, settings) in searches.items():
-        yield averaged(f"PSNR, {label}", setting, _psnr(name, settings, victims), "dB")
+        yield mean_row(f"PSNR, {label}", setting, _psnr(name, settings, victims), "dB")
 
 
 def _psnr(name: str, settings: Mapping[str, Any], victims: Sequence[Victim]) -> list[list[float]]:

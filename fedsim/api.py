@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hosting import hosted
+from fedsim.core.hosting import host_run
 from fedsim.core.result_files import SWEEP
 from fedsim.core.source import find_source
 from fedsim.experiment.isolating import describe_open
@@ -93,7 +93,7 @@ class Runs:
         return _frame(self.rows())
 
 
-@hosted()
+@host_run()
 def run(
     scenario: Source,
     overrides: Sequence[str] = (),
@@ -146,7 +146,7 @@ def run(
     return Run(path)
 
 
-@hosted()
+@host_run()
 def sweep(
     scenario: Source,
     overrides: Sequence[str] = (),
@@ -176,7 +176,7 @@ def sweep(
     loaded = _load(scenario, overrides, trust=trust)
     runs = plan_runs(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
-    with folder.opened(plan_of(loaded, runs)):
+    with folder.lock_for_sweep(plan_of(loaded, runs)):
         make_runs(
             folder,
             runs,

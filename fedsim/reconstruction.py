@@ -17,7 +17,7 @@ from fedsim.core.devices import find_device
 from fedsim.core.errors import FedsimError, describe_exception, did_you_mean
 from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import Attack, Task
-from fedsim.core.nets.masks import dropout_sites, without_dropout
+from fedsim.core.nets.masks import disable_dropout, dropout_sites
 from fedsim.core.settings import DeviceName
 from fedsim.core.types import (
     InputSpec,
@@ -125,7 +125,7 @@ def _observation(
         threat=ThreatModel(knows=knows if labels is None else (*knows, "labels")),
         model=model_copy,
         loss=loss,
-        update=Update("gradient", _by_name(model_copy, gradients, hidden), {}, batch_size, 0.0),
+        update=Update("gradient", _name_gradients(model_copy, gradients, hidden), {}, batch_size, 0.0),
         spec=spec,
         local_steps=1,
         learning_rate=1.0,
@@ -134,7 +134,7 @@ def _observation(
         labels=None if labels is None else labels.cpu().clone(),
         masks=None,
         known_methods=(),
-        hidden=hidden,
+        hidden_parameters=hidden,
         device=device,
         label_shape=target[0],
         task=target[1],
@@ -159,7 +159,7 @@ def _check_loss(
     are_whole = task.label_kind == "class" or (task.label_kind == "mask" and len(label_shape) == len(spec.shape) - 1)
     labels = torch.zeros(batch_size, *label_shape, dtype=torch.long if are_whole else torch.get_default_dtype())
     blank = torch.zeros(batch_size, *spec.shape, dtype=next(model.parameters()).dtype)
-    with torch.no_grad(), without_dropout(), seeding.isolate_randomness(0):
+    with torch.no_grad(), disable_dropout(), seeding.isolate_randomness(0):
         outputs = copy.deepcopy(model)(blank)
     try:
         with warnings.catch_warnings():
@@ -174,7 +174,7 @@ def _check_loss(
         ) from error
 
 
-def _by_name(
+def _name_gradients(
     model: nn.Module, gradients: Mapping[str, Tensor] | Sequence[Tensor], hidden: frozenset[str]
 ) -> dict[str, Tensor]:
     if isinstance(gradients, Mapping):

@@ -43,7 +43,7 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
         except FedsimError as error:
             pytest.fail(str(error), pytrace=False)
         if verdict.exit_code(record):
-            reasons = (verdict.answer(record).sentence, *verdict.broken(record), *verdict.unjudged(record))
+            reasons = (verdict.answer(record).sentence, *verdict.broken(record), *verdict.undecided_sentences(record))
             pytest.fail("\n".join((*reasons, f"Page: {settings['out'] / 'audit.html'}")), pytrace=False)
         return record
 

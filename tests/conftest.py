@@ -101,7 +101,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     item.stash[_BEGAN] = _processor_seconds()
     with pytest.MonkeyPatch.context() as patch:
         if not item.get_closest_marker("draws"):
-            patch.setattr(drawing, "printed", lambda _figure: (b"PNG", b"<svg/>"))
+            patch.setattr(drawing, "render_figure", lambda _figure: (b"PNG", b"<svg/>"))
         return (yield)
 
 

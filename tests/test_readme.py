@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ def example(page: str) -> dict[str, Any]:
 
 
 def test_the_client_of_readme_can_be_audited() -> None:
-    subject = checked(load_subject(example("README.md")["make_client"], "make_client"), "make_client")
+    subject = check_subject(load_subject(example("README.md")["make_client"], "make_client"), "make_client")
     assert len(subject.dataset.train) == 128
     assert subject.is_cross_entropy
 

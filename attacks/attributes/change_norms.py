@@ -41,13 +41,13 @@ class ChangeNorms(ReadingAttack[ReadingConfig]):
 def _lengths(tensor: Tensor) -> Iterator[Tensor]:
     """Yield the log norms of rows and of columns, or the log absolute entries of a vector."""
     if tensor.dim() < 2:  # noqa: PLR2004 - rows and columns
-        yield _scaled(tensor.reshape(-1).abs())
+        yield _scale_lengths(tensor.reshape(-1).abs())
         return
     matrix = tensor.flatten(1).float()
-    yield _scaled(matrix.norm(dim=1))
-    yield _scaled(matrix.norm(dim=0))
+    yield _scale_lengths(matrix.norm(dim=1))
+    yield _scale_lengths(matrix.norm(dim=0))
 
 
-def _scaled(lengths: Tensor) -> Tensor:
+def _scale_lengths(lengths: Tensor) -> Tensor:
     typical = lengths.float().square().mean().sqrt().clamp_min(torch.finfo(torch.float).tiny)
     return (lengths.float() / typical + _FLOOR).log()

@@ -30,7 +30,7 @@ class Factors(NamedTuple):
         basis: shape (live rows, R), orthonormal columns.
         right: shape (R, columns).
         live: True for nonzero rows of the remaining part, shape (h,).
-        left: share of a row's norm that was not subtracted, shape (live rows,).
+        residual_shares: share of a row's norm that was not subtracted, shape (live rows,).
         sizes: divisors of the rows, shape (live rows,).
         noise: standard deviation of the errors of the basis, along each column, shape (live rows, R).
     """
@@ -38,7 +38,7 @@ class Factors(NamedTuple):
     basis: Tensor
     right: Tensor
     live: Tensor
-    left: Tensor
+    residual_shares: Tensor
     sizes: Tensor
     noise: Tensor
 

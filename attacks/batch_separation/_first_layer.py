@@ -105,7 +105,7 @@ def scale(
     scales = signed_scales(first.behind.inputs, rows @ first.weight.T, kept, row_space)
     rows = rows * scales.values.sign()[:, None]
     in_range = largest_in_range(examples_from(rows, first.layer, observation).double(), observation)
-    return rows * torch.where(scales.identified, scales.values.abs(), in_range)[:, None], scales.residuals
+    return rows * torch.where(scales.is_identified, scales.values.abs(), in_range)[:, None], scales.residuals
 
 
 def whole_batch(
@@ -129,7 +129,7 @@ def whole_batch(
     inner = peel(observation, examples)
     masks = inner.masks if knows_rates(observation) else None
     labels, read = label_guess(observation, examples, masks, inner.labels)
-    objective, meaning = _explained(observation, examples, inner, labels, masks, residual)
+    objective, meaning = _measure_distance(observation, examples, inner, labels, masks, residual)
     silent = (observation.batch_size or len(examples)) - len(examples)
     return Reconstruction.of(
         inputs=examples,
@@ -137,7 +137,7 @@ def whole_batch(
         masks=(masks or None) if not silent else None,
         objective=objective,
         iterations=rounds,
-        stopped="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
+        stop_reason="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
         notes=(
             *notes,
             f"{len(examples)} examples show in the gradient, {silent} do not",
@@ -168,19 +168,22 @@ def part_of_batch(
     is small, labels are solved for. If the recovered examples then explain the client's gradient, the missing examples
     contribute only rounding.
     """
-    labels, rest_of_update = labels_or_unknown(observation, size)[: len(examples)], _unexplained(first, examples)
+    labels, rest_of_update = (
+        labels_or_unknown(observation, size)[: len(examples)],
+        _measure_unexplained_share(first, examples),
+    )
     distance = 1.0
     if rest_of_update < _LITTLE:
         inner = peel(observation, examples)
         masks = inner.masks if knows_rates(observation) else None
         labels = label_guess(observation, examples, masks, labels if inner.labels is None else inner.labels).labels
-        distance = _explained(observation, examples, inner, labels, masks, (1.0, ""))[0]
+        distance = _measure_distance(observation, examples, inner, labels, masks, (1.0, ""))[0]
     return Reconstruction.of(
         inputs=examples,
         labels=labels,
         objective=rest_of_update,
         iterations=rounds,
-        stopped=stopped,
+        stop_reason=stopped,
         notes=(
             *notes,
             f"{len(examples)} examples found, {size - len(examples)} are missing",
@@ -192,7 +195,7 @@ def part_of_batch(
     )
 
 
-def _explained(
+def _measure_distance(
     observation: Observation,
     examples: Tensor,
     inner: Peeled,
@@ -212,7 +215,7 @@ def _explained(
     return verdict(observation, examples[matter], labels[matter], chosen, residual)
 
 
-def _unexplained(first: FirstLayer, examples: Tensor) -> float:
+def _measure_unexplained_share(first: FirstLayer, examples: Tensor) -> float:
     rows = torch.zeros(len(examples), first.gradient.shape[1], dtype=torch.float64)
     rows[:, : first.layer.pixels.shape[1]] = examples.double().flatten(1)[:, first.layer.pixels[0]]
     if first.has_bias:

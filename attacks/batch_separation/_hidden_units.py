@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.batch_separation._sparsest import Space, nothing_found, searched
+from attacks.batch_separation._sparsest import Space, nothing_found, search_vectors
 from attacks.core.layers import once_a_model
 from attacks.core.patches import patch_projection, position_embedding
 from attacks.core.spans import spectrum
 from fedsim.core.nets.layer_calls import inputs_in_order, layer_outputs
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 _ROUNDS = 4  # of restarts; the first finds nearly all
@@ -103,7 +103,7 @@ def _tokens(
         return None
     sparse, space = nothing_found(read.rank), Space.of(left[:, : read.rank])
     for _ in range(_ROUNDS):
-        sparse = searched(space, sparse, restarts, generator)
+        sparse = search_vectors(space, sparse, restarts, generator)
         if len(sparse.vectors) == read.rank:
             break
     if len(sparse.vectors) < read.rank:
@@ -126,7 +126,7 @@ def _find(observation: Observation) -> _Mlp | None:
     model = observation.working_copy("train")
     norms = [name for name, module in model.named_modules() if isinstance(module, nn.LayerNorm)]
     example = next(model.parameters()).new_zeros(1, *observation.spec.shape)
-    with inputs_in_order(model, (nn.Linear,)) as reads, layer_outputs(model, norms) as normed, without_dropout():
+    with inputs_in_order(model, (nn.Linear,)) as reads, layer_outputs(model, norms) as normed, disable_dropout():
         model(example + torch.arange(example.numel()).view(example.shape) / example.numel())
     for name, read in reads:
         layer = model.get_submodule(name)

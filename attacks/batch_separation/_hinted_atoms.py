@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacks.batch_separation._hidden_units import Hint
 from attacks.batch_separation._position_atoms import Position, agreed_factor, null_space
-from attacks.batch_separation._sparsest import ZERO, nothing_found, searched, sharpened
+from attacks.batch_separation._sparsest import ZERO, nothing_found, search_vectors, sharpen_vectors
 from attacks.core.tolerances import SURELY_KEPT
 
 _NEAR = (0.05, 0.1, 0.2, 0.3)  # of entries of variance 1; attention shifts them by as much
@@ -47,7 +47,7 @@ def separate_hinted(position: Position, known: list[Hint], basis: Tensor, genera
     units = F.normalize(basis, dim=1)
     hints = known if position.hints is None else position.hints
     position = replace(position, atoms=list(position.atoms), open=null_space(units[position.remainder == 0]))
-    if len(hints) != position.left:
+    if len(hints) != position.remaining_tokens:
         return position
     atoms = [_atom(position, hint, basis, units, generator) for hint in hints]
     hinted = [_HintedAtom(hint, atom) for hint, atom in zip(hints, atoms, strict=True) if atom is not None]
@@ -99,9 +99,9 @@ def _candidates(
         if len(rows) <= dimensions:
             continue
         start = torch.linalg.eigh(rows.T @ rows).eigenvectors[:, :1].T
-        yield sharpened(rows, start)[0] @ frame
+        yield sharpen_vectors(rows, start)[0] @ frame
         if nearness in _SEARCHED and len(rows) > _ROWS_PER_DIMENSION * dimensions:
-            yield from searched(rows, nothing_found(dimensions), _STARTS, generator).vectors[:_BEST] @ frame
+            yield from search_vectors(rows, nothing_found(dimensions), _STARTS, generator).vectors[:_BEST] @ frame
 
 
 def _factors(position: Position, atoms: list[Tensor], missed: list[Hint]) -> list[float] | None:

@@ -47,7 +47,7 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Token
     affinities = affinities * (positions[:, None] != positions)
     tried: dict[bytes, Tensor] = {}
     for first in positions.unique().tolist():
-        images = _grouped(affinities, positions, size, first)
+        images = _group_positions(affinities, positions, size, first)
         tried.setdefault((images[:, None] == images).numpy().tobytes(), images)
     affinity = [float(affinities[grouping[:, None] == grouping].sum()) for grouping in tried.values()]
     ordered = sorted(zip(affinity, tried.values(), strict=True), key=lambda pair: -pair[0])
@@ -103,7 +103,7 @@ def _borders(patches: Patches, shape: tuple[int, ...]) -> Iterator[tuple[int, in
                 yield pair // count, pair % count, inner[chosen] % entries, outer[chosen] % entries
 
 
-def _grouped(affinities: Tensor, positions: Tensor, size: int, first: int) -> Tensor:
+def _group_positions(affinities: Tensor, positions: Tensor, size: int, first: int) -> Tensor:
     """Assign position after position to images that begin at `first`; repeat until no assignment changes."""
     images = torch.full_like(positions, -1)
     start = (positions == first).nonzero()[:, 0]

@@ -38,7 +38,7 @@ class InputSpan:
         return points * (math.sqrt(len(self.offset)) / lengths.clamp_min(_SILENT))
 
 
-def spanned(rows: Tensor, *, has_bias: bool) -> InputSpan:
+def span_rows(rows: Tensor, *, has_bias: bool) -> InputSpan:
     """Return all combinations of rows (r, columns); with a bias only combinations with a last entry of 1."""
     if not has_bias:
         return InputSpan(torch.zeros_like(rows[0]), frame_of(rows))
@@ -56,17 +56,17 @@ class Intersection:
         directions: change of these outputs along every unknown, shape (r, h).
         inputs: the next layer's inputs as an elementwise, differentiable function of the first layer's outputs (N, h).
         frame: orthonormal rows that span the next layer's inputs, shape (R, h).
-        kept: 1 for compared units, 0 for dropped units, shape (h,).
+        kept_units: 1 for compared units, 0 for dropped units, shape (h,).
     """
 
     offset: Tensor
     directions: Tensor
     inputs: Callable[[Tensor], Tensor]
     frame: Tensor
-    kept: Tensor
+    kept_units: Tensor
 
     @classmethod
-    def of_layer(
+    def from_layer(
         cls, span: InputSpan, weight: Tensor, inputs: Callable[[Tensor], Tensor], row_space: Tensor
     ) -> Intersection:
         """Return the problem of a layer with this weight (h, columns) and all units kept."""
@@ -75,16 +75,16 @@ class Intersection:
 
     def residuals(self, points: Tensor) -> Tensor:
         """Return the parts of the unit vectors a / |a|, a = act(...) * kept, outside the row space: (K, h)."""
-        seen = self.inputs(self.offset + points @ self.directions) * self.kept
+        seen = self.inputs(self.offset + points @ self.directions) * self.kept_units
         return self._outside(seen / seen.norm(dim=1, keepdim=True).clamp_min(_SILENT))
 
     def linearise(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the residuals (K, h) and their derivatives along every unknown, (K, r, h)."""
         seen, slopes = _with_slopes(self.inputs, self.offset + points @ self.directions)
-        seen = seen * self.kept
+        seen = seen * self.kept_units
         norms = seen.norm(dim=1, keepdim=True).clamp_min(_SILENT)
         unit = seen / norms
-        change = self.directions * (slopes * self.kept / norms)[:, None]  # (K, r, h)
+        change = self.directions * (slopes * self.kept_units / norms)[:, None]  # (K, r, h)
         change = change - (change @ unit[:, :, None]) * unit[:, None]  # the norm changes as well
         return self._outside(unit), part_outside(change, self.frame)
 

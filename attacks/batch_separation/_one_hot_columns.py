@@ -44,12 +44,12 @@ class Pivots(NamedTuple):
 
     Attributes:
         features: the columns, by feature, without the bias.
-        fixed: number of dimensions of the row space that they determine, with the bias.
+        determined_dimensions: number of dimensions of the row space that they determine, with the bias.
         combinations: number of combinations of their values.
     """
 
     features: tuple[Feature, ...]
-    fixed: int
+    determined_dimensions: int
     combinations: int
 
 
@@ -133,7 +133,7 @@ def _obeys(rows: Tensor, table: TableColumns) -> Tensor:
     return good
 
 
-def rounded(rows: Tensor, table: TableColumns) -> Tensor:
+def round_rows(rows: Tensor, table: TableColumns) -> Tensor:
     """Return rows (k, columns) with flags rounded to 0 or 1, and numbers of known scales to their steps."""
     result = rows.clone()
     flags = [column for category in table.categories for column in category]

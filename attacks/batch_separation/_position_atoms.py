@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.batch_separation._hidden_units import Hint
-from attacks.batch_separation._sparsest import ZERO, nothing_found, searched
+from attacks.batch_separation._sparsest import ZERO, nothing_found, search_vectors
 from attacks.core.tolerances import EXACT, SURELY_KEPT
 
 _NULL = 1e-4  # relative to the largest singular value; rounding of single precision stays below, random zeros far above
@@ -34,7 +34,7 @@ class Position:
     Attributes:
         remainder: sum of the gradients that were not separated, rounding set to zero, shape (width,).
         sizes: sum of the absolute values of all subtracted terms, the scale of rounding, shape (width,).
-        left: number of tokens that were not separated.
+        remaining_tokens: number of tokens that were not separated.
         accuracy: relative error of an atom's entries, which grows with the condition number of the gradient.
         atoms: gradients of single tokens with unknown patches, shape (width,) each.
         open: orthonormal rows whose combinations share the zeros of the rest, shape (dimensions, R).
@@ -44,7 +44,7 @@ class Position:
 
     remainder: Tensor
     sizes: Tensor
-    left: int
+    remaining_tokens: int
     accuracy: float
     open: Tensor
     atoms: list[Tensor] = field(default_factory=list[Tensor])
@@ -54,16 +54,16 @@ class Position:
     @property
     def is_done(self) -> bool:
         """Whether no token with a gradient is left."""
-        return not self.left or not bool(self.remainder.any())
+        return not self.remaining_tokens or not bool(self.remainder.any())
 
     def is_hard(self, rank: int) -> bool:
         """Return whether the zeros of the rest leave many more of R dimensions than tokens."""
-        return not self.is_done and rank - int((self.remainder == 0).sum()) > _MANY * self.left
+        return not self.is_done and rank - int((self.remainder == 0).sum()) > _MANY * self.remaining_tokens
 
     def take(self, atom: Tensor) -> None:
         """Subtract an atom from the rest and store it."""
         self.atoms.append(atom)
-        self.left -= 1
+        self.remaining_tokens -= 1
         self.sizes = self.sizes + atom.abs()
         residual = self.remainder - atom
         self.remainder = torch.where(residual.abs() <= self.accuracy * self.sizes, 0.0, residual)
@@ -94,7 +94,7 @@ def separate(position: Position, basis: Tensor, restarts: int, generator: torch.
         tried.append(attempt)
         if attempt.is_done:
             break
-    best = min(tried, key=lambda candidate: candidate.left)
+    best = min(tried, key=lambda candidate: candidate.remaining_tokens)
     return replace(best, accuracy=position.accuracy)
 
 
@@ -102,7 +102,7 @@ def _next(basis: Tensor, units: Tensor, position: Position, restarts: int, gener
     """Return a further atom with its factor, or None."""
     if not len(position.open):
         return None
-    if position.left == 1:
+    if position.remaining_tokens == 1:
         return _last(basis, position)
     fewest = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(position.open)))
     for starts in dict.fromkeys((fewest, restarts)):
@@ -140,7 +140,7 @@ def _sparse(basis: Tensor, position: Position, starts: int, generator: torch.Gen
     rows = basis[position.remainder != 0] @ position.open.T
     if dimensions == 1 or len(rows) < _ROWS_PER_DIMENSION * dimensions:
         return position.open[: int(dimensions == 1)]
-    return searched(rows, nothing_found(dimensions), starts, generator).vectors @ position.open
+    return search_vectors(rows, nothing_found(dimensions), starts, generator).vectors @ position.open
 
 
 def agreed_factor(position: Position, atom: Tensor, kept: Tensor) -> float | None:

@@ -22,7 +22,7 @@ _OUTSIDE = 1e-2  # share of a true row's output gradient that rounding leaves ou
 _AT_ONCE = 8192
 
 
-def by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generator) -> Iterator[Tensor]:
+def candidates_by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield the indices of R candidates for which D of G = D X has more zeros than all before.
 
     Candidates are exchanged one at a time as long as that adds zeros, from several starts. Yields nothing if the
@@ -42,7 +42,7 @@ def by_zeros(parts: Tensor, known: Tensor, starts: int, generator: torch.Generat
         start = _independent(known[order])
         if start is None:
             return
-        chosen, zeros = _exchanged(live, known, order[start])
+        chosen, zeros = _exchange_pairs(live, known, order[start])
         if zeros > most_zeros:
             yield chosen
             most_zeros = zeros
@@ -63,7 +63,7 @@ def _independent(vectors: Tensor) -> Tensor | None:
     return None
 
 
-def _exchanged(live: Tensor, known: Tensor, chosen: Tensor) -> tuple[Tensor, int]:
+def _exchange_pairs(live: Tensor, known: Tensor, chosen: Tensor) -> tuple[Tensor, int]:
     """Exchange the pair that adds most zeros, until no pair adds zeros."""
     chosen = chosen.clone()
     zeros = 0
@@ -95,7 +95,7 @@ def _zeros(left: Tensor) -> Tensor:
     return (size < _ZERO * size.amax(-1, keepdim=True)).flatten(-2).sum(-1)
 
 
-def in_column_space(observation: Observation, layer: str, examples: Tensor, parts: Tensor) -> Tensor:
+def is_in_column_space(observation: Observation, layer: str, examples: Tensor, parts: Tensor) -> Tensor:
     """Return the mask of candidates that may be rows of the batch, each tested alone, shape (k,).
 
     For any loss, the output gradient of a row is a combination of the derivatives of the outputs. It is a column of D,
@@ -115,7 +115,7 @@ def in_column_space(observation: Observation, layer: str, examples: Tensor, part
     return torch.cat(flags)
 
 
-def by_derivatives(
+def candidates_by_derivatives(
     observation: Observation, layer: str, examples: Tensor, parts: Tensor, known: Tensor
 ) -> Iterator[Tensor]:
     """Yield the indices of the R candidates whose terms sum to the first gradient; nothing if underdetermined.

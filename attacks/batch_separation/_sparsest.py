@@ -78,7 +78,7 @@ class Sparse(NamedTuple):
     zero_shares: Tensor
 
     @property
-    def trusted(self) -> Tensor:
+    def trusted_vectors(self) -> Tensor:
         """Vectors with a usual number of zeros. A mixture of two columns has fewer: it is zero only where both are."""
         if not len(self.vectors):
             return self.vectors
@@ -87,7 +87,7 @@ class Sparse(NamedTuple):
     @property
     def are_alike(self) -> bool:
         """Whether all vectors are trusted."""
-        return len(self.trusted) == len(self.vectors)
+        return len(self.trusted_vectors) == len(self.vectors)
 
 
 def nothing_found(rank: int) -> Sparse:
@@ -95,7 +95,7 @@ def nothing_found(rank: int) -> Sparse:
     return Sparse(torch.empty(0, rank, dtype=torch.float64), torch.empty(0, dtype=torch.float64))
 
 
-def searched(
+def search_vectors(
     space: Space | Tensor, known: Sparse, starts: int, generator: torch.Generator, leading: int | None = None
 ) -> Sparse:
     """Add the vectors of one round of starts, at most R independent vectors in total.
@@ -113,31 +113,32 @@ def searched(
     leading = rank if leading is None else leading
     chosen, is_new = _candidates(space, known, starts, generator, leading), leading == rank >= _MANY
     while is_new:
-        before, known = known, most_zeros(space, torch.cat([known.vectors, settled(space, chosen)]))
+        before, known = known, most_zeros(space, torch.cat([known.vectors, refine_vectors(space, chosen)]))
         if len(known.vectors) == rank and known.are_alike:
             return known
         is_new = len(known.vectors) > len(before.vectors)
         if is_new:
             chosen = _candidates(space, known, starts, generator, leading)
-    trusted, directions = known.trusted, F.normalize(space.basis, dim=1)
+    trusted, directions = known.trusted_vectors, F.normalize(space.basis, dim=1)
     if leading == rank:
-        refined = [sharpened(directions, chosen)]
+        refined = [sharpen_vectors(directions, chosen)]
     else:
-        inner = sharpened(F.normalize(space.basis[:, :leading], dim=1), chosen)
+        inner = sharpen_vectors(F.normalize(space.basis[:, :leading], dim=1), chosen)
         refined = [
-            sharpened(directions, F.pad(inner, (0, rank - leading)), smoothings=smoothings) for smoothings in _GENTLE
+            sharpen_vectors(directions, F.pad(inner, (0, rank - leading)), smoothings=smoothings)
+            for smoothings in _GENTLE
         ]
     if 0 < len(trusted) < rank:
         aims = _starts(torch.eye(rank, dtype=torch.float64), trusted, 2 * _AIMED, generator)[::2]
-        refined.append(sharpened(directions, aims, aims))
+        refined.append(sharpen_vectors(directions, aims, aims))
     return most_zeros(space, torch.cat([known.vectors, *refined]))
 
 
 def _candidates(space: Space, known: Sparse, starts: int, generator: torch.Generator, leading: int) -> Tensor:
     """Return unit vectors (k, leading) at the ends of descents from many starts, in the leading columns of U."""
     preconditioner, rows = _precondition(space.basis[:, :leading])
-    shadows = known.trusted[:, :leading]
-    ends = _descended(rows, _starts(preconditioner, shadows[: leading - 1], starts, generator))
+    shadows = known.trusted_vectors[:, :leading]
+    ends = _run_descent(rows, _starts(preconditioner, shadows[: leading - 1], starts, generator))
     return F.normalize(_best(rows, ends, leading + leading // 2 + 4) @ preconditioner.T, dim=1)
 
 
@@ -174,7 +175,7 @@ def sparsest_directions(basis: Tensor, noise: float, starts: int, generator: tor
     preconditioner, rows = _precondition(basis)
     first = _starts(preconditioner, torch.empty(0, rank, dtype=basis.dtype), starts, generator)
     smoothing = min(max(_LAST_SMOOTHING, 3.0 * noise), _FIRST_SMOOTHING)
-    return F.normalize(_best(rows, _descended(rows, first, smoothing), rank) @ preconditioner.T, dim=1)
+    return F.normalize(_best(rows, _run_descent(rows, first, smoothing), rank) @ preconditioner.T, dim=1)
 
 
 def entries(basis: Tensor, vectors: Tensor) -> Tensor:
@@ -204,7 +205,7 @@ def _starts(preconditioner: Tensor, known: Tensor, count: int, generator: torch.
     return F.normalize(points, dim=1)
 
 
-def _descended(rows: Tensor, first: Tensor, last_smoothing: float = _LAST_SMOOTHING) -> Tensor:
+def _run_descent(rows: Tensor, first: Tensor, last_smoothing: float = _LAST_SMOOTHING) -> Tensor:
     """Riemannian descent of mean sqrt(z^2 + mu^2), z = rows q, from all starts (K, R) at once, with falling mu.
 
     float32 is enough: mu is far above its rounding.
@@ -234,7 +235,7 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
     return torch.stack(kept)
 
 
-def sharpened(
+def sharpen_vectors(
     directions: Tensor, vectors: Tensor, aims: Tensor | None = None, smoothings: Tensor = _SMOOTHINGS
 ) -> Tensor:
     """Reweighted least squares: find the smallest eigenvector, with larger weights where an entry is near zero.
@@ -256,11 +257,11 @@ def sharpened(
     return vectors
 
 
-def settled(space: Space, vectors: Tensor) -> Tensor:
+def refine_vectors(space: Space, vectors: Tensor) -> Tensor:
     """Return the exact vectors near `vectors` (k, R) with at least 2 R zeros and a fifth of all entries, shape (j, R).
 
     Each of several steps solves for zeros at the currently smallest entries; a few nonzero entries among them are soon
-    outweighed. `sharpened` needs fewer zeros, and a hundred times the work.
+    outweighed. `sharpen_vectors` needs fewer zeros, and a hundred times the work.
 
     Raises:
         DeadlineReached: no time is left.

@@ -20,7 +20,7 @@ from attacks.core.patches import Patches, embedding_site, patch_projection, posi
 from attacks.core.spans import part_outside, span_of
 from attacks.core.tolerances import LEAST
 from fedsim.core.nets.layer_calls import inputs_in_order, read_by
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.types import Observation
 
 _STEPS = 30
@@ -124,7 +124,7 @@ def _residuals(reader: TokenReader, rows: Tensor, mask: Tensor, place: int) -> T
 def _reading(observation: Observation, patches: Patches, layer: str) -> Callable[[Tensor, Tensor, int], Tensor]:
     """Return the function of a `TokenReader`; its model is a float64 copy without a patch projection."""
     given = _Given()
-    model = _without_projection(observation, patches, given)
+    model = _replace_projection(observation, patches, given)
     positions, index = position_embedding(observation), embedding_site(observation)
     assert positions is not None
     assert index is not None
@@ -143,7 +143,7 @@ def _reading(observation: Observation, patches: Patches, layer: str) -> Callable
     return reads
 
 
-def _without_projection(observation: Observation, patches: Patches, given: _Given) -> nn.Module:
+def _replace_projection(observation: Observation, patches: Patches, given: _Given) -> nn.Module:
     return observation.working_copy("train", torch.float64, replaced={patches.name: given}).requires_grad_(False)
 
 
@@ -165,12 +165,12 @@ def _find(observation: Observation) -> tuple[str, str] | None:
     assert patches is not None
     assert positions is not None
     given = _Given()
-    model = _without_projection(observation, patches, given)
+    model = _replace_projection(observation, patches, given)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randn((2, len(patches.pixels), patches.width), generator=generator, dtype=torch.float64)
     tokens[1, 1:] = tokens[0, 1:]
     given.values = _as_projected(observation, patches, tokens)
-    with inputs_in_order(model, (nn.Linear, nn.MultiheadAttention)) as seen, without_dropout():
+    with inputs_in_order(model, (nn.Linear, nn.MultiheadAttention)) as seen, disable_dropout():
         model(tokens.new_zeros(2, *observation.spec.shape))
     for name, read in seen:
         if read.ndim == 3 and len(read) == 2 and read.shape[1] >= len(patches.pixels):  # noqa: PLR2004 - (2, T, features)

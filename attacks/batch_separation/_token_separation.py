@@ -47,13 +47,13 @@ class Separated(NamedTuple):
 
     Attributes:
         stand_out: number of separated atoms, including atoms without a known patch.
-        confirmed: number of patches that the reader completed.
+        confirmed_patches: number of patches that the reader completed.
         spaces: number R of tokens minus the number of zeros, at each position.
     """
 
     tokens: Tokens
     stand_out: int
-    confirmed: int
+    confirmed_patches: int
     spaces: list[int]
 
 
@@ -71,7 +71,7 @@ class _Pass(NamedTuple):
     rows: Tensor
     atom_of: list[int]
     positions: list[int]
-    confirmed: int = 0
+    confirmed_patches: int = 0
 
 
 def separate_tokens(
@@ -103,7 +103,7 @@ def separate_tokens(
     passes: list[_Pass] = []
     missing = rank
     while missing:
-        known = _joined(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
+        known = _join_passes(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
         basis = _column_space(gradient, known.rows, missing)
         _separate_easiest_first(positions, basis, separate)
         solved = _solve(positions, known, factors, basis, reader)
@@ -113,9 +113,9 @@ def separate_tokens(
         missing -= len(solved.rows)
     stand_out = rank - missing + sum(len(position.atoms) for position in positions)
     spaces = [rank - int((total == 0).sum()) for total in totals]
-    tokens = _joined(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
-    tokens = _shared(tokens, [place for place, position in enumerate(positions) if position.is_done], size)
-    return Separated(tokens, stand_out, sum(position.confirmed for position in passes), spaces)
+    tokens = _join_passes(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
+    tokens = _share_patches(tokens, [place for place, position in enumerate(positions) if position.is_done], size)
+    return Separated(tokens, stand_out, sum(position.confirmed_patches for position in passes), spaces)
 
 
 def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
@@ -141,12 +141,12 @@ def _separate_easiest_first(
         if before.is_done:
             continue
         positions[place] = separate(before, basis)
-        failures = 0 if positions[place].left < before.left else failures + 1
+        failures = 0 if positions[place].remaining_tokens < before.remaining_tokens else failures + 1
         if failures == _MOST_FAILURES:
             return
 
 
-def _joined(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
+def _join_passes(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
     atoms = torch.cat([no_atoms, *(solution.atoms for solution in passes)])
     rows = torch.cat([no_rows, *(solution.rows for solution in passes)])
     before = [sum(len(solution.rows) for solution in passes[:number]) for number in range(len(passes))]
@@ -155,7 +155,7 @@ def _joined(passes: list[_Pass], no_atoms: Tensor, no_rows: Tensor) -> Tokens:
     return Tokens(atoms, rows, torch.tensor(index).long(), torch.tensor(places).long())
 
 
-def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
+def _share_patches(tokens: Tokens, done: list[int], size: int) -> Tokens:
     """Assign a patch that explains its whole position to all images, which then share it."""
     counts = tokens.positions.bincount(minlength=max(done, default=0) + 1)
     single_places = [place for place in done if int(counts[place]) == 1 < size]
@@ -185,7 +185,7 @@ def _solve(
     unknown = torch.cat([basis.new_empty(0, basis.shape[1]), *(unsolved.open for unsolved in short)])
     rows = _rows(torch.cat([known.atoms, atoms]), factors, unknown @ basis.T)
     if rows is None:
-        return None if reader is None else _confirmed(positions, atoms, places, known, factors, reader)
+        return None if reader is None else _complete_patches(positions, atoms, places, known, factors, reader)
     for unsolved in positions:
         unsolved.atoms.clear()
     return _Pass(atoms, rows[len(known.atoms) :], list(range(len(places))), places)
@@ -200,7 +200,10 @@ def _with_repeated(
     if rows is None:
         return None
     repeated = [
-        place for place, candidate in enumerate(positions) if not candidate.is_done for _ in range(candidate.left)
+        place
+        for place, candidate in enumerate(positions)
+        if not candidate.is_done
+        for _ in range(candidate.remaining_tokens)
     ]
     for candidate in positions:
         candidate.atoms.clear()
@@ -224,7 +227,7 @@ def _rows(atoms: Tensor, factors: _Factors, unknown: Tensor) -> Tensor | None:
     return rows if float(residual.norm()) < _EXPLAINED * float(factors.right.norm()) else None
 
 
-def _confirmed(
+def _complete_patches(
     positions: list[Position],
     atoms: Tensor,
     places: list[int],

@@ -59,7 +59,7 @@ class CocktailPartyConfig(Config):
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
-    explained: float = Field(
+    min_explained_share: float = Field(
         default=0.5,
         gt=0,
         lt=1,
@@ -71,7 +71,7 @@ class _Space(NamedTuple):
     right: Tensor  # (R, pixels), or (R, pixels + 1) with the bias as last column
     has_bias: bool
     rank: int  # numerical rank of the whole gradient
-    explained: float  # share of the gradient's square in these R directions
+    explained_share: float  # share of the gradient's square in these R directions
 
 
 @final
@@ -126,7 +126,7 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
         assert layer is not None
         space = self._space(observation, layer)
         size = observation.batch_size or space.rank
-        diagnostics = {"numerical rank": float(space.rank), "share explained": space.explained}
+        diagnostics = {"numerical rank": float(space.rank), "share explained": space.explained_share}
         reason = self._hopeless(observation, layer, space)
         if reason is not None:
             return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
@@ -135,7 +135,7 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
         white = whitening @ (pixels - pixels.mean(1, keepdim=True))
         unmixing, history = self._unmix(white, observation, layer, generator, on_step)
         rows = unmixing @ whitening @ space.right
-        images = _in_range(observation, layer, rows, space.has_bias)
+        images = _clamp_images(observation, layer, rows, space.has_bias)
         correlation = (unmixing @ unmixing.T).fill_diagonal_(0.0).abs()
         return self._reconstruction(
             observation, layer, images, size, history, {**diagnostics, "largest correlation": float(correlation.max())}
@@ -157,10 +157,9 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
             return f"gave up: the gradient of '{layer.name}' is zero"
         if observation.batch_size is None and space.rank == min(layer.module.get_parameter("weight").shape):
             return f"gave up: the gradient of '{layer.name}' has full rank, so the batch size cannot be read from it"
-        if space.explained < self.config.explained:
-            return (
-                f"gave up: {len(space.right)} directions hold {space.explained:.0%} of the gradient, the rest is noise"
-            )
+        if space.explained_share < self.config.min_explained_share:
+            held = f"{len(space.right)} directions hold {space.explained_share:.0%} of the gradient"
+            return f"gave up: {held}, the rest is noise"
         return None
 
     def _unmix(
@@ -213,7 +212,7 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
             objective=objective,
             iterations=len(objectives),
             history=list(enumerate(objectives, 1)),
-            stopped="iterations used up",
+            stop_reason="iterations used up",
             notes=(
                 f"layer '{layer.name}' sees the pixels",
                 f"{len(images)} components, {size - len(images)} examples left no trace",
@@ -242,15 +241,15 @@ def log_cosh(values: Tensor) -> Tensor:
     return values.abs() + F.softplus(-2.0 * values.abs()) - _LOG_2
 
 
-def _in_range(observation: Observation, layer: PixelLayer, rows: Tensor, has_bias: bool) -> Tensor:
+def _clamp_images(observation: Observation, layer: PixelLayer, rows: Tensor, has_bias: bool) -> Tensor:
     """Return images (A, *shape), clamped to the pixel range, from rows (A, pixels [+ 1]) known up to a factor."""
-    rows = rows[:, :-1] / rows[:, -1:] if has_bias else _without_bias(observation, layer, rows)
+    rows = rows[:, :-1] / rows[:, -1:] if has_bias else _scale_without_bias(observation, layer, rows)
     images = examples_from(rows.nan_to_num(0.0, 0.0, 0.0), layer, observation)
     low, high = (bound.to(images.dtype) for bound in pixel_box(observation))
     return images.clamp(low, high)
 
 
-def _without_bias(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tensor:
+def _scale_without_bias(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tensor:
     rows = rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(LEAST)
     next_layer = layer_behind(observation, layer.name)
     factors = torch.stack([_largest(observation, layer, sign * rows) for sign in (1.0, -1.0)])
@@ -262,7 +261,7 @@ def _without_bias(observation: Observation, layer: PixelLayer, rows: Tensor) -> 
     outputs = rows @ observation.model.get_parameter(f"{layer.name}.weight").detach().double().T
     scales = signed_scales(next_layer.inputs, outputs, torch.ones_like(outputs), row_space)
     ranges = torch.where(scales.values > 0, factors[0], factors[1])
-    return rows * (scales.values.sign() * torch.where(scales.identified, scales.values.abs(), ranges))[:, None]
+    return rows * (scales.values.sign() * torch.where(scales.is_identified, scales.values.abs(), ranges))[:, None]
 
 
 def _largest(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tensor:

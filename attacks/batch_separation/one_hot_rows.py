@@ -23,8 +23,12 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer, part_of_batch, whole_batch
-from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, pivots_of, rounded, rows_in
-from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros, in_column_space
+from attacks.batch_separation._one_hot_columns import Pivots, TableColumns, pivots_of, round_rows, rows_in
+from attacks.batch_separation._rows_of_gradient import (
+    candidates_by_derivatives,
+    candidates_by_zeros,
+    is_in_column_space,
+)
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import share_outside, span_of
@@ -105,17 +109,20 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
         scale, table = _scale(observation, first), self._table(observation, first)
         span = _plain(basis, scale)
         pivots = pivots_of(span, table)
-        diagnostics |= {"dimensions fixed": float(pivots.fixed), "combinations": float(pivots.combinations)}
+        diagnostics |= {
+            "dimensions fixed": float(pivots.determined_dimensions),
+            "combinations": float(pivots.combinations),
+        }
         reason = self._hopeless(pivots, read.rank)
         if reason is not None:
             return no_guess(observation, reason, diagnostics=diagnostics)
         vectors = rows_in(span, table, pivots)
         diagnostics["candidates"] = float(len(vectors))
         on_step(Step(0, 1, 1, 1.0, 1.0, no_examples(observation)))
-        rows = torch.column_stack([rounded((vectors @ span)[:, :-1], table), torch.ones(len(vectors)).double()])
-        return self._chosen(observation, first, rows, basis, diagnostics, generator)
+        rows = torch.column_stack([round_rows((vectors @ span)[:, :-1], table), torch.ones(len(vectors)).double()])
+        return self._choose_rows(observation, first, rows, basis, diagnostics, generator)
 
-    def _chosen(
+    def _choose_rows(
         self,
         observation: Observation,
         first: FirstLayer,
@@ -129,7 +136,7 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
         inputs = (rows[:, :-1] - scale.mean) / scale.std
         examples = examples_from(inputs, first.layer, observation)
         if count > rank and not observation.sites:
-            fits = in_column_space(observation, first.layer.name, examples, first.gradient @ basis.T)
+            fits = is_in_column_space(observation, first.layer.name, examples, first.gradient @ basis.T)
             rows, inputs, examples = rows[fits], inputs[fits], examples[fits]
             diagnostics["candidates in the column space"] = float(len(examples))
             if 0 < len(examples) < rank:
@@ -160,10 +167,10 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
         )
 
     def _hopeless(self, pivots: Pivots, rank: int) -> str | None:
-        if pivots.fixed < rank:
+        if pivots.determined_dimensions < rank:
             return (
                 f"gave up: {rank} rows are in the gradient, and columns with few values separate "
-                f"{pivots.fixed}: {rank - pivots.fixed} missing"
+                f"{pivots.determined_dimensions}: {rank - pivots.determined_dimensions} missing"
             )
         if pivots.combinations > self.config.combinations:
             return (
@@ -186,8 +193,8 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
             return iter([torch.arange(len(examples))])
         parts = first.gradient @ basis.T
         if observation.sites:
-            return by_zeros(parts, known, self.config.restarts, generator)
-        return by_derivatives(observation, first.layer.name, examples, parts, known)
+            return candidates_by_zeros(parts, known, self.config.restarts, generator)
+        return candidates_by_derivatives(observation, first.layer.name, examples, parts, known)
 
 
 def _scale(observation: Observation, first: FirstLayer) -> _Scale:

@@ -118,7 +118,7 @@ class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
         diagnostics |= {
             "tokens found": float(separated.stand_out),
             "tokens separated": float(len(tokens.positions)),
-            "tokens completed by the next layer": float(separated.confirmed),
+            "tokens completed by the next layer": float(separated.confirmed_patches),
             "positions separated": float((tokens.positions.bincount(minlength=count) == size).sum()),
             "tokens less zeros of a position, median": float(median(separated.spaces)),
         }
@@ -206,7 +206,7 @@ def _answer(
         labels=best.labels[kept],
         objective=objective,
         iterations=count,
-        stopped=stopped,
+        stop_reason=stopped,
         notes=(
             f"patch projection '{patches.name}', dropout '{_site_name(observation)}'",
             "tokens are sorted into images by the directions of their gradients and by borders of patches",
@@ -270,7 +270,7 @@ def _settle(
 def _images(observation: Observation, tokens: Tokens, patches: Patches, images: Tensor, size: int) -> Tensor:
     pixels = torch.zeros(size, *patches.pixels.shape, dtype=torch.float64)
     pixels[images, tokens.positions] = _pixels(tokens, patches)
-    joined = torch.cat([patches.joined(image_pixels, observation.spec.shape) for image_pixels in pixels])
+    joined = torch.cat([patches.assemble_example(image_pixels, observation.spec.shape) for image_pixels in pixels])
     return joined.to(next(observation.model.parameters()).dtype)
 
 

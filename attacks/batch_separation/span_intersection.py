@@ -30,7 +30,7 @@ from attacks.batch_separation._intersection import (
     is_elementwise,
     keeps_factor,
     solve_points,
-    spanned,
+    span_rows,
 )
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import Behind, examples_from
@@ -53,7 +53,7 @@ class SpanIntersectionConfig(Config):
 
     restarts: int = Field(default=128, ge=1, description="random restarts in each round")
     rounds: int = Field(default=12, ge=1, description="most rounds before giving up")
-    accepted: float = Field(
+    max_residual: float = Field(
         default=3e-5, gt=0, lt=1, description="largest residual of a solution when the gradient is exact"
     )
     rank_tolerance: float = Field(
@@ -65,7 +65,7 @@ class _Solutions(NamedTuple):
     rows: Tensor  # (k, columns), inputs with the 1 of the bias
     residuals: Tensor  # (k,)
     rounds: int
-    converged: int  # starts, over all rounds
+    converged_starts: int  # starts, over all rounds
 
 
 @final
@@ -111,28 +111,32 @@ class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
         if reason is not None:
             return no_guess(observation, reason, iterations=0, diagnostics=diagnostics)
         row_space = row_space_behind(observation, first.behind, read.rank)
-        span = spanned(rows, has_bias=first.has_bias)
-        problem = Intersection.of_layer(span, first.weight, first.behind.inputs, row_space)
+        span = span_rows(rows, has_bias=first.has_bias)
+        problem = Intersection.from_layer(span, first.weight, first.behind.inputs, row_space)
         solutions = _Solutions(torch.empty(0, len(span.offset)).double(), torch.empty(0).double(), 0, 0)
         while solutions.rounds < self.config.rounds and len(solutions.rows) < read.rank:
             solutions = self._round(span, problem, read, solutions, generator)
             missing = 1.0 - len(solutions.rows) / read.rank
             on_step(Step(0, solutions.rounds, self.config.rounds, missing, missing, no_examples(observation)))
         diagnostics["examples found"] = float(len(solutions.rows))
-        diagnostics["share of starts that converged"] = solutions.converged / (solutions.rounds * self.config.restarts)
+        diagnostics["share of starts that converged"] = solutions.converged_starts / (
+            solutions.rounds * self.config.restarts
+        )
         return _answer(observation, first, solutions, read, size, diagnostics)
 
     def _round(
         self, span: InputSpan, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
     ) -> _Solutions:
         """Add the distinct solutions of one round of restarts."""
-        accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
+        accepted = max(self.config.max_residual, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
         points, residuals = solve_points(problem, span.starts(self.config.restarts, generator))
         good = residuals < accepted
         rows = torch.cat([solutions.rows, span.offset + points[good] @ span.directions])
         residuals = torch.cat([solutions.residuals, residuals[good]])
         kept = _distinct(rows, residuals, read.rank)
-        return _Solutions(rows[kept], residuals[kept], solutions.rounds + 1, solutions.converged + int(good.sum()))
+        return _Solutions(
+            rows[kept], residuals[kept], solutions.rounds + 1, solutions.converged_starts + int(good.sum())
+        )
 
 
 def _unsolvable(observation: Observation, first: FirstLayer, next_layer: Behind) -> str | None:

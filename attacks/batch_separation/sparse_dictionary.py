@@ -32,8 +32,8 @@ from attacks.batch_separation._first_layer import (
     scale,
     whole_batch,
 )
-from attacks.batch_separation._intersection import Intersection, is_elementwise, solve_points, spanned
-from attacks.batch_separation._sparsest import Sparse, entries, nothing_found, searched, sparsest_directions
+from attacks.batch_separation._intersection import Intersection, is_elementwise, solve_points, span_rows
+from attacks.batch_separation._sparsest import Sparse, entries, nothing_found, search_vectors, sparsest_directions
 from attacks.core.defense_facts import inexact
 from attacks.core.layers import examples_from
 from attacks.core.noise_level import rounding_levels
@@ -62,7 +62,7 @@ class SparseDictionaryConfig(Config):
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
-    confirmed: float = Field(
+    max_outside_share: float = Field(
         default=1e-3, gt=0, le=1, description="share of an example's image that may be outside the next layer's inputs"
     )
 
@@ -70,7 +70,7 @@ class SparseDictionaryConfig(Config):
 class _Atoms(NamedTuple):
     deltas: Tensor  # (k, h), columns of D with exact zeros
     rows: Tensor  # (k, columns), rows of X, so that D X is the gradient
-    kept: Tensor  # (k, h), 1 for units that surely pass a gradient
+    active_units: Tensor  # (k, h), 1 for units that surely pass a gradient
 
 
 @final
@@ -100,7 +100,7 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
         first = first_layer(observation)
         assert first is not None
         read = self._read(observation, first)
-        first = _without_few_outputs(observation, first, read.rank)
+        first = _drop_narrow_layer(observation, first, read.rank)
         size = observation.batch_size or read.rank
         reason = too_few_units(read.rank, int(first.gradient.any(1).sum()))
         diagnostics = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
@@ -134,7 +134,7 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
             if len(factors.basis) <= missing:
                 break
             vectors = self._rounds(factors, generator, watch).vectors if missing > 1 else torch.ones(1, 1).double()
-            part = _solve(observation, first, factors, vectors, self.config.confirmed, generator)
+            part = _solve(observation, first, factors, vectors, self.config.max_outside_share, generator)
             if part is None:
                 break
             groups.append(part)
@@ -152,8 +152,8 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
         for _ in range(self.config.rounds):
             before = len(sparse.vectors)
             for leading in columns:
-                sparse = searched(factors.space, sparse, self.config.restarts, generator, leading)
-                watch.ended(rank - len(sparse.vectors))
+                sparse = search_vectors(factors.space, sparse, self.config.restarts, generator, leading)
+                watch.report_round(rank - len(sparse.vectors))
                 if len(sparse.vectors) == rank and sparse.are_alike:
                     return sparse
             if 0 < len(sparse.vectors) == before:
@@ -188,7 +188,7 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
         row_space = row_space_behind(observation, first.behind, read.rank)
         inputs, residuals = scale(observation, first, rows, kept, row_space)
         trusted = residuals < _CONTRADICTED
-        watch.ended(int((~trusted).sum()))
+        watch.report_round(int((~trusted).sum()))
         diagnostics = {**diagnostics, "examples found": float(trusted.sum())}
         if not bool(trusted.any()):
             return no_guess(observation, "gave up: the next layer contradicts every example", diagnostics=diagnostics)
@@ -214,13 +214,13 @@ class _Watch:
     max_rounds: int
     rounds: int = 0
 
-    def ended(self, missing: int) -> None:
+    def report_round(self, missing: int) -> None:
         self.rounds += 1
         share = missing / self.rank
         self.on_step(Step(0, self.rounds, self.max_rounds, share, share, self.guess))
 
 
-def _without_few_outputs(observation: Observation, first: FirstLayer, rank: int) -> FirstLayer:
+def _drop_narrow_layer(observation: Observation, first: FirstLayer, rank: int) -> FirstLayer:
     """Return the first layer, without the next layer if that has too few outputs to hold `rank` examples.
 
     The gradient of K outputs spans at most K combinations of its inputs, and K - 1 for classes, whose residuals sum to
@@ -291,8 +291,8 @@ def _residuals(observation: Observation, first: FirstLayer, atoms: _Atoms) -> Te
     if next_layer is None or not is_elementwise(next_layer.inputs, len(first.weight)):
         return torch.zeros(len(atoms.rows))
     row_space = row_space_behind(observation, next_layer, _max_examples(observation, len(atoms.rows)))
-    tells = atoms.kept.sum(1) > len(row_space)
-    return torch.where(tells, scale(observation, first, atoms.rows, atoms.kept, row_space)[1], 1.0)
+    tells = atoms.active_units.sum(1) > len(row_space)
+    return torch.where(tells, scale(observation, first, atoms.rows, atoms.active_units, row_space)[1], 1.0)
 
 
 def _max_examples(observation: Observation, rank: int) -> int:
@@ -313,7 +313,7 @@ def _complete(
     completed: list[int] = []
     for index in range(len(vectors)):
         rows = torch.cat([dual[index : index + 1], open_rows])
-        row = _complete_row(first, next_layer.inputs, row_space, blank.kept[index], rows, generator)
+        row = _complete_row(first, next_layer.inputs, row_space, blank.active_units[index], rows, generator)
         if row is not None:
             blank.rows[index] = row
             completed.append(index)
@@ -331,7 +331,7 @@ def _complete_row(
     """Return the combination of rows (r, columns), the first with factor 1, that the next layer confirms; or None."""
     if int(kept.sum()) < len(row_space) + 2 * len(rows):
         return None
-    span = spanned(rows, has_bias=first.has_bias)
+    span = span_rows(rows, has_bias=first.has_bias)
     frame = frame_of(row_space * kept)
     problem = Intersection(span.offset @ first.weight.T, span.directions @ first.weight.T, inputs, frame, kept)
     for starts in _COMPLETIONS:
@@ -363,7 +363,7 @@ def _answer(
     row_space = (
         None if first.behind is None else row_space_behind(observation, first.behind, _max_examples(observation, rank))
     )
-    inputs, _ = scale(observation, first, atoms.rows, atoms.kept, row_space)
+    inputs, _ = scale(observation, first, atoms.rows, atoms.active_units, row_space)
     examples = examples_from(inputs, first.layer, observation)
     notes = (
         f"layer '{first.layer.name}' sees the pixels",

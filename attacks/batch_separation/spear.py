@@ -65,7 +65,7 @@ class _Gates(NamedTuple):
     """Conditions under which units of the first layer pass no gradient, measured on noise inputs."""
 
     zero_share: float
-    by_sign: bool  # no gradient if the pre-activation is negative
+    is_gated_by_sign: bool  # no gradient if the pre-activation is negative
     sign_only: bool  # and always a gradient if it is positive
 
 
@@ -194,7 +194,7 @@ class Spear(BatchSeparationAttack[SpearConfig]):
                 continue
             basis, agreement = _exchange(_score(observation, first, factors, gates), candidates, order)
             draws = {"draws": float(round_ * _DRAWS_AT_ONCE), "candidates": float(len(candidates.vectors))}
-            signs = {"sign agreement": agreement} if gates.by_sign else {}
+            signs = {"sign agreement": agreement} if gates.is_gated_by_sign else {}
             guess = separate(observation, first, factors, basis, round_, {**diagnostics, **draws, **signs})
             best = guess if best is None or guess.objective < best.objective else best
             if best.objective < MATCHES and agreement > _AGREES:
@@ -254,17 +254,17 @@ def null_vectors(basis: Tensor, draws: int, zero: float, least: float, generator
 def _merge(basis: Tensor, sparse: Sparse, fresh: Tensor, zero: float, least: float) -> Sparse:
     """Add new vectors (up to sign), sharpened; most zeros first, so that a column precedes mixtures close to it."""
     directions, strict = F.normalize(basis, dim=1), min(zero, ZERO)
-    waiting, kept = _by_zeros(directions, torch.cat([sparse.vectors, fresh]), zero).vectors, sparse.vectors[:0]
+    waiting, kept = _sort_by_zeros(directions, torch.cat([sparse.vectors, fresh]), zero).vectors, sparse.vectors[:0]
     while len(waiting) and len(kept) < _CANDIDATES_PER_EXAMPLE * basis.shape[1]:
         first = _sharpen(directions, _sharpen(directions, waiting[0], zero), strict)
         kept = torch.cat([kept, first[None]])
         waiting = waiting[1:][(waiting[1:] @ waiting[0]).abs() < _ONE_DIRECTION]
-    merged = _by_zeros(directions, kept, strict)
+    merged = _sort_by_zeros(directions, kept, strict)
     enough = merged.zero_shares > least
     return Sparse(merged.vectors[enough], merged.zero_shares[enough])
 
 
-def _by_zeros(directions: Tensor, vectors: Tensor, zero: float) -> Sparse:
+def _sort_by_zeros(directions: Tensor, vectors: Tensor, zero: float) -> Sparse:
     shares = (vectors @ directions.T).abs().lt(zero).double().mean(1)
     order = shares.argsort(descending=True, stable=True)
     return Sparse(vectors[order], shares[order])
@@ -301,7 +301,7 @@ def _score(observation: Observation, first: FirstLayer, factors: Factors, gates:
     weight = first.weight[factors.live]
 
     def score(sparse: Sparse) -> float:
-        if not gates.by_sign:
+        if not gates.is_gated_by_sign:
             return 1.0
         inputs = inputs_of(observation, first, factors, sparse)
         outputs = inputs @ weight[:, : inputs.shape[1]].T + (weight[:, -1] if first.has_bias else 0.0)

@@ -191,7 +191,7 @@ class Recursion:
             iterations=len(self.history),
             best_iteration=self.number,
             history=self.history,
-            stopped=stopped,
+            stop_reason=stopped,
             notes=self.notes,
             diagnostics=self.diagnostics,
             is_exact=self.is_exact and inexact(observation) is None,
@@ -317,7 +317,7 @@ def _walk(
     residual = float((k.T @ features - head).norm() / head.norm())
     solution, k = LayerSolution(features.flatten(), features.numel(), residual), k.flatten()
     solutions = [solution]
-    keeps = [_kept(layers[-1], gradients, solution.values, examples)]
+    keeps = [_infer_mask(layers[-1], gradients, solution.values, examples)]
     for layer, next_layer, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
         rate = next_layer.drop.rate if next_layer.drop is not None else 0.0
         outputs = solution.values * (1.0 - rate)
@@ -328,7 +328,7 @@ def _walk(
         )
         solution = _solve(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
         solutions.append(solution)
-        keeps.append(_kept(layer, gradients, solution.values, examples))
+        keeps.append(_infer_mask(layer, gradients, solution.values, examples))
     first = layers[0]
     image = (solution.values * (1.0 - (first.drop.rate if first.drop else 0.0))).view(-1, *observation.spec.shape)
     image = image.to(next(observation.model.parameters()).dtype)
@@ -354,7 +354,7 @@ def _solve(
     return LayerSolution(solved.solution.flatten(), int(solved.rank) * layer.unknowns, residual)
 
 
-def _kept(layer: SequentialLayer, gradients: Tensors, values: Tensor, examples: int) -> Tensor:
+def _infer_mask(layer: SequentialLayer, gradients: Tensors, values: Tensor, examples: int) -> Tensor:
     """Return 1 for entries of the layer's input (n,) that the dropout in front kept, 0 for dropped entries."""
     if layer.drop is None:
         return torch.ones_like(values)

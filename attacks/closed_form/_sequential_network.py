@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.foreign import pytorch
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 _RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
@@ -179,7 +179,7 @@ def _calls(observation: Observation) -> list[_Call]:
             module.register_forward_pre_hook(lambda m, i, name=name: note(name, m, i))
     generator = torch.Generator().manual_seed(0)
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=torch.float64)
-    with without_dropout():
+    with disable_dropout():
         expected = model(example)
         seen = list(calls)
         for call in seen:

@@ -97,7 +97,7 @@ class Copa(Attack[CopaConfig]):
         return CostEstimate(60.0 * (math.prod(observation.spec.shape) / 3000.0) ** 3, 0.3)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Run the recursion; a layer with too few equations is solved in part, and `stopped` names it."""
+        """Run the recursion; a layer with too few equations is solved in part, and `stop_reason` names it."""
         try:
             recursion = recurse(observation, self._solve, self.config.walks, on_step)
         except NothingFound as reason:

@@ -86,7 +86,7 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
             labels=labels,
             objective=objective,
             iterations=1,
-            stopped="solved in closed form",
+            stop_reason="solved in closed form",
             notes=(f"layer '{tokens.name}' makes the tokens", meaning, *read, *doubts(observation)),
             diagnostics={"residual": residual},
             is_exact=residual < EXACT and may_be_exact(observation, objective),

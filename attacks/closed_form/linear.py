@@ -102,7 +102,7 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
             masks=masks or None,
             objective=objective,
             iterations=1,
-            stopped="solved in closed form",
+            stop_reason="solved in closed form",
             notes=(f"layer '{layer.name}' sees the pixels", *solved.notes, meaning, *read, *doubts(observation)),
             diagnostics=_facts(observation, layer, solved.residual, masks),
             is_exact=solved.residual < EXACT and solved.is_scaled and may_be_exact(observation, objective),
@@ -131,7 +131,7 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
         compared = self._compare(seen)
         outputs = _outputs(observation, layer, row)
         scales = signed_scales(next_layer.inputs, outputs[None], compared[None], seen[None])
-        if bool(scales.identified):
+        if bool(scales.is_identified):
             note = f"scale from layer '{next_layer.name}', residual {float(scales.residuals):.1e}"
             return float(scales.values), note, float(scales.residuals) < _SCALE_FITS
         sign = float(scales.values.sign())

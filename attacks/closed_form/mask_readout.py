@@ -66,7 +66,7 @@ class MaskReadout(Attack[Config]):
             ),
             objective=unread,
             iterations=1,
-            stopped="masks read off" if unread < 1.0 else "gave up: no zeros of this gradient can be trusted",
+            stop_reason="masks read off" if unread < 1.0 else "gave up: no zeros of this gradient can be trusted",
             notes=(
                 "only masks are read, no image",
                 *(_note(site.name, mask) for site, mask in zip(observation.sites, masks, strict=True)),

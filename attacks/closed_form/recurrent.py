@@ -29,7 +29,7 @@ from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core import seeding
 from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -84,7 +84,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
         assert not isinstance(reader, str)
         step, condition = _inputs_by_state(observation, reader)
         diagnostics = {"condition number": condition}
-        unrolled = _unrolled(reader, step, _entry_bound(observation))
+        unrolled = _unroll_window(reader, step, _entry_bound(observation))
         if unrolled is None:
             reason = "rounding hides the window: states hardly change from time to time"
             return no_guess(observation, reason, diagnostics=diagnostics)
@@ -103,7 +103,7 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
             labels=labels,
             objective=objective,
             iterations=1,
-            stopped="solved in closed form",
+            stop_reason="solved in closed form",
             notes=(f"layer '{reader.name}' reads the window", meaning, *notes, *doubts(observation)),
             diagnostics={**diagnostics, "outside the span": left},
             is_exact=left < EXACT and may_be_exact(observation, objective),
@@ -122,7 +122,7 @@ def _window_layer(observation: Observation) -> _WindowLayer | str:
     numbers = torch.arange(math.prod(observation.spec.shape), dtype=torch.float64)
     seen = list[tuple[Any, ...]]()
     handle = layer.register_forward_pre_hook(lambda _layer, inputs: seen.append(inputs))
-    with handle, torch.no_grad(), without_dropout(), seeding.isolate_randomness(0):
+    with handle, torch.no_grad(), disable_dropout(), seeding.isolate_randomness(0):
         model.eval()(numbers.view(1, *observation.spec.shape))
     inputs, *states = seen[0] if len(seen) == 1 else (torch.empty(0),)
     places = inputs.flatten(0, -2) if inputs.ndim > 1 else inputs
@@ -160,7 +160,7 @@ def _inputs_by_state(observation: Observation, reader: _WindowLayer) -> tuple[Te
     return inverse @ (left[:, :rank].T @ inputs), float(singular[0] / singular[rank - 1].clamp_min(LEAST))
 
 
-def _unrolled(reader: _WindowLayer, step: Tensor, tolerance: float) -> tuple[Tensor, Tensor] | None:
+def _unroll_window(reader: _WindowLayer, step: Tensor, tolerance: float) -> tuple[Tensor, Tensor] | None:
     """Return inputs (times, variables) and the states before them (times, width); None above the bound."""
     cell, state = _cell(reader.layer), None
     inputs, states = list[Tensor](), list[Tensor]()

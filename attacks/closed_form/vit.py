@@ -85,7 +85,7 @@ class ClosedFormVit(LabelFreeAttack[Config]):
         embedding = observation.update.tensors[positions.name]
         tokens = rows_of(embedding.double(), patches, positions.first)
         solution = _solve(tokens, observation.update.tensors[f"{patches.name}.weight"].double().flatten(1))
-        image = patches.joined(solution.patches, observation.spec.shape)
+        image = patches.assemble_example(solution.patches, observation.spec.shape)
         image = image.to(next(observation.model.parameters()).dtype)
         masks = None if observation.sites else ()
         labels, read = label_guess(observation, image, masks)
@@ -98,7 +98,7 @@ class ClosedFormVit(LabelFreeAttack[Config]):
             labels=labels,
             objective=objective,
             iterations=1,
-            stopped="solved in closed form",
+            stop_reason="solved in closed form",
             notes=(
                 f"position embedding '{positions.name}', patch projection '{patches.name}'",
                 f"condition number {solution.condition:.1f}, residual {solution.residual:.1e}",

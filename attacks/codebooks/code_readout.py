@@ -77,7 +77,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         fired = {place: find_fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
         guess = self._invert(_restrict_codes(observation, fired), generator, on_step)
         counts = {f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()}
-        notes = (f"codes at '{place}': {_listed(rows)}" for place, rows in fired.items())
+        notes = (f"codes at '{place}': {_format_codes(rows)}" for place, rows in fired.items())
         readings = {**guess.extras, **{f"codebook.{place}": rows for place, rows in fired.items()}}
         return replace(
             guess, diagnostics={**guess.diagnostics, **counts}, notes=(*guess.notes, *notes), extras=readings
@@ -105,7 +105,7 @@ def _restrict_codes(observation: Observation, fired: Mapping[str, Tensor]) -> Ob
     return replace(observation, model=model)
 
 
-def _listed(rows: Tensor) -> str:
+def _format_codes(rows: Tensor) -> str:
     """Format codes as group:code; above `_MOST_NAMED` codes, only their number."""
     named = [f"{group}:{code}" for group, code in rows.nonzero().tolist()]
     return ", ".join(named) if len(named) <= _MOST_NAMED else f"{len(named)} of {rows.numel()}"

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
 from attacks.core.fired_rows import find_fired_rows
-from attacks.text._words import in_rows
+from attacks.text._words import pad_to_rows
 from fedsim.components.bottleneck.codebook import reading
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -76,7 +76,7 @@ class CodeWords(Attack[Config]):
         possible = _possible(table, fired)
         if observation.spec.padding is not None:
             possible = possible[possible != observation.spec.padding]
-        guess = in_rows(possible, observation)
+        guess = pad_to_rows(possible, observation)
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         diagnostics = {
             "tokens with all their codes active": float(len(possible)),
@@ -89,7 +89,7 @@ class CodeWords(Attack[Config]):
             guess,
             objective=0.0,
             iterations=1,
-            stopped="codes looked up",
+            stop_reason="codes looked up",
             notes=notes,
             diagnostics=diagnostics,
             extras=readings,

@@ -60,11 +60,11 @@ class _Read:
 
     Attributes:
         targets: key of each record in every codebook, or the mean of its candidate keys, shape (B, C, d).
-        known: True where the key was inferred, boolean, shape (B, C).
+        is_known: True where the key was inferred, boolean, shape (B, C).
     """
 
     targets: Tensor
-    known: Tensor
+    is_known: Tensor
 
 
 @final
@@ -118,19 +118,19 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         if noise_variance(gradient):
             readings[f"{_COMPONENT}.cells"] = voting
         ridge = coarseness(model.lookup.keys) if self.config.ridge else 0.0
-        features = solve_points(model.lookup.projections, read.targets, read.known, outputs[0], ridge).to(like.dtype)
+        features = solve_points(model.lookup.projections, read.targets, read.is_known, outputs[0], ridge).to(like.dtype)
         readings[f"{_COMPONENT}.features"] = features
         if model.lookup.active == 1:
             keys = nearest(read.targets.transpose(0, 1), model.lookup.keys, 1)[..., 0].mT
-            readings[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
+            readings[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.is_known, -1)
         diagnostics["equations per unknown"] = read.targets[0].numel() / features.shape[1]
-        diagnostics["share of the keys known"] = float(read.known.float().mean())
+        diagnostics["share of the keys known"] = float(read.is_known.float().mean())
         if not self.config.max_iterations:
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             notes = ("only keys are read, no image",)
             readings[f"{_COMPONENT}.labels"] = labels
             return no_guess(observation, "keys read off", notes=notes, diagnostics=diagnostics, extras=readings)
-        images, history = self._descended(observation, model, read, grey, on_step)
+        images, history = self._descend_images(observation, model, read, grey, on_step)
         last, value = history[-1]
         return Reconstruction.of(
             images,
@@ -138,17 +138,17 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             objective=value,
             iterations=last,
             history=history,
-            stopped="all iterations done",
+            stop_reason="all iterations done",
             diagnostics=diagnostics,
             extras=readings,
         )
 
-    def _descended(
+    def _descend_images(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep
     ) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
         """Descend from grey images to images with heads near the keys; return images and objective history."""
         config, (low, high) = self.config, pixel_box(observation)
-        inputs, weights = grey.clone().requires_grad_(), read.known.to(grey)[..., None]
+        inputs, weights = grey.clone().requires_grad_(), read.is_known.to(grey)[..., None]
         scale = max(float((weights * (read.targets - _heads(model, grey).detach()).square()).sum()), 1e-12)
 
         def objective() -> Tensor:

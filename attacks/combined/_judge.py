@@ -103,7 +103,7 @@ class GuessJudge:
 
     def settle(self, judged: FittedGuess, generator: torch.Generator) -> FittedGuess:
         """Return a guess after one more search for its masks, with the inputs fixed."""
-        return self._continued(judged, generator, rate=0.0)
+        return self._continue_fit(judged, generator, rate=0.0)
 
     def polish(self, judged: FittedGuess, generator: torch.Generator) -> FittedGuess:
         """Return a guess after a mask search of the same length, in which the inputs may also move a little.
@@ -112,9 +112,9 @@ class GuessJudge:
         longer
         search finds better masks for any inputs.
         """
-        return self._continued(judged, generator, rate=_INPUT_RATE)
+        return self._continue_fit(judged, generator, rate=_INPUT_RATE)
 
-    def _continued(self, judged: FittedGuess, generator: torch.Generator, rate: float) -> FittedGuess:
+    def _continue_fit(self, judged: FittedGuess, generator: torch.Generator, rate: float) -> FittedGuess:
         inputs, masks = self._fit(judged.inputs, generator, rate=rate, start=judged.masks)
         return FittedGuess(inputs, masks, self._distance(inputs, masks))
 
@@ -148,7 +148,7 @@ class GuessJudge:
         masks = OptimisedMasks(
             rate=_MASK_RATE,
             sites=observation.sites,
-            known=(read_masks(observation) if observation.batch_size == 1 else {},),
+            known_masks=(read_masks(observation) if observation.batch_size == 1 else {},),
             begin="mean" if knows_rates(observation) else "ones",
         )
         return Unknowns((masks,))
@@ -180,19 +180,19 @@ def unite(
     best, least = Union(batches[0], (0,)), distance(batches[0].inputs)
     for begun, first in enumerate(batches):
         for index, batch in enumerate(batches):
-            filled = _filled(first, batch, labels)
+            filled = _fill_missing(first, batch, labels)
             if filled is not None and (reached := distance(filled.inputs)) < least:
                 best, least = Union(filled, (begun, index)), reached
     for index, batch in enumerate(batches if swaps else ()):
         for example in batch.are_found.nonzero().flatten().tolist():
-            for tried in _swapped(best.batch, batch.inputs[example], labels == labels[example]):
+            for tried in _batches_with_example(best.batch, batch.inputs[example], labels == labels[example]):
                 if (reached := distance(tried.inputs)) < least:
                     best, least = Union(tried, tuple(dict.fromkeys((*best.sources, index)))), reached
                     break
     return best
 
 
-def _filled(batch: OrderedGuess, guess: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
+def _fill_missing(batch: OrderedGuess, guess: OrderedGuess, labels: Tensor) -> OrderedGuess | None:
     """Return a batch with missing examples filled by new examples of the other guess; None without new examples."""
     inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
     for example in guess.are_found.nonzero().flatten().tolist():
@@ -202,7 +202,7 @@ def _filled(batch: OrderedGuess, guess: OrderedGuess, labels: Tensor) -> Ordered
     return None if torch.equal(are_found, batch.are_found) else OrderedGuess(inputs, None, are_found)
 
 
-def _swapped(batch: OrderedGuess, example: Tensor, fits: Tensor) -> Iterator[OrderedGuess]:
+def _batches_with_example(batch: OrderedGuess, example: Tensor, fits: Tensor) -> Iterator[OrderedGuess]:
     """Yield batches with an example in each position that fits its label; none if the batch contains it already."""
     if _is_among(example, batch.inputs[batch.are_found & fits]):
         return

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from attacks.combined._diagnostics import Leak, leak_of
 from attacks.combined._judge import FittedGuess, GuessJudge
-from attacks.core.batches import in_order
+from attacks.core.batches import order_guess
 from attacks.core.labels import labels_of
 from attacks.core.progress import Numbered
 from attacks.core.results import no_guess
@@ -118,9 +118,9 @@ class _Attempts:
             return False
         self.ran = True
         if not len(guess.inputs):
-            self.passed.append(f"{name} found nothing: {guess.stopped}")
+            self.passed.append(f"{name} found nothing: {guess.stop_reason}")
             return False
-        if guess.stopped == OUT_OF_TIME:
+        if guess.stop_reason == OUT_OF_TIME:
             self.passed.append(f"{name} was ended by its share of the time")
         self.tried.append(_Tried(name, guess))
         return _ends(self._observation, guess)
@@ -139,7 +139,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         """Try, compare and refine; then undo the changes of the batch by known defenses."""
         counted = Numbered(on_step)
         if not changes_batch(observation):
-            return self._seen(observation, generator, counted)
+            return self._guess_model_inputs(observation, generator, counted)
         unmixed, why = self._undone(observation, generator, counted)
         if unmixed is not None and unmixed.objective < CONVINCING:
             return unmixed
@@ -155,14 +155,16 @@ class Auto(LabelFreeAttack[AutoConfig]):
     ) -> tuple[Reconstruction | None, str]:
         """Return the batch before the change, or as the model saw it if the change cannot be undone; or the failure."""
         try:
-            seen = self._seen(observation, generator, counted)
+            seen = self._guess_model_inputs(observation, generator, counted)
         except NotApplicable as reason:
             return None, str(reason)
         if not len(seen.inputs):
             return None, "; ".join(seen.notes)
         return undone(observation, seen, generator) or seen, ""
 
-    def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
+    def _guess_model_inputs(
+        self, observation: Observation, generator: torch.Generator, counted: Numbered
+    ) -> Reconstruction:
         """Return the best guess of the batch as the model saw it."""
         leak = leak_of(observation)
         tried, passed, ran = self._attempt(observation, generator, counted, undoing=False)
@@ -201,7 +203,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
                     group.append((name, method.make(method.config.model_validate(settings))))
             yield from sorted(group, key=lambda attempt: attempts.price(*attempt))
 
-    def _continued(
+    def _continue_from_best(
         self,
         observation: Observation,
         best: _Tried,
@@ -250,7 +252,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         passed += [f"{name} guessed {size} examples, not {len(labels)}" for name, size in sizes.items()]
         tried = fitting
         judge = GuessJudge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
-        ordered = [in_order(observation, attempt.guess, labels) for attempt in tried]
+        ordered = [order_guess(observation, attempt.guess, labels) for attempt in tried]
         judged = [judge.judge(guessed.inputs, None, generator) for guessed in ordered]
         ranking = sorted(range(len(tried)), key=lambda index: judged[index].distance)
         first = ranking[0]
@@ -263,14 +265,14 @@ class Auto(LabelFreeAttack[AutoConfig]):
             if united.distance < best.distance:
                 won, best = union.batch, united
                 winners = " and ".join(tried[ranking[source]].name for source in union.sources)
-        guess = _fitted(tried[first].guess, best, labels, won.are_found)
+        guess = _apply_fit(tried[first].guess, best, labels, won.are_found)
         known = {attempt.name for attempt in tried}
         begun = _Tried(winners, guess)
-        continued = [] if leak.is_noisy else self._continued(observation, begun, known, generator, counted)
+        continued = [] if leak.is_noisy else self._continue_from_best(observation, begun, known, generator, counted)
         if continued and _ends(observation, continued[-1].guess):
             return _report(continued[-1].guess, leak, [_how_it_ends(continued[-1]), *passed])
         for candidate in (attempt for attempt in continued if len(attempt.guess.inputs) <= len(labels)):
-            reached = in_order(observation, candidate.guess, labels)
+            reached = order_guess(observation, candidate.guess, labels)
             explained = judge.judge(reached.inputs, None, generator)
             tried, judged = [*tried, candidate], [*judged, explained]
             if explained.distance < best.distance:
@@ -284,7 +286,7 @@ class Auto(LabelFreeAttack[AutoConfig]):
         refinement = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         basis = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {winners}, {refinement}", f"distances are 1 - cosine {basis}", *scores, *passed]
-        return _report(_fitted(guess, better, labels, won.are_found), leak, notes)
+        return _report(_apply_fit(guess, better, labels, won.are_found), leak, notes)
 
 
 def _with_shares(candidates: Iterator[tuple[str, Attack[Any]]]) -> Iterator[tuple[str, Attack[Any], float]]:
@@ -361,7 +363,7 @@ def _distance(judged: FittedGuess) -> float:
     return judged.distance
 
 
-def _fitted(guess: Reconstruction, judged: FittedGuess, labels: Tensor, are_found: Tensor) -> Reconstruction:
+def _apply_fit(guess: Reconstruction, judged: FittedGuess, labels: Tensor, are_found: Tensor) -> Reconstruction:
     return replace(
         guess,
         inputs=judged.inputs.to(guess.inputs)[are_found],

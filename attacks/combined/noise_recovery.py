@@ -67,7 +67,7 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         """Refuse updates without noise of a stated generator, of several steps or with hidden tensors."""
         if not _generators(observation):
             return "no defense is known that adds private noise from a stated generator: set its `generator`"
-        if observation.hidden:
+        if observation.hidden_parameters:
             return "tensors are hidden, so the order of the draws is unknown"
         return one_gradient_only(observation)
 
@@ -99,7 +99,7 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
         )
         update = replace(observation.update, tensors=tensors)
         return outcome, replace(
-            observation, update=update, known_methods=_after_recovery(observation, _is_clean(outcome))
+            observation, update=update, known_methods=_describe_remaining_noise(observation, _is_clean(outcome))
         )
 
 
@@ -128,7 +128,7 @@ def _stated_deviation(observation: Observation) -> float | None:
     return private[0].deviation if len(private) == 1 else None
 
 
-def _after_recovery(observation: Observation, is_clean: bool) -> tuple[MethodDescription, ...]:
+def _describe_remaining_noise(observation: Observation, is_clean: bool) -> tuple[MethodDescription, ...]:
     """Return what is known of the defenses, without noise that was computed, or with noise that stays."""
     remaining = _without_noise if is_clean else _with_unpredictable_noise
     return tuple(remaining(known) for known in observation.known_methods)

@@ -123,7 +123,7 @@ class QuestionReadout(Attack[QuestionReadoutConfig]):
             text = nearest(observation, orders, image)
             if text in tried:
                 break
-            tried[text] = inner(_granted(observation, text), generator, on_step)
+            tried[text] = inner(_grant_text(observation, text), generator, on_step)
             image = tried[text].inputs
             if tried[text].objective < MATCHES or not len(image):
                 break
@@ -147,7 +147,7 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Q
     signs = _signs(observation.model, config)
     words = [] if read is None else [word for word in read.tolist() if word not in signs]
     orders = list[QuestionText]()
-    for text in arranged(words, config.length, config.filler):
+    for text in arrange_words(words, config.length, config.filler):
         if len(orders) == config.max_orders:
             raise NotApplicable(
                 f"{len(words)} words were read and have more orders than the setting 'max_orders' ({config.max_orders})"
@@ -158,7 +158,7 @@ def orders_of(observation: Observation, config: QuestionReadoutConfig) -> list[Q
     return orders
 
 
-def arranged(words: Sequence[int], length: int, filler: int) -> Iterator[QuestionText]:
+def arrange_words(words: Sequence[int], length: int, filler: int) -> Iterator[QuestionText]:
     """Yield every question of a length and every answer that use each of the words once, except the padding word.
 
     Args:
@@ -184,7 +184,7 @@ def nearest(observation: Observation, orders: Sequence[QuestionText], image: Ten
     name = f"{embedding_of(observation)[0]}.weight"
     target = [observation.update.tensors[name]]
     masks = tuple(expected_mask(site) for site in observation.sites)
-    seen = _copied(observation)
+    seen = _copy_observation(observation)
     distances = list[float]()
     for text in orders:
         informed = _with_text(seen, text)
@@ -194,15 +194,15 @@ def nearest(observation: Observation, orders: Sequence[QuestionText], image: Ten
     return orders[min(range(len(orders)), key=distances.__getitem__)]
 
 
-def _granted(observation: Observation, text: QuestionText) -> Observation:
+def _grant_text(observation: Observation, text: QuestionText) -> Observation:
     """Return the observation with a text added to the attacker knowledge."""
     knows = tuple(sorted({*observation.threat.knows, "extra-inputs", "labels"}))
     return _with_text(
-        replace(_copied(observation), threat=observation.threat.model_copy(update={"knows": knows})), text
+        replace(_copy_observation(observation), threat=observation.threat.model_copy(update={"knows": knows})), text
     )
 
 
-def _copied(observation: Observation) -> Observation:
+def _copy_observation(observation: Observation) -> Observation:
     return replace(observation, model=observation.working_copy())
 
 

@@ -119,9 +119,9 @@ def _is_alike(latest: Observation, before: Observation, movement: float) -> bool
 def _quieter(public: Sequence[MethodDescription], rounds: int) -> tuple[MethodDescription, ...]:
     """Return the descriptions of defenses with the noise of a mean over rounds."""
     return tuple(
-        replace(known, effects=tuple(_averaged(effect, rounds) for effect in known.effects)) for known in public
+        replace(known, effects=tuple(_average_noise(effect, rounds) for effect in known.effects)) for known in public
     )
 
 
-def _averaged(effect: Effect, rounds: int) -> Effect:
+def _average_noise(effect: Effect, rounds: int) -> Effect:
     return replace(effect, scale=effect.scale * rounds**-0.5) if isinstance(effect, AddedNoise) else effect

@@ -25,7 +25,7 @@ class OrderedGuess(NamedTuple):
     are_found: Tensor
 
 
-def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> OrderedGuess:
+def order_guess(observation: Observation, guess: Reconstruction, labels: Tensor) -> OrderedGuess:
     """Return a guess as a whole batch of B examples, B being the number of labels.
 
     Examples are sorted to match `labels` and missing examples are zero. Labels of several entries give no order:
@@ -42,7 +42,7 @@ def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) ->
     are_found = torch.arange(len(labels)) < made
     if labels.ndim > 1:
         return OrderedGuess(inputs, masks, are_found)
-    completed = torch.cat([guess.labels, _unused(labels, guess.labels)])
+    completed = torch.cat([guess.labels, _remove_used_labels(labels, guess.labels)])
     if len(completed) != len(labels):
         return OrderedGuess(inputs, None, are_found)
     ours, theirs = labels.argsort(stable=True), completed.argsort(stable=True)
@@ -52,7 +52,7 @@ def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) ->
     )
 
 
-def _unused(labels: Tensor, used: Tensor) -> Tensor:
+def _remove_used_labels(labels: Tensor, used: Tensor) -> Tensor:
     """Return the labels without the used labels, counted with multiplicity, in their order."""
     left = labels.tolist()
     for label in used.tolist():

@@ -45,7 +45,7 @@ def may_be_exact(observation: Observation, objective: float) -> bool:
     A residual alone does not show this: the signs of a matrix of rank one have rank one as well. If tensors are hidden,
     labels may be wrong although the inputs are right, so the objective is ignored.
     """
-    return inexact(observation) is None and (objective < MATCHES or bool(observation.hidden))
+    return inexact(observation) is None and (objective < MATCHES or bool(observation.hidden_parameters))
 
 
 def doubts(observation: Observation) -> tuple[str, ...]:

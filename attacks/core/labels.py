@@ -183,7 +183,7 @@ def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
     output = output_layer(observation.model, observation.spec.classes)
     if output is None:
         raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with a row per class")
-    if f"{output[0]}.weight" in observation.hidden - observation.unreliable_tensors.keys():
+    if f"{output[0]}.weight" in observation.hidden_parameters - observation.unreliable_tensors.keys():
         raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{output[0]}' is hidden")
     return output
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.core.nets.layer_calls import inputs_in_order, read_by
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.types import DropoutSite, Observation
 
 ResultT = TypeVar("ResultT")
@@ -37,7 +37,7 @@ def once_a_model(find: Callable[[Observation], ResultT]) -> Callable[[Observatio
     @wraps(find)
     def remember(observation: Observation) -> ResultT:
         known = results.setdefault(observation.model, {})
-        key = (observation.spec, observation.sites, observation.hidden)
+        key = (observation.spec, observation.sites, observation.hidden_parameters)
         if key not in known:
             known[key] = find(observation)
         return known[key]
@@ -170,7 +170,7 @@ def layer_behind(observation: Observation, first: str) -> Behind | None:
 
     def inputs(outputs: Tensor) -> Tensor:
         given.values = outputs
-        return read_by(model, [name], blank.expand(len(outputs), *observation.spec.shape), without_dropout())[0]
+        return read_by(model, [name], blank.expand(len(outputs), *observation.spec.shape), disable_dropout())[0]
 
     return Behind(name, inputs)
 

@@ -58,7 +58,7 @@ def read_masks(observation: Observation) -> dict[int, Tensor]:
         return {}
     tensors, dtype = observation.update.tensors, next(observation.model.parameters()).dtype
     masks: dict[int, Tensor] = {}
-    for source in _trusted(observation):
+    for source in _select_sources(observation):
         alive = _alive(tensors[source.tensor], source.reading)
         blank = torch.full(observation.sites[source.site].shape, torch.nan, dtype=dtype)
         rows = masks.setdefault(source.site, blank).view(-1, len(alive))
@@ -74,7 +74,7 @@ def read_all_masks(observation: Observation) -> Masks | None:
     return tuple(masks[index] for index in range(len(masks))) if is_complete else None
 
 
-def _trusted(observation: Observation) -> list[_Source]:
+def _select_sources(observation: Observation) -> list[_Source]:
     """Return the sources in exact matrices; other tensors count if every matrix that should have rank one has."""
     tensors = observation.update.tensors
     sources = [source for source in _sources(observation) if bool(tensors[source.tensor].any())]

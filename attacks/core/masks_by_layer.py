@@ -79,11 +79,11 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
     deltas = errors = torch.zeros(0)
     for position, name in enumerate(names):
         inputs = forward(masks)[0][position][1]
-        if inputs.ndim != 2 or f"{name}.weight" in observation.hidden:  # noqa: PLR2004 - one vector an example
+        if inputs.ndim != 2 or f"{name}.weight" in observation.hidden_parameters:  # noqa: PLR2004 - one vector an example
             return Peeled(None, None, None)
         gradient = observation.update.tensors[f"{name}.weight"].double()
         if name in site_before:
-            mask = _decided(deltas, errors, inputs, gradient)
+            mask = _infer_mask(deltas, errors, inputs, gradient)
             masks[site_before[name]] = mask
             inputs = inputs * mask
         elif unread and deltas.shape[1:] == masks[unread[0]].shape[1:]:
@@ -91,8 +91,8 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
             if read is not None:  # the site follows the previous layer; its output is added to another tensor
                 masks[unread[0]], inputs = read
                 unread = unread[1:]
-        holds = _left(inputs, gradient) < EXACT
-        deltas, errors = _solved(inputs, gradient)
+        holds = _measure_residual(inputs, gradient) < EXACT
+        deltas, errors = _solve_deltas(inputs, gradient)
     dtype = next(observation.model.parameters()).dtype
     expected = [torch.full_like(mask, 1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)]
     has_head = deltas.shape[1] == observation.spec.classes
@@ -105,7 +105,7 @@ def peel(observation: Observation, examples: Tensor, forward: Forward | None = N
     )
 
 
-def _solved(inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+def _solve_deltas(inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Return output gradients (B, h) for inputs (B, d), and the standard deviation of their errors.
 
     The least-squares residual of a row estimates the error: it is rounding, or missing examples.
@@ -135,7 +135,7 @@ def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
     return torch.where(is_clear | (sizes > _ABOVE_ROUNDING * sizes.max()), lowest, expected.argmax(1))
 
 
-def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
+def _infer_mask(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
     """Return the mask (B, units) between two layers; a wrong entry would make all later layers wrong.
 
     The masked activations lie in the row space of the next layer's gradient, which has far fewer dimensions than units.
@@ -143,7 +143,7 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     rounding.
     """
     by_gap = _split_at_widest_gap(deltas)
-    if _left(by_gap * activations, gradient) < EXACT:
+    if _measure_residual(by_gap * activations, gradient) < EXACT:
         return by_gap
     usual = deltas.square().mean(1, keepdim=True).sqrt()
     # Threshold at which a dropped and a kept unit are equally likely under normal distributions; with a margin.
@@ -153,7 +153,7 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     mask = are_kept.double()
     _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
     if len(singular) <= len(mask):  # the space is too narrow to hold every example
-        return _corrected(mask, activations, gradient)
+        return _correct_mask(mask, activations, gradient)
     rank = even_spectrum(singular, limit=len(mask)).rank
     for example, activation in enumerate(activations):
         image = _fit(right[:rank], mask[example] * activation, are_sure[example])
@@ -187,12 +187,12 @@ def _read_added(deltas: Tensor, gradient: Tensor, inputs: Callable[[Tensor], Ten
     """
     by_gap = _split_at_widest_gap(deltas)
     read = inputs(by_gap)
-    if _left(read, gradient) < EXACT:
+    if _measure_residual(read, gradient) < EXACT:
         return by_gap, read
     added = inputs(torch.zeros_like(by_gap))
-    mask = _corrected(by_gap, inputs(torch.ones_like(by_gap)) - added, gradient, added)
+    mask = _correct_mask(by_gap, inputs(torch.ones_like(by_gap)) - added, gradient, added)
     read = inputs(mask)
-    return (mask, read) if _left(read, gradient) < EXACT else None
+    return (mask, read) if _measure_residual(read, gradient) < EXACT else None
 
 
 def _split_at_widest_gap(deltas: Tensor) -> Tensor:
@@ -204,13 +204,13 @@ def _split_at_widest_gap(deltas: Tensor) -> Tensor:
     return (sizes > edges[widest : widest + 2].mean().exp()).double()
 
 
-def _left(inputs: Tensor, gradient: Tensor) -> float:
+def _measure_residual(inputs: Tensor, gradient: Tensor) -> float:
     """Return the share of a gradient, by norm, that inputs (B, d) do not explain."""
     solution = torch.linalg.lstsq(inputs.T, gradient.T).solution
     return float((gradient.T - inputs.T @ solution).norm() / gradient.norm().clamp_min(LEAST))
 
 
-def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tensor | float = 0.0) -> Tensor:
+def _correct_mask(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tensor | float = 0.0) -> Tensor:
     """Return a mask (B, units) with corrected entries: the entries that explain a column's residual on their own.
 
     If no entry does, the entry that explains most is changed. Changes that do not reduce the residual are rejected.
@@ -234,7 +234,7 @@ def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor, added: Tenso
             units = (before - best).argmax().view(1)
         changed = mask.clone()
         changed[example[units], units] = 1.0 - mask[example[units], units]
-        if _left(added + changed * activations, gradient) >= float(before.sum().sqrt() / gradient.norm()):
+        if _measure_residual(added + changed * activations, gradient) >= float(before.sum().sqrt() / gradient.norm()):
             break
         mask = changed
     return mask

@@ -17,7 +17,7 @@ from attacks.core.labels import blank_labels
 from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
 from attacks.core.spans import share_outside
 from attacks.core.tolerances import EXACT
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.types import Observation
 
 _PREDICTS = 1e-4  # relative; rounding of single precision stays below, for a gradient over all tokens
@@ -44,7 +44,7 @@ class Patches:
         """Return the patches (N, entries) of one example (1, *shape)."""
         return example.flatten()[self.pixels]
 
-    def joined(self, patches: Tensor, shape: tuple[int, ...]) -> Tensor:
+    def assemble_example(self, patches: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Return the example (1, *shape): each pixel is the mean of its entries, 0 without an entry."""
         total = torch.zeros(shape, dtype=patches.dtype).flatten()
         count = total.scatter_add(0, self.pixels.flatten(), torch.ones_like(patches).flatten())
@@ -78,10 +78,10 @@ def position_embedding(observation: Observation) -> Positions | None:
     If a parameter explains an exact observed gradient, no trial is needed: no other parameter can explain it.
     """
     patches = patch_projection(observation)
-    return None if patches is None else _explaining(observation, patches) or _by_trial(observation, patches)
+    return None if patches is None else _find_by_gradient(observation, patches) or _find_by_trial(observation, patches)
 
 
-def _explaining(observation: Observation, patches: Patches) -> Positions | None:
+def _find_by_gradient(observation: Observation, patches: Patches) -> Positions | None:
     """Search dL/dW = (dL/dP)^T X in the observed gradient, with more equations than unknowns."""
     tensors = observation.update.tensors
     observed = tensors.get(f"{patches.name}.weight")
@@ -96,7 +96,7 @@ def _explaining(observation: Observation, patches: Patches) -> Positions | None:
     return None
 
 
-def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
+def _find_by_trial(observation: Observation, patches: Patches) -> Positions | None:
     """Find the position embedding by the gradients of a trial example.
 
     Zero weights get small random values: a zero output layer would block the gradient.
@@ -108,7 +108,7 @@ def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
     names = [name for name, weight in weights.items() if _places(weight, patches)]
     tried = [weights[name].requires_grad_() for name in (projection, *names)]
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=weights[projection].dtype)
-    with torch.enable_grad(), without_dropout():
+    with torch.enable_grad(), disable_dropout():
         loss = observation.loss(run(model, example, weights), blank_labels(observation, 1))
     observed, *gradients = torch.autograd.grad(loss, tried, allow_unused=True, materialize_grads=True)
     observed, entries = observed.flatten(1), patches.cut(example)
@@ -131,7 +131,7 @@ def missing_gradient(observation: Observation, patches: Patches, positions: Posi
     tensors, name = observation.update.tensors, positions.name
     if not observation.model.get_parameter(name).requires_grad:
         return f"the position embedding '{name}' is frozen: its gradient is not sent"
-    if name in observation.hidden:
+    if name in observation.hidden_parameters:
         return f"the gradient of the position embedding '{name}' is hidden"
     if f"{patches.name}.weight" not in tensors:
         return f"the patch projection '{patches.name}' is frozen or hidden: its gradient is not sent"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fedsim.core.types import OnStep, Step
 
 
-def continued(
+def shift_progress(
     on_step: OnStep, *, restarts: int = 0, done: int = 0, iterations: int | None = None, best: float = math.inf
 ) -> OnStep:
     """Return an `on_step` for a part of a search that follows other parts.

@@ -2,7 +2,7 @@
 
 An attack that cannot run on an observation refuses: `not_applicable` returns the reason, or `NotApplicable` is raised
 before the search; the record holds a failure. A search that ran returns only the examples that it recovered; missing
-examples get the worst scores. Without any example it returns `no_guess`, and `stopped` gives the reason. Missing
+examples get the worst scores. Without any example it returns `no_guess`, and `stop_reason` gives the reason. Missing
 examples are not replaced by grey images, since these would be scored as guesses.
 """
 
@@ -36,7 +36,7 @@ def no_guess(
 
     Args:
         observation: inputs of the attack.
-        reason: why nothing was found, for `stopped`.
+        reason: why nothing was found, for `stop_reason`.
         iterations: number of iterations of the attack.
         notes: notes for the record.
         diagnostics: figures that explain the result.
@@ -50,7 +50,7 @@ def no_guess(
         iterations=iterations,
         best_iteration=iterations,
         history=(),
-        stopped=reason,
+        stop_reason=reason,
         notes=notes,
         diagnostics=dict(diagnostics or {}),
         extras=dict(extras or {}),

@@ -33,12 +33,12 @@ class Scales:
     Attributes:
         values: signed factors s, shape (A,).
         residuals: sine of the angle between act(s W u) and the row space, shape (A,).
-        identified: False where the residual does not depend on |s|, as with ReLU; shape (A,).
+        is_identified: False where the residual does not depend on |s|, as with ReLU; shape (A,).
     """
 
     values: Tensor
     residuals: Tensor
-    identified: Tensor
+    is_identified: Tensor
 
 
 def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, row_space: Tensor) -> Scales:
@@ -59,7 +59,7 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
         for part, units in zip(outputs.split(at_once), compared.split(at_once), strict=True)
     ]
     return Scales(
-        *map(torch.cat, zip(*((part.values, part.residuals, part.identified) for part in parts), strict=True))
+        *map(torch.cat, zip(*((part.values, part.residuals, part.is_identified) for part in parts), strict=True))
     )
 
 

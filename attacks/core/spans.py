@@ -37,7 +37,7 @@ def rank_one(weight: Tensor) -> RankOne:
     total = weight.norm()
     row = _power(weight)
     if row is None:
-        row = _by_gram(weight)
+        row = _find_leading_vector(weight)
     left = weight @ row
     residual = float(torch.addr(weight, left, row, alpha=-1.0).norm() / total.clamp_min(LEAST))
     return RankOne(row * math.sqrt(len(row)), residual)
@@ -56,7 +56,7 @@ def _power(weight: Tensor) -> Tensor | None:
     return None
 
 
-def _by_gram(weight: Tensor) -> Tensor:
+def _find_leading_vector(weight: Tensor) -> Tensor:
     if weight.shape[0] > weight.shape[1]:
         return torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -1]
     row = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1] @ weight

@@ -31,4 +31,4 @@ class TraceFigures(TraceAttack[Config]):
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the features of every observed text."""
-        return torch.as_tensor(summarise(case.seen))
+        return torch.as_tensor(summarise(case.observations))

@@ -47,10 +47,10 @@ class TraceForest(TraceAttack[TraceForestConfig]):
         """Return the most likely prompt of every observed text, or its probability of membership."""
         if len(set(case.labels)) < 2:  # noqa: PLR2004 - two classes at least
             raise NotApplicable("it learns from known texts of at least two kinds, and none are known")
-        rows = tabulate((*case.known, *case.seen))
+        rows = tabulate((*case.known_observations, *case.observations))
         forest = _forest(self.config.trees, int(torch.randint(2**31, (), generator=generator)))
-        forest.fit(rows[: len(case.known)], case.labels)
-        seen = rows[len(case.known) :]
+        forest.fit(rows[: len(case.known_observations)], case.labels)
+        seen = rows[len(case.known_observations) :]
         if case.question == "prompt":
             return torch.as_tensor(forest.predict(seen))
         return torch.as_tensor(forest.predict_proba(seen)[:, -1])

@@ -41,8 +41,8 @@ class TraceMean(TraceAttack[TraceMeanConfig]):
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
         """Return the signed mean of every observed text."""
-        means = torch.tensor([self._mean(trace) for trace in case.seen], dtype=torch.double)
-        known = np.array([self._mean(trace) for trace in case.known])
+        means = torch.tensor([self._mean(trace) for trace in case.observations], dtype=torch.double)
+        known = np.array([self._mean(trace) for trace in case.known_observations])
         members, non_members = (known[np.array(case.labels, int) == label] for label in (1, 0))
         falls = len(members) and len(non_members) and members.mean() < non_members.mean()
         return -means if falls else means

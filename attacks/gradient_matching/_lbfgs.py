@@ -164,7 +164,7 @@ class _Problem:
         gradients = self.comparison.gradients(variables.inputs[None], masks, labels[None], [0])
         distance = _DISTANCE(gradients)[0]
         penalty = self.penalty(self.client, variables.inputs, tuple(mask[0] for mask in masks), labels)
-        return distance + penalty, distance.detach() / gradients.observed().sum()
+        return distance + penalty, distance.detach() / gradients.observed_squared_norms().sum()
 
     def answer(self, variables: _Variables) -> Tensor:
         """Return the labels (B,) of the variables."""
@@ -211,11 +211,11 @@ class _Descent:
             number = attempt.start * config.max_iterations + iteration
             on_step(Step(attempt.start, number, total, self._lowest, attempt.objective, guess))
             if not bool(guess.isfinite().all()) or self._lowest == torch.inf:
-                attempt.stopped = "objective is not a number"
+                attempt.stop_reason = "objective is not a number"
             elif attempt.share < config.threshold:
-                attempt.stopped = "objective below threshold"
+                attempt.stop_reason = "objective below threshold"
             elif iteration - self._plateau[1] >= config.patience:
-                attempt.stopped = "no improvement"
+                attempt.stop_reason = "no improvement"
             else:
                 continue
             break

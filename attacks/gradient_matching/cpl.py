@@ -25,13 +25,13 @@ from attacks.core.matching.starts import Start
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation, changed
+from fedsim.core.types import Masks, Observation, change_default
 
 
 class CplConfig(LbfgsConfig):
     """Settings of CPL."""
 
-    start: Start = changed(LbfgsConfig, start="patterned")
+    start: Start = change_default(LbfgsConfig, start="patterned")
     label_weight: float = Field(default=0.01, ge=0, description="weight a of the squared error of the probabilities")
 
 

@@ -28,7 +28,7 @@ from attacks.core.matching.substitution import Substitution
 from attacks.core.matching.unknown_masks import FirstMasks
 from fedsim.core import seeding
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, changed
+from fedsim.core.types import Observation, change_default
 
 _IMAGE = 3  # dimensions of an example
 _KERNEL = 3
@@ -43,7 +43,7 @@ class DeepImagePriorConfig(MaskSearchConfig):
         default="off",
         description="hard: only the sign of the weights' gradient; soft: tanh(g / its RMS); off: as it is",
     )
-    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
+    schedule: ScheduleName = change_default(MaskSearchConfig, schedule="cosine")
 
 
 @final
@@ -74,7 +74,7 @@ class DeepImagePrior(MaskSearchAttack[DeepImagePriorConfig]):
         painter = Painter(network, torch.stack(noise), self.box(first))
         weights = Substitution(painter.paint, lambda _victim, generator: first_weights(width, shape, generator))
         pixels = self.descent(victims, self.plan(victims))
-        return weights.made(self.run_descent(weights.apply(pixels))), pixels.comparison.name
+        return weights.substitute_inputs(self.run_descent(weights.apply(pixels))), pixels.comparison.name
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ class Painter:
     def paint(self, weights: Tensor, victims: Sequence[int]) -> Tensor:
         """Return the images (R, B, *shape) of weights (R, P)."""
         pairs = zip(weights, self.noise[list(victims)].to(weights), strict=True)
-        images = torch.stack([self._of_row(*pair) for pair in pairs])
+        images = torch.stack([self._paint_row(*pair) for pair in pairs])
         if self.box is None:
             return images
         least, greatest = (bound.to(images) for bound in self.box)
         return least + (greatest - least) * images.sigmoid()
 
-    def _of_row(self, weights: Tensor, noise: Tensor) -> Tensor:
+    def _paint_row(self, weights: Tensor, noise: Tensor) -> Tensor:
         named = dict(self.network.named_parameters())
         parts = weights.split([parameter.numel() for parameter in named.values()])
         given = {name: part.view_as(named[name]) for name, part in zip(named, parts, strict=True)}

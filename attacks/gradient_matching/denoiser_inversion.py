@@ -104,7 +104,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         plain, task = super().simulated_client(observation), observation.task
         assert isinstance(task, Denoising), "checked by `not_applicable`"
         granted = observation.draws[0] if observation.draws else {}
-        changes = {"labels": self.labels(observation), "granted": granted, "task": task, "clients": plain.loss}
+        changes = {"labels": self.labels(observation), "granted_draws": granted, "task": task, "clients": plain.loss}
         return _DenoisingClient(**{**vars(plain), **changes, "loss": lambda value, _labels: value})
 
     def report(
@@ -127,13 +127,13 @@ class _DenoisingClient(SimulatedClient):
 
     Attributes:
         labels: classes of the dummies.
-        granted: the client's draws, if they are known.
+        granted_draws: the client's draws, if they are known.
         task: the denoising task, which computes outputs and targets of a step.
         clients: the client's loss of outputs and targets.
     """
 
     labels: Tensor | None = None
-    granted: Draws | None = None
+    granted_draws: Draws | None = None
     task: Denoising | None = None
     clients: Any = None
 
@@ -148,12 +148,12 @@ class _DenoisingClient(SimulatedClient):
         def model(*arguments: Tensor, **given: Any) -> Tensor:
             return functional_call(self.model, {**weights, **buffers}, arguments, given)
 
-        with self.dropping(masks, variables):
+        with self.apply_masks(masks, variables):
             return self.clients(*self.task.answer(model, Batch(inputs, self.labels), self._draws(variables)))
 
     def _draws(self, variables: Values) -> Draws:
-        if self.granted:
-            return self.granted
+        if self.granted_draws:
+            return self.granted_draws
         assert self.task is not None, "given when the client is built"
         draws = {_TASK + "noise": variables[_NOISE][0], _TASK + "level": _level(variables[_LEVEL][0], self.task)}
         if self.task.config.classes:

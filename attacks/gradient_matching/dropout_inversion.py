@@ -88,7 +88,7 @@ class DropoutInversionConfig(MaskSearchConfig):
         ),
         (
             "sign of the inputs' gradient",
-            "attacks.core.matching.optimizers.signed",
+            "attacks.core.matching.optimizers.sign_gradient",
             "tests/attacks/core/matching/test_optimizers.py::test_signs",
         ),
         (
@@ -162,10 +162,10 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             return rows
         bests = [best_row([row for row in rows if row.victim == victim]) for victim in range(len(victims.labels))]
         masks = tuple(tuple(mask.round() for mask in best.masks) for best in bests)
-        known = Unknowns((GivenMasks(given=masks),))
+        known = Unknowns((GivenMasks(victim_masks=masks),))
         fixed = replace(search, unknowns=known, first=lambda victim, _generator: bests[victim].inputs)
         done = self.config.max_iterations
-        later_victims = victims.in_part(restarts=self.config.restarts, done=done, iterations=2 * done)
+        later_victims = victims.as_part(restarts=self.config.restarts, done=done, iterations=2 * done)
         polished = descend(replace(descent, search=fixed, victims=later_victims, restarts=1))
         for row, best, row_masks in zip(polished, bests, masks, strict=True):
             row.start, row.masks = self.config.restarts, row_masks

@@ -27,7 +27,7 @@ from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import changed
+from fedsim.core.types import change_default
 
 _FEWEST_SEEDS = 2
 
@@ -35,17 +35,17 @@ _FEWEST_SEEDS = 2
 class GradInversionConfig(MaskSearchConfig):
     """Settings of GradInversion. Seeds are `restarts`, which are pulled together."""
 
-    sign: Sign = changed(MaskSearchConfig, sign="off")
+    sign: Sign = change_default(MaskSearchConfig, sign="off")
     distance: DistanceChoice = distance_setting("squared")
     priors: tuple[PriorChoice, ...] = prior_settings(
         {"total-variation": 1e-4, "squared-norm": 1e-6, "group-consistency": 0.01, "batch-statistics": 0.1}
     )
-    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
-    warm_up: int = changed(MaskSearchConfig, warm_up=50)
-    threshold: float = changed(MaskSearchConfig, threshold=0.0)
-    label_rule: LabelRule = changed(MaskSearchConfig, label_rule="distinct")
-    restarts: int = changed(MaskSearchConfig, restarts=8)
-    langevin: float = changed(MaskSearchConfig, langevin=0.01)  # 0.2 in the paper
+    schedule: ScheduleName = change_default(MaskSearchConfig, schedule="cosine")
+    warm_up: int = change_default(MaskSearchConfig, warm_up=50)
+    threshold: float = change_default(MaskSearchConfig, threshold=0.0)
+    label_rule: LabelRule = change_default(MaskSearchConfig, label_rule="distinct")
+    restarts: int = change_default(MaskSearchConfig, restarts=8)
+    langevin: float = change_default(MaskSearchConfig, langevin=0.01)  # 0.2 in the paper
 
 
 @final

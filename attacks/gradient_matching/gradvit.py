@@ -36,7 +36,7 @@ from attacks.core.matching.unknowns import MASKS
 from attacks.core.patches import patch_projection
 from fedsim.core.hooks import Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, changed
+from fedsim.core.types import Observation, change_default
 
 _LATER = 0.5  # weight of the gradient in the second stage
 
@@ -44,14 +44,14 @@ _LATER = 0.5  # weight of the gradient in the second stage
 class GradVitConfig(MaskSearchConfig):
     """Settings of GradViT. Each stage takes half of the iterations."""
 
-    sign: Sign = changed(MaskSearchConfig, sign="off")
+    sign: Sign = change_default(MaskSearchConfig, sign="off")
     distance: DistanceChoice = distance_setting("norms")
     priors: tuple[PriorChoice, ...] = prior_settings(
         {"total-variation": 1e-4, "squared-norm": 1e-6, "patch-borders": 1e-4}
     )
     later_priors: tuple[PriorChoice, ...] = prior_settings({"batch-statistics": 0.1}, ", in the second stage alone")
-    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
-    threshold: float = changed(MaskSearchConfig, threshold=0.0)
+    schedule: ScheduleName = change_default(MaskSearchConfig, schedule="cosine")
+    threshold: float = change_default(MaskSearchConfig, threshold=0.0)
 
 
 @final
@@ -123,7 +123,7 @@ class GradVit(MaskSearchAttack[GradVitConfig]):
             distance=lambda gradients: _LATER * search.distance(gradients),
         )
         done = descent.settings.iterations
-        part = descent.victims.in_part(restarts=self.config.restarts, done=done, iterations=2 * done)
+        part = descent.victims.as_part(restarts=self.config.restarts, done=done, iterations=2 * done)
         [last] = descend(replace(descent, search=second, victims=part, restarts=1))
         for row in rows:
             row.objective = math.inf  # its iterations count, but it cannot win

@@ -42,7 +42,7 @@ from fedsim.core.types import View
         ),
         (
             "Adam on the sign of the gradient",
-            "attacks.core.matching.optimizers.signed",
+            "attacks.core.matching.optimizers.sign_gradient",
             "tests/attacks/core/matching/test_optimizers.py::test_signs",
         ),
         (

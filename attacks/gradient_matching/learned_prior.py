@@ -74,9 +74,9 @@ class LearnedPrior(MatchingAttack[LearnedPriorConfig]):
         settings, stage, rows = descent.settings._replace(iterations=iterations), descent.search, list[RestartResult]()
         for number, level in enumerate(config.levels):
             stage = replace(stage, prior=_with_prior(descent.search.prior, denoise, level, config.prior_weight / level))
-            part = descent.victims.in_part(done=number * iterations, iterations=config.max_iterations)
+            part = descent.victims.as_part(done=number * iterations, iterations=config.max_iterations)
             rows = descend(replace(descent, search=stage, victims=part, settings=settings))
-            stage = replace(stage, first=_in_turn(rows))
+            stage = replace(stage, first=_yield_in_order(rows))
         return rows
 
 
@@ -113,7 +113,7 @@ def _with_prior(plain: Regulariser, denoise: Denoise, level: float, weight: floa
     return prior
 
 
-def _in_turn(rows: Sequence[RestartResult]) -> Callable[[int, torch.Generator], Tensor]:
+def _yield_in_order(rows: Sequence[RestartResult]) -> Callable[[int, torch.Generator], Tensor]:
     """Return a function that yields the results of rows in order, the order in which a descent requests its starts."""
     ends = iter([row.inputs.detach().clone() for row in rows])
     return lambda _victim, _generator: next(ends)

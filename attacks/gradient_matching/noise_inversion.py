@@ -31,7 +31,7 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Gaussian, Unknowns, Values
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.nets.layer_calls import layer_outputs
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
 from fedsim.core.types.effects import NoiseModules, Penalties
@@ -99,7 +99,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
             return sum(added, plain.loss(outputs, labels))
 
         modules = _noise_modules(observation)
-        noisy = {"loss": loss, "modules": modules, "penalties": penalties, "added": added}
+        noisy = {"loss": loss, "modules": modules, "penalties": penalties, "penalty_terms": added}
         return _NoisyClient(**{**vars(plain), **noisy})
 
 
@@ -110,25 +110,25 @@ class _NoisyClient(SimulatedClient):
     Attributes:
         modules: names of the modules that return noise.
         penalties: by module name, the function from its output to a penalty of each example, shape (B,).
-        added: means of the penalties of the latest forward pass; they are added to the loss.
+        penalties: means of the penalties of the latest forward pass; they are added to the loss.
     """
 
     modules: tuple[str, ...] = ()
     penalties: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict[str, Callable[[Tensor], Tensor]])
-    added: list[Tensor] = field(default_factory=list[Tensor])
+    penalty_terms: list[Tensor] = field(default_factory=list[Tensor])
 
     @contextmanager
-    def dropping(self, masks: Masks, variables: Values = NOTHING) -> Iterator[None]:
+    def apply_masks(self, masks: Masks, variables: Values = NOTHING) -> Iterator[None]:
         """Inject masks and noise, and record penalties."""
-        self.added.clear()
+        self.penalty_terms.clear()
         with ExitStack() as stack:
-            stack.enter_context(super().dropping(masks))
+            stack.enter_context(super().apply_masks(masks))
             for name, noise in zip(self.modules, variables[_NOISE], strict=True):
                 hook = self.model.get_submodule(name).register_forward_hook(lambda _m, _i, _o, noise=noise: noise)
                 stack.callback(hook.remove)
             for name, penalty in self.penalties.items():
                 hook = self.model.get_submodule(name).register_forward_hook(
-                    lambda _m, _i, output, penalty=penalty: self.added.append(penalty(output).mean())
+                    lambda _m, _i, output, penalty=penalty: self.penalty_terms.append(penalty(output).mean())
                 )
                 stack.callback(hook.remove)
             yield
@@ -139,7 +139,7 @@ def _whole(observation: Observation) -> Observation:
     return replace(
         observation,
         update=replace(observation.update, tensors={**observation.update.tensors, **observation.unreliable_tensors}),
-        hidden=observation.hidden - observation.unreliable_tensors.keys(),
+        hidden_parameters=observation.hidden_parameters - observation.unreliable_tensors.keys(),
         unreliable_tensors={},
     )
 
@@ -153,7 +153,7 @@ def _shapes(observation: Observation) -> tuple[tuple[int, ...], ...]:
     """Return the shape of each module's noise for one batch."""
     model, names = observation.working_copy(), _noise_modules(observation)
     blank = torch.zeros((observation.batch_size or 1, *observation.spec.shape)).to(next(model.parameters()))
-    with without_dropout(), layer_outputs(model, names) as seen:
+    with disable_dropout(), layer_outputs(model, names) as seen:
         run(model, blank)
     shapes = {name: tuple(noise.shape) for name, noise in seen}
     return tuple(shapes[name] for name in names)

@@ -87,7 +87,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             self._known_of(*victim)
             for victim in zip(victims.observations, victims.labels, victims.generators, strict=True)
         ]
-        descent = self._knowing(victims, known)
+        descent = self._prepare_descent(victims, known)
         return self.run_descent(descent), descent.comparison.name
 
     def report(
@@ -112,7 +112,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     def _masks(self, observation: Observation, known: Sequence[Known]) -> Unknowns:
         return self.config.searched_masks(observation.sites, known=tuple(known))
 
-    def _knowing(self, victims: VictimGroup, known: Sequence[Known]) -> Descent:
+    def _prepare_descent(self, victims: VictimGroup, known: Sequence[Known]) -> Descent:
         search = replace(self.plan(victims), unknowns=self._masks(victims.observations[0], known))
         return self.descent(victims, search)
 
@@ -128,7 +128,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
             copies = [observation] * len(chunk)
             starts = [torch.Generator().manual_seed(seed) for _ in chunk]  # the same dummy under every k
             victims = VictimGroup(copies, [labels] * len(chunk), starts, [_silent] * len(chunk))
-            rows = descend(replace(self._knowing(victims, chunk), settings=settings, restarts=1))
+            rows = descend(replace(self._prepare_descent(victims, chunk), settings=settings, restarts=1))
             objectives += [row.objective for row in rows]
         return guesses[min(range(len(guesses)), key=objectives.__getitem__)]
 

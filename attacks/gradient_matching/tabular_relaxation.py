@@ -32,7 +32,7 @@ from attacks.core.tolerances import TINY
 from fedsim.core.hooks import CostEstimate, Effort, Tables
 from fedsim.core.nets.table_columns import categories_of, likeliest_values
 from fedsim.core.registry import attack
-from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction, changed
+from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction, change_default
 
 _FEW_STARTS = 4
 
@@ -40,15 +40,15 @@ _FEW_STARTS = 4
 class TabularRelaxationConfig(MaskSearchConfig):
     """Settings of the search. `learning_rate` is the step of u; `boxed` has no effect: sigmoids keep the range."""
 
-    max_iterations: int = changed(MaskSearchConfig, max_iterations=1500)
+    max_iterations: int = change_default(MaskSearchConfig, max_iterations=1500)
     learning_rate: float = Field(default=0.15, gt=0, description="Adam's step for u and for masks")
     sign: Sign = Field(
         default="soft", description="hard: only the sign of u's gradient; soft: tanh(g / its RMS); off: as it is"
     )
     priors: tuple[PriorChoice, ...] = prior_settings({})
-    schedule: ScheduleName = changed(MaskSearchConfig, schedule="cosine")
-    threshold: float = changed(MaskSearchConfig, threshold=1e-9)
-    restarts: int = changed(MaskSearchConfig, restarts=8)
+    schedule: ScheduleName = change_default(MaskSearchConfig, schedule="cosine")
+    threshold: float = change_default(MaskSearchConfig, threshold=1e-9)
+    restarts: int = change_default(MaskSearchConfig, restarts=8)
 
 
 @final
@@ -110,7 +110,7 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
         descent = self.descent(victims, self.plan(victims))
         table = RelaxedTable.of(victims.observations[0].spec)
         logits = Substitution(table.rows, descent.search.first)
-        return logits.made(self.run_descent(logits.apply(descent))), descent.comparison.name
+        return logits.substitute_inputs(self.run_descent(logits.apply(descent))), descent.comparison.name
 
     def report(
         self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
@@ -151,17 +151,17 @@ class RelaxedTable:
     def rows(self, logits: Tensor, _victims: Sequence[int] = ()) -> Tensor:
         """Return normalised rows of logits (..., C)."""
         mean, std = self._scale(logits)
-        plain = [_relaxed(part, is_category) for part, is_category in self._parted(logits)]
+        plain = [_relax_logits(part, is_category) for part, is_category in self._split_columns(logits)]
         return (torch.cat(plain, -1) - mean) / std
 
     def entropy(self, rows: Tensor) -> Tensor:
         """Return the entropy of each category of rows (B, C), as a share of the largest possible entropy."""
         mean, std = self._scale(rows)
-        categories = [part for part, is_category in self._parted(rows * std + mean) if is_category]
+        categories = [part for part, is_category in self._split_columns(rows * std + mean) if is_category]
         shares = [_with_its_opposite(part).clamp(TINY, 1.0) for part in categories]
         return torch.stack([-(share * share.log()).sum(-1) / math.log(share.shape[-1]) for share in shares], -1)
 
-    def _parted(self, values: Tensor) -> list[tuple[Tensor, bool]]:
+    def _split_columns(self, values: Tensor) -> list[tuple[Tensor, bool]]:
         columns = values.split([count for count, _ in self.parts], -1)
         return [(part, is_category) for part, (_, is_category) in zip(columns, self.parts, strict=True)]
 
@@ -174,7 +174,7 @@ class RelaxedTable:
         return mean.to(like), std.to(like)
 
 
-def _relaxed(logits: Tensor, is_category: bool) -> Tensor:
+def _relax_logits(logits: Tensor, is_category: bool) -> Tensor:
     """Return probabilities of a category's values, or numbers in (0, 1); a single binary column is a number."""
     return logits.softmax(-1) if is_category and logits.shape[-1] > 1 else logits.sigmoid()
 

@@ -51,4 +51,4 @@ class Wiig(MatchingAttack[MatchingConfig]):
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Return the granted masks."""
         granted = tuple(observation.masks[0] for observation in observations if observation.masks)
-        return Unknowns((GivenMasks(given=granted),) if observations[0].sites else ())
+        return Unknowns((GivenMasks(victim_masks=granted),) if observations[0].sites else ())

@@ -36,7 +36,7 @@ class Alphabet(NamedTuple):
     features: Tensor
     degrees: Tensor
 
-    def taken(self, chosen: Tensor) -> Alphabet:
+    def select(self, chosen: Tensor) -> Alphabet:
         """Return the chosen nodes."""
         return Alphabet(self.features[chosen], self.degrees[chosen])
 
@@ -92,7 +92,7 @@ def shares_outside(rows: Tensor, basis: Tensor) -> Tensor:
 
 def nodes_inside(alphabet: Alphabet, basis: Tensor, tolerance: float) -> Alphabet:
     """Return the nodes with features in a span."""
-    return alphabet.taken(shares_outside(alphabet.features, basis) < tolerance)
+    return alphabet.select(shares_outside(alphabet.features, basis) < tolerance)
 
 
 def candidates_of(network: GraphNetwork, nodes: Alphabet) -> Candidates:
@@ -137,7 +137,7 @@ def _centres(network: GraphNetwork, nodes: Alphabet, centre: int, neighbours: Te
     joined[0, 1:] = joined[1:, 0] = 1
     features = nodes.features[members]
     stars = Graphs(features, joined.expand(len(members), -1, -1), nodes.degrees[members], torch.ones(members.shape))
-    return network.hidden(0, features, stars)[:, 0]
+    return network.apply_layer(0, features, stars)[:, 0]
 
 
 def consistent(blocks: list[Star]) -> list[Star]:

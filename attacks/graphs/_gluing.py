@@ -17,17 +17,17 @@ class Partial:
     Attributes:
         kinds: indices of its nodes in an alphabet.
         joins: edges as pairs of node indices, the smaller first.
-        done: indices of the nodes that have all their neighbours.
+        complete_nodes: indices of the nodes that have all their neighbours.
     """
 
     kinds: tuple[int, ...]
     joins: frozenset[tuple[int, int]]
-    done: frozenset[int]
+    complete_nodes: frozenset[int]
 
     @property
     def is_closed(self) -> bool:
         """Return whether every node has all its neighbours."""
-        return len(self.done) == len(self.kinds)
+        return len(self.complete_nodes) == len(self.kinds)
 
     def around(self, node: int) -> list[int]:
         """Return the indices of a node's neighbours."""
@@ -55,7 +55,7 @@ class Gluing:
         for block in blocks:
             self.blocks[block.centre].append(Counter(block.around))
 
-    def closed(self) -> Iterator[Partial]:
+    def find_closed_graphs(self) -> Iterator[Partial]:
         """Yield closed graphs, starting from the centre with the fewest blocks; graphs may be yielded repeatedly."""
         starts = sorted(self.blocks, key=lambda centre: len(self.blocks[centre]))
         whole = self.left
@@ -73,7 +73,7 @@ class Gluing:
     def _further(self, graph: Partial) -> Iterator[Partial]:
         """Yield the graphs after completing the neighbours of the open node with the fewest fitting blocks."""
         options: tuple[int, list[Counter[int]]] | None = None
-        for node in set(range(len(graph.kinds))) - graph.done:
+        for node in set(range(len(graph.kinds))) - graph.complete_nodes:
             have = Counter(graph.kinds[neighbour] for neighbour in graph.around(node))
             missing = [block - have for block in self.blocks[graph.kinds[node]] if have <= block]
             if options is None or len(missing) < len(options[1]):
@@ -82,11 +82,11 @@ class Gluing:
         node, missing = options
         for kinds in missing:
             for partners in self._choices(graph, node, kinds):
-                yield self._joined(graph, node, partners, kinds)
+                yield self._connect_node(graph, node, partners, kinds)
 
     def _choices(self, graph: Partial, node: int, missing: Counter[int]) -> Iterator[tuple[int, ...]]:
         """Yield the sets of existing nodes that become missing neighbours; the other neighbours will be new nodes."""
-        excluded = {node, *graph.around(node)} | graph.done
+        excluded = {node, *graph.around(node)} | graph.complete_nodes
         free = [
             candidate
             for candidate in range(len(graph.kinds))
@@ -100,9 +100,9 @@ class Gluing:
                 if Counter(graph.kinds[candidate] for candidate in partners) <= missing:
                     yield partners
 
-    def _joined(self, graph: Partial, node: int, partners: Sequence[int], missing: Counter[int]) -> Partial:
+    def _connect_node(self, graph: Partial, node: int, partners: Sequence[int], missing: Counter[int]) -> Partial:
         new = missing - Counter(graph.kinds[partner] for partner in partners)
         first = len(graph.kinds)
         ends = (*partners, *range(first, first + new.total()))
         joins = graph.joins | {(min(node, end), max(node, end)) for end in ends}
-        return Partial((*graph.kinds, *new.elements()), joins, graph.done | {node})
+        return Partial((*graph.kinds, *new.elements()), joins, graph.complete_nodes | {node})

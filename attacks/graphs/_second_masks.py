@@ -47,7 +47,7 @@ def masks_of(
         second = _subsets(observation, network, guess, first)
         if second is not None:
             pairs = zip((first, second), observation.sites, strict=True)
-            yield tuple(_filled(mask, site) for mask, site in pairs)
+            yield tuple(_pad_mask(mask, site) for mask, site in pairs)
 
 
 def _assignments(blocks: Sequence[Star], masks: Mapping[Star, Sequence[Tensor]]) -> Iterator[Tensor]:
@@ -71,7 +71,7 @@ def _subsets(observation: Observation, network: GraphNetwork, guess: Tensor, fir
     graphs, (first_site, second_site) = graphs_of(guess.double()), observation.sites
     hidden = torch.zeros(1, guess.shape[1], first.shape[1], dtype=torch.float64)
     hidden[0, : len(first)] = first / (1 - first_site.rate)
-    hidden = network.hidden(1, network.hidden(0, graphs.features, graphs) * hidden, graphs)[0, : len(first)]
+    hidden = network.apply_layer(1, network.apply_layer(0, graphs.features, graphs) * hidden, graphs)[0, : len(first)]
     wanted = _read_by_head(observation)
     subsets = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=torch.float64)] * len(first))
     errors, chosen = (subsets @ hidden / len(first) / (1 - second_site.rate) - wanted).abs().min(0)
@@ -83,7 +83,7 @@ def _read_by_head(observation: Observation) -> Tensor:
     return weight.T @ bias / bias.square().sum()
 
 
-def _filled(mask: Tensor, site: DropoutSite) -> Tensor:
+def _pad_mask(mask: Tensor, site: DropoutSite) -> Tensor:
     """Return a mask of the site's shape; padding nodes get the expected mask."""
     whole = torch.full(site.shape, 1 - site.rate)
     whole[0, : len(mask)] = mask.float()

@@ -130,7 +130,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
         candidates = candidates_of(network, nodes)
         labels = labels_or_unknown(observation, 1)
         search = _Search(observation, network, nodes, candidates, labels, diagnostics, generator, on_step)
-        attempts = self._under_dropout if observation.sites else self._plain
+        attempts = self._search_under_dropout if observation.sites else self._plain
         closed, best = 0, math.inf
         for closed, (guess, masks) in enumerate(attempts(search, second), 1):
             distance = gradient_distance(observation, guess, labels, masks)
@@ -153,7 +153,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
                 float(len(blocks)),
                 float(directions),
             )
-            for graph in self._closed(search, blocks):
+            for graph in self._find_closed_graphs(search, blocks):
                 yield _matrix(graph, search), ()
             if directions == _DIRECTIONS:
                 return
@@ -162,7 +162,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
                 return
             basis = torch.cat([basis, direction])
 
-    def _under_dropout(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
+    def _search_under_dropout(self, search: _Search, basis: Tensor) -> Iterator[tuple[Tensor, Masks]]:
         """Yield closed graphs of the blocks that lie in the span under some mask, with masks of both layers."""
         rate = search.observation.sites[0].rate
         draws = min(draws_needed(len(basis), rate), self.config.draws)
@@ -180,17 +180,17 @@ class GraphSpans(Attack[GraphSpansConfig]):
                 float(attempt * draws),
                 float(len(masks)),
             )
-            for graph in self._closed(search, list(masks)):
+            for graph in self._find_closed_graphs(search, list(masks)):
                 if len(graph.kinds) > MOST_NODES:
                     continue
                 guess, blocks = _matrix(graph, search), [graph.block(node) for node in range(len(graph.kinds))]
                 for mask_pair in masks_of(search.observation, search.network, guess, blocks, masks):
                     yield guess, mask_pair
 
-    def _closed(self, search: _Search, blocks: list[Star]) -> Iterator[Partial]:
+    def _find_closed_graphs(self, search: _Search, blocks: list[Star]) -> Iterator[Partial]:
         limit = search.observation.spec.shape[0]
         gluing = Gluing(consistent(blocks), search.nodes.degrees.tolist(), limit, self.config.states)
-        return gluing.closed()
+        return gluing.find_closed_graphs()
 
     def _result(self, search: _Search, guess: Tensor, masks: Masks, distance: float, closed: int) -> Reconstruction:
         observation = search.observation
@@ -199,7 +199,7 @@ class GraphSpans(Attack[GraphSpansConfig]):
             labels=search.labels,
             objective=distance,
             iterations=closed,
-            stopped="a graph has the client's gradient",
+            stop_reason="a graph has the client's gradient",
             notes=(*(_NUMBERING if masks else ()), *doubts(observation)),
             diagnostics=search.diagnostics,
             is_exact=may_be_exact(observation, distance),

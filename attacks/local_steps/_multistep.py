@@ -14,14 +14,14 @@ from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import ScheduleName
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.preconditions import gradient_steps_only
-from fedsim.core.types import DropoutSite, Knowledge, Observation, changed
+from fedsim.core.types import DropoutSite, Knowledge, Observation, change_default
 
 
 class MultiStepConfig(MaskSearchConfig):
     """Settings of attacks on several local steps."""
 
-    max_iterations: int = changed(MaskSearchConfig, max_iterations=1000)
-    schedule: ScheduleName = changed(MaskSearchConfig, schedule="steps")
+    max_iterations: int = change_default(MaskSearchConfig, max_iterations=1000)
+    schedule: ScheduleName = change_default(MaskSearchConfig, schedule="steps")
     masks: Literal["optimised", "expectation"] = Field(
         default="optimised",
         description="optimised: unknown dropout masks are searched if their rates are known; expectation: no dropout",

@@ -38,14 +38,14 @@ class Path:
         inputs: examples, shape (N, *shape).
         labels: shape (N,).
         steps: indices of the examples of every step.
-        left: norm of the update's residual, relative to the norm of the whole update.
+        residual: norm of the update's residual, relative to the norm of the whole update.
         passes: number of times that masks and labels were inferred.
     """
 
     inputs: Tensor
     labels: Tensor
     steps: tuple[Tensor, ...]
-    left: float
+    residual: float
     passes: int
 
 
@@ -70,11 +70,11 @@ def follow(observation: Observation, as_one: Observation, examples: Tensor) -> P
             raise NothingFound("masks or labels of a step cannot be read in this model")
         steps = _dealt(layers.misfits(models, examples, peeled.masks), batch_sizes(observation))
         models, update = _train(observation, examples, peeled.labels, peeled.masks, steps)
-        path = Path(examples, peeled.labels, steps, _left(observation, update), number)
-        best = path if best is None or path.left < _SETTLED * best.left else best
+        path = Path(examples, peeled.labels, steps, _measure_residual(observation, update), number)
+        best = path if best is None or path.residual < _SETTLED * best.residual else best
         if number - best.passes > max(_PATIENCE, len(models)):
             return best
-        examples = layers.rescaled(observation, models, steps, examples, peeled.masks)
+        examples = layers.rescale_examples(observation, models, steps, examples, peeled.masks)
     assert best is not None
     return best
 
@@ -104,7 +104,7 @@ class _Layers:
 
     def misfits(self, models: Sequence[nn.Module], examples: Tensor, masks: Masks) -> Tensor:
         """Return the distance of the second layer's inputs from its row space, at the weights of each step, (K, N)."""
-        kept = _kept(masks, len(examples), self.rows.shape[1])
+        kept = _get_kept_units(masks, len(examples), self.rows.shape[1])
         return torch.stack(
             [
                 outside_row_space(self.behind.inputs(self._outputs(model, examples)), kept, self.rows).norm(dim=1)
@@ -112,7 +112,7 @@ class _Layers:
             ]
         )
 
-    def rescaled(
+    def rescale_examples(
         self,
         observation: Observation,
         models: Sequence[nn.Module],
@@ -124,7 +124,7 @@ class _Layers:
         if f"{self.first.name}.bias" in observation.update.tensors:
             return examples
         corrected = examples.clone()
-        kept = _kept(masks, len(examples), self.rows.shape[1])
+        kept = _get_kept_units(masks, len(examples), self.rows.shape[1])
         for model, step in zip(models, steps, strict=True):
             pixels = examples[step].double().flatten(1)[:, self.first.pixels[0]]
             pixels = pixels / pixels.square().mean(1, keepdim=True).sqrt()
@@ -133,7 +133,7 @@ class _Layers:
             rows = pixels * scales.values[:, None]
             rescaled = examples_from(rows, self.first, observation)
             corrected[step] = torch.where(
-                scales.identified.view(-1, *(1 for _ in rescaled.shape[1:])), rescaled, corrected[step]
+                scales.is_identified.view(-1, *(1 for _ in rescaled.shape[1:])), rescaled, corrected[step]
             )
         return corrected
 
@@ -143,7 +143,7 @@ class _Layers:
         return outputs + named.get(f"{self.first.name}.bias", torch.zeros(1).double())
 
 
-def _kept(masks: Masks, examples: int, width: int) -> Tensor:
+def _get_kept_units(masks: Masks, examples: int, width: int) -> Tensor:
     """Return the mask of kept units of the first layer, shape (N, width)."""
     if not masks:
         return torch.ones(examples, width, dtype=torch.float64)
@@ -207,7 +207,7 @@ def _train(
     return models[:-1], update
 
 
-def _left(observation: Observation, update: Tensors) -> float:
+def _measure_residual(observation: Observation, update: Tensors) -> float:
     pairs = [(tensor.double(), update[name].double()) for name, tensor in observation.update.tensors.items()]
     distance = math.hypot(*(float((theirs - ours).norm()) for theirs, ours in pairs))
     return distance / math.hypot(*(float(theirs.norm()) for theirs, _ in pairs))

@@ -49,7 +49,7 @@ class Bend(Block):
         return self.weight * values[0].square().flatten(1).sum(1)
 
 
-def on_the_path(place: float, rate: float) -> Block:
+def make_path_unknown(place: float, rate: float) -> Block:
     """Return a, an unknown in [0, 1] that starts at `place`."""
     return Bounded(_PLACE, rate, (torch.tensor(place),))
 

@@ -145,8 +145,8 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         rows: list[RestartResult] = []
         remaining = settings._replace(iterations=settings.iterations - warm)
         for early in self._as_one_gradient(descent, warm):
-            part = descent.victims.in_part(restarts=early.start, done=warm, iterations=settings.iterations)
-            later_descent = self._continued(observation, descent.search, early)
+            part = descent.victims.as_part(restarts=early.start, done=warm, iterations=settings.iterations)
+            later_descent = self._warm_start_plan(observation, descent.search, early)
             (row,) = descend(replace(descent, search=later_descent, victims=part, settings=remaining, restarts=1))
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
             row.objectives = early.objectives + row.objectives
@@ -181,14 +181,14 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         comparison = super().comparison([single], plan)
         settings = descent.settings._replace(iterations=iterations)
         labels = [descent.victims.labels[0][:examples]]
-        part = descent.victims.in_part(iterations=self.config.max_iterations)._replace(labels=labels)
+        part = descent.victims.as_part(iterations=self.config.max_iterations)._replace(labels=labels)
         return descend(replace(descent, comparison=comparison, search=plan, victims=part, settings=settings))
 
-    def _continued(self, observation: Observation, plan: Search, early: RestartResult) -> Search:
+    def _warm_start_plan(self, observation: Observation, plan: Search, early: RestartResult) -> Search:
         """Return the plan with the dummy inputs and masks of an earlier search as the start of every pass and step."""
         examples = examples_of(observation)
         starts = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
-        unknowns = plan.unknowns.starting_at({MASKS: _by_step(early.masks, observation)})
+        unknowns = plan.unknowns.starting_at({MASKS: _repeat_by_step(early.masks, observation)})
         return replace(plan, unknowns=unknowns, first=lambda _victim, _generator: starts)
 
 
@@ -226,7 +226,7 @@ def average(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
     return total / counts.view(-1, *(1 for _ in inputs.shape[1:])).to(total)
 
 
-def _by_step(masks: Masks, observation: Observation) -> Masks:
+def _repeat_by_step(masks: Masks, observation: Observation) -> Masks:
     """Repeat the masks of N examples for every step, in the order of the steps."""
     examples = examples_of(observation)
     grouped = [mask.unflatten(0, (examples, -1)) for mask in masks]

@@ -37,8 +37,8 @@ from attacks.local_steps._surrogate import (
     SurrogateComparison,
     bend_of,
     bends,
+    make_path_unknown,
     mean_square,
-    on_the_path,
     place_of,
 )
 from fedsim.core.hooks import Effort
@@ -99,7 +99,7 @@ class Sme(MultiStepAttack[SmeConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps with hidden tensors: the trained weights are then unknown."""
-        if observation.local_steps > 1 and observation.hidden:
+        if observation.local_steps > 1 and observation.hidden_parameters:
             return "tensors of the update are hidden, so the trained weights are not known"
         return super().not_applicable(observation)
 
@@ -119,7 +119,7 @@ class Sme(MultiStepAttack[SmeConfig]):
             return masks
         config, change = self.config, _change(observation)
         bent = bends(change, config.bend_weight, config.bend_learning_rate) if config.path == "quadratic" else ()
-        return masks.followed_by(on_the_path(config.place, config.place_learning_rate), *bent)
+        return masks.followed_by(make_path_unknown(config.place, config.place_learning_rate), *bent)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Compare gradients at the point on the path, or at the received weights for a single step."""

@@ -76,7 +76,7 @@ class StepByStep(Attack[StepByStepConfig]):
             return "the update is a single step; the batch separation attack alone solves it"
         if sum(batch_sizes(observation)) != examples_of(observation) or not all(batch_sizes(observation)):
             return "the client passes over its examples more than once, or over none in some step"
-        if observation.hidden:
+        if observation.hidden_parameters:
             return "tensors of the update are hidden, so steps cannot be compared with it"
         first = first_linear(observation)
         if first is None and patch_projection(observation) is None:
@@ -124,7 +124,7 @@ def _as_one_step(observation: Observation) -> Observation:
 
 
 def _report(observation: Observation, guess: Reconstruction, path: Path) -> Reconstruction:
-    order, objective = torch.cat(path.steps), path.left**2 / 2.0
+    order, objective = torch.cat(path.steps), path.residual**2 / 2.0
     is_explained = objective < MATCHES
     return replace(
         guess,
@@ -133,7 +133,9 @@ def _report(observation: Observation, guess: Reconstruction, path: Path) -> Reco
         masks=None,
         objective=objective,
         history=((guess.iterations, objective),),
-        stopped="all steps solved" if is_explained else "all examples separated, but the steps do not give the update",
+        stop_reason="all steps solved"
+        if is_explained
+        else "all examples separated, but the steps do not give the update",
         notes=(
             f"examples are in the order of {len(path.steps)} steps",
             "objective: half the squared share of the update that the repeated steps do not give",
@@ -141,7 +143,7 @@ def _report(observation: Observation, guess: Reconstruction, path: Path) -> Reco
         ),
         diagnostics={
             **guess.diagnostics,
-            "share of the update left": path.left,
+            "share of the update left": path.residual,
             "passes over the steps": float(path.passes),
         },
         is_exact=is_explained and may_be_exact(observation, objective),

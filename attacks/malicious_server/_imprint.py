@@ -29,7 +29,7 @@ def check_public(public: Tensor) -> None:
         )
 
 
-def without_imprint(observation: Observation, block: type[nn.Module], layer: str) -> str | None:
+def explain_missing_imprint(observation: Observation, block: type[nn.Module], layer: str) -> str | None:
     """Return why no imprint is readable: an honest model, or a hidden layer; None if it is readable.
 
     Args:
@@ -54,7 +54,7 @@ def differences(rows: Tensor) -> Tensor:
     return torch.cat([rows[:-1] - rows[1:], rows[-1:]])
 
 
-def in_bins(places: Tensor, bias: Tensor, bins: Tensor) -> Tensor:
+def is_in_bins(places: Tensor, bias: Tensor, bins: Tensor) -> Tensor:
     """Return the mask of positions inside their bins, up to rounding, shape (G,).
 
     Args:

@@ -19,7 +19,7 @@ from attacks.core.results import blanks, no_guess
 from attacks.core.targets.reading import label_guess
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.layer_calls import layer_outputs
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
 _ROUNDING = 16.0
@@ -39,12 +39,12 @@ class Singles:
     units: Tensor
     coefficients: Tensor
 
-    def chosen(self, places: Tensor) -> Singles:
+    def select(self, places: Tensor) -> Singles:
         """Return the examples at the given indices, in that order."""
         return Singles(self.examples[places], self.units[places], self.coefficients[places])
 
 
-def above_rounding(bias: Tensor, dtype: torch.dtype) -> Tensor:
+def exceeds_rounding(bias: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the mask of entries of a bias gradient (k,), or of its differences, that exceed rounding in `dtype`."""
     return bias.abs() > _ROUNDING * torch.finfo(dtype).eps * bias.abs().max()
 
@@ -81,7 +81,7 @@ def distinct(
     return torch.tensor(kept, dtype=torch.long), agreed
 
 
-def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float) -> Tensor:
+def is_in_pixel_range(examples: Tensor, observation: Observation, tolerance: float) -> Tensor:
     """Return the mask of examples (G, *shape) in the pixel range, shape (G,); all True if the normalisation is unknown.
 
     Args:
@@ -125,7 +125,7 @@ def reconstruction(
         notes: notes of the attack.
     """
     size = expected_examples(observation) or max(1, len(singles.examples))
-    singles = singles.chosen(torch.arange(min(size, len(singles.examples))))
+    singles = singles.select(torch.arange(min(size, len(singles.examples))))
     count = len(singles.examples)
     guess = singles.examples.to(next(observation.model.parameters()).dtype)
     whole = torch.cat([guess, blanks(observation, size - count)])
@@ -142,7 +142,7 @@ def reconstruction(
         labels=labels[:count],
         objective=objective,
         iterations=1,
-        stopped=f"read {count} of {size} examples off the gradient",
+        stop_reason=f"read {count} of {size} examples off the gradient",
         notes=(*notes, f"nothing was found for {size - count} of {size} examples", meaning),
         diagnostics=diagnostics,
     )
@@ -195,7 +195,7 @@ def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Te
     step = observation.learning_rate if observation.update.kind == "delta" else 1.0
     scale = step * observation.local_steps / size
     for label in labels.unique():
-        with without_dropout(), layer_outputs(model, [layer]) as seen:
+        with disable_dropout(), layer_outputs(model, [layer]) as seen:
             predictions = model(singles.examples.double())
         loss = observation.loss(predictions, label.expand(len(predictions))) * len(predictions)
         (slopes,) = torch.autograd.grad(loss, [seen[-1][1]])

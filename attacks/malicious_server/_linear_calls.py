@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.core.layers import run
 from fedsim.core.nets.layer_calls import inputs_in_order, layer_outputs, read_by
-from fedsim.core.nets.masks import keep_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, keep_masks
 from fedsim.core.types import Observation
 
 PROBES = 4
@@ -42,7 +42,7 @@ def linear_calls(model: nn.Module, shape: tuple[int, ...]) -> list[LinearCall] |
     try:
         with (
             torch.no_grad(),
-            without_dropout(),
+            disable_dropout(),
             inputs_in_order(model, (nn.Linear,)) as seen,
             layer_outputs(model, names) as outputs,
         ):
@@ -71,7 +71,7 @@ def kept_scale(observation: Observation, layer: str) -> float:
     """Return the factor by which dropout rescales kept inputs of a layer, at the attacker's rate; 1 without dropout."""
     probe = torch.zeros(1, *observation.spec.shape).to(next(observation.model.parameters()))
     model, generator = observation.model.train(), torch.Generator().manual_seed(0)
-    (whole,) = read_by(model, [layer], probe, without_dropout())
+    (whole,) = read_by(model, [layer], probe, disable_dropout())
     with keep_masks(generator):
         (dropped,) = read_by(model, [layer], probe, nullcontext())
     kept = dropped != 0

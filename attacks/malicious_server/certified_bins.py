@@ -24,10 +24,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._imprint import SLACK, check_public, without_imprint
+from attacks.malicious_server._imprint import SLACK, check_public, explain_missing_imprint
 from attacks.malicious_server._isolated_units import (
     Singles,
-    above_rounding,
+    exceeds_rounding,
     expected_examples,
     linear,
     reconstruction,
@@ -119,7 +119,7 @@ class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse honest models, and a hidden imprint layer."""
-        return without_imprint(observation, _TwinImprint, _LAYER)
+        return explain_missing_imprint(observation, _TwinImprint, _LAYER)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Compute the quotients of all bins, and return the certified examples."""
@@ -128,7 +128,7 @@ class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
         order = ratios.is_certified.int().argsort(descending=True, stable=True)
         order = order if self.config.uncertified else order[:certified]
         examples = ratios.rows.view(-1, *observation.spec.shape)
-        singles = Singles(examples, ratios.units, ratios.coefficients).chosen(order)
+        singles = Singles(examples, ratios.units, ratios.coefficients).select(order)
         size = expected_examples(observation)
         note = f"the first {certified} of the guesses are certified" if self.config.uncertified else "all are certified"
         diagnostics = {"bins hit": float(len(ratios.bins)), "certified": float(certified)}
@@ -141,7 +141,7 @@ def quotients(observation: Observation, gain: float) -> Quotients:
     """Compute the quotients of every bin with a gradient, and compare its two units."""
     sent, bias = (observation.update.tensors[f"{_LAYER}.{part}"] for part in ("weight", "bias"))
     rows, parts = sent.double().unflatten(0, (2, -1)), bias.double().unflatten(0, (2, -1))
-    hit = above_rounding(bias, sent.dtype).unflatten(0, (2, -1)).all(0).nonzero().flatten()
+    hit = exceeds_rounding(bias, sent.dtype).unflatten(0, (2, -1)).all(0).nonzero().flatten()
     rows, parts = rows[:, hit], parts[:, hit]
     guesses = rows / parts[..., None]
     size = guesses.abs().amax(2)
@@ -151,7 +151,7 @@ def quotients(observation: Observation, gain: float) -> Quotients:
     larger = parts.abs().argmax(0)
     places = torch.arange(len(hit))
     chosen, units = guesses[larger, places], hit + larger * (len(bias) // 2)
-    is_certified = is_alike & (errors <= _RESOLVED * size.amin(0)) & _in_bin(observation, chosen, hit, gain)
+    is_certified = is_alike & (errors <= _RESOLVED * size.amin(0)) & _is_in_bin(observation, chosen, hit, gain)
     return Quotients(hit, chosen, units, parts[larger, places], is_certified)
 
 
@@ -166,7 +166,7 @@ def _rounding(observation: Observation, weight: Tensor, bias: Tensor) -> tuple[T
     return unit * sizes[0], unit * sizes[1]
 
 
-def _in_bin(observation: Observation, rows: Tensor, bins: Tensor, gain: float) -> Tensor:
+def _is_in_bin(observation: Observation, rows: Tensor, bins: Tensor, gain: float) -> Tensor:
     """Return the mask of quotients (G, n) that lie in their own bins, shape (G,)."""
     weight, bias = linear(observation.model, _LAYER)
     place = gain * ((rows * weight[bins]).sum(1) + bias[bins])

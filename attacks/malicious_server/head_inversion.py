@@ -34,8 +34,8 @@ from attacks.core.results import no_guess
 from attacks.malicious_server._imprint import check_public
 from attacks.malicious_server._isolated_units import (
     Singles,
-    above_rounding,
     distinct,
+    exceeds_rounding,
     expected_examples,
     linear,
     reconstruction,
@@ -45,7 +45,7 @@ from attacks.malicious_server._public_prior import PublicPrior
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.nets.layer_calls import read_by
-from fedsim.core.nets.masks import keep_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, keep_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
@@ -197,16 +197,16 @@ def single_features(observation: Observation, generator: torch.Generator) -> tup
     head, diagnostics = _head(observation.model, observation.spec.shape), dict[str, float]()
     assert not isinstance(head, str)
     if head.is_rectified:
-        singles, diagnostics = _isolated(observation, head.entry)
+        singles, diagnostics = _isolate_features(observation, head.entry)
     else:
-        singles = _separated(observation, head.entry, generator)
-    return singles.chosen(torch.arange(len(singles.units))[: expected_examples(observation)]), diagnostics
+        singles = _separate_features(observation, head.entry, generator)
+    return singles.select(torch.arange(len(singles.units))[: expected_examples(observation)]), diagnostics
 
 
 def read_features(observation: Observation, images: Tensor) -> Tensor:
     """Return the head's inputs for images (N, *shape), without dropout, shape (N, D), float64."""
     model = _still(observation)
-    return read_by(model, [_entry(observation)], images.to(next(model.parameters())), without_dropout())[0]
+    return read_by(model, [_entry(observation)], images.to(next(model.parameters())), disable_dropout())[0]
 
 
 def _still(observation: Observation) -> nn.Module:
@@ -220,11 +220,11 @@ def _entry(observation: Observation) -> str:
     return head.entry
 
 
-def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, float]]:
+def _isolate_features(observation: Observation, entry: str) -> tuple[Singles, dict[str, float]]:
     """Return the features of examples that single units isolate, and figures."""
     sent = observation.update.tensors[f"{entry}.weight"]
     bias = observation.update.tensors[f"{entry}.bias"].double()
-    fired = (above_rounding(bias, sent.dtype) & sent.any(1)).nonzero().flatten()
+    fired = (exceeds_rounding(bias, sent.dtype) & sent.any(1)).nonzero().flatten()
     rows = sent.double()[fired] / bias[fired, None]
     singles, distances = Singles(rows, fired, bias[fired]), torch.cdist(rows, rows)
     known = read_features(observation, _images(observation))
@@ -233,10 +233,10 @@ def _isolated(observation: Observation, entry: str) -> tuple[Singles, dict[str, 
         singles, rows, linear(observation.model, entry), distances <= _AGREEMENT * spread, distances <= _ALIKE * spread
     )
     diagnostics = {"units that fired": float(len(fired)), "examples seen in several units": float(agreed)}
-    return singles.chosen(chosen), diagnostics
+    return singles.select(chosen), diagnostics
 
 
-def _separated(observation: Observation, entry: str, generator: torch.Generator) -> Singles:
+def _separate_features(observation: Observation, entry: str, generator: torch.Generator) -> Singles:
     """Return the features of all examples by the softmax equations of a single layer; none if they fail."""
     labels = labels_of(observation)
     head = features_of(observation, labels, generator)
@@ -279,7 +279,7 @@ def follow_features(observation: Observation, features: Tensor, steps: int = STE
 def _reader(model: nn.Module, entry: str, pattern: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the function from an image to its features of a pattern (D,), in the model's precision, as float64."""
     like = next(model.parameters())
-    return lambda image: read_by(model, [entry], image.to(like), without_dropout())[0][:, pattern].double()
+    return lambda image: read_by(model, [entry], image.to(like), disable_dropout())[0][:, pattern].double()
 
 
 def _images(observation: Observation) -> Tensor:

@@ -30,14 +30,20 @@ from attacks.core.layers import run
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.malicious_server._generalised_lasso import generalised_lasso, neighbours
-from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, in_bins
-from attacks.malicious_server._isolated_units import Singles, above_rounding, expected_examples, linear, reconstruction
+from attacks.malicious_server._imprint import HONEST, check_public, differences, hides_imprint, is_in_bins
+from attacks.malicious_server._isolated_units import (
+    Singles,
+    exceeds_rounding,
+    expected_examples,
+    linear,
+    reconstruction,
+)
 from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks_relu, linear_calls, probes
 from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Tables
 from fedsim.core.nets.layer_calls import inputs_in_order, layer_outputs, read_by
-from fedsim.core.nets.masks import keep_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, keep_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
@@ -114,7 +120,7 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
             raise NotApplicable(layers)
         for name in layers.measures:
             _measure(model, name, spec, generator)
-        measured = _measured(model, layers.imprint, spec)
+        measured = _measure_imprint_input(model, layers.imprint, spec)
         if not _is_affine(model, layers.imprint, measured, spec):
             raise NotApplicable(
                 f"the layers before '{layers.imprint}' are not affine where every unit is active: plain ReLU "
@@ -142,12 +148,12 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
         sent = observation.update.tensors[f"{layers.imprint}.weight"]
         bias = observation.update.tensors[f"{layers.imprint}.bias"]
         weight, parts = differences(sent.double()), differences(bias.double())
-        hit = above_rounding(parts, sent.dtype).nonzero().flatten()
+        hit = exceeds_rounding(parts, sent.dtype).nonzero().flatten()
         activations = weight[hit] / parts[hit, None]
-        is_single = _in_own_bin(observation, layers, activations, hit).nonzero().flatten()
+        is_single = _is_in_own_bin(observation, layers, activations, hit).nonzero().flatten()
         is_single = is_single[parts[hit[is_single]].abs().argsort(descending=True, stable=True)]
         is_single = is_single[: expected_examples(observation)]  # the solver dominates the run time
-        examples = self._solved(observation, layers, activations[is_single])
+        examples = self._solve_images(observation, layers, activations[is_single])
         singles = Singles(examples, hit[is_single], parts[hit[is_single]])
         measured, pixels = activations.shape[1], math.prod(observation.spec.shape)
         diagnostics = {
@@ -155,16 +161,16 @@ class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
             "in their bin": float(len(is_single)),
             "measurements a pixel": measured / pixels,
         }
-        notes = (f"layer '{layers.imprint}' holds an imprint on the measurements of {_listed(layers.measures)}",)
+        notes = (f"layer '{layers.imprint}' holds an imprint on the measurements of {_format_layers(layers.measures)}",)
         return reconstruction(observation, layers.imprint, singles, on_step, diagnostics=diagnostics, notes=notes)
 
-    def _solved(self, observation: Observation, layers: _Layers, activations: Tensor) -> Tensor:
+    def _solve_images(self, observation: Observation, layers: _Layers, activations: Tensor) -> Tensor:
         """Return the image of each activation (G, m), clamped to the pixel range if it is known."""
-        matrix, start = _measured(observation.model, layers.imprint, observation.spec)
+        matrix, start = _measure_imprint_input(observation.model, layers.imprint, observation.spec)
         length = matrix.norm(dim=1).mean()
         values = activations / kept_scale(observation, layers.imprint) - start
         pairs = neighbours((1, 1, *observation.spec.shape)[-3:])
-        kept = _kept(activations)
+        kept = _find_kept_entries(activations)
         examples = torch.empty(len(values), matrix.shape[1], dtype=torch.float64)
         for pattern in kept.unique(dim=0):  # a single pattern without dropout between the layers
             same = (kept == pattern).all(1)
@@ -182,7 +188,7 @@ def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
     calls = linear_calls(model, shape)
     if isinstance(calls, str):
         return calls
-    names = [name for name, _ in _weighted(model, shape)]
+    names = [name for name, _ in _list_weighted_layers(model, shape)]
     convolutions = names[: names.index(calls[0].name)] if calls else names
     measures = tuple(convolutions) or tuple(call.name for call in calls[:1])
     later_calls = calls if convolutions else calls[1:]
@@ -193,14 +199,14 @@ def _layers(model: nn.Module, shape: tuple[int, ...]) -> _Layers | str:
     return next((reason for reason in unsuited if reason is not None), _Layers(measures, imprint.name, spread.name))
 
 
-def _weighted(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, Tensor]]:
+def _list_weighted_layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, Tensor]]:
     """Return the convolutions and linear layers in call order, and their inputs."""
-    with torch.no_grad(), without_dropout(), inputs_in_order(model, (nn.Conv1d, nn.Conv2d, nn.Linear)) as seen:
+    with torch.no_grad(), disable_dropout(), inputs_in_order(model, (nn.Conv1d, nn.Conv2d, nn.Linear)) as seen:
         run(model, probes(model, shape))
     return seen
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def _format_layers(names: tuple[str, ...]) -> str:
     layers = ", ".join(f"'{name}'" for name in names)
     return f"layer {layers}" if len(names) == 1 else f"the chain of layers {layers}"
 
@@ -231,14 +237,14 @@ def _measure(model: nn.Module, name: str, spec: InputSpec, generator: torch.Gene
 
 
 def _given_by(model: nn.Module, name: str, images: Tensor) -> Tensor:
-    with without_dropout(), layer_outputs(model, [name]) as seen:
+    with disable_dropout(), layer_outputs(model, [name]) as seen:
         model(images)
     return seen[0][1]
 
 
-def _measured(model: nn.Module, imprint: str, spec: InputSpec) -> _Affine:
+def _measure_imprint_input(model: nn.Module, imprint: str, spec: InputSpec) -> _Affine:
     """Return the imprint's input as an affine function of an image, with every earlier unit active."""
-    return _seen_by(model, spec, lambda network, images: read_by(network, [imprint], images, without_dropout())[0])
+    return _seen_by(model, spec, lambda network, images: read_by(network, [imprint], images, disable_dropout())[0])
 
 
 @torch.no_grad()
@@ -259,7 +265,7 @@ def _is_affine(model: nn.Module, imprint: str, measured: _Affine, spec: InputSpe
     frozen = copy.deepcopy(model).double().eval()
     low, high = (bound.double() for bound in _range(spec))
     images = low + (high - low) * probes(frozen, spec.shape)
-    read = read_by(frozen, [imprint], images, without_dropout())[0]
+    read = read_by(frozen, [imprint], images, disable_dropout())[0]
     predicted = images.flatten(1) @ measured.matrix.T + measured.offset
     return float((read.flatten(1) - predicted).norm()) < _AFFINE * float((read - read.mean(0)).norm())
 
@@ -307,14 +313,14 @@ def _imprint(
         spread_layer.bias.copy_(-columns[:, 0] * sums.mean())
 
 
-def _in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, hit: Tensor) -> Tensor:
+def _is_in_own_bin(observation: Observation, layers: _Layers, activations: Tensor, hit: Tensor) -> Tensor:
     """Return the mask of activations (G, m) that lie in their own bins, and are not negative, shape (G,)."""
     weight, bias = linear(observation.model, layers.imprint)
     place = (activations * weight[hit]).sum(1) + bias[hit]
     is_active = (activations > -_SLACK * activations.abs().amax(1, keepdim=True)).all(1)
-    return in_bins(place, bias, hit) & is_active
+    return is_in_bins(place, bias, hit) & is_active
 
 
-def _kept(activations: Tensor) -> Tensor:
+def _find_kept_entries(activations: Tensor) -> Tensor:
     """Return the mask of entries (G, m) that dropout kept: kept entries are at least the least output of a unit."""
     return activations > _LEAST / 2

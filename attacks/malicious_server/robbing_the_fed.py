@@ -28,12 +28,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import inexact
-from attacks.malicious_server._imprint import SLACK, check_public, differences, in_bins, without_imprint
+from attacks.malicious_server._imprint import SLACK, check_public, differences, explain_missing_imprint, is_in_bins
 from attacks.malicious_server._isolated_units import (
     Singles,
-    above_rounding,
+    exceeds_rounding,
     expected_examples,
-    in_pixel_range,
+    is_in_pixel_range,
     linear,
     reconstruction,
 )
@@ -131,7 +131,7 @@ class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse honest models, a hidden imprint layer, and several steps in the dense variant."""
-        reason = without_imprint(observation, _Imprint, _LAYER)
+        reason = explain_missing_imprint(observation, _Imprint, _LAYER)
         if reason is not None:
             return reason
         if observation.local_steps > 1 and self.config.variant == "dense":
@@ -147,13 +147,13 @@ class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
         weight, bias = sent.double(), observation.update.tensors[f"{_LAYER}.bias"].double()
         if self.config.variant == "dense":
             weight, bias = differences(weight), differences(bias)
-        hit = above_rounding(bias, sent.dtype).nonzero().flatten()
+        hit = exceeds_rounding(bias, sent.dtype).nonzero().flatten()
         rows = weight[hit] / bias[hit, None]
         examples = rows.view(-1, *observation.spec.shape)
-        plausible = self._in_own_bin(observation, rows, hit)
-        plausible &= in_pixel_range(examples, observation, self.config.range_tolerance)
-        singles = Singles(examples, hit, bias[hit]).chosen(plausible.nonzero().flatten())
-        singles = singles.chosen(singles.coefficients.abs().argsort(descending=True, stable=True))
+        plausible = self._is_in_own_bin(observation, rows, hit)
+        plausible &= is_in_pixel_range(examples, observation, self.config.range_tolerance)
+        singles = Singles(examples, hit, bias[hit]).select(plausible.nonzero().flatten())
+        singles = singles.select(singles.coefficients.abs().argsort(descending=True, stable=True))
         size, bins = expected_examples(observation), self.config.bins
         diagnostics = {"bins hit": float(len(hit)), "mixtures dropped": float((~plausible).sum())}
         if size is not None:
@@ -162,14 +162,14 @@ class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):
         guess = reconstruction(observation, _LAYER, singles, on_step, diagnostics=diagnostics, notes=notes)
         return replace(guess, is_exact=len(singles.examples) == size and inexact(observation) is None)
 
-    def _in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:
+    def _is_in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:
         """Return the mask of rows (G, n) that the imprint layer sorts into their own bins, shape (G,)."""
         weight, bias = linear(observation.model, _LAYER)
         place = (rows * weight[hit]).sum(1) + bias[hit]  # dense: above the lower edge; sparse: in units of the bin
         if self.config.variant == "sparse":
             place = place * self.config.gain
             return (place > -SLACK) & (place < 1 + SLACK)
-        return in_bins(place, bias, hit)
+        return is_in_bins(place, bias, hit)
 
 
 def _direction(measurement: str, shape: tuple[int, ...]) -> Tensor:

@@ -30,16 +30,16 @@ from attacks.core.layers import PixelLayer, examples_from, first_linear, flat_la
 from attacks.core.preconditions import one_gradient_only
 from attacks.malicious_server._isolated_units import (
     Singles,
-    above_rounding,
     distinct,
+    exceeds_rounding,
     expected_examples,
-    in_pixel_range,
+    is_in_pixel_range,
     linear,
     reconstruction,
 )
 from attacks.malicious_server.base import CraftedUnitsAttack
 from fedsim.core.errors import NotApplicable
-from fedsim.core.nets.masks import dropout_sites, without_dropout
+from fedsim.core.nets.masks import disable_dropout, dropout_sites
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction
 
@@ -106,7 +106,7 @@ class TrapWeights(CraftedUnitsAttack[TrapWeightsConfig]):
                 "set activation = 'relu')"
             )
         rows = _trap_rows(module.out_features, module.in_features, self.config, generator)
-        mean, std = _by_entry(layer, spec)
+        mean, std = _expand_statistics(layer, spec)
         with torch.no_grad():
             module.weight.copy_(rows * std)
             module.bias.copy_(rows @ mean)
@@ -127,20 +127,20 @@ class TrapWeights(CraftedUnitsAttack[TrapWeightsConfig]):
         assert layer is not None
         sent = observation.update.tensors[f"{layer.name}.weight"]
         bias = observation.update.tensors[f"{layer.name}.bias"].double()
-        fired = above_rounding(bias, sent.dtype).nonzero().flatten()
+        fired = exceeds_rounding(bias, sent.dtype).nonzero().flatten()
         rows = sent.double()[fired] / bias[fired, None]
         examples = examples_from(rows, layer, observation)
-        plausible = in_pixel_range(examples, observation, self.config.range_tolerance).nonzero().flatten()
-        singles = Singles(examples, fired, bias[fired]).chosen(plausible)
+        plausible = is_in_pixel_range(examples, observation, self.config.range_tolerance).nonzero().flatten()
+        singles = Singles(examples, fired, bias[fired]).select(plausible)
         rows = rows[plausible]
-        kept, agreed = distinct(singles, rows, linear(observation.model, layer.name), *_agreeing(rows))
+        kept, agreed = distinct(singles, rows, linear(observation.model, layer.name), *_compare_guesses(rows))
         size = expected_examples(observation)
         diagnostics = {"rows that fired": float(len(fired)), "examples seen in several rows": float(agreed)}
         if size is not None:
             diagnostics["share of rows that fired"] = len(fired) / len(bias)
         notes = (f"layer '{layer.name}' sees the pixels",)
         return reconstruction(
-            observation, layer.name, singles.chosen(kept), on_step, diagnostics=diagnostics, notes=notes
+            observation, layer.name, singles.select(kept), on_step, diagnostics=diagnostics, notes=notes
         )
 
 
@@ -152,7 +152,7 @@ def _trap_rows(units: int, entries: int, config: TrapWeightsConfig, generator: t
     return torch.zeros_like(rows).scatter(1, places, rows)
 
 
-def _by_entry(layer: PixelLayer, spec: InputSpec) -> tuple[Tensor, Tensor]:
+def _expand_statistics(layer: PixelLayer, spec: InputSpec) -> tuple[Tensor, Tensor]:
     """Return the normalisation's mean and standard deviation for each entry of the layer's input, (n,), float64."""
     channels = layer.pixels[0] // (math.prod(spec.shape) // spec.shape[0])
     return tuple(torch.tensor(values, dtype=torch.float64)[channels] for values in (spec.mean, spec.std))  # type: ignore[return-value]
@@ -168,14 +168,14 @@ def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
     signs[:, ::2] = -1.0
     given = signs.clone().requires_grad_()
     module.register_forward_hook(lambda _module, _inputs, _output: given)
-    with without_dropout():
+    with disable_dropout():
         outputs = model(torch.zeros(_PROBE, *shape, dtype=torch.float64))
     weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     (slopes,) = torch.autograd.grad((outputs * weights).sum(), [given])
     return not bool(slopes[signs < 0].any()) and bool(slopes[signs > 0].any())
 
 
-def _agreeing(rows: Tensor) -> tuple[Tensor, Tensor]:
+def _compare_guesses(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return the masks of guesses (G, n) that agree, and of guesses that show the same example, both (G, G)."""
     norms = rows.norm(dim=1)
     cosines = (rows @ rows.T) / (norms[:, None] * norms)

@@ -18,12 +18,12 @@ def is_right(observation: MembershipObservation, inputs: Tensor) -> Tensor:
         inputs: the candidates with changed inputs, in their order.
     """
     model = model_with(observation, observation.weights[-1][1])
-    size = observation.task.at_once
+    size = observation.task.eval_batch_size
     answers = torch.cat([model(part).argmax(-1) for part in inputs.split(size)])
     return (answers == observation.candidates.labels).double()
 
 
-def without_classes(observation: MembershipObservation) -> str | None:
+def explain_missing_classes(observation: MembershipObservation) -> str | None:
     """Return why the examples have no class labels, or None."""
     if observation.candidates.labels.dim() == 1 and not observation.candidates.labels.is_floating_point():
         return None

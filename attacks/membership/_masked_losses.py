@@ -45,7 +45,7 @@ def token_losses(observation: MembershipObservation, weights: Tensors, masked: T
     """
     task, batch, losses = observation.task, observation.candidates, list[Tensor]()
     model = model_with(observation, weights)
-    for rows in torch.arange(len(batch)).split(task.at_once):
+    for rows in torch.arange(len(batch)).split(task.eval_batch_size):
         part = batch.select(rows)
         outputs = task.outputs(model, part, {"masked": masked[rows]})
         losses.append(F.cross_entropy(outputs.double().mT, part.inputs, reduction="none"))

@@ -55,6 +55,6 @@ def _signal_of(
 
 def _answers(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
     task, model = observation.task, model_with(observation, weights)
-    for part in batch.split(task.at_once):
+    for part in batch.split(task.eval_batch_size):
         outputs, targets = task.answer(model, part, {})
         yield outputs.double(), targets

@@ -83,14 +83,14 @@ class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
         reasons: set[str] = set()
         for watched in observation.updates:
             adapters = _fresh(observation.model, watched)
-            unchanged = _unchanged(observation, watched, adapters, generator)
+            unchanged = _select_unchanged_adapters(observation, watched, adapters, generator)
             certified = [
                 (adapter, space)
                 for adapter in unchanged
                 if (space := blind(adapter.a, adapter.b, self.config.tolerance)) is not None
             ]
             if certified:
-                shares.append(_outside(observation, watched.received, certified))
+                shares.append(_outside(observation, watched.received_weights, certified))
             elif adapters:
                 reasons.add(_VOID if unchanged else _CHANGED)
         if not shares:
@@ -118,7 +118,7 @@ def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
 def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[TrainedAdapter]:
     """Return the adapters of an update that started at B = 0 and whose trained B is shared."""
     adapters: list[TrainedAdapter] = []
-    received, sent = watched.received, watched.update.tensors
+    received, sent = watched.received_weights, watched.update.tensors
     for name, a, b in _factors(model):
         if b in sent and not received[b].any() and bool(sent[b].any()):
             adapters.append(TrainedAdapter(name, received[a], sent[b]))
@@ -138,7 +138,7 @@ def _factors(model: nn.Module) -> Iterator[tuple[str, str, str]]:
                 yield name, f"{name}.lora_A.{key}.weight", f"{name}.lora_B.{key}.weight"
 
 
-def _unchanged(
+def _select_unchanged_adapters(
     observation: MembershipObservation,
     watched: WatchedUpdate,
     adapters: Sequence[TrainedAdapter],
@@ -146,11 +146,13 @@ def _unchanged(
 ) -> list[TrainedAdapter]:
     """Return the adapters with equal inputs before the first step (evaluation) and after the last step (training)."""
     sent = watched.update.tensors if watched.update.kind == "delta" else {}
-    trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
+    trained = {
+        name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received_weights.items()
+    }
     names, probes = [adapter.name for adapter in adapters], observation.candidates.inputs[:_PROBES]
     model = copy.deepcopy(observation.model)
     with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
-        before = _read(model.eval(), watched.received, names, probes)
+        before = _read(model.eval(), watched.received_weights, names, probes)
         later_states = _read(model.train(), trained, names, probes)
     return [
         adapter

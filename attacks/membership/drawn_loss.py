@@ -65,7 +65,7 @@ class DrawnLoss(MembershipAttack[DrawnLossConfig]):
         _, weights = observation.weights[-1]
         task, rounds = observation.task, self.config.draws if observation.task.draws else 1
         model, scores = model_with(observation, weights), list[Tensor]()
-        for part in observation.candidates.split(task.at_once):
+        for part in observation.candidates.split(task.eval_batch_size):
             total = torch.zeros(len(part), dtype=torch.double)
             for _ in range(rounds):
                 draws = task.named_draws(part, generator)

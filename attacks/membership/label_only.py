@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.membership._labels import is_right, without_classes
+from attacks.membership._labels import explain_missing_classes, is_right
 from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -60,7 +60,7 @@ class LabelOnly(MembershipAttack[LabelOnlyConfig]):
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
         """Refuse labels that are not classes."""
-        return without_classes(observation)
+        return explain_missing_classes(observation)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return whether the label is right, plus the share of noisy copies with the right label."""

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks.membership._labels import is_right, without_classes
+from attacks.membership._labels import explain_missing_classes, is_right
 from fedsim.core.registry import attack
 from fedsim.core.types import Config
 from fedsim.questions.membership.hooks import MembershipAttack
@@ -62,7 +62,7 @@ class LabelShifts(MembershipAttack[LabelShiftsConfig]):
         """Refuse examples that are not images, and labels that are not classes."""
         if observation.candidates.inputs.dim() != _SPATIAL:
             return "shifts pictures, and these examples have no rows and columns"
-        return without_classes(observation)
+        return explain_missing_classes(observation)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return the number of shifted copies with the right label."""

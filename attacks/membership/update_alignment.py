@@ -80,7 +80,7 @@ class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
         update = torch.cat([tensor.flatten() for tensor in watched.update.tensors.values()]).double()
         candidates, names = observation.candidates, list(watched.update.tensors)
         for example, label in zip(candidates.inputs, candidates.labels, strict=True):
-            gradient = _gradient(observation, watched.received, names, example, label)
+            gradient = _gradient(observation, watched.received_weights, names, example, label)
             agreement = gradient @ update
             if self.config.measure == "cosine":
                 agreement = agreement / (gradient.norm() * update.norm()).clamp(min=torch.finfo(torch.double).tiny)

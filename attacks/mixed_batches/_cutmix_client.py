@@ -66,7 +66,7 @@ class Mixture(NamedTuple):
         partners = (self.partners @ inputs.flatten(1)).view_as(inputs)
         return torch.lerp(inputs, partners, self.regions[:, None])
 
-    def of_labels(self, labels: Tensor) -> Tensor:
+    def mix_labels(self, labels: Tensor) -> Tensor:
         """Return the labels of the composites, mixed probabilities (n, K)."""
         return torch.lerp(self.partners @ labels, labels, 1.0 - self.regions.mean((1, 2))[:, None])
 
@@ -88,7 +88,7 @@ class GrantedPasting:
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Paste in the order of the dummy inputs."""
         mixture = self.mixture(values)
-        return mixture.of(inputs), mixture.of_labels(labels)
+        return mixture.of(inputs), mixture.mix_labels(labels)
 
     def mixture(self, values: Values) -> Mixture:
         """Return boxes and partners in the order of the dummy inputs."""
@@ -124,12 +124,12 @@ class SearchedPasting:
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Paste the area that each box covers."""
         mixture = self.mixture(values)
-        return mixture.of(inputs), mixture.of_labels(labels)
+        return mixture.of(inputs), mixture.mix_labels(labels)
 
     def mixture(self, values: Values) -> Mixture:
         """Return the area that each box covers, and partners as a soft permutation."""
         (edges,), (logits,) = values[BOXES], values[PARTNERS]
-        return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balance(logits))
+        return Mixture(compute_coverage(edges, self._size).expand(self._examples, -1, -1), balance(logits))
 
 
 class SharedLabels:
@@ -184,19 +184,19 @@ class PastingStep(SimulatedStep):
     def unknowns(self, rate: float) -> tuple[Block, ...]:
         """Return the blocks of the step's pasting, named after the step."""
         blocks = self.pasting.unknowns()
-        return tuple(replace(block, name=_of_step(block.name, self.number), rate=rate) for block in blocks)
+        return tuple(replace(block, name=_format_step_name(block.name, self.number), rate=rate) for block in blocks)
 
     def is_in(self, variables: Values) -> bool:
         """Return whether the values include this step's pasting."""
-        return all(_of_step(block.name, self.number) in variables for block in self.pasting.unknowns())
+        return all(_format_step_name(block.name, self.number) in variables for block in self.pasting.unknowns())
 
     def values_of(self, variables: Values) -> Values:
         """Return the values of the step's pasting, under the names of its blocks."""
         names = (block.name for block in self.pasting.unknowns())
-        return {name: variables[_of_step(name, self.number)] for name in names}
+        return {name: variables[_format_step_name(name, self.number)] for name in names}
 
 
-def _of_step(name: str, number: int) -> str:
+def _format_step_name(name: str, number: int) -> str:
     return f"{name} of step {number + 1}"
 
 
@@ -234,7 +234,7 @@ class MapComparison(UnrolledComparison):
         assert isinstance(step, PastingStep)
         mixture = cast("BoxPasting", step.pasting).mixture(step.values_of(variables))
         with paste_behind(self._layer, mixture):
-            return super()._loss(step, inputs, mixture.of_labels(labels), masks, weights, variables)
+            return super()._loss(step, inputs, mixture.mix_labels(labels), masks, weights, variables)
 
 
 @contextmanager
@@ -251,7 +251,7 @@ def paste_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
         handle.remove()
 
 
-def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:
+def compute_coverage(edges: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the share of every pixel that each box covers, shape (N, H, W), in [0, 1].
 
     Args:

@@ -81,11 +81,11 @@ def undone(observation: Observation, seen: Reconstruction, generator: torch.Gene
     if observation.local_steps > 1:
         return None
     if transforms_of(observation):
-        return _through_the_best(observation, seen)
+        return _undo_best_policy(observation, seen)
     return _unmix(observation, seen, generator) if mixes(observation) else None
 
 
-def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconstruction | None:
+def _undo_best_policy(observation: Observation, seen: Reconstruction) -> Reconstruction | None:
     """Return the x of the policy that explains the gradient best; among equal policies the closest fit."""
     if len(seen.masks or ()) != len(observation.sites):
         return None
@@ -135,7 +135,7 @@ def _unmix(observation: Observation, seen: Reconstruction, generator: torch.Gene
     if not has_random_signs(observation):
         images = unmix_pairs(observation, flat, mixed.probabilities, labels) if _is_paired(observation) else None
     else:
-        images = _over_rounds(observation, Encodings(flat, mixed.probabilities, labels), generator)
+        images = _solve_over_rounds(observation, Encodings(flat, mixed.probabilities, labels), generator)
     if images is None:
         return None
     note = f"undone: mixtures of the images with weights from the labels, misfit {images.residual:.1e}"
@@ -146,7 +146,7 @@ def _unmix(observation: Observation, seen: Reconstruction, generator: torch.Gene
     )  # fmt: skip
 
 
-def _over_rounds(observation: Observation, encodings: Encodings, generator: torch.Generator) -> UnmixedImages:
+def _solve_over_rounds(observation: Observation, encodings: Encodings, generator: torch.Generator) -> UnmixedImages:
     """Return the images of a batch, solved together with the same client's encodings of earlier rounds."""
     batches = [encodings]
     for before in observation.earlier_observations:

@@ -182,12 +182,12 @@ def regress(observation: Observation, encodings: Encodings, generator: torch.Gen
     values, probabilities, labels = encodings
     magnitudes, bounds = values.double().abs(), _range(observation)
     if len(labels.unique()) == len(labels):
-        return _by_turns(magnitudes, probabilities[:, labels], *bounds, generator)
+        return _solve_alternately(magnitudes, probabilities[:, labels], *bounds, generator)
     solutions: list[UnmixedImages] = []
     for split in range(_SPLITS):
         free = torch.rand(len(values), len(labels), dtype=torch.float64, generator=generator)
         free = free if split else similarities(magnitudes, probabilities, labels)
-        start = _by_turns(magnitudes, _shared(free, probabilities, labels), *bounds, generator)
+        start = _solve_alternately(magnitudes, _normalise_weights(free, probabilities, labels), *bounds, generator)
         solutions += _refine(start, magnitudes, probabilities, labels, bounds, generator)
     return min(solutions, key=lambda solution: solution.residual)
 
@@ -215,7 +215,7 @@ def regress_together(
         weights[row : row + len(encoded.weights), columns] = encoded.weights
         row += len(encoded.weights)
     magnitudes, bounds = torch.cat([batch.values for batch in batches]).double().abs(), _range(observation)
-    solutions = [_by_turns(magnitudes, weights, *bounds, generator)]
+    solutions = [_solve_alternately(magnitudes, weights, *bounds, generator)]
     if any(len(batch.labels.unique()) < len(batch.labels) for batch in batches):
         sums = weights @ F.one_hot(labels, batches[0].probabilities.shape[1]).double()
         solutions += _refine(solutions[0], magnitudes, sums, labels, bounds, generator)
@@ -258,7 +258,7 @@ def _refine(
     solutions = [start]
     for _ in range(_REWEIGHTINGS):
         weights = _reweight(magnitudes, solutions[-1], probabilities, labels)
-        solutions.append(_by_turns(magnitudes, weights, *bounds, generator))
+        solutions.append(_solve_alternately(magnitudes, weights, *bounds, generator))
     return solutions
 
 
@@ -286,7 +286,7 @@ def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> T
     return columns
 
 
-def _by_turns(
+def _solve_alternately(
     magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator
 ) -> UnmixedImages:
     """Solve alternately for signs and images from many starts; every pixel keeps its best start."""
@@ -348,10 +348,10 @@ def _reweight(magnitudes: Tensor, images: UnmixedImages, probabilities: Tensor, 
     """Return weights that fit the images better; zeros and the sum over each class do not change."""
     signed = magnitudes * _signs(images.weights @ images.inputs)
     free = torch.linalg.lstsq(images.inputs.T, signed.T, driver="gelsd").solution.T
-    return _shared(free.clamp_min(_RIDGE) * (images.weights > 0), probabilities, labels)
+    return _normalise_weights(free.clamp_min(_RIDGE) * (images.weights > 0), probabilities, labels)
 
 
-def _shared(free: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
+def _normalise_weights(free: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return weights (N, M), proportional to `free` within a class, that sum to the class's probability."""
     classes = F.one_hot(labels, probabilities.shape[1]).double()
     sums = (free @ classes)[:, labels].clamp_min(_RIDGE)

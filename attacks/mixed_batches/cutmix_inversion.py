@@ -44,7 +44,7 @@ from attacks.mixed_batches._cutmix_client import (
 from attacks.mixed_batches._undo_defenses import pastes
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, changed
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, change_default
 from fedsim.core.types.effects import PastedBoxes, PastedMaps
 from fedsim.metrics.boxes import CutMixRecord, name_pasted_maps
 
@@ -56,9 +56,9 @@ _SLACK = 0.04  # error of a searched weight
 class CutmixInversionConfig(MultiStepConfig):
     """Settings of CutMix inversion."""
 
-    schedule: ScheduleName = changed(MultiStepConfig, schedule="cosine")
-    sign: Sign = changed(MultiStepConfig, sign="soft")
-    restarts: int = changed(MultiStepConfig, restarts=4)
+    schedule: ScheduleName = change_default(MultiStepConfig, schedule="cosine")
+    sign: Sign = change_default(MultiStepConfig, sign="soft")
+    restarts: int = change_default(MultiStepConfig, restarts=4)
     paste_learning_rate: float = Field(
         default=0.05, gt=0, description="Adam's step for edges, in shares of the image, and for the logits of partners"
     )
@@ -134,7 +134,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         unknowns = self._unknowns(observation, later_start)
         search = replace(descent.search, unknowns=unknowns, first=lambda _victim, _generator: inputs)
         remaining = settings._replace(iterations=settings.iterations - early.iterations)
-        part = victims.in_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
+        part = victims.as_part(restarts=best.start, done=early.iterations, iterations=settings.iterations)
         return descend(Descent(self._comparison(later_start, observation), search, part, remaining, descent.box))
 
     def report(
@@ -151,7 +151,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
         trained = _train(observation, step.pasting, step.values_of(best.extra_values), Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
-        return replace(result, trained=trained, diagnostics={**result.diagnostics, "largest minor share": minor})
+        return replace(result, trained_batch=trained, diagnostics={**result.diagnostics, "largest minor share": minor})
 
     def _comparison(self, steps: Sequence[PastingStep], observation: Observation) -> UnrolledComparison:
         return compare(self.simulated_client(observation), observation, steps)
@@ -208,7 +208,7 @@ def _train(observation: Observation, pasting: Pasting, values: Values, batch: Ba
     if _layer_of(observation) is None:
         inputs, labels = pasting.composites(values, batch.inputs, batch.labels)
         return Batch(inputs, labels)
-    shares = cast("BoxPasting", pasting).mixture(values).of_labels(batch.labels)
+    shares = cast("BoxPasting", pasting).mixture(values).mix_labels(batch.labels)
     return Batch(batch.inputs, shares)
 
 

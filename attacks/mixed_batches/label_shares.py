@@ -112,9 +112,9 @@ def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruct
     return replace(
         guess,
         labels=shares.argmax(1),
-        trained=Batch(guess.inputs, shares.to(guess.inputs)),
+        trained_batch=Batch(guess.inputs, shares.to(guess.inputs)),
         objective=objective,
-        stopped="all composites and label shares found" if objective < MATCHES else guess.stopped,
+        stop_reason="all composites and label shares found" if objective < MATCHES else guess.stop_reason,
         notes=(*guess.notes, f"with label shares, {meaning}"),
         diagnostics={**guess.diagnostics, "largest minor share": float(minor.max())},
         is_exact=objective < MATCHES and may_be_exact(observation, objective),
@@ -146,7 +146,7 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
 
 def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:
     """Return the original images if the composites hold them, else the composites."""
-    batch = guess.trained
+    batch = guess.trained_batch
     pasting = observation.effects(PastedImages)
     if batch is None or not pasting or observation.local_steps > 1 or len(observation.spec.shape) != _IMAGE:
         return guess

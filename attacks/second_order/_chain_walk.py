@@ -42,7 +42,7 @@ class Walk:
     Attributes:
         facts: facts of every stage, from the first to the last.
         features: known output of the last stage.
-        received: gradients by name, float64.
+        observed_gradients: gradients by name, float64.
         starts: largest number of random starts of a stage.
         generator: random source of the starts.
         tell: called after every step.
@@ -50,7 +50,7 @@ class Walk:
 
     facts: Sequence[StageFacts]
     features: StageOutput
-    received: Tensors
+    observed_gradients: Tensors
     starts: int
     generator: torch.Generator
     tell: Tell
@@ -76,10 +76,10 @@ class Walk:
     def _input_of(self, number: int, output: StageOutput) -> Tensor:
         facts, best = self.facts[number], math.inf
         for start, sharpness in self._starts(number, output):
-            misfit, inputs = self._solved(facts, output, start, sharpness)
+            misfit, inputs = self._solve_from_start(facts, output, start, sharpness)
             is_blurred = _SHARP < misfit < _NEARLY_SOLVED and facts.unknowns <= _SHARPENED
             if is_blurred or (misfit < _SOLVED and not facts.blind.scales and facts.unknowns <= _REFINED):
-                misfit, inputs = self._refined(number, inputs)
+                misfit, inputs = self._refine_input(number, inputs)
             best = min(best, misfit)
             if misfit < _SOLVED:
                 return inputs
@@ -99,7 +99,7 @@ class Walk:
             return equations.misfit(equations.unknowns.start(inputs))
 
         is_positive = number > 0 and self.facts[number - 1].stage.is_gated
-        for start in closed_starts(facts, self.received, self.generator, judge, is_positive=is_positive):
+        for start in closed_starts(facts, self.observed_gradients, self.generator, judge, is_positive=is_positive):
             yield start, annealed[_NEARLY:] or annealed
         if output.values.shape == facts.shape:
             yield output.values, annealed
@@ -114,7 +114,7 @@ class Walk:
             return noise
         return before.stage.close(before.stage.apply(before.stage.weights(), noise))
 
-    def _solved(
+    def _solve_from_start(
         self, facts: StageFacts, output: StageOutput, start: Tensor, sharpness: Sequence[float]
     ) -> tuple[float, Tensor]:
         """Return the sum of squares and the input after solving from a start, with ReLUs of increasing sharpness."""
@@ -129,7 +129,7 @@ class Walk:
                 values = self._solve(self._equations(facts, output, prior), values, limits).values
         return equations.misfit(values), equations.unknowns.split(values)[0]
 
-    def _refined(self, number: int, inputs: Tensor) -> tuple[float, Tensor]:
+    def _refine_input(self, number: int, inputs: Tensor) -> tuple[float, Tensor]:
         """Return the sum of squares of all later equations, and the input that they refine.
 
         These equations do not depend on the approximate output for which the stage alone was solved.
@@ -143,10 +143,10 @@ class Walk:
     def _remaining_equations(self, number: int, prior: SizePrior | None = None) -> StageEquations:
         facts = self.facts[number]
         stages = [fact.stage for fact in self.facts[number:]]
-        return StageEquations(stages, facts.shape, self.features, self.received, prior, facts.blind)
+        return StageEquations(stages, facts.shape, self.features, self.observed_gradients, prior, facts.blind)
 
     def _equations(self, facts: StageFacts, output: StageOutput, prior: SizePrior | None) -> StageEquations:
-        return StageEquations([facts.stage], facts.shape, output, self.received, prior, facts.blind)
+        return StageEquations([facts.stage], facts.shape, output, self.observed_gradients, prior, facts.blind)
 
     def _cotangent(self, number: int, inputs: Tensor) -> Tensor:
         """Return the derivative of the loss by a stage's input."""

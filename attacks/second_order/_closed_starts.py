@@ -46,17 +46,17 @@ def closed_starts(
     if basis is None:
         return
     if len(basis) == 1:
-        yield _scaled(basis[0].view(facts.shape), facts.size, judge)
+        yield _scale_direction(basis[0].view(facts.shape), facts.size, judge)
         return
     sparse = _sparsest(basis, facts.shape) if is_positive else None
     if sparse is not None:
-        yield _scaled(sparse, facts.size, judge)
+        yield _scale_direction(sparse, facts.size, judge)
     for _ in range(_COMBINATIONS):
         weights = torch.randn(len(basis), generator=generator, dtype=torch.float64)
-        yield _scaled((weights @ basis).view(facts.shape), facts.size, judge)
+        yield _scale_direction((weights @ basis).view(facts.shape), facts.size, judge)
 
 
-def _scaled(direction: Tensor, size: float, judge: Callable[[Tensor], float]) -> Tensor:
+def _scale_direction(direction: Tensor, size: float, judge: Callable[[Tensor], float]) -> Tensor:
     """Return the best multiple of a direction, of either sign."""
     unit = direction * (size / direction.square().mean()).sqrt()
     return min((factor * unit for factor in torch.cat([_SCALES, -_SCALES])), key=judge)

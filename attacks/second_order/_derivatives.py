@@ -44,7 +44,7 @@ class _DerivableLosses(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _squared(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+def _squared_error(outputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
     squares = F.mse_loss(outputs, targets, reduction="none")
     return {"none": squares, "mean": squares.mean(), "sum": squares.sum()}[reduction]
 
@@ -53,4 +53,4 @@ def _huber(outputs: Tensor, targets: Tensor, reduction: str = "mean", delta: flo
     return delta * F.smooth_l1_loss(outputs, targets, reduction=reduction, beta=delta)
 
 
-_LOSSES: Mapping[Callable[..., Any], Callable[..., Tensor]] = {F.mse_loss: _squared, F.huber_loss: _huber}
+_LOSSES: Mapping[Callable[..., Any], Callable[..., Tensor]] = {F.mse_loss: _squared_error, F.huber_loss: _huber}

@@ -25,20 +25,20 @@ class UnknownsPart:
     Attributes:
         examples: indices of the examples.
         places: positions of their unknowns in the whole vector: entries of the examples, then of the masks.
-        known: masks of every step, one per site, for these examples; 0 at unknown entries.
+        known_masks: masks of every step, one per site, for these examples; 0 at unknown entries.
         free: unknown entries of the flattened mask, for every step and site.
     """
 
     examples: range
     places: Tensor
-    known: tuple[Masks, ...]
+    known_masks: tuple[Masks, ...]
     free: tuple[tuple[Tensor, ...], ...]
 
     def unpack(self, values: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, tuple[Masks, ...]]:
         """Return examples (B, *shape) and masks of every step from the part's own unknowns."""
         end = len(self.examples) * math.prod(shape)
         inputs, steps = values[:end].view(len(self.examples), *shape), []
-        for known, free in zip(self.known, self.free, strict=True):
+        for known, free in zip(self.known_masks, self.free, strict=True):
             masks = []
             for mask, index in zip(known, free, strict=True):
                 chosen, end = values[end : end + len(index)], end + len(index)

@@ -34,8 +34,9 @@ class SolverLimits(NamedTuple):
         iterations: largest number of linearisations.
         products: largest number of conjugate-gradient iterations per step.
         dense: largest number of entries of the Jacobian; larger Jacobians are never formed.
-        converged: objective below which the equations hold up to rounding. Steps continue until the next step would
-            hardly change the unknowns, since unknowns that only small equations determine may still be wrong.
+        convergence_threshold: objective below which the equations hold up to rounding. Steps continue until the next
+            step would hardly change the unknowns, since unknowns that only small equations determine may still be
+            wrong.
         box: least and greatest values of pixels, or None without a range.
         damping: damping of the first step.
         still: a step that leaves a larger share of the objective is the last.
@@ -44,7 +45,7 @@ class SolverLimits(NamedTuple):
     iterations: int
     products: int
     dense: int
-    converged: float
+    convergence_threshold: float
     box: tuple[Tensor, Tensor] | None = None
     damping: float = _FIRST_DAMPING
     still: float = _STILL
@@ -57,7 +58,7 @@ class Solution(NamedTuple):
         values: the unknowns (n,).
         objective: sum of squares at `values`.
         history: the objective after every iteration.
-        stopped: why the solver ended.
+        stop_reason: why the solver ended.
         is_dense: whether the Jacobian was formed.
         matrix: J^T J plus the prior's precision, as last formed; None if it was not formed.
     """
@@ -65,14 +66,14 @@ class Solution(NamedTuple):
     values: Tensor
     objective: float
     history: tuple[float, ...]
-    stopped: str
+    stop_reason: str
     is_dense: bool
     matrix: Tensor | None = None
 
     @property
     def has_converged(self) -> bool:
         """Whether the equations hold up to rounding."""
-        return self.stopped == CONVERGED
+        return self.stop_reason == CONVERGED
 
 
 CONVERGED = "the equations hold up to rounding"
@@ -277,9 +278,9 @@ def solve(
         if objective > limits.still * before:
             stopped = STUCK
             break
-        if objective < limits.converged and _is_settled(normal, linearisation, damping):
+        if objective < limits.convergence_threshold and _is_settled(normal, linearisation, damping):
             break
-    if objective < limits.converged:
+    if objective < limits.convergence_threshold:
         stopped = CONVERGED
     matrix = normal.matrix if isinstance(normal, DenseNormal) else None
     return Solution(values, objective, tuple(history), stopped, is_dense, matrix)

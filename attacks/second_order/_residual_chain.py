@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from attacks.second_order._client import write_no_statistics
 from fedsim.core.errors import NotApplicable
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Observation
 
@@ -102,19 +102,19 @@ def chain_of(observation: Observation) -> Chain:
         raise NotApplicable("the model has no last linear layer with a row per class")
     root = observation.working_copy("train", torch.float64).cpu().requires_grad_(False)
     write_no_statistics(root)
-    traced = _traced(root)
+    traced = _trace_graph(root)
     noise = torch.randn((2, *observation.spec.shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    with without_dropout():
+    with disable_dropout():
         values = node_values(traced, noise)
-    end = _in_front_of_the_head(traced, output[0], values)
-    pieces = _joined(traced, _pieces(end, values))
+    end = _find_head_input(traced, output[0], values)
+    pieces = _join_pieces(traced, _pieces(end, values))
     if len(pieces) < 2:  # noqa: PLR2004 - a stem and a block
         raise NotApplicable("the model is no chain of residual blocks")
     stages = tuple(_stage(traced, piece, observation) for piece in pieces)
     return Chain(stages, output[0])
 
 
-def _traced(root: nn.Module) -> fx.GraphModule:
+def _trace_graph(root: nn.Module) -> fx.GraphModule:
     """Return the model as a graph without in-place operations, and with `SmoothRelu` for its ReLUs."""
     for module in root.modules():
         if hasattr(module, "inplace"):
@@ -149,19 +149,19 @@ def node_values(module: fx.GraphModule, inputs: Tensor) -> dict[fx.Node, Any]:
     return values
 
 
-def _in_front_of_the_head(traced: fx.GraphModule, head: str, values: Mapping[fx.Node, Any]) -> fx.Node:
+def _find_head_input(traced: fx.GraphModule, head: str, values: Mapping[fx.Node, Any]) -> fx.Node:
     """Return the node that the head reads, before the dropout and the reshapes between."""
     calls = [node for node in traced.graph.nodes if node.op == "call_module" and node.target == head]
     (answer,) = (node for node in traced.graph.nodes if node.op == "output")
     if len(calls) != 1 or answer.args[0] is not calls[0]:
         raise NotApplicable(f"the outputs of the last linear layer '{head}' are not the model's")
     node = calls[0].args[0]
-    while (before := _unchanged(node, values)) is not None:
+    while (before := _find_reshaped_input(node, values)) is not None:
         node = before
     return node
 
 
-def _unchanged(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
+def _find_reshaped_input(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
     """Return the input node of a reshape or a dropout, or None for other nodes."""
     for before in node.all_input_nodes:
         value = values[before]
@@ -172,7 +172,7 @@ def _unchanged(node: fx.Node, values: Mapping[fx.Node, Any]) -> fx.Node | None:
 
 def _pieces(end: fx.Node, values: Mapping[fx.Node, Any]) -> list[list[fx.Node]]:
     """Return the nodes up to `end`, cut after each tensor with several readers and no path around it."""
-    nodes = [node for node in _needed(end) if node.op != "get_attr"]
+    nodes = [node for node in _collect_dependencies(end) if node.op != "get_attr"]
     place = {node: number for number, node in enumerate(nodes)}
     last = {node: max((place[user] for user in node.users if user in place), default=len(nodes)) for node in nodes}
     pieces: list[list[fx.Node]] = [[]]
@@ -186,7 +186,7 @@ def _pieces(end: fx.Node, values: Mapping[fx.Node, Any]) -> list[list[fx.Node]]:
     return pieces if pieces[-1] else pieces[:-1]
 
 
-def _needed(end: fx.Node) -> list[fx.Node]:
+def _collect_dependencies(end: fx.Node) -> list[fx.Node]:
     """Return a node and all nodes on which it depends, in the order of the graph."""
     needed, left = {end}, [end]
     while left:
@@ -197,7 +197,7 @@ def _needed(end: fx.Node) -> list[fx.Node]:
     return [node for node in end.graph.nodes if node in needed]
 
 
-def _joined(traced: fx.GraphModule, pieces: Sequence[list[fx.Node]]) -> list[list[fx.Node]]:
+def _join_pieces(traced: fx.GraphModule, pieces: Sequence[list[fx.Node]]) -> list[list[fx.Node]]:
     """Return pieces that each have weights: pieces without weights join the piece before."""
     joined: list[list[fx.Node]] = []
     for piece in pieces:

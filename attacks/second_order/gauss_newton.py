@@ -23,13 +23,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.batches import OrderedGuess, in_order
+from attacks.core.batches import OrderedGuess, order_guess
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
 from attacks.core.labels import examples_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import gradient_steps_only
-from attacks.core.progress import continued
+from attacks.core.progress import shift_progress
 from attacks.core.targets.reading import labels_to_search
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
@@ -67,7 +67,9 @@ class GaussNewtonConfig(Config):
         description="most steps to a start and from it, with pixels in their range; then as many without",
     )
     restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
-    repeated: int = Field(default=20_000, ge=0, description="maximum number of unknowns for more than one start")
+    max_restart_unknowns: int = Field(
+        default=20_000, ge=0, description="maximum number of unknowns for more than one start"
+    )
     products: int = Field(
         default=400, ge=1, description="matrix-free: most iterations of conjugate gradients a step, two products each"
     )
@@ -117,7 +119,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return a single start, or several for small problems, and no Jacobian that needs minutes to square."""
         products = max(1, gradients // (2 * _FEW))
-        return {"repeated": _SMALL, "max_iterations": _FEW, "products": products, "dense": _MEDIUM}
+        return {"max_restart_unknowns": _SMALL, "max_iterations": _FEW, "products": products, "dense": _MEDIUM}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve from several starts, and report the best solution."""
@@ -126,7 +128,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         unknowns = UnknownsLayout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
-        restarts = self.config.restarts if unknowns.size <= self.config.repeated else 1
+        restarts = self.config.restarts if unknowns.size <= self.config.max_restart_unknowns else 1
         starts = _starts(observation, equations, labels, generator, switches, self.config.max_iterations)
         for start, box in islice(starts, restarts):
             tried.append(_Attempt(equations, self._solve(equations, start, box, _continued_report(tried, on_step))))
@@ -183,7 +185,7 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         first = self._solve_once(equations, start, box, on_step, limit)
         if first.has_converged:
             return first
-        on_later_step = continued(on_step, done=len(first.history), best=first.objective)
+        on_later_step = shift_progress(on_step, done=len(first.history), best=first.objective)
         second = self._solve_once(equations, first.values, None, on_later_step, limit)
         return second._replace(history=(*first.history, *second.history))
 
@@ -201,9 +203,9 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
             on_step(Step(0, iteration, limit, shown, shown, guess))
 
         solution = solve(equations, start, limits, tell)
-        is_done = not equations.is_noisy and solution.stopped == STUCK and solution.objective < equations.tolerable
+        is_done = not equations.is_noisy and solution.stop_reason == STUCK and solution.objective < equations.tolerable
         if is_done or solution.has_converged:
-            return solution._replace(stopped=CONVERGED)
+            return solution._replace(stop_reason=CONVERGED)
         return solution._replace(matrix=None)  # unused from here on, and up to a gigabyte
 
 
@@ -230,7 +232,7 @@ def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, gene
     """Return a guess as a start, with noise for missing examples."""
     if len(guess.inputs) > len(labels):
         raise NotApplicable(f"the guess holds {len(guess.inputs)} examples, not {len(labels)}")
-    begun = in_order(observation, guess, labels)
+    begun = order_guess(observation, guess, labels)
     noise = _START * torch.randn(begun.inputs.shape, generator=generator, dtype=torch.float64)
     is_found = begun.are_found.view(-1, *[1] * (noise.ndim - 1))
     return begun._replace(inputs=torch.where(is_found, begun.inputs.double(), noise))
@@ -338,7 +340,7 @@ def _continued_report(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
         sum(len(solution.history) for solution in solutions),
         min((solution.objective for solution in solutions), default=math.inf),
     )
-    return continued(on_step, restarts=len(tried), done=done, best=best)
+    return shift_progress(on_step, restarts=len(tried), done=done, best=best)
 
 
 def _report(
@@ -358,7 +360,7 @@ def _report(
         iterations=sum(len(attempt.solution.history) for attempt in tried),
         best_iteration=len(solution.history),
         history=[(number, scale * value) for number, value in enumerate(solution.history, 1)],
-        stopped=solution.stopped,
+        stop_reason=solution.stop_reason,
         notes=(*_note(observation, equations, solution, switches), *((_OPEN,) if is_open else ())),
         diagnostics={
             "unknowns": equations.unknowns.size,

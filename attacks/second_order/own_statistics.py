@@ -148,7 +148,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         diagnostics = facts_of(observation, chain)
         head = read_head(observation, chain.head, diagnostics[-1].returns, labels, generator)
         tell = _Teller(observation, on_step)
-        walk = Walk(diagnostics, head.output, _received(observation), self.config.starts, generator, tell)
+        walk = Walk(diagnostics, head.output, _convert_gradients(observation), self.config.starts, generator, tell)
         try:
             solution = walk.back()
         except NothingFound as lost:
@@ -160,7 +160,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
     ) -> Reconstruction:
         walked = solution.values.view(len(labels), *observation.spec.shape)
         masks = tuple(mask.to(next(observation.model.parameters())) for mask in head.masks)
-        best = self._on_a_grid(observation, walked, labels, masks)
+        best = self._round_to_grid(observation, walked, labels, masks)
         return Reconstruction.of(
             best.inputs,
             labels,
@@ -169,7 +169,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
             iterations=steps,
             best_iteration=steps,
             history=[(number, value) for number, value in enumerate(solution.history, 1)],
-            stopped="every stage is solved",
+            stop_reason="every stage is solved",
             notes=(_words(best), "objective: 1 - cosine of the whole gradient"),
             diagnostics={
                 "steps of the grid": float(best.steps),
@@ -179,7 +179,7 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
             is_exact=best.distance < EXACT**2,
         )
 
-    def _on_a_grid(self, observation: Observation, walked: Tensor, labels: Tensor, masks: Masks) -> _Contrasted:
+    def _round_to_grid(self, observation: Observation, walked: Tensor, labels: Tensor, masks: Masks) -> _Contrasted:
         """Return the images with pixels on the grid if all are near it and explain the gradient."""
         spec, like = observation.spec, next(observation.model.parameters())
         plain = walked.to(like)
@@ -228,7 +228,7 @@ def _is_equal(observation: Observation, inputs: Tensor, labels: Tensor, masks: M
     return all(torch.equal(gradient[name], received[name]) for name in gradient)
 
 
-def _received(observation: Observation) -> Tensors:
+def _convert_gradients(observation: Observation) -> Tensors:
     return {name: tensor.cpu().double() for name, tensor in as_gradient(observation).update.tensors.items()}
 
 
@@ -239,8 +239,8 @@ def _refuse_update(observation: Observation) -> str | None:
         return f"the equations do not hold exactly: {reason}"
     if bound_of(observation) is not None or observation.effects(ClippedParts):
         return "a defense clips the gradient"
-    if observation.hidden:
-        return f"the gradient of '{min(observation.hidden)}' is hidden"
+    if observation.hidden_parameters:
+        return f"the gradient of '{min(observation.hidden_parameters)}' is hidden"
     if not knows_rates(observation):
         return "the model drops out at rates that are not known"
     if len(observation.sites) > 1:

@@ -55,7 +55,7 @@ def arrange(
         if length > _MARGIN * size:
             continue  # the span has too few dimensions left
         try:
-            same_length = arranged(reading, tokens[:length], limit, tries, generator)
+            same_length = arrange_tokens(reading, tokens[:length], limit, tries, generator)
         except NothingFound:
             continue
         on_step(Step(0, length, end, 0.0, 0.0, same_length))
@@ -72,7 +72,7 @@ def arrange(
 
 
 @torch.no_grad()
-def arranged(
+def arrange_tokens(
     reading: SpanReading, tokens: Sequence[Tensor], limit: int, tries: int, generator: torch.Generator
 ) -> Tensor:
     """Return at most `limit` sentences (B, T) whose inputs lie in the second span.
@@ -105,16 +105,16 @@ def _sought(
     for place in _telling_apart(tokens, limit)[:_CONTEXTS]:
         if len(sentences) >= limit:
             break
-        starts = _aligned(reading, _fresh(tokens, sentences), place, generator)
+        starts = _find_aligned_starts(reading, _fresh(tokens, sentences), place, generator)
         is_inside = reading.test.tokens(reading.whole(starts))
         _add(sentences, starts[is_inside])
         for start in starts[~is_inside][:_STARTS]:
             if len(sentences) >= limit:
                 break
-            end = _descended(reading, tokens, start)
+            end = _improve_sentence(reading, tokens, start)
             _add(sentences, end[None][reading.test.tokens(reading.whole(end[None]))])
     for _ in range(limit - len(sentences)):
-        end = _searched(reading, tokens, sentences, tries, generator)
+        end = _search_sentence(reading, tokens, sentences, tries, generator)
         if end is None:
             break
         sentences.append(end)
@@ -137,7 +137,9 @@ def _telling_apart(tokens: Sequence[Tensor], limit: int) -> list[int]:
     return sorted(range(len(tokens)), key=lambda place: (len(tokens[place]) < enough, len(tokens[place])))
 
 
-def _aligned(reading: SpanReading, tokens: Sequence[Tensor], start: int, generator: torch.Generator) -> Tensor:
+def _find_aligned_starts(
+    reading: SpanReading, tokens: Sequence[Tensor], start: int, generator: torch.Generator
+) -> Tensor:
     """Return arrangements (N, T) whose residuals outside the second span share a direction, for each token at `start`.
 
     Near uniform attention, the input at a position is x + u: x depends on its token, u on the whole text and is equal
@@ -170,14 +172,14 @@ def _rests(reading: SpanReading, context: Tensor, place: int, tokens: Tensor) ->
     texts = context.repeat(len(tokens), 1)
     texts[:, place] = tokens
     (inputs, *_) = reading.front.read_all(texts)
-    return F.normalize(reading.spaces[1].seen(inputs[:, place].double()) @ reading.spaces[1].outside, dim=-1)
+    return F.normalize(reading.spaces[1].project_inputs(inputs[:, place].double()) @ reading.spaces[1].outside, dim=-1)
 
 
 def _is_inside(reading: SpanReading, sentence: Tensor) -> bool:
     return bool(reading.test.tokens(reading.whole(sentence[None])))
 
 
-def _searched(
+def _search_sentence(
     reading: SpanReading, tokens: Sequence[Tensor], known: Sequence[Tensor], tries: int, generator: torch.Generator
 ) -> Tensor | None:
     """Return a sentence (T,) in the second span that is not known, or None.
@@ -192,7 +194,7 @@ def _searched(
         if number % _TRIES_A_START == 0:
             best, least = _random_sentence(fresh, generator), float("inf")
         is_restarted = torch.rand(len(tokens), generator=generator) < (number % _TRIES_A_START > 0) / 3
-        end = _descended(reading, tokens, torch.where(is_restarted, _random_sentence(tokens, generator), best))
+        end = _improve_sentence(reading, tokens, torch.where(is_restarted, _random_sentence(tokens, generator), best))
         if any(torch.equal(end, sentence) for sentence in known):
             continue
         if (distance := float(_distances(reading, end[None]))) < least:
@@ -219,7 +221,7 @@ def _random_sentence(tokens: Sequence[Tensor], generator: torch.Generator) -> Te
     return torch.stack([candidates[torch.randint(len(candidates), (), generator=generator)] for candidates in tokens])
 
 
-def _descended(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+def _improve_sentence(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
     """Improve a sentence until no replaced token and no swap of two positions brings it nearer to the span.
 
     Under uniform attention all orders of the same tokens give every position the same input, so swaps matter.
@@ -231,12 +233,12 @@ def _descended(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor)
                 repeated = sentence.repeat(len(candidates), 1)
                 repeated[:, place] = candidates
                 sentence = repeated[_distances(reading, repeated).argmin()]
-        sentence = _exchanged(reading, tokens, sentence)
+        sentence = _swap_tokens(reading, tokens, sentence)
         if torch.equal(sentence, before):
             return sentence
 
 
-def _exchanged(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
+def _swap_tokens(reading: SpanReading, tokens: Sequence[Tensor], sentence: Tensor) -> Tensor:
     """Swap the tokens of two positions, the best pair each time, while the distance to the span decreases."""
     allowed = [set(candidates.tolist()) for candidates in tokens]
     while True:

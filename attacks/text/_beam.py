@@ -20,7 +20,7 @@ from attacks.text._prefixes import Front
 from attacks.text._subspaces import Subspace, subspace_of
 from attacks.text._words import counts_of, following_of, lengths_of, words_of
 from fedsim.core.nets.layer_calls import read_by
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation
 
 _FLOOR = 1e-9
@@ -57,7 +57,7 @@ class CandidateReader:
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         layers = [space.layer for space in self.spaces]
-        dropping = inject_masks(self.sites, self._cut(*tokens.shape)) if self.masks else without_dropout()
+        dropping = inject_masks(self.sites, self._cut(*tokens.shape)) if self.masks else disable_dropout()
         read = read_by(self.model, layers, tokens, dropping)
         first, second = (space.distance(vectors) for space, vectors in zip(self.spaces, read, strict=True))
         return first, second
@@ -170,7 +170,7 @@ def grow_beam(
     beam = PrefixBeam(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
     ends: dict[int, PrefixBeam] = {}
     for length in range(1, max(lengths) + 1):
-        row, token = _allowed(beam.prefixes, pool)
+        row, token = _list_continuations(beam.prefixes, pool)
         prefixes = torch.cat((beam.prefixes[row], pool.tokens[token][:, None]), 1)
         if not len(prefixes):
             break
@@ -198,7 +198,7 @@ def _is_same(sentence: Tensor, candidate: Tensor, overlap: float) -> bool:
     return float((sentence[:length] == candidate[:length]).double().mean()) >= overlap
 
 
-def _allowed(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:
+def _list_continuations(prefixes: Tensor, pool: TokenPool) -> tuple[Tensor, Tensor]:
     """Return the allowed continuations as two index lists: prefix and token of the pool."""
     used = (prefixes[:, 1:, None] == pool.tokens).sum(1)
     goes_on = used < pool.max_counts if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)

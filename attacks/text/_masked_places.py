@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.core.attention import attentions, fewer_than
 from attacks.core.results import NothingFound
-from attacks.text._arrangements import arranged
+from attacks.text._arrangements import arrange_tokens
 from attacks.text._prefixes import drops_in_front
 from attacks.text._read_spans import levels_of, read_spans
 from attacks.text._span_search import SpanReading
@@ -71,6 +71,6 @@ def masked_places(observation: Observation, generator: torch.Generator) -> Tenso
     if observation.batch_size in (None, 1):
         return torch.tensor([[mask in candidates.tolist() for candidates in tokens]])
     try:
-        return arranged(reading, tokens, observation.batch_size, _TRIES, generator) == mask
+        return arrange_tokens(reading, tokens, observation.batch_size, _TRIES, generator) == mask
     except NothingFound:
         return torch.zeros(0, len(tokens)).bool()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attacks.text._subspaces import Subspace
 from fedsim.core.nets.layer_calls import read_by
-from fedsim.core.nets.masks import record_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, record_masks
 
 _SLACK = 1e-4  # of entries of (I - P) diag(x) m, for an x with root mean square 1
 _INSIDE = 0.5
@@ -31,7 +31,7 @@ def only_scales(model: nn.Module, layer: str) -> bool:
     """
     token = torch.zeros(1, 1, dtype=torch.long)
     with torch.no_grad():
-        (plain,) = read_by(model, [layer], token, without_dropout())
+        (plain,) = read_by(model, [layer], token, disable_dropout())
         with record_masks(model, torch.Generator().manual_seed(0)) as recording:
             (dropped,) = read_by(model, [layer], token, nullcontext())
     if any(mask.shape != plain.shape for mask in recording.masks):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attacks.core.mean_gradient import gradient_weight
 from attacks.text._sentences import has_cross_entropy
 from fedsim.core.nets.layer_calls import read_by
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Observation
 
@@ -79,4 +79,4 @@ def _shared_output_layer(observation: Observation) -> str | None:
 
 def _read(model: nn.Module, layer: str, sentence: _Tokens) -> Tensor:
     """Return the output layer's inputs at every token, shape (t, width)."""
-    return read_by(model, [layer], torch.tensor([sentence]), without_dropout())[0][0]
+    return read_by(model, [layer], torch.tensor([sentence]), disable_dropout())[0][0]

@@ -46,13 +46,15 @@ def complete(observation: Observation, sentences: Tensor, words: Words, masks: M
     if observation.labels is not None:
         empty = torch.zeros(len(sentences), dtype=torch.long)
         return Completed(distance_of(observation, sentences, empty, masks), empty)
-    least, last = ended(
+    least, last = find_final_tokens(
         observation, words, len(sentences), lambda last: distance_of(observation, sentences, last, masks)
     )
     return Completed(least, last)
 
 
-def ended(observation: Observation, words: Words, count: int, left: Callable[[Tensor], LeftT]) -> tuple[LeftT, Tensor]:
+def find_final_tokens(
+    observation: Observation, words: Words, count: int, left: Callable[[Tensor], LeftT]
+) -> tuple[LeftT, Tensor]:
     """Return the smallest residual, and the tokens after `count` sentences that give it.
 
     Tokens are tried one after the other, sentence by sentence.
@@ -101,12 +103,12 @@ def has_cross_entropy(observation: Observation) -> bool:
 
 def possible_next(observation: Observation, words: Words) -> Tensor:
     """Return the tokens that may follow a sentence; next tokens that are not input tokens come first."""
-    if words.following is None or not len(words.following):
+    if words.next_tokens is None or not len(words.next_tokens):
         return torch.arange(observation.spec.classes)
     if words.read is None:
-        return words.following
-    is_read = torch.isin(words.following, words.read)
-    return torch.cat((words.following[~is_read], words.following[is_read]))
+        return words.next_tokens
+    is_read = torch.isin(words.next_tokens, words.read)
+    return torch.cat((words.next_tokens[~is_read], words.next_tokens[is_read]))
 
 
 def with_labels(sentences: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,7 @@ class SpanReading(NamedTuple):
         read = map(self.front.read_all, sequences.split(_TRIED))
         return torch.cat([self.test.sequences(self._scores(vectors)) for vectors in read])
 
-    def widened(self, spec: InputSpec) -> SpanReading | None:
+    def widen_tolerance(self, spec: InputSpec) -> SpanReading | None:
         """Return a copy with the largest tolerance that excludes chance matches, or None.
 
         None means that the largest tolerance is not larger than the present tolerance, or that spans are soft.
@@ -111,7 +111,7 @@ def read_sentences(reading: SpanReading, spec: InputSpec, on_step: OnStep) -> tu
     """
     tokens = reading.tokens(spec)
     sentences = grow_prefixes(reading, tokens, on_step)
-    wider = reading.widened(spec)
+    wider = reading.widen_tolerance(spec)
     if wider is None or not reading.lacks(tokens, sentences):
         return tokens, sentences
     wider_tokens = wider.tokens(spec)
@@ -144,14 +144,14 @@ def grow_prefixes(reading: SpanReading, tokens: Sequence[Tensor], on_step: OnSte
         last, before = reading.extension_scores(prefixes, row).flatten(), scores.repeat_interleave(len(row), 0)
         stays = test.prefixes(before, last)
         goes_on = stays.view(len(prefixes), len(row)).any(1)
-        ended += _listed(prefixes[~goes_on], scores[~goes_on], test)
+        ended += _list_sentences(prefixes[~goes_on], scores[~goes_on], test)
         prefixes, scores = longer[stays], torch.cat((before, last[:, None]), 1)[stays]
         if not len(prefixes):
             break
-        chosen = test.kept(test.sequences(scores))
+        chosen = test.select_prefixes(test.sequences(scores))
         prefixes, scores = prefixes[chosen], scores[chosen]
         on_step(Step(0, place + 1, len(tokens), 0.0, 0.0, prefixes))
-    if sentences := ended + _listed(prefixes, scores, test):
+    if sentences := ended + _list_sentences(prefixes, scores, test):
         return _longest(sentences, reading.front.knows_places())
     raise NothingFound("no recovered token begins a sentence with inputs in the second span")
 
@@ -173,7 +173,7 @@ def best(sentences: list[ScoredSentence], count: int, overlap: float) -> list[Sc
     return [sentence for sentence in ranked if sentence.tokens in chosen]
 
 
-def _listed(prefixes: Tensor, scores: Tensor, test: SpanTest) -> list[ScoredSentence]:
+def _list_sentences(prefixes: Tensor, scores: Tensor, test: SpanTest) -> list[ScoredSentence]:
     if not prefixes.numel():
         return []
     return [

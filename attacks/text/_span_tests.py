@@ -65,7 +65,7 @@ class SpanTest(Protocol):
         """Return a score for each of N sequences, shape (N,), from the scores of their tokens (N, t)."""
         ...
 
-    def kept(self, scores: Tensor) -> Tensor:
+    def select_prefixes(self, scores: Tensor) -> Tensor:
         """Return which prefixes of one length are kept, shape (N,), from their scores as sequences (N,).
 
         Raises:
@@ -99,7 +99,7 @@ class ShareThreshold:
         """Return the largest score."""
         return scores.amax(-1)
 
-    def kept(self, scores: Tensor) -> Tensor:
+    def select_prefixes(self, scores: Tensor) -> Tensor:
         """Keep all prefixes; raise `NothingFound` if there are more than the limit."""
         if len(scores) > self.max_inside:
             raise NothingFound(f"{len(scores)} prefixes of equal length lie in the span, so it excludes too few")
@@ -141,7 +141,7 @@ class Outliers:
         """Return the mean score over tokens."""
         return scores.mean(-1)
 
-    def kept(self, scores: Tensor) -> Tensor:
+    def select_prefixes(self, scores: Tensor) -> Tensor:
         """Keep the best prefixes."""
         return _least(scores, self.most_prefixes)
 

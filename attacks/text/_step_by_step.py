@@ -20,7 +20,7 @@ from attacks.core.attention import attentions
 from attacks.core.client_gradient import client_gradient
 from attacks.core.noise_level import rounding_levels
 from attacks.local_steps._multistep import batch_sizes
-from attacks.text._sentences import ended, explains, with_labels
+from attacks.text._sentences import explains, find_final_tokens, with_labels
 from attacks.text._subspaces import gradients_of, rank
 from attacks.text._words import words_of
 from fedsim.core.types import Observation, Tensors
@@ -47,10 +47,10 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
     """
 
     def left(last: Tensor) -> tuple[float, float]:
-        return _left(observation, _step(observation, sentences, last))
+        return _measure_residual(observation, _step(observation, sentences, last))
 
     _, *sizes = batch_sizes(observation)
-    _, last = ended(observation, words_of(observation), len(sentences), left)
+    _, last = find_final_tokens(observation, words_of(observation), len(sentences), left)
     step, model = _step(observation, sentences, last), observation.working_copy()
     with torch.no_grad():
         for name, change in step.items():
@@ -71,7 +71,7 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
     )
 
 
-def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
+def _measure_residual(observation: Observation, step: Tensors) -> tuple[float, float]:
     """Return the rank of the second attention's gradient after subtracting a step, and the residual's squared norm.
 
     A step with one wrong word leaves all directions of its sentence in the residual.

@@ -49,10 +49,10 @@ class Subspace(NamedTuple):
 
     def distance(self, inputs: Tensor) -> Tensor:
         """Return the distance D of inputs (..., d), shape (...)."""
-        seen = self.seen(inputs)
+        seen = self.project_inputs(inputs)
         return (seen @ self.outside.to(inputs)).square().sum(-1) / seen.square().sum(-1).clamp_min(TINY)
 
-    def seen(self, inputs: Tensor) -> Tensor:
+    def project_inputs(self, inputs: Tensor) -> Tensor:
         """Return inputs (..., d) in the space of the span, shape (..., w)."""
         return inputs if self.seen_by is None else inputs @ self.seen_by.to(inputs)
 
@@ -131,12 +131,12 @@ def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace |
 
 def soft(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     """Return the soft projector of gradients (m, d) whose entries have noise of these standard deviations."""
-    return _subspace(layer, _in_units(gradients, levels), lambda signal, rows: signal / (signal + rows))
+    return _subspace(layer, _scale_gradients(gradients, levels), lambda signal, rows: signal / (signal + rows))
 
 
 def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     """Return the projector on all directions above the noise edge."""
-    return _subspace(layer, _in_units(gradients, levels), lambda signal, _rows: (signal > 0.0).double())
+    return _subspace(layer, _scale_gradients(gradients, levels), lambda signal, _rows: (signal > 0.0).double())
 
 
 def _subspace(layer: str, stacked: Tensor, share: Callable[[Tensor, int], Tensor]) -> Subspace:
@@ -150,11 +150,11 @@ def _subspace(layer: str, stacked: Tensor, share: Callable[[Tensor, int], Tensor
 
 def rank(gradients: Tensors, levels: Sequence[float]) -> int:
     """Return the size of `hard`, computed from singular values alone."""
-    stacked = _in_units(gradients, levels)
+    stacked = _scale_gradients(gradients, levels)
     return int((torch.linalg.svdvals(stacked) > _edge(stacked)).sum())
 
 
-def _in_units(gradients: Tensors, levels: Sequence[float]) -> Tensor:
+def _scale_gradients(gradients: Tensors, levels: Sequence[float]) -> Tensor:
     return torch.cat([gradient.double() / level for gradient, level in zip(gradients.values(), levels, strict=True)])
 
 

@@ -149,7 +149,7 @@ class VectorComparison(GeneralComparison):
     ) -> tuple[Tensor, ...]:
         """Return the gradient of the loss of next words."""
         outputs = self.client.outputs(inputs[:, :-1], masks, self.weights, variables)
-        return self.of_loss(self._words.loss(outputs, inputs[:, 1:], labels))
+        return self.differentiate_loss(self._words.loss(outputs, inputs[:, 1:], labels))
 
 
 class VectorGhostComparison(GhostComparison):

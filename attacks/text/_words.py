@@ -40,13 +40,13 @@ class Words(NamedTuple):
 
     Attributes:
         read: input tokens, or None if the embedding's gradient is not shared.
-        following: next tokens, or None if the output layer's gradient is not shared.
+        next_tokens: next tokens, or None if the output layer's gradient is not shared.
         is_exact: whether all other rows are exactly zero; otherwise `read` are rows above the noise.
         is_tied: whether embedding and output layer share one matrix; then both sets are the union.
     """
 
     read: Tensor | None
-    following: Tensor | None
+    next_tokens: Tensor | None
     is_exact: bool
     is_tied: bool
 
@@ -149,7 +149,7 @@ def lengths_of(observation: Observation) -> tuple[int, ...]:
     return _explain(weights, total, batch, longest)
 
 
-def in_rows(tokens: Tensor, observation: Observation) -> Tensor:
+def pad_to_rows(tokens: Tensor, observation: Observation) -> Tensor:
     """Return tokens in rows of sentence length, padded with -1.
 
     Where these rows would outnumber the batch, as with tied weights, which add next tokens, the rows are longer.

@@ -139,7 +139,7 @@ class TextProblem:
     @property
     def endings(self) -> Tensor:
         """Candidates for the token after a sentence: next tokens that are not input tokens, else all next tokens."""
-        following = torch.arange(len(self.table)) if self.words.following is None else self.words.following
+        following = torch.arange(len(self.table)) if self.words.next_tokens is None else self.words.next_tokens
         new = following[~torch.isin(following, self.choices)]
         return new if len(new) else following
 
@@ -199,7 +199,7 @@ class TextMatching(Attack[ConfigT]):
         sites = self._sites(observation)
         client, table = client_of_vectors(observation, sites)
         labels = torch.tensor(lengths) if observation.labels is None else observation.labels
-        following = torch.arange(len(table)) if words.following is None else words.following
+        following = torch.arange(len(table)) if words.next_tokens is None else words.next_tokens
         next_words = NextWords(table, following.to(table.device), self.config.temperature)
         comparison = self._comparison(observation, client, next_words, labels)
         is_soft = isinstance(comparison, VectorComparison | VectorGhostComparison)
@@ -247,7 +247,7 @@ class TextMatching(Attack[ConfigT]):
 
     def _unknowns(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
         if observation.masks is not None:
-            return Unknowns((GivenMasks(given=observation.masks),) if sites else ())
+            return Unknowns((GivenMasks(victim_masks=observation.masks),) if sites else ())
         rate, weight = self.config.mask_learning_rate, self.config.mask_weight
         return Unknowns((OptimisedMasks(rate=rate, sites=sites, begin="mean", weight=weight),))
 
@@ -267,7 +267,7 @@ def _known_words(observation: Observation) -> Words:
         return words
     ranked = following.tokens[following.weights.argsort(descending=True)]
     new = ranked[~torch.isin(ranked, words.read)][: _ENDINGS * (observation.batch_size or 1)]
-    return words._replace(following=torch.cat((new, words.read)))
+    return words._replace(next_tokens=torch.cat((new, words.read)))
 
 
 def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks:

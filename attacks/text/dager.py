@@ -34,7 +34,7 @@ from attacks.text._read_spans import behind_fresh, examples_of, levels_of, read_
 from attacks.text._span_search import ScoredSentence, SpanReading, best, read_sentences
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import gradients_of, rank
-from attacks.text._words import embedding_of, in_rows
+from attacks.text._words import embedding_of, pad_to_rows
 from fedsim.core.hooks import Attack, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
@@ -145,14 +145,14 @@ class Dager(Attack[DagerConfig]):
             in_span = arrange(reading, tokens, observation.spec, examples, self.config.tries, generator, on_step)
         else:
             tokens, in_span = read_sentences(reading, observation.spec, on_step)
-        sentences = _in_the_batch(observation, reading, in_span)
+        sentences = _repeat_sentences(observation, reading, in_span)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
         return Reconstruction.of(
             inputs=_pad(sentences, observation.spec.shape[0]),
             objective=0.0,
             iterations=1,
-            stopped="read off two spans",
+            stop_reason="read off two spans",
             notes=_remarks(len(in_span), len(sentences), examples_of(observation)),
             diagnostics={
                 "rank of the first span": reading.spaces[0].size,
@@ -210,17 +210,17 @@ def _words(observation: Observation, reading: SpanReading, rate: float, on_step:
     tokens = vocabulary[shares > (1.0 - rate) / 2]
     if not len(tokens):
         raise NothingFound("no token's embedding lies in the span of the first attention gradient under any mask")
-    guess = in_rows(tokens, observation)
+    guess = pad_to_rows(tokens, observation)
     on_step(Step(0, 1, 1, 0.0, 0.0, guess))
     diagnostics = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
              "least share of a token that was kept": float(shares[tokens].min())}  # fmt: skip
     notes = ("dropout in front of the second attention hides the order: these are the words of the batch, each once",)
     return Reconstruction.of(
-        guess, objective=0.0, iterations=1, stopped="read off one span", notes=notes, diagnostics=diagnostics
+        guess, objective=0.0, iterations=1, stop_reason="read off one span", notes=notes, diagnostics=diagnostics
     )
 
 
-def _in_the_batch(
+def _repeat_sentences(
     observation: Observation, reading: SpanReading, in_span: list[ScoredSentence]
 ) -> list[ScoredSentence]:
     """Return the sentences with their multiplicity in the batch; if it is unknown, the best sentences once."""

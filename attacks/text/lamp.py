@@ -30,7 +30,7 @@ from torch import Tensor
 from attacks.core.matching.comparison import Comparison
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
 from attacks.core.matching.unknowns import MASKS
-from attacks.core.progress import continued
+from attacks.core.progress import shift_progress
 from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
@@ -38,7 +38,7 @@ from attacks.text._vectors import nearest_tokens
 from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import CostEstimate, Effort, Tables
 from fedsim.core.nets.losses import IGNORED, cross_entropy
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep
 
@@ -60,7 +60,7 @@ class LampConfig(TextMatchingConfig):
     move_interval: int = Field(default=75, ge=1, description="iterations between moves of words")
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
     candidates: int = Field(default=200, ge=1, description="number of orders of a sentence that are tried each time")
-    finishing: int = Field(
+    final_moves: int = Field(
         default=8000, ge=0, description="last search: number of changes of tokens that are tried in each search"
     )
     heat: float = Field(
@@ -125,7 +125,7 @@ class Lamp(TextMatching[LampConfig]):
     effort: ClassVar[Effort] = "descent"
     example: ClassVar[Tables] = {
         **LISTS,
-        "attacks": [{"max_iterations": 10, "drafts": 4, "move_interval": 5, "candidates": 4, "finishing": 10}],
+        "attacks": [{"max_iterations": 10, "drafts": 4, "move_interval": 5, "candidates": 4, "final_moves": 10}],
     }
 
     @classmethod
@@ -139,7 +139,7 @@ class Lamp(TextMatching[LampConfig]):
             "move_interval": max(1, iterations // turns),
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
-            "finishing": gradients // 3,
+            "final_moves": gradients // 3,
             "restarts": 1,
         }
 
@@ -154,14 +154,14 @@ class Lamp(TextMatching[LampConfig]):
         result = RestartResult(0, 0, place.inputs, place.masks)
         while (done := len(result.objectives)) < config.max_iterations:
             count = min(config.move_interval, config.max_iterations - done)
-            shifted = continued(on_step, done=done, iterations=config.max_iterations, best=result.objective)
+            shifted = shift_progress(on_step, done=done, iterations=config.max_iterations, best=result.objective)
             turn = self._descent(task, place, done, count, generator, shifted)
             if turn.objective < result.objective:
                 result.inputs, result.masks = turn.inputs, turn.masks
                 result.objective, result.iteration = turn.objective, done + turn.iteration
             result.objectives += turn.objectives
             if turn.iteration == 0:
-                result.stopped = turn.stopped
+                result.stop_reason = turn.stop_reason
                 break
             place = _Place(turn.inputs, turn.masks or place.masks)
             if done + count >= config.burn_in * config.max_iterations:
@@ -176,7 +176,7 @@ class Lamp(TextMatching[LampConfig]):
         self, task: TextProblem, place: _Place, done: int, count: int, generator: torch.Generator, on_step: OnStep
     ) -> RestartResult:
         decay = self.config.decay ** (done // 50)
-        unknowns = task.unknowns.starting_at({MASKS: place.masks}).at_rate(self.config.mask_learning_rate * decay)
+        unknowns = task.unknowns.starting_at({MASKS: place.masks}).with_rate(self.config.mask_learning_rate * decay)
         search = Search(
             unknowns,
             lambda _victim, _generator: place.inputs,
@@ -244,7 +244,7 @@ class Lamp(TextMatching[LampConfig]):
             tokens = torch.cat((tokens, nearest_tokens(vectors[:, length:], task.table, task.endings)), 1)
         present = best = tokens
         (distance,) = (least,) = self._judge(task.exact, task, [task.table[present]], task.usual_masks)
-        steps = self.config.finishing // _NEIGHBOURS
+        steps = self.config.final_moves // _NEIGHBOURS
         for step in range(steps):
             if least < EXACT_TEXT:
                 break
@@ -287,7 +287,7 @@ class Lamp(TextMatching[LampConfig]):
         tokens = torch.stack([task.tokens(option.to(task.table))[row] for option in options]).to(task.table.device)
         labels = torch.cat((tokens[:, 1:], tokens.new_full((len(tokens), 1), -1)), 1)
         labels[labels < 0] = IGNORED
-        with without_dropout():
+        with disable_dropout():
             outputs = task.client.model(tokens.clamp_min(0))
         losses = torch.stack([cross_entropy(o[None], la[None]) for o, la in zip(outputs, labels, strict=True)])
         says = (1.0 - losses[0] / math.log(vocabulary)).clamp_min(0.0)

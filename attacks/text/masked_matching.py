@@ -77,7 +77,7 @@ class _Draws(NamedTuple):
     `stand`: whether both are fixed; otherwise they are the initialisation of the search.
     """
 
-    masked: Tensor
+    masked_positions: Tensor
     rate: Tensor
     stand: bool
 
@@ -107,7 +107,9 @@ class _MaskedComparison(GeneralComparison):
         read = torch.lerp(inputs, self._mask.expand_as(inputs), masked[..., None])
         outputs = self.client.outputs(read, masks, self.weights)
         weights = masked / (rate[:, None] * masked.shape[1])
-        return self.of_loss(self._words.cross_entropy(outputs, self._words.shares(inputs) * weights[..., None]).mean())
+        return self.differentiate_loss(
+            self._words.cross_entropy(outputs, self._words.shares(inputs) * weights[..., None]).mean()
+        )
 
 
 @final
@@ -204,7 +206,7 @@ class _Task:
         mask, words = mask_token(observation.model), words_of(observation)
         client, rows = client_of_vectors(observation, ())
         table = rows[:mask]
-        following = torch.arange(len(table)) if words.following is None else words.following
+        following = torch.arange(len(table)) if words.next_tokens is None else words.next_tokens
         fill_in = NextWords(table, following, config.temperature)
         return cls(_MaskedComparison(client, observation, rows[mask], fill_in), fill_in, words.read, table, draws)
 
@@ -224,18 +226,20 @@ class _Task:
 
     def draw(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Return vectors of random tokens that the gradient shows, (B, T, d)."""
-        tokens = self._drawn(self.read, shape, generator)
+        tokens = self._draw_tokens(self.read, shape, generator)
         if self.draws.stand:
-            tokens = torch.where(self.draws.masked > _HALF, self._drawn(self.words.tokens, shape, generator), tokens)
+            tokens = torch.where(
+                self.draws.masked_positions > _HALF, self._draw_tokens(self.words.tokens, shape, generator), tokens
+            )
         return self.table[tokens]
 
-    def _drawn(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    def _draw_tokens(self, tokens: Tensor | None, shape: Sequence[int], generator: torch.Generator) -> Tensor:
         candidates = torch.arange(len(self.table)) if tokens is None or not len(tokens) else tokens
         return candidates[torch.randint(len(candidates), tuple(shape), generator=generator)]
 
     def surely_masked(self, vectors: Tensor) -> Tensor:
         """Return which positions (B, T) are known to be masked."""
-        return self.draws.masked > _HALF if self.draws.stand else torch.zeros(vectors.shape[:2]).bool()
+        return self.draws.masked_positions > _HALF if self.draws.stand else torch.zeros(vectors.shape[:2]).bool()
 
     def ends(self, row: RestartResult) -> tuple[Tensor, Tensor]:
         """Return which positions are masked (B, T), and the rates (B,)."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from attacks.core.mean_gradient import gradient_weight
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_guess
-from attacks.text._arrangements import arranged
+from attacks.text._arrangements import arrange_tokens
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import has_no_spans, spans_with_masks
 from fedsim.core.hooks import Attack, Effort, Tables
@@ -89,7 +89,7 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         mask = mask_token(observation.model)
         assert mask is not None, "checked before"
         reading, tokens = spans_with_masks(observation, self.config.tolerance, self.config.deviations)
-        seen = arranged(reading, tokens, observation.batch_size or 1, self.config.tries, generator)
+        seen = arrange_tokens(reading, tokens, observation.batch_size or 1, self.config.tries, generator)
         filled = _fill_in(observation, seen, mask)
         on_step(Step(0, 1, 1, filled.residual_share, filled.residual_share, filled.tokens))
         diagnostics = {
@@ -105,7 +105,7 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
             inputs=filled.tokens,
             objective=filled.residual_share,
             iterations=1,
-            stopped="read off two spans and the output layer",
+            stop_reason="read off two spans and the output layer",
             notes=("rates assume texts in which every position may be masked",),
             diagnostics=diagnostics,
             is_exact=filled.residual_share < _EXPLAINED,

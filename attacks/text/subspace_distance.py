@@ -83,7 +83,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
 
             width = self.config.beam * (len(lengths) if len(readers) == 1 else 1)
             beams.append(grow_beam(reader, pool, lengths, width, generator, report))
-        best = self._chosen(beams[0], lengths) if len(beams) == 1 else _assign(beams, lengths)
+        best = self._choose_sentences(beams[0], lengths) if len(beams) == 1 else _assign(beams, lengths)
         ends = beams * len(best) if len(beams) == 1 else beams
         options = [
             list(end[len(sentence)].prefixes[: self.config.beam]) for end, sentence in zip(ends, best, strict=True)
@@ -99,12 +99,12 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
             guess,
             objective=distance,
             iterations=len(readers) * longest,
-            stopped="sentences grown",
+            stop_reason="sentences grown",
             diagnostics=diagnostics,
             is_exact=is_exact,
         )
 
-    def _chosen(self, ends: dict[int, PrefixBeam], lengths: Sequence[int]) -> list[Tensor]:
+    def _choose_sentences(self, ends: dict[int, PrefixBeam], lengths: Sequence[int]) -> list[Tensor]:
         """Return a sentence for every length, long sentences first: the best that is not yet chosen."""
         chosen: list[Tensor] = []
         for length in sorted((size for size in lengths if size in ends), reverse=True):

@@ -34,8 +34,8 @@ from attacks.text._words import (
     counts_of,
     embedding_of,
     following_of,
-    in_rows,
     lengths_of,
+    pad_to_rows,
     words_of,
 )
 from fedsim.core.errors import NotApplicable
@@ -90,26 +90,26 @@ class WordReadout(Attack[Config]):
         """Return the tokens, repeated by their count, in rows of sentence length that are not sentences."""
         words = words_of(observation)
         fills_in = mask_token(observation.model) is not None
-        tokens = words.following if words.read is None else words.read
-        if fills_in and words.read is not None and words.following is not None:
-            tokens = torch.cat((words.read, words.following)).unique()
+        tokens = words.next_tokens if words.read is None else words.read
+        if fills_in and words.read is not None and words.next_tokens is not None:
+            tokens = torch.cat((words.read, words.next_tokens)).unique()
         if tokens is None or not len(tokens):
             return no_guess(observation, "no row of the gradient is distinct: all tokens occur, or noise hides them")
         lengths = lengths_of(observation)
         counts = torch.ones_like(tokens) if fills_in else _counts(observation, tokens, lengths)
-        guess = in_rows(tokens.repeat_interleave(counts), observation)
+        guess = pad_to_rows(tokens.repeat_interleave(counts), observation)
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         diagnostics = {"tokens found": float(len(tokens)), "shortest sentence": float(lengths[0]),
                  "longest sentence": float(lengths[-1])}  # fmt: skip
-        if words.read is not None and words.following is not None and not words.is_tied:
-            diagnostics |= _told_apart(words.read, words.following, fills_in)
+        if words.read is not None and words.next_tokens is not None and not words.is_tied:
+            diagnostics |= _told_apart(words.read, words.next_tokens, fills_in)
         notes = (*_notes(words), _COUNTED_ONCE) if fills_in else _notes(words)
         certain = {READ_WORDS: words.read} if words.read is not None and words.is_exact else {}
         return Reconstruction.of(
             guess,
             objective=0.0,
             iterations=1,
-            stopped="read off rows",
+            stop_reason="read off rows",
             notes=notes,
             diagnostics=diagnostics,
             extras=certain,

@@ -46,7 +46,7 @@ class Groups:
     count: np.ndarray
     group: np.ndarray
 
-    def taken(self, places: np.ndarray) -> Groups:
+    def select(self, places: np.ndarray) -> Groups:
         """Return the entries at these indices, in their order."""
         return Groups(*(getattr(self, name)[places] for name in self.__dataclass_fields__))
 
@@ -56,12 +56,12 @@ class Groups:
         low = np.maximum(self.low[:, None], leaf_low)
         high = np.minimum(self.high[:, None], leaf_high)
         place, leaf = np.nonzero((low < high).all(2))
-        parts = self.taken(place)
+        parts = self.select(place)
         value = tree.value[tree.leaves].double().numpy()[leaf]
         cut = Groups(low[place, leaf], high[place, leaf], parts.label, parts.margin + value, parts.count, parts.group)
         return cut, leaf
 
-    def merged(self) -> Groups:
+    def merge_duplicates(self) -> Groups:
         """Merge groups with equal box, label and margin."""
         counted: Counter[int] = Counter()
         first: dict[bytes, int] = {}
@@ -72,7 +72,7 @@ class Groups:
             counted[first.setdefault(key, number)] += count
         places = np.array([number for number, count in counted.items() if count], dtype=int)
         count = np.array([counted[number] for number in places.tolist()])
-        kept = self.taken(places)
+        kept = self.select(places)
         return replace(kept, count=count, group=np.arange(len(places)))
 
     def boxes(self) -> RowBoxes:
@@ -134,7 +134,7 @@ def follow(view: TreesView, share: Share) -> tuple[RowBoxes, float]:
         sharing = _ask(places, tree, view)
         count = share(sharing)
         misfit += sharing.misfit(count)
-        groups = replace(sharing.places, count=count).merged()
+        groups = replace(sharing.places, count=count).merge_duplicates()
     return groups.boxes(), misfit
 
 
@@ -162,7 +162,7 @@ def _begin(view: TreesView) -> Groups:
     margin = np.tile(logit(model.base) + tree.value[tree.leaves].double().numpy(), 2)
     label = np.repeat([0, 1], len(rows))
     count = np.concatenate([rows - positives, positives])
-    return Groups(low, high, label, margin, count, np.arange(len(count))).merged()
+    return Groups(low, high, label, margin, count, np.arange(len(count))).merge_duplicates()
 
 
 def _steps(view: TreesView) -> Iterator[tuple[Tree, Sequence[Tree]]]:

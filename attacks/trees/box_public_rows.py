@@ -32,14 +32,14 @@ class BoxPublicRows(RowAttack[BoxSearchConfig]):
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Return the rows, shape (N, columns)."""
-        return _fitting(search(view, self.config.tries, self.config.nodes, generator), view, generator)
+        return _find_public_rows(search(view, self.config.tries, self.config.nodes, generator), view, generator)
 
     def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Return the guess from random leaf assignments in later trees."""
-        return _fitting(follow(view, draw(generator))[0], view, generator)
+        return _find_public_rows(follow(view, draw(generator))[0], view, generator)
 
 
-def _fitting(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Tensor:
+def _find_public_rows(boxes: RowBoxes, view: TreesView, generator: torch.Generator) -> Tensor:
     """Return the public row that violates the fewest bounds of each box, moved into it; ties are broken at random."""
     if len(view.public_labels.unique()) < len(boxes.labels.unique()):
         raise NotApplicable("no public row has any of the labels")

@@ -48,8 +48,8 @@ class BoxSearch(BoxAttack[BoxSearchConfig]):
 
     def search(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Return label, lower and exclusive upper bounds of each row, shape (N, 1 + 2 columns)."""
-        return search(view, self.config.tries, self.config.nodes, generator).packed()
+        return search(view, self.config.tries, self.config.nodes, generator).to_tensor()
 
     def search_blindly(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Return the result of random leaf assignments in later trees."""
-        return follow(view, draw(generator))[0].packed()
+        return follow(view, draw(generator))[0].to_tensor()

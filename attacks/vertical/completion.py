@@ -90,4 +90,6 @@ class Completion(CutLabelAttack[CompletionConfig]):
         with torch.no_grad():
             guessed = (teacher(states) / self.config.temperature).softmax(1)
         growing = self.config.weight * step / self.config.steps  # an untrained head's predictions are uninformative
-        return F.cross_entropy(head(states[view.known]), view.labels) + growing * F.cross_entropy(head(states), guessed)
+        return F.cross_entropy(head(states[view.known_rows]), view.labels) + growing * F.cross_entropy(
+            head(states), guessed
+        )

@@ -50,13 +50,15 @@ class CutClusters(CutLabelAttack[CutClustersConfig]):
         """Return minus the squared distance to the cluster of each class, shape (N, classes)."""
         check_known(view)
         all_rows = torch.cat([step.rows for step in view.steps])
-        points = directions(view.received(all_rows).double())
+        points = directions(view.received_gradients(all_rows).double())
         tries = [self._centres(points, view.classes, generator) for _ in range(self.config.starts)]
         _, centres = min(tries, key=lambda pair: pair[0])
-        votes = F.one_hot(_nearest(directions(view.received(view.known).double()), centres), view.classes).double()
+        votes = F.one_hot(
+            _nearest(directions(view.received_gradients(view.known_rows).double()), centres), view.classes
+        ).double()
         named = torch.stack([votes[view.labels == label].mean(0) for label in range(view.classes)])
         heaps = linear_sum_assignment(named.numpy(), maximize=True)[1]
-        return -torch.cdist(directions(view.received(view.rows).double()), centres[heaps]).square()
+        return -torch.cdist(directions(view.received_gradients(view.rows).double()), centres[heaps]).square()
 
     def _centres(self, points: Tensor, count: int, generator: torch.Generator) -> tuple[float, Tensor]:
         """Return the sum of squared distances of points to their centres, and the centres, shape (count, width)."""

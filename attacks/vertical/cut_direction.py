@@ -48,5 +48,7 @@ class CutDirection(CutLabelAttack[Config]):
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
         """Return the largest cosine with a known example of each class, shape (N, classes)."""
         check_known(view)
-        cosines = directions(view.received(view.rows)) @ directions(view.received(view.known)).T
+        cosines = (
+            directions(view.received_gradients(view.rows)) @ directions(view.received_gradients(view.known_rows)).T
+        )
         return torch.stack([cosines[:, view.labels == label].amax(1) for label in range(view.classes)], 1)

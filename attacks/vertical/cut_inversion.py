@@ -40,11 +40,13 @@ class CutInversion(CutFeatureAttack[Config]):
         for step in view.steps:
             is_used = torch.isin(view.rows, step.rows)
             if bool(is_used.any()):
-                guesses[is_used] = _inverted(step.bottoms[view.party], view.sent(view.rows[is_used]), view)
+                guesses[is_used] = _invert_bottom(
+                    step.bottoms[view.party], view.sent_activations(view.rows[is_used]), view
+                )
         return guesses
 
 
-def _inverted(bottom: nn.Module, sent: Tensor, view: CutView) -> Tensor:
+def _invert_bottom(bottom: nn.Module, sent: Tensor, view: CutView) -> Tensor:
     """Return the bottom's inputs for these cut-layer activations, shape (N, *shape).
 
     Raises:
@@ -68,7 +70,7 @@ def _inverted(bottom: nn.Module, sent: Tensor, view: CutView) -> Tensor:
             case nn.Tanh():
                 values = values.clamp(-1 + _ZERO, 1 - _ZERO).atanh()
             case nn.Linear():
-                values = solved(layer, values, is_kept, _start(layer, view))
+                values = solve_inputs(layer, values, is_kept, _start(layer, view))
                 is_kept = torch.ones_like(values, dtype=torch.bool)
             case _:
                 raise NotApplicable(f"it cannot undo a {type(layer).__name__}")
@@ -82,7 +84,7 @@ def _start(layer: nn.Linear, view: CutView) -> Tensor:
     return view.public.flatten(1).mean(0)
 
 
-def solved(layer: nn.Linear, outputs: Tensor, is_kept: Tensor, start: Tensor) -> Tensor:
+def solve_inputs(layer: nn.Linear, outputs: Tensor, is_kept: Tensor, start: Tensor) -> Tensor:
     """Return the inputs nearest to a start with these kept outputs, shape (N, inputs).
 
     Args:

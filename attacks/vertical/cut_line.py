@@ -40,7 +40,7 @@ class CutLine(CutLabelAttack[Config]):
         all_rows = torch.cat([step.rows for step in view.steps])
         sides = torch.zeros(int(all_rows.max()) + 1, dtype=torch.double)
         sides[all_rows] = torch.cat(list(_sides_of_steps([step.down[view.party] for step in view.steps])))
-        return signed_scores(sides[view.rows], sides[view.known], view.labels)
+        return signed_scores(sides[view.rows], sides[view.known_rows], view.labels)
 
 
 def _sides_of_steps(gradients: list[Tensor]) -> Iterator[Tensor]:

@@ -49,11 +49,11 @@ class CutNorm(CutLabelAttack[Config]):
         """Return scores of both classes, shape (N, 2)."""
         check_two_classes(view)
         check_known(view)
-        lengths, known = (self._lengths(view, rows) for rows in (view.rows, view.known))
+        lengths, known = (self._lengths(view, rows) for rows in (view.rows, view.known_rows))
         means = [known[view.labels == label].mean() for label in range(view.classes)]
         margins = (lengths - (means[0] + means[1]) / 2) * (1.0 if means[1] >= means[0] else -1.0)
         return torch.stack([-margins, margins], 1)
 
     @staticmethod
     def _lengths(view: CutView, rows: Tensor) -> Tensor:
-        return view.received(rows).norm(dim=1).clamp_min(torch.finfo(torch.double).tiny).log()
+        return view.received_gradients(rows).norm(dim=1).clamp_min(torch.finfo(torch.double).tiny).log()

@@ -88,7 +88,7 @@ class Hijack(CutSteering[HijackConfig]):
 
     def search(self, view: CutView, generator: torch.Generator) -> Tensor:
         """Return the decoded vectors, shape (N, *shape)."""
-        return self._decoder(view.sent(view.rows))
+        return self._decoder(view.sent_activations(view.rows))
 
 
 def _roughness(judge: nn.Module, sent: Tensor, code: Tensor, generator: torch.Generator) -> Tensor:

@@ -76,14 +76,14 @@ class Substitute(CutFeatureAttack[SubstituteConfig]):
         """Return the inputs, shape (N, *shape)."""
         if view.public is None or view.architecture is None:
             raise NotApplicable("it needs public examples, and how the bottom is built")
-        sent = view.sent(torch.cat([step.rows for step in view.steps]).sort().values)
+        sent = view.sent_activations(torch.cat([step.rows for step in view.steps]).sort().values)
         scale = _Scale(sent.mean(0), sent.std(0).clamp_min(_LEAST_SPREAD))
         with seeding.isolate_randomness(generator.initial_seed()):
             judge, inverse = critic(view.width, 1), decoder(view.width, view.shape)
         substitute = copy.deepcopy(view.architecture)
         self._align(substitute, judge, scale, sent, view, generator)
         self._invert(inverse, substitute, scale, view.public, generator)
-        return inverse(scale(view.sent(view.rows)))
+        return inverse(scale(view.sent_activations(view.rows)))
 
     def _align(
         self,

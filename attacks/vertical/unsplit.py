@@ -69,7 +69,7 @@ class Unsplit(CutFeatureAttack[UnsplitConfig]):
         """Return the inputs, shape (N, *shape)."""
         if view.architecture is None:
             raise NotApplicable("it needs how the bottom is built")
-        sent, clone = view.sent(view.rows), copy.deepcopy(view.architecture)
+        sent, clone = view.sent_activations(view.rows), copy.deepcopy(view.architecture)
         inputs = nn.Parameter(torch.zeros(len(sent), *view.shape, dtype=torch.double))
         of_inputs, of_clone = (
             NetworkTraining([module], self.config.learning_rate) for module in (nn.ParameterList([inputs]), clone)

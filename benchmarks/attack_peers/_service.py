@@ -56,7 +56,7 @@ class Run(Config):
     psnr: float
 
 
-def ended(victim: Victim, watch: Watch, guess: Tensor) -> Run:
+def finish_run(victim: Victim, watch: Watch, guess: Tensor) -> Run:
     """Report on the guess (1, C, H, W) of a single image."""
     original, spec = victim.batch.inputs, victim.spec
     guess = guess.detach().to(original)

@@ -17,7 +17,7 @@ import breaching  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._watch import Watch  # noqa: E402
-from benchmarks.attack_peers._service import Run, Task, ended, serve  # noqa: E402
+from benchmarks.attack_peers._service import Run, Task, finish_run, serve  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Observation  # noqa: E402
 
@@ -38,7 +38,7 @@ def answer(task: Task) -> Run:
         watch = Watch()
         attacker = breaching.attacks.prepare_attack(victim.observation.model, victim.observation.loss, settings)
         answer_of_peer, _ = attacker.reconstruct([payload], [shared], server_secrets={})
-        return ended(victim, watch, answer_of_peer["data"])
+        return finish_run(victim, watch, answer_of_peer["data"])
 
 
 def _wire(observation: Observation, *, knows_labels: bool) -> tuple[dict[str, Any], dict[str, Any]]:

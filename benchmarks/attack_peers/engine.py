@@ -9,7 +9,7 @@ process.prepare()
 from typing import Any  # noqa: E402
 
 from benchmarks._watch import Watch  # noqa: E402
-from benchmarks.attack_peers._service import Run, Task, ended, serve  # noqa: E402
+from benchmarks.attack_peers._service import Run, Task, finish_run, serve  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Attack  # noqa: E402
 
@@ -24,7 +24,7 @@ def answer(task: Task) -> Run:
     watch = Watch()
     on_steps = [watch, *(lambda _step: None for _ in victims[1:])]
     guesses = attack.together(observations, generators, on_steps)
-    return ended(victims[0], watch, guesses[0].inputs)
+    return finish_run(victims[0], watch, guesses[0].inputs)
 
 
 if __name__ == "__main__":

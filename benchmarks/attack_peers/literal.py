@@ -11,7 +11,7 @@ if sys.argv[1:] == ["prepared"]:
 
 from benchmarks._literal_dia import literal_dia
 from benchmarks._watch import Watch
-from benchmarks.attack_peers._service import Run, Task, ended, serve
+from benchmarks.attack_peers._service import Run, Task, finish_run, serve
 from fedsim.core import seeding
 
 
@@ -20,7 +20,7 @@ def answer(task: Task) -> Run:
     (victim,) = task.victims()
     watch = Watch()
     generator = seeding.generator(1, "attack", task.victim)
-    return ended(victim, watch, literal_dia(victim.observation, task.settings["max_iterations"], generator, watch))
+    return finish_run(victim, watch, literal_dia(victim.observation, task.settings["max_iterations"], generator, watch))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from fedsim.core.nets.output_layer import output_layer
 from fedsim.core.types import Batch
 
 
-def mixed(batch: Batch, weights: Tensor, context: HookContext) -> Batch:
+def mix_examples(batch: Batch, weights: Tensor, context: HookContext) -> Batch:
     """Return the batch of examples sum_j W_ij x_j with labels sum_j W_ij y_j, as probabilities (B, K).
 
     Args:

@@ -3,11 +3,11 @@
 Transforms: rotate, shear, translate, contrast, brightness, sharpness, posterize, solarize, invert, in units of each
 image's own range; geometric transforms fill with 0. Without `policies` a search ranks `candidates` random policies on
 `images` test images of the data set `public`, with a copy of the model after `warm_up` SGD steps: of the share
-`accurate` with the best accuracy scores, the `kept` policies of lowest privacy score are used. It runs once per
-process, model and seed. The paper's threshold of -85 depends on the number of images. Policies with jumps (posterize,
-solarize) have no useful derivative. `transform-inversion` searches through every known policy, and `auto` with
-knowledge of the defense inverts the policies on its exact image of T(x); pixels that T pushed out of the image stay
-lost.
+`accurate` with the best accuracy scores, the `kept_policies` policies of lowest privacy score are used. It runs once
+per process, model and seed. The paper's threshold of -85 depends on the number of images. Policies with jumps
+(posterize, solarize) have no useful derivative. `transform-inversion` searches through every known policy, and `auto`
+with knowledge of the defense inverts the policies on its exact image of T(x); pixels that T pushed out of the image
+stay lost.
 
 Idea: The gradient of transformed images leads a search to other images. A policy is a sequence of one to three of fifty
     transforms; each batch samples a policy. The search keeps policies of low privacy score among those of high
@@ -47,7 +47,7 @@ _LONGEST = 3
 _STEP = 0.1
 _Number = Annotated[int, Field(ge=0, lt=len(LIBRARY))]
 _Numbers = Annotated[tuple[_Number, ...], Field(min_length=1, max_length=_LONGEST)]
-_searched: dict[tuple[str, int, str], tuple[TransformPolicy, ...]] = {}
+_policy_cache: dict[tuple[str, int, str], tuple[TransformPolicy, ...]] = {}
 
 
 class AtsConfig(Config):
@@ -58,7 +58,7 @@ class AtsConfig(Config):
         description="policies to draw from, as indices (from 0) into the library of 50; empty: search for them",
     )
     candidates: int = Field(default=30, ge=1, description="search: random policies to score")
-    kept: int = Field(default=3, ge=1, description="search: policies that are kept, to draw from")
+    kept_policies: int = Field(default=3, ge=1, description="search: policies that are kept, to draw from")
     accurate: float = Field(
         default=0.5,
         gt=0,
@@ -129,9 +129,9 @@ class Ats(Defense[AtsConfig]):
         """
         if not self.config.policies:
             key = self.config.model_dump_json(), generator.initial_seed(), str(model)
-            if key not in _searched:
-                _searched[key] = _search(self.config, copy.deepcopy(model), generator)
-            self._policies = _searched[key]
+            if key not in _policy_cache:
+                _policy_cache[key] = _search(self.config, copy.deepcopy(model), generator)
+            self._policies = _policy_cache[key]
         return model
 
     def on_batch(self, batch: Batch, context: HookContext) -> Batch:
@@ -204,7 +204,7 @@ def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> 
     accuracies = torch.tensor([accuracy_score(model, policy(images)) for policy in policies])
     accurate = accuracies.argsort(descending=True)[: max(1, round(config.accurate * len(policies)))].tolist()
     scores = {index: privacy_score(model, policies[index](images), labels, generator) for index in accurate}
-    return tuple(policies[index] for index in sorted(scores, key=scores.__getitem__)[: config.kept])
+    return tuple(policies[index] for index in sorted(scores, key=scores.__getitem__)[: config.kept_policies])
 
 
 def _draw(generator: torch.Generator) -> TransformPolicy:

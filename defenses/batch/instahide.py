@@ -26,7 +26,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
+from defenses.batch._mixing import mix_examples, refuses_to_mix, uniforms
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, MethodDescription
@@ -97,7 +97,7 @@ class Instahide(Defense[InstahideConfig]):
         """Return the encoded batch; its labels are probabilities (B, K)."""
         images = min(self.config.images, len(batch))
         weights = self._weights(len(batch), images, context.generator).to(batch.inputs)
-        encoded = mixed(batch, weights, context)
+        encoded = mix_examples(batch, weights, context)
         signs = 2.0 * torch.randint(2, batch.inputs.shape, generator=context.generator) - 1.0
         return replace(encoded, inputs=encoded.inputs * signs.to(batch.inputs))
 

@@ -22,7 +22,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
+from defenses.batch._mixing import mix_examples, refuses_to_mix, uniforms
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, MethodDescription
@@ -78,7 +78,7 @@ class Mixup(Defense[MixupConfig]):
         share = torch.as_tensor(betaincinv(alpha, alpha, uniforms((1,), context.generator).numpy())).to(batch.inputs)
         identity = torch.eye(len(batch), dtype=batch.inputs.dtype)
         partners = torch.randperm(len(batch), generator=context.generator)
-        return mixed(batch, share * identity + (1.0 - share) * identity[partners], context)
+        return mix_examples(batch, share * identity + (1.0 - share) * identity[partners], context)
 
     def adaptive_view(self) -> MethodDescription:
         """Return the number of mixed examples, and the distribution of the weight."""

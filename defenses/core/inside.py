@@ -11,7 +11,7 @@ from fedsim.core.hooks import LocalStep
 def outputs_of(local: LocalStep, inputs: Tensor) -> Tensor:
     """Return the model's outputs under the step's dropout masks; buffers (running statistics) do not change."""
     buffers = {name: buffer.clone() for name, buffer in local.model.named_buffers()}
-    with local.dropping():
+    with local.apply_masks():
         return functional_call(local.model, buffers, (inputs,))
 
 

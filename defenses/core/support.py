@@ -40,14 +40,14 @@ def zero_outside(tensors: Tensors, support: Tensors) -> dict[str, Tensor]:
     return {name: torch.where(support[name], t, torch.zeros_like(t)) for name, t in tensors.items()}
 
 
-def dropped(size: int, rate: float) -> int:
+def count_dropped(size: int, rate: float) -> int:
     """Return floor(rate size); a product within rounding error of an integer counts as that integer."""
     return math.floor(rate * size + _ROUNDING)
 
 
 def _largest(scores: Tensor, rate: float) -> Tensor:
     """Return the mask of the largest scores by the k-th value; a sort would be much slower than a client's step."""
-    count = dropped(len(scores), rate)
+    count = count_dropped(len(scores), rate)
     least = scores.kthvalue(count + 1).values
     kept = scores > least
     ties = (scores == least).nonzero().flatten()

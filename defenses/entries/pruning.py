@@ -55,15 +55,15 @@ class Pruning(TensorDefense[PruningConfig]):
     def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
         if not self.config.error_feedback:
-            return self._sent(tensors)
+            return self._prune_tensors(tensors)
         whole = {name: t + context.memory[name] if name in context.memory else t for name, t in tensors.items()}
-        sent = self._sent(whole)
+        sent = self._prune_tensors(whole)
         context.memory.update({name: whole[name] - sent[name] for name in whole})
         return sent
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
         """Return the projection on the sent entries; None with error feedback, which sends the rest later."""
-        return None if self.config.error_feedback else Distortion(change=self._sent)
+        return None if self.config.error_feedback else Distortion(change=self._prune_tensors)
 
     def adaptive_view(self) -> MethodDescription:
         """Return the share that is sent."""
@@ -71,6 +71,6 @@ class Pruning(TensorDefense[PruningConfig]):
         kept = (Sparsified(1.0 - config.rate),) if config.rate else ()
         return MethodDescription("pruning", kept, {"error_feedback": config.error_feedback})
 
-    def _sent(self, tensors: Tensors) -> Tensors:
+    def _prune_tensors(self, tensors: Tensors) -> Tensors:
         support = largest({name: t.abs() for name, t in tensors.items()}, self.config.rate, self.config.per)
         return zero_outside(tensors, support)

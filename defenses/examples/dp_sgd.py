@@ -110,7 +110,7 @@ class DpSgd(Defense[DpSgdConfig]):
         """Return the batch's mean loss (NaN for an empty batch) and the private gradient."""
         local = context.local
         assert local is not None, "called in a local step"
-        context.memory["expected"] = context.memory.get("expected", torch.zeros(())) + local.expected
+        context.memory["expected"] = context.memory.get("expected", torch.zeros(())) + local.expected_batch_size
         total = {name: torch.zeros_like(p) for name, p in local.parameters.items()}
         loss = math.nan
         if len(local.batch):
@@ -119,7 +119,7 @@ class DpSgd(Defense[DpSgdConfig]):
             loss = float(gradients.mean())
         deviation = self._multiplier(context.federation) * self.config.clip
         add_noise = self.config.noise_adder(context)
-        return loss, {name: add_noise(t, deviation) / local.expected for name, t in total.items()}
+        return loss, {name: add_noise(t, deviation) / local.expected_batch_size for name, t in total.items()}
 
     def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the update with the expected number of examples, a loss of 0, and buffers as received."""
@@ -131,7 +131,7 @@ class DpSgd(Defense[DpSgdConfig]):
         """Return the clipping of every example, and the noise on the mean."""
         deviation = self._deviation(federation)
         return Distortion(
-            of_examples=lambda gradients: self._mean(gradients, federation.batch_size),
+            change_examples=lambda gradients: self._mean(gradients, federation.batch_size),
             noise=lambda tensors: {name: t.new_ones(t.shape) * deviation for name, t in tensors.items()},
         )
 

@@ -32,7 +32,7 @@ class GradDefenseConfig(Config):
     """Settings of GradDefense."""
 
     slices: int = Field(default=10, ge=1, description="slices of equal sensitivity")
-    perturbed: int = Field(default=5, ge=0, description="slices that get noise, drawn anew at every step")
+    noisy_slices: int = Field(default=5, ge=0, description="slices that get noise, drawn anew at every step")
     scale: float = Field(default=1e-2, ge=0, description="standard deviation, in units of the gradient")
 
 
@@ -77,9 +77,9 @@ class GradDefense(Defense[GradDefenseConfig]):
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse more noisy slices than slices."""
         config = self.config
-        if config.perturbed <= config.slices:
+        if config.noisy_slices <= config.slices:
             return None
-        return f"'perturbed' is {config.perturbed}, but the number of slices is {config.slices}"
+        return f"'perturbed' is {config.noisy_slices}, but the number of slices is {config.slices}"
 
     def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient with noise on the chosen slices."""
@@ -88,7 +88,7 @@ class GradDefense(Defense[GradDefenseConfig]):
         slices = slices_of(
             sensitivities(context.local), {n: g.numel() for n, g in gradient.items()}, self.config.slices
         )
-        chosen = torch.randperm(self.config.slices, generator=context.generator)[: self.config.perturbed]
+        chosen = torch.randperm(self.config.slices, generator=context.generator)[: self.config.noisy_slices]
         return {
             name: torch.where(
                 torch.isin(slices[name], chosen).view(g.shape), g + self._noise(g, context.generator), g
@@ -99,9 +99,9 @@ class GradDefense(Defense[GradDefenseConfig]):
     def adaptive_view(self) -> MethodDescription:
         """Return the noise distribution, its scale, and the expected share of entries with noise."""
         config = self.config
-        if not config.scale or not config.perturbed:
+        if not config.scale or not config.noisy_slices:
             return MethodDescription("grad-defense")
-        share = min(1.0, config.perturbed / config.slices)
+        share = min(1.0, config.noisy_slices / config.slices)
         return MethodDescription("grad-defense", (AddedNoise("gaussian", config.scale, share=share),))
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:

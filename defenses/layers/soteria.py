@@ -24,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from defenses.core.inside import outputs_of, weight_of
-from defenses.core.support import dropped
+from defenses.core.support import count_dropped
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense, Distortion, HookContext, LocalStep, Place, PublicFederation
 from fedsim.core.nets.layer_calls import layer_inputs
@@ -100,7 +100,7 @@ class Soteria(Defense[SoteriaConfig]):
         if local is None or layer is None or not len(local.batch):
             return gradient
         weight = gradient[weight_of(layer)].clone()
-        telling = telling_scores(local, layer).argsort(stable=True)[: dropped(weight.shape[1], self.config.rate)]
+        telling = telling_scores(local, layer).argsort(stable=True)[: count_dropped(weight.shape[1], self.config.rate)]
         weight[:, telling] = 0.0
         return {**gradient, weight_of(layer): weight}
 

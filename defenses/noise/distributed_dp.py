@@ -1,12 +1,13 @@
 """distributed-dp: each client adds a share of the noise, and secure aggregation reveals only the sum.
 
 A missing client's share is missing too. So m is the fewest clients in any sum that the server learns, less the
-`colluding` clients; below `secure_aggregation.threshold` the round is aborted. With a Poisson cohort or availability
-below 1 a cohort may be as small as 2, and m is 2. Participants are known to the server, so subsampling gives no
-amplification. For a share of at least two steps, rounding each update equals rounding the noisy sum, up to a relative
-error of about 1e-34. The probability that noise leaves `clipping_range` in the whole run must be below a millionth of
-delta, which the printed delta does not include. A server circumvents the sum by sybils, or by a different model for
-each client. Federations without `[secure_aggregation]`, and models with buffers that training changes, are refused.
+`colluding_clients` clients; below `secure_aggregation.threshold` the round is aborted. With a Poisson cohort or an
+availability below 1 a cohort may be as small as 2, and m is 2. Participants are known to the server, so subsampling
+gives no amplification. For a share of at least two steps, rounding each update equals rounding the noisy sum, up to a
+relative error of about 1e-34. The probability that noise leaves `clipping_range` in the whole run must be below a
+millionth of delta, which the printed delta does not include. A server circumvents the sum by sybils, or by a different
+model for each client. Federations without `[secure_aggregation]`, and models with buffers that training changes, are
+refused.
 
 Idea: One share protects little; the sum carries all shares, and the server sees nothing else.
 Equation: sum over clients of u_k min(1, S / ||u_k||) + N(0, (sigma S)^2 I / m), m the fewest clients in a revealed sum
@@ -40,7 +41,7 @@ _CUT_OFF = 1e-6  # allowed probability of clipped noise in the whole run, in uni
 class DistributedDpConfig(ClientBudget):
     """Settings of distributed differential privacy."""
 
-    colluding: int = Field(default=0, ge=0, description="clients that may reveal their noise to the server")
+    colluding_clients: int = Field(default=0, ge=0, description="clients that may reveal their noise to the server")
 
 
 @final
@@ -81,7 +82,11 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
     def against(self) -> str:
         """A server that sees only sums, and the colluding clients."""
         seen = "a server that sees nothing but secure sums"
-        return f"{seen}, and {self.config.colluding} clients on its side" if self.config.colluding else seen
+        return (
+            f"{seen}, and {self.config.colluding_clients} clients on its side"
+            if self.config.colluding_clients
+            else seen
+        )
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None."""
@@ -90,10 +95,10 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
                 "a single client's share of the noise protects nothing, and the server sees single updates. "
                 "Add [secure_aggregation], or use local-dp"
             )
-        if federation.smallest_sum <= self.config.colluding:
+        if federation.smallest_sum <= self.config.colluding_clients:
             return (
-                f"colluding is {self.config.colluding}, but a sum may hold {federation.smallest_sum} updates only. "
-                "Expected fewer, or a larger cohort or threshold"
+                f"colluding_clients is {self.config.colluding_clients}, but a sum may hold {federation.smallest_sum} "
+                "updates only. Expected fewer, or a larger cohort or threshold"
             )
         return (
             self.why_delta_is_large(federation)
@@ -131,5 +136,5 @@ class DistributedDp(ClientLevelDefense[DistributedDpConfig]):
         )
 
     def _share(self, federation: PublicFederation | None) -> float:
-        fewest = 1 if federation is None else federation.smallest_sum - self.config.colluding
+        fewest = 1 if federation is None else federation.smallest_sum - self.config.colluding_clients
         return self.multiplier(federation) * self.config.clip / math.sqrt(max(1, fewest))

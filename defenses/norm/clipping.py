@@ -44,7 +44,7 @@ class ClippingConfig(TensorConfig):
     paper_steps=(
         (
             "norm of the whole gradient bounded",
-            "Clipping._clipped",
+            "Clipping._clip_tensors",
             "test_clipping_bounds_the_norm_scalars_included_and_leaves_short_gradients",
         ),
         (
@@ -66,13 +66,13 @@ class Clipping(TensorDefense[ClippingConfig]):
 
     def change(self, tensors: Tensors, context: HookContext) -> Tensors:
         """Return the tensors with norm at most `norm`."""
-        return self._clipped(tensors)
+        return self._clip_tensors(tensors)
 
     def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
         """Return the scaling, which hides a single direction: the gradient's norm."""
-        return Distortion(change=self._clipped)
+        return Distortion(change=self._clip_tensors)
 
-    def _clipped(self, tensors: Tensors) -> Tensors:
+    def _clip_tensors(self, tensors: Tensors) -> Tensors:
         norm = torch.stack([t.norm() for t in tensors.values()]).norm()
         factor = (self.config.norm / norm.clamp_min(1e-30)).clamp_max(1.0)
         return {name: t * factor for name, t in tensors.items()}

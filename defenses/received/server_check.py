@@ -101,11 +101,11 @@ class ServerCheck(Defense[ServerCheckConfig]):
                 yield BoundedFigure(name, "entries that are not finite", 1.0, 0.0, is_beyond=True)
             elif _is_layer(weights):
                 bias = received.get(f"{name.removesuffix('weight')}bias") if name.endswith("weight") else None
-                yield from self._of_layer(name, *_sampled(weights, bias, context.generator))
+                yield from self._check_layer(name, *_sample_rows(weights, bias, context.generator))
         if context.local is not None:
-            yield from self._of_batch(context.local)
+            yield from self._check_batch(context.local)
 
-    def _of_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[BoundedFigure]:
+    def _check_layer(self, name: str, rows: Tensor, bias: Tensor | None) -> Iterator[BoundedFigure]:
         highest, least = _highest(name), _lowest(name)
         entries = (rows != 0).sum(1)
         is_alive = entries >= _ALIVE
@@ -127,16 +127,16 @@ class ServerCheck(Defense[ServerCheckConfig]):
             yield least("spread of signs", float(excess.std()), self.config.regularity)
             yield least("spread of sums", float(units.sum(1).std()), self.config.regularity)
         if bias is not None:
-            yield from self._of_bias(name, bias[is_alive], norms)
+            yield from self._check_bias(name, bias[is_alive], norms)
 
-    def _of_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[BoundedFigure]:
+    def _check_bias(self, name: str, bias: Tensor, norms: Tensor) -> Iterator[BoundedFigure]:
         highest = _highest(name)
         yield highest("median bias over the row norm", float((bias.abs() / norms).median()), self.config.bias)
         if len(bias) >= _FEWEST_FOR_SPREAD and len(bias.unique()) == len(bias):
             ranks = torch.stack([bias.argsort().argsort(), torch.arange(len(bias))]).double()
             yield highest("order of biases", float(torch.corrcoef(ranks)[0, 1].abs()), self.config.order)
 
-    def _of_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
+    def _check_batch(self, local: LocalStep) -> Iterator[BoundedFigure]:
         """Yield the share of units of each linear layer that a single example of the batch activates."""
         inputs = local.batch.inputs
         if len(inputs) < _FEWEST_EXAMPLES or not inputs.is_floating_point() or local.batch.extra_inputs:
@@ -189,7 +189,7 @@ def _is_layer(weights: Tensor) -> bool:
     return is_matrix and weights.shape[0] >= _FEWEST_ROWS and weights[0].numel() >= _FEWEST_COLUMNS
 
 
-def _sampled(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
+def _sample_rows(weights: Tensor, bias: Tensor | None, generator: torch.Generator) -> tuple[Tensor, Tensor | None]:
     """Return rows of a layer and their biases in float64: all, or a random sample that the server cannot predict."""
     rows = weights.detach().flatten(1).double()
     chosen = torch.randperm(len(rows), generator=generator)[:_MOST_ROWS].sort().values

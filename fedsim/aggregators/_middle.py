@@ -18,10 +18,10 @@ def middle_mean(vectors: Sequence[Tensor], trimmed: int) -> Tensor:
         trimmed: number of values removed at each end, below half of the vectors.
     """
     blocks = zip(*(vector.split(_BLOCK) for vector in vectors), strict=True)
-    return torch.cat([_of_block(block, trimmed) for block in blocks])
+    return torch.cat([_average_block(block, trimmed) for block in blocks])
 
 
-def _of_block(vectors: tuple[Tensor, ...], trimmed: int) -> Tensor:
+def _average_block(vectors: tuple[Tensor, ...], trimmed: int) -> Tensor:
     middle = torch.stack(vectors).sort(dim=0).values[trimmed : len(vectors) - trimmed].unbind()
     # Explicit order: that of torch's mean depends on a coordinate's position in its block.
     return sum(middle, torch.zeros_like(middle[0])) / len(middle)

@@ -50,7 +50,7 @@ class CompensatedMeanConfig(Config):
         ),
         (
             "directions outside of the noise's spectrum are kept",
-            "_without_noise",
+            "_remove_noise",
             "test_pure_noise_vanishes_and_a_strong_signal_stays",
         ),
     ),
@@ -72,7 +72,7 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
             count += 1
             total = contribution.vector.clone() if total is None else total.add_(contribution.vector)
         assert total is not None, "called with at least one contribution"
-        scale = self.config.scale * (self.config.noised_share / server_round.expected) ** 0.5
+        scale = self.config.scale * (self.config.noised_share / server_round.expected_clients) ** 0.5
         return compensate(total.div_(count), scale)
 
 
@@ -88,11 +88,11 @@ def compensate(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
     height = len(vector) // width
     if not scale or not share or not height:
         return vector
-    rows = _without_noise(vector[: height * width].view(height, width), scale, share)
+    rows = _remove_noise(vector[: height * width].view(height, width), scale, share)
     return torch.cat([rows.flatten(), vector[height * width :]])
 
 
-def _without_noise(matrix: Tensor, scale: float, share: float) -> Tensor:
+def _remove_noise(matrix: Tensor, scale: float, share: float) -> Tensor:
     rows, (height, width) = matrix.double(), matrix.shape
     values, directions = torch.linalg.eigh(rows.mT @ rows / height)
     spread = (width / (share * height)) ** 0.5

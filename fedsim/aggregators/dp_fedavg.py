@@ -126,10 +126,10 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
             else:
                 total.add_(contribution.vector, alpha=factor)
         total = torch.zeros(server_round.size) if total is None else total
-        deviation = self._on_updates(server_round.expected) * self.clip
+        deviation = self._compute_sum_noise(server_round.expected_clients) * self.clip
         noisy = server_round.add_noise(total, deviation)
         self._follow(threshold_noise, server_round)
-        return noisy / server_round.expected
+        return noisy / server_round.expected_clients
 
     def mechanism(self, federation: PublicFederation) -> Mechanism | None:
         """Return the mechanism of a round.
@@ -158,20 +158,20 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         if self.config.quantile is None:
             return
         count = server_round.add_noise(
-            torch.tensor(threshold_noise, dtype=torch.float64), self._on_count(server_round.expected)
+            torch.tensor(threshold_noise, dtype=torch.float64), self._compute_count_noise(server_round.expected_clients)
         )
-        share = float(count) / server_round.expected + 0.5
+        share = float(count) / server_round.expected_clients + 0.5
         self.clip *= math.exp(-self.config.clip_rate * (share - self.config.quantile))
 
-    def _on_count(self, expected: float) -> float:
+    def _compute_count_noise(self, expected: float) -> float:
         """Return sigma_b, the standard deviation of the noise on the count."""
         if not self.config.noise_multiplier:
             return 0.0
         return self.config.count_noise or max(expected / _COUNTS_A_DEVIATION, self.config.noise_multiplier)
 
-    def _on_updates(self, expected: float) -> float:
+    def _compute_sum_noise(self, expected: float) -> float:
         """Return the noise multiplier of the sum: (z^-2 - (2 sigma_b)^-2)^(-1/2) if S follows a quantile."""
         multiplier = self.config.noise_multiplier
         if self.config.quantile is None or not multiplier:
             return multiplier
-        return (multiplier**-2 - (2.0 * self._on_count(expected)) ** -2) ** -0.5
+        return (multiplier**-2 - (2.0 * self._compute_count_noise(expected)) ** -2) ** -0.5

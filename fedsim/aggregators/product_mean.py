@@ -53,13 +53,13 @@ class ProductMean(Aggregator[ProductMeanConfig]):
         mean = sum((reply.vector * share for reply, share in zip(known, shares, strict=True)), torch.zeros(()))
         if server_round.layout is None:
             return mean
-        tensors, buffers = server_round.layout.named(mean)
-        parts = [server_round.layout.named(reply.vector)[0] for reply in known]
+        tensors, buffers = server_round.layout.unflatten(mean)
+        parts = [server_round.layout.unflatten(reply.vector)[0] for reply in known]
         for name in _pairs(tensors.keys()):
-            a, b = _mean_product(server_round.received, parts, shares, name)
+            a, b = _mean_product(server_round.received_weights, parts, shares, name)
             tensors |= {
-                name + _A: server_round.received[name + _A] - a,
-                name + _B: server_round.received[name + _B] - b,
+                name + _A: server_round.received_weights[name + _A] - a,
+                name + _B: server_round.received_weights[name + _B] - b,
             }
         return server_round.layout.flat(tensors, buffers).to(mean.dtype)
 

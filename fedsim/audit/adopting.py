@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.federation.mods import as_mod
 
 
-def adopted(arm: AuditArm) -> tuple[str, ...]:
+def adoption_lines(arm: AuditArm) -> tuple[str, ...]:
     """Return the code lines that add an arm's defense to a Flower app, and the line for the next audit.
 
     If the defense cannot be a mod, a comment line states the reason. Empty if the defense is not installed.
@@ -18,7 +18,7 @@ def adopted(arm: AuditArm) -> tuple[str, ...]:
     name = arm.defense
     if name not in registry.entries("defense"):
         return ()
-    settings = _changed(name, arm.settings)
+    settings = _changed_settings(name, arm.settings)
     table = ", ".join(f'"{key}": {value!r}' for key, value in {"name": name, **settings}.items())
     return (*_as_mod(name, settings), f"Subject(model, loss, loader, defenses=({{{table}}},))".replace("'", '"'))
 
@@ -38,7 +38,7 @@ def _as_mod(name: str, settings: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _changed(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _changed_settings(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that are not defaults."""
     usual = registry.get("defense", name).config().model_dump(mode="json")
     return {key: value for key, value in settings.items() if value != usual.get(key) and value is not None}

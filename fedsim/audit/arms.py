@@ -14,7 +14,7 @@ from fedsim.audit.subject import CheckedSubject
 from fedsim.audit.training import TrainedClient, train
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
-from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupt_on_timeout
 from fedsim.experiment.runner import guarantees
 from fedsim.questions.membership.question import Cases, MembershipChoice
 from fedsim.record import AttackFinding
@@ -69,21 +69,21 @@ class ArmAuditor:
             failure = reason(error)
         known = next((earlier_arm for earlier_arm in self.session.record.arms if earlier_arm.name == arm.name), arm)
         spent = self.session.clock.used - begin
-        return self.session.put(known.model_copy(update={"failure": failure, "seconds": spent}))
+        return self.session.store_arm(known.model_copy(update={"failure": failure, "seconds": spent}))
 
     def attack(self, arm: AuditArm, world: World, limit: int, iterations: int, seconds: float) -> AuditArm:
         """Attack updates of an arm, continuing after the updates already attacked."""
         work, allowed = self.session.work(arm), self.session.record.policy.max_recovered
         finding = self.inspector.inspect(world, updates(world), work, limit, iterations, seconds, allowed, arm.victims)
-        return self._noted(arm, finding)
+        return self._note_finding(arm, finding)
 
     def attack_again(self, arm: AuditArm, world: World, iterations: int, seconds: float) -> AuditArm:
         """Attack the updates of an arm again with more iterations; updates beyond the time limit keep their guess."""
         work, limit = self.session.work(arm), len(arm.victims)
         longer = self.inspector.inspect(world, updates(world), work, limit, iterations, seconds).victims
-        return self._noted(arm, self.inspector.finding(world, (*longer, *arm.victims[len(longer) :])))
+        return self._note_finding(arm, self.inspector.finding(world, (*longer, *arm.victims[len(longer) :])))
 
-    def _noted(self, arm: AuditArm, finding: AttackFinding) -> AuditArm:
+    def _note_finding(self, arm: AuditArm, finding: AttackFinding) -> AuditArm:
         """Replace the arm's attack finding and note the arm in the journal."""
         return self.session.note(arm.model_copy(update={"findings": arm.answers}).with_findings([finding], {}))
 
@@ -101,7 +101,7 @@ class ArmAuditor:
         self.session.tell("tests the stated epsilon with canaries")
         try:
             question.check(evidence.world)
-            with interrupting(TimeBudget.with_wall_limit(seconds)):
+            with interrupt_on_timeout(TimeBudget.with_wall_limit(seconds)):
                 return self.session.note(arm.with_findings(list(question.run(evidence, self.session.work(arm))), {}))
         except TimeBudgetExceeded:
             why = f"its {seconds:.0f} s were not enough"
@@ -122,6 +122,6 @@ class ArmAuditor:
         if self.subject.subject.views is not None or members.count_candidates(trained) < members.FEWEST:
             return arm, None
         cases = members.cases_of(trained, self.session.work(arm))
-        seconds = self.session.clock.left * (_FOR_MEMBERS if self.session.plan.defend else _ALL)
+        seconds = self.session.clock.remaining_seconds * (_FOR_MEMBERS if self.session.plan.defend else _ALL)
         findings = list(members.judge_within(seconds, attacks, cases, trained, self.session.tell))
         return arm.with_findings(findings, cases.work.items), cases

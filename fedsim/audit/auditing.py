@@ -18,7 +18,7 @@ from fedsim.audit.noise_check import noise_note
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditArm, AuditPlan, AuditRecord
 from fedsim.audit.session import AuditSession
 from fedsim.audit.single_client import ROUNDS, world_of
-from fedsim.audit.subject import CheckedSubject, ClientReply, Subject, checked
+from fedsim.audit.subject import CheckedSubject, ClientReply, Subject, check_subject
 from fedsim.audit.training import TrainedClient
 from fedsim.audit.update_attacks import REFERENCE_ITERATIONS, UpdateAttacker, enough
 from fedsim.audit.verdict import control_failed
@@ -71,7 +71,7 @@ def run(
     Raises:
         FedsimError: nothing can be audited; the message states the reason.
     """
-    sound = checked(subject if plan.group_by is None else replace(subject, group=plan.group_by), plan.target)
+    sound = check_subject(subject if plan.group_by is None else replace(subject, group=plan.group_by), plan.target)
     tell("loaded")
     for note in subject.notes:
         if note.startswith(UNDERSTOOD):
@@ -128,9 +128,9 @@ def _attack_sizes(book: AuditSession, subject: CheckedSubject) -> list[AuditArm]
     if not subject.is_scored:
         raise FedsimError(f"'{book.plan.target}' returned no loader, so the audit has no training data.")
     sizes = book.plan.batches
-    end = (1.0 - (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)) * book.clock.left
+    end = (1.0 - (_FOR_UPDATES if book.plan.defend else _WITHOUT_DEFENSES)) * book.clock.remaining_seconds
     for number, size in enumerate(sizes):
-        seconds = (book.clock.left - end) / (len(sizes) - number)
+        seconds = (book.clock.remaining_seconds - end) / (len(sizes) - number)
         auditor, sampling = ArmAuditor.of(book, subject), subject.subject.sampling
         arm = AuditArm(name=f"batch {size}", batch_size=size, sampling=sampling)
         auditor.attempt(arm, partial(_attack, auditor, seconds=seconds))
@@ -166,7 +166,7 @@ def _plant(book: AuditSession, subject: CheckedSubject, arm: AuditArm) -> AuditA
         return arm
     book.tell("plants secrets and trains")
     try:
-        return book.put(planted.measure(subject, book.plan, arm, _FOR_SECRETS * book.clock.left))
+        return book.store_arm(planted.measure(subject, book.plan, arm, _FOR_SECRETS * book.clock.remaining_seconds))
     except Exception as error:
         book.keep(notes=(*book.record.notes, f"{reason(error).rstrip('.')}."))
         return arm
@@ -177,14 +177,14 @@ def _train(book: AuditSession, subject: CheckedSubject, arm: AuditArm) -> Traine
     auditor = ArmAuditor.of(book, subject)
     book.tell("trains for a few rounds, without further defenses")
     world = world_of(subject, book.plan, arm.batch_size)
-    arm, trained = auditor.train(arm, world, ROUNDS, book.clock.left * _FOR_THE_TRAINING)
-    arm = auditor.test_guarantees(book.put(arm), trained, _FOR_CANARIES * book.clock.left)
-    arm, cases = auditor.judge_members(book.put(arm), trained, members.attacks())
+    arm, trained = auditor.train(arm, world, ROUNDS, book.clock.remaining_seconds * _FOR_THE_TRAINING)
+    arm = auditor.test_guarantees(book.store_arm(arm), trained, _FOR_CANARIES * book.clock.remaining_seconds)
+    arm, cases = auditor.judge_members(book.store_arm(arm), trained, members.attacks())
     compared: list[Finding] = []
     for groups in subject.groups:
         compared += compare_recovered(book.record, groups)
         compared += members.compare_groups(arm.findings_of("membership"), cases, groups) if cases else ()
-    book.put(arm.with_findings(compared, {}))
+    book.store_arm(arm.with_findings(compared, {}))
     return trained
 
 
@@ -197,10 +197,10 @@ def _search_longer(book: AuditSession, subject: CheckedSubject) -> None:
     undecided = [arm for arm in book.record.client if arm.victims and outcome_of(arm.victims, rule) == "undecided"]
     for number, arm in enumerate(undecided):
         auditor, world = ArmAuditor.of(book, subject), world_of(subject, book.plan, arm.batch_size)
-        seconds = _WITHOUT_DEFENSES * book.clock.left / (len(undecided) - number)
+        seconds = _WITHOUT_DEFENSES * book.clock.remaining_seconds / (len(undecided) - number)
         iterations = auditor.inspector.iterations(world, seconds)
         if iterations > evidence.iterations(arm.victims):
-            book.put(auditor.attack_again(arm, world, iterations, seconds))
+            book.store_arm(auditor.attack_again(arm, world, iterations, seconds))
 
 
 def _use_the_rest(book: AuditSession, subject: CheckedSubject) -> None:
@@ -209,11 +209,11 @@ def _use_the_rest(book: AuditSession, subject: CheckedSubject) -> None:
     limit = book.plan.updates or fewest(allowed, scoring.confidence)
     for arm in book.record.client:
         is_open = not arm.failure and len(arm.victims) < limit and may_change(arm, allowed, scoring.rule)
-        if not is_open or book.clock.left < seconds_each(arm):
+        if not is_open or book.clock.remaining_seconds < seconds_each(arm):
             continue
         auditor, world = ArmAuditor.of(book, subject), world_of(subject, book.plan, arm.batch_size)
-        left = _WITHOUT_DEFENSES * book.clock.left
-        book.put(auditor.attack(arm, world, limit, auditor.inspector.iterations(world, left), left))
+        left = _WITHOUT_DEFENSES * book.clock.remaining_seconds
+        book.store_arm(auditor.attack(arm, world, limit, auditor.inspector.iterations(world, left), left))
 
 
 def _suggest(book: AuditSession, inspector: UpdateAttacker, world: World) -> None:
@@ -241,10 +241,12 @@ def _attack_captured(book: AuditSession, subject: CheckedSubject) -> AuditArm:
     _introduce(book, world)
     inspector = UpdateAttacker(update.knows, book.tell, subject.is_scored, subject.groups)
     arm = AuditArm(name="captured", batch_size=world.scenario.federation.batch_size)
-    seconds = book.clock.left * (_FOR_UPDATES if subject.subject.reply is not None and book.plan.defend else 1.0)
+    seconds = book.clock.remaining_seconds * (
+        _FOR_UPDATES if subject.subject.reply is not None and book.plan.defend else 1.0
+    )
     iterations = inspector.iterations(world, seconds)
     finding = inspector.inspect(world, iter([update.victim]), book.work(arm), 1, iterations, seconds)
-    return book.put(arm.with_findings([finding], {}))
+    return book.store_arm(arm.with_findings([finding], {}))
 
 
 def _question_loop(book: AuditSession, subject: CheckedSubject, reply: ClientReply, arm: AuditArm) -> None:

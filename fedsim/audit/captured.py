@@ -43,11 +43,11 @@ def read_update(subject: CheckedSubject, plan: AuditPlan) -> Captured:
     if "masks" in plan.knows:
         raise FedsimError("--knows masks: the dropout masks of a captured update are unknown. Leave it out.")
     if plan.client_app is not None:
-        return _of_client_app(subject, plan, plan.client_app)
+        return _capture_client_app(subject, plan, plan.client_app)
     if subject.subject.reply is not None:
-        return _of_reply(subject, plan, subject.subject.reply)
+        return _capture_reply(subject, plan, subject.subject.reply)
     assert plan.gradients is not None
-    return _of_files(subject, plan, plan.gradients)
+    return _capture_files(subject, plan, plan.gradients)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -76,17 +76,17 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise FedsimError(f"cannot read tensors from {path}: {first_line(error).rstrip('.')}.") from error
 
 
-def _of_files(subject: CheckedSubject, plan: AuditPlan, path: Path) -> Captured:
+def _capture_files(subject: CheckedSubject, plan: AuditPlan, path: Path) -> Captured:
     if plan.weights is not None:
         subject = replace(subject, model=model_holding(subject, read_tensors(plan.weights), plan.weights))
-    gradients = _renamed(subject, read_tensors(path))
+    gradients = _rename_tensors(subject, read_tensors(path))
     trained = {name: p for name, p in subject.model.named_parameters() if p.requires_grad}
     _check_names(gradients, trained, path)
     _check_values(gradients, trained, path)
     size = plan.batches[0]
     kind = "gradient" if subject.subject.local_steps == 1 else "delta"
     sent = {name: tensor.float() for name, tensor in gradients.items()}
-    return _seen(subject, plan, size, Update(kind, sent, {}, size, 0.0))
+    return _wrap_update(subject, plan, size, Update(kind, sent, {}, size, 0.0))
 
 
 def model_holding(subject: CheckedSubject, tensors: Tensors, path: Path) -> torch.nn.Module:
@@ -95,7 +95,7 @@ def model_holding(subject: CheckedSubject, tensors: Tensors, path: Path) -> torc
     Raises:
         FedsimError: a tensor is missing, unexpected or not finite, or has another shape or dtype than the model's.
     """
-    model, weights = subject.new_model(), _renamed(subject, tensors)
+    model, weights = subject.new_model(), _rename_tensors(subject, tensors)
     known = model.state_dict()
     weights = {**_tied(weights, known), **weights}
     if subject.subject.names:  # an adapter file holds only the trained tensors
@@ -116,7 +116,7 @@ def _tied(weights: Tensors, known: Tensors) -> Tensors:
     return {name: places[place] for name, place in absent.items() if place in places}
 
 
-def _renamed(subject: CheckedSubject, tensors: Tensors) -> Tensors:
+def _rename_tensors(subject: CheckedSubject, tensors: Tensors) -> Tensors:
     """Return tensors under the names of the model's parameters."""
     return {subject.subject.names.get(name, name): tensor for name, tensor in tensors.items()}
 
@@ -151,15 +151,15 @@ def _check_values(tensors: Tensors, known: Mapping[str, Tensor], path: Path) -> 
             )
 
 
-def _of_reply(subject: CheckedSubject, plan: AuditPlan, reply: ClientReply) -> Captured:
+def _capture_reply(subject: CheckedSubject, plan: AuditPlan, reply: ClientReply) -> Captured:
     examples = sum(map(len, reply.batches))
-    update = Update("delta", reply.moved, {}, examples, 0.0)
+    update = Update("delta", reply.weight_delta, {}, examples, 0.0)
     world = world_of(subject, plan, max(map(len, reply.batches)))
     entry = WireEntry(1, 0, world.models.first_weights, update)
     return Captured(Victim(world, entry, Truth(reply.batches, (), update, reply.batches)), plan.knows)
 
 
-def _of_client_app(subject: CheckedSubject, plan: AuditPlan, target: str) -> Captured:
+def _capture_client_app(subject: CheckedSubject, plan: AuditPlan, target: str) -> Captured:
     """Run a round of a ClientApp in this process and take the update from its reply."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower is slow to import
@@ -187,7 +187,7 @@ def _of_client_app(subject: CheckedSubject, plan: AuditPlan, target: str) -> Cap
     examples = next((int(cast("Any", metric[_METRIC])) for metric in metrics if _METRIC in metric), plan.batches[0])
     trained = [name for name, p in subject.model.named_parameters() if p.requires_grad]
     moved = {name: weights[name] - sent[name] for name in trained}
-    return _seen(subject, plan, examples, Update("delta", moved, {}, examples, 0.0))
+    return _wrap_update(subject, plan, examples, Update("delta", moved, {}, examples, 0.0))
 
 
 def _run_config(project: Path) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def _run_config(project: Path) -> dict[str, Any]:
     return flatten_dict(config)
 
 
-def _seen(subject: CheckedSubject, plan: AuditPlan, examples: int, update_: Update) -> Captured:
+def _wrap_update(subject: CheckedSubject, plan: AuditPlan, examples: int, update_: Update) -> Captured:
     """Wrap an update as a victim with the loader's first examples as ground truth; zeros if originals are unknown."""
     data, steps = subject.dataset, subject.subject.local_steps
     rows, owned = examples * subject.subject.rows_of_one, len(data.train) // subject.subject.rows_of_one

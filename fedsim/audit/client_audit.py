@@ -69,6 +69,6 @@ def audit_client(
     )
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
-        with RunFolder(folder, AUDIT).renewed():
+        with RunFolder(folder, AUDIT).renew():
             record = auditing.run(load_subject(client_object, name), plan, policy or Policy(), folder, clock)
-            return running.finished(record, folder)
+            return running.write_results(record, folder)

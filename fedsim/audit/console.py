@@ -25,7 +25,7 @@ def show(record: AuditRecord, console: Console) -> None:
             page.headline(record),
             *(block for block in measured if not isinstance(block, Fold)),
             *page.conclusion(record),
-            *page.without_policy(record),
+            *page.missing_policy_note(record),
         ],
         console,
     )

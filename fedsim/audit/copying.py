@@ -20,7 +20,7 @@ from fedsim.scenario import user_models
 _INSIDE = ("logits", "out")  # score entries of transformers and of torchvision's segmentation models
 
 
-def copied(returned: object, logits: Callable[[Any], Tensor] | None, name: str) -> nn.Module:
+def copy_model(returned: object, logits: Callable[[Any], Tensor] | None, name: str) -> nn.Module:
     """Return a CPU float32 copy of a model that returns scores; modules keep their training or evaluation mode.
 
     Args:

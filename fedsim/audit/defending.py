@@ -25,7 +25,7 @@ from fedsim.audit.verdict import control_failed
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense
-from fedsim.core.time_budget import TimeBudget, interrupting
+from fedsim.core.time_budget import TimeBudget, interrupt_on_timeout
 from fedsim.scenario import Choice
 from fedsim.scenario.world import World
 
@@ -51,28 +51,30 @@ def try_defenses(book: AuditSession, subject: CheckedSubject, undefended: Traine
     """
     auditor = ArmAuditor.of(book, subject)
     works = [arm for arm in book.record.client if not arm.failure]
-    worst = max(works, key=lambda arm: (arm.recovered.value if arm.recovered else 0.0, -arm.batch_size)).batch_size
-    fitting, unfit = _fitting(auditor, worst)
+    worst = max(
+        works, key=lambda arm: (arm.recovered_share.value if arm.recovered_share else 0.0, -arm.batch_size)
+    ).batch_size
+    fitting, unfit = _fitting_arms(auditor, worst)
     book.keep(unfit=unfit)
-    seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
+    seconds = max(book.clock.remaining_seconds / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
     limit = max(enough(worst, _IMAGES), fewest(book.record.policy.max_recovered, book.plan.scoring.confidence))
     bare = world_of(subject, book.plan, worst)
     iterations = auditor.inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
     defender = _Defender(auditor, undefended, book.plan.updates or limit, iterations)
     sampling = subject.subject.sampling
     control = AuditArm(kind="control", name=f"control, batch {worst}", batch_size=worst, sampling=sampling)
-    book.put(auditor.attack(control, bare, defender.max_updates, iterations, seconds))
+    book.store_arm(auditor.attack(control, bare, defender.max_updates, iterations, seconds))
     if control_failed(book.record):
         book.keep(not_tried=tuple(arm.name for arm in fitting))
         return
     for arm in fitting:
-        if book.clock.left < _LEAST_SECONDS:
+        if book.clock.remaining_seconds < _LEAST_SECONDS:
             book.keep(not_tried=(*book.record.not_tried, arm.name))
         else:
-            auditor.attempt(arm, partial(defender.ask, seconds=min(2 * seconds, book.clock.left)))
+            auditor.attempt(arm, partial(defender.ask, seconds=min(2 * seconds, book.clock.remaining_seconds)))
 
 
-def _fitting(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tuple[str, str], ...]]:
+def _fitting_arms(auditor: ArmAuditor, size: int) -> tuple[list[AuditArm], tuple[tuple[str, str], ...]]:
     """Return an arm per fitting defense and setting (defaults and stronger settings), and why others do not fit.
 
     Baselines are left out. Defenses with a guarantee come first, then cheap defenses that change only the sent update.
@@ -135,7 +137,7 @@ class _Defender:
             OutOfTime: the time of the trial is over.
         """
         auditor, before = self.auditor, self.without.summary
-        with interrupting(TimeBudget.with_wall_limit(seconds)):
+        with interrupt_on_timeout(TimeBudget.with_wall_limit(seconds)):
             arm = auditor.attack(arm, auditor.world(arm), self.max_updates, self.iterations, _FOR_THE_ATTACK * seconds)
             auditor.session.tell(f"{arm.name}: trains for {before.rounds} rounds")
             world = auditor.world(arm.model_copy(update={"batch_size": before.batch_size}))

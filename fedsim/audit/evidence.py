@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from fedsim.audit.record import AuditArm, Training
 from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.judgement.evidence import Reach, is_evidence, reach
-from fedsim.judgement.limits import held, updates_to_decide
+from fedsim.judgement.limits import judge_limit, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval, VictimRecord
@@ -24,7 +24,7 @@ def ideal(victims: Sequence[VictimRecord], rule: Rule) -> Reach:
     return reach([victim.ceiling for victim in victims], rule) or Reach(None, None, "")
 
 
-def converged(victims: Sequence[VictimRecord]) -> int:
+def count_converged(victims: Sequence[VictimRecord]) -> int:
     """Return the number of searches with a guess that explains the update as well as the ground truth does."""
     return sum(victim.converged is True for victim in victims)
 
@@ -46,7 +46,7 @@ def ended_early(victims: Sequence[VictimRecord]) -> bool:
 
 def doubts(arm: AuditArm, rule: Rule) -> tuple[str, ...]:
     """Return reasons why unrecovered examples of an arm are no evidence; empty if they are evidence."""
-    if arm.recovered is not None and arm.recovered.value == 1.0:
+    if arm.recovered_share is not None and arm.recovered_share.value == 1.0:
         return ()
     return tuple(_doubts(arm, rule))
 
@@ -55,14 +55,14 @@ def _doubts(arm: AuditArm, rule: Rule) -> Iterator[str]:
     if not arm.victims or arm.is_unknown:
         yield "no attack returned a guess"
         return
-    if arm.recovered is None:
+    if arm.recovered_share is None:
         yield "the originals are unknown, so nothing was scored"
         return
     left = [victim for victim in arm.victims if not is_evidence(victim, rule)]
-    yield from _counted(left, len(arm.victims))
+    yield from _no_evidence_reasons(left, len(arm.victims))
 
 
-def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
+def _no_evidence_reasons(left: list[VictimRecord], n: int) -> Iterator[str]:
     """Yield reasons why updates are no evidence; each update counts for a single reason."""
     late = [victim for victim in left if victim.stopped == OUT_OF_TIME]
     failed = [victim for victim in left if victim.failure is not None]
@@ -93,14 +93,14 @@ def fewest(allowed: float | None, confidence: float) -> int:
 
 def may_change(arm: AuditArm, allowed: float | None, rule: Rule) -> bool:
     """Return whether more updates could change the verdict: it is undecided, and not only because a search was weak."""
-    if arm.recovered is None or allowed is None or held(arm.recovered, allowed) != "undecided":
+    if arm.recovered_share is None or allowed is None or judge_limit(arm.recovered_share, allowed) != "undecided":
         return False
-    return not doubts(arm, rule) or arm.recovered.value > 0
+    return not doubts(arm, rule) or arm.recovered_share.value > 0
 
 
 def needed_updates(arm: AuditArm, limit: float, confidence: float) -> str:
     """Return in words how many more updates and minutes would decide about a limit; empty if that is unknown."""
-    needed = updates_to_decide(arm.recovered, limit, confidence) if arm.recovered else None
+    needed = updates_to_decide(arm.recovered_share, limit, confidence) if arm.recovered_share else None
     if not needed:
         return ""
     minutes = max(1, math.ceil(needed * seconds_each(arm) / 60))
@@ -120,7 +120,7 @@ def has_learned(training: Training) -> bool:
     """Return whether the lower bound of a trained client's accuracy exceeds the share of the most frequent class."""
     n = training.test_examples
     low = wilson(training.accuracy * n, n).low
-    return low is not None and low > training.guessing
+    return low is not None and low > training.majority_accuracy
 
 
 def is_below(first: Interval | None, second: Interval | None) -> bool:

@@ -6,7 +6,7 @@ from fedsim.audit import tables
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.record import Interval
 from fedsim.report.document import Picture
-from fedsim.report.drawing import PALETTE, canvas, picture, styled
+from fedsim.report.drawing import PALETTE, apply_style, canvas, picture
 from fedsim.report.sweep.labels import NamedPoint, annotate
 
 DEFENSES = "defenses"
@@ -15,16 +15,18 @@ _NOTHING = Interval(value=0.0, low=None, high=None, n=0)
 
 def defenses(record: AuditRecord) -> Picture | None:
     """Return the figure, or None if no defense was both attacked and trained."""
-    arms = [arm for arm in record.defended if arm.cost and arm.recovered and not arm.is_unknown]
+    arms = [arm for arm in record.defense_arms if arm.cost and arm.recovered_share and not arm.is_unknown]
     return _picture_of(record, arms) if arms else None
 
 
-@styled()
+@apply_style()
 def _picture_of(record: AuditRecord, arms: list[AuditArm]) -> Picture:
     figure, axes = canvas()
-    points = [(arm.name, arm.cost.accuracy_loss, arm.recovered) for arm in arms if arm.cost and arm.recovered]
-    if record.control and record.control.recovered:
-        points.append(("none (control)", _NOTHING, record.control.recovered))
+    points = [
+        (arm.name, arm.cost.accuracy_loss, arm.recovered_share) for arm in arms if arm.cost and arm.recovered_share
+    ]
+    if record.control and record.control.recovered_share:
+        points.append(("none (control)", _NOTHING, record.control.recovered_share))
     for name, lost, recovered in points:
         is_control = lost is _NOTHING
         axes.errorbar(

@@ -100,7 +100,7 @@ def values_of(group: Grouping, item: Any, batch: Batch, subject: str) -> list[An
         FedsimError: the column does not exist, the function fails, or the number of values differs from the number of
             examples.
     """
-    column = _called(group, item, subject) if callable(group) else _column(group, item, batch, subject)
+    column = _call_grouping(group, item, subject) if callable(group) else _column(group, item, batch, subject)
     values: list[Any] = column.tolist() if isinstance(column, Tensor | np.ndarray) else list(column)
     if len(values) != len(batch) or any(isinstance(value, list) for value in values):
         raise FedsimError(
@@ -109,7 +109,7 @@ def values_of(group: Grouping, item: Any, batch: Batch, subject: str) -> list[An
     return values
 
 
-def _called(group: Callable[[Any], Sequence[Any]], item: Any, column: str) -> Sequence[Any]:
+def _call_grouping(group: Callable[[Any], Sequence[Any]], item: Any, column: str) -> Sequence[Any]:
     try:
         return group(item)
     except Exception as error:

@@ -25,7 +25,7 @@ def read(folder: Path) -> Arrays:
     return read_arrays(folder / ARRAYS) if (folder / ARRAYS).exists() else {}
 
 
-def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
+def update_grids(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
     """Yield a grid per batch size with pictures, beginning with the batch size that the verdict names first."""
     labels = {
         "originals": "original",
@@ -39,7 +39,7 @@ def of_updates(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
         yield from _wall(title, rows, arm, pictures)
 
 
-def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
+def defense_grids(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
     """Yield a grid of the same images without and with each defense.
 
     Defenses with Poisson sampling are omitted, because they draw other batches.
@@ -47,7 +47,7 @@ def of_defenses(record: AuditRecord, pictures: Arrays) -> Iterator[ImageGrid]:
     control = record.control
     if control is None:
         return
-    alike = [arm for arm in record.defended if arm.sampling == "shuffle"]
+    alike = [arm for arm in record.defense_arms if arm.sampling == "shuffle"]
     rows = [
         _row(record, control, pictures, "originals", "original"),
         _row(record, control, pictures, "guesses", "no further defense"),
@@ -77,14 +77,14 @@ def _cells(record: AuditRecord, arm: AuditArm, pictures: Arrays, kind: str) -> I
             if pixels is None:
                 return
             if kind == "guesses" and index < len(victim.scores):
-                yield _scored(victim.scores[index], pixels, rule, f"Guess of {position}")
+                yield _guess_cell(victim.scores[index], pixels, rule, f"Guess of {position}")
             elif kind == "known" and pixels.min() > 1.0 - _ROUNDING:
                 yield WallCell(None, text="every pixel")
             else:
                 yield WallCell(pixels, f"{_WHAT[kind]} of {position}")
 
 
-def _scored(item: ItemScore, pixels: np.ndarray, rule: Rule, subject: str) -> WallCell:
-    shown = [metric for metric in rule.declared.values() if metric.spread and metric.name in item.values]
+def _guess_cell(item: ItemScore, pixels: np.ndarray, rule: Rule, subject: str) -> WallCell:
+    shown = [metric for metric in rule.metrics_by_name.values() if metric.spread and metric.name in item.values]
     scores = [metric.tell(item.values[metric.name]) for metric in shown]
     return WallCell(pixels, f"{subject}: {', '.join(scores)}", tuple(scores[:1]), rule.level(item))

@@ -33,8 +33,8 @@ def defense_thresholds(record: AuditRecord, arm: AuditArm) -> list[JudgedLimit]:
     """Return the state of every limit for the client with one more defense; a defense needs updates to be judged."""
     lost = arm.cost.accuracy_loss if arm.cost else None
     case = Case(
-        recognisable=[_recovered(record, arm)] if arm.victims else None,
-        accuracy_loss=Figure("accuracy", lost, missing="" if lost else "its cost has no interval"),
+        recognisable=[_recovery_figure(record, arm)] if arm.victims else None,
+        accuracy_loss=Figure("accuracy", lost, missing_reason="" if lost else "its cost has no interval"),
         members=_members(arm.findings_of("membership")),
         findings=_findings(record.policy, arm.findings),
         guarantees=arm.guarantees,
@@ -54,19 +54,19 @@ def best_membership(findings: Sequence[Finding]) -> tuple[str, Interval] | None:
 
 def _recognisable(record: AuditRecord, arm: AuditArm) -> Figure:
     """Return the recovered share of a batch size; without a single scored reconstruction no batch size has one."""
-    if not any(arm.recovered for arm in record.client):
-        return Figure(f"batch {arm.batch_size}", None, missing=_UNSCORED)
+    if not any(arm.recovered_share for arm in record.client):
+        return Figure(f"batch {arm.batch_size}", None, missing_reason=_UNSCORED)
     if arm.failure:
         missing = f"max_recovered on batch {arm.batch_size} was not judged: {arm.failure}"
-        return Figure(f"batch {arm.batch_size}", None, missing=missing)
-    return _recovered(record, arm)
+        return Figure(f"batch {arm.batch_size}", None, missing_reason=missing)
+    return _recovery_figure(record, arm)
 
 
-def _recovered(record: AuditRecord, arm: AuditArm) -> Figure:
+def _recovery_figure(record: AuditRecord, arm: AuditArm) -> Figure:
     limit, scoring = record.policy.max_recovered, record.plan.scoring
     return Figure(
         f"batch {arm.batch_size}",
-        arm.recovered,
+        arm.recovered_share,
         doubts=evidence.doubts(arm, scoring.rule),
         word=verdict_of(record),
         advice="" if limit is None else evidence.needed_updates(arm, limit, scoring.confidence),
@@ -74,7 +74,7 @@ def _recovered(record: AuditRecord, arm: AuditArm) -> Figure:
 
 
 def _members(findings: Sequence[Finding]) -> list[Figure]:
-    return figures_of(findings, MEMBERS_FOUND) or [Figure("membership", None, missing=_NO_RATE)]
+    return figures_of(findings, MEMBERS_FOUND) or [Figure("membership", None, missing_reason=_NO_RATE)]
 
 
 def _findings(policy: Policy, findings: Sequence[Finding]) -> dict[str, list[Figure]]:

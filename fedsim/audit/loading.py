@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from fedsim.audit.adapters import adapted, adapter_of, supported_targets
+from fedsim.audit.adapters import adapter_of, make_subject, supported_targets
 from fedsim.audit.foreign import reason
 from fedsim.audit.subject import Subject
 from fedsim.core import process, seeding, targets
@@ -77,11 +77,11 @@ def load_subject(client: Any, name: str) -> Subject:
     """
     kind = adapter_of(client)
     if kind is None and callable(client) and not isinstance(client, nn.Module):
-        client = called(client, name)
+        client = call_factory(client, name)
         kind = adapter_of(client)
-        return _plain(client, f"'{name}' returned") if kind is None else adapted(kind, client, name)
+        return _plain(client, f"'{name}' returned") if kind is None else make_subject(kind, client, name)
     if kind is not None:
-        return adapted(kind, client, name)
+        return make_subject(kind, client, name)
     if not isinstance(client, tuple | Subject | nn.Module):
         raise FedsimError(
             f"'{name}' is of type {type(client).__name__}, expected a function without arguments. {supported_targets()}"
@@ -89,14 +89,14 @@ def load_subject(client: Any, name: str) -> Subject:
     return _plain(client, f"'{name}' is")
 
 
-def called(factory: Callable[[], Any], name: str) -> Any:
+def call_factory(factory: Callable[[], Any], name: str) -> Any:
     """Return the value of a function without arguments, called with isolated randomness.
 
     Raises:
         FedsimError: the function needs arguments, or raises.
         MemoryError: memory is exhausted.
     """
-    if needed := _needed(factory):
+    if needed := _required_parameters(factory):
         raise FedsimError(f"'{name}' needs {', '.join(needed)}, expected a function without arguments. Give defaults.")
     try:
         with seeding.isolate_randomness(0):
@@ -119,7 +119,7 @@ def _plain(answer: Any, subject: str) -> Subject:
     )
 
 
-def _needed(factory: Callable[..., Any]) -> list[str]:
+def _required_parameters(factory: Callable[..., Any]) -> list[str]:
     """Return the required parameters of a function; empty if the signature is unavailable."""
     try:
         parameters = inspect.signature(factory).parameters.values()

@@ -14,7 +14,7 @@ from fedsim.audit.single_client import ROUNDS
 from fedsim.audit.training import TrainedClient
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupt_on_timeout
 from fedsim.metrics.groups import aucs
 from fedsim.processes.methods import MethodRunner, ShouldStop, start_in_process
 from fedsim.questions.base import Evidence, QuestionContext
@@ -87,12 +87,12 @@ def judge_within(
     def start(choice: Choice, should_stop: ShouldStop) -> Iterator[MethodRunner]:
         on_progress(f"membership: {choice.name}")
         attack: MembershipAttack[Any] = choice.make("attack")
-        plan, left = attack.plan(), budget.left
-        cost = 0.0 if plan is None or (attack.target, plan) in cases.trained else cost_of(plan, training)
+        plan, left = attack.plan(), budget.remaining_seconds
+        cost = 0.0 if plan is None or (attack.target, plan) in cases.shadows_by_plan else cost_of(plan, training)
         if left <= cost:
             raise FedsimError(too_long(plan, cost, seconds))
         try:
-            with interrupting(budget), start_in_process(choice, should_stop) as at_work:
+            with interrupt_on_timeout(budget), start_in_process(choice, should_stop) as at_work:
                 yield at_work
         except TimeBudgetExceeded:
             raise FedsimError("its time was over") from None

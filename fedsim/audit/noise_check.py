@@ -8,7 +8,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from fedsim.audit.foreign import reason
-from fedsim.audit.loading import called, load
+from fedsim.audit.loading import call_factory, load
 from fedsim.audit.subject import NoisyMessage
 from fedsim.core.errors import FedsimError
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
@@ -34,11 +34,11 @@ def check_noise(target: str) -> ComputedNoise | UnknownNoise:
     function = load(target)
     if not callable(function):
         raise FedsimError(f"'{target}' is of type {type(function).__name__}, expected a function without arguments.")
-    sent, deviation = _checked(called(function, target), target)
+    sent, deviation = _check_message(call_factory(function, target), target)
     return subtract_noise(sent, deviation=deviation)[0]
 
 
-def _checked(returned: Any, target: str) -> tuple[dict[str, Tensor], float | None]:
+def _check_message(returned: Any, target: str) -> tuple[dict[str, Tensor], float | None]:
     """Return the tensors of a message and the stated deviation of their noise, or None.
 
     Raises:

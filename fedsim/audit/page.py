@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from fedsim.audit import evidence, figures, image_grids, planted, scoring, table_cells, verdict
-from fedsim.audit.adopting import adopted
+from fedsim.audit.adopting import adoption_lines
 from fedsim.audit.groups import CLASS
 from fedsim.audit.record import GROUPS, AuditArm, AuditRecord
 from fedsim.core.glossary import TERMS
@@ -45,7 +45,7 @@ def build(record: AuditRecord, pictures: Arrays) -> Document:
         record: record of the audit, finished or not.
         pictures: originals and guesses by name, as `image_grids.read` returns them.
     """
-    shown = list(image_grids.of_updates(record, pictures))
+    shown = list(image_grids.update_grids(record, pictures))
     sections = (
         _attacker(record),
         Section(
@@ -147,7 +147,7 @@ def update_row(record: AuditRecord, arm: AuditArm) -> TableRow:
     return TableRow.of(batch, updates, examples, searched, recovered, figure, ideal, state, last)
 
 
-def without_policy(record: AuditRecord) -> Iterator[Block]:
+def missing_policy_note(record: AuditRecord) -> Iterator[Block]:
     """Yield the meaning of the exit code if no threshold is stated; nothing if a threshold exists or is broken."""
     if record.policy.is_empty and not verdict.broken(record):
         yield note(
@@ -158,12 +158,12 @@ def without_policy(record: AuditRecord) -> Iterator[Block]:
 
 
 def _policy(record: AuditRecord) -> Iterator[Block]:
-    yield from without_policy(record)
+    yield from missing_policy_note(record)
     if broken := verdict.broken(record):
         yield Verdict("broken", "The policy is broken", tuple(map(paragraph, broken)))
     elif record.policy.is_empty:
         return
-    elif verdict.unjudged(record):
+    elif verdict.undecided_sentences(record):
         sentence = "Undecided: no threshold of the policy is broken, but the evidence does not show that all are kept"
         yield Verdict("caution", sentence, (paragraph("Missing evidence is listed below."),))
     else:
@@ -172,7 +172,7 @@ def _policy(record: AuditRecord) -> Iterator[Block]:
 
 def _advice(record: AuditRecord) -> Verdict:
     best = verdict.recommend(record)
-    lines = adopted(best) if best else ()
+    lines = adoption_lines(best) if best else ()
     steps = (
         paragraph("To adopt it in a Flower app, and in the next audit:"),
         Code("\n".join(lines), "How to adopt it"),
@@ -183,14 +183,14 @@ def _advice(record: AuditRecord) -> Verdict:
 
 def _limits(record: AuditRecord) -> Iterator[Block]:
     """Yield statements that the audit cannot support, and why time was left."""
-    sentences = list(verdict.unjudged(record))
-    if record.defended and (weak := verdict.weak_control(record)):
+    sentences = list(verdict.undecided_sentences(record))
+    if record.defense_arms and (weak := verdict.weak_control(record)):
         sentences.insert(0, f"Undecided: no defense can be judged. For each of them, {'; '.join(weak)}.")
     if record.status != "finished":
         sentences.append("The time was over before all defenses were tried.")
     if sentences:
         yield Verdict("caution", "Limits of this audit", tuple(map(paragraph, sentences)))
-    if unused := verdict.unused(record):
+    if unused := verdict.unused_time_reason(record):
         yield note(unused)
 
 
@@ -262,12 +262,12 @@ def _groups(record: AuditRecord, grouping: str) -> Section:
 
 
 def _defenses(record: AuditRecord, pictures: Arrays) -> Section:
-    if not record.defended and not record.unfit:
+    if not record.defense_arms and not record.unfit:
         return Section("Possible protection of the client", ())
     blocks = (
         *_conditions(record),
-        *_ranked(record),
-        *_walls(list(image_grids.of_defenses(record, pictures))),
+        *_ranking_blocks(record),
+        *_walls(list(image_grids.defense_grids(record, pictures))),
         Fold("Not tried", (bullets(_not_tried(record)),)),
     )
     return Section("Possible protection of the client", blocks, "defenses")
@@ -277,7 +277,7 @@ def _conditions(record: AuditRecord) -> Iterator[Block]:
     control, training = record.control, record.training
     if control is None or training is None:
         return
-    if not record.defended and verdict.control_failed(record):
+    if not record.defense_arms and verdict.control_failed(record):
         yield paragraph(
             f"No defense was tried, since none could be judged: from updates of batch {control.batch_size} nothing was "
             f"recovered without them either ({evidence.iterations(control.victims)} iterations). The time went to "
@@ -288,13 +288,13 @@ def _conditions(record: AuditRecord) -> Iterator[Block]:
         "Each defense, with default settings unless stated, against an attacker that knows it. All got the same "
         f"attacks on updates of batch {control.batch_size} ({evidence.iterations(control.victims)} iterations) and "
         f"were trained for {training.rounds} rounds of batch {training.batch_size}; without them "
-        f"{table_cells.recovered(control)} of the {record.noun}s are {scoring.verdict_of(record)} and test accuracy is "
-        f"{100 * training.accuracy:.1f} %."
+        f"{table_cells.format_recovered(control)} of the {record.noun}s are {scoring.verdict_of(record)} "
+        f"and test accuracy is {100 * training.accuracy:.1f} %."
     )
 
 
-def _ranked(record: AuditRecord) -> Iterator[Block]:
-    arms = [*verdict.rank(record), *(arm for arm in record.defended if arm.failure)]
+def _ranking_blocks(record: AuditRecord) -> Iterator[Block]:
+    arms = [*verdict.rank(record), *(arm for arm in record.defense_arms if arm.failure)]
     if not arms:
         return
     words = ("ideal attacker", "keeps the policy")
@@ -306,7 +306,7 @@ def _ranked(record: AuditRecord) -> Iterator[Block]:
         else []
     )
     best, remarks = verdict.recommend(record), {arm.name: _remarks(record, arm) for arm in arms}
-    shared = {why: names for why, names in _by_remark(remarks).items() if len(names) > 1}
+    shared = {why: names for why, names in _group_by_remark(remarks).items() if len(names) > 1}
     rows = [
         *control,
         *(
@@ -330,10 +330,12 @@ def _remarks(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     if arm.failure:
         return ()
     of_all = verdict.weak_control(record)
-    return verdict.broken_by(record, arm) or tuple(why for why in verdict.undecided(record, arm) if why not in of_all)
+    return verdict.broken_by(record, arm) or tuple(
+        why for why in verdict.missing_evidence(record, arm) if why not in of_all
+    )
 
 
-def _by_remark(remarks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def _group_by_remark(remarks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for name, sentences in remarks.items():
         for why in sentences:
@@ -352,7 +354,9 @@ def _defense_row(record: AuditRecord, arm: AuditArm, why: tuple[str, ...], *, is
         *attacked,
         *cost,
         ", ".join(f"{stated.epsilon:.3g}" for stated in arm.guarantees),
-        TableCell(f"undecided: {arm.failure}" if arm.failure else table_cells.kept(record, arm), notes=why),
+        TableCell(
+            f"undecided: {arm.failure}" if arm.failure else table_cells.format_policy_state(record, arm), notes=why
+        ),
         level="best" if is_best else "",
     )
 

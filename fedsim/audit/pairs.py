@@ -31,14 +31,14 @@ def pair_of(item: Any, subject: str) -> tuple[Tensor, Tensor]:
     Raises:
         FedsimError: a part is missing, or has an unsupported type or shape; the message names it.
     """
-    inputs, labels = _mapped(item, subject) if isinstance(item, Mapping) else _two(item, subject)
+    inputs, labels = _split_mapping(item, subject) if isinstance(item, Mapping) else _two(item, subject)
     check_inputs(inputs, subject)
     _check_labels(labels, inputs, subject)
     labels = labels.detach().cpu()
     return inputs.detach().cpu().float(), labels.long() if are_classes(labels) else labels
 
 
-def fitted(labels: Tensor, outputs: int) -> Tensor:
+def convert_labels(labels: Tensor, outputs: int) -> Tensor:
     """Return labels converted to floats if the model has a single output per example.
 
     Integer labels with a single output are numbers, not classes: two classes need two scores.
@@ -58,7 +58,7 @@ def are_one_hot(labels: Tensor) -> bool:
     return are_probabilities(labels) and bool(((labels == 0) | (labels == 1)).all())
 
 
-def _mapped(item: Any, subject: str) -> tuple[Tensor, Tensor]:
+def _split_mapping(item: Any, subject: str) -> tuple[Tensor, Tensor]:
     given = cast("Mapping[str, Any]", item)
     parts: list[Any] = []
     for kind, keys in (("examples", _IMAGE_KEYS), ("labels", LABEL_KEYS)):

@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from fedsim.audit.adapters import type_names
-from fedsim.audit.loading import called, load
+from fedsim.audit.loading import call_factory, load
 from fedsim.core.errors import FedsimError, reason
 from fedsim.core.types import Batch
 from fedsim.privacy.coupled import Coupled, Release, check_step
@@ -35,7 +35,7 @@ def check_target(target: str) -> Coupled:
     function = load(target)
     if not callable(function):
         raise FedsimError(f"'{target}' is of type {type(function).__name__}, expected a function without arguments.")
-    parts = _parts(called(function, target), target)
+    parts = _parts(call_factory(function, target), target)
     step, batch, noise = _release(parts[0], target), _batch(parts[1], target), _noise(parts[2], target)
     claims = [_sampling(claim, target) for claim in parts[_PARTS:]]
     try:

@@ -73,14 +73,14 @@ class AuditPlan(RecordModel):
 class Training(RecordModel):
     """A short training from the audited weights on the client's own examples.
 
-    `guessing` is the accuracy of always predicting the most frequent class of the test data.
+    `majority_accuracy` is the accuracy of always predicting the most frequent class of the test data.
     """
 
     rounds: int
     batch_size: int
     test_examples: int
     accuracy: float
-    guessing: float
+    majority_accuracy: float
     loss: float
     seconds_a_round: float
 
@@ -131,7 +131,7 @@ class AuditArm(ArmFindings):
         return tuple(victim for attack in self.attacks for victim in attack.victims)
 
     @property
-    def recovered(self) -> Interval | None:
+    def recovered_share(self) -> Interval | None:
         """Share of attacked examples that were recovered; None if none was scored."""
         return next((attack.value for attack in self.attacks), None)
 
@@ -172,7 +172,7 @@ class AuditRecord(Record[AuditPlan, AuditArm]):
         return next((arm for arm in self.arms if arm.kind == "control"), None)
 
     @property
-    def defended(self) -> tuple[AuditArm, ...]:
+    def defense_arms(self) -> tuple[AuditArm, ...]:
         """The client with each evaluated defense."""
         return tuple(arm for arm in self.arms if arm.kind == "defense")
 

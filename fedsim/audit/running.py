@@ -45,14 +45,14 @@ def run(
         FedsimError: the user's code cannot be imported, raises, hangs, or exceeds its memory; the folder holds foreign
             files, is locked by another audit, or cannot be written.
     """
-    with RunFolder(folder, AUDIT).renewed():
+    with RunFolder(folder, AUDIT).renew():
         return _run(plan, policy, folder, on_progress)
 
 
 def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress) -> AuditRecord:
     total = 60.0 * plan.minutes
     seconds = total - min(_FOR_THE_PAGE * total, _MOST_FOR_THE_PAGE)
-    with _started(plan, folder) as child:
+    with _start_child(plan, folder) as child:
         order = {
             "plan": plan.model_dump(mode="json"),
             "policy": policy.model_dump(mode="json"),
@@ -69,10 +69,10 @@ def _run(plan: AuditPlan, policy: Policy, folder: Path, on_progress: OnProgress)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
     on_progress("writes the page", total - seconds)
-    return finished(record.model_copy(update={"seconds": time.monotonic() - begin}), folder)
+    return write_results(record.model_copy(update={"seconds": time.monotonic() - begin}), folder)
 
 
-def finished(record: AuditRecord, path: Path) -> AuditRecord:
+def write_results(record: AuditRecord, path: Path) -> AuditRecord:
     """Write record, page, tables, evidence sheet and model-card section, and return the record."""
     folder = RunFolder(path, AUDIT)
     folder.write_record(record)
@@ -110,7 +110,7 @@ def _follow_child(said: _ChildOutput, plan: AuditPlan, folder: Path, seconds: fl
     def followed(deadline: TimeBudget, last: str) -> bool:
         """Pass progress on while `deadline` lasts; return whether a message began with `last` before its end."""
         for message in said.until(deadline):
-            on_progress(message, budget.left)
+            on_progress(message, budget.remaining_seconds)
             if message.startswith(last):
                 return True
         return False
@@ -169,7 +169,7 @@ class _ChildOutput:
         Raises:
             FedsimError: the child reports a user error.
         """
-        while not self.is_done and not self.crash and (left := budget.left) > 0:
+        while not self.is_done and not self.crash and (left := budget.remaining_seconds) > 0:
             try:
                 message = self._child.receive(_MOST_MESSAGE, min(_TICK, left))
                 if message is not None:
@@ -189,7 +189,7 @@ class _ChildOutput:
         self._what = message.get("doing", self._what)
 
 
-def _started(plan: AuditPlan, folder: Path) -> ChildProcess:
+def _start_child(plan: AuditPlan, folder: Path) -> ChildProcess:
     RunFolder(folder, AUDIT).reserve(LOG)
     with open_log(folder / LOG) as log:
         return ChildProcess(command_of("fedsim.audit.child", str(plan.memory)), stderr=log)

@@ -19,7 +19,7 @@ def verdict_of(record: AuditRecord) -> str:
 
 def rule(record: AuditRecord) -> str:
     """Return the verdict with its rule, for a heading: ``identified``, or ``readable (SSIM > 0.5)``."""
-    word, in_words = verdict_of(record), record.plan.scoring.rule.in_words(_values(record))
+    word, in_words = verdict_of(record), record.plan.scoring.rule.format_rule(_values(record))
     return word if word == in_words else f"{word} ({in_words})"
 
 

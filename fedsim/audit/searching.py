@@ -31,14 +31,14 @@ class LatestGuess:
         exact: guess of the exact attacks.
         step: latest step of the search.
         ceiling: result of the ideal attacker.
-        known: map of the pixels known to the ideal attacker.
+        known_map: map of the pixels known to the ideal attacker.
         read: word readout, added to any guess.
     """
 
     exact: Reconstruction | None = None
     step: Step | None = None
     ceiling: Ceiling | None = None
-    known: Tensor | None = None
+    known_map: Tensor | None = None
     read: Tensors = field(default_factory=dict[str, Tensor])
 
     def best(self, observation: Observation) -> Reconstruction | str:
@@ -46,7 +46,7 @@ class LatestGuess:
         if self.exact is not None and self.exact.is_exact:
             return self.exact
         if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
-            return replace(self.exact, stopped=OUT_OF_TIME)
+            return replace(self.exact, stop_reason=OUT_OF_TIME)
         return NO_GUESS if self.step is None else replace(guess_from_step(observation, self.step), notes=(_LAST_GUESS,))
 
 
@@ -105,14 +105,14 @@ def descents() -> dict[str, type[Attack[Any]]]:
     return {name: kind for name, kind in attacks.items() if kind is not None and kind.effort == "descent"}
 
 
-def searching(observation: Observation) -> set[str]:
+def select_searches(observation: Observation) -> set[str]:
     """Return the cheapest applicable searches and the attacks that undo known batch changes.
 
     Searches of equal price are all returned; all descent attacks if no search applies.
     """
     known = descents()
     undoing = {name for name, kind in known.items() if kind.inverts_augmentation}
-    searches = {name: _made(name) for name in known.keys() - undoing}
+    searches = {name: _make_attack(name) for name in known.keys() - undoing}
     prices = {name: search.outlook(observation).price for name, search in searches.items()}
     for price in sorted(set(prices.values())):
         if fitting := {
@@ -122,6 +122,6 @@ def searching(observation: Observation) -> set[str]:
     return set(known)
 
 
-def _made(name: str) -> Attack[Any]:
+def _make_attack(name: str) -> Attack[Any]:
     method = registry.get("attack", name)
     return cast("Attack[Any]", method.make(method.config()))

@@ -35,7 +35,7 @@ class AuditSession:
         """Return the `Work` that stores pictures and tables of an arm."""
         return QuestionContext(place=arm.name, arrays=self.arrays)
 
-    def put(self, arm: AuditArm) -> AuditArm:
+    def store_arm(self, arm: AuditArm) -> AuditArm:
         """Store an arm in the record and write the record."""
         self.note(arm)
         self.keep()

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.audit import texts
-from fedsim.audit.copying import copied, modes
+from fedsim.audit.copying import copy_model, modes
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups, Grouping, group_examples, values_of
-from fedsim.audit.pairs import are_one_hot, are_probabilities, fitted, pair_of
+from fedsim.audit.pairs import are_one_hot, are_probabilities, convert_labels, pair_of
 from fedsim.audit.record import Sampling
 from fedsim.audit.trial_step import has_numbers, number_loss, outputs_in, scores_of, try_step
 from fedsim.core import seeding
@@ -41,12 +41,12 @@ class ClientReply:
     """Update that a user's own client sent after a round, with its ground truth.
 
     Attributes:
-        moved: received minus sent weights, by the name of each trained parameter.
+        weight_delta: received minus sent weights, by the name of each trained parameter.
         batches: batch of every local step.
         mods: names of the mods that change the reply after training.
     """
 
-    moved: Mapping[str, Tensor]
+    weight_delta: Mapping[str, Tensor]
     batches: tuple[Batch, ...]
     mods: tuple[str, ...] = ()
 
@@ -171,16 +171,16 @@ class CheckedSubject:
 
 def task_of(dataset: Dataset) -> Task[Any]:
     """Return the task of a dataset."""
-    return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task").fitted(dataset)
+    return Choice(name=dataset.task or usual_task(dataset), settings={}).make("task").fit_to_data(dataset)
 
 
-def checked(subject: Subject, name: str) -> CheckedSubject:
+def check_subject(subject: Subject, name: str) -> CheckedSubject:
     """Copy the model, read the data, and try a training step.
 
     Raises:
         FedsimError: a part has an unsupported type or shape, or the user's code raises; the message names it.
     """
-    model = copied(subject.model, subject.logits, name)
+    model = copy_model(subject.model, subject.logits, name)
     train, test, notes, values = _data(subject, name)
     subject, train, test = _with_classes(subject, train, test)
     read = _texts if train.inputs.dtype == torch.long and len(train) else _numbers
@@ -207,7 +207,9 @@ def _numbers(
     probe = train if len(train) else Batch(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.long))
     probe_size = min(2 * subject.rows_of_one, len(probe))
     scores = scores_of(model, probe.select(torch.arange(probe_size)), name)
-    train, test, probe = (replace(part, labels=fitted(part.labels, scores[0].numel())) for part in (train, test, probe))
+    train, test, probe = (
+        replace(part, labels=convert_labels(part.labels, scores[0].numel())) for part in (train, test, probe)
+    )
     outputs = outputs_in(scores, probe.labels, name)
     _check_classes((train, test), outputs, name)
     if has_numbers(scores, probe.labels):
@@ -348,7 +350,7 @@ def _first(batches: list[Batch], padding: int) -> Batch | None:
     """Return at most `MOST_EXAMPLES` examples of some batches, joined; None without batches."""
     if not batches:
         return None
-    whole = Batch.concat(batches) if batches[0].inputs.is_floating_point() else texts.joined(batches, padding)
+    whole = Batch.concat(batches) if batches[0].inputs.is_floating_point() else texts.concat_texts(batches, padding)
     return next(whole.split(MOST_EXAMPLES))
 
 

@@ -19,14 +19,14 @@ def interval(figure: Interval, scale: float, digits: int) -> str:
     return with_bounds(f"{scale * figure.value:.{digits}f}", bounds(figure, scale, digits))
 
 
-def recovered(arm: AuditArm) -> str:
+def format_recovered(arm: AuditArm) -> str:
     """Return the recovered share in percent, as text."""
     if arm.is_unknown:
         return "not known" if evidence.ended_early(arm.victims) else "failed"
-    if arm.recovered is None:
+    if arm.recovered_share is None:
         return "not scored"
     failed = failed_on(sum(victim.failure is not None for victim in arm.victims), len(arm.victims))
-    return f"{interval(arm.recovered, 100, 0)} %{f', {failed}' if failed else ''}"
+    return f"{interval(arm.recovered_share, 100, 0)} %{f', {failed}' if failed else ''}"
 
 
 def searches(record: AuditRecord, arm: AuditArm) -> tuple[str, str, str, str]:
@@ -36,14 +36,19 @@ def searches(record: AuditRecord, arm: AuditArm) -> tuple[str, str, str, str]:
     """
     victims, starts = arm.victims, evidence.restarts(arm.victims)
     starts_text = f" x {starts}" if starts > 1 else ""
-    converged = f"{evidence.converged(victims)} of {len(victims)} converged"
-    ideal = evidence.ideal(victims, record.plan.scoring.rule).in_words
-    return str(len(victims)), f"{evidence.iterations(victims)}{starts_text} it., {converged}", recovered(arm), ideal
+    converged = f"{evidence.count_converged(victims)} of {len(victims)} converged"
+    ideal = evidence.ideal(victims, record.plan.scoring.rule).text
+    return (
+        str(len(victims)),
+        f"{evidence.iterations(victims)}{starts_text} it., {converged}",
+        format_recovered(arm),
+        ideal,
+    )
 
 
 def winner(arm: AuditArm) -> str:
     """Return the attack that `auto` chose for most updates, or the word readout if no sentence was recovered."""
-    if arm.recovered and not arm.recovered.value and any(map(is_every_word_read, arm.victims)):
+    if arm.recovered_share and not arm.recovered_share.value and any(map(is_every_word_read, arm.victims)):
         return "word-readout: every word, not their order"
     won = [
         note.removeprefix("won: ").partition(",")[0]
@@ -81,9 +86,9 @@ def figure_of(arm: AuditArm, column: Column) -> str:
     return f"{interval(figure, metric.scale, metric.digits)}{metric.suffix}" if figure else ""
 
 
-def kept(record: AuditRecord, arm: AuditArm) -> str:
+def format_policy_state(record: AuditRecord, arm: AuditArm) -> str:
     """Return whether a defense keeps the policy, as text."""
-    state = verdict.judged(record, arm)
+    state = verdict.judge_defense(record, arm)
     return "no policy" if record.policy.is_empty and state != "undecided" else _KEEPS[state]
 
 

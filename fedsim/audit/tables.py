@@ -54,7 +54,7 @@ def _metrics(record: AuditRecord) -> list[Metric]:
 
 
 def _image_columns(record: AuditRecord) -> tuple[str, ...]:
-    names = (metric.in_tables for metric in _metrics(record))
+    names = (metric.column_name for metric in _metrics(record))
     return ("defense", "batch", "update", "image", "label", "guessed_label", *names, "recovered")
 
 
@@ -62,7 +62,7 @@ def images(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return a row per attacked example, and a row per update on which the attack failed."""
     tried = [("", arm) for arm in record.client]
     tried += [("control", record.control)] if record.control else []
-    tried += [(arm.name, arm) for arm in record.defended]
+    tried += [(arm.name, arm) for arm in record.defense_arms]
     rule, metrics = record.plan.scoring.rule, _metrics(record)
     rows: list[tuple[Any, ...]] = []
     for defense, arm in tried:
@@ -92,7 +92,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
         rows.append(("control", *_search(record.control, record.plan.scoring.rule), *[""] * 11))
-    for arm in record.defended:
+    for arm in record.defense_arms:
         lost = arm.cost.accuracy_loss if arm.cost else None
         rows.append(
             (
@@ -101,9 +101,9 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
                 *((arm.cost.loss_change, arm.cost.slowdown) if arm.cost else [""] * 2),
                 max((stated.epsilon for stated in arm.guarantees), default=""),
-                "undecided" if arm.failure else table_cells.kept(record, arm),
+                "undecided" if arm.failure else table_cells.format_policy_state(record, arm),
                 " ".join(verdict.broken_by(record, arm)),
-                "; ".join(verdict.undecided(record, arm)),
+                "; ".join(verdict.missing_evidence(record, arm)),
                 arm.failure,
             )
         )
@@ -112,7 +112,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 def _search(arm: AuditArm, rule: Rule) -> tuple[Any, ...]:
     """Return the cells of attacked updates, iterations, recovered share, and the ideal attacker's result."""
-    victims, share = arm.victims, arm.recovered
+    victims, share = arm.victims, arm.recovered_share
     if not victims:
         return ("",) * 11
     return (
@@ -121,7 +121,7 @@ def _search(arm: AuditArm, rule: Rule) -> tuple[Any, ...]:
         sum(len(victim.scores) for victim in victims),
         evidence.iterations(victims),
         evidence.restarts(victims),
-        evidence.converged(victims),
+        evidence.count_converged(victims),
         *((share.value, share.low, share.high) if share else ("failed" if arm.is_unknown else "", "", "")),
         *("" if figure is None else figure for figure in evidence.ideal(victims, rule)[:2]),
     )

@@ -91,7 +91,7 @@ def _with_next(tokens: Tensor, labels: Tensor, given: Mapping[str, Tensor]) -> B
     return Batch(tokens[:, :-1], after, kept)
 
 
-def joined(batches: Sequence[Batch], padding: int) -> Batch:
+def concat_texts(batches: Sequence[Batch], padding: int) -> Batch:
     """Return all texts in a batch, padded to the longest; an attention mask without zeros is omitted."""
     longest = max(batch.inputs.shape[1] for batch in batches)
 
@@ -133,7 +133,7 @@ def dataset_of(train: Batch, test: Batch, model: nn.Module, classes: int, tokeni
     """
     vocabulary = _vocabulary(model, name)
     length = max(batch.inputs.shape[1] for batch in (train, test) if len(batch))
-    train, test = (joined([batch, _blank(length, batch)], padding_of(model)) for batch in (train, test))
+    train, test = (concat_texts([batch, _blank(length, batch)], padding_of(model)) for batch in (train, test))
     greatest = max(int(batch.inputs.max()) for batch in (train, test) if len(batch))
     if greatest >= vocabulary:
         raise FedsimError(f"'{name}': a token is {greatest}, but the model embeds tokens 0 to {vocabulary - 1}.")

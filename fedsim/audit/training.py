@@ -18,7 +18,7 @@ from fedsim.core.time_budget import TimeBudget
 from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import ServerLog
-from fedsim.federation.stepping import stepped
+from fedsim.federation.stepping import apply_server_step
 from fedsim.metrics.statistics import mean_interval
 from fedsim.questions.base import Evidence
 from fedsim.record import Interval, RoundRecord
@@ -67,7 +67,7 @@ def rounds_of(world: World) -> Iterator[AuditRound]:
     weights: Tensors = world.models.first_weights
     for number in itertools.count(1):
         update, truth = local_training(world, weights, number, 0, memory)
-        after = stepped(world, weights, world.models.layout.flat(update.tensors, update.buffers), state)
+        after = apply_server_step(world, weights, world.models.layout.flat(update.tensors, update.buffers), state)
         yield AuditRound(WireEntry(number, 0, weights, update), truth, after)
         weights = after
 
@@ -90,7 +90,7 @@ def train(world: World, rounds: int, seconds: float) -> TrainedClient:
         batch_size=world.scenario.federation.batch_size,
         test_examples=len(correct),
         accuracy=float(correct.double().mean()),
-        guessing=_guessing(world),
+        majority_accuracy=_majority_accuracy(world),
         loss=loss,
         seconds_a_round=spent / len(replays),
     )
@@ -110,7 +110,7 @@ def _is_raw(truth: Truth, sent: Update) -> bool:
 
 def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
     """Return the share of correct labels of each test example, shape (test set,), and the mean loss."""
-    model, test = world.models.holding(weights).eval(), world.data.dataset.test
+    model, test = world.models.load_weights(weights).eval(), world.data.dataset.test
     correct: list[Tensor] = []
     total = 0.0
     with torch.no_grad():
@@ -133,7 +133,7 @@ def _right(world: World, scores: Tensor, labels: Tensor) -> Tensor:
     return (right * known).sum(1) / known.sum(1).clamp_min(1)
 
 
-def _guessing(world: World) -> float:
+def _majority_accuracy(world: World) -> float:
     """Return the accuracy of always predicting the most frequent answer."""
     task, data = world.task, world.data.dataset
     if not isinstance(task, TargetTask):

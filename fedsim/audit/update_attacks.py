@@ -16,18 +16,18 @@ from torch import Tensor
 
 from fedsim.audit.foreign import reason
 from fedsim.audit.groups import CLASSES, ExampleGroups
-from fedsim.audit.searching import LatestGuess, descents, read_words, search, searching
+from fedsim.audit.searching import LatestGuess, descents, read_words, search, select_searches
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.nets.masks import without_dropout
-from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupting
+from fedsim.core.nets.masks import disable_dropout
+from fedsim.core.time_budget import TimeBudget, TimeBudgetExceeded, interrupt_on_timeout
 from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.judgement.evidence import is_evidence, is_out_of_reach
-from fedsim.judgement.limits import held
+from fedsim.judgement.limits import judge_limit
 from fedsim.metrics.image import to_pixels
 from fedsim.questions.attacks.ceiling import ceiling_of
-from fedsim.questions.attacks.question import finding_of, recorded
+from fedsim.questions.attacks.question import finding_of, record_victim
 from fedsim.questions.base import QuestionContext
 from fedsim.record import AttackFinding, Ceiling, ItemScore, VictimRecord
 from fedsim.scenario import AttackChoice
@@ -46,7 +46,7 @@ _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
 _FOR_THE_CEILING = 0.2  # share of the time of an update
 _HANGS = 2.0  # multiple of that share after which it is interrupted
-_OF_THE_SEARCH = ("objective", "iterations", "best_iteration", "stopped", "history", "notes")
+_OF_THE_SEARCH = ("objective", "iterations", "best_iteration", "history", "notes")
 _RESERVE = 2.5  # measured ratio of an attack step to a bare second derivative
 
 _AUTO = AttackChoice(name="auto")
@@ -97,13 +97,17 @@ class UpdateAttacker:
         """
         budget, done, first = TimeBudget.with_wall_limit(seconds), list(before), len(before)
         for number, victim in enumerate(itertools.islice(victims, first, limit), first + 1):
-            left = budget.left
+            left = budget.remaining_seconds
             if done and left < (done[-1].seconds if number > first + 1 else _LEAST_SECONDS):
                 break
             self.on_progress(f"{work.place}: attacks update {number} of up to {limit}")
             done.append(self._attack(victim, iterations, max(left, _LEAST_SECONDS), str(number), work))
             is_first = len(done) < enough(world.scenario.federation.batch_size)
-            if allowed is not None and not is_first and held(self.finding(world, done).value, allowed) == "broken":
+            if (
+                allowed is not None
+                and not is_first
+                and judge_limit(self.finding(world, done).value, allowed) == "broken"
+            ):
                 break
         return self.finding(world, done)
 
@@ -132,7 +136,7 @@ class UpdateAttacker:
         budget = TimeBudget()
         latest, observation = LatestGuess(), observe(victim, self.knows)
         try:
-            with interrupting(TimeBudget.with_wall_limit(seconds)):
+            with interrupt_on_timeout(TimeBudget.with_wall_limit(seconds)):
                 guess: Reconstruction | str = self._find(victim, observation, iterations, seconds, latest)
         except TimeBudgetExceeded:
             guess = latest.best(observation)
@@ -141,8 +145,8 @@ class UpdateAttacker:
         if not isinstance(guess, str):
             guess = replace(with_read_targets(victim, guess, latest), extras={**latest.read, **guess.extras})
         record = self._record(victim, guess, place, work)
-        if latest.known is not None:
-            work.keep(place, {"known": latest.known.float().clamp(0.0, 1.0).numpy()})
+        if latest.known_map is not None:
+            work.keep(place, {"known": latest.known_map.float().clamp(0.0, 1.0).numpy()})
         return record.model_copy(update={"seconds": budget.used, "ceiling": latest.ceiling})
 
     def _find(
@@ -154,7 +158,7 @@ class UpdateAttacker:
         skipped.
         """
         world, round_ = victim.world, victim.entry.round
-        skipped = set(registry.entries("attack")) - searching(observation)
+        skipped = set(registry.entries("attack")) - select_searches(observation)
         unlabelled = observation if _has_classes(victim) else observe(victim, set(self.knows) - {"labels"})
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:
@@ -171,7 +175,7 @@ class UpdateAttacker:
 
     def _ask_ideal(self, victim: Victim, seconds: float, latest: LatestGuess) -> None:
         """Run the ideal attacker, and store whether it recovers nothing."""
-        latest.ceiling, latest.known = self._ceiling(victim, _FOR_THE_CEILING * seconds)
+        latest.ceiling, latest.known_map = self._ceiling(victim, _FOR_THE_CEILING * seconds)
         empty = VictimRecord(round=victim.entry.round, client=0, ceiling=latest.ceiling)
         self._is_hopeless = is_out_of_reach(empty, victim.world.scenario.scoring.rule)
 
@@ -180,7 +184,9 @@ class UpdateAttacker:
     ) -> Reconstruction | None:
         """Return the best guess of the attacks without a search; None if no such attack succeeds in time."""
         try:
-            with interrupting(TimeBudget.with_wall_limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT)))):
+            with interrupt_on_timeout(
+                TimeBudget.with_wall_limit(max(_FOR_EXACT * seconds, min(seconds, _LEAST_EXACT)))
+            ):
                 limit, round_ = min(iterations, _MOST_EXACT), victim.entry.round
                 guess = search(victim.world, observation, limit, descents(), round_, latest)
         except (TimeBudgetExceeded, NotApplicable):
@@ -203,7 +209,7 @@ class UpdateAttacker:
         if not self.is_scored:
             return None, None
         try:
-            with interrupting(TimeBudget.with_wall_limit(_HANGS * seconds)):
+            with interrupt_on_timeout(TimeBudget.with_wall_limit(_HANGS * seconds)):
                 return ceiling_of(victim, seconds=seconds)
         except TimeBudgetExceeded:
             inputs = victim.truth.batches[0].inputs.numel()
@@ -213,14 +219,19 @@ class UpdateAttacker:
 
     def _record(self, victim: Victim, guess: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:
         if self.is_scored or isinstance(guess, str):
-            record = recorded(victim, guess, place, work)
+            record = record_victim(victim, guess, place, work)
             return record.model_copy(update={"scores": self._with_groups(record.scores, victim)})
         pixels = to_pixels(guess.inputs, victim.world.data.dataset.spec).numpy()
         kept = work.keep(place, {"guesses": pixels})
         searched = {name: getattr(guess, name) for name in _OF_THE_SEARCH}
         entry = victim.entry
         return VictimRecord(
-            round=entry.round, client=entry.client, diagnostics=dict(guess.diagnostics), arrays=kept, **searched
+            round=entry.round,
+            client=entry.client,
+            diagnostics=dict(guess.diagnostics),
+            stopped=guess.stop_reason,
+            arrays=kept,
+            **searched,
         )
 
     def _with_groups(self, scores: tuple[ItemScore, ...], victim: Victim) -> tuple[ItemScore, ...]:
@@ -262,11 +273,11 @@ def _cost(world: World, batch_size: int) -> float:
 
     If the user's layer or loss has no second derivative, it counts as three first-order gradients.
     """
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     parameters, spec = list(world.models.parameters.values()), world.data.dataset.spec
     known = world.data.dataset.train
     measured: list[float] = []
-    with seeding.isolate_randomness(0), without_dropout():
+    with seeding.isolate_randomness(0), disable_dropout():
         for _ in range(3):
             if len(known):
                 batch = known.select(torch.arange(batch_size) % len(known))

@@ -13,7 +13,7 @@ from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
 from fedsim.judgement import limits as judging
 from fedsim.judgement import ranking
-from fedsim.judgement.evidence import recovered
+from fedsim.judgement.evidence import count_recovered
 from fedsim.judgement.limits import LimitState
 from fedsim.judgement.outcome import outcome_of
 from fedsim.judgement.ranking import Rank
@@ -21,7 +21,7 @@ from fedsim.metrics.success import LEVELS, Rule
 from fedsim.record import Outcome
 from fedsim.report.limits import reasons, share_in_words
 from fedsim.report.limits import sentence as sentence_of
-from fedsim.report.verdict import listed
+from fedsim.report.verdict import join_words
 
 _NEARLY = 0.9  # share of the minutes
 
@@ -36,13 +36,13 @@ class Answer(NamedTuple):
 def answer(record: AuditRecord) -> Answer:
     """Return what a reader wants to know first."""
     rule, noun = record.plan.scoring.rule, record.noun
-    arms = list(_attacked(record))
+    arms = list(_attacked_arms(record))
     if not arms:
         return Answer("undecided", f"Undecided: {_no_guess(record)}")
     if not any(victim.scores for arm in arms for victim in arm.victims):
         return Answer("undecided", f"Undecided: without the client's {noun}s the guess cannot be scored.")
     states = [(arm, outcome_of(arm.victims, rule)) for arm in arms]
-    opened = list(_opened(record))
+    opened = list(_recovered_arms(record))
     if opened:
         return Answer("recovered", _what_comes_back(opened, rule, noun))
     number = sum(len(arm.victims) for arm in arms)
@@ -57,7 +57,7 @@ def answer(record: AuditRecord) -> Answer:
     )
 
 
-def _attacked(record: AuditRecord) -> Iterator[AuditArm]:
+def _attacked_arms(record: AuditRecord) -> Iterator[AuditArm]:
     """Yield the batch sizes for which an attack returned a guess."""
     return (arm for arm in record.client if arm.victims and not arm.is_unknown)
 
@@ -75,16 +75,16 @@ def _no_guess(record: AuditRecord) -> str:
     return f"every attack failed ({reasons}). A failed attack is no evidence."
 
 
-def _opened(record: AuditRecord) -> Iterator[AuditArm]:
+def _recovered_arms(record: AuditRecord) -> Iterator[AuditArm]:
     """Yield the batch sizes with recovered examples."""
-    for arm in _attacked(record):
+    for arm in _attacked_arms(record):
         if outcome_of(arm.victims, record.plan.scoring.rule) == "recovered":
             yield arm
 
 
 def first_named(record: AuditRecord) -> AuditArm | None:
     """Return the batch size that the answer names first; None where it names none."""
-    return next(_opened(record), next(_attacked(record), None))
+    return next(_recovered_arms(record), next(_attacked_arms(record), None))
 
 
 def _seconds(arms: Sequence[AuditArm]) -> int:
@@ -112,7 +112,7 @@ def _needed_updates(record: AuditRecord, arms: Sequence[AuditArm]) -> Iterator[s
 
 
 def _what_comes_back(arms: Sequence[AuditArm], rule: Rule, noun: str) -> str:
-    counts = [sum(recovered(victim, rule) for victim in arm.victims) for arm in arms]
+    counts = [sum(count_recovered(victim, rule) for victim in arm.victims) for arm in arms]
     examples = [sum(len(victim.scores) for victim in arm.victims) for arm in arms]
     senders = _updates_of(arms, noun).capitalize()
     number = sum(len(arm.victims) for arm in arms)
@@ -140,7 +140,7 @@ def _deed(noun: str, stated: str, levels: Counter[str]) -> str:
 
 def _updates_of(arms: Sequence[AuditArm], noun: str) -> str:
     sizes = [arm.batch_size for arm in arms]
-    return f"updates of one {noun}" if sizes == [1] else f"updates of {listed(list(map(str, sizes)))} {noun}s"
+    return f"updates of one {noun}" if sizes == [1] else f"updates of {join_words(list(map(str, sizes)))} {noun}s"
 
 
 def broken(record: AuditRecord) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ def exit_code(record: AuditRecord) -> int:
     return judging.exit_code(record.policy, (threshold.state for threshold in limits.client_thresholds(record)))
 
 
-def unjudged(record: AuditRecord) -> tuple[str, ...]:
+def undecided_sentences(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold that the audit leaves undecided."""
     undecided_limits = (limit for limit in limits.client_thresholds(record) if limit.state == "undecided")
     return tuple(dict.fromkeys(map(sentence_of, undecided_limits)))
@@ -168,19 +168,19 @@ def broken_by(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     )
 
 
-def judged(record: AuditRecord, arm: AuditArm) -> LimitState:
+def judge_defense(record: AuditRecord, arm: AuditArm) -> LimitState:
     """Return whether a client with one more defense keeps the policy; kept only with evidence."""
     if broken_by(record, arm):
         return "broken"
-    return "undecided" if undecided(record, arm) else "kept"
+    return "undecided" if missing_evidence(record, arm) else "kept"
 
 
-def undecided(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
+def missing_evidence(record: AuditRecord, arm: AuditArm) -> tuple[str, ...]:
     """Return what is missing to say that a defense protects the client, as sentences without full stops."""
-    return tuple(dict.fromkeys(_undecided(record, arm)))
+    return tuple(dict.fromkeys(_missing_evidence(record, arm)))
 
 
-def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
+def _missing_evidence(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
     if not arm.victims:
         yield "it was not attacked"
         return
@@ -188,7 +188,9 @@ def _undecided(record: AuditRecord, arm: AuditArm) -> Iterator[str]:
     yield from weak_control(record)
     if arm.cost is None or arm.cost.accuracy_loss.high is None:
         yield "its cost has no interval"
-    if record.policy.is_empty and not evidence.is_below(arm.recovered, record.control and record.control.recovered):
+    if record.policy.is_empty and not evidence.is_below(
+        arm.recovered_share, record.control and record.control.recovered_share
+    ):
         yield "the intervals with and without it overlap"
     yield from (reason for threshold in limits.defense_thresholds(record, arm) for reason in reasons(threshold))
 
@@ -202,15 +204,15 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
         reasons.append(
             "without it the training learned nothing (test accuracy "
             f"{100 * training.accuracy:.0f} %, always the most frequent answer "
-            f"{100 * training.guessing:.0f} %), so its cost is not known"
+            f"{100 * training.majority_accuracy:.0f} %), so its cost is not known"
         )
     return tuple(reasons)
 
 
-def unused(record: AuditRecord) -> str:
+def unused_time_reason(record: AuditRecord) -> str:
     """Return why time was left, as a sentence; empty where nearly all was used."""
     given = 60.0 * record.plan.minutes
-    if record.status != "finished" or record.seconds >= _NEARLY * given or not any(_attacked(record)):
+    if record.status != "finished" or record.seconds >= _NEARLY * given or not any(_attacked_arms(record)):
         return ""
     tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
     tried = "defenses cannot be judged where nothing is recovered without them" if control_failed(record) else tried
@@ -227,8 +229,8 @@ def rank(record: AuditRecord) -> list[AuditArm]:
 
     def key(arm: AuditArm) -> Rank:
         cost = (max(arm.cost.accuracy_loss.value, 0.0), arm.cost.slowdown) if arm.cost else (1.0, 1.0)
-        share = arm.recovered.value if arm.recovered else 1.0
-        return ranking.rank(judged(record, arm), limits.defense_thresholds(record, arm), cost=cost, risk=share)
+        share = arm.recovered_share.value if arm.recovered_share else 1.0
+        return ranking.rank(judge_defense(record, arm), limits.defense_thresholds(record, arm), cost=cost, risk=share)
 
     return sorted(_measure(record), key=key)
 
@@ -239,12 +241,12 @@ def recommend(record: AuditRecord) -> AuditArm | None:
     It keeps the policy; without a policy it lets less through than no defense.
     """
     first = next(iter(rank(record)), None)
-    return first if first is not None and judged(record, first) == "kept" else None
+    return first if first is not None and judge_defense(record, first) == "kept" else None
 
 
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation and its cost, as text."""
-    if not any(_attacked(record)):
+    if not any(_attacked_arms(record)):
         return "No defense is recommended: without a guess from the client's updates none can be judged."
     best = recommend(record)
     if best is None:
@@ -262,7 +264,7 @@ def _why_none(record: AuditRecord) -> str:
     if not record.plan.defend:
         return "No defense was tried, as requested."
     if control_failed(record):
-        return _without_control(record)
+        return _explain_missing_control(record)
     closest = next(iter(rank(record)), None)
     if closest is None:
         return "Undecided: no defense was attacked and trained within the time. Give the audit more minutes."
@@ -270,10 +272,10 @@ def _why_none(record: AuditRecord) -> str:
 
 
 def _not_enough(record: AuditRecord, closest: AuditArm) -> str:
-    if judged(record, closest) == "undecided":
+    if judge_defense(record, closest) == "undecided":
         return (
             f"Undecided: no defense is recommended. {closest.name} comes closest, but "
-            f"{'; '.join(undecided(record, closest))}."
+            f"{'; '.join(missing_evidence(record, closest))}."
         )
     measured = _measure(record)
     if len(measured) == 1:
@@ -286,12 +288,12 @@ def _not_enough(record: AuditRecord, closest: AuditArm) -> str:
 
 def _none_helped(record: AuditRecord) -> str:
     """Return that with every defense as much was recovered as without, as a sentence; empty where with one less was."""
-    measured, undefended = _measure(record), record.control and record.control.recovered
-    shares = [arm.recovered.value for arm in measured if arm.recovered]
+    measured, undefended = _measure(record), record.control and record.control.recovered_share
+    shares = [arm.recovered_share.value for arm in measured if arm.recovered_share]
     if undefended is None or not undefended.value or len(shares) < len(measured) or min(shares) < undefended.value:
         return ""
-    weakest = max(measured, key=lambda arm: arm.recovered.value if arm.recovered else 0.0)
-    share = share_in_words(weakest.recovered)
+    weakest = max(measured, key=lambda arm: arm.recovered_share.value if arm.recovered_share else 0.0)
+    share = share_in_words(weakest.recovered_share)
     if len(measured) == 1:
         defenses_text = f"The only defense that was measured, {measured[0].name}, did not help: with it"
     else:
@@ -299,8 +301,8 @@ def _none_helped(record: AuditRecord) -> str:
     return f"{defenses_text} as many were {verdict_of(record)} as without, {share}."
 
 
-def _without_control(record: AuditRecord) -> str:
-    if any(arm.recovered and arm.recovered.value for arm in record.client):
+def _explain_missing_control(record: AuditRecord) -> str:
+    if any(arm.recovered_share and arm.recovered_share.value for arm in record.client):
         return (
             "Undecided: in the short time for each defense, the attack did not succeed even "
             "without defense, so none was tried. Increase --minutes."
@@ -326,7 +328,7 @@ def _cost(record: AuditRecord, arm: AuditArm) -> str:
     stated = max((guarantee.epsilon for guarantee in arm.guarantees), default=None)
     guarantee = "none, and a failed attack is no guarantee" if stated is None else f"epsilon {stated:.3g}"
     return (
-        f"With it {share_in_words(arm.recovered)} of the examples of batch {arm.batch_size} were {word} "
+        f"With it {share_in_words(arm.recovered_share)} of the examples of batch {arm.batch_size} were {word} "
         f"({len(arm.victims)} updates, {evidence.iterations(arm.victims)} iterations); it costs "
         f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {arm.training.rounds} "
         f"rounds, changes the test loss by {arm.cost.loss_change:+.3f}, and a round takes "
@@ -336,9 +338,9 @@ def _cost(record: AuditRecord, arm: AuditArm) -> str:
 
 
 def _measure(record: AuditRecord) -> list[AuditArm]:
-    return [arm for arm in record.defended if arm.cost is not None and not arm.failure]
+    return [arm for arm in record.defense_arms if arm.cost is not None and not arm.failure]
 
 
 def control_failed(record: AuditRecord) -> bool:
     """Return whether the attacks of the trials failed on the client without further defenses."""
-    return record.control is not None and not (record.control.recovered and record.control.recovered.value)
+    return record.control is not None and not (record.control.recovered_share and record.control.recovered_share.value)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
+from fedsim.bench.descent import OnStep, TrainingStep, ignore_step, steps_left, train_once
 from fedsim.bench.training import share_of_rate
 from fedsim.core import registry, seeding
 from fedsim.core.denoisers import load_denoiser, save_denoiser
@@ -132,7 +132,7 @@ def data_of(recipe: DenoiserRecipe) -> Dataset:
     return _cut(data, recipe.tile) if recipe.tile else data
 
 
-def trained(name: str, on_step: OnStep = unwatched) -> Denoiser:
+def load_trained_denoiser(name: str, on_step: OnStep = ignore_step) -> Denoiser:
     """Return a denoiser; the first call trains it, for several minutes.
 
     Args:

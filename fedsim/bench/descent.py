@@ -39,7 +39,7 @@ class TrainingStep(NamedTuple):
 OnStep = Callable[[TrainingStep], None]
 
 
-def unwatched(_step: TrainingStep) -> None:
+def ignore_step(_step: TrainingStep) -> None:
     """Do nothing."""
 
 
@@ -118,7 +118,9 @@ def train_once(name: str, minutes: float, train: Callable[[Path], None], write: 
     final = checkpoints.cache() / name
     if final.is_dir():
         return final
-    with checkpoints.making(final, f"about {minutes:g} min of a core, and goes on where it was if it is interrupted"):
+    with checkpoints.announce_build(
+        final, f"about {minutes:g} min of a core, and goes on where it was if it is interrupted"
+    ):
         train(final)
         with checkpoints.whole(final) as folder:
             write(folder)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
+from fedsim.bench.descent import OnStep, TrainingStep, ignore_step, steps_left, train_once
 from fedsim.bench.training import share_of_rate
 from fedsim.core import registry, seeding
 from fedsim.core.nets import checkpoints
@@ -54,7 +54,7 @@ _IMAGES_A_STEP, _TURNS = 16, 16
 _MINUTES = 10.0
 
 
-def trained(on_step: OnStep = unwatched) -> Model:
+def load_trained_model(on_step: OnStep = ignore_step) -> Model:
     """Return the trained model, in evaluation mode; the first call trains it, for several minutes.
 
     Raises:
@@ -91,9 +91,9 @@ def train(model: Model, states: Path, encoding: StagePlan, answering: StagePlan,
     with seeding.isolate_randomness(1):
         taught = _Taught(model)
     descend(taught, lambda generator: seeing_loss(taught, generator), encoding, states, on_step)
-    for parameter in _seeing(model):
+    for parameter in _encoder_parameters(model):
         parameter.requires_grad_(False)
-    digits, features = _stored(model)
+    digits, features = _compute_features(model)
     descend(model, lambda generator: answering_loss(model, digits, features, generator), answering, states, on_step)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
@@ -213,14 +213,14 @@ def aligned_loss(model: Model, visual: Tensor, digits: Tensor) -> Tensor:
     return torch.stack([F.cross_entropy(odds.flatten(0, 1), target.flatten()) for target in targets]).sum()
 
 
-def _seeing(model: Model) -> list[nn.Parameter]:
+def _encoder_parameters(model: Model) -> list[nn.Parameter]:
     """Return the parameters of the vision encoder."""
     parts = (model.patches, model.encoder, model.encoder_norm)
     return [model.class_token, model.positions, *(parameter for part in parts for parameter in part.parameters())]
 
 
 @torch.no_grad()
-def _stored(model: Model) -> tuple[Tensor, Tensor]:
+def _compute_features(model: Model) -> tuple[Tensor, Tensor]:
     """Return grids for stage 1, and the normalised features of their images in half precision."""
     generator = seeding.generator(0, "grids to ask about")
     digits = draw_digits(_IMAGES, CELLS, OCCUPIED, 0.5, generator)

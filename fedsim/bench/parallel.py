@@ -56,18 +56,18 @@ class Strategy:
         label: readable name.
         name: name of the unmasker.
         settings: settings of the unmasker.
-        at_once: positions per step of a fixed schedule; None for other unmaskers.
+        positions_per_step: positions per step of a fixed schedule; None for other unmaskers.
     """
 
     label: str
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    at_once: int | None = None
+    positions_per_step: int | None = None
 
     def make(self, places: int) -> Any:
         """Build the unmasker for answers with `places` positions."""
         method = registry.get("component", self.name)
-        steps = {} if self.at_once is None else {"steps": -(-places // self.at_once)}
+        steps = {} if self.positions_per_step is None else {"steps": -(-places // self.positions_per_step)}
         return method.make(method.config.model_validate({**self.settings, **steps})).with_name(self.name)
 
 
@@ -117,7 +117,7 @@ class Solver(ABC):
         """Return the model's prompt."""
 
     @abstractmethod
-    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+    def parse_list(self, answer: Sequence[int]) -> Sequence[int] | None:
         """Return the list that an answer encodes; None if invalid."""
 
 
@@ -134,7 +134,7 @@ class Exact(Solver):
     def groups(self, samples: Sequence[Problem]) -> Iterator[tuple[nn.Module, Sequence[Problem], int]]:
         """Yield a model for each list."""
         for sample in samples:
-            known = [self.spelled(answer) for answer in sample.answers()]
+            known = [self.spell_answer(answer) for answer in sample.answers()]
             places = self.places or max(map(len, known))
             whole = [(*answer, *[self.end] * (places - len(answer))) for answer in known]
             vocabulary = self.end + any(len(answer) < places for answer in known)
@@ -144,7 +144,7 @@ class Exact(Solver):
         """Return an empty prompt, since the model knows its list."""
         return ()
 
-    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+    def parse_list(self, answer: Sequence[int]) -> Sequence[int] | None:
         """Return the tokens before the first end token; None if others follow it."""
         count = next((place for place, token in enumerate(answer) if token == self.end), len(answer))
         return answer[:count] if set(answer[count:]) <= {self.end} else None
@@ -154,7 +154,7 @@ class Exact(Solver):
         """The end token of an answer."""
         return _END
 
-    def spelled(self, answer: Sequence[int]) -> Sequence[int]:
+    def spell_answer(self, answer: Sequence[int]) -> Sequence[int]:
         """Return the tokens of an answer, without end tokens."""
         return answer
 
@@ -174,13 +174,13 @@ class SpelledLists(Exact):
         """The end token of an answer."""
         return len(written.SIGNS)
 
-    def spelled(self, answer: Sequence[int]) -> Sequence[int]:
+    def spell_answer(self, answer: Sequence[int]) -> Sequence[int]:
         """Return the characters of the list."""
         return written.encode(written.write_list(answer))
 
-    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+    def parse_list(self, answer: Sequence[int]) -> Sequence[int] | None:
         """Return the list that characters encode; None if invalid."""
-        signs = super().listed(answer)
+        signs = super().parse_list(answer)
         return None if signs is None else written.read_list(written.decode(signs), strict=self.strict)
 
 
@@ -200,9 +200,9 @@ class Network(Solver):
         assert isinstance(sample, Sample), "no small model reads anything else"
         return tuple(self.tokenizer.prompt(sample))
 
-    def listed(self, answer: Sequence[int]) -> Sequence[int] | None:
+    def parse_list(self, answer: Sequence[int]) -> Sequence[int] | None:
         """Return the letters before the end tokens."""
-        return self.tokenizer.listed(answer)
+        return self.tokenizer.parse_list(answer)
 
 
 class Answered(NamedTuple):
@@ -221,22 +221,22 @@ class Measured:
 
     operation: str
     strategy: Strategy
-    answered: tuple[Answered, ...]
+    answers: tuple[Answered, ...]
 
     @property
     def accuracy(self) -> Interval:
         """Share of correct answers, with 95 % confidence interval."""
-        return wilson(sum(answer.is_right for answer in self.answered), len(self.answered))
+        return wilson(sum(answer.is_right for answer in self.answers), len(self.answers))
 
     @property
     def tokens_a_pass(self) -> float:
         """Positions over passes, of all answers together."""
-        return sum(answer.places for answer in self.answered) / sum(answer.passes for answer in self.answered)
+        return sum(answer.places for answer in self.answers) / sum(answer.passes for answer in self.answers)
 
     @property
     def left_to_right(self) -> float:
         """Mean rank correlation of step and position: 1 from left to right, 0 without order."""
-        return sum(answer.left_to_right for answer in self.answered) / len(self.answered)
+        return sum(answer.left_to_right for answer in self.answers) / len(self.answers)
 
 
 def draw(operation: str, lengths: Sequence[int], count: int, seed: int) -> Sequence[Problem]:
@@ -266,7 +266,7 @@ def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed
             seeding.generators(seed, f"answering {group[0].operation}", numbers),
             at_once=32,
         )
-        answers += [_answered(sample, text, solver) for sample, text in zip(group, texts, strict=True)]
+        answers += [_score_answer(sample, text, solver) for sample, text in zip(group, texts, strict=True)]
     return Measured(samples[0].operation, strategy, tuple(answers))
 
 
@@ -279,15 +279,15 @@ def best(measured: Sequence[Measured]) -> float | None:
 
 def oracle(measured: Sequence[Measured]) -> tuple[float, float]:
     """Return the share of problems solved by any strategy, and the tokens per pass with the best for each."""
-    by_sample = list(zip(*(measurement.answered for measurement in measured), strict=True))
+    by_sample = list(zip(*(measurement.answers for measurement in measured), strict=True))
     right_ones = [[answer for answer in answers if answer.is_right] for answers in by_sample]
     right = [min(answers, key=lambda answer: answer.passes) for answers in right_ones if answers]
     passes = sum(answer.passes for answer in right)
     return len(right) / len(by_sample), sum(answer.places for answer in right) / passes if passes else 0.0
 
 
-def _answered(sample: Problem, text: Generated, solver: Solver) -> Answered:
-    letters = solver.listed(text.tokens)
+def _score_answer(sample: Problem, text: Generated, solver: Solver) -> Answered:
+    letters = solver.parse_list(text.tokens)
     steps = [(place, number) for number, step in enumerate(text.trace.places) for place in step]
     return Answered(
         is_right=letters is not None and sample.is_answer(letters),

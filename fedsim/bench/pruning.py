@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.bench import grids
-from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
-from fedsim.bench.training import falling
+from fedsim.bench.descent import OnStep, TrainingStep, ignore_step, steps_left, train_once
+from fedsim.bench.training import cosine_decay
 from fedsim.core import registry, seeding
 from fedsim.core.nets import checkpoints
 from fedsim.core.nets.visual import Stream
@@ -61,14 +61,14 @@ RECIPES = {
 }
 
 
-def trained(name: str, on_step: OnStep = unwatched) -> Any:
+def load_trained_model(name: str, on_step: OnStep = ignore_step) -> Any:
     """Return the tiny VLM with trained rcp modules, in evaluation mode; the first call trains them (minutes).
 
     Raises:
         FedsimError: the cache cannot be written.
         MissingExtra: the package with the digits is not installed.
     """
-    plain = grids.trained(on_step)
+    plain = grids.load_trained_model(on_step)
     model = with_parts(plain)
     train_once(
         name,
@@ -123,7 +123,7 @@ def descend(
     """
     parameters = [parameter for parameter in reducer.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, _RATE, weight_decay=_DECAY)
-    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: falling(step / recipe.steps, 0.1))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine_decay(step / recipe.steps, 0.1))
     parts = {"reducer": reducer, "optimizer": optimizer, "rates": rates}
     for step in steps_left(states, "rcp", recipe.steps, generator, **parts):
         done = step / recipe.steps
@@ -204,8 +204,8 @@ def read_stored(
     last = model.read(model.sequence(encoded, question, answers[:, :-1].clamp_min(0)))
     model.listeners.pop()
     after = [*seen[1:], last]  # input of the next layer, which repairs do not change afterwards
-    states = [after[int(number)].hidden[:, last.predicting] for number in layers]
-    return model.language().score(last.hidden[:, last.predicting]), states, read_share(seen)
+    states = [after[int(number)].hidden_states[:, last.prediction_slice] for number in layers]
+    return model.language().score(last.hidden_states[:, last.prediction_slice]), states, read_share(seen)
 
 
 @torch.no_grad()

@@ -75,16 +75,16 @@ class Sudoku:
 
     Attributes:
         operation: its name.
-        given: each cell, None if unknown.
+        clues: each cell, None if unknown.
     """
 
     operation: str
-    given: tuple[int | None, ...]
+    clues: tuple[int | None, ...]
 
     def answers(self) -> Iterator[Cells]:
         """Yield all grids with the given cells: exactly one."""
         for grid in grids():
-            if all(wanted in (None, cell) for wanted, cell in zip(self.given, grid, strict=True)):
+            if all(wanted in (None, cell) for wanted, cell in zip(self.clues, grid, strict=True)):
                 yield grid
 
     def is_answer(self, given: Sequence[int]) -> bool:

@@ -50,7 +50,7 @@ class SentencePuzzle:
 
     def answers(self) -> Iterator[Words]:
         """Yield all sentences with these words."""
-        yield from (sentence for sentence in _in_order() if self.words <= set(sentence))
+        yield from (sentence for sentence in _sorted_sentences() if self.words <= set(sentence))
 
     def is_answer(self, given: Sequence[int]) -> bool:
         """Return whether words are a sentence with all given words."""
@@ -59,7 +59,7 @@ class SentencePuzzle:
 
 def draw_sentence(count: int, operation: str, generator: torch.Generator) -> SentencePuzzle:
     """Sample a sentence, and `count` of its words other than articles."""
-    known = _in_order()
+    known = _sorted_sentences()
     while True:
         sentence = known[int(torch.randint(len(known), (), generator=generator))]
         content = sorted({word for word in sentence if word >= len(_ARTICLES)})
@@ -69,7 +69,7 @@ def draw_sentence(count: int, operation: str, generator: torch.Generator) -> Sen
 
 
 @lru_cache(maxsize=1)
-def _in_order() -> tuple[Words, ...]:
+def _sorted_sentences() -> tuple[Words, ...]:
     return tuple(sorted(sentences()))
 
 

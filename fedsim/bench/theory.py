@@ -145,10 +145,10 @@ class Analysed(NamedTuple):
 
 def analyse(n: int, at_once: Sequence[int]) -> list[Analysed]:
     """Return the exact values of all operations; the identity counts as a shuffle here."""
-    return [_analysed(operation, n, at_once) for operation in OPERATIONS]
+    return [_analyse_operation(operation, n, at_once) for operation in OPERATIONS]
 
 
-def _analysed(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
+def _analyse_operation(operation: str, n: int, at_once: Sequence[int]) -> Analysed:
     if operation == "shuffle":
         nats = n * math.log(n) - math.lgamma(n + 1)
         formulas = (shuffle_accuracy, shuffle_correlation)
@@ -168,7 +168,7 @@ def mean_loss(outcome_sets: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
 
     Shorter answers of a question are padded with end tokens.
     """
-    filled = [_of_one_length(outcomes) for outcomes in outcome_sets]
+    filled = [_pad_outcomes(outcomes) for outcomes in outcome_sets]
     laws = [dict.fromkeys(outcomes, 1.0) for outcomes in filled]
     return (
         sum(map(total_correlation, laws)) / len(laws),
@@ -176,7 +176,7 @@ def mean_loss(outcome_sets: Sequence[Sequence[Outcome]]) -> tuple[float, float]:
     )
 
 
-def _of_one_length(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _pad_outcomes(outcomes: Sequence[Outcome]) -> list[Outcome]:
     longest = max(map(len, outcomes))
     return [(*outcome, *[_END] * (longest - len(outcome))) for outcome in outcomes]
 

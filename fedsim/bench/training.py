@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
+from fedsim.bench.descent import OnStep, TrainingStep, ignore_step, steps_left, train_once
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.nets import checkpoints
@@ -97,7 +97,7 @@ class TrainedModel:
     data: Dataset
 
 
-def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
+def load_trained_model(name: str, on_step: OnStep = ignore_step) -> TrainedModel:
     """Return a small model; the first call trains it, for several minutes.
 
     Args:
@@ -124,7 +124,7 @@ def trained(name: str, on_step: OnStep = unwatched) -> TrainedModel:
         lambda states: train(model, data, recipe, states, on_step),
         lambda folder: torch.save(model.state_dict(), folder / _WEIGHTS),
     )
-    model.load_state_dict(torch.load(checkpoints.unchanged(folder / _WEIGHTS), weights_only=True))
+    model.load_state_dict(torch.load(checkpoints.verify_checksum(folder / _WEIGHTS), weights_only=True))
     return TrainedModel(model.eval(), data)
 
 
@@ -161,10 +161,10 @@ def share_of_rate(step: int, steps: int, least: float = 0.02) -> float:
     if step < _WARM_UP:
         return (step + 1) / _WARM_UP
     done = min(1.0, (step - _WARM_UP) / max(1, steps - _WARM_UP))
-    return falling(done, least)
+    return cosine_decay(done, least)
 
 
-def falling(done: float, last: float) -> float:
+def cosine_decay(done: float, last: float) -> float:
     """Return a cosine decay from 1 at `done` = 0 to `last` at `done` = 1."""
     return last + (1 - last) * (1 + math.cos(math.pi * done)) / 2
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsim.bench import grids
-from fedsim.bench.descent import OnStep, train_once, unwatched
+from fedsim.bench.descent import OnStep, ignore_step, train_once
 from fedsim.core.nets import checkpoints
 from fedsim.data._grid_questions import draw_digits, paint
 from fedsim.data._grid_words import QUESTION_LENGTH, Kind
@@ -27,21 +27,21 @@ _IMAGES, _TURNS = 16, 8
 _MINUTES = 6.0
 
 
-def trained(on_step: OnStep = unwatched) -> Any:
+def load_trained_model(on_step: OnStep = ignore_step) -> Any:
     """Return the model, in evaluation mode; the first call trains it, for several minutes.
 
     Raises:
         FedsimError: the cache cannot be written.
         MissingExtra: the package with the digits is not installed.
     """
-    model = grids.trained(on_step)
+    model = grids.load_trained_model(on_step)
     folder = train_once(
         NAME,
         _MINUTES,
         lambda states: train(model, states, PLAN, on_step),
         lambda folder: grids.write(model, folder),
     )
-    weights = checkpoints.unchanged(folder / checkpoints.WEIGHTS)
+    weights = checkpoints.verify_checksum(folder / checkpoints.WEIGHTS)
     model.load_state_dict({name: weight.float() for name, weight in torch.load(weights, weights_only=True).items()})
     return model
 

@@ -67,7 +67,7 @@ class PlainLines:
     def round(self, record: RoundRecord) -> None:
         """Print a round that was evaluated or left a client out; undeclared failures come with their reason."""
         parts = turnout(record)
-        parts += [f"{utility.name} {utility.in_words}" for utility in record.utilities(registry.every_metric())[::-1]]
+        parts += [f"{utility.name} {utility.text}" for utility in record.utilities(registry.every_metric())[::-1]]
         if record.tokens is not None:
             parts += self._throughput(record.tokens)
         if parts:
@@ -101,7 +101,7 @@ class PlainLines:
 
         return on_step
 
-    def attacked(self, label: str, victim: VictimRecord) -> None:
+    def report_victim(self, label: str, victim: VictimRecord) -> None:
         """Print the outcome of an attack on an update."""
         self._say(f"  {label} on {victim.sender}: {outcome(victim)}")
 
@@ -109,7 +109,7 @@ class PlainLines:
         """Print the step number of a question, before the first step and every ten seconds."""
         self._from_time_to_time(number, f"    {label} {number} of {total}")
 
-    def answered(self, finding: Finding) -> None:
+    def report_finding(self, finding: Finding) -> None:
         """Print a finding, except a finding of the attacks, whose outcomes were printed per update."""
         if finding.question != ATTACKS:
             self._say(f"  {tell(finding)}")
@@ -206,12 +206,12 @@ class LiveBars:
 
         return on_step
 
-    def attacked(self, label: str, victim: VictimRecord) -> None:
+    def report_victim(self, label: str, victim: VictimRecord) -> None:
         """Print the outcome of one attack; the bars of the attack go after its last update."""
         self._progress.update(self._victim_bar, completed=self._victim)
         if self._victim == self._victims:
             self._hide_bars()
-        self._lines.attacked(label, victim)
+        self._lines.report_victim(label, victim)
 
     def progress(self, label: str, number: int, total: int) -> None:
         """Move the bar of a question's steps."""
@@ -219,10 +219,10 @@ class LiveBars:
             self._step_bar, description=label, total=total, completed=number - 1, visible=True, refresh=True
         )
 
-    def answered(self, finding: Finding) -> None:
+    def report_finding(self, finding: Finding) -> None:
         """Print a finding."""
         self._hide_bars()
-        self._lines.answered(finding)
+        self._lines.report_finding(finding)
 
     def _hide_bars(self) -> None:
         for bar in (self._victim_bar, self._step_bar):
@@ -230,7 +230,7 @@ class LiveBars:
 
 
 @contextmanager
-def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
+def open_display(console: Console) -> Iterator[PlainLines | LiveBars]:
     """Yield the display for the console."""
     if not console.is_terminal:
         yield PlainLines(console)
@@ -268,7 +268,7 @@ def outcome(victim: VictimRecord) -> str:
     lines = [f"{', '.join(parts)}, {search}" if parts else search]
     pairs = [(item.text, item.guess or "") for item in victim.scores if item.text is not None]
     for text, guess in pairs[:_SENTENCES_SHOWN]:
-        lines += [f"    client: {_in_a_line(text)}", f"    server: {_in_a_line(guess)}"]
+        lines += [f"    client: {_mask_unprintable(text)}", f"    server: {_mask_unprintable(guess)}"]
     return "\n".join(lines)
 
 
@@ -286,7 +286,7 @@ def _figures(victim: VictimRecord) -> Iterator[str]:
         yield f"{declared[name].title} {declared[name].format(value)}"
 
 
-def _in_a_line(text: str) -> str:
+def _mask_unprintable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 

@@ -61,12 +61,12 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         "model_hash": arm.model_hash,
         "truth_is_sure": arm.replay_matches,
         "tested": tested,
-        "findings": [_without_victims(finding) for finding in arm.findings],
+        "findings": [_drop_victims(finding) for finding in arm.findings],
         "guarantees": [guarantee.model_dump(mode="json") for guarantee in arm.guarantees],
     }
 
 
-def _without_victims(finding: Finding) -> dict[str, Any]:
+def _drop_victims(finding: Finding) -> dict[str, Any]:
     """Return a finding with its victims replaced by the number of updates on which the attack failed."""
     failed = isinstance(finding, AttackFinding) and sum(not has_guess(victim) for victim in finding.victims)
     fields = finding.model_dump(mode="json", exclude={"victims"})

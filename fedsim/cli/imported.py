@@ -22,26 +22,26 @@ def read(method: registry.Method) -> Page:
 
 def _grants(method: registry.Method) -> list[str]:
     attack = method.derived_from(Attack)
-    return [] if attack is None else [f"{name} ({GRANTS[name].called})" for name in sorted(attack.needs)]
+    return [] if attack is None else [f"{name} ({GRANTS[name].assumption_name})" for name in sorted(attack.needs)]
 
 
 def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     properties = method.config.model_json_schema().get("properties", {})
     for name, field in method.config.model_fields.items():
-        default = "required" if field.is_required() else _written(field.get_default(call_default_factory=True))
-        rows.append((name, default, _expected(properties.get(name, {})), field.description or ""))
+        default = "required" if field.is_required() else _format_default(field.get_default(call_default_factory=True))
+        rows.append((name, default, _accepted_values(properties.get(name, {})), field.description or ""))
     return rows
 
 
-def _written(value: Any) -> str:
+def _format_default(value: Any) -> str:
     """Return a default as JSON, with tables in the form of a scenario file."""
     return json.dumps(
         value, default=lambda part: part.model_dump(mode="json") if isinstance(part, Config) else str(part)
     )
 
 
-def _expected(schema: Mapping[str, Any]) -> str:
+def _accepted_values(schema: Mapping[str, Any]) -> str:
     """Return the values that a JSON schema accepts, for a table cell, without null (the default)."""
     if "enum" in schema:
         return f"one of {schema['enum']}"
@@ -50,7 +50,7 @@ def _expected(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema:
         return "table"
     if "anyOf" in schema:
-        return " or ".join(_expected(part) for part in schema["anyOf"] if part.get("type") != "null")
+        return " or ".join(_accepted_values(part) for part in schema["anyOf"] if part.get("type") != "null")
     bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if isinstance(schema.get(key), (int, float))]
     return " ".join([str(schema.get("type", "")), *limits]).strip()

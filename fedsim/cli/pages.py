@@ -45,7 +45,7 @@ class Page:
 def page_of(entry: registry.Entry) -> Page:
     """Return the page of a method; the page of a method of fedsim comes from the cache, without an import."""
     is_of_fedsim = entry is index.entries_of(entry.kind).get(entry.name)
-    kept = _kept().get(_key(entry)) if is_of_fedsim else None
+    kept = _load_pages().get(_key(entry)) if is_of_fedsim else None
     return Page(**kept) if kept else _read(entry)
 
 
@@ -55,14 +55,14 @@ def _read(entry: registry.Entry) -> Page:
     return read(registry.get(entry.kind, entry.name))
 
 
-def _kept() -> dict[str, Any]:
+def _load_pages() -> dict[str, Any]:
     """Return the cached pages of all of fedsim's methods; rebuild the cache if a file has changed."""
     path, state = checkpoints.cache() / _FILE, _state()
     with suppress(OSError, ValueError, LookupError, TypeError):  # missing, unreadable, or of another format
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["state"] == state:
             return kept["pages"]
-    pages = _made()
+    pages = _build_pages()
     with suppress(OSError):  # the cache is optional
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
@@ -71,7 +71,7 @@ def _kept() -> dict[str, Any]:
     return pages
 
 
-def _made() -> dict[str, Any]:
+def _build_pages() -> dict[str, Any]:
     pages: dict[str, Any] = {}
     for entry in (entry for kind in registry.KINDS for entry in index.entries_of(kind).values()):
         with suppress(Exception):  # `fedsim show NAME` reports why the import fails

@@ -66,8 +66,10 @@ def guess_from_step(observation: Observation, step: Step | None) -> Reconstructi
     """
     if step is None:
         nothing = torch.zeros(0, *observation.spec.shape, dtype=observation.spec.dtype)
-        return Reconstruction.of(nothing, objective=math.inf, stopped=OUT_OF_TIME)
+        return Reconstruction.of(nothing, objective=math.inf, stop_reason=OUT_OF_TIME)
     inputs, granted = step.guess.detach().clone(), observation.labels
     is_known = granted is not None and len(granted) == len(inputs)
     labels = granted if granted is not None and is_known else torch.full((len(inputs),), NO_LABEL)
-    return Reconstruction.of(inputs, labels, objective=step.objective, iterations=step.iteration, stopped=OUT_OF_TIME)
+    return Reconstruction.of(
+        inputs, labels, objective=step.objective, iterations=step.iteration, stop_reason=OUT_OF_TIME
+    )

@@ -41,7 +41,7 @@ class Choice(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, raw: Any) -> Any:
+    def _split_settings(cls, raw: Any) -> Any:
         fields = set(cls.model_fields)
         if not isinstance(raw, Mapping) or "settings" in raw:
             return raw

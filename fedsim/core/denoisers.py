@@ -52,7 +52,7 @@ def load_denoiser(folder: Path) -> LoadedDenoiser:
         family = registry.get("model", name)
         with seeding.isolate_randomness(0):
             model = family.make(family.config.model_validate(kept["model"]), spec)
-        weights = checkpoints.unchanged(folder / _WEIGHTS)
+        weights = checkpoints.verify_checksum(folder / _WEIGHTS)
         model.load_state_dict(torch.load(weights, weights_only=True, map_location="cpu"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise FedsimError(

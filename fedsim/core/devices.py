@@ -89,7 +89,7 @@ def move(value: _T, device: torch.device) -> _T:
 
     Tensors are found in modules, dataclasses, tuples, lists and mappings. Modules are copied before they move.
     """
-    return _Mover(device).moved(value)
+    return _Mover(device).move(value)
 
 
 @contextmanager
@@ -205,7 +205,7 @@ class _Mover:
         self._device = device
         self._done: dict[int, tuple[Any, Any]] = {}  # the original is stored, so that its id is not reused
 
-    def moved(self, value: Any) -> Any:
+    def move(self, value: Any) -> Any:
         if id(value) not in self._done:
             self._done[id(value)] = (value, self._fresh(value))
         return self._done[id(value)][1]
@@ -217,12 +217,12 @@ class _Mover:
             return self._module(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             values = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-            changed = {name: part for name, old in values.items() if (part := self.moved(old)) is not old}
+            changed = {name: part for name, old in values.items() if (part := self.move(old)) is not old}
             return dataclasses.replace(value, **changed) if changed else value
         if isinstance(value, tuple | list):
             return self._sequence(cast("tuple[Any, ...] | list[Any]", value))
         if isinstance(value, Mapping):
-            parts = {key: self.moved(old) for key, old in cast("Mapping[Any, Any]", value).items()}
+            parts = {key: self.move(old) for key, old in cast("Mapping[Any, Any]", value).items()}
             same = all(parts[key] is old for key, old in cast("Mapping[Any, Any]", value).items())
             return value if same else parts
         return value
@@ -239,7 +239,7 @@ class _Mover:
         return copy.deepcopy(module).to(self._device)
 
     def _sequence(self, value: tuple[Any, ...] | list[Any]) -> Any:
-        parts = [self.moved(old) for old in value]
+        parts = [self.move(old) for old in value]
         if all(part is old for part, old in zip(parts, value, strict=True)):
             return value
         if hasattr(value, "_fields"):

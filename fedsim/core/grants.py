@@ -37,7 +37,7 @@ class Grant:
     Attributes:
         name: its name in a scenario's `threat.knows`.
         opens: fields of an `Observation` that are empty or reduced without it.
-        called: its name in lists of assumptions.
+        assumption_name: its name in lists of assumptions.
         has: the attacker's knowledge with it, as the end of "It knows ...".
         lacks: the attacker's situation without it, as the end of "It ...".
         realistic: whether a real attacker has it, in a word or two.
@@ -48,7 +48,7 @@ class Grant:
 
     name: Knowledge
     opens: frozenset[str]
-    called: str
+    assumption_name: str
     has: str
     lacks: str
     realistic: str
@@ -62,7 +62,7 @@ _ALL = (
     Grant(
         name="labels",
         opens=frozenset({"labels"}),
-        called="the labels",
+        assumption_name="the labels",
         has="the labels of the batch",
         lacks="must infer the labels",
         realistic="often not",
@@ -72,7 +72,7 @@ _ALL = (
     Grant(
         name="masks",
         opens=frozenset({"masks"}),
-        called="the dropout masks",
+        assumption_name="the dropout masks",
         has="the dropout masks the client drew",
         lacks="does not see the dropout masks",
         realistic="no",
@@ -82,7 +82,7 @@ _ALL = (
     Grant(
         name="batch-size",
         opens=frozenset({"batch_size", "batch_sizes", "examples", "sites", "update"}),
-        called="the batch size",
+        assumption_name="the batch size",
         has="the batch size",
         lacks="does not know the batch size",
         realistic="yes",
@@ -91,7 +91,7 @@ _ALL = (
     Grant(
         name="dropout-rates",
         opens=frozenset({"model", "sites"}),
-        called="the dropout rates",
+        assumption_name="the dropout rates",
         has="where and at which rate the model drops out",
         lacks="does not know the dropout rates",
         realistic="yes",
@@ -100,7 +100,7 @@ _ALL = (
     Grant(
         name="input-statistics",
         opens=frozenset({"spec"}),
-        called="the input statistics",
+        assumption_name="the input statistics",
         has="how inputs are normalised",
         lacks="does not know how inputs are normalised",
         realistic="mostly",
@@ -110,7 +110,7 @@ _ALL = (
     Grant(
         name="defenses",
         opens=frozenset({"known_methods"}),
-        called="the defenses in use",
+        assumption_name="the defenses in use",
         has="the description of every defense in use",
         lacks="does not know which defenses are in use",
         realistic="yes",
@@ -119,7 +119,7 @@ _ALL = (
     Grant(
         name="components",
         opens=frozenset({"known_methods"}),
-        called="the components in use",
+        assumption_name="the components in use",
         has="the description of every component in use",
         lacks="does not know which components are in use",
         realistic="yes",
@@ -128,7 +128,7 @@ _ALL = (
     Grant(
         name="client-randomness",
         opens=frozenset({"draws"}),
-        called="the random draws of components and task",
+        assumption_name="the random draws of components and task",
         has="the random draws of components and task",
         lacks="does not see the random draws of components and task",
         realistic="no",
@@ -138,7 +138,7 @@ _ALL = (
     Grant(
         name="extra-inputs",
         opens=frozenset({"extra_inputs"}),
-        called="the model's additional inputs",
+        assumption_name="the model's additional inputs",
         has="the model's additional inputs",
         lacks="does not see the model's additional inputs",
         realistic="often not",
@@ -147,7 +147,7 @@ _ALL = (
     Grant(
         name="earlier-rounds",
         opens=frozenset({"earlier_observations"}),
-        called="the client's updates in the earlier attacked rounds",
+        assumption_name="the client's updates in the earlier attacked rounds",
         has="a client's updates in the earlier attacked rounds",
         lacks="attacks every round separately",
         realistic="yes",

@@ -28,7 +28,7 @@ class SharedChange:
         self._lock = threading.Lock()
 
     @contextmanager
-    def made(self) -> Iterator[None]:
+    def apply_change(self) -> Iterator[None]:
         """Apply the change for a block."""
         with self._lock:
             if not self._blocks:
@@ -94,7 +94,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def hosted() -> Iterator[None]:
+def host_run() -> Iterator[None]:
     """Set environment, Flower's logger and torch's threads for a run inside a host process, and restore them."""
-    with _environment.made(), _flower.made(), one_thread():
+    with _environment.apply_change(), _flower.apply_change(), one_thread():
         yield

@@ -40,7 +40,7 @@ class Metric(Config):
             None: the metric defines no success.
         verdict: outcome word of a success by this metric.
         chance: upper bound of the share of blind guesses beyond `threshold`.
-        of_pictures: whether its function maps pixels of guesses and of originals, (B, C, H, W), to (B,); then all
+        is_image_metric: whether its function maps pixels of guesses and of originals, (B, C, H, W), to (B,); then all
             guessed images have it, and reports give its value for a guess without any update.
         leads: whether it orders attacks of equal success and is the objective of tuning, if `scoring.metric` is not a
             metric of the examples.
@@ -48,7 +48,7 @@ class Metric(Config):
         steps: thresholds for which tables count the examples above.
         shown: whether displayed tables contain it.
         compared: whether `[expected]` contains its first statistic, unless another metric is equivalent.
-        counted: whether it counts successes, so that a unit may change between processors by rounding.
+        is_success_count: whether it counts successes, so that a unit may change between processors by rounding.
         column: column name in tables of examples; empty for its own name.
         tables: tables of examples that contain it: all, only that of a run, or none.
         table: title of a separate table of several metrics; empty: the table of attacks contains it.
@@ -72,13 +72,13 @@ class Metric(Config):
     threshold: float | None = None
     verdict: str = "recovered"
     chance: float = Field(default=0.0, ge=0, lt=1)
-    of_pictures: bool = False
+    is_image_metric: bool = False
     leads: bool = False
     spread: bool = False
     steps: tuple[float, ...] = ()
     shown: bool = True
     compared: bool = True
-    counted: bool = False
+    is_success_count: bool = False
     column: str = ""
     tables: Literal["all", "run", "none"] = "all"
     table: str = ""
@@ -93,16 +93,16 @@ class Metric(Config):
 
     @model_validator(mode="after")
     def _check_pictures(self) -> Self:
-        if self.of_pictures and self.worst is None:
+        if self.is_image_metric and self.worst is None:
             raise ValueError("a metric of pictures scores guesses that are none: say by worst which value they have")
         return self
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in fields(self).items() if name in self.model_fields_set}
 
     @property
-    def in_tables(self) -> str:
+    def column_name(self) -> str:
         """Its column name in tables of examples."""
         return self.column or self.name
 

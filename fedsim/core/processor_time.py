@@ -23,12 +23,12 @@ class _Started:
         """Return the CPU seconds; never decreasing, although a process may end while others are read."""
         time_now = time.monotonic()
         if is_fresh or time_now - self._read_at >= _STALE:
-            self._seconds = max(self._seconds, _of_started())
+            self._seconds = max(self._seconds, _measure_children())
             self._read_at = time_now
         return self._seconds
 
 
-_started = _Started()
+_child_processes = _Started()
 
 
 def processor_seconds(*, is_fresh: bool = False) -> float:
@@ -40,7 +40,7 @@ def processor_seconds(*, is_fresh: bool = False) -> float:
     Args:
         is_fresh: whether the time of other processes must be current. Otherwise it may be 0.2 seconds old.
     """
-    return time.process_time() + _started.seconds(is_fresh=is_fresh)
+    return time.process_time() + _child_processes.seconds(is_fresh=is_fresh)
 
 
 def processor_seconds_of(pid: int) -> float:
@@ -48,7 +48,7 @@ def processor_seconds_of(pid: int) -> float:
     return _seconds([pid, *descendants(pid)])
 
 
-def _of_started() -> float:
+def _measure_children() -> float:
     """Return the CPU seconds of ended children and of running descendants."""
     times = os.times()
     return times.children_user + times.children_system + _seconds(descendants(os.getpid()))

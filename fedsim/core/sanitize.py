@@ -48,7 +48,7 @@ def csv_table(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def without_empty_columns(
+def drop_empty_columns(
     columns: Iterable[str], rows: Sequence[Sequence[Any]], kept: Collection[str] = ()
 ) -> tuple[list[str], list[list[Any]]]:
     """Return the columns with a value in any row, and the columns named in `kept`, with their values."""

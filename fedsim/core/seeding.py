@@ -74,7 +74,7 @@ def isolate_randomness(seed: int) -> Generator[None]:
 
 def count_isolated() -> tuple[int, int]:
     """Return how many blocks of `isolate_randomness` are open, in any thread, and how many were opened in total."""
-    return _blocks.counted()
+    return _blocks.count_blocks()
 
 
 class _Blocks:
@@ -92,7 +92,7 @@ class _Blocks:
         with self._lock:
             self._open -= 1
 
-    def counted(self) -> tuple[int, int]:
+    def count_blocks(self) -> tuple[int, int]:
         with self._lock:
             return self._open, self._opened
 

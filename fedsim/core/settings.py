@@ -22,7 +22,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def changed(config: type[Config], **default: Any) -> Any:
+def change_default(config: type[Config], **default: Any) -> Any:
     """Return a field of `config` with another default, for a subclass that redefines it; text and bounds stay.
 
     Args:

@@ -19,7 +19,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _NUMBER = re.compile(r"^\d+_")
 
 
-def shipped() -> Path:
+def find_shipped_folder() -> Path:
     """Return the folder of the shipped scenarios: in an installed package, or in the checkout."""
     folder = _PACKAGE / "shipped"
     return folder if folder.is_dir() else _PACKAGE.parent / "scenarios"
@@ -28,7 +28,7 @@ def shipped() -> Path:
 def list_scenarios() -> dict[str, Path]:
     """Return the scenarios of the local folder ``scenarios`` and the shipped scenarios, by name; local files win."""
     scenarios: dict[str, Path] = {}
-    for folder in (Path("scenarios"), shipped()):
+    for folder in (Path("scenarios"), find_shipped_folder()):
         for path in sorted(folder.glob("*.toml")):
             scenarios.setdefault(path.stem, path)
     return scenarios
@@ -71,7 +71,9 @@ def read_source(path: Path) -> bytes:
         raise ScenarioError(f"no scenario file {path}.{_instead(path)}") from error
     except NotRegularError as error:
         if path.is_dir():
-            raise ScenarioError(f"{path} is a folder, expected a scenario file (TOML).{_held(path)}") from error
+            raise ScenarioError(
+                f"{path} is a folder, expected a scenario file (TOML).{_list_scenarios(path)}"
+            ) from error
         raise ScenarioError(f"{path} is no regular file, expected a scenario file (TOML).") from error
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror}") from error
@@ -105,14 +107,14 @@ def read_tables(path: Path) -> dict[str, Any]:
 
 def toml(scenario: Mapping[str, Any]) -> str:
     """Return a scenario as TOML; None values are omitted, since TOML has no null, and take their default."""
-    return tomli_w.dumps(_stated(scenario))
+    return tomli_w.dumps(_drop_unset(scenario))
 
 
-def _stated(value: Any) -> Any:
+def _drop_unset(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _stated(inner) for key, inner in value.items() if inner is not None}
+        return {str(key): _drop_unset(inner) for key, inner in value.items() if inner is not None}
     if isinstance(value, (list, tuple)):
-        return [_stated(inner) for inner in value if inner is not None]
+        return [_drop_unset(inner) for inner in value if inner is not None]
     return value
 
 
@@ -120,7 +122,7 @@ def _too_deep(path: Path) -> ScenarioError:
     return ScenarioError(f"{path} nests tables and lists more than {_DEEPEST} deep, which no key of a scenario needs.")
 
 
-def _held(folder: Path) -> str:
+def _list_scenarios(folder: Path) -> str:
     names = sorted(path.name for path in folder.glob("*.toml"))
     return f" It holds: {', '.join(names)}." if names else ""
 

@@ -2,7 +2,7 @@
 
 A budget counts this process and all processes that it started, so a busy machine changes no result. `time_limit` sets a
 budget for a block, in which work polls: `seconds_left`, or `check_deadline` between its parts. In nested blocks the
-budget with the least left applies. `interrupting` ends user code, which polls nothing, by a signal.
+budget with the least left applies. `interrupt_on_timeout` ends user code, which polls nothing, by a signal.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class TimeBudget:
         return max(0.0, self._measure() - self._begin)
 
     @property
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         """The lesser of the processor seconds and wall-clock seconds left, at least 0; infinite without a limit."""
         left = self._seconds if math.isinf(self._seconds) else self._seconds - self.used
         wall = self._wall if math.isinf(self._wall) else self._wall - (time.monotonic() - self._wall_begin)
@@ -79,7 +79,7 @@ class TimeBudget:
         Raises:
             DeadlineReached: the budget is used up.
         """
-        if self.left == 0.0:
+        if self.remaining_seconds == 0.0:
             raise DeadlineReached(OUT_OF_TIME)
 
 
@@ -104,7 +104,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 def seconds_left() -> float:
     """Return the processor seconds until the earliest limit, at least 0; infinite without a limit."""
     budget = _current.get()
-    return math.inf if budget is None else budget.left
+    return math.inf if budget is None else budget.remaining_seconds
 
 
 def check_deadline() -> None:
@@ -118,7 +118,7 @@ def check_deadline() -> None:
 
 
 @contextmanager
-def interrupting(budget: TimeBudget) -> Iterator[None]:
+def interrupt_on_timeout(budget: TimeBudget) -> Iterator[None]:
     """Raise `TimeBudgetExceeded` in the block when a budget is used up.
 
     Args:
@@ -138,7 +138,7 @@ def interrupting(budget: TimeBudget) -> Iterator[None]:
     rung_at: list[float] = []
 
     def ring(_number: int, frame: FrameType | None) -> None:
-        if (left := budget.left) > 0:
+        if (left := budget.remaining_seconds) > 0:
             _set_alarm(left)
             return
         rung_at.append(time.monotonic())
@@ -149,7 +149,7 @@ def interrupting(budget: TimeBudget) -> Iterator[None]:
         _set_alarm(_SOON)
 
     before, begin = signal.signal(signal.SIGALRM, ring), time.monotonic()
-    outer, interval = _set_alarm(budget.left)
+    outer, interval = _set_alarm(budget.remaining_seconds)
     try:
         yield
     finally:

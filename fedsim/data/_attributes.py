@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.types import Attribute, Dataset
 
 
-def halved(figures: Sequence[Tensor]) -> Attribute:
+def split_at_median(figures: Sequence[Tensor]) -> Attribute:
     """Return the binary attribute whether a figure is above the median of the training examples."""
     train, test = ((figure > figures[0].median()).long() for figure in figures)
     return Attribute(("low", "high"), train, test)

@@ -9,8 +9,8 @@ import numpy as np
 
 from fedsim.core.types import Dataset
 from fedsim.data._facts import DIGITS
-from fedsim.data._images import ImageConfig, in_memory, normalise, split
-from fedsim.data._shipped import needed
+from fedsim.data._images import ImageConfig, images_from_arrays, normalise, split
+from fedsim.data._shipped import require_package_file
 
 
 def load_digits(config: ImageConfig, test_fraction: float) -> Dataset:
@@ -22,7 +22,7 @@ def load_digits(config: ImageConfig, test_fraction: float) -> Dataset:
     rows = _read(_file())
     levels, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
     pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    return normalise(config, *split(in_memory(pixels, labels), test_fraction, config.seed), DIGITS)
+    return normalise(config, *split(images_from_arrays(pixels, labels), test_fraction, config.seed), DIGITS)
 
 
 @cache
@@ -33,4 +33,4 @@ def _read(path: Path) -> np.ndarray:
 
 def _file() -> Path:
     owner = "scikit-learn, which holds the data set 'digits',"
-    return needed("sklearn", "datasets/data/digits.csv.gz", owner, "pip install 'fedsim-privacy[data]'")
+    return require_package_file("sklearn", "datasets/data/digits.csv.gz", owner, "pip install 'fedsim-privacy[data]'")

@@ -91,7 +91,7 @@ def paint(digits: Tensor, cells: int, stock: Stock, generator: torch.Generator, 
     filled = digits != EMPTY
     digit_tiles = stock.draw_tiles(digits[filled], generator)
     if shift:
-        digit_tiles = _moved(digit_tiles, shift, generator)
+        digit_tiles = _shift_tiles(digit_tiles, shift, generator)
     tiles[filled] = digit_tiles
     side = cells * TILE
     pictures = tiles.view(count, cells, cells, TILE, TILE).transpose(2, 3).reshape(count, 1, side, side)
@@ -118,7 +118,7 @@ def ask(digits: Tensor, words: GridWords, kinds: Tensor, places: int, generator:
         rows = (kinds == number).nonzero()[:, 0]
         if len(rows):
             question, said = _ASK[kind](digits[rows], words, generator)
-            first = torch.tensor(words.beginning(kind)).expand(len(rows), -1)
+            first = torch.tensor(words.first_words(kind)).expand(len(rows), -1)
             tokens = torch.cat((first, question), 1)
             questions[rows, : tokens.shape[1]] = tokens
             answers[rows, : said.shape[1]] = said
@@ -138,7 +138,7 @@ def answer_places(mix: Mapping[Kind, float]) -> int:
     return max(_PLACES[kind] for kind, share in mix.items() if share > 0)
 
 
-def _moved(tiles: Tensor, shift: int, generator: torch.Generator) -> Tensor:
+def _shift_tiles(tiles: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     count = len(tiles)
     row_shift, column_shift = torch.randint(0, 2 * shift + 1, (2, count, 1), generator=generator)
     padded = F.pad(tiles, (shift, shift, shift, shift))
@@ -156,7 +156,7 @@ def _one_of(allowed: Tensor, generator: torch.Generator) -> Tensor:
     return allowed.double().multinomial(1, generator=generator)
 
 
-def _ended(words: GridWords, said: Tensor) -> Tensor:
+def _append_end(words: GridWords, said: Tensor) -> Tensor:
     return torch.cat((said, torch.full((len(said), 1), words.of("<eos>"))), 1)
 
 
@@ -168,7 +168,7 @@ def _position(digits: Tensor, words: GridWords, generator: torch.Generator) -> t
     cell_digits = digits.gather(1, place)
     said = (words.of("d0") + cell_digits).where(cell_digits != EMPTY, words.of("none"))
     place_words = (words.of("r0") + place // words.cells, words.of("c0") + place % words.cells)
-    return torch.cat(place_words, 1), _ended(words, said)
+    return torch.cat(place_words, 1), _append_end(words, said)
 
 
 def _presence(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -177,20 +177,20 @@ def _presence(digits: Tensor, words: GridWords, generator: torch.Generator) -> t
     is_yes = is_yes[torch.randperm(len(digits), generator=generator)]
     is_yes = (is_yes & present.any(1, keepdim=True)) | present.all(1, keepdim=True)
     digit = _one_of(present.where(is_yes, ~present), generator)
-    return words.of("d0") + digit, _ended(words, torch.where(is_yes, words.of("yes"), words.of("no")))
+    return words.of("d0") + digit, _append_end(words, torch.where(is_yes, words.of("yes"), words.of("no")))
 
 
 def _counting(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     counts = _counts(digits)
     digit = _one_of(counts > 0, generator)
-    return words.of("d0") + digit, _ended(words, words.of("n0") + counts.gather(1, digit).clamp_max(MOST_COUNTED))
+    return words.of("d0") + digit, _append_end(words, words.of("n0") + counts.gather(1, digit).clamp_max(MOST_COUNTED))
 
 
 def _position_question(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     digit = _one_of(_counts(digits) == 1, generator)
     place = (digits == digit).long().argmax(1, keepdim=True)
     said = torch.cat((words.of("r0") + place // words.cells, words.of("c0") + place % words.cells), 1)
-    return words.of("d0") + digit, _ended(words, said)
+    return words.of("d0") + digit, _append_end(words, said)
 
 
 def _list(digits: Tensor, words: GridWords, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -51,13 +51,13 @@ class GridWords:
         """Return the number of a word."""
         return self.numbers[word]
 
-    def beginning(self, kind: Kind) -> list[int]:
+    def first_words(self, kind: Kind) -> list[int]:
         """Return the first words of all questions of a kind."""
         return [self.of(word) for word in _FIRST[kind]]
 
     def kind(self, question: Sequence[int]) -> Kind:
         """Return the kind of a question."""
-        return next(kind for kind in KINDS if question[0] == self.beginning(kind)[0])
+        return next(kind for kind in KINDS if question[0] == self.first_words(kind)[0])
 
     @property
     def vocabulary(self) -> int:

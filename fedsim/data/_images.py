@@ -22,7 +22,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.regular_files import open_regular
 from fedsim.core.types import Batch, Config, Dataset, InputSpec
-from fedsim.data._attributes import halved
+from fedsim.data._attributes import split_at_median
 from fedsim.data._canaries import plant
 from fedsim.data._facts import ImageFacts
 
@@ -62,7 +62,7 @@ class Images:
     read: Callable[[Tensor], Tensor]
 
 
-def in_memory(pixels: np.ndarray, labels: np.ndarray) -> Images:
+def images_from_arrays(pixels: np.ndarray, labels: np.ndarray) -> Images:
     """Return images from uint8 pixels of shape (N, H, W) or (N, H, W, C)."""
     channels_last = torch.from_numpy(pixels.reshape(*pixels.shape[:3], -1))
     stored = channels_last.permute(0, 3, 1, 2)
@@ -90,18 +90,20 @@ def normalise(config: ImageConfig, train: Images, test: Images, facts: ImageFact
     train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
     shape = tuple(train_batch.inputs.shape[1:])
     spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
-    attributes = {"brightness": halved([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])}
+    attributes = {
+        "brightness": split_at_median([batch.inputs.flatten(1).mean(1) for batch in (train_batch, test_batch)])
+    }
     data = Dataset(train_batch, test_batch, spec, facts.class_names, attributes=attributes, task="classification")
     return plant(data, config.canaries, config.repetitions, config.seed) if config.canaries else data
 
 
-def picked(labels: Tensor, limit: int | None, seed: int) -> Tensor:
+def select_indices(labels: Tensor, limit: int | None, seed: int) -> Tensor:
     """Return the indices of the images that `normalise` keeps under a limit, in their order."""
     order, place = _shuffle_within_classes(labels, seeding.generator(seed, "order of examples"))
     return order[place.argsort(stable=True)][:limit]
 
 
-def fitted(pixels: Tensor, size: int | None) -> Tensor:
+def fit_to_square(pixels: Tensor, size: int | None) -> Tensor:
     """Shrink images (N, C, H, W), uint8, to a shorter side of `size`, then crop or pad them to a square.
 
     Shrinking is bilinear with antialiasing; no image is enlarged.
@@ -138,8 +140,8 @@ def decode_bytes(content: bytes, name: str) -> Tensor:
 
 
 def _batch(config: ImageConfig, images: Images, limit: int | None, facts: ImageFacts) -> Batch:
-    chosen = picked(images.labels, limit, config.seed)
-    pixels = fitted(images.read(chosen), config.size)
+    chosen = select_indices(images.labels, limit, config.seed)
+    pixels = fit_to_square(images.read(chosen), config.size)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (facts.mean, facts.std))
     return Batch(pixels.float().div_(255).sub_(mean).div_(std), images.labels[chosen])
 

@@ -130,7 +130,7 @@ class ListTokenizer:
         """Return the answer of a list, padded with end tokens."""
         return [*self.letters(items), *[self.end] * (_SLOTS - len(items))]
 
-    def listed(self, answer: Sequence[int]) -> list[int] | None:
+    def parse_list(self, answer: Sequence[int]) -> list[int] | None:
         """Return the list of an answer; None if it has other tokens, or letters after an end token."""
         count = next((place for place, token in enumerate(answer) if token == self.end), len(answer))
         first = self._numbers["A"]

@@ -11,7 +11,7 @@ NEWS_INSTALL = "pip install 'fedsim-privacy[news]'"  # gensim has no wheel for P
 PHOTOGRAPHS_INSTALL = "pip install 'fedsim-privacy[photographs]'"
 
 
-def shipped(package: str, file: str) -> Path | None:
+def find_package_file(package: str, file: str) -> Path | None:
     """Return the path of a file in a package, without importing the package, which is slow; None if missing."""
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -21,7 +21,7 @@ def shipped(package: str, file: str) -> Path | None:
     return None
 
 
-def needed(package: str, file: str, owner: str, install: str) -> Path:
+def require_package_file(package: str, file: str, owner: str, install: str) -> Path:
     """Return the path of a file in a package.
 
     Args:
@@ -33,7 +33,7 @@ def needed(package: str, file: str, owner: str, install: str) -> Path:
     Raises:
         MissingExtra: the file is missing.
     """
-    path = shipped(package, file)
+    path = find_package_file(package, file)
     if path is None:
         raise MissingExtra(owner, install)
     return path
@@ -46,4 +46,4 @@ def news_file() -> Path:
         MissingExtra: gensim is not installed.
     """
     owner = "gensim, which holds the data set 'lee-news',"
-    return needed("gensim", "test/test_data/lee_background.cor", owner, NEWS_INSTALL)
+    return require_package_file("gensim", "test/test_data/lee_background.cor", owner, NEWS_INSTALL)

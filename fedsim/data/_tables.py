@@ -9,7 +9,7 @@ from fedsim.core import seeding
 from fedsim.core.types import Batch, Dataset, InputSpec
 
 
-def parted(rows: Batch, test_fraction: float, seed: int) -> tuple[Batch, Batch]:
+def split_rows(rows: Batch, test_fraction: float, seed: int) -> tuple[Batch, Batch]:
     """Return training and test rows, in random order."""
     mixed = rows.select(torch.randperm(len(rows), generator=seeding.generator(seed, "order of rows")))
     train, test = mixed.split(len(rows) - round(test_fraction * len(rows)))
@@ -21,7 +21,7 @@ def one_hot(values: Tensor) -> Tensor:
     return (values[:, None] == values.unique()).float()
 
 
-def standardised(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dataset:
+def standardise_table(train: Batch, test: Batch, class_names: tuple[str, ...]) -> Dataset:
     """Return a table with columns of mean 0 and standard deviation 1 over the training rows.
 
     The statistics of its spec map each column's training range to [0, 1].

@@ -21,7 +21,7 @@ Sentence = tuple[tuple[str, str], ...]  # (word, tag) pairs
 Document = Sequence[Sentence]
 
 
-def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
+def build_tagged_set(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
     """Return training and test sentences, without overlap; a sentence's owner is its document.
 
     Args:

@@ -102,7 +102,7 @@ def tokenise(config: TextConfig, documents: Sequence[str]) -> Dataset:
         class_names=("text",),
         users=torch.tensor(users),
         tokenizer=tokenizer,
-        planted=tuple(planted),
+        planted_secrets=tuple(planted),
         task="next-token",
     )
 

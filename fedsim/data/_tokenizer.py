@@ -81,7 +81,7 @@ class ModelTokenizer:
             )
 
     @cached_property
-    def _loaded(self) -> Any:
+    def _tokenizer(self) -> Any:
         try:
             from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, and slow to import
         except ImportError:
@@ -101,18 +101,18 @@ class ModelTokenizer:
     @property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return len(self._loaded)
+        return len(self._tokenizer)
 
     @property
     def padding(self) -> int:
         """The tokenizer's padding token, or its end-of-text token if it has none."""
-        token = self._loaded.pad_token_id
+        token = self._tokenizer.pad_token_id
         return int(self.end if token is None else token)
 
     @property
     def begin(self) -> int | None:
         """The tokenizer's class token, or None."""
-        token = self._loaded.cls_token_id
+        token = self._tokenizer.cls_token_id
         return None if token is None else int(token)
 
     @property
@@ -124,18 +124,18 @@ class ModelTokenizer:
     @property
     def ends(self) -> frozenset[int]:
         """The tokenizer's end-of-text token, and its end-of-turn token if it has one."""
-        added = self._loaded.get_added_vocab()
+        added = self._tokenizer.get_added_vocab()
         return frozenset({self.end, *(added[name] for name in _TURN_ENDS if name in added)})
 
     @property
     def _end(self) -> int | None:
-        token = self._loaded.eos_token_id
-        return self._loaded.sep_token_id if token is None else int(token)
+        token = self._tokenizer.eos_token_id
+        return self._tokenizer.sep_token_id if token is None else int(token)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without the model's special tokens."""
-        return list(self._loaded(text, add_special_tokens=False)["input_ids"])
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens."""
-        return self._loaded.decode(list(tokens), skip_special_tokens=True)
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
-from fedsim.data._shipped import needed
-from fedsim.data._tables import one_hot, parted, standardised
+from fedsim.data._shipped import require_package_file
+from fedsim.data._tables import one_hot, split_rows, standardise_table
 
 _NUMBERS, _ANSWERS = 6, 8  # columns; the last two answers are the occupations, the next column is the label
 
@@ -44,9 +44,9 @@ def affairs_survey(config: AffairsSurveyConfig) -> Dataset:
     numbers = _NUMBERS if config.categories == "occupations" else 0
     categories = [one_hot(column) for column in table[:, numbers:_ANSWERS].unbind(1)]
     answers = Batch(torch.cat([table[:, :numbers], *categories], 1), (table[:, _ANSWERS] > 0).long())
-    return standardised(*parted(answers, config.test_fraction, config.seed), ("no affair", "affair"))
+    return standardise_table(*split_rows(answers, config.test_fraction, config.seed), ("no affair", "affair"))
 
 
 def _file() -> Path:
     owner = "statsmodels, which holds the data set 'affairs-survey',"
-    return needed("statsmodels", "datasets/fair/fair.csv", owner, "pip install 'fedsim-privacy[tabular]'")
+    return require_package_file("statsmodels", "datasets/fair/fair.csv", owner, "pip install 'fedsim-privacy[tabular]'")

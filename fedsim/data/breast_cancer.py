@@ -15,9 +15,9 @@ from pydantic import Field
 
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
-from fedsim.data._attributes import halved
-from fedsim.data._shipped import needed
-from fedsim.data._tables import parted, standardised
+from fedsim.data._attributes import split_at_median
+from fedsim.data._shipped import require_package_file
+from fedsim.data._tables import split_rows, standardise_table
 
 _MEASURED = (
     "radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity", "concave points", "symmetry",
@@ -42,12 +42,16 @@ def breast_cancer(config: BreastCancerConfig) -> Dataset:
     """
     table = np.loadtxt(_file(), delimiter=",", skiprows=1)
     rows, labels = torch.from_numpy(table[:, :-1]).float(), torch.from_numpy(table[:, -1].astype(np.int64))
-    data = standardised(*parted(Batch(rows, labels), config.test_fraction, config.seed), ("malignant", "benign"))
+    data = standardise_table(
+        *split_rows(Batch(rows, labels), config.test_fraction, config.seed), ("malignant", "benign")
+    )
     parts = zip(data.train.inputs.T, data.test.inputs.T, strict=True)
-    columns = {name: halved(part) for name, part in zip(_COLUMNS, parts, strict=True)}
+    columns = {name: split_at_median(part) for name, part in zip(_COLUMNS, parts, strict=True)}
     return replace(data, attributes=columns)
 
 
 def _file() -> Path:
     owner = "scikit-learn, which holds the data set 'breast-cancer',"
-    return needed("sklearn", "datasets/data/breast_cancer.csv", owner, "pip install 'fedsim-privacy[data]'")
+    return require_package_file(
+        "sklearn", "datasets/data/breast_cancer.csv", owner, "pip install 'fedsim-privacy[data]'"
+    )

@@ -20,7 +20,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10
-from fedsim.data._images import ImageConfig, Images, decode_bytes, in_memory, normalise
+from fedsim.data._images import ImageConfig, Images, decode_bytes, images_from_arrays, normalise
 
 
 class Cifar10Config(ImageConfig):
@@ -67,4 +67,4 @@ def _batches(root: Path, part: str) -> Images:
             f"no complete CIFAR-10 in {root}: expected {root / 'cifar-10-batches-py'} as "
             "torchvision unpacks it, or a path that ends in .npz."
         ) from error
-    return in_memory(batches.data, np.array(batches.targets))
+    return images_from_arrays(batches.data, np.array(batches.targets))

@@ -14,7 +14,7 @@ from pydantic import Field
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
-from fedsim.data._tags import Document, Sentence, tagged
+from fedsim.data._tags import Document, Sentence, build_tagged_set
 from fedsim.data._text import TokenConfig, read_text
 
 _BEGINS_DOCUMENT = "-DOCSTART-"
@@ -35,7 +35,7 @@ def conll(config: ConllConfig) -> Dataset:
         FedsimError: the file does not exist, is not UTF-8, has a line without a token and a tag, or has fewer than two
             sentences.
     """
-    return tagged(config, _documents(config.path))
+    return build_tagged_set(config, _documents(config.path))
 
 
 def _documents(path: Path) -> list[Document]:

@@ -15,8 +15,8 @@ from pydantic import Field
 
 from fedsim.core.registry import dataset
 from fedsim.core.types import Batch, Config, Dataset
-from fedsim.data._shipped import needed
-from fedsim.data._tables import parted, standardised
+from fedsim.data._shipped import require_package_file
+from fedsim.data._tables import split_rows, standardise_table
 
 
 class DiabetesConfig(Config):
@@ -34,12 +34,14 @@ def diabetes(config: DiabetesConfig) -> Dataset:
         MissingExtra: scikit-learn is not installed.
     """
     rows, labels = (torch.from_numpy(np.loadtxt(_file(name))).float() for name in ("data_raw", "target"))
-    train, test = parted(Batch(rows, labels[:, None]), config.test_fraction, config.seed)
+    train, test = split_rows(Batch(rows, labels[:, None]), config.test_fraction, config.seed)
     mean, std = train.labels.mean(0), train.labels.std(0, correction=0)
     parts = [replace(part, labels=(part.labels - mean) / std) for part in (train, test)]
-    return replace(standardised(parts[0], parts[1], ("progression",)), task="regression")
+    return replace(standardise_table(parts[0], parts[1], ("progression",)), task="regression")
 
 
 def _file(name: str) -> Path:
     owner = "scikit-learn, which holds the data set 'diabetes',"
-    return needed("sklearn", f"datasets/data/diabetes_{name}.csv.gz", owner, "pip install 'fedsim-privacy[data]'")
+    return require_package_file(
+        "sklearn", f"datasets/data/diabetes_{name}.csv.gz", owner, "pip install 'fedsim-privacy[data]'"
+    )

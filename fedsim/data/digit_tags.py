@@ -14,7 +14,7 @@ from pydantic import Field
 from fedsim.core import seeding
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
-from fedsim.data._tags import OUTSIDE, Sentence, tagged
+from fedsim.data._tags import OUTSIDE, Sentence, build_tagged_set
 from fedsim.data._text import TokenConfig
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -45,7 +45,7 @@ def digit_tags(config: DigitTagsConfig) -> Dataset:
         MissingExtra: an optional package is needed that is not installed.
     """
     generator = seeding.generator(config.seed, "digit tags")
-    return tagged(config, [[_sentence(config, generator)] for _ in range(config.sentences)])
+    return build_tagged_set(config, [[_sentence(config, generator)] for _ in range(config.sentences)])
 
 
 def _sentence(config: DigitTagsConfig, generator: torch.Generator) -> Sentence:

@@ -19,7 +19,7 @@ from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import FASHION_MNIST
-from fedsim.data._images import ImageConfig, Images, in_memory, normalise
+from fedsim.data._images import ImageConfig, Images, images_from_arrays, normalise
 
 _UNSIGNED_BYTES = 8
 
@@ -51,7 +51,7 @@ def _images(folder: Path, part: str) -> Images:
         raise FedsimError(
             f"{folder} has {len(pixels)} {part} images but {len(labels)} labels. Download the files again."
         )
-    return in_memory(pixels, labels)
+    return images_from_arrays(pixels, labels)
 
 
 def _file(folder: Path, name: str) -> Path:

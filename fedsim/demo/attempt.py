@@ -15,7 +15,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Config, Step
 from fedsim.demo.recording import agreement
-from fedsim.demo.victim import CLASSES, SIDE, Attacker, Setting, attack_of, name_of, observed, world_around
+from fedsim.demo.victim import CLASSES, SIDE, Attacker, Setting, attack_of, name_of, observe_client, world_around
 from fedsim.metrics.image import psnr, to_pixels
 from fedsim.scenario.world import World
 
@@ -55,13 +55,13 @@ def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
     image = torch.tensor(order.pixels, dtype=torch.float32).reshape(SIDE, SIDE) / _WHITE
     world = world_around(image, order.label, order.setting)
     for attacker in _attackers(order):
-        observation, truth = observed(world, attacker)
+        observation, truth = observe_client(world, attacker)
         begin = time.perf_counter()
         attack = attack_of(attacker, 1, iterations)
         generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
         try:
             reconstruction = attack(
-                observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignored
+                observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignore_step
             )
         except NotApplicable as error:
             tell("failure", {"attacker": attacker, "why": str(error)})
@@ -73,10 +73,10 @@ def attempt(order: ViewerOrder, iterations: int, tell: Tell) -> None:
             "seconds": seconds,
             "iterations": reconstruction.iterations,
             "objective": _finite(reconstruction.objective),
-            "stopped": reconstruction.stopped,
+            "stopped": reconstruction.stop_reason,
             "agreement": agreement(world, reconstruction, truth, torch.arange(1)),
         }
-        tell("result", {**result, **_shown(world, image, reconstruction.inputs)})
+        tell("result", {**result, **_encode_guess(world, image, reconstruction.inputs)})
 
 
 def _attackers(order: ViewerOrder) -> Iterator[Attacker]:
@@ -85,7 +85,7 @@ def _attackers(order: ViewerOrder) -> Iterator[Attacker]:
         yield order.attacker
 
 
-def _ignored(_step: Step) -> None:
+def _ignore_step(_step: Step) -> None:
     """Do nothing: a closed form has no steps to show."""
 
 
@@ -102,7 +102,7 @@ class _Steps:
             return
         self._last = time_now
         progress = {"iteration": step.iteration, "iterations": step.iterations, "objective": _finite(step.objective)}
-        self._tell("step", {**progress, **_shown(self._world, self._image, step.guess)})
+        self._tell("step", {**progress, **_encode_guess(self._world, self._image, step.guess)})
 
 
 def _finite(value: float) -> float | None:
@@ -110,7 +110,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _shown(world: World, image: Tensor, guess: Tensor) -> dict[str, Any]:
+def _encode_guess(world: World, image: Tensor, guess: Tensor) -> dict[str, Any]:
     pixels = to_pixels(guess.detach(), world.data.dataset.spec)
     return {
         "pixels": (pixels * _WHITE).round().int().flatten().tolist(),

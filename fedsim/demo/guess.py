@@ -30,7 +30,7 @@ def classifier() -> dict[str, Any]:
         MissingExtra: the digits are not installed.
     """
     dataset = world_of(Setting()).data.dataset
-    return {"layers": [_packed(weights, biases) for weights, biases in train(dataset.train, dataset.spec)]}
+    return {"layers": [_quantise_layer(weights, biases) for weights, biases in train(dataset.train, dataset.spec)]}
 
 
 def train(batch: Batch, spec: InputSpec) -> tuple[Layer, Layer]:
@@ -60,7 +60,7 @@ def _layer(inputs: int, outputs: int, source: torch.Generator) -> Layer:
     return weights.requires_grad_(), torch.zeros(outputs).requires_grad_()
 
 
-def _packed(weights: Tensor, biases: Tensor) -> dict[str, Any]:
+def _quantise_layer(weights: Tensor, biases: Tensor) -> dict[str, Any]:
     scale = float(weights.abs().max()) / _LARGEST
     whole = (weights / scale).round().int().tolist()
     return {"weights": whole, "scale": scale, "biases": [round(bias, _DIGITS) for bias in biases.tolist()]}

@@ -26,7 +26,7 @@ from fedsim.demo.victim import (
     attack_of,
     label_names,
     name_of,
-    observed,
+    observe_client,
     world_of,
 )
 from fedsim.metrics.image import PSNR_CAP, psnr, to_pixels
@@ -122,7 +122,7 @@ def parts_beside(page: Path) -> KeptParts[Part]:
     return KeptParts(page.with_name(f".{page.name}.parts"), _PART)
 
 
-def installed(grids: Sequence[RecordedGrid]) -> tuple[RecordedGrid, ...]:
+def installed_grids(grids: Sequence[RecordedGrid]) -> tuple[RecordedGrid, ...]:
     """Return the grids with installed pictures: photographs need a package of their own."""
     has_photographs = importlib.util.find_spec("foolbox") is not None
     return tuple(grid for grid in grids if has_photographs or grid.pictures != "photographs")
@@ -188,7 +188,7 @@ def question_of(number: int, case: QuizCase, iterations: int) -> QuizQuestion | 
     setting = Setting(rate=case.rate, protection=case.protection, noise=case.noise)
     world = world_of(setting, pictures)
     turn, client = divmod(number, _CLIENTS[pictures])
-    observation, truth = observed(world, attacker, client=1 + client, round_=1 + turn)
+    observation, truth = observe_client(world, attacker, client=1 + client, round_=1 + turn)
     try:
         reconstruction = attack_of(attacker, 1, iterations)(
             observation, seeding.generator(world.scenario.seed, f"demo quiz {number}")

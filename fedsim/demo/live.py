@@ -30,7 +30,7 @@ from fedsim.core.glossary import TERMS
 from fedsim.demo.attempt import ViewerOrder, attempt
 from fedsim.demo.guess import classifier
 from fedsim.demo.messages import Language, messages
-from fedsim.demo.page import Safe, embedded, render, text_of, texts
+from fedsim.demo.page import Safe, embed_json, render, text_of, texts
 from fedsim.demo.recording import ATTACKERS
 from fedsim.demo.victim import SIDE, Protection
 
@@ -155,7 +155,7 @@ class LiveServer(ThreadingHTTPServer):
             language=language,
             title=messages(language)["live.title"],
             messages=Safe(texts(language)),
-            classifier=Safe(embedded(classifier())),
+            classifier=Safe(embed_json(classifier())),
             place="live.here" if self.address == ADDRESS else "live.shared",
             protections=get_args(Protection),
             attackers=[name for name in ATTACKERS if name != "exact"],

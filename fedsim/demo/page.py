@@ -79,10 +79,10 @@ def page_of(lesson: Lesson, language: Language = "en") -> str:
 
 def texts(language: Language) -> str:
     """Return the messages of all languages as JSON that cannot end the element around it."""
-    return embedded({"language": language, "all": {code: messages(code) for code in LANGUAGES}})
+    return embed_json({"language": language, "all": {code: messages(code) for code in LANGUAGES}})
 
 
-def embedded(content: Any) -> str:
+def embed_json(content: Any) -> str:
     """Return JSON that cannot end the element around it."""
     return json.dumps(content, separators=(",", ":"), allow_nan=False, ensure_ascii=False).replace("<", "\\u003c")
 
@@ -131,7 +131,7 @@ def _json(lesson: Lesson) -> str:
     for question in raw["quiz"]:
         for name in ("guess", "truth"):
             question[name] = places.setdefault(question[name], len(places))
-    return embedded(raw | {"strips": list(places)})
+    return embed_json(raw | {"strips": list(places)})
 
 
 def _hash(text: str) -> str:

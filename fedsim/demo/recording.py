@@ -22,13 +22,13 @@ from fedsim.demo.victim import (
     Protection,
     Setting,
     attack_of,
-    granted,
+    granted_knowledge,
     label_names,
     name_of,
-    observed,
+    observe_client,
     world_of,
 )
-from fedsim.metrics.identification import gallery, identified
+from fedsim.metrics.identification import gallery, identify_guesses
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
 from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
 from fedsim.metrics.missing import complete, fill
@@ -147,7 +147,7 @@ def recording_of(grid: RecordedGrid, scenes: Sequence[Scene]) -> Recording:
         labels=label_names(grid.pictures, batch.labels),
         units=tuple(math.prod(site.shape[1:]) for site in world.models.sites),
         attacks={name: {str(size): name_of(name, size) for size in grid.batches} for name in grid.attackers},
-        grants={name: granted(name) for name in grid.attackers},
+        grants={name: granted_knowledge(name) for name in grid.attackers},
         scenes=tuple(scenes),
     )
 
@@ -157,19 +157,19 @@ def scene_of(setting: Setting, grid: RecordedGrid) -> Scene:
     world = world_of(setting, grid.pictures)
     runs: dict[Attacker, RecordedAttack] = {}
     for attacker in grid.attackers:
-        observation, truth = observed(world, attacker)
+        observation, truth = observe_client(world, attacker)
         if setting.rate == 0 and attacker in ("estimates", "knows") and "ignores" in runs:
             runs[attacker] = runs["ignores"]  # without dropout all three searches are the same
             continue
         runs[attacker] = _run(world, observation, truth, attacker, grid)
-    observation, truth = observed(world, "ignores")
+    observation, truth = observe_client(world, "ignores")
     tensors = observation.update.tensors
     first = next(tensor for tensor in tensors.values() if tensor.ndim > 1)
     strongest = first[first.norm(dim=1).argmax()].reshape(1, 1, *world.data.dataset.spec.shape)
     low, high = strongest.min(), strongest.max()
     return Scene(
         setting=setting,
-        masks=_by_image(truth.masks[0], setting.batch),
+        masks=_encode_masks(truth.masks[0], setting.batch),
         layers=tuple((name, _short(float(tensor.norm()))) for name, tensor in tensors.items()),
         unit=strip((strongest - low) / (high - low).clamp_min(1e-30)),
         runs=runs,
@@ -209,13 +209,13 @@ def _run(
         objective=tuple(_short(step.objective) if math.isfinite(step.objective) else None for step in points),
         mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
         psnr=tuple(round(min(item.values["psnr"], PSNR_CAP), 1) for item in items),
-        identified=_identified(guesses[-1], target, world),
-        masks=_by_image(
+        identified=_identify_images(guesses[-1], target, world),
+        masks=_encode_masks(
             tuple(mask.round() for mask in reconstruction.masks or ()), world.scenario.federation.batch_size, order
         ),
         agreement=agreement(world, reconstruction, truth, order),
         used=reconstruction.iterations,
-        stopped=reconstruction.stopped,
+        stopped=reconstruction.stop_reason,
     )
 
 
@@ -223,16 +223,16 @@ def _pixels(guess: Tensor, order: Tensor, spec: InputSpec) -> Tensor:
     return to_pixels(fill(guess.detach(), len(order), torch.nan)[order], spec)
 
 
-def _identified(guesses: Tensor, originals: Tensor, world: World) -> tuple[bool, ...]:
+def _identify_images(guesses: Tensor, originals: Tensor, world: World) -> tuple[bool, ...]:
     public = gallery(world.data.dataset)
-    return () if public is None else tuple(map(bool, identified(guesses, originals, public).tolist()))
+    return () if public is None else tuple(map(bool, identify_guesses(guesses, originals, public).tolist()))
 
 
 def _mean_psnr(pixels: Tensor, target: Tensor) -> float:
     return round(float(psnr(pixels, target).mean()), 1)
 
 
-def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) -> tuple[str, ...]:
+def _encode_masks(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) -> tuple[str, ...]:
     if not masks:
         return ()
     order = torch.arange(batch) if order is None else order
@@ -244,7 +244,7 @@ def agreement(world: World, reconstruction: Reconstruction, truth: Truth, order:
     if reconstruction.masks is None or not world.models.sites:
         return None
     batch, masks = truth.batches[0], truth.masks[0]
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     sites = dropout_sites(model, world.data.dataset.spec.shape, len(batch))
     relevant = identifiable(model, batch, sites, masks, world.stack.loss(1))
     return mask_accuracy(score_masks(sites, reconstruction.masks, masks, relevant, order))

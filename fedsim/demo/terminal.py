@@ -14,7 +14,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.types import Step
 from fedsim.demo.messages import Language, messages
-from fedsim.demo.victim import Attacker, Setting, attack_of, name_of, observed, world_of
+from fedsim.demo.victim import Attacker, Setting, attack_of, name_of, observe_client, world_of
 from fedsim.metrics.image import psnr, to_pixels
 
 _ITERATIONS = 200
@@ -44,7 +44,7 @@ def show(console: Console, setting: Setting, language: Language = "en") -> None:
         words["terminal.setting"].format(rate=f"{setting.rate:g}"),
     )
     for attacker in _SHOWN:
-        observation, _ = observed(world, attacker)
+        observation, _ = observe_client(world, attacker)
         name = name_of(attacker, 1)
         with Live(console=console, auto_refresh=False) as live:
 

@@ -88,16 +88,18 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
     return replace(build(world.scenario), data=replace(world.data, dataset=dataset, shares=(torch.tensor([0]),)))
 
 
-def granted(attacker: Attacker) -> tuple[Knowledge, ...]:
+def granted_knowledge(attacker: Attacker) -> tuple[Knowledge, ...]:
     """Return the attacker's knowledge besides the gradient and the model."""
     return (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
 
 
-def observed(world: World, attacker: Attacker, client: int = 0, round_: int = 1) -> tuple[Observation, Truth]:
+def observe_client(world: World, attacker: Attacker, client: int = 0, round_: int = 1) -> tuple[Observation, Truth]:
     """Let a client compute its gradient, and return the observation and the truth."""
     received = world.models.first_weights
     update, truth = local_training(world, received, round_, client)
-    return observe(Victim(world, WireEntry(round_, client, received, update), truth), granted(attacker)), truth
+    return observe(
+        Victim(world, WireEntry(round_, client, received, update), truth), granted_knowledge(attacker)
+    ), truth
 
 
 def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:

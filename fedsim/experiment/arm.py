@@ -51,13 +51,13 @@ def run_arm(progress: RunInProgress, world: World, number: int, name: str, value
         progress.record
     )  # first, before other files: its manifest entry marks the folder as fedsim's
     progress.folder.write_weights(number, journal.weights)
-    updates = _kept(progress, number, journal.entries, replays) if scenario.threat.keep_updates else ()
+    updates = _save_updates(progress, number, journal.entries, replays) if scenario.threat.keep_updates else ()
     progress.begin(_train(world, journal, replays, name, values, updates))
     evidence = Evidence(world, journal, replays, progress.record.arms[-1].guarantees)
     work = progress.work(f"arm-{number}")
     for question in world.questions:
         for finding in answers(question, evidence, work):
-            progress.watcher.answered(finding)
+            progress.watcher.report_finding(finding)
             progress.add(finding, work, time.perf_counter() - begin)
     progress.end(time.perf_counter() - begin)
 
@@ -105,7 +105,7 @@ def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
     )
 
 
-def _kept(
+def _save_updates(
     progress: RunInProgress, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]
 ) -> tuple[SavedUpdate, ...]:
     """Store the attacked updates of an arm, and return their locations."""
@@ -114,9 +114,9 @@ def _kept(
     arrays: dict[str, np.ndarray] = {}
     for entry, replay in zip(entries, replays, strict=True):
         place = place_of(entry)
-        arrays.update(_by_name(f"{place}/wire", entry.update))
+        arrays.update(_name_arrays(f"{place}/wire", entry.update))
         if not replay.raw_is_wire:
-            arrays.update(_by_name(f"{place}/raw", replay.truth.raw))
+            arrays.update(_name_arrays(f"{place}/raw", replay.truth.raw))
     file = progress.folder.write_updates(arm, arrays)
     return tuple(
         SavedUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
@@ -124,7 +124,7 @@ def _kept(
     )
 
 
-def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
+def _name_arrays(place: str, update: Update) -> dict[str, np.ndarray]:
     return {f"{place}/{name}": t.detach().numpy() for name, t in {**update.tensors, **update.buffers}.items()}
 
 
@@ -135,8 +135,8 @@ def _rounds(scenario: Scenario) -> str:
 
 def _state_of_model(scenario: Scenario) -> str:
     start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
-    if scenario.crafting is not None:
-        start = f"{start}, changed by {scenario.crafting.reported}"
+    if scenario.crafting_attack is not None:
+        start = f"{start}, changed by {scenario.crafting_attack.report_name}"
     if scenario.unlearning is not None:
         return f"{start}, asked to forget after {_rounds(scenario)}"
     earlier = [round_ - 1 for round_ in scenario.threat.rounds]

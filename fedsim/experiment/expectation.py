@@ -56,7 +56,7 @@ class Figure(NamedTuple):
         value, n = self.value.value, self.value.n
         if self.of is not None and self.of.unit == "dB":
             return 1.0 if value < _SEARCHED else 10.0
-        if n and self.of is not None and self.of.counted:
+        if n and self.of is not None and self.of.is_success_count:
             return round(1 / n, 4)
         return round(0.02 * max(abs(value), 1.0), 4)
 
@@ -64,7 +64,10 @@ class Figure(NamedTuple):
 def figures(record: RunRecord) -> list[Figure]:
     """Return every metric value of a record that may be expected, in the order of its arms."""
     return [
-        figure for arm in record.arms for figure in _of_arm(arm, record.declared) if math.isfinite(figure.value.value)
+        figure
+        for arm in record.arms
+        for figure in _arm_figures(arm, record.metrics_by_name)
+        if math.isfinite(figure.value.value)
     ]
 
 
@@ -97,7 +100,7 @@ def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
                 "arm": figure.arm,
                 **({"attack": figure.attack} if figure.attack else {}),
                 "metric": figure.metric,
-                **_in_digits(figure.value),
+                **_round_interval(figure.value),
                 "tolerance": figure.tolerance,
             }
             for figure in measured
@@ -117,13 +120,13 @@ def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], f
     return f"{subject} is {values[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
 
 
-def _in_digits(value: Interval) -> dict[str, float]:
+def _round_interval(value: Interval) -> dict[str, float]:
     """Return a value and the finite ends of its interval, with four digits."""
     ends = {"value": value.value, "low": value.low, "high": value.high}
     return {name: float(f"{end:.4g}") for name, end in ends.items() if end is not None and math.isfinite(end)}
 
 
-def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
+def _arm_figures(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
     last = next((entry for entry in reversed(arm.rounds) if entry.test_metrics), None)
     for name, value in last.test_metrics.items() if last is not None else ():
         yield Figure(arm.name, "", name, _alone(value), declared[name])

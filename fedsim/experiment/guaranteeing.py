@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fedsim.core.types import Mechanism
-from fedsim.privacy.accounting import guarantee, in_rounds
+from fedsim.privacy.accounting import compose_rounds, guarantee
 from fedsim.record import GuaranteeRecord, RoundRecord
 from fedsim.scenario.world import World
 
@@ -25,7 +25,7 @@ def _compose_rounds(source: str, mechanism: Mechanism, rounds: Sequence[RoundRec
     calls = Counter(client for record in rounds for client in record.cohort)
     number = len(rounds) if is_sampled else max(calls.values(), default=0)
     unit = "the whole run" if is_sampled else "the client that was sampled most often"
-    stated = guarantee(mechanism, [in_rounds(mechanism, number)])
+    stated = guarantee(mechanism, [compose_rounds(mechanism, number)])
     rounds_run = f"{number} {'round' if number == 1 else 'rounds'}"
     fields = {**vars(stated), "composition": f"{stated.composition} in {rounds_run}, those of {unit}"}
     return GuaranteeRecord(

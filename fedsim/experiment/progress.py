@@ -28,11 +28,11 @@ class RunInProgress:
     should_stop: Callable[[], bool]
     start: Start
     trainings: Trainings = field(default_factory=Trainings)
-    kept: set[str] = field(default_factory=set[str], init=False)
+    written_arrays: set[str] = field(default_factory=set[str], init=False)
 
     def __post_init__(self) -> None:
         """Mark the loaded arrays as stored."""
-        self.kept.update(self.arrays)
+        self.written_arrays.update(self.arrays)
 
     def check_cancelled(self) -> None:
         """Raise KeyboardInterrupt if a stop was requested. Called between steps."""
@@ -56,7 +56,7 @@ class RunInProgress:
             self.should_stop,
             watcher.progress,
             on_search=watcher.attack,
-            on_victim=watcher.attacked,
+            on_victim=watcher.report_victim,
             place=place,
             arrays=self.arrays,
         )
@@ -71,11 +71,11 @@ class RunInProgress:
             findings=(finding,),
             items={finding.items: work.items[finding.items]} if is_new else {},
             seconds=seconds,
-            metrics=registry.declared(list(finding.measured)),
+            metrics=registry.find_metrics(list(finding.metric_names)),
         )
-        new = {name: array for name, array in self.arrays.items() if name not in self.kept}
+        new = {name: array for name, array in self.arrays.items() if name not in self.written_arrays}
         self.folder.append(part, new)
-        self.kept.update(new)
+        self.written_arrays.update(new)
         self.record = self.record.with_part(part)
 
     def end(self, seconds: float) -> None:

@@ -16,7 +16,7 @@ from fedsim.record.store import RECORD, RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario.user_code import forbid_exit
 
-Existing = Literal["refuse", "replace", "resume", "retry"]
+ExistingRunPolicy = Literal["refuse", "replace", "resume", "retry"]
 """Treatment of an earlier run in the folder. `retry` also replaces a failed run, and an unreadable record, which it
 renames to `UNREADABLE`; `resume` and `retry` start a new run if there is none."""
 UNREADABLE = f"{RECORD}.corrupted"
@@ -28,7 +28,7 @@ def run_into(
     *,
     command: str,
     source: str = "the scenario",
-    existing: Existing = "refuse",
+    existing: ExistingRunPolicy = "refuse",
     isolate: bool = False,
     salt: Path | None = None,
     watcher: Watcher = SILENT,
@@ -55,7 +55,7 @@ def run_into(
         FedsimError: the scenario cannot be run as written, another process uses the folder, or it holds something else.
     """
     folder = RunFolder(path)
-    with folder.locked():
+    with folder.lock():
         earlier = _open(folder, existing)
         on_open(earlier)
         start = choose_start(folder, isolate=isolate, salt=salt)
@@ -67,7 +67,7 @@ def run_into(
     return record
 
 
-def _open(folder: RunFolder, existing: Existing) -> RunRecord | None:
+def _open(folder: RunFolder, existing: ExistingRunPolicy) -> RunRecord | None:
     """Prepare the folder, and return the record to resume."""
     if existing in ("refuse", "replace"):
         folder.create(overwrite=existing == "replace")

@@ -85,7 +85,7 @@ def run(
             continue
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:
-            with _named(arm, total=len(todo)):
+            with _prefix_errors(arm, total=len(todo)):
                 run_arm(progress, _world(arm), number, arm.name, arm.values)
         except Diverged as error:
             progress.skip(arm.name, error)
@@ -141,7 +141,7 @@ def _check(todo: Sequence[_Arm], done: Set[str]) -> tuple[str, ...]:
         server = arm.scenario.threat.server, arm.scenario.unlearning is not None
         if arm.name in done and server in servers:
             continue
-        with _named(arm, total=len(todo)):
+        with _prefix_errors(arm, total=len(todo)):
             world = _world(arm)
             if arm.name not in done:
                 check(world)
@@ -160,7 +160,7 @@ def _describe(world: World) -> tuple[str, ...]:
 
 
 @contextmanager
-def _named(arm: _Arm, total: int) -> Iterator[None]:
+def _prefix_errors(arm: _Arm, total: int) -> Iterator[None]:
     """Prefix error messages with the arm's name if there are several arms."""
     try:
         yield

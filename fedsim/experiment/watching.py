@@ -24,13 +24,13 @@ class Watcher(Protocol):
         """Receive the start of an attack on a victim; return the step callback."""
         ...
 
-    def attacked(self, label: str, victim: VictimRecord) -> None:
+    def report_victim(self, label: str, victim: VictimRecord) -> None:
         """Receive the end of that attack."""
 
     def progress(self, label: str, number: int, total: int) -> None:
         """Receive the start of a question's step: its name, its number from 1, and the number of steps."""
 
-    def answered(self, finding: Finding) -> None:
+    def report_finding(self, finding: Finding) -> None:
         """Receive a finding of a question."""
 
 

@@ -25,7 +25,7 @@ from fedsim.federation.client import local_training
 from fedsim.federation.journal import ServerLog
 from fedsim.federation.memory import begin, recall, remember
 from fedsim.federation.secure_server import SecureSum
-from fedsim.federation.server import AggregationStrategy, Nodes, lost, pack
+from fedsim.federation.server import AggregationStrategy, Nodes, failure_error, pack
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
@@ -38,14 +38,14 @@ _POLL_INTERVAL = 0.1
 
 
 @lru_cache(maxsize=2)
-def built(scenario_json: str) -> World:
+def build_world(scenario_json: str) -> World:
     """Return the world of a scenario received from another process; the last two are cached."""
     return build(Scenario.model_validate_json(scenario_json))
 
 
 def sent_world(context: Context) -> World:
     """Return the world of the scenario in a run configuration."""
-    return built(cast("str", context.run_config[SCENARIO_KEY]))
+    return build_world(cast("str", context.run_config[SCENARIO_KEY]))
 
 
 def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
@@ -69,7 +69,7 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
         if fate is not None:
             if not fate.is_absent:
                 spend(context.state, world.facts.client_mechanisms)
-            return Message(lost(fate), reply_to=message)
+            return Message(failure_error(fate), reply_to=message)
         memory = recall(context.state, counted)
         update, _private = local_training(world, _receive(message), round_, client, memory)
         spend(context.state, world.facts.client_mechanisms)
@@ -79,7 +79,7 @@ def client_app(world_of: Callable[[Context], World] = sent_world) -> ClientApp:
             return Message(pack(vector, update.examples, update.loss), reply_to=message)
         summand = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
         if summand is None:
-            return Message(lost(secure_client.NOT_FINITE), reply_to=message)
+            return Message(failure_error(secure_client.NOT_FINITE), reply_to=message)
         return Message(secure_client.upload(world, summand, client, message.content, context.state), reply_to=message)
 
     @app.query("client")
@@ -134,9 +134,9 @@ def server_app(world: World, journal: ServerLog) -> ServerApp:
 @torch.no_grad()
 def evaluate_model(world: World, weights: Tensors) -> Mapping[str, float]:
     """Return the global model's test metrics by name, the most informative first."""
-    model, seed = world.models.holding(weights).eval(), world.scenario.seed
+    model, seed = world.models.load_weights(weights).eval(), world.scenario.seed
     with seeding.isolate_randomness(seeding.derive(seed, "evaluation")):  # some models are random in eval mode
-        return world.task.evaluate(model, world.validation.tested, seeding.generator(seed, "evaluation"))
+        return world.task.evaluate(model, world.validation.reduced_dataset, seeding.generator(seed, "evaluation"))
 
 
 def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
@@ -146,7 +146,7 @@ def _or_why_not(answer: ClientAppCallable) -> ClientAppCallable:
         try:
             return answer(message, context)
         except ClientRefusal as why:
-            return Message(lost(participation.refusal_failure(str(why))), reply_to=message)
+            return Message(failure_error(participation.refusal_failure(str(why))), reply_to=message)
 
     return answering
 
@@ -159,8 +159,8 @@ def _answer(
     round_ = cast("int", message.content.config_records[secure_client.ROUND]["round"])
     fate = participation.client_failure(world.scenario, round_, client, world.data.steps(client))
     if fate is not None and fate.is_absent:
-        return Message(lost(fate), reply_to=message)
-    return Message(secure_client.answered(stage, world, client, message.content, context.state), reply_to=message)
+        return Message(failure_error(fate), reply_to=message)
+    return Message(secure_client.answer_stage(stage, world, client, message.content, context.state), reply_to=message)
 
 
 def _answer_question(world_of: Callable[[Context], World], message: Message, context: Context) -> Message:
@@ -198,7 +198,7 @@ def nodes_of(grid: Grid, clients: int) -> Nodes:
         return grid.nodes
     questions = [
         Message(RecordDict({"config": ConfigRecord()}), dst_node_id=node, message_type="query.client")
-        for node in _registered(grid, clients)
+        for node in _wait_for_nodes(grid, clients)
     ]
     nodes: dict[int, int] = {}
     for answer in grid.send_and_receive(questions, timeout=_START_TIMEOUT):
@@ -217,7 +217,7 @@ def nodes_of(grid: Grid, clients: int) -> Nodes:
     return {client: nodes[client] for client in range(clients)}
 
 
-def _registered(grid: Grid, clients: int) -> list[int]:
+def _wait_for_nodes(grid: Grid, clients: int) -> list[int]:
     """Wait until enough nodes have registered, because the ServerApp may start first."""
     deadline = time.monotonic() + _START_TIMEOUT
     while len(nodes := list(grid.get_node_ids())) < clients:
@@ -247,11 +247,11 @@ class _Decoded:
         return self._weights
 
 
-_decoded = _Decoded()
+_weights_cache = _Decoded()
 
 
 def _receive(message: Message) -> Tensors:
-    return _decoded.weights(cast("ArrayRecord", message.content["arrays"]))
+    return _weights_cache.weights(cast("ArrayRecord", message.content["arrays"]))
 
 
 def _client(context: Context) -> int:

@@ -54,11 +54,16 @@ def local_training(
 
 
 def _train(client_round: ClientRound, scratch: ScratchModel, private: tuple[Batch, ...]) -> tuple[Update, Truth]:
-    world, received, round_, client = client_round.world, client_round.received, client_round.round, client_round.client
+    world, received, round_, client = (
+        client_round.world,
+        client_round.received_weights,
+        client_round.round,
+        client_round.client,
+    )
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
-        model = scratch.holding(received)
+        model = scratch.load_weights(received)
         parameters = scratch.parameters
         state = client_round.optimizer_state()
         gradient: Tensors = {}
@@ -127,7 +132,7 @@ class ClientRound:
     """A client in a round: runs its hooks in order, each with its own random generator and memory."""
 
     world: World
-    received: Tensors
+    received_weights: Tensors
     round: int
     client: int
     memory: Memory
@@ -143,8 +148,10 @@ class ClientRound:
         expected = self.world.scenario.federation.batch_size
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_received"):
-                local = LocalStep(models.holding(self.received), models.parameters, first, expected)
-                defense.on_received(self._shown, self._context_of(f"defense {index}", defense, 0, local, "received"))
+                local = LocalStep(models.load_weights(self.received_weights), models.parameters, first, expected)
+                defense.on_received(
+                    self._weight_copies, self._context_of(f"defense {index}", defense, 0, local, "received")
+                )
 
     def augment_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
         """Augment the batches of all steps, and return them with the random draws of each step.
@@ -192,7 +199,7 @@ class ClientRound:
             loss, gradient = self._own_gradient(local, step)
         if not self.world.models.sites:
             return loss, gradient, local
-        model, parameters, batch, expected = local.model, local.parameters, local.batch, local.expected
+        model, parameters, batch, expected = local.model, local.parameters, local.batch, local.expected_batch_size
         sites = self.world.models.sites
         return loss, gradient, LocalStep(model, parameters, batch, expected, tuple(masks), sites, local.draws)
 
@@ -256,13 +263,21 @@ class ClientRound:
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
         written = {} if draws is None else draws
         return HookContext(
-            self.round, self.client, step, generator, self._shown, memory, local, self.world.facts.federation, written
+            self.round,
+            self.client,
+            step,
+            generator,
+            self._weight_copies,
+            memory,
+            local,
+            self.world.facts.federation,
+            written,
         )
 
     @cached_property
-    def _shown(self) -> Tensors:
+    def _weight_copies(self) -> Tensors:
         """The received weights for hooks, as copies, because all clients of the process share the originals."""
-        return _Copies(self.received)
+        return _Copies(self.received_weights)
 
 
 class _Copies(Mapping[str, Tensor]):

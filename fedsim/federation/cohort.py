@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fedsim.core import seeding
 from fedsim.core.devices import DeviceScope
 from fedsim.core.errors import ClientRefusal, FedsimError, describe_exception
-from fedsim.core.nets.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
+from fedsim.core.nets.masks import disable_dropout, draw_masks, inject_masks, mask_not_batch_first, named_calls
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
 from fedsim.scenario.model_source import ScratchModel
@@ -69,7 +69,9 @@ def cohort_training(
     with DeviceScope(world.device) as there:
         memories_here = there.to_device(memories)
         trained = there.to_cpu(
-            _Cohort(world, bench, there.to_device(received), round_, clients, memories_here, choices, there).trained()
+            _Cohort(
+                world, bench, there.to_device(received), round_, clients, memories_here, choices, there
+            ).train_clients()
         )
         if memories_here is not memories:
             for memory, changed in zip(memories, memories_here, strict=True):
@@ -118,7 +120,7 @@ def check(world: World) -> None:
     clients = range(min(2, world.scenario.federation.clients))
     names: list[str] = []
     try:
-        with named_calls(world.scratch_model.holding(world.models.first_weights), names):
+        with named_calls(world.scratch_model.load_weights(world.models.first_weights), names):
             joint = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
@@ -140,7 +142,7 @@ def check(world: World) -> None:
 
 def _check_buffers(model: nn.Module, run: Callable[[], Tensor]) -> None:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         run()
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, before[name]):
@@ -173,7 +175,7 @@ class _Cohort:
         self._choices = [list(choices[i]) for i in self._order]
         self._world, self._received, self._number = world, received, round_
         self._clients, self._memories = [clients[i] for i in self._order], [memories[i] for i in self._order]
-        self._model = bench.holding(received)
+        self._model = bench.load_weights(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
             name: received[name].expand(len(clients), *p.shape).clone() for name, p in bench.parameters.items()
@@ -188,7 +190,7 @@ class _Cohort:
         pairs = zip(self._clients, self._memories, strict=True)
         return [ClientRound(self._world, self._received, self._number, client, memory) for client, memory in pairs]
 
-    def trained(self) -> CohortUpdates:
+    def train_clients(self) -> CohortUpdates:
         losses = torch.zeros(len(self._clients))
         for step in range(len(self._choices[0])):
             active = sum(len(choice) > step for choice in self._choices)
@@ -294,7 +296,7 @@ class _Cohort:
             return vectors
         kind = self._world.scenario.federation.sends
         for index, round_ in enumerate(self._rounds):
-            raw = Update(kind, *layout.named(vectors[index]), examples[index], losses[index])
+            raw = Update(kind, *layout.unflatten(vectors[index]), examples[index], losses[index])
             sent = round_.upload(raw, len(self._choices[index]))
             vectors[index] = layout.flat(sent.tensors, sent.buffers)
         return vectors

@@ -135,7 +135,7 @@ class DefendingMod:
         """Return the app's reply, or an error. The app gets copies: of the message, and of its own state."""
         inner = copy.copy(context)
         inner.state = RecordDict({key: record for key, record in context.state.items() if key not in self._kept})
-        reply = call_next(message if self.mechanism is None else _copied(message), inner)
+        reply = call_next(message if self.mechanism is None else _copy_message(message), inner)
         if not self._kept.isdisjoint(inner.state):
             raise _Refusal(_TOUCHED)
         for key in set(context.state) - self._kept:
@@ -262,7 +262,7 @@ def _examples(content: RecordDict) -> int:
     return 1
 
 
-def _copied(message: Message) -> Message:
+def _copy_message(message: Message) -> Message:
     """Return a copy of a message that the app may change, without effect on replies to the original."""
     content = RecordDict({key: record.copy() for key, record in message.content.items()})
     return message_with(content, copy.copy(message.metadata))

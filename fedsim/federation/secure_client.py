@@ -90,7 +90,7 @@ def mean_of(world: World, disclosed: Disclosed) -> tuple[Tensor, int, float]:
     result = weighted_mean(disclosed.total, settings)
     loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
     mean = result.mean[:-1]
-    return mean if disclosed.revealed is None else mean * disclosed.revealed, result.weight, loss
+    return mean if disclosed.disclosed_mask is None else mean * disclosed.disclosed_mask, result.weight, loss
 
 
 def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:
@@ -100,7 +100,7 @@ def examples_behind(world: World, round_: int, participants: Sequence[int], weig
     return sum(len(batch) for client in participants for batch in world.data.numbers_of(round_, client))
 
 
-def answered(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+def answer_stage(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
     """Return the client's answer to a stage of the masked protocol.
 
     Args:
@@ -113,7 +113,7 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
     Raises:
         ClientRefusal: the request is out of order, or would endanger a client's vector.
     """
-    with _refusing():
+    with _refuse_on_error():
         side = _side(world, client, content, state)
         answer = _answer(stage, side, content.config_records.get(PROTOCOL, ConfigRecord()))
     state[_STATE] = as_record(side.memory)
@@ -131,11 +131,11 @@ def upload(world: World, vector: Tensor, client: int, content: RecordDict, state
         state: Flower's state of the client; changed in masked mode.
 
     Raises:
-        ClientRefusal: as for `answered`.
+        ClientRefusal: as for `answer_stage`.
     """
     if secure_settings(world).mode == "ideal":
         return _pack(vector)
-    with _refusing():
+    with _refuse_on_error():
         side = _side(world, client, content, state)
         masked = side.upload(vector, ForwardedShares.from_config(content.config_records.get(PROTOCOL, ConfigRecord())))
     state[_STATE] = as_record(side.memory)
@@ -220,7 +220,7 @@ def _largest_batch(world: World) -> str:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _refuse_on_error() -> Iterator[None]:
     """Convert errors in the server's message into a refusal."""
     try:
         yield

@@ -35,8 +35,8 @@ from fedsim.federation.server import (
     Nodes,
     Reply,
     RoundMessages,
-    failed,
     failure_of,
+    failure_reply,
     sent_vector,
     silent,
 )
@@ -91,7 +91,7 @@ class SecureSum(AggregationStrategy):
         if self._adder is None:
             return None, None
         try:
-            aggregate = self._adder.total(self._uploads(server_round, self._adder.expected, replies))
+            aggregate = self._adder.total(self._uploads(server_round, self._adder.expected_clients, replies))
             mean, weight, loss = self._mean(aggregate)
         except Aborted as error:
             self._abort(error)
@@ -116,7 +116,7 @@ class SecureSum(AggregationStrategy):
 
     def _mean(self, aggregate: Aggregate) -> tuple[Tensor, int, float]:
         try:
-            return mean_of(self._world, Disclosed(aggregate.total, aggregate.revealed))
+            return mean_of(self._world, Disclosed(aggregate.total, aggregate.disclosed_mask))
         except FedsimError as error:
             raise Aborted(f"a client's upload is no update, and the masks hide which client: {error}") from error
 
@@ -149,11 +149,11 @@ class SecureSum(AggregationStrategy):
         size = self._world.models.layout.size
         expected = ALWAYS_TOLD + (size if settings.least_contributors == 1 else 2 * size)
         if vector is None or vector.shape != (expected,):
-            return failed(client, f"the upload is no vector of {expected} integers")
+            return failure_reply(client, f"the upload is no vector of {expected} integers")
         try:
             check_element(vector, settings.modulus_bits)
         except FedsimError as error:
-            return failed(client, str(error))
+            return failure_reply(client, str(error))
         return Reply(client, vector)
 
     def _lose(self, round_: int, reply: Reply) -> None:
@@ -163,7 +163,9 @@ class SecureSum(AggregationStrategy):
 
     def _settle(self) -> None:
         if self._adder is not None:
-            self._lost |= {c: Failure(subject=f"client {c}", reason=why) for c, why in self._adder.rejected.items()}
+            self._lost |= {
+                c: Failure(subject=f"client {c}", reason=why) for c, why in self._adder.rejection_reasons.items()
+            }
         self.tally.failures = [self._lost[client] for client in sorted(self._lost)]
 
     def _abort(self, error: Aborted) -> None:
@@ -179,12 +181,12 @@ class _Adder(ABC):
     """Computes the sum of a round's uploads.
 
     Attributes:
-        expected: clients that are requested to upload, set by `orders`.
-        rejected: by client: reason for which an answer of the protocol was rejected.
+        expected_clients: clients that are requested to upload, set by `orders`.
+        rejection_reasons: by client: reason for which an answer of the protocol was rejected.
     """
 
-    expected: tuple[int, ...]
-    rejected: Mapping[int, str]
+    expected_clients: tuple[int, ...]
+    rejection_reasons: Mapping[int, str]
 
     @abstractmethod
     def orders(self) -> Iterable[Message]:
@@ -202,8 +204,8 @@ class _TrustedParty(_Adder):
     def __init__(self, world: World, orders: RoundMessages) -> None:
         self._settings = secure_settings(world)
         self._orders = orders
-        self.expected = orders.cohort
-        self.rejected = {}
+        self.expected_clients = orders.cohort
+        self.rejection_reasons = {}
 
     def orders(self) -> Iterable[Message]:
         return self._orders
@@ -225,17 +227,17 @@ class _Masked(_Adder, Generic[_Server]):
         self._grid = grid
         self._lose = lose
         self._where = ConfigRecord({"round": orders.round, "cohort": len(orders.cohort)})
-        self.rejected = self._server.rejected
+        self.rejection_reasons = self._server.rejected
 
     def orders(self) -> Iterable[Message]:
         everybody = dict.fromkeys(self._orders.cohort)
         keys = self._server.introduce(self._exchange("advertise", everybody, self._lose, PublicKeys.from_config))
         shared = self._exchange("share", keys, self._lose, SealedShares.from_config)
         forwarded = self._server.forward(shared)
-        self.expected = tuple(forwarded)
+        self.expected_clients = tuple(forwarded)
         return self._with_shares(forwarded)
 
-    def _revealed(self, uploads: Uploads) -> dict[int, RevealedShares]:
+    def _reveal_shares(self, uploads: Uploads) -> dict[int, RevealedShares]:
         return self._ask_survivors("reveal", self._server.ask(dict(uploads)), RevealedShares.from_config)
 
     def _ask_survivors(
@@ -245,7 +247,7 @@ class _Masked(_Adder, Generic[_Server]):
         return self._exchange(stage, messages, lambda _reply: None, read)
 
     def _with_shares(self, forwarded: Mapping[int, Sent]) -> Iterator[Message]:
-        orders = replace(self._orders, cohort=self.expected)
+        orders = replace(self._orders, cohort=self.expected_clients)
         for message, shares in zip(orders, forwarded.values(), strict=True):
             message.content.config_records[ROUND]["cohort"] = len(self._orders.cohort)
             message.content[PROTOCOL] = as_record(shares)
@@ -293,7 +295,7 @@ class _MaskedSum(_Masked[UnmaskingServer]):
     _server_type = UnmaskingServer
 
     def total(self, uploads: Uploads) -> Aggregate:
-        return self._server.unmask(self._revealed(uploads))
+        return self._server.unmask(self._reveal_shares(uploads))
 
 
 @final
@@ -303,6 +305,6 @@ class _ConcealedSum(_Masked[ConcealingServer]):
     _server_type = ConcealingServer
 
     def total(self, uploads: Uploads) -> Aggregate:
-        opened = self._ask_survivors("open", self._server.count(self._revealed(uploads)), Opening.from_config)
+        opened = self._ask_survivors("open", self._server.count(self._reveal_shares(uploads)), Opening.from_config)
         silent = self._server.seek(opened)
         return self._server.unmask(self._ask_survivors("supply", silent, RevealedShares.from_config) if silent else {})

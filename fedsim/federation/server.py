@@ -19,7 +19,7 @@ from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import Contribution, Tensors, Update, WireEntry
 from fedsim.federation import participation
 from fedsim.federation.journal import ServerLog
-from fedsim.federation.stepping import stepped
+from fedsim.federation.stepping import apply_server_step
 from fedsim.metrics.testing import training_loss
 from fedsim.record import Cause, Failure
 from fedsim.scenario import Scenario
@@ -42,14 +42,14 @@ class Reply(NamedTuple):
     failure: Failure | None = None
 
 
-def failed(client: int, why: str, cause: Cause = "error") -> Reply:
+def failure_reply(client: int, why: str, cause: Cause = "error") -> Reply:
     """Return the reply of a failed client."""
     return Reply(client, failure=Failure(subject=f"client {client}", reason=why, cause=cause))
 
 
 def silent(client: int) -> Reply:
     """Return the reply of a client that sent nothing."""
-    return failed(client, "no reply", "no reply")
+    return failure_reply(client, "no reply", "no reply")
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class RoundMessages(Iterable[Message]):
     weights: Tensors
     cohort: tuple[int, ...]
     nodes: Nodes
-    counted: Mapping[int, int]
+    last_counted_rounds: Mapping[int, int]
 
     def __iter__(self) -> Iterator[Message]:
         """Yield a message to each client: the weights, the round, and its last counted round."""
         for client in self.cohort:
-            config = ConfigRecord({"round": self.round, "counted": self.counted.get(client, 0)})
+            config = ConfigRecord({"round": self.round, "counted": self.last_counted_rounds.get(client, 0)})
             content = RecordDict({"arrays": self.arrays, "config": config})
             yield Message(content, dst_node_id=self.nodes[client], message_type="train")
 
@@ -95,7 +95,7 @@ class RoundState:
     loss: float = 0.0
 
     @property
-    def counted(self) -> int:
+    def update_count(self) -> int:
         """Number of counted updates."""
         return len(self.participants)
 
@@ -132,7 +132,7 @@ class AggregationStrategy(Strategy):
         """Send the weights to this round's cohort."""
         if arrays is not self._encoded:  # no decoding of arrays that this server encoded
             self._weights = arrays.to_torch_state_dict()
-        crafted = self._world.models.crafted.tensors
+        crafted = self._world.models.crafted_changes.tensors
         if crafted and server_round in self._world.scenario.threat.rounds:
             self._weights = {**self._weights, **crafted}
             arrays = self._encoded = ArrayRecord(dict(self._weights))
@@ -146,7 +146,7 @@ class AggregationStrategy(Strategy):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Return the new weights, or None if no update counted."""
-        contributions = self._contributions(server_round, self._in_order(replies))
+        contributions = self._contributions(server_round, self._order_replies(replies))
         first = next(contributions, None)
         if first is None and not self._rule.acts_without_updates:
             return None, None
@@ -170,7 +170,7 @@ class AggregationStrategy(Strategy):
     def summary(self) -> None:
         """Log nothing: the display and the record show the results."""
 
-    def _in_order(self, replies: Iterable[Message]) -> Iterator[Reply]:
+    def _order_replies(self, replies: Iterable[Message]) -> Iterator[Reply]:
         """Yield replies in the order of client numbers, as early as possible, and a failure for each missing reply.
 
         The first reply of a client counts; replies of nodes outside the round are ignored.
@@ -202,7 +202,7 @@ class AggregationStrategy(Strategy):
             if reply.vector is None or failure is not None:
                 tally.failures.append(failure or Failure(subject=f"client {reply.client}", reason="no update"))
                 continue
-            if is_watched and tally.counted < threat.victims:
+            if is_watched and tally.update_count < threat.victims:
                 self._journal.wire(self._observe(round_, (reply.client,), reply.vector, reply.examples, reply.loss))
             tally.participants.append(reply.client)
             tally.examples += reply.examples
@@ -228,7 +228,7 @@ class AggregationStrategy(Strategy):
         """Raise if no update counted for a reason that will persist in the next round."""
         undeclared = [f for f in self.tally.failures if f.cause not in _DECLARED]
         causes = {f.cause for f in undeclared}
-        if self.tally.counted or len(causes) != 1:
+        if self.tally.update_count or len(causes) != 1:
             return
         if causes == {"error"}:
             raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].reason}")
@@ -243,14 +243,14 @@ class AggregationStrategy(Strategy):
     def _watch_sum(self, round_: int, mean: Tensor) -> None:
         """Store the mean of the round's updates, if the threat model watches it."""
         threat, tally = self._world.scenario.threat, self.tally
-        if threat.view != "sum" or round_ not in threat.rounds or not tally.counted:
+        if threat.view != "sum" or round_ not in threat.rounds or not tally.update_count:
             return
         clients = tuple(tally.participants)
         entry = self._observe(round_, clients, mean.clone(), tally.examples, tally.training_loss)
         self._journal.wire(replace(entry, clients=clients))
 
     def _observe(self, round_: int, clients: tuple[int, ...], vector: Tensor, examples: int, loss: float) -> WireEntry:
-        tensors, buffers = self._world.models.layout.named(vector)
+        tensors, buffers = self._world.models.layout.unflatten(vector)
         update = Update(self._world.scenario.federation.sends, tensors, buffers, examples, loss)
         earlier = {
             client: tuple((r, self._history[r]) for r in self._counted[client] if r < round_)
@@ -261,7 +261,7 @@ class AggregationStrategy(Strategy):
 
     def _step(self, step: Tensor) -> ArrayRecord:
         """Apply the server's optimizer step, and return the new weights as an array record."""
-        self._weights = stepped(self._world, self._weights, step, self._optimizer_state)
+        self._weights = apply_server_step(self._world, self._weights, step, self._optimizer_state)
         self._encoded = ArrayRecord(dict(self._weights))
         return self._encoded
 
@@ -277,7 +277,7 @@ def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:
     return RecordDict({UPDATE: ConfigRecord(entries)})
 
 
-def lost(loss: participation.ClientFailure) -> Error:
+def failure_error(loss: participation.ClientFailure) -> Error:
     """Return the error reply for a simulated failure."""
     codes = {cause: code for code, cause in _CAUSES.items()}
     return Error(code=codes[loss.cause], reason=loss.why)
@@ -289,18 +289,18 @@ def unpack(message: Message, client: int) -> Reply:
         return failure_of(message, client)
     vector = sent_vector(message, _DTYPES)
     if vector is None:
-        return failed(client, "the update is no vector of numbers")
+        return failure_reply(client, "the update is no vector of numbers")
     entries = message.content.config_records[UPDATE]
     examples, loss = entries.get("examples"), entries.get("loss")
     if type(examples) is not int or examples < 0 or type(loss) is not float:
-        return failed(client, "the update needs a number of examples of at least 0, and a loss")
+        return failure_reply(client, "the update needs a number of examples of at least 0, and a loss")
     return Reply(client, vector, examples, loss)
 
 
 def failure_of(message: Message, client: int) -> Reply:
     """Return the failure in a client's error reply."""
     error = message.error
-    return failed(client, error.reason or "no reason given", _CAUSES.get(error.code, "error"))
+    return failure_reply(client, error.reason or "no reason given", _CAUSES.get(error.code, "error"))
 
 
 def sent_vector(message: Message, types: Mapping[str, torch.dtype]) -> Tensor | None:

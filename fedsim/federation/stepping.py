@@ -11,7 +11,7 @@ from fedsim.federation.client import local_training
 from fedsim.scenario.world import World
 
 
-def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor]) -> Tensors:
+def apply_server_step(world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor]) -> Tensors:
     """Return the weights after the server's optimizer step along the aggregate, and the choices of components.
 
     Args:
@@ -20,14 +20,14 @@ def stepped(world: World, weights: Tensors, combined: Tensor, state: dict[str, T
         combined: result of the aggregation rule, shape (P,).
         state: state of the server's optimizer; changed in place.
     """
-    direction, buffers = world.models.layout.named(combined)
+    direction, buffers = world.models.layout.unflatten(combined)
     trained = {name: weights[name].clone() for name in direction}
     world.stack.server_optimizer.step(trained, direction, state)
     changed = {name: weights[name] - change for name, change in buffers.items()}
     return world.with_choices({**weights, **trained, **changed})
 
 
-def trained(world: World, rounds: int) -> Iterator[Tensors]:
+def train_rounds(world: World, rounds: int) -> Iterator[Tensors]:
     """Yield the global weights before each round, and after the last one.
 
     Every client takes part in every round, without memory. The weights equal the local engine's bit by bit.
@@ -37,7 +37,7 @@ def trained(world: World, rounds: int) -> Iterator[Tensors]:
     yield weights
     for round_ in range(1, rounds + 1):
         combined = rule.combine(_contributions(world, round_, weights), world.server_round(round_, weights))
-        weights = stepped(world, weights, combined, state)
+        weights = apply_server_step(world, weights, combined, state)
         yield weights
 
 

@@ -26,7 +26,7 @@ class _Plan:
     """Rows to generate, and results of refused rows."""
 
     rows: list[RowState]
-    refused: list[Piece]
+    refused_pieces: list[Piece]
 
 
 def stream(
@@ -62,7 +62,7 @@ def stream(
             names no module.
     """
     _check(decoder, model, condition, generators, cuts)
-    plan = _plan(condition, limits, generators, _known(model), fills_in=isinstance(decoder, Unmasker))
+    plan = _plan(condition, limits, generators, _find_vocabulary_size(model), fills_in=isinstance(decoder, Unmasker))
     context = GenerationContext((), limits, tokenizer=tokenizer)
     return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
 
@@ -117,7 +117,7 @@ def _stream(
     size: int,
     cuts: Sequence[str],
 ) -> Iterator[Piece]:
-    yield from plan.refused
+    yield from plan.refused_pieces
     for start in range(0, len(plan.rows), size):
         rows = plan.rows[start : start + size]
         chosen = condition.keep([row.number for row in rows])
@@ -128,12 +128,12 @@ def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], Non
     texts: dict[int, Generated] = {}
     for piece in pieces:
         on_piece(piece)
-        if piece.generated is not None:
-            texts[piece.row] = piece.generated
+        if piece.result is not None:
+            texts[piece.row] = piece.result
     return [texts[number] for number in range(rows)]
 
 
-def _known(model: nn.Module) -> int | None:
+def _find_vocabulary_size(model: nn.Module) -> int | None:
     """Return the model's vocabulary size: its own statement, or the rows of its first embedding; None if absent."""
     if can_read_images(model):
         return model.visual.vocabulary
@@ -152,11 +152,11 @@ def _plan(
     for number, (prompt, generator) in enumerate(zip(condition.prompts, generators, strict=True)):
         reason = None if fills_in and not prompt else _refusal(number, prompt, limits, known)
         if reason is not None:
-            plan.refused.append(Piece(number, (), Generated(Trace(), "failed", reason=reason)))
+            plan.refused_pieces.append(Piece(number, (), Generated(Trace(), "failed", reason=reason)))
         elif limits.max_new_tokens == 0:
-            plan.refused.append(Piece(number, (), Generated(Trace(), "length")))
+            plan.refused_pieces.append(Piece(number, (), Generated(Trace(), "length")))
         else:
-            plan.rows.append(RowState(number, generator, seen=len(prompt)))
+            plan.rows.append(RowState(number, generator, emitted_count=len(prompt)))
     return plan
 
 

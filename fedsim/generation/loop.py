@@ -15,7 +15,7 @@ from fedsim.core.hooks import Generation, GenerationContext, GenerationInputs, M
 from fedsim.core.nets.kept_tokens import reducing_places
 from fedsim.core.time_budget import check_deadline
 from fedsim.core.types import Activations, Ending, Event, Generated, Limits, Trace
-from fedsim.generation.reading import Inside, evaluating, reading_inside
+from fedsim.generation.reading import Inside, evaluation_mode, reading_inside
 
 State = TextState | Sampling | MaskedTextState
 WhatT = TypeVar("WhatT", GenerationInputs, State)
@@ -29,13 +29,13 @@ class Piece:
     Attributes:
         row: index of the row in the request.
         tokens: new tokens.
-        generated: None until the row has ended.
+        result: None until the row has ended.
         places: for unmasking, the position after the prompt of each new token; else empty.
     """
 
     row: int
     tokens: tuple[int, ...]
-    generated: Generated | None = None
+    result: Generated | None = None
     places: tuple[int, ...] = ()
 
 
@@ -46,16 +46,16 @@ class RowState:
     Attributes:
         number: index of the row in the request.
         generator: random source of the row.
-        seen: number of tokens of the state that belong to the prompt or were already emitted.
+        emitted_count: number of tokens of the state that belong to the prompt or were already emitted.
         text: for unmasking, current prompt and answer.
-        masked: for unmasking, the masked positions.
+        masked_positions: for unmasking, the masked positions.
     """
 
     number: int
     generator: torch.Generator
-    seen: int = 0
+    emitted_count: int = 0
     text: tuple[int, ...] = ()
-    masked: tuple[int, ...] = ()
+    masked_positions: tuple[int, ...] = ()
     tokens: list[int] = field(default_factory=list)
     places: list[tuple[int, ...]] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
@@ -112,13 +112,13 @@ class Loop:
             state: State | None = self._ask(self._method.start, condition)
         self._start_seconds = time.perf_counter() - begin
         if isinstance(state, MaskedTextState):
-            for row, text, masked in zip(self._rows, state.tokens, state.masked, strict=True):
-                row.text, row.masked, row.tokens = text, masked, list(text[row.seen :])
+            for row, text, masked in zip(self._rows, state.tokens, state.masked_positions, strict=True):
+                row.text, row.masked_positions, row.tokens = text, masked, list(text[row.emitted_count :])
         while state is not None and self._rows:
             check_deadline()
             self._check_rows(len(state), "a state")
             self._end_finished(state)
-            state = self._without_ended(state)
+            state = self._remove_ended(state)
             yield from self._hand_out()
             if self._rows:
                 state = self._step(state)
@@ -144,26 +144,26 @@ class Loop:
             if self._cuts:
                 row.activations.append(reading.activations)
             if isinstance(after, MaskedTextState):
-                self._take_places(row, after.tokens[place], after.masked[place])
+                self._take_places(row, after.tokens[place], after.masked_positions[place])
             else:
                 self._take(row, after, place)
         return after
 
     def _take_places(self, row: RowState, new: tuple[int, ...], active: tuple[int, ...]) -> None:
         """Store the tokens that a step wrote at masked positions of a row, and check that it changed no others."""
-        written = sorted(set(row.masked) - set(active))
+        written = sorted(set(row.masked_positions) - set(active))
         stands = [new[place] if place in written else token for place, token in enumerate(row.text)]
-        if not set(active) <= set(row.masked) or list(new) != stands:
+        if not set(active) <= set(row.masked_positions) or list(new) != stands:
             raise FedsimError(
                 f"'{self._method.name}' changed an unmasked position, or masked it again. A "
                 "step may write only masked positions, with state.filled(...)."
             )
-        row.text, row.masked, row.tokens = new, active, list(new[row.seen :])
-        row.places.append(tuple(place - row.seen for place in written))
+        row.text, row.masked_positions, row.tokens = new, active, list(new[row.emitted_count :])
+        row.places.append(tuple(place - row.emitted_count for place in written))
         row.counts.append(len(written))
         limits = self._context.limits
         assert limits is not None, "an unmasker has limits"
-        known = row.tokens[: active[0] - row.seen] if active else row.tokens
+        known = row.tokens[: active[0] - row.emitted_count] if active else row.tokens
         stop = next((place for place, token in enumerate(known) if token in limits.stop_tokens), None)
         if stop is not None:
             row.ending, row.tokens = "stop", row.tokens[: stop + 1]
@@ -181,9 +181,9 @@ class Loop:
             return
         limits = self._context.limits
         assert limits is not None, "who writes has limits"
-        new = state.tokens[place][row.seen :]
-        ended = cut(new, len(row.tokens), row.seen, limits)
-        row.seen = len(state.tokens[place])
+        new = state.tokens[place][row.emitted_count :]
+        ended = cut(new, len(row.tokens), row.emitted_count, limits)
+        row.emitted_count = len(state.tokens[place])
         row.counts.append(len(ended.tokens))
         row.tokens += ended.tokens
         row.ending = ended.ending
@@ -191,13 +191,13 @@ class Loop:
             self._pieces.append(Piece(row.number, ended.tokens))
 
     def _end_finished(self, state: State) -> None:
-        finished = self._method.finished(state)
+        finished = self._method.are_finished(state)
         self._check_rows(len(finished), "answers whether rows are finished")
         for row, is_finished in zip(self._rows, finished, strict=True):
             if is_finished and row.ending is None:
                 row.ending = "finished"
 
-    def _without_ended(self, answers: WhatT) -> WhatT:
+    def _remove_ended(self, answers: WhatT) -> WhatT:
         """Emit the results of ended rows, and return the state or condition of the remaining ones."""
         places = [place for place, row in enumerate(self._rows) if row.ending is None]
         if len(places) == len(self._rows):
@@ -218,14 +218,14 @@ class Loop:
             generators = tuple(row.generator for row in self._rows)
             states = [generator.get_state() for generator in generators]
             try:
-                with evaluating(self._modules):
+                with evaluation_mode(self._modules):
                     return act(self._model, answers, replace(self._context, generators=generators))
             except GenerationError as error:
                 for source, state in zip(generators, states, strict=True):
                     source.set_state(state)
                 for place in error.rows or range(len(self._rows)):
                     self._rows[place].ending, self._rows[place].reason = "failed", str(error)
-                answers = self._without_ended(answers)
+                answers = self._remove_ended(answers)
         return None
 
     def _check_rows(self, count: int, label: str) -> None:

@@ -12,8 +12,8 @@ from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.hooks import Probe
 from fedsim.core.nets.kv_cache import KVCache, stack_of
 from fedsim.core.nets.layer_calls import layer_outputs
-from fedsim.core.nets.masks import without_dropout
-from fedsim.generation.reading import evaluating
+from fedsim.core.nets.masks import disable_dropout
+from fedsim.generation.reading import evaluation_mode
 
 _AT_ONCE = 64
 _TEXTS_AT_ONCE = 16  # limits memory: states of all layers of many long texts are large
@@ -34,7 +34,7 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     if layer not in names:
         raise FedsimError(f"the model has no layer '{layer}'.{did_you_mean(layer, names)}")
     states: list[Tensor] = []
-    with evaluating(list(model.modules())), without_dropout():
+    with evaluation_mode(list(model.modules())), disable_dropout():
         for chunk in inputs.split(_AT_ONCE):
             with layer_outputs(model, [layer]) as seen:
                 model(chunk)
@@ -63,7 +63,7 @@ def layer_states(model: nn.Module, inputs: Tensor, layers: Sequence[int]) -> Ite
     length = inputs.shape[1]
     mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
     for chunk in inputs.split(_TEXTS_AT_ONCE):
-        with evaluating(list(model.modules())), without_dropout(), torch.no_grad():
+        with evaluation_mode(list(model.modules())), disable_dropout(), torch.no_grad():
             hidden = stack.embed(chunk)
             place = stack.place(hidden, torch.arange(length).expand(len(chunk), -1))
             store, states = KVCache(stack.depth, len(chunk)), list[Tensor]()

@@ -18,22 +18,24 @@ from fedsim.core.types import Activations
 class Inside:
     """Records of a model's internals: kept tokens by module, a tuple per pass, and outputs of modules."""
 
-    kept: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    kept_tokens: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
     activations: Activations = ()
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of tokens that each module kept, summed over passes."""
-        return {f"kept.{place or 'model'}": sum(map(sum, passes)) for place, passes in self.kept.items()}
+        return {f"kept.{place or 'model'}": sum(map(sum, passes)) for place, passes in self.kept_tokens.items()}
 
     def followed_by(self, later_reading: Inside) -> Inside:
         """Return the records of both in sequence."""
-        kept = {place: [*passes, *later_reading.kept.get(place, ())] for place, passes in self.kept.items()}
-        return Inside({**later_reading.kept, **kept}, (*self.activations, *later_reading.activations))
+        kept = {
+            place: [*passes, *later_reading.kept_tokens.get(place, ())] for place, passes in self.kept_tokens.items()
+        }
+        return Inside({**later_reading.kept_tokens, **kept}, (*self.activations, *later_reading.activations))
 
 
 @contextmanager
-def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+def evaluation_mode(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Set all modules to evaluation mode without gradients; restore each module's mode afterwards."""
     training = [module for module in modules if module.training]
     for module in training:
@@ -52,14 +54,14 @@ def reading_inside(model: nn.Module, cuts: Sequence[str], reduces: bool) -> Iter
     reading = Inside()
     seen: list[tuple[str, Tensor]] = []
     with ExitStack() as stack:
-        reading.kept = stack.enter_context(kept_tokens(model)) if reduces else {}
+        reading.kept_tokens = stack.enter_context(kept_tokens(model)) if reduces else {}
         for name in cuts:
-            stack.callback(model.get_submodule(name).register_forward_hook(_noting(name, seen)).remove)
+            stack.callback(model.get_submodule(name).register_forward_hook(_make_recorder(name, seen)).remove)
         yield reading
     reading.activations = tuple(seen)
 
 
-def _noting(name: str, seen: list[tuple[str, Tensor]]) -> Callable[..., None]:
+def _make_recorder(name: str, seen: list[tuple[str, Tensor]]) -> Callable[..., None]:
     def note(_module: nn.Module, _inputs: object, output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         seen.append((name, first.detach().clone()))

@@ -66,7 +66,7 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapte
     source = tokenizer or (folder if folder.is_dir() else None)
     reads = WordTokenizer() if source is None else ModelTokenizer(source)
     with seeding.isolate_randomness(seed):
-        built = _built(folder if folder.is_dir() else model, reads.vocabulary)
+        built = _build_model(folder if folder.is_dir() else model, reads.vocabulary)
     with torch.no_grad():
         known = built(torch.tensor([[0]])).shape[-1]
     if reads.vocabulary > known:
@@ -80,7 +80,7 @@ def load_writer(model: str, tokenizer: Path | None = None, seed: int = 0, adapte
     return Writer(built, reads, context if isinstance(context, int) else None)
 
 
-def _built(model: Path | str, vocabulary: int) -> nn.Module:
+def _build_model(model: Path | str, vocabulary: int) -> nn.Module:
     if isinstance(model, Path):  # placeholder vocabulary of 1: the checkpoint contains the size
         spec = InputSpec((1,), 1, (), (), vocabulary=1)
         method, settings = registry.get("model", "hugging-face"), {"path": model}

@@ -63,7 +63,7 @@ def command_of(apps: AppsTable, folder: Path) -> list[str]:
         return process.command_of(_CHILD)
     places = confining.places()
     allowed = landlock.Places(
-        [*places.readable, *map(str, apps.readable)], places.listed, places.devices, [*map(str, apps.writable)]
+        [*places.readable, *map(str, apps.readable)], places.listable, places.devices, [*map(str, apps.writable)]
     )
     return [*_namespaces(), *sandbox.command_of(_CHILD, str(folder), allowed)]
 

@@ -179,13 +179,13 @@ def read_policy(path: Path) -> GuardPolicy:
         raise ScenarioError(f"no policy {path}. docs/guard.md has a first example.")
     source = str(path)
     policy = read_table(GuardPolicy, read_tables(path), source, context=str(path.absolute().parent))
-    problems = [*_of_defenses(policy), *_of_places(policy, path)]
+    problems = [*_defense_problems(policy), *_place_problems(policy, path)]
     if problems:
         raise ScenarioError("\n".join(f"{source}: {problem}" for problem in problems))
     return policy
 
 
-def _of_defenses(policy: GuardPolicy) -> list[str]:
+def _defense_problems(policy: GuardPolicy) -> list[str]:
     """Return the problems of the defenses, each with its key."""
     problems: list[str] = []
     private = False
@@ -212,7 +212,7 @@ def _of_defenses(policy: GuardPolicy) -> list[str]:
     return problems
 
 
-def _of_places(policy: GuardPolicy, source: Path) -> list[str]:
+def _place_problems(policy: GuardPolicy, source: Path) -> list[str]:
     """Return the problems of files that must differ, and of folders that apps get and must not get."""
     kept: dict[str, Path] = {
         "ledger": policy.ledger,

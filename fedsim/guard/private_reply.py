@@ -65,14 +65,14 @@ class ReplyPrivatizer:
         """
         charge = _BudgetMod(partial(self._reserve, message, app))
         try:
-            name, received = self._admitted(message, app)
-            chain = _composed([*self._check, charge, *self._mods], partial(self._trained, train, name, received))
+            name, received = self._admit_message(message, app)
+            chain = _wrap_app([*self._check, charge, *self._mods], partial(self._train_app, train, name, received))
             reply = chain(message, self._context(message))
             if reply.has_error():
                 raise ClientRefusal((reply.error.reason or _NOTHING).rstrip("."))
-            return PrivateReply(self._built(message, name, received, reply), charge.reservation, "")
+            return PrivateReply(self._build_reply(message, name, received, reply), charge.reservation, "")
         except FedsimError as error:
-            why, said = str(error), _said(error)
+            why, said = str(error), _public_reason(error)
         except Exception as error:
             _LOG.exception("the guard failed")
             why, said = f"the guard failed: {type(error).__name__}: {error}", _NOTHING
@@ -84,7 +84,7 @@ class ReplyPrivatizer:
         description = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
         return self._ledger.reserve(self._policy.subject, self._mechanisms, self._policy.budget.allowance, description)
 
-    def _admitted(self, message: Message, app: str) -> tuple[str, dict[str, Tensor]]:
+    def _admit_message(self, message: Message, app: str) -> tuple[str, dict[str, Tensor]]:
         """Return name and tensors of the received arrays.
 
         Raises:
@@ -107,19 +107,19 @@ class ReplyPrivatizer:
             raise ClientRefusal("a message holds arrays that no defense covers, expected float32 or float64")
         return name, received
 
-    def _trained(
+    def _train_app(
         self, train: Train, name: str, received: Mapping[str, Tensor], message: Message, _context: Context
     ) -> Message:
         """Return the app's arrays as the reply that the defenses process."""
         try:
-            return Message(RecordDict({name: _renamed(received, train(received))}), reply_to=message)
+            return Message(RecordDict({name: _rename_arrays(received, train(received))}), reply_to=message)
         except Exception as error:
             _LOG.warning("the app failed: %s", error)
             if self._policy.messages.on_app_failure == "error":
                 raise
             return Message(RecordDict({name: ArrayRecord(dict(received))}), reply_to=message)
 
-    def _built(self, message: Message, name: str, received: Mapping[str, Tensor], reply: Message) -> Message:
+    def _build_reply(self, message: Message, name: str, received: Mapping[str, Tensor], reply: Message) -> Message:
         """Return the reply to send: names, order and types from the server, numbers from the defenses."""
         arrays = next(iter(reply.content.array_records.values())).to_torch_state_dict()
         sent = ArrayRecord({n: arrays[n].to(tensor.dtype) for n, tensor in received.items()})
@@ -145,7 +145,7 @@ class _BudgetMod:
         return call_next(message, context)
 
 
-def _renamed(received: Tensors, arrays: Tensors) -> ArrayRecord:
+def _rename_arrays(received: Tensors, arrays: Tensors) -> ArrayRecord:
     """Return the app's arrays under the names that the server sent.
 
     Raises:
@@ -162,14 +162,14 @@ def error_reply(message: Message, why: str) -> Message:
     return Message(Error(_REFUSED, f"the site's guard: {why}."), reply_to=message)
 
 
-def _said(error: FedsimError) -> str:
+def _public_reason(error: FedsimError) -> str:
     """Return the reason that a server may know; it contains nothing of ledger and policy."""
     if isinstance(error, BudgetSpent):
         return "the epsilon of this site is spent"
     return str(error) if isinstance(error, ClientRefusal) else _NOTHING
 
 
-def _composed(mods: list[Mod], app: ClientAppCallable) -> ClientAppCallable:
+def _wrap_app(mods: list[Mod], app: ClientAppCallable) -> ClientAppCallable:
     """Return the app wrapped in mods, the first mod outermost."""
     for mod in reversed(mods):
         app = partial(_apply_mod, mod, app)

@@ -58,7 +58,7 @@ def restrict(folder: str, places: landlock.Places) -> None:
     _mount("fedsim", folder, "tmpfs", _NO_SET_USER | _NO_DEVICES, limits)
     os.chdir(folder)
     _drop_capabilities()
-    landlock.restrict(landlock.Places(places.readable, places.listed, places.devices, [*places.writable, folder]))
+    landlock.restrict(landlock.Places(places.readable, places.listable, places.devices, [*places.writable, folder]))
 
 
 def _set_read_only(path: str, *, is_read_only: bool) -> None:

@@ -102,7 +102,7 @@ class Guard:
         """Answer a message, settle its cost after the reply was sent, and then remove the app's folder."""
         end = time.monotonic() + self._policy.apps.seconds + _COVERING_SECONDS
         try:
-            covered = self._covered(task)
+            covered = self._answer_task(task)
             if covered.reservation is not None and self._policy.messages.constant_time:
                 self._wait(end)
             task.send(covered.reply)
@@ -122,7 +122,7 @@ class Guard:
             )
         time.sleep(max(0.0, -late))
 
-    def _covered(self, task: NodeTask) -> PrivateReply:
+    def _answer_task(self, task: NodeTask) -> PrivateReply:
         order = task.order
         if not task.is_known:
             why = "this site runs ClientApps alone"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedsim.guard.policy import GuardPolicy
-from fedsim.privacy.accounting import epsilon, in_rounds
+from fedsim.privacy.accounting import compose_rounds, epsilon
 from fedsim.privacy.ledger import Ledger, LedgerEntry, open_reservations
 
 _MOST_ROUNDS = 10_000  # that are counted ahead
@@ -40,7 +40,7 @@ class Status:
         allowed: epsilon that may be spent.
         delta: of both.
         rounds_left: number of further rounds of the policy's defenses within the budget.
-        unanswered: recorded rounds without a sent reply: running or aborted. They count.
+        unanswered_rounds: recorded rounds without a sent reply: running or aborted. They count.
         truncated_lines: number of lines truncated by a kill.
         entries: number of the last entry of the ledger. Note it: only this number reveals a removed end.
         runs: budget spent by each run, the oldest first.
@@ -51,7 +51,7 @@ class Status:
     allowed: float
     delta: float
     rounds_left: int
-    unanswered: int
+    unanswered_rounds: int
     truncated_lines: int
     entries: int
     runs: tuple[RunShare, ...]
@@ -72,7 +72,7 @@ def status_of(policy: GuardPolicy) -> Status:
         allowed=policy.budget.epsilon,
         delta=policy.budget.delta,
         rounds_left=_rounds_left(policy, rounds),
-        unanswered=sum(entry.number in still_open for entry in rounds),
+        unanswered_rounds=sum(entry.number in still_open for entry in rounds),
         truncated_lines=sum(entry.kind == "cut" for entry in entries),
         entries=len(entries),
         runs=tuple(_share(run, rounds, policy.budget.delta) for run in dict.fromkeys(e.about["run"] for e in rounds)),
@@ -84,7 +84,7 @@ def _rounds_left(policy: GuardPolicy, rounds: list[LedgerEntry]) -> int:
     before = [part for entry in rounds for part in entry.spent]
 
     def fits(count: int) -> bool:
-        after = [*before, *(in_rounds(mechanism, count) for mechanism in mechanisms)]
+        after = [*before, *(compose_rounds(mechanism, count) for mechanism in mechanisms)]
         return epsilon(after, policy.budget.delta).value <= policy.budget.epsilon
 
     low, high = 0, _MOST_ROUNDS + 1

@@ -15,7 +15,7 @@ from fedsim.record import Ceiling, VictimRecord
 _PICTURE = 20.0  # dB: at this expected error the image is recognisable, although the sampled guess may lack a direction
 
 
-def recovered(victim: VictimRecord, rule: Rule) -> int:
+def count_recovered(victim: VictimRecord, rule: Rule) -> int:
     """Return the number of recovered examples of an update."""
     return sum(rule.has_succeeded(item) for item in victim.scores)
 
@@ -25,7 +25,7 @@ def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
 
     True if all examples were recovered, or the search converged, or the ideal attacker would not recover the rest.
     """
-    if victim.scores and recovered(victim, rule) == len(victim.scores):
+    if victim.scores and count_recovered(victim, rule) == len(victim.scores):
         return True
     return (victim.failure is None and victim.converged is True) or is_out_of_reach(victim, rule)
 
@@ -57,7 +57,7 @@ class Reach(NamedTuple):
 
     psnr: float | None
     share: float | None
-    in_words: str
+    text: str
 
 
 def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:

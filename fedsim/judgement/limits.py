@@ -33,7 +33,7 @@ class Figure(NamedTuple):
         value: value with interval; None without a measurement.
         doubts: reasons why a low value is no evidence, as clauses; empty if it is evidence.
         invalid: reason why the value does not count; empty if it is valid.
-        missing: reason of a missing value, as a sentence without full stop.
+        missing_reason: reason of a missing value, as a sentence without full stop.
         word: participle for an example that counts in a share, for example "identified".
         advice: how many more measurements would decide, as a clause.
     """
@@ -42,7 +42,7 @@ class Figure(NamedTuple):
     value: Interval | None
     doubts: tuple[str, ...] = ()
     invalid: str = ""
-    missing: str = ""
+    missing_reason: str = ""
     word: str = ""
     advice: str = ""
 
@@ -81,7 +81,7 @@ class JudgedLimit(NamedTuple):
 def judge(policy: Policy, case: Case) -> list[JudgedLimit]:
     """Return the state of every limit that the policy states and that applies to the case."""
     loss = None if case.accuracy_loss is None else [case.accuracy_loss]
-    guaranteed = None if case.guarantees is None else [_guaranteed(case.guarantees)]
+    guaranteed = None if case.guarantees is None else [_epsilon_figure(case.guarantees)]
     return [
         *_judged_figures("max_recovered", "", policy.max_recovered, case.recognisable),
         *_worst("max_accuracy_loss", "accuracy", policy.max_accuracy_loss, loss),
@@ -117,7 +117,7 @@ def figures_of(findings: Iterable[Finding], metric: str) -> list[Figure]:
     ]
 
 
-def held(interval: Interval | None, limit: float, *, is_evidence: bool = True) -> LimitState:
+def judge_limit(interval: Interval | None, limit: float, *, is_evidence: bool = True) -> LimitState:
     """Return whether an upper limit is kept.
 
     Args:
@@ -176,7 +176,7 @@ def _worst(rule: str, place: str, limit: float | None, figures: Sequence[Figure]
 
 
 def _state(figure: Figure, limit: float) -> LimitState:
-    return "undecided" if figure.invalid else held(figure.value, limit, is_evidence=not figure.doubts)
+    return "undecided" if figure.invalid else judge_limit(figure.value, limit, is_evidence=not figure.doubts)
 
 
 def _badness(judged: JudgedLimit) -> tuple[float, ...]:
@@ -185,12 +185,14 @@ def _badness(judged: JudgedLimit) -> tuple[float, ...]:
     return SEVERITY.index(judged.state), is_valid, reach, 0.0 if value is None else value.value
 
 
-def _guaranteed(stated: Sequence[GuaranteeRecord]) -> Figure:
+def _epsilon_figure(stated: Sequence[GuaranteeRecord]) -> Figure:
     """Return the epsilon of the weakest guarantee against the server, the attacker; infinite without a guarantee."""
     if weakest := weakest_against_server(stated):
         return Figure(weakest.source, _exactly(weakest.epsilon))
     missing = "no guarantee holds against the server, which is the attacker"
-    return Figure("", _exactly(math.inf), missing=missing if stated else "nothing in the client states an epsilon")
+    return Figure(
+        "", _exactly(math.inf), missing_reason=missing if stated else "nothing in the client states an epsilon"
+    )
 
 
 def _exactly(value: float) -> Interval:

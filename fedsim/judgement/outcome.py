@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedsim.judgement.evidence import is_evidence, recovered
+from fedsim.judgement.evidence import count_recovered, is_evidence
 from fedsim.metrics.success import Rule
 from fedsim.metrics.text import EVERY_WORD
 from fedsim.record import Outcome, VictimRecord
@@ -23,7 +23,7 @@ def outcome_of(victims: Sequence[VictimRecord], rule: Rule) -> Outcome:
     """
     if is_beyond_chance(victims, rule) or any(map(is_every_word_read, victims)):
         return "recovered"
-    if any(recovered(victim, rule) for victim in victims):
+    if any(count_recovered(victim, rule) for victim in victims):
         return "undecided"
     return "withstood" if victims and all(is_evidence(victim, rule) for victim in victims) else "undecided"
 
@@ -43,7 +43,7 @@ def is_beyond_chance(victims: Sequence[VictimRecord], rule: Rule) -> bool:
     if any(rule.is_proof(item) for item in items):
         return True
     hits, n = sum(rule.has_succeeded(item) for item in items), len(items)
-    return hits > 0 and at_least(hits, n, blind_chance(victims, rule)) < _IMPROBABLE
+    return hits > 0 and binomial_tail(hits, n, blind_chance(victims, rule)) < _IMPROBABLE
 
 
 def blind_chance(victims: Sequence[VictimRecord], rule: Rule) -> float:
@@ -51,7 +51,7 @@ def blind_chance(victims: Sequence[VictimRecord], rule: Rule) -> float:
     return max((rule.decides(item.values)[0].chance for victim in victims for item in victim.scores), default=0.0)
 
 
-def at_least(hits: int, n: int, chance: float) -> float:
+def binomial_tail(hits: int, n: int, chance: float) -> float:
     """Return the probability of at least `hits` successes in n independent trials of probability `chance` < 1."""
     lower_tail, term = 0.0, (1 - chance) ** n
     for k in range(hits):

@@ -21,7 +21,7 @@ _FEWEST = 3  # minimum number of clients for an interval
     over="finding",
     form="percent",
     digits=0,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def share_read(

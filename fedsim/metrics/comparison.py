@@ -16,7 +16,7 @@ from fedsim.metrics.statistics import wilson
 from fedsim.record import Interval
 
 Item = TypeVar("Item")
-Nested = Sequence[Sequence[float]]
+NestedValues = Sequence[Sequence[float]]
 """One sequence per seed, with a value per victim: the mean over its images."""
 
 _LEAST_FOR_BOOTSTRAP = 3
@@ -24,7 +24,7 @@ _LARGEST_EXACT = 12
 
 
 def nested_mean(
-    values: Nested, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+    values: NestedValues, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> Interval:
     """Return the mean over all victims with a percentile interval of the two-stage bootstrap; n counts victims.
 
@@ -52,7 +52,7 @@ def nested_mean(
 
 
 def nested_rate(
-    shares: Nested, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+    shares: NestedValues, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
 ) -> Interval:
     """Return a success rate over all victims, with the wider of Wilson's interval and the two-stage bootstrap.
 

@@ -105,7 +105,7 @@ def psnr_seen(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
     tables="none",
     table=_TABLE,
 )
-def seen(region: Tensor) -> float:
+def visible_share(region: Tensor) -> float:
     """Return the share of an image's pixels in a mask (H, W), in [0, 1]."""
     return float(region.double().mean())
 
@@ -134,7 +134,7 @@ def minor_share(trained: Tensor) -> float:
     digits=0,
     statistics={"composites.minor_found": "mean"},
     noun="image",
-    counted=True,
+    is_success_count=True,
     tables="none",
     table=_TABLE,
     by="minor_share",
@@ -179,7 +179,7 @@ def with_composites(
     guesses, items = _finite_pixels(reconstruction.inputs, spec), scored.items
     shown: Tensor | None = None
     if len(steps) == 1:
-        shown, items = _against_trained(items, reconstruction, truth.batches[0], spec)
+        shown, items = _score_composites(items, reconstruction, truth.batches[0], spec)
     originals = to_pixels(examples.inputs, spec)
     sightings: dict[int, list[_Sighting]] = {}
     for sighting in _sightings(truth, steps):
@@ -190,19 +190,19 @@ def with_composites(
         readings = [psnr_seen([(guesses[scored.order[index]], region)], originals[index])]
         if shown is not None:
             readings.append(psnr_seen([(shown[finding.place], finding.region) for finding in group], originals[index]))
-        chances[index] = {"psnr_seen": max(readings), "seen": seen(region)}
+        chances[index] = {"psnr_seen": max(readings), "seen": visible_share(region)}
     return tuple(item.with_values(chances.get(item.index, {})) for item in items)
 
 
-def _against_trained(
+def _score_composites(
     items: tuple[ItemScore, ...], reconstruction: Reconstruction, batch: Batch, spec: InputSpec
 ) -> tuple[Tensor, tuple[ItemScore, ...]]:
     """Return the guesses in pixels, in the order of a step's composites, and the scores against these."""
     trained = to_pixels(batch.inputs, spec)
-    made = reconstruction.inputs if reconstruction.trained is None else reconstruction.trained.inputs
+    made = reconstruction.inputs if reconstruction.trained_batch is None else reconstruction.trained_batch.inputs
     guesses = fill(_finite_pixels(made, spec), len(trained), torch.nan)
     order = match(guesses, trained)
-    named = [] if reconstruction.trained is None else list(reconstruction.trained.labels)
+    named = [] if reconstruction.trained_batch is None else list(reconstruction.trained_batch.labels)
     shares = [named[place] if place < len(named) else None for place in order.tolist()]
     labels = [_labels(true, guess) for true, guess in zip(batch.labels, shares, strict=True)]
     shown = guesses[order]

@@ -28,13 +28,13 @@ def diagnosis(
         wrong_labels: number of guessed labels that are not in the batch.
     """
     return (
-        *_of_objective(objective, at_truth),
-        *_of_values(diagnostics, batch_size),
+        *_diagnose_objective(objective, at_truth),
+        *_diagnose_values(diagnostics, batch_size),
         *([f"{wrong_labels} of {batch_size} labels are wrong"] if wrong_labels else []),
     )
 
 
-def _of_objective(objective: float, at_truth: float | None) -> Iterator[str]:
+def _diagnose_objective(objective: float, at_truth: float | None) -> Iterator[str]:
     if at_truth is None:
         return
     if at_truth > _UNEXPLAINED:
@@ -48,7 +48,7 @@ def _of_objective(objective: float, at_truth: float | None) -> Iterator[str]:
         yield f"the guess explains the gradient as well as the truth ({objective:.1e}): so do others"
 
 
-def _of_values(diagnostics: Mapping[str, float], batch_size: int) -> Iterator[str]:
+def _diagnose_values(diagnostics: Mapping[str, float], batch_size: int) -> Iterator[str]:
     starts, arrived = diagnostics.get("starts", 1), diagnostics.get("starts that reached the lowest objective", 1)
     if starts > 1:
         yield f"{arrived:g} of {starts:g} starts reached the lowest objective"

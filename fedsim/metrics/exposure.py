@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.nets.losses import IGNORED, per_example
-from fedsim.core.nets.masked_positions import mask_token, without_mask
+from fedsim.core.nets.losses import IGNORED, compute_example_losses
+from fedsim.core.nets.masked_positions import exclude_mask_token, mask_token
 from fedsim.core.registry import metric
 from fedsim.core.types import SecretKind, Tokenizer
 from fedsim.metrics.statistics import mean_interval, wilson
@@ -117,19 +117,21 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
     """
     mask = mask_token(model)
     if mask is not None:
-        return _by_masking(model, sentences, tokenizer, mask)
+        return _masked_log_perplexities(model, sentences, tokenizer, mask)
     bits: list[Tensor] = []
     longest = max(map(len, sentences))
     tokens, rows = _fill_up(sentences, longest, tokenizer.padding), _rows_at_once(longest, tokenizer)
     labels = _fill_up(sentences, longest, IGNORED)[:, 1:]
     for inputs, part_labels in zip(tokens[:, :-1].split(rows), labels.split(rows), strict=True):
         counts = (part_labels != IGNORED).sum(1)
-        bits.append(per_example(model(inputs), part_labels).double() * counts / math.log(2.0))
+        bits.append(compute_example_losses(model(inputs), part_labels).double() * counts / math.log(2.0))
     return torch.cat(bits)
 
 
 @torch.no_grad()
-def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer: Tokenizer, mask: int) -> Tensor:
+def _masked_log_perplexities(
+    model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer: Tokenizer, mask: int
+) -> Tensor:
     """Return the same for an unmasking model, from left to right; no padding, which would be attended to."""
     bits = torch.zeros(len(sentences), dtype=torch.float64)
     for length in sorted(set(map(len, sentences))):
@@ -139,7 +141,7 @@ def _by_masking(model: nn.Module, sentences: Sequence[Sequence[int]], tokenizer:
             for place in range(1, length):
                 hidden = tokens.clone()
                 hidden[:, place:] = mask
-                odds = without_mask(model(hidden)[:, place], mask).double().log_softmax(-1)
+                odds = exclude_mask_token(model(hidden)[:, place], mask).double().log_softmax(-1)
                 bits[chunk] -= odds.gather(1, tokens[:, place, None])[:, 0] / math.log(2.0)
     return bits
 
@@ -171,7 +173,7 @@ def exposure(perplexity: float, alternatives: Tensor) -> float:
     digits=2,
     limits=(0.0, None),
 )
-def over_beginnings(
+def mean_over_prefixes(
     estimates: Sequence[tuple[float, ...]], generator: np.random.Generator, confidence: float = 0.95
 ) -> Interval:
     """Return the mean over distinct prefixes with its interval; for a single prefix, the units are its runs."""
@@ -185,7 +187,7 @@ def over_beginnings(
     title="found by search",
     summary="share of the secrets that a search gives as the likeliest of all sentences of their form",
     over="finding",
-    counted=True,
+    is_success_count=True,
     form="percent",
     digits=0,
     limits=(0.0, 1.0),

@@ -27,7 +27,7 @@ def joins_of(graph: Tensor) -> list[tuple[int, int]]:
     """Return the edges, as pairs of indices in `kinds_of`."""
     graphs = graphs_of(graph[None])
     nodes = graphs.is_node[0] > 0
-    return [(first, second) for first, second in graphs.joined[0][nodes][:, nodes].triu(1).nonzero().tolist()]
+    return [(first, second) for first, second in graphs.adjacency[0][nodes][:, nodes].triu(1).nonzero().tolist()]
 
 
 @registry.metric(

@@ -37,7 +37,7 @@ class Gallery:
     """
 
     def __init__(self, pictures: Tensor) -> None:
-        reduced = _reduced(pictures[:PUBLIC])
+        reduced = _downscale_pictures(pictures[:PUBLIC])
         source = seeding.generator(0, "public pictures")
         self._distinct = reduced
         crops = [_crop(reduced[index % len(reduced)], source) for index in range(PUBLIC - len(reduced))]
@@ -48,7 +48,7 @@ class Gallery:
 
     def picks(self, guess: Tensor, original: Tensor) -> bool:
         """Return whether the original is nearer to the guess than all public images; both are (C, H, W)."""
-        guess, original = _reduced(guess[None]), _reduced(original[None])
+        guess, original = _downscale_pictures(guess[None]), _downscale_pictures(original[None])
         is_original = (self._distinct - original).abs().flatten(1).amax(1) <= _SAME
         impostors = ~is_original[self._sources]
         if not impostors.any():  # no distractor remains
@@ -77,9 +77,9 @@ class Gallery:
     threshold=0.5,
     chance=0.01,
     compared=False,
-    counted=True,
+    is_success_count=True,
 )
-def identified(guesses: Tensor, originals: Tensor, public: Gallery) -> Tensor:
+def identify_guesses(guesses: Tensor, originals: Tensor, public: Gallery) -> Tensor:
     """Return for each image 1 if it is identified by its guess among public images, else 0, shape (B,).
 
     The nearest image to the guess is determined by SSIM and by the features of a small network; either suffices. Blind
@@ -125,15 +125,15 @@ class _Likeness:
 
     def _ssim(self, guess: Tensor, candidates: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         guess_mean, spread = self._moments(guess)
-        shared = self._blurred(guess * candidates) - guess_mean * mean
+        shared = self._blur_pictures(guess * candidates) - guess_mean * mean
         light = (2 * guess_mean * mean + _C1) / (guess_mean**2 + mean**2 + _C1)
         return (light * (2 * shared + _C2) / (spread + variance + _C2)).flatten(1).mean(1)
 
     def _moments(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        mean = self._blurred(pictures)
-        return mean, self._blurred(pictures**2) - mean**2
+        mean = self._blur_pictures(pictures)
+        return mean, self._blur_pictures(pictures**2) - mean**2
 
-    def _blurred(self, pictures: Tensor) -> Tensor:
+    def _blur_pictures(self, pictures: Tensor) -> Tensor:
         return self._rows @ pictures @ self._columns.T
 
 
@@ -148,19 +148,19 @@ class _Features:
         self._filters = _patches(_smooth(public), source)
         answers = self._answers(public)
         self._mean, self._spread = answers.mean(0), answers.std(0).clamp_min(1e-6)
-        self._public = self._scaled(answers)
+        self._public = self._normalise_features(answers)
 
     def to_public(self, guess: Tensor) -> Tensor:
-        return self._public @ self._scaled(self._answers(guess))[0]
+        return self._public @ self._normalise_features(self._answers(guess))[0]
 
     def similarity(self, guess: Tensor, original: Tensor) -> Tensor:
-        return self._scaled(self._answers(original)) @ self._scaled(self._answers(guess))[0]
+        return self._normalise_features(self._answers(original)) @ self._normalise_features(self._answers(guess))[0]
 
     def _answers(self, pictures: Tensor) -> Tensor:
         answers = F.conv2d(_smooth(pictures), self._filters, padding=self._filters.shape[-1] // 2)
         return F.adaptive_avg_pool2d(torch.cat([answers.relu(), (-answers).relu()], 1), _POOLS).flatten(1)
 
-    def _scaled(self, answers: Tensor) -> Tensor:
+    def _normalise_features(self, answers: Tensor) -> Tensor:
         scaled = (answers - self._mean) / self._spread
         return F.normalize(scaled - scaled.mean(1, keepdim=True), dim=1)
 
@@ -203,7 +203,7 @@ def _smooth(pictures: Tensor) -> Tensor:
     return F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)
 
 
-def _reduced(pictures: Tensor) -> Tensor:
+def _downscale_pictures(pictures: Tensor) -> Tensor:
     pictures = pictures.detach().float()
     longest = max(pictures.shape[-2:])
     if longest <= _LARGEST_SIDE:

@@ -52,7 +52,7 @@ def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
         becomes 0.
     """
     inputs = inputs if inputs.ndim < 5 else inputs.flatten(2, -2)  # noqa: PLR2004 - of a batch of volumes
-    pixels = inputs * _per_channel(spec.std, inputs) + _per_channel(spec.mean, inputs)
+    pixels = inputs * _channel_tensor(spec.std, inputs) + _channel_tensor(spec.mean, inputs)
     return pixels.nan_to_num(nan=0.0).clamp(0.0, 1.0)
 
 
@@ -67,7 +67,7 @@ def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
     worst=_WORST_MSE,
     noun="image",
     decides=True,
-    of_pictures=True,
+    is_image_metric=True,
     shown=False,
     compared=False,
 )
@@ -103,7 +103,7 @@ def mse_normalised(guesses: Tensor, originals: Tensor) -> Tensor:
     worst=_WORST_PSNR,
     noun="image",
     decides=True,
-    of_pictures=True,
+    is_image_metric=True,
     spread=True,
     steps=(15.0, 20.0, 25.0, 30.0, 40.0),
     column="psnr_db",
@@ -130,7 +130,7 @@ def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
     decides=True,
     threshold=0.5,
     verdict="readable",
-    of_pictures=True,
+    is_image_metric=True,
     leads=True,
     spread=True,
     compared=False,
@@ -173,7 +173,7 @@ def window_side(pictures: Tensor) -> int:
     worst=0.0,
     noun="image",
     decides=True,
-    of_pictures=True,
+    is_image_metric=True,
     verdict="exact",
     compared=False,
 )
@@ -234,7 +234,7 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     pixels = pixels[order]
     worst_normalised = sum(std**-2 for std in spec.std) / len(spec.std)
     normalised = mse_normalised(guesses[order], originals).where(usable, worst_normalised)
-    values = {"mse_normalised": normalised.tolist(), **_of_pictures(pixels, target, usable)}
+    values = {"mse_normalised": normalised.tolist(), **_picture_scores(pixels, target, usable)}
     missing = guesses[order].isnan().flatten(1).all(1)
     labels = zip(classes_of(batch.labels), classes_of(reconstruction.labels[order]), missing.tolist(), strict=True)
     items = tuple(
@@ -250,11 +250,11 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     return ScoredItems(items, order)
 
 
-def _of_pictures(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str, list[float]]:
+def _picture_scores(guesses: Tensor, originals: Tensor, usable: Tensor) -> dict[str, list[float]]:
     """Return the values of all registered image metrics; unusable guesses get the worst value."""
     scores: dict[str, list[float]] = {}
     for name, declared in sorted(registry.every_metric().items()):
-        if declared.of_pictures and declared.over == "item" and declared.worst is not None:
+        if declared.is_image_metric and declared.over == "item" and declared.worst is not None:
             values = torch.as_tensor(registry.get("metric", name).make(guesses, originals)).double()
             if values.shape != usable.shape:
                 raise FedsimError(
@@ -275,5 +275,5 @@ def nearest(pixels: Tensor, candidates: Tensor) -> Tensor:
     return torch.cdist(pixels.flatten(1), candidates.flatten(1)).argmin(1)
 
 
-def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+def _channel_tensor(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

@@ -29,7 +29,7 @@ def classes_of(labels: Tensor) -> list[int | None]:
     form="percent",
     digits=0,
     statistics={"label_accuracy": "mean"},
-    counted=True,
+    is_success_count=True,
 )
 def label_accuracy(guessed: Iterable[int | None], true: Iterable[int | None]) -> float:
     """Return the share of true labels that were guessed, in [0, 1], in any order.

@@ -47,10 +47,10 @@ def objective_at_truth(
     if len(truth.batches) != 1 or masks is None:
         return None
     ours = _gradient(model, truth.batches[0], masks, truth, loss, sites, answer)
-    return cosine_distance(ours, [update.tensors[name].double() for name in _trained(model)])
+    return cosine_distance(ours, [update.tensors[name].double() for name in _trainable_parameters(model)])
 
 
-def unexplained(
+def update_distance(
     model: nn.Module,
     update: Update,
     truth: Truth,
@@ -85,8 +85,8 @@ def unexplained(
     if guess is not None:
         if guess.inputs.shape != batch.inputs.shape or not bool(guess.inputs.isfinite().all()):
             return math.inf
-        batch, masks = _guessed(batch, guess), masks if guess.masks is None else guess.masks
-    sent = [update.tensors[name].double() for name in _trained(model)]
+        batch, masks = _substitute_guess(batch, guess), masks if guess.masks is None else guess.masks
+    sent = [update.tensors[name].double() for name in _trainable_parameters(model)]
     ours = _gradient(model, batch, masks, truth, loss, sites, answer)
     return cosine_distance([slope * (tensor != 0) for slope, tensor in zip(ours, sent, strict=True)], sent)
 
@@ -96,7 +96,7 @@ def has_converged(at_guess: float, at_truth: float) -> bool:
     return at_guess <= CONVERGENCE_FACTOR * at_truth + _ROUNDING
 
 
-def _guessed(batch: Batch, guess: Reconstruction) -> Batch:
+def _substitute_guess(batch: Batch, guess: Reconstruction) -> Batch:
     """Return the true batch with the guess's inputs, and with its labels if it has any."""
     labels = batch.labels
     if guess.labels.shape == labels.shape and guess.labels.dtype == labels.dtype:
@@ -111,7 +111,7 @@ def _masks(truth: Truth, sites: Sequence[DropoutSite]) -> Masks | None:
     return masks if len(masks) == len(sites) else None
 
 
-def _trained(model: nn.Module) -> dict[str, Tensor]:
+def _trainable_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
@@ -128,4 +128,4 @@ def _gradient(
     draws = truth.draws[0] if truth.draws else {}
     with inject_masks(sites, masks), Showing(draws):
         value = loss(*answer(model, batch, draws))
-    return [slope.double() for slope in gradient_of(value, _trained(model)).values()]
+    return [slope.double() for slope in gradient_of(value, _trainable_parameters(model)).values()]

@@ -23,14 +23,14 @@ def complete(reconstruction: Reconstruction, count: int) -> Reconstruction:
     return replace(
         reconstruction,
         inputs=fill(reconstruction.inputs.detach(), count, torch.nan),
-        labels=_filled(reconstruction.labels[:made], count),
+        labels=_fill_labels(reconstruction.labels[:made], count),
         masks=None
         if reconstruction.masks is None
         else tuple(_with_missing(mask.detach(), made, count) for mask in reconstruction.masks),
     )
 
 
-def _filled(labels: Tensor, count: int) -> Tensor:
+def _fill_labels(labels: Tensor, count: int) -> Tensor:
     return fill(labels, count, torch.nan if labels.is_floating_point() else NO_LABEL)
 
 

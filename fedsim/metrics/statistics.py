@@ -92,7 +92,7 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     over="finding",
     form="percent",
     digits=0,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def success(shares: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -136,13 +136,13 @@ def summarise(
         success=success(shares, confidence),
         metrics={
             column: interval(statistic, values)
-            for name, values in _by_metric(scored).items()
-            for column, statistic in rule.declared[name].statistics.items()
+            for name, values in _group_by_metric(scored).items()
+            for column, statistic in rule.metrics_by_name[name].statistics.items()
         },
     )
 
 
-def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
+def _group_by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
     """Return the values of each metric, a list per victim that has any; metrics of examples first."""
     names = dict.fromkeys(name for victim in victims for item in victim.scores for name in item.values)
     values = {

@@ -21,12 +21,12 @@ class Rule:
     Attributes:
         metric: name of the deciding metric.
         threshold: an example beyond it is a success.
-        declared: declarations of metrics, by name.
+        metrics_by_name: declarations of metrics, by name.
     """
 
     metric: str
     threshold: float
-    declared: Mapping[str, Metric]
+    metrics_by_name: Mapping[str, Metric]
 
     @classmethod
     def of(cls, metric: str, threshold: float) -> Rule:
@@ -40,9 +40,9 @@ class Rule:
             FedsimError: the example has no deciding metric.
         """
         if self.metric in values or not values:
-            return self.declared[self.metric], self.threshold
+            return self.metrics_by_name[self.metric], self.threshold
         for name in values if self.metric == USUAL else ():
-            metric = self.declared[name]
+            metric = self.metrics_by_name[name]
             if metric.threshold is not None:
                 return metric, metric.threshold
         raise FedsimError(
@@ -69,20 +69,23 @@ class Rule:
         """Return the strongest of `LEVELS` that was measured of a success, else its verdict; empty for no success."""
         if not self.has_succeeded(item):
             return ""
-        measured = {metric.verdict for metric in self._reached(item)}
+        measured = {metric.verdict for metric in self._passed_metrics(item)}
         return next((level for level in LEVELS if level in measured), self.verdict(item.values))
 
-    def _reached(self, item: ItemScore) -> Iterator[Metric]:
+    def _passed_metrics(self, item: ItemScore) -> Iterator[Metric]:
         """Yield the metrics by whose own threshold an example is a success; a flag's is one half."""
         for name, value in item.values.items():
-            metric = self.declared[name]
+            metric = self.metrics_by_name[name]
             limit = 0.5 if metric.threshold is None and metric.form == "flag" else metric.threshold
             if limit is not None and metric.is_beyond(value, limit):
                 yield metric
 
     def is_proof(self, item: ItemScore) -> bool:
         """Return whether an example is a success by a metric with chance level 0."""
-        limits = [self.decides(item.values), *((self.declared[n], self.declared[n].threshold) for n in item.values)]
+        limits = [
+            self.decides(item.values),
+            *((self.metrics_by_name[n], self.metrics_by_name[n].threshold) for n in item.values),
+        ]
         return any(
             limit is not None and not metric.chance and metric.is_beyond(item.values[metric.name], limit)
             for metric, limit in limits
@@ -90,12 +93,14 @@ class Rule:
 
     def goal(self, values: Mapping[str, float]) -> Metric:
         """Return the metric of an example that a stronger attack improves."""
-        metric = self.declared[self.metric]
+        metric = self.metrics_by_name[self.metric]
         if metric.form != "flag" and (self.metric in values or not values):
             return metric
-        return next((self.declared[name] for name in values if self.declared[name].leads), self.decides(values)[0])
+        return next(
+            (self.metrics_by_name[name] for name in values if self.metrics_by_name[name].leads), self.decides(values)[0]
+        )
 
-    def in_words(self, values: Mapping[str, float]) -> str:
+    def format_rule(self, values: Mapping[str, float]) -> str:
         """Return the rule for examples with these values as text: ``SSIM > 0.5``."""
         metric, threshold = self.decides(values)
         if metric.form == "flag":

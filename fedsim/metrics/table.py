@@ -41,7 +41,7 @@ def columns_of(rows: Tensor, spec: InputSpec) -> Columns:
     """
     rows = rows.flatten(1)
     if len(spec.shape) > 1:
-        return _of_numbers(rows, (), tuple(range(rows.shape[1])))
+        return _number_columns(rows, (), tuple(range(rows.shape[1])))
     plain = (rows.double() * torch.tensor(spec.std) + torch.tensor(spec.mean)).round(decimals=4)
     is_flag = ((plain == 0) | (plain == 1)).all(0).tolist()
     categories, numbers, start = list[tuple[int, ...]](), list[int](), 0
@@ -53,10 +53,10 @@ def columns_of(rows: Tensor, spec: InputSpec) -> Columns:
         else:
             categories.append(tuple(range(start, end)))
             start = end
-    return _of_numbers(rows, tuple(categories), tuple(numbers))
+    return _number_columns(rows, tuple(categories), tuple(numbers))
 
 
-def _of_numbers(rows: Tensor, categories: tuple[tuple[int, ...], ...], numbers: tuple[int, ...]) -> Columns:
+def _number_columns(rows: Tensor, categories: tuple[tuple[int, ...], ...], numbers: tuple[int, ...]) -> Columns:
     std = rows.double().std(0, correction=0)
     return Columns(categories, numbers, rows.double().mean(0), std.where(std > 0, torch.ones_like(std)))
 

@@ -29,13 +29,13 @@ class SpanScore(NamedTuple):
     """Numbers of spans over all sentences."""
 
     right: int
-    guessed: int
+    guessed_spans: int
     true: int
 
     @property
     def precision(self) -> float:
         """Share of the guessed spans that are correct, in [0, 1]; 0 without guesses."""
-        return self.right / self.guessed if self.guessed else 0.0
+        return self.right / self.guessed_spans if self.guessed_spans else 0.0
 
     @property
     def recall(self) -> float:
@@ -45,7 +45,7 @@ class SpanScore(NamedTuple):
     @property
     def f1(self) -> float:
         """2 right / (guessed + true), in [0, 1]; 1 without any span."""
-        total = self.guessed + self.true
+        total = self.guessed_spans + self.true
         return 2.0 * self.right / total if total else 1.0
 
 
@@ -69,12 +69,12 @@ def score_spans(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> SpanSc
     """
     right = guessed = true = 0
     for guess, label in zip(guesses, labels, strict=True):
-        guess_spans, true_spans = (_named(row[label != IGNORED], names) for row in (guess, label))
+        guess_spans, true_spans = (_tagged_spans(row[label != IGNORED], names) for row in (guess, label))
         right, guessed, true = right + len(guess_spans & true_spans), guessed + len(guess_spans), true + len(true_spans)
     return SpanScore(right, guessed, true)
 
 
-def _named(tags: Tensor, names: Sequence[str]) -> set[TaggedSpan]:
+def _tagged_spans(tags: Tensor, names: Sequence[str]) -> set[TaggedSpan]:
     numbers: list[int] = tags.tolist()
     return set(_spans([names[number] for number in numbers]))
 

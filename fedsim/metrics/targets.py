@@ -15,7 +15,7 @@ ROUNDING = 1e-3  # standard deviations up to which a number counts as recovered
 _WORST = 10.0
 
 
-def aligned(guesses: Tensor, targets: Tensor) -> Tensor:
+def align_guesses(guesses: Tensor, targets: Tensor) -> Tensor:
     """Reshape guessed targets to the true shape, float64; all NaN if the number of values differs.
 
     Args:
@@ -83,7 +83,7 @@ def target_error_guessed(target: Tensor, mean: Tensor, std: Tensor) -> float:
     worst=0.0,
     noun="target",
     verdict="read",
-    counted=True,
+    is_success_count=True,
     table="Targets",
 )
 def target_read(guess: Tensor, target: Tensor, std: Tensor) -> float:
@@ -145,7 +145,7 @@ def set_f1_guessed(target: Tensor, mean: Tensor) -> float:
     worst=0.0,
     noun="target",
     verdict="read",
-    counted=True,
+    is_success_count=True,
     table="Targets",
 )
 def set_read(guess: Tensor, target: Tensor) -> float:

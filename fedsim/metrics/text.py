@@ -146,7 +146,7 @@ def rouge_l(guess: Sequence[object], original: Sequence[object]) -> float:
     statistics={"text.secrets": "share"},
     worst=0.0,
     noun="sentence",
-    counted=True,
+    is_success_count=True,
 )
 def secret_read(secret: str, guesses: Sequence[str]) -> bool:
     """Return whether any text contains the secret."""
@@ -192,7 +192,7 @@ def words_right(guessed: Collection[int], original: Collection[int]) -> float:
     digits=0,
     statistics={"text.every_word": "share"},
     noun="sentence",
-    counted=True,
+    is_success_count=True,
 )
 def is_every_word(read: Tensor, batch: Batch, tokenizer: Tokenizer) -> bool:
     """Return whether tokens (K,) are exactly the set of tokens of the originals (B, T).

@@ -40,7 +40,7 @@ class CausalModel(nn.Module):
         self.padding_token = spec.padding
 
     @property
-    def known(self) -> int:
+    def vocabulary_size(self) -> int:
         """Number of tokens in the model's embedding."""
         return self.own.get_input_embeddings().num_embeddings
 
@@ -59,7 +59,7 @@ class CausalModel(nn.Module):
             return None
         return LlamaLayers(self.own)
 
-    def continued(self, tokens: Tensor, length: int) -> Tensor:
+    def generate_greedy(self, tokens: Tensor, length: int) -> Tensor:
         """Return a greedy continuation, tokens (B, length).
 
         Args:

@@ -108,7 +108,7 @@ class VisionLanguage(nn.Module):
         if question is None:
             question, answer = self._dialogue_of(len(images))
         stream = self.read(self.sequence(self.encode(images, question), question, answer))
-        return self.language().score(stream.hidden[:, stream.predicting])
+        return self.language().score(stream.hidden_states[:, stream.prediction_slice])
 
     def encode(self, images: Tensor, question: Tensor) -> Stream:
         """Return the projected visual tokens as a stream without text. Reducers see the question."""
@@ -128,14 +128,14 @@ class VisionLanguage(nn.Module):
             if number == runs:
                 break
             before = stream
-            stream = before.with_(vision.run(number, before, view.reading(before)))
+            stream = before.with_hidden_states(vision.run(number, before, view.reading(before)))
             for reducer in self._reducers():
                 stream = reducer.after_encoder_layer(before, stream, view)
             features = stream if number == last else features
         places = features.visual
         return replace(
             features,
-            hidden=vision.project(features.hidden[:, places]),
+            hidden_states=vision.project(features.hidden_states[:, places]),
             positions=features.patches.clamp_min(0),
             front=0,
             present=None if features.present is None else features.present[:, places],
@@ -155,14 +155,14 @@ class VisionLanguage(nn.Module):
             (before + self.visual.patches + offsets).expand(rows, -1),
         )
         return Stream(
-            hidden=torch.cat((language.embed(front), encoded.hidden, language.embed(text)), 1),
+            hidden_states=torch.cat((language.embed(front), encoded.hidden_states, language.embed(text)), 1),
             positions=torch.cat(places, 1),
             patches=encoded.patches,
             front=before,
             prompt=asking.shape[1],
             tokens=text,
-            present=_widened(encoded.present, before, text_length, True),
-            shares=_widened(encoded.shares, before, text_length, 1.0),
+            present=_pad_values(encoded.present, before, text_length, True),
+            shares=_pad_values(encoded.shares, before, text_length, 1.0),
             notes=encoded.notes,
         )
 
@@ -170,14 +170,14 @@ class VisionLanguage(nn.Module):
         """Run the language model's layers on a sequence, with all reducers."""
         language, seen = self.language(), list[Stream]()
         for reducer in self._reducers():
-            stream = reducer.projected(stream)
+            stream = reducer.after_projection(stream)
         for number in range(self.visual.layers):
             view = _Remembering(language.view(number))
             for reducer in self._reducers():
                 stream = reducer.before_layer(stream, view)
             before = stream
             seen.append(before)
-            stream = before.with_(language.run(number, before, held, view.reading(before)))
+            stream = before.with_hidden_states(language.run(number, before, held, view.reading(before)))
             for reducer in self._reducers():
                 stream = reducer.after_layer(before, stream, view)
         for listener in self.listeners:
@@ -196,17 +196,17 @@ class VisionLanguage(nn.Module):
         """
         sequence = self.sequence(encoded, question)
         held = PromptCache(self.visual.layers, len(question))
-        stream = self.read(sequence.reindexed() if is_contiguous else sequence, held)
+        stream = self.read(sequence.reindex_positions() if is_contiguous else sequence, held)
         for reducer in self._reducers():
             reducer.after_prompt(held)
-        return ReadPrompt(held, stream.notes, self.language().score(stream.hidden[:, stream.last]))
+        return ReadPrompt(held, stream.notes, self.language().score(stream.hidden_states[:, stream.last]))
 
     def follow(self, read: ReadPrompt, tokens: Tensor) -> Tensor:
         """Process one more token (B,) of each answer, extend `read`, and return the logits (B, V) of the next token."""
         language = self.language()
         hidden = language.embed(tokens[:, None])
         for number in range(self.visual.layers):
-            hidden = language.step(number, hidden, read.held)
+            hidden = language.step(number, hidden, read.prompt_cache)
             for reducer in self._reducers():
                 hidden = reducer.after_step(hidden, number, read.notes)
         read.scores = language.score(hidden[:, 0])
@@ -270,5 +270,5 @@ class _Remembering:
         self._weights = weights
 
 
-def _widened(values: Tensor | None, front: int, text_length: int, value: float) -> Tensor | None:
+def _pad_values(values: Tensor | None, front: int, text_length: int, value: float) -> Tensor | None:
     return None if values is None else nn.functional.pad(values, (front, text_length), value=value)

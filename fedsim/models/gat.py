@@ -31,7 +31,7 @@ class AttentionOfNodes(GraphLayer):
     def shares(self, values: Tensor, graphs: Graphs) -> Tensor:
         """Return the attention of each node to itself and its neighbours."""
         scores = F.leaky_relu(self.taking(values) + self.given(values).transpose(1, 2), _SLOPE)
-        neighbourhood = graphs.joined + torch.eye(graphs.joined.shape[-1]).to(graphs.joined)
+        neighbourhood = graphs.adjacency + torch.eye(graphs.adjacency.shape[-1]).to(graphs.adjacency)
         real = graphs.is_node[..., None] * graphs.is_node[..., None, :]
         weights = (scores - scores.detach().amax(-1, keepdim=True)).exp() * neighbourhood * real
         return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)

@@ -23,7 +23,7 @@ class ConvolutionOfNodes(GraphLayer):
     def shares(self, values: Tensor, graphs: Graphs) -> Tensor:
         """Return the adjacency matrix with self-loops, normalised by the square roots of the degrees."""
         scale = graphs.is_node / (graphs.degrees + 1).sqrt()
-        neighbourhood = graphs.joined + torch.eye(graphs.joined.shape[-1]).to(graphs.joined)
+        neighbourhood = graphs.adjacency + torch.eye(graphs.adjacency.shape[-1]).to(graphs.adjacency)
         return scale[..., :, None] * neighbourhood * scale[..., None, :]
 
 

@@ -39,10 +39,10 @@ def hugging_face(config: HuggingFaceConfig, spec: InputSpec) -> nn.Module:
     _, vocabulary = text_shape(spec, "hugging-face")
     _check_folder(config.path)
     loaded = causal_model(config.path, spec)
-    if vocabulary > loaded.known:
+    if vocabulary > loaded.vocabulary_size:
         raise FedsimError(
-            f"the tokenizer has {vocabulary} tokens, the model in {config.path} only {loaded.known}: they belong to "
-            f'different models. Set data.tokenizer = "{config.path}".'
+            f"the tokenizer has {vocabulary} tokens, the model in {config.path} only {loaded.vocabulary_size}: they "
+            f'belong to different models. Set data.tokenizer = "{config.path}".'
         )
     return loaded
 

@@ -120,7 +120,7 @@ class _ClipEncoder(VisionEncoder):
 
     def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
         _refuse_shares(stream)
-        output = self._tower.encoder.layers[number](stream.hidden, attention_mask=stream.mask(causal=False))
+        output = self._tower.encoder.layers[number](stream.hidden_states, attention_mask=stream.mask(causal=False))
         return output[0] if isinstance(output, tuple) else output
 
     def view(self, number: int) -> _ClipView:
@@ -135,7 +135,7 @@ class _ClipView:
         self.number, self._layer = number, layer
 
     def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
-        attention, hidden = self._layer.self_attn, self._layer.layer_norm1(stream.hidden)
+        attention, hidden = self._layer.self_attn, self._layer.layer_norm1(stream.hidden_states)
         return _heads(attention.q_proj(hidden[:, rows]), attention.head_dim), _heads(
             attention.k_proj(hidden), attention.head_dim
         )
@@ -156,8 +156,8 @@ class _LlamaLanguage(LanguageModel):
     def run(self, number: int, stream: Stream, held: PromptCache | None, seen: Seen | None = None) -> Tensor:
         _refuse_shares(stream)
         store: Any = _Passing() if held is None else held.store
-        place = self._layers.place(stream.hidden, stream.positions)
-        output = self._layers.layer(number, stream.hidden, place, stream.mask(causal=True), store)
+        place = self._layers.place(stream.hidden_states, stream.positions)
+        output = self._layers.layer(number, stream.hidden_states, place, stream.mask(causal=True), store)
         if held is not None:
             held.add(number, stream)
         return output
@@ -165,7 +165,7 @@ class _LlamaLanguage(LanguageModel):
     def step(self, number: int, hidden: Tensor, held: PromptCache) -> Tensor:
         place = self._layers.place(hidden, held.following[number][:, None])
         output = self._layers.layer(number, hidden, place, held.mask(number, hidden), held.store)
-        held.stepped(number)
+        held.mark_cached(number)
         return output
 
     def view(self, number: int) -> _LlamaView:
@@ -182,12 +182,12 @@ class _LlamaView:
     def queries_keys(self, stream: Stream, rows: slice = _ALL) -> tuple[Tensor, Tensor]:
         from fedsim.core.foreign.transformers import apply_rotary_pos_emb  # noqa: PLC0415 - an extra
 
-        attention, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden)
+        attention, hidden = self._layer.self_attn, self._layer.input_layernorm(stream.hidden_states)
         queries, keys = (
             _heads(attention.q_proj(hidden[:, rows]), attention.head_dim),
             _heads(attention.k_proj(hidden), attention.head_dim),
         )
-        cosine, sine = self._place(stream.hidden, stream.positions)
+        cosine, sine = self._place(stream.hidden_states, stream.positions)
         turned, _ = apply_rotary_pos_emb(queries, queries, cosine[:, rows], sine[:, rows])
         return turned, apply_rotary_pos_emb(keys, keys, cosine, sine)[1]
 

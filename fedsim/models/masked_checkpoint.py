@@ -91,10 +91,10 @@ def masked_checkpoint(config: MaskedCheckpointConfig, spec: InputSpec) -> nn.Mod
     loaded = _load(config.path, spec.padding)
     if length > loaded.context:
         raise FedsimError(f"data.length is {length}, expected at most {loaded.context}, the context of the model.")
-    if vocabulary > loaded.known:
+    if vocabulary > loaded.vocabulary_size:
         raise FedsimError(
-            f"the tokenizer has {vocabulary} tokens, the model in {config.path} only {loaded.known}: they belong to "
-            f'different models. Set data.tokenizer = "{config.path}".'
+            f"the tokenizer has {vocabulary} tokens, the model in {config.path} only {loaded.vocabulary_size}: they "
+            f'belong to different models. Set data.tokenizer = "{config.path}".'
         )
     return loaded
 
@@ -116,7 +116,7 @@ class MaskedModel(nn.Module):
         self.is_shifted = is_shifted
 
     @property
-    def known(self) -> int:
+    def vocabulary_size(self) -> int:
         """Number of tokens in the model's embedding."""
         return self.own.get_input_embeddings().num_embeddings
 
@@ -136,7 +136,7 @@ class MaskedModel(nn.Module):
             tokens = tokens.masked_fill(masked, self.mask_token)
         nothing_hidden = self.own.lm_head.weight.new_zeros(len(tokens), 1, tokens.shape[1], tokens.shape[1])
         scores = self.own(input_ids=tokens, attention_mask=nothing_hidden, use_cache=False).logits
-        return self._placed(scores)
+        return self._shift_logits(scores)
 
     def read(self, tokens: Tensor, positions: Tensor, store: Any) -> Tensor:
         """Return logits (B, n, V) of some positions, which attend to the store's keys and values.
@@ -154,9 +154,9 @@ class MaskedModel(nn.Module):
         place, nothing_hidden = layers.place(hidden, positions), hidden.new_zeros(1, 1, 1, 1)
         for number in range(layers.depth):
             hidden = layers.layer(number, hidden, place, nothing_hidden, store)
-        return self._placed(layers.score(hidden))
+        return self._shift_logits(layers.score(hidden))
 
-    def _placed(self, scores: Tensor) -> Tensor:
+    def _shift_logits(self, scores: Tensor) -> Tensor:
         """Return logits moved to the positions of the tokens that they predict."""
         return torch.cat((scores[:, :1], scores[:, :-1]), 1) if self.is_shifted else scores
 
@@ -172,8 +172,8 @@ def _load(path: Path, padding: int | None) -> MaskedModel:
         )
     weights = _weights(path)
     if kind == _LLADA:
-        weights = {_renamed(name): weight for name, weight in weights.items()}
-    wrapped = _built(kind, settings, path)
+        weights = {_rename_weight(name): weight for name, weight in weights.items()}
+    wrapped = _build_model(kind, settings, path)
     missing, strange = wrapped.load_state_dict(weights, strict=False) if _fits(wrapped, weights, path) else ([], [])
     if missing or strange:
         problem = (
@@ -226,7 +226,7 @@ def _weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _renamed(name: str) -> str:
+def _rename_weight(name: str) -> str:
     """Return the Llama name of a LLaDA weight; the name unchanged if it has none."""
     if name in _LLADA_WHOLE:
         return _LLADA_WHOLE[name]
@@ -236,7 +236,7 @@ def _renamed(name: str) -> str:
     return f"model.layers.{match[1]}.{_LLADA_LAYER[match[2]]}.weight"
 
 
-def _built(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
+def _build_model(kind: object, settings: Mapping[str, Any], path: Path) -> Any:
     """Return an untrained model with a checkpoint's sizes."""
     try:
         import transformers  # noqa: PLC0415 - an extra, and slow to import

@@ -132,15 +132,15 @@ class PatchDiffusion(nn.Module):
             order: numbers (B, H, W); patches are sorted by the number of their first pixel. Raster order if absent.
         """
         places = None if order is None else self.cut(order[:, None])[..., 0].argsort(1)
-        patches = _in_order(self.cut(images), places)
+        patches = _reorder_patches(self.cut(images), places)
         moment = images.new_full((len(images),), 0.5) if time is None else time
         level = 1 + (moment * self.levels).long().clamp_max(self.levels - 1)
         share = self.share.to(patches)[level].view(-1, 1, 1)
-        noise = torch.zeros_like(patches) if pixel_noise is None else _in_order(self.cut(pixel_noise), places)
+        noise = torch.zeros_like(patches) if pixel_noise is None else _reorder_patches(self.cut(pixel_noise), places)
         noisy = share.sqrt() * patches + (1 - share).sqrt() * noise
         conditions = self.conditions(patches[:, :-1], labels, places)
         outputs = self.head(noisy, level[:, None].expand(-1, self.patches), conditions)
-        of_reading = _in_order(outputs, None if places is None else places.argsort(1))
+        of_reading = _reorder_patches(outputs, None if places is None else places.argsort(1))
         return torch.cat([self.join(part) for part in of_reading.split(self.size, -1)], 1)
 
     def conditions(self, patches: Tensor, labels: Tensor | None = None, order: Tensor | None = None) -> Tensor:
@@ -191,7 +191,7 @@ class PatchDiffusion(nn.Module):
         return (1 - before) / (1 - share_now) * (1 - share_now / before)
 
 
-def _in_order(patches: Tensor, places: Tensor | None) -> Tensor:
+def _reorder_patches(patches: Tensor, places: Tensor | None) -> Tensor:
     """Return patches (B, n, m) in the order of positions (B, n)."""
     return patches if places is None else patches.gather(1, places[..., None].expand_as(patches))
 

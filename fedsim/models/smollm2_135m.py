@@ -32,9 +32,9 @@ def smollm2_135m(config: Smollm2Config, spec: InputSpec) -> nn.Module:
     """
     _, vocabulary = text_shape(spec, checkpoints.SMOLLM2)
     loaded = causal_model(checkpoints.smollm2(), spec)
-    if vocabulary != loaded.known:
+    if vocabulary != loaded.vocabulary_size:
         raise FedsimError(
-            f"model '{checkpoints.SMOLLM2}' has {loaded.known} tokens, the tokenizer {vocabulary}: they belong to "
-            f'different models. Set data.tokenizer = "{checkpoints.SMOLLM2}".'
+            f"model '{checkpoints.SMOLLM2}' has {loaded.vocabulary_size} tokens, the tokenizer {vocabulary}: they "
+            f'belong to different models. Set data.tokenizer = "{checkpoints.SMOLLM2}".'
         )
     return loaded

@@ -169,11 +169,13 @@ class _View:
         self.number, self._block, self._is_causal = number, block, is_causal
 
     def queries_keys(self, stream: Stream) -> tuple[Tensor, Tensor]:
-        return self._block.self_attn.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions)
+        return self._block.self_attn.queries_keys(self._block.input_layernorm(stream.hidden_states), stream.positions)
 
     def attention(self, stream: Stream, rows: slice | None = None) -> Tensor:
         chosen, attends = rows or slice(None), self._block.self_attn
-        queries, keys = attends.queries_keys(self._block.input_layernorm(stream.hidden), stream.positions, chosen)
+        queries, keys = attends.queries_keys(
+            self._block.input_layernorm(stream.hidden_states), stream.positions, chosen
+        )
         mask = stream.mask(causal=self._is_causal)
         chosen_mask = mask if mask is None or mask.shape[2] == 1 else mask[:, :, chosen]
         return attends.weights(queries, keys, chosen_mask, stream.shares)
@@ -196,7 +198,7 @@ class _TinyEncoder(VisionEncoder):
     def run(self, number: int, stream: Stream, seen: Seen | None = None) -> Tensor:
         mask = stream.mask(causal=False)
         return self._tiny.encoder[number](
-            stream.hidden, attention_mask=mask, positions=stream.positions, shares=stream.shares, seen=seen
+            stream.hidden_states, attention_mask=mask, positions=stream.positions, shares=stream.shares, seen=seen
         )
 
     def view(self, number: int) -> _View:
@@ -216,7 +218,7 @@ class _TinyLanguage(LanguageModel):
     def run(self, number: int, stream: Stream, held: PromptCache | None, seen: Seen | None = None) -> Tensor:
         update_cache = None if held is None else partial(held.store.update, layer=number)
         output = self._tiny.layers[number](
-            stream.hidden,
+            stream.hidden_states,
             attention_mask=stream.mask(causal=True),
             positions=stream.positions,
             cache=update_cache,
@@ -234,7 +236,7 @@ class _TinyLanguage(LanguageModel):
             positions=held.following[number][:, None],
             cache=partial(held.store.update, layer=number),
         )
-        held.stepped(number)
+        held.mark_cached(number)
         return output
 
     def view(self, number: int) -> _View:
@@ -253,7 +255,7 @@ def _with_trained_weights(built: TinyVlm) -> TinyVlm:
     path = checkpoints.cache() / checkpoints.TINY_VLM / checkpoints.WEIGHTS
     if not path.is_file():
         raise FedsimError("model.trained: no trained weights found. Train them: fedsim bench model digit-grids")
-    weights = torch.load(checkpoints.unchanged(path), weights_only=True)
+    weights = torch.load(checkpoints.verify_checksum(path), weights_only=True)
     try:
         built.load_state_dict({name: weight.float() for name, weight in weights.items()})
     except RuntimeError as error:

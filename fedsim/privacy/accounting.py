@@ -121,7 +121,7 @@ def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
     )
 
 
-def in_rounds(mechanism: Mechanism, rounds: int) -> Spent:
+def compose_rounds(mechanism: Mechanism, rounds: int) -> Spent:
     """Return the steps of a mechanism over this many rounds."""
     return Spent(mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps * rounds)
 
@@ -205,7 +205,9 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
     def excess(multiplier: float) -> float:
         return epsilon([Spent(multiplier, sampling_rate, steps)], delta).value - target
 
-    high = _by_rdp(target, delta, sampling_rate, steps)  # a multiplier that suffices for RDP suffices for the others
+    high = _find_rdp_multiplier(
+        target, delta, sampling_rate, steps
+    )  # a multiplier that suffices for RDP suffices for the others
     multiplier = high / 4
     while (
         excess_now := excess(multiplier)
@@ -218,7 +220,7 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
     return multiplier
 
 
-def _by_rdp(target: float, delta: float, sampling_rate: float, steps: int) -> float:
+def _find_rdp_multiplier(target: float, delta: float, sampling_rate: float, steps: int) -> float:
     def is_enough(multiplier: float) -> bool:
         return rdp_epsilon([Spent(multiplier, sampling_rate, steps)], delta) <= target
 

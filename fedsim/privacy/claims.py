@@ -63,7 +63,7 @@ class Claim:
     def least_wrong(self, right: float) -> float:
         """Return g: the smallest mass of wrong guesses for right guesses of mass `right`, both in [0, 1]."""
         if self.samples:
-            return max(0.0, float((self._factors * (right - self._reached)).max()))
+            return max(0.0, float((self._factors * (right - self._offsets)).max()))
         from scipy.special import ndtr, ndtri  # noqa: PLC0415 - most runs need not wait for SciPy
 
         return float(ndtr(ndtri(right) - self.mu))
@@ -88,5 +88,5 @@ class Claim:
         return np.exp(np.concatenate((-_EPSILONS, _EPSILONS)))
 
     @cached_property
-    def _reached(self) -> NDArray[np.float64]:
+    def _offsets(self) -> NDArray[np.float64]:
         return np.concatenate((self._deltas, 1.0 - np.exp(-_EPSILONS) * (1.0 - self._deltas)))

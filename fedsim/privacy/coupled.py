@@ -42,13 +42,13 @@ class Coupled:
     Attributes:
         neighbours: number of tested pairs.
         distance: the largest between two neighbours, in standard deviations of the noise.
-        stated: the largest allowed distance.
+        max_distance: the largest allowed distance.
         faults: a sentence per fault.
     """
 
     neighbours: int
     distance: float
-    stated: float
+    max_distance: float
     faults: tuple[str, ...]
 
 
@@ -72,11 +72,11 @@ def check_step(release: Release, batch: Batch, noise_multiplier: float, steps: i
         for step in range(steps)
     ]
     deviations = {name: _deviation([tensor[name] for tensor in noise[0]]) for name in noise[0][0]}
-    distances, faults = [0.0], list(_reused(noise))
+    distances, faults = [0.0], list(_find_reused_noise(noise))
     for base, neighbours in _neighbours(batch):
-        first = _sent(release, base)
+        first = _release_twice(release, base)
         for name, neighbour in neighbours:
-            moved = _moved(first, _sent(release, neighbour))
+            moved = _compute_change(first, _release_twice(release, neighbour))
             if isinstance(moved, str):
                 faults.append(f"{name}: {moved}")
                 continue
@@ -117,7 +117,7 @@ def _part(batch: Batch, begin: int, end: int) -> Batch:
     return batch.select(torch.arange(begin, end))
 
 
-def _moved(first: tuple[Tensors, Tensors] | str, second: tuple[Tensors, Tensors] | str) -> Tensors | str:
+def _compute_change(first: tuple[Tensors, Tensors] | str, second: tuple[Tensors, Tensors] | str) -> Tensors | str:
     """Return the change of each tensor by a record, or a sentence on a fault."""
     if isinstance(first, str) or isinstance(second, str):
         are_refused = isinstance(first, str) and isinstance(second, str)
@@ -138,7 +138,7 @@ def _moved(first: tuple[Tensors, Tensors] | str, second: tuple[Tensors, Tensors]
     return moved[0]
 
 
-def _sent(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
+def _release_twice(release: Release, batch: Batch) -> tuple[Tensors, Tensors] | str:
     """Return the outputs of two seeds, or why the step fails."""
     try:
         return release(batch, 0, 0), release(batch, 1, 0)
@@ -168,7 +168,7 @@ def _distance(moved: Tensors, deviations: dict[str, float]) -> float:
     return math.sqrt(total)
 
 
-def _reused(noise: Sequence[Sequence[Tensors]]) -> Iterator[str]:
+def _find_reused_noise(noise: Sequence[Sequence[Tensors]]) -> Iterator[str]:
     """Yield a sentence for each pair of steps, or of tensors of a step, with equal noise."""
     names = [name for name, tensor in noise[0][0].items() if tensor.numel() >= _FEWEST]
     for first, second in combinations(range(len(noise)), 2):

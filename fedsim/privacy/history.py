@@ -12,7 +12,7 @@ from typing import cast
 from flwr.app import ConfigRecord, RecordDict
 
 from fedsim.core.types import Mechanism
-from fedsim.privacy.accounting import Spent, in_rounds
+from fedsim.privacy.accounting import Spent, compose_rounds
 
 _PREFIX = "privacy / "
 
@@ -25,7 +25,7 @@ def history_key(name: str) -> str:
 def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
     """Add a trained round of each mechanism to a client's state, by name."""
     for name, mechanism in mechanisms.items():
-        rounds = (*spent(state, name), in_rounds(mechanism, 1))
+        rounds = (*spent(state, name), compose_rounds(mechanism, 1))
         state[history_key(name)] = ConfigRecord(
             {
                 "sigma": [part.noise_multiplier for part in rounds],

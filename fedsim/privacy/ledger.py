@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Adjacency, Mechanism, Unit
-from fedsim.privacy.accounting import Epsilon, Spent, epsilon, in_rounds
+from fedsim.privacy.accounting import Epsilon, Spent, compose_rounds, epsilon
 from fedsim.record.atomic_files import io_advice
 
 _KEY_BYTES = 32
@@ -114,7 +114,7 @@ class Ledger:
         Raises:
             FedsimError: a line was not written with this key, or lines read before are missing.
         """
-        with self._locked(fcntl.LOCK_SH) as handle:
+        with self._lock_file(fcntl.LOCK_SH) as handle:
             return self._read(handle)[0]
 
     def spent(self, subject: str, delta: float) -> Epsilon:
@@ -141,8 +141,8 @@ class Ledger:
             raise FedsimError(
                 f"'{subject}' may spend epsilon {allowance.epsilon:g}, expected a finite number of at least 0."
             )
-        cost = tuple(in_rounds(mechanism, 1) for mechanism in mechanisms)
-        with self._locked(fcntl.LOCK_EX) as handle:
+        cost = tuple(compose_rounds(mechanism, 1) for mechanism in mechanisms)
+        with self._lock_file(fcntl.LOCK_EX) as handle:
             entries, tail = self._read(handle)
             unit, adjacency = _neighbours(entries, subject, mechanisms)
             before = _parts(entries, subject)
@@ -170,14 +170,14 @@ class Ledger:
         Raises:
             FedsimError: the reservation does not exist or is settled; or see `entries`.
         """
-        with self._locked(fcntl.LOCK_EX) as handle:
+        with self._lock_file(fcntl.LOCK_EX) as handle:
             entries, tail = self._read(handle)
             if reservation not in open_reservations(entries):
                 raise FedsimError(f"{self._path} has no open reservation {reservation}.")
             self._append(handle, tail, kind="settled", subject=entries[reservation - 1].subject, settles=reservation)
 
     @contextmanager
-    def _locked(self, operation: int) -> Iterator[int]:
+    def _lock_file(self, operation: int) -> Iterator[int]:
         """Open and lock the file (`operation`: shared or exclusive)."""
         with io_advice(self._path):
             handle = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)

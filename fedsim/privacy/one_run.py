@@ -74,7 +74,7 @@ class AuditResult:
     gap: float
 
 
-def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray[np.float64]) -> AuditResult:
+def evaluate_runs(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray[np.float64]) -> AuditResult:
     """Return the audit result of a claim from coins and scores, both (runs, canaries).
 
     Scores of included canaries are higher. The mean score, the threshold of `accuracies_of`, lies between both groups.
@@ -89,7 +89,7 @@ def shown(claim: Claim, plan: Plan, included: NDArray[np.bool_], scores: NDArray
     return AuditResult(plan, right, epsilon, epsilon_apart, _gap(included[0], scores[0]))
 
 
-def planned(
+def plan_audit(
     claim: Claim, canaries: int, runs: int, confidence: float, generator: np.random.Generator, guesses: int | None
 ) -> Plan:
     """Return the plan of a claim's audit: the number of guesses with the largest power, then with the largest bound.
@@ -103,11 +103,13 @@ def planned(
         guesses: their number if it is fixed already, even.
     """
     numbers = [guesses] if guesses else sorted({max(2, 2 * int(canaries * share / 2)) for share in _SHARES})
-    plans = [_judged(claim, Plan(canaries, number, runs, confidence, 0.0, 0.0), generator) for number in numbers]
+    plans = [
+        _simulate_power(claim, Plan(canaries, number, runs, confidence, 0.0, 0.0), generator) for number in numbers
+    ]
     best = max(plans, key=lambda plan: plan.power)  # of several the first
     if best.power > 0.0:
         return replace(best, max_epsilon=_max_epsilon(claim, best))
-    included, scores = simulated(claim, canaries, 1, generator)
+    included, scores = simulate_runs(claim, canaries, 1, generator)
 
     def usual(plan: Plan) -> float:
         """Return the median lower bound of a run under the claim."""
@@ -117,9 +119,9 @@ def planned(
     return replace(best, max_epsilon=_max_epsilon(claim, best))
 
 
-def _judged(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
-    included, scores = simulated(claim.with_noise(_LIAR), plan.canaries, plan.runs, generator)
-    is_caught = count_right(included[:, 0], scores[:, 0], plan.guesses) >= needed(claim, plan)
+def _simulate_power(claim: Claim, plan: Plan, generator: np.random.Generator) -> Plan:
+    included, scores = simulate_runs(claim.with_noise(_LIAR), plan.canaries, plan.runs, generator)
+    is_caught = count_right(included[:, 0], scores[:, 0], plan.guesses) >= find_critical_count(claim, plan)
     if plan.runs > 1:
         is_caught |= [contradicted_by_runs(claim, run, plan.risk) for run in accuracies_of(included, scores)]
     return replace(plan, power=float(is_caught.mean()))
@@ -153,12 +155,12 @@ def contradicted_by_runs(claim: Claim, accuracies: Sequence[float], risk: float)
 
 def epsilon_of_one_run(claim: Claim, plan: Plan, right: int) -> float:
     """Return the epsilon that so many right guesses of a run show."""
-    return _shown(claim, lambda run: contradicts(run, plan.canaries, plan.guesses, right, plan.risk))
+    return _bound_epsilon(claim, lambda run: contradicts(run, plan.canaries, plan.guesses, right, plan.risk))
 
 
 def epsilon_of_runs(claim: Claim, accuracies: Sequence[float], risk: float) -> float:
     """Return the epsilon that the accuracies of independent runs show."""
-    return _shown(claim, lambda run: contradicted_by_runs(run, accuracies, risk))
+    return _bound_epsilon(claim, lambda run: contradicted_by_runs(run, accuracies, risk))
 
 
 def epsilon_if_apart(claim: Claim, wrong: int, canaries: int, risk: float) -> float:
@@ -166,10 +168,10 @@ def epsilon_if_apart(claim: Claim, wrong: int, canaries: int, risk: float) -> fl
     from scipy.special import betaincinv  # noqa: PLC0415 - most runs need not wait for SciPy
 
     least = 1.0 if wrong == canaries else float(betaincinv(wrong + 1, canaries - wrong, 1.0 - risk))
-    return _shown(claim, lambda run: 1.0 - least > run.accuracy)
+    return _bound_epsilon(claim, lambda run: 1.0 - least > run.accuracy)
 
 
-def _shown(claim: Claim, is_contradicted: Callable[[Claim], bool]) -> float:
+def _bound_epsilon(claim: Claim, is_contradicted: Callable[[Claim], bool]) -> float:
     low, high = math.log(_LEAST_FACTOR), math.log(_MOST_FACTOR)
     if not is_contradicted(claim.with_noise(_MOST_FACTOR)):
         return 0.0
@@ -179,7 +181,7 @@ def _shown(claim: Claim, is_contradicted: Callable[[Claim], bool]) -> float:
     return claim.with_noise(math.exp(high)).epsilon
 
 
-def needed(claim: Claim, plan: Plan) -> int:
+def find_critical_count(claim: Claim, plan: Plan) -> int:
     """Return the least number of right guesses in a run that contradicts a claim; guesses + 1 if none does."""
     low, high = plan.guesses // 2, plan.guesses + 1
     while low < high:
@@ -191,7 +193,7 @@ def needed(claim: Claim, plan: Plan) -> int:
     return high
 
 
-def simulated(
+def simulate_runs(
     claim: Claim, canaries: int, runs: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return coins and scores (draws, runs, canaries) of canaries of the largest size that do not overlap."""

@@ -21,8 +21,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, describe_exception
-from fedsim.core.nets.losses import cross_entropy, per_example
-from fedsim.core.nets.masks import dropout_sites, keep_masks, without_dropout
+from fedsim.core.nets.losses import compute_example_losses, cross_entropy
+from fedsim.core.nets.masks import disable_dropout, dropout_sites, keep_masks
 from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
@@ -60,7 +60,7 @@ def sum_clipped(
     Raises:
         FedsimError: a layer was called for other rows than the examples, or twice in mode ghost.
     """
-    with _recorded(model) as uses:
+    with _record_calls(model) as uses:
         example_losses = losses()
     total = (
         _ghost_sum(uses, parameters, example_losses, clip)
@@ -80,7 +80,7 @@ def example_gradients(
         parameters: all trained parameters, by name.
         losses: runs the model on a non-empty batch and returns each example's loss, shape (B,).
     """
-    with _recorded(model) as uses:
+    with _record_calls(model) as uses:
         example_losses = losses()
     stored = _each_stored(uses, example_losses, "hooks")
     return example_losses.detach(), {
@@ -159,9 +159,9 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
         return torch.cat([t.flatten() for t in tensors])
 
     def losses() -> Tensor:
-        return per_example(model(inputs), labels)
+        return compute_example_losses(model(inputs), labels)
 
-    with without_dropout():
+    with disable_dropout():
         single = torch.stack([alone(example) for example in range(len(inputs))])
         norms = single.norm(dim=1)
         # Every gradient is clipped, except gradients with a negligible norm.
@@ -185,7 +185,7 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
 
     def losses() -> Tensor:
         nonlocal drawn_forward
-        example_losses = per_example(model(inputs), labels)
+        example_losses = compute_example_losses(model(inputs), labels)
         drawn_forward = len(masks)
         return example_losses
 
@@ -227,11 +227,11 @@ class _Part(NamedTuple):
 
     Attributes:
         norms: norm of each example's gradient, shape (B,).
-        summed: returns the weighted sum of selected examples' gradients, given their factors and indices.
+        weighted_sum: returns the weighted sum of selected examples' gradients, given their factors and indices.
     """
 
     norms: Tensor
-    summed: Callable[[Tensor, Tensor | slice], Tensor]
+    weighted_sum: Callable[[Tensor, Tensor | slice], Tensor]
 
 
 def _stored_sum(
@@ -264,7 +264,7 @@ def _ghost_sum(
 ) -> dict[str, Tensor]:
     parts: dict[nn.Parameter, _Part] = {}
     for use, gradient in _output_gradients(uses, example_losses):
-        for parameter, part in _measured(use, gradient):
+        for parameter, part in _measure_parameters(use, gradient):
             if parameter in parts:
                 raise FedsimError("ghost norms of a parameter that is used twice do not add up. Set mode = 'hooks'.")
             parts[parameter] = part
@@ -273,7 +273,8 @@ def _ghost_sum(
     rows = slice(None) if bool(usable.all()) else usable  # a selection would copy every input
     factors = (clip / norms[rows].clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
     return {
-        name: parts[p].summed(factors, rows) if p in parts else torch.zeros_like(p) for name, p in parameters.items()
+        name: parts[p].weighted_sum(factors, rows) if p in parts else torch.zeros_like(p)
+        for name, p in parameters.items()
     }
 
 
@@ -290,11 +291,11 @@ def _output_gradients(uses: Sequence[_Use], example_losses: Tensor) -> Iterator[
                 f"for {len(example_losses)} examples, so their gradients cannot be separated. Call it for "
                 "all examples, with a row each."
             )
-        yield from _by_child(use, gradient)
+        yield from _split_by_child(use, gradient)
 
 
 @torch.no_grad()
-def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
+def _split_by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
     """Return the use and its gradient; for a composite module, the uses and gradients of its children."""
     calls = [(use.module, use.inputs, gradient)]
     if isinstance(use.module, Composite):
@@ -309,11 +310,11 @@ def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterato
 
     rule = None if mode == "functorch" else gradient_rule(use.module)
     with torch.no_grad():
-        gradients = (rule or _by_functorch)(use.module, [use.inputs], gradient)
+        gradients = (rule or _compute_by_functorch)(use.module, [use.inputs], gradient)
     return ((parameter, part_gradients) for parameter, part_gradients in gradients.items() if parameter.requires_grad)
 
 
-def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
+def _compute_by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
     """Return the per-example gradients of a module of any class, without changing it."""
     from fedsim.core.foreign.opacus import ft_compute_per_sample_gradient  # noqa: PLC0415
 
@@ -325,7 +326,7 @@ def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> 
         vars(module).pop("ft_compute_sample_grad", None)
 
 
-def _measured(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, _Part]]:
+def _measure_parameters(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, _Part]]:
     """Yield the module's trained parameters with per-example gradient norms and a weighted sum function."""
     from fedsim.core.foreign.opacus import norm_rule  # noqa: PLC0415
 
@@ -353,7 +354,7 @@ def _sum_stored(stored: Tensor, factors: Tensor, rows: Tensor | slice) -> Tensor
 def _sum_dense(
     parameter: nn.Parameter, inputs: Tensor, gradient: Tensor, factors: Tensor, rows: Tensor | slice
 ) -> Tensor:
-    outer = _scaled(gradient[rows], factors)
+    outer = _scale_rows(gradient[rows], factors)
     if parameter.dim() == 1:
         return outer.sum(dim=0)
     return outer.T @ inputs[rows].flatten(0, -2).to(outer.dtype)
@@ -363,16 +364,16 @@ def _sum_dense(
 def _sum_embedded(
     parameter: nn.Parameter, inputs: Tensor, gradient: Tensor, factors: Tensor, rows: Tensor | slice
 ) -> Tensor:
-    return torch.zeros_like(parameter).index_add_(0, inputs[rows].flatten(), _scaled(gradient[rows], factors))
+    return torch.zeros_like(parameter).index_add_(0, inputs[rows].flatten(), _scale_rows(gradient[rows], factors))
 
 
-def _scaled(gradient: Tensor, factors: Tensor) -> Tensor:
+def _scale_rows(gradient: Tensor, factors: Tensor) -> Tensor:
     """Return each example's output gradient (B, ..., F) times its factor (B,), as rows (N, F)."""
     return (gradient * factors.view(-1, *[1] * (gradient.dim() - 1))).flatten(0, -2)
 
 
 @contextmanager
-def _recorded(model: nn.Module) -> Generator[list[_Use]]:
+def _record_calls(model: nn.Module) -> Generator[list[_Use]]:
     """Record every call of a module with its own trained parameters; the model does not change."""
     uses: list[_Use] = []
 

@@ -58,7 +58,7 @@ def chance(claim: SamplingClaim) -> float:
     from scipy.stats import binom  # noqa: PLC0415 - most runs need not wait for SciPy
 
     logs = binom.logpmf(np.arange(claim.records + 1), claim.records, claim.rate)
-    return min(1.0, _TESTS * min(_of_spread(claim, logs), _of_one_size(claim, logs)))
+    return min(1.0, _TESTS * min(_spread_p_value(claim, logs), _size_p_value(claim, logs)))
 
 
 def sampling_fault(claim: SamplingClaim) -> str:
@@ -81,14 +81,14 @@ def fewest_sizes(records: int, rate: float) -> int:
     return math.ceil(math.log(FALSE_ALARMS / _TESTS / (records + 1)) / math.log(likeliest))
 
 
-def _of_spread(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
+def _spread_p_value(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
     squares = np.square(np.arange(claim.records + 1) - claim.records * claim.rate) / claim.variance
     tilts = (*_TILTS, *-_TILTS)
     bounds = [float(np.logaddexp.reduce(logs + tilt * squares)) - tilt * claim.spread for tilt in tilts]
     return math.exp(len(claim.sizes) * min(0.0, *bounds))
 
 
-def _of_one_size(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
+def _size_p_value(claim: SamplingClaim, logs: NDArray[np.float64]) -> float:
     from scipy.stats import binom  # noqa: PLC0415 - most runs need not wait for SciPy
 
     largest = int(np.bincount(claim.sizes).max())

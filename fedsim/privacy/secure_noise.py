@@ -52,9 +52,9 @@ def secure(optimizer: _OptimizerT) -> _OptimizerT:
         FedsimError: it is no optimizer of Opacus, or of a kind that draws noise elsewhere too (adaptive clipping,
             several processes).
     """
-    from fedsim.privacy.secure_optimizer import secured  # noqa: PLC0415 - slow import of Opacus (a second)
+    from fedsim.privacy.secure_optimizer import secure_in_place  # noqa: PLC0415 - slow import of Opacus (a second)
 
-    return secured(optimizer)
+    return secure_in_place(optimizer)
 
 
 def _normals(words: Tensor) -> Tensor:

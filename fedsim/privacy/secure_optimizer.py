@@ -64,11 +64,11 @@ def is_secure(optimizer: DPOptimizer) -> bool:
 
 
 def opacus_class(optimizer: DPOptimizer) -> type[Any]:
-    """Return the class that an optimizer had before `secured`."""
+    """Return the class that an optimizer had before `secure_in_place`."""
     return next((plain for plain, kind in _SECURE.items() if type(optimizer) is kind), type(optimizer))
 
 
-def secured(optimizer: _T) -> _T:
+def secure_in_place(optimizer: _T) -> _T:
     """Make an optimizer of Opacus draw from ChaCha20, in place; see `fedsim.privacy.secure_noise.secure`."""
     if isinstance(optimizer, _SecureNoise):
         return optimizer

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.hooks import NoiseAdder
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import Tensors, Update
 
 
@@ -58,7 +58,7 @@ def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
         inputs: at least two examples, since batch normalisation cannot train on a single example.
     """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         model(inputs)
         moved = [n for n, b in model.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
         for name, buffer in model.named_buffers():

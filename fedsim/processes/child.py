@@ -25,7 +25,7 @@ def answer(method: InProcessRunner, payload: bytes, answers: IO[bytes]) -> bytes
     """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
 
     def watch(step: Any) -> None:
-        answers.write(frames.frame(frames.STEP, packing.of_step(step)))
+        answers.write(frames.frame(frames.STEP, packing.pack_step(step)))
         answers.flush()
 
     try:
@@ -34,7 +34,7 @@ def answer(method: InProcessRunner, payload: bytes, answers: IO[bytes]) -> bytes
         generators = [_generator(seed, state) for seed, state in states]
         function = getattr(type(method.method), name)
         result = method.call(function, *seen, generators=generators, watch=watch, seconds=seconds)
-        return frames.frame(frames.ANSWER, packing.packed(result))
+        return frames.frame(frames.ANSWER, packing.pack_values(result))
     except Exception as error:  # any exception is a failure of the method
         return frames.frame(frames.FAILED, reason(error).encode())
 

@@ -94,12 +94,12 @@ class ChildProcess:
     @property
     def stdout(self) -> IO[bytes]:
         """The unbuffered pipe from the program's standard output, for a program that writes no frames."""
-        return _opened(self._process.stdout)
+        return _require_pipe(self._process.stdout)
 
     @property
     def stderr(self) -> IO[bytes]:
         """The unbuffered pipe from the program's standard error."""
-        return _opened(self._process.stderr)
+        return _require_pipe(self._process.stderr)
 
     def send(self, content: bytes, check_cancelled: Callable[[], None] = lambda: None) -> None:
         """Write bytes to standard input. A program that has closed it loses them without an error.
@@ -108,7 +108,7 @@ class ChildProcess:
             content: to write.
             check_cancelled: called between pieces and every 0.1 s while the program reads nothing; may raise.
         """
-        pipe, unsent = _opened(self._process.stdin).fileno(), memoryview(content)
+        pipe, unsent = _require_pipe(self._process.stdin).fileno(), memoryview(content)
         while unsent:
             check_cancelled()
             if not select.select([], [pipe], [], _LOOK_UP_EVERY)[1]:
@@ -185,7 +185,7 @@ class ChildProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def _opened(pipe: IO[bytes] | None) -> IO[bytes]:
+def _require_pipe(pipe: IO[bytes] | None) -> IO[bytes]:
     if pipe is None:
         raise ValueError("the subprocess was started without this pipe")
     return pipe

@@ -22,7 +22,7 @@ _FOLDERS_OF_DATA = frozenset(("tests", "test", "testing", "data", "datasets", "b
 _METADATA = (".dist-info", ".egg-info")
 
 
-def without_data(folder: Path) -> tuple[str, ...]:
+def code_paths(folder: Path) -> tuple[str, ...]:
     """Return the fewest paths that hold the files below a folder, but no data sets.
 
     A file is data by its suffix; in folders of tests, data sets, benchmarks and examples, and below them, every file

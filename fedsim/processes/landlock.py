@@ -35,13 +35,13 @@ class Places:
 
     Attributes:
         readable: files and folders, with all below them.
-        listed: folders that it may list, recursively.
+        listable: folders that it may list, recursively.
         devices: files that it may read, write and send ioctl commands to.
         writable: files and folders, with all below them, that it may also write, create and remove.
     """
 
     readable: Sequence[str]
-    listed: Sequence[str]
+    listable: Sequence[str]
     devices: Sequence[str]
     writable: Sequence[str] = ()
 
@@ -82,17 +82,17 @@ def restrict(places: Places) -> None:
     handled = sum(rights for version, rights in _OF_FILES.items() if version <= known)
     fields = [handled, _TCP * (known >= _HAS_TCP), _SIGNALS_AND_SOCKETS * (known >= _HAS_SIGNALS)]
     rules = struct.pack("<3Q", *fields)[: 8 if known < _HAS_TCP else 16 if known < _HAS_SIGNALS else 24]
-    ruleset = _called(_CREATE, rules, ctypes.c_size_t(len(rules)), 0)
+    ruleset = _call_landlock(_CREATE, rules, ctypes.c_size_t(len(rules)), 0)
     for paths, rights in (
         (places.readable, _READ | _LIST),
-        (places.listed, _LIST),
+        (places.listable, _LIST),
         (places.devices, (_READ | _WRITE | _IOCTL) & handled),
         (places.writable, handled & ~(_RUN | _IOCTL)),
     ):
         for path in paths:
             _allow(ruleset, path, rights)
     _libc().prctl(_GAIN_NO_PRIVILEGES, 1, 0, 0, 0)
-    _called(_RESTRICT, ruleset, 0)
+    _call_landlock(_RESTRICT, ruleset, 0)
     os.close(ruleset)
 
 
@@ -109,12 +109,12 @@ def _allow(ruleset: int, path: str, rights: int) -> None:
         return
     try:
         allowed = rights if os.path.isdir(path) else rights & _OF_A_FILE
-        _called(_ADD_RULE, ruleset, _BENEATH_PATH, struct.pack("<Qi", allowed, place), 0)
+        _call_landlock(_ADD_RULE, ruleset, _BENEATH_PATH, struct.pack("<Qi", allowed, place), 0)
     finally:
         os.close(place)
 
 
-def _called(number: int, *arguments: object) -> int:
+def _call_landlock(number: int, *arguments: object) -> int:
     result = _libc().syscall(number, *arguments)
     if result < 0:
         raise OSError(ctypes.get_errno(), f"Landlock: {os.strerror(ctypes.get_errno())}")

@@ -60,7 +60,7 @@ def _fills_its_memory(tensor: Tensor) -> bool:
 _PICKLE = SimpleNamespace(__name__="pickle", Pickler=_Pickler)  # the part of the module pickle that `torch.save` uses
 
 
-def saved(value: Any) -> bytes:
+def serialise_value(value: Any) -> bytes:
     """Return `torch.save` of a value, where each tensor brings its own values alone.
 
     Raises:
@@ -77,7 +77,7 @@ def saved(value: Any) -> bytes:
     return file.getvalue()
 
 
-def packed(value: Any) -> bytes:
+def pack_values(value: Any) -> bytes:
     """Return plain values and tensors as a payload.
 
     Raises:
@@ -88,7 +88,7 @@ def packed(value: Any) -> bytes:
     return b"".join([line, b"\n", *parts])
 
 
-def unpacked(payload: bytes) -> Any:
+def unpack_values(payload: bytes) -> Any:
     """Return the values of a payload, lists as tuples.
 
     Raises:
@@ -100,15 +100,15 @@ def unpacked(payload: bytes) -> Any:
     return _Reader(memoryview(payload)[end + 1 :]).whole(json.loads(payload[:end]))
 
 
-def of_step(step: Step) -> bytes:
+def pack_step(step: Step) -> bytes:
     """Return a step as a payload."""
     numbers = (step.restart, step.iteration, step.iterations, float(step.objective), float(step.best))
-    return packed([*numbers, step.guess])
+    return pack_values([*numbers, step.guess])
 
 
 def step_of(payload: bytes) -> Step:
     """Return the step of a payload."""
-    *numbers, guess = unpacked(payload)
+    *numbers, guess = unpack_values(payload)
     return Step(*numbers, guess=guess)
 
 
@@ -120,7 +120,7 @@ def read_reason(payload: bytes) -> str:
 def _plain(value: Any, parts: list[bytes]) -> Any:
     """Return a value as JSON data, and append the bytes of its tensors to `parts`."""
     if isinstance(value, Tensor):
-        return {"tensor": _described(value.detach().cpu(), parts)}
+        return {"tensor": _describe_tensor(value.detach().cpu(), parts)}
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, int | float):
@@ -138,7 +138,7 @@ def _plain(value: Any, parts: list[bytes]) -> Any:
     raise FedsimError(f"its answer holds a {type(value).__name__}, expected tensors, numbers and text.")
 
 
-def _described(tensor: Tensor, parts: list[bytes]) -> list[Any]:
+def _describe_tensor(tensor: Tensor, parts: list[bytes]) -> list[Any]:
     name = str(tensor.dtype).removeprefix("torch.")
     if name not in _TYPES or tensor.layout != torch.strided:
         raise FedsimError(f"its answer holds a tensor of {tensor.dtype} ({tensor.layout}), expected plain numbers.")

@@ -58,11 +58,11 @@ class _Salted:
         watch: OnStep = ignore_step,
         seconds: float | None = None,
     ) -> AnswerT:
-        changed = [_changed(generator, self.salt) for generator in generators]
+        changed = [_salt_generator(generator, self.salt) for generator in generators]
         return self.method.call(function, *seen, generators=changed, watch=watch, seconds=seconds)
 
 
-def _changed(generator: torch.Generator, salt: bytes) -> torch.Generator:
+def _salt_generator(generator: torch.Generator, salt: bytes) -> torch.Generator:
     """Return a new generator for an unused generator: its seed is 63 bits of a keyed hash of the old seed."""
     seed = generator.initial_seed().to_bytes(8, "little")
     digest = hashlib.blake2b(seed, key=salt, digest_size=8).digest()

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedsim.core import process
 from fedsim.core.nets import checkpoints
 from fedsim.core.registry import index
-from fedsim.processes.code_files import standard_library, system_libraries, without_data
+from fedsim.processes.code_files import code_paths, standard_library, system_libraries
 from fedsim.processes.landlock import Places
 
 _VARIABLES = frozenset(
@@ -51,8 +51,10 @@ def places() -> Places:
     It can read all of fedsim's own methods, since the needed methods are known only at run time. Data sets inside
     packages are left out, since they contain the ground truth. File names can still be listed.
     """
-    installed = _installed()
-    imported = [[place for place in module if not any(map(place.is_relative_to, installed))] for module in _imported()]
+    installed = _installed_paths()
+    imported = [
+        [place for place in module if not any(map(place.is_relative_to, installed))] for module in _imported_paths()
+    ]
     folders = {*installed, *(place for module in imported for place in module), checkpoints.cache().resolve()}
     readable = {
         *_MORE_LIBRARIES,
@@ -70,13 +72,13 @@ def places() -> Places:
 def _code(place: Path, is_installed: bool) -> tuple[str, ...]:
     if not place.is_dir():
         return (str(place),)
-    return _installed_code(place) if is_installed else without_data(place)
+    return _installed_code(place) if is_installed else code_paths(place)
 
 
-_installed_code = lru_cache(without_data)  # tens of thousands of files, the same for every attack of a run
+_installed_code = lru_cache(code_paths)  # tens of thousands of files, the same for every attack of a run
 
 
-def _installed() -> set[Path]:
+def _installed_paths() -> set[Path]:
     paths = sysconfig.get_paths()
     named = {entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")}
     return {Path(path).resolve() for path in (paths["purelib"], paths["platlib"], *named)}
@@ -94,7 +96,7 @@ def _python() -> Iterator[str]:
     yield from (entry for entry in sys.path if entry.endswith(".zip"))
 
 
-def _imported() -> Iterator[list[Path]]:
+def _imported_paths() -> Iterator[list[Path]]:
     """Yield the locations of each package or module that this process has imported, and of package metadata."""
     for entry in sys.path:
         yield from (

@@ -68,7 +68,7 @@ class SubprocessRunner:
             request = (function.__name__, seen, states, seconds)
             kind, payload = self.ask(frames.CALL, request, watch, sum(map(_size_of, _observations(seen))))
             if kind == frames.ANSWER:
-                return packing.unpacked(payload)
+                return packing.unpack_values(payload)
         except (Exception, DeadlineReached):  # a method may send any bytes
             self.end()  # the rest of the pipe answers no later request
             raise
@@ -101,7 +101,7 @@ class SubprocessRunner:
             KeyboardInterrupt: a stop was requested.
             FedsimError: the request cannot be serialised, the process ended, or its answer is too long.
         """
-        content = packing.saved(request)
+        content = packing.serialise_value(request)
         if self._child.code is not None:
             self._child.close()
             self._child = _start()

@@ -182,12 +182,12 @@ class Question(ConfiguredMethod[ConfigT]):
 def answers(question: Question[Any], evidence: Evidence, work: QuestionContext) -> Iterator[Finding]:
     """Yield a question's findings; after its time limit, a last, undecided finding."""
     try:
-        yield from _in_time(question.run(evidence, work), question.config.seconds)
+        yield from _limit_time(question.run(evidence, work), question.config.seconds)
     except DeadlineReached:
-        yield _undecided(question)
+        yield _undecided_finding(question)
 
 
-def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Finding]:
+def _limit_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Finding]:
     """Yield findings; the limit counts the CPU time of the question, without the CPU time of the caller.
 
     Raises:
@@ -206,7 +206,7 @@ def _in_time(findings: Iterator[Finding], seconds: float | None) -> Iterator[Fin
         yield finding
 
 
-def _undecided(question: Question[Any]) -> Finding:
+def _undecided_finding(question: Question[Any]) -> Finding:
     seconds = f"{question.config.seconds:g} processor seconds"
     return Finding(
         question=question.name,

@@ -34,7 +34,7 @@ from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.record import Finding
 from fedsim.scenario.world import World
 from fedsim.threat import hidden_states
-from fedsim.threat.changes import permuted
+from fedsim.threat.changes import permute_labels
 
 _PERMUTATIONS = 5
 
@@ -42,8 +42,8 @@ _PERMUTATIONS = 5
 class Binding(TimedConfig):
     """The two bound attributes, and the settings of the probe."""
 
-    known: str = Field(min_length=1, description="attribute of a text with a known value")
-    wanted: str = Field(min_length=1, description="attribute to infer")
+    known_attribute: str = Field(min_length=1, description="attribute of a text with a known value")
+    target_attribute: str = Field(min_length=1, description="attribute to infer")
     means: int = Field(default=5, ge=1, description="k, means of the states of the upper half of the layers")
     threshold: float = Field(default=0.1, ge=0, le=1, description="least cosine of a code that counts as an answer")
     probe: HyperdimensionalProbeConfig = HyperdimensionalProbeConfig()
@@ -52,9 +52,9 @@ class Binding(TimedConfig):
 class _Texts(NamedTuple):
     """Pooled states (N, width), and the values of both attributes (N,)."""
 
-    pooled: Tensor
-    known: Tensor
-    wanted: Tensor
+    pooled_states: Tensor
+    known_values: Tensor
+    target_values: Tensor
 
 
 @final
@@ -81,8 +81,8 @@ class BindingQuestion(Question[Binding]):
         """Yield the wanted attribute, the observed states and the attacker's knowledge."""
         yield (
             "It sees the states of the last token of clients' texts in the upper half of the "
-            f"model's layers, knows their {self.config.known}, and infers their "
-            f"{self.config.wanted}. It knows both for the test set."
+            f"model's layers, knows their {self.config.known_attribute}, and infers their "
+            f"{self.config.target_attribute}. It knows both for the test set."
         )
 
     def check(self, world: World) -> None:
@@ -96,8 +96,10 @@ class BindingQuestion(Question[Binding]):
                     f"binding.{key}: data '{world.scenario.data.name}' has no attribute '{name}'."
                     f"{did_you_mean(name, attributes) if attributes else ' It has none.'}"
                 )
-        if self.config.known == self.config.wanted:
-            raise ScenarioError(f"binding.wanted: '{self.config.wanted}' is known already. Ask for another attribute.")
+        if self.config.known_attribute == self.config.target_attribute:
+            raise ScenarioError(
+                f"binding.wanted: '{self.config.target_attribute}' is known already. Ask for another attribute."
+            )
         upper = len(self._layers(world))
         if self.config.means > upper:
             raise ScenarioError(
@@ -109,7 +111,7 @@ class BindingQuestion(Question[Binding]):
         world, right, truth, clients = evidence.world, list[Tensor](), list[Tensor](), list[Tensor]()
         finding = Finding(
             question="binding",
-            label=f"{self.config.wanted} given {self.config.known}",
+            label=f"{self.config.target_attribute} given {self.config.known_attribute}",
             method="hyperdimensional-probe",
             metric="attribute_balanced_accuracy",
         )
@@ -119,7 +121,7 @@ class BindingQuestion(Question[Binding]):
                 work.progress("states of texts: round", number, rounds)
                 public, private, senders = self._read(world, shared)
                 right.append(self._extract(world, shared.number, public, private, work))
-                truth.append(private.wanted)
+                truth.append(private.target_values)
                 clients.append(senders)
         except Exception as error:  # a method may raise anything
             yield finding.model_copy(update={"failure": reason(error)})
@@ -136,7 +138,7 @@ class BindingQuestion(Question[Binding]):
 
     def _pair(self, world: World) -> tuple[Attribute, Attribute]:
         attributes = world.data.dataset.attributes
-        return attributes[self.config.known], attributes[self.config.wanted]
+        return attributes[self.config.known_attribute], attributes[self.config.target_attribute]
 
     def _layers(self, world: World) -> range:
         stack = stack_of(world.models.workspace.model)
@@ -170,21 +172,21 @@ class BindingQuestion(Question[Binding]):
         """Return whether each text's value was inferred, shape (1 + permutations, N); row 0 uses the true values."""
         seed, values = world.scenario.seed, [len(attribute.values) for attribute in self._pair(world)]
         source = seeding.generator(seed, "permuted bindings", round_)
-        taught = [public.wanted, *(permuted(public.wanted, source) for _ in range(_PERMUTATIONS))]
+        taught = [public.target_values, *(permute_labels(public.target_values, source) for _ in range(_PERMUTATIONS))]
         probe, rows = HyperdimensionalProbe(self.config.probe), list[Tensor]()
         for wanted in taught:
             work.check_cancelled()
             generator = seeding.generator(seed, "binding", round_)
             book = make_codebook(sum(values), self.config.probe.dimension, generator)
-            codes = bind(book[public.known], book[values[0] + wanted])
-            codes = probe.encode(probe.learn(public.pooled, codes, generator), private.pooled)
+            codes = bind(book[public.known_values], book[values[0] + wanted])
+            codes = probe.encode(probe.learn(public.pooled_states, codes, generator), private.pooled_states)
             answers = [
                 extract(code, book, [known], self.config.threshold).concept
-                for code, known in zip(codes, private.known.tolist(), strict=True)
+                for code, known in zip(codes, private.known_values.tolist(), strict=True)
             ]
             wrong = -1  # no answer
             concepts = torch.tensor([wrong if answer is None else answer - values[0] for answer in answers])
-            rows.append((concepts == private.wanted).double())
+            rows.append((concepts == private.target_values).double())
         return torch.stack(rows)
 
 

@@ -37,7 +37,7 @@ class Neurons(TimedConfig):
     """The examined layers, and the numbers of neurons, words and public texts."""
 
     weights: Weights = Field(default="up_proj", description="layers with the inspected neurons")
-    moved: int = Field(default=50, ge=1, description="number of most changed neurons that are named")
+    top_neurons: int = Field(default=50, ge=1, description="number of most changed neurons that are named")
     words: int = Field(default=20, ge=1, description="tokens that are named of each update")
     common: float = Field(
         default=0.1, ge=0, le=1, description="share of public texts above which a token is too common to be named"
@@ -147,10 +147,10 @@ class NeuronQuestion(Question[Neurons]):
         usual: dict[str, Tensor] = {}
         for number, change in enumerate(simulated_changes(world, first, order.split(size)), 1):
             work.progress("neurons: public texts", number, config.public)
-            for name, moved in self._changes(world.models.holding(first.received), change).items():
+            for name, moved in self._changes(world.models.load_weights(first.received_weights), change).items():
                 sizes = moved.norm(dim=self._across, keepdim=True)
                 usual[name] = usual.get(name, torch.zeros_like(sizes)) + sizes
-        model, common = world.models.holding(first.received), self._common(world)
+        model, common = world.models.load_weights(first.received_weights), self._common(world)
         for entry in entries:
             moved = self._changes(model, entry.update.tensors)
             ratios = {name: torch.where(usual[name] > 0, rows / usual[name], 0.0) for name, rows in moved.items()}
@@ -170,7 +170,7 @@ class NeuronQuestion(Question[Neurons]):
 
     def _words(self, model: nn.Module, ratios: Tensors, common: Tensor) -> list[int]:
         """Return the tokens with the largest summed probability over the neurons that changed most."""
-        neurons = moved_neurons(ratios, self.config.weights)[: self.config.moved]
+        neurons = moved_neurons(ratios, self.config.weights)[: self.config.top_neurons]
         rows = neuron_rows(model, self.config.weights)
         named = name_neurons(model, torch.stack([rows[name.removesuffix(".weight")][row] for name, row in neurons]))
         votes = Counter[int]()

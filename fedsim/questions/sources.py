@@ -45,7 +45,7 @@ class Sources(TimedConfig):
     over="finding",
     form="percent",
     digits=0,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def source_told(guesses: Tensor, clients: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
@@ -149,14 +149,16 @@ class _Round:
         return self.numbers[self.sources]
 
 
-def _by_loss(world: World, round_: _Round) -> Tensor:
+def _loss_scores(world: World, round_: _Round) -> Tensor:
     """Return the negative loss of each example under each client's model, shape (N, K)."""
-    return torch.stack([-_losses(world, _trained(world, entry), round_.examples) for entry in round_.entries], dim=1)
+    return torch.stack(
+        [-_losses(world, _client_weights(world, entry), round_.examples) for entry in round_.entries], dim=1
+    )
 
 
-def _by_alignment(world: World, round_: _Round) -> Tensor:
+def _alignment_scores(world: World, round_: _Round) -> Tensor:
     """Return the cosine of each example's gradient with each update, shape (N, K)."""
-    model = _holding(world, round_.entries[0].received)
+    model = _load_model(world, round_.entries[0].received_weights)
     parameters = {name: p for name, p in model.named_parameters() if name in round_.entries[0].update.tensors}
     updates = torch.stack([_flat(entry.update.tensors, parameters) for entry in round_.entries])
     gradients = []
@@ -168,8 +170,8 @@ def _by_alignment(world: World, round_: _Round) -> Tensor:
 
 
 _WAYS: dict[str, Callable[[World, _Round], Tensor]] = {
-    "loss under each model": _by_loss,
-    "agreement with each update": _by_alignment,
+    "loss under each model": _loss_scores,
+    "agreement with each update": _alignment_scores,
 }
 
 
@@ -182,7 +184,7 @@ def _findings(world: World, label: str, rounds: Sequence[_Round], scores: Sequen
     guesses = _guess(rounds, scores)
     source = seeding.generator(world.scenario.seed, "permuted sources")
     permuted = torch.stack(
-        [_guess(rounds, [_shuffled(score, source) for score in scores]) for _ in range(_PERMUTATIONS)]
+        [_guess(rounds, [_shuffle_scores(score, source) for score in scores]) for _ in range(_PERMUTATIONS)]
     )
     chance = float(np.mean([1 / len(round_.entries) for round_ in rounds]))
     scope = {"clients": len(clients.unique()), "rounds": len(rounds)}
@@ -198,20 +200,22 @@ def _guess(rounds: Sequence[_Round], scores: Sequence[Tensor]) -> Tensor:
     return torch.cat([round_.numbers[score.argmax(1)] for round_, score in zip(rounds, scores, strict=True)])
 
 
-def _shuffled(scores: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle_scores(scores: Tensor, generator: torch.Generator) -> Tensor:
     """Return scores (N, K) with permuted columns (updates)."""
     return scores[:, torch.randperm(scores.shape[1], generator=generator)]
 
 
-def _trained(world: World, entry: WireEntry) -> Tensors:
+def _client_weights(world: World, entry: WireEntry) -> Tensors:
     """Return a client's model: received weights minus the update, scaled by the server's rate for a gradient."""
     is_gradient = world.scenario.federation.algorithm == "fedsgd"
     rate = world.stack.server_optimizer.learning_rate if is_gradient else 1.0
     sent = {**entry.update.tensors, **entry.update.buffers}
-    return {name: tensor - rate * sent[name] if name in sent else tensor for name, tensor in entry.received.items()}
+    return {
+        name: tensor - rate * sent[name] if name in sent else tensor for name, tensor in entry.received_weights.items()
+    }
 
 
-def _holding(world: World, weights: Tensors) -> nn.Module:
+def _load_model(world: World, weights: Tensors) -> nn.Module:
     model = world.models.new().eval()
     model.load_state_dict(dict(weights))
     return model
@@ -219,7 +223,7 @@ def _holding(world: World, weights: Tensors) -> nn.Module:
 
 @torch.no_grad()
 def _losses(world: World, weights: Tensors, examples: Batch) -> Tensor:
-    return world.task.losses(*world.task.answer(_holding(world, weights), examples, {}))
+    return world.task.losses(*world.task.answer(_load_model(world, weights), examples, {}))
 
 
 def _flat(tensors: Tensors, like: dict[str, nn.Parameter]) -> Tensor:

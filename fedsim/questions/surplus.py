@@ -96,13 +96,13 @@ class _Positions(NamedTuple):
     """Positions of public and of clients' texts with a state and all predicted tokens.
 
     Attributes:
-        hidden: states (N, directions).
+        hidden_states: states (N, directions).
         tokens: next token and later tokens in the reduced vocabulary, shape (N, 1 + later).
         texts: index of each position's text (N,).
         clients: client of each text (N,), -1 for public texts.
     """
 
-    hidden: Tensor
+    hidden_states: Tensor
     tokens: Tensor
     texts: Tensor
     clients: Tensor
@@ -166,7 +166,7 @@ class SurplusQuestion(Question[Surplus]):
         assert isinstance(stack, Weighted)
         inputs = torch.cat((dataset.test.inputs, dataset.train.inputs[shared.examples]))
         public = len(dataset.test)
-        reduced = self._reduced(dataset.test.inputs, inputs, dataset.spec.padding)
+        reduced = self._reduce_vocabulary(dataset.test.inputs, inputs, dataset.spec.padding)
         texts, places = _places(inputs, dataset.spec.padding, 1 + self.config.later)
         with torch.no_grad():
             parts = layer_states(shared.model, inputs, [stack.depth - 1])
@@ -178,7 +178,7 @@ class SurplusQuestion(Question[Surplus]):
         owners = torch.cat((torch.full((public,), -1), shared.clients))
         return _Positions(centred @ right.T, tokens, texts, owners[texts])
 
-    def _reduced(self, public: Tensor, inputs: Tensor, padding: int | None) -> Tensor:
+    def _reduce_vocabulary(self, public: Tensor, inputs: Tensor, padding: int | None) -> Tensor:
         """Return tokens as their frequency rank among public tokens; all rare tokens share the last rank."""
         counts = public.flatten()[public.flatten() != padding].bincount(minlength=int(inputs.max()) + 1)
         known = counts.topk(min(self.config.vocabulary, int((counts > 0).sum())) - 1).indices
@@ -225,7 +225,7 @@ class SurplusQuestion(Question[Surplus]):
 
     def _align(self, world: World, positions: _Positions) -> Iterator[Finding]:
         is_private = positions.clients >= 0
-        hidden, clients = positions.hidden[is_private], positions.clients[is_private]
+        hidden, clients = positions.hidden_states[is_private], positions.clients[is_private]
         features = F.one_hot(positions.tokens[is_private, 0]).double()
         finding = Finding(question="surplus", label="alignment", metric="alignment", scope=_about([positions]))
         generator = seeding.generator(world.scenario.seed, "permuted alignment")

@@ -189,7 +189,7 @@ def is_full(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, owner: str) -> Iterator[None]:
+def lock_folder(folder: Path, owner: str) -> Iterator[None]:
     """Lock a folder against other processes. The lock ends with the process, even after a kill.
 
     Raises:

@@ -65,7 +65,7 @@ class Finding(RecordModel):
     items: str = ""
 
     @model_serializer(mode="wrap")
-    def _without_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_defaults(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         known = type(self).model_fields
         return {
             name: value
@@ -84,7 +84,7 @@ class Finding(RecordModel):
         return {self.metric: self.value, **self.extra_metrics}
 
     @property
-    def measured(self) -> Iterator[str]:
+    def metric_names(self) -> Iterator[str]:
         """The name of every metric in it, again and again."""
         yield from self.figures
 

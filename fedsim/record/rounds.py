@@ -23,7 +23,7 @@ class Utility(NamedTuple):
         return self.metric.title
 
     @property
-    def in_words(self) -> str:
+    def text(self) -> str:
         """The formatted value, without the metric's title."""
         return self.metric.format(self.value)
 

@@ -51,9 +51,9 @@ class ArmFindings(RecordModel):
         return tuple(finding for finding in self.findings if not isinstance(finding, AttackFinding))
 
     @property
-    def measured(self) -> Iterator[str]:
+    def metric_names(self) -> Iterator[str]:
         """The name of every metric value of the arm, with repetitions."""
-        return (name for finding in self.findings for name in finding.measured)
+        return (name for finding in self.findings for name in finding.metric_names)
 
     def findings_of(self, question: str) -> tuple[Finding, ...]:
         """Return the findings of a question, in their order."""
@@ -91,10 +91,10 @@ class ArmRecord(ArmFindings):
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
     @property
-    def measured(self) -> Iterator[str]:
+    def metric_names(self) -> Iterator[str]:
         """The name of every metric value of the arm, test metrics of its rounds included."""
         yield from (name for entry in self.rounds for name in entry.test_metrics)
-        yield from super().measured
+        yield from super().metric_names
 
 
 class ArmUpdate(RecordModel):
@@ -168,17 +168,17 @@ class Record(RecordModel, Generic[PlanT, ArmT]):
         Raises:
             FedsimError: a name is no metric.
         """
-        return self.model_copy(update={"metrics": registry.declared([*self.figures, *names])})
+        return self.model_copy(update={"metrics": registry.find_metrics([*self.figures, *names])})
 
     @property
-    def declared(self) -> dict[str, Metric]:
+    def metrics_by_name(self) -> dict[str, Metric]:
         """The metric declarations of the record, by name."""
         return {metric.name: metric for metric in self.metrics}
 
     @property
     def figures(self) -> Iterator[str]:
         """The name of every metric value in the record, with repetitions."""
-        return (name for arm in self.arms for name in arm.measured)
+        return (name for arm in self.arms for name in arm.metric_names)
 
 
 class RunRecord(Record[dict[str, Any], ArmRecord]):

@@ -52,7 +52,7 @@ class ItemScore(RecordModel):
         return self.model_copy(update={"values": {**self.values, **values}})
 
     @model_serializer(mode="wrap")
-    def _without_what_is_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _drop_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in fields(self).items() if value is not None and value is not False}
 
 
@@ -61,10 +61,10 @@ class Ceiling(RecordModel):
 
     `psnr` bounds the mean error in dB, for examples in pixels; for inputs too large for the exact value it lies between
     `psnr_low` and `psnr_high`. `rank` and `condition` describe the derivative of the update by its `inputs` entries,
-    `known` is the effective number of known entries. `untold` is the PSNR with unknown dropout masks. `others_known` is
-    the PSNR of a server that knows the examples of all other clients of a sum. `informed` is the PSNR with known
-    covariance of public examples, and `scores` are the scores of such an attacker's guess. `undefined` gives the reason
-    of a missing ceiling.
+    `known_entries` is the effective number of known entries. `untold` is the PSNR with unknown dropout masks.
+    `others_known` is the PSNR of a server that knows the examples of all other clients of a sum. `informed` is the PSNR
+    with known covariance of public examples, and `scores` are the scores of such an attacker's guess. `undefined` gives
+    the reason of a missing ceiling.
     """
 
     psnr: float | None = None
@@ -73,7 +73,7 @@ class Ceiling(RecordModel):
     inputs: int = 0
     rank: int | None = None
     condition: float | None = None
-    known: float | None = None
+    known_entries: float | None = None
     psnr_masks_unknown: float | None = None
     psnr_other_clients_known: float | None = None
     psnr_with_covariance: float | None = None
@@ -147,7 +147,7 @@ class AttackFinding(Finding):
     victims: tuple[VictimRecord, ...] = ()
 
     @property
-    def measured(self) -> Iterator[str]:
+    def metric_names(self) -> Iterator[str]:
         """The name of every metric value in the finding, with repetitions."""
         yield self.metric
         for victim in self.victims:

@@ -29,7 +29,7 @@ from fedsim.record.atomic_files import (
     check_writable,
     io_advice,
     is_temporary,
-    locked,
+    lock_folder,
     make_folder,
     make_inner_folder,
     remove_inside,
@@ -75,7 +75,7 @@ class RunFolder:
         """
         with io_advice(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
-            ours = self._owned()
+            ours = self._owned_files()
         for name in CONTENTS.keys() - {self._record}:
             if name in files and name in ours:
                 raise FedsimError(f"{self.path} holds {CONTENTS[name]}. Choose another --out.")
@@ -101,7 +101,7 @@ class RunFolder:
             return frozenset()
         return frozenset((MANIFEST, *path.read_text(encoding="utf-8", errors="replace").splitlines()))
 
-    def _owned(self) -> frozenset[str]:
+    def _owned_files(self) -> frozenset[str]:
         """Return the names of all files of fedsim in the folder, including the manifest."""
         lines = self._manifest()
         entered = [match.groups() for match in map(_ENTERED.fullmatch, lines) if match]
@@ -122,7 +122,7 @@ class RunFolder:
         self._make_parent(name)
         is_new = name not in self._manifest()
         if is_new:
-            if os.path.lexists(self.path / name) and name not in self._owned():
+            if os.path.lexists(self.path / name) and name not in self._owned_files():
                 raise self._foreign(name)
             append_inside(self.path, MANIFEST, f"{sha256(content).hexdigest()} {name}".encode())
         write_inside(self.path, name, content, mode=mode)
@@ -163,7 +163,7 @@ class RunFolder:
             remove_temporary_files(folder)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Lock the folder against other processes. A missing folder is created, and removed again if it stays empty.
 
         Raises:
@@ -172,7 +172,7 @@ class RunFolder:
         is_new = not self.path.exists()
         self._make()
         try:
-            with locked(self.path, "another fedsim"):
+            with lock_folder(self.path, "another fedsim"):
                 yield
         finally:
             if is_new:
@@ -180,14 +180,14 @@ class RunFolder:
                     self.path.rmdir()
 
     @contextmanager
-    def renewed(self) -> Iterator[None]:
+    def renew(self) -> Iterator[None]:
         """Lock the folder for the block, and remove the files of an earlier result.
 
         Raises:
             FedsimError: another process holds the lock, the folder holds files that fedsim did not write there or a
                 record of another kind, or it cannot be written.
         """
-        with self.locked():
+        with self.lock():
             self.create(overwrite=True)
             yield
 

@@ -24,7 +24,7 @@ def mark_invalid(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     reasons: dict[int, str] = {}
     for control in findings:
         if is_clearly_above_chance(control):
-            reasons.update(dict.fromkeys(_controlled(control, findings), _reason(control)))
+            reasons.update(dict.fromkeys(_controlled_findings(control, findings), _reason(control)))
     return tuple(
         finding.model_copy(update={"invalid": reasons[place]}) if place in reasons else finding
         for place, finding in enumerate(findings)
@@ -55,10 +55,10 @@ def binomial_tail(successes: float, n: int, chance: float) -> float:
 
 def _is_share(name: str) -> bool:
     known = registry.every_metric().get(name)
-    return known is not None and known.counted
+    return known is not None and known.is_success_count
 
 
-def _controlled(control: Finding, findings: Sequence[Finding]) -> list[int]:
+def _controlled_findings(control: Finding, findings: Sequence[Finding]) -> list[int]:
     """Return the indices of the findings of a control: findings with its label, else with its method, else all."""
     places = [
         place

@@ -25,7 +25,7 @@ def run(plan: ReleasePlan, policy: Policy, path: Path) -> ReleaseRecord:
             it cannot be written.
     """
     folder = RunFolder(path, RELEASE)
-    with folder.renewed():
+    with folder.renew():
         record = check(plan, policy)
         _write(record, folder)
     return record
@@ -63,7 +63,7 @@ def check(plan: ReleasePlan, policy: Policy) -> ReleaseRecord:
         members=len(model.members),
         non_members=len(model.non_members),
         notes=model.notes,
-        arms=(ArmFindings(name="model", findings=verdict.judged(findings)),),
+        arms=(ArmFindings(name="model", findings=verdict.judge_findings(findings)),),
     )
     return record.with_declarations()
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.captured import model_holding, read_tensors
-from fedsim.audit.loading import called, load, load_subject
-from fedsim.audit.subject import MOST_EXAMPLES, CheckedSubject, Subject, checked
+from fedsim.audit.loading import call_factory, load, load_subject
+from fedsim.audit.subject import MOST_EXAMPLES, CheckedSubject, Subject, check_subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.examples import keys
 from fedsim.core.nets.tensor_files import read_saved
@@ -70,7 +70,7 @@ def read(plan: ReleasePlan) -> ReleaseCandidate:
             f"'{plan.target}' gives no examples that the model was not trained on: give --non-members "
             "package.module:name, a function that returns a loader of them, or Subject(test=...)."
         )
-    known = checked(replace(subject, loader=loader, test=non_members, defenses=()), plan.target)
+    known = check_subject(replace(subject, loader=loader, test=non_members, defenses=()), plan.target)
     sides = {"members": known.dataset.train, "others": known.dataset.test}
     notes = [f"Only the first {MOST_EXAMPLES} {name} were read." for name in sides if len(sides[name]) == MOST_EXAMPLES]
     sides = {name: each_once(batch) for name, batch in sides.items()}
@@ -94,7 +94,7 @@ def _check_losses(subject: CheckedSubject, weights: Path) -> None:
     """
     task, model = subject.task, subject.new_model().eval()
     for batch in (subject.dataset.train, subject.dataset.test):
-        losses = task.losses(*task.answer(model, batch.select(torch.arange(min(len(batch), task.at_once))), {}))
+        losses = task.losses(*task.answer(model, batch.select(torch.arange(min(len(batch), task.eval_batch_size))), {}))
         if bool(losses.isnan().any()):
             count = int(losses.isnan().sum())
             raise FedsimError(
@@ -160,7 +160,7 @@ def hashes(plan: ReleasePlan) -> dict[str, str]:
 def _loader_of(target: str) -> Iterable[Any]:
     """Return the loader that a function returns, alone or as a part of an audit subject."""
     loader = load(target)
-    loader = called(loader, target) if callable(loader) else loader
+    loader = call_factory(loader, target) if callable(loader) else loader
     if isinstance(loader, Subject) or (isinstance(loader, tuple) and len(cast("tuple[Any, ...]", loader)) == 3):  # noqa: PLR2004 - as audits take it
         loader = load_subject(loader, target).loader
     if not isinstance(loader, Iterable):

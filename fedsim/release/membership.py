@@ -40,14 +40,14 @@ def find(finished: ReleaseCandidate, seed: int) -> Iterator[Finding]:
     """
     choices, case = list(_choices(has_reference=finished.reference is not None)), _case(finished, seed)
     world = world_of(finished.subject, AuditPlan(target="release", seed=seed), 1)
-    plans = {plan for choice in choices if (plan := _made(choice).plan()) is not None}
+    plans = {plan for choice in choices if (plan := _make_attack(choice).plan()) is not None}
     trained = {("model", plan): (_reference(finished, case),) for plan in plans}
     cases = Cases(
         Evidence(world, ServerLog(lambda _round: None)),
         QuestionContext(),
         len(finished.members),
-        made={"model": case},
-        trained=cast("dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]]", trained),
+        cases_by_target={"model": case},
+        shadows_by_plan=cast("dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]]", trained),
     )
     is_member = case.is_member.numpy()
     known: dict[str, np.ndarray] = {}
@@ -70,12 +70,12 @@ def _choices(*, has_reference: bool) -> Iterator[MembershipChoice]:
     methods = registry.methods("attack", MembershipAttack).items()
     reproductions = {name for name, method in methods if method.fidelity == "reproduction"}
     for choice in sorted(attacks(), key=lambda attack: (attack.name not in reproductions, attack.name)):
-        attack, plan = _made(choice), _made(choice).plan()
+        attack, plan = _make_attack(choice), _make_attack(choice).plan()
         if attack.target == "model" and (plan is None or (has_reference and not plan.with_candidates)):
             yield choice
 
 
-def _made(choice: MembershipChoice) -> MembershipAttack[Any]:
+def _make_attack(choice: MembershipChoice) -> MembershipAttack[Any]:
     return choice.make("attack")
 
 

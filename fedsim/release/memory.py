@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedsim.audit.loading import called, load
+from fedsim.audit.loading import call_factory, load
 from fedsim.audit.texts import MASK
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
@@ -41,7 +41,7 @@ def read_secrets(target: str | None, finished: ReleaseCandidate) -> list[Planted
         return []
     if finished.subject.dataset.task != _LANGUAGE or finished.subject.subject.tokenizer is None:
         raise FedsimError("--secrets needs a language model with Subject(tokenizer=...), which encodes and decodes.")
-    listed = called(load(target), target)
+    listed = call_factory(load(target), target)
     if not isinstance(listed, list | tuple) or not all(map(_is_secret, cast("Sequence[Any]", listed))):
         raise FedsimError(f"'{target}' returned no list of secrets, expected {_SHAPE}.")
     secrets = [_secret(*cast("tuple[str, str, str, int]", secret)) for secret in cast("Sequence[Any]", listed)]
@@ -132,4 +132,4 @@ def _texts(batch: Batch) -> list[tuple[int, ...]]:
 
 def _is_written(model: nn.Module, finished: ReleaseCandidate, text: tuple[int, ...], source: torch.Generator) -> bool:
     tokenizer = cast("Tokenizer", finished.subject.dataset.tokenizer)
-    return recall(model, tokenizer, [text], len(text) // 2, source).written == text
+    return recall(model, tokenizer, [text], len(text) // 2, source).completed_tokens == text

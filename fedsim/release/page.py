@@ -35,7 +35,7 @@ def build(record: ReleaseRecord) -> Document:
     caution = note("fedsim's own words. Read the texts themselves; whether this suffices is for you to judge.")
     sections = (
         Section("What was attacked", tuple(_subject(record))),
-        Section("What was tried", tuple(_tried(record))),
+        Section("What was tried", tuple(_attack_blocks(record))),
         Section("The policy", (policy_table(record),)),
         Section("What was not tested", (bullets(not_tested(record)),)),
         Section("Requirements of other documents", (requirements_table(requirements(record)), caution)),
@@ -58,7 +58,7 @@ def _subject(record: ReleaseRecord) -> Iterator[Block]:
     yield from map(note, record.notes)
 
 
-def _tried(record: ReleaseRecord) -> Iterator[Block]:
+def _attack_blocks(record: ReleaseRecord) -> Iterator[Block]:
     yield results(record)
     yield note(
         "95 % intervals. Control: the same scores with shuffled labels, mean and 95 % range; "
@@ -69,7 +69,7 @@ def _tried(record: ReleaseRecord) -> Iterator[Block]:
         "different data can be separated even without memorisation of single examples."
     )
     reasons: dict[str, list[str]] = {}
-    for failure in record.failed:
+    for failure in record.failed_findings:
         reasons.setdefault(failure.failure, []).append(failure.label)
     yield from (note(f"Did not apply: {', '.join(labels)}: {why}.") for why, labels in reasons.items())
 

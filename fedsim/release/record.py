@@ -57,7 +57,7 @@ class ReleaseRecord(Record[ReleasePlan, ArmFindings]):
         return [finding for finding in self.findings if finding.role == "attack" and not finding.failure]
 
     @property
-    def failed(self) -> Iterator[Finding]:
+    def failed_findings(self) -> Iterator[Finding]:
         """Attacks without a result."""
         return (finding for finding in self.findings if finding.failure)
 

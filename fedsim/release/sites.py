@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.audit.loading import load, load_subject
-from fedsim.audit.subject import CheckedSubject, checked
+from fedsim.audit.subject import CheckedSubject, check_subject
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
@@ -89,7 +89,7 @@ def _site(target: str) -> Site:
     if subject.loader is None:
         raise FedsimError(f"--sites: '{target}' returned no loader, expected (model, loss, loader) of the site.")
     loader, second_loader = tee(subject.loader)  # all of them are the site's: none is left for tests
-    known = checked(replace(subject, loader=loader, test=second_loader, defenses=()), target)
+    known = check_subject(replace(subject, loader=loader, test=second_loader, defenses=()), target)
     return Site(known, known.new_model().eval(), each_once(known.dataset.train))
 
 
@@ -101,4 +101,4 @@ def _are_alike(first: nn.Module, second: nn.Module) -> bool:
 def _losses(site: Site, batch: Batch) -> Tensor:
     """Return the loss of each example under a site's model, shape (N,)."""
     task = site.subject.task
-    return torch.cat([task.losses(*task.answer(site.model, part, {})) for part in batch.split(task.at_once)])
+    return torch.cat([task.losses(*task.answer(site.model, part, {})) for part in batch.split(task.eval_batch_size)])

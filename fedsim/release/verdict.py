@@ -28,7 +28,7 @@ _LEAKS = {
 TO_HALVE = 4  # times as many examples halve an interval
 
 
-def judged(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+def judge_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return findings with p after Holm over all figures; figures near chance get the flag `is_evidence`."""
     adjusted = iter(holm([finding.p_value for finding in findings if finding.p_value is not None]))
     return mark_invalid(
@@ -60,13 +60,13 @@ def answer(record: ReleaseRecord) -> Answer:
             recovered,
             key=lambda finding: (finding.value.low or 0.0) - (finding.chance_level or 0.0) if finding.value else 0.0,
         )
-        leak = f"{_LEAKS[worst.question]} ({in_words(worst)}; the control gives {_luck(record, worst)})"
+        leak = f"{_LEAKS[worst.question]} ({format_finding(worst)}; the control gives {_luck(record, worst)})"
         return Answer("recovered", f"Recovered: {leak}.")
     if invalid := by_state.get("invalid"):
         return Answer("invalid", f"Invalid: {invalid[0].label}, since {invalid[0].invalid}.")
     if opened := by_state.get("undecided", []):
         widest = max(opened, key=_reach)
-        return Answer("undecided", f"Undecided: {in_words(widest)}, may be luck or not; {to_halve(widest)}.")
+        return Answer("undecided", f"Undecided: {format_finding(widest)}, may be luck or not; {to_halve(widest)}.")
     if "withstood" not in by_state:
         return Answer("undecided", "Undecided: no attack came to a figure; the reasons are listed below.")
     return Answer(
@@ -74,7 +74,7 @@ def answer(record: ReleaseRecord) -> Answer:
     )
 
 
-def in_words(finding: Finding) -> str:
+def format_finding(finding: Finding) -> str:
     """Return a finding in words: attack, value with interval, and n."""
     value = value_in_words(finding.metric, finding.value) if finding.value else ""
     return f"{finding.label}, {value}, n = {finding.n}"
@@ -98,7 +98,7 @@ def thresholds(record: ReleaseRecord) -> list[JudgedLimit]:
     )
     members = figures_of(record.of("membership"), MEMBERS_FOUND)
     case = Case(
-        members=members or [Figure("membership", None, missing=missing)],
+        members=members or [Figure("membership", None, missing_reason=missing)],
         findings={name: figures_of(record.attacks, name) for name in record.policy.findings},
     )
     return judge(record.policy, case)

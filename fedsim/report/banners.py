@@ -6,15 +6,20 @@ from collections.abc import Iterator
 
 from fedsim.record import RunRecord
 from fedsim.report.document import Banner
-from fedsim.report.verdict import Count, RunJudge, listed
+from fedsim.report.verdict import Count, RunJudge, join_words
 
 
 def banners(record: RunRecord, judge: RunJudge) -> list[Banner]:
     """Return the banners of a run: alarms, failed controls, incomplete status, and replay mismatches."""
-    return [*_about_alarms(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
+    return [
+        *_alarm_banners(record),
+        *_control_banners(record, judge),
+        *_status_banners(record),
+        *_replay_banners(record),
+    ]
 
 
-def _about_alarms(record: RunRecord) -> Iterator[Banner]:
+def _alarm_banners(record: RunRecord) -> Iterator[Banner]:
     for arm in record.arms:
         for title, _, text in (finding.alarm.partition(". ") for finding in arm.findings if finding.alarm):
             yield Banner("alarm", title, f"{arm.name}: {text}")
@@ -22,7 +27,7 @@ def _about_alarms(record: RunRecord) -> Iterator[Banner]:
             yield Banner("alarm", f"{finding.label} is invalid", f"{arm.name}: {finding.invalid}.")
 
 
-def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
+def _control_banners(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
     attacked = [(arm, attack) for arm in record.arms for attack in arm.attacks if attack.victims]
     controls = [(arm, attack) for arm, attack in attacked if judge.is_control(arm, attack)]
     if any(judge.control_succeeded(attack) for _, attack in controls):
@@ -37,7 +42,9 @@ def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
             "unsuitable attack.",
         )
     elif controls:
-        tried = "; ".join(f"{attack.label} in {arm.name}, {_in_words(judge.count(attack))}" for arm, attack in controls)
+        tried = "; ".join(
+            f"{attack.label} in {arm.name}, {_format_count(judge.count(attack))}" for arm, attack in controls
+        )
         yield Banner(
             "alarm",
             "This report shows nothing about privacy",
@@ -55,11 +62,11 @@ def _about_controls(record: RunRecord, judge: RunJudge) -> Iterator[Banner]:
         )
 
 
-def _in_words(count: Count) -> str:
-    return f"{count.recovered} of {count.examples} {count.noun}s" if count.victims else "failed"
+def _format_count(count: Count) -> str:
+    return f"{count.recovered_examples} of {count.examples} {count.noun}s" if count.victims else "failed"
 
 
-def _about_status(record: RunRecord) -> Iterator[Banner]:
+def _status_banners(record: RunRecord) -> Iterator[Banner]:
     if record.status == "interrupted":
         yield Banner("caution", "This run was interrupted", "The report shows the results recorded until then.")
     if record.status == "failed":
@@ -67,12 +74,12 @@ def _about_status(record: RunRecord) -> Iterator[Banner]:
         yield Banner("caution", "This run failed", f"The report shows the results recorded until then. {why}".strip())
 
 
-def _about_replay(record: RunRecord) -> Iterator[Banner]:
+def _replay_banners(record: RunRecord) -> Iterator[Banner]:
     names = [arm.name for arm in record.arms if arm.attacks and not arm.replay_matches]
     if names:
         yield Banner(
             "caution",
             "The scores may be against the wrong truth",
-            f"Replaying the victims did not give the update on the wire in {listed(names)}: neither bit by bit nor, "
-            "on the engine 'vectorized', up to its rounding.",
+            f"Replaying the victims did not give the update on the wire in {join_words(names)}: neither bit by bit "
+            "nor, on the engine 'vectorized', up to its rounding.",
         )

@@ -9,7 +9,7 @@ from fedsim.record import ArmRecord, AttackFinding, RunRecord
 from fedsim.report.banners import banners
 from fedsim.report.document import Statement
 from fedsim.report.tables.findings import finding_sentences
-from fedsim.report.verdict import RunJudge, equally_strong, listed, sentences, strength
+from fedsim.report.verdict import RunJudge, equally_strong, join_words, sentences, strength
 
 _MOST_NAMED = 3  # arms and attacks that a sentence names
 
@@ -21,12 +21,12 @@ def summarise_run(record: RunRecord) -> tuple[str, str]:
 
 
 def _outcome(record: RunRecord, judge: RunJudge) -> str:
-    outcomes = {arm.name: _of_arm(record, arm, judge) for arm in record.arms}
+    outcomes = {arm.name: _summarise_arm(record, arm, judge) for arm in record.arms}
     alike = set(outcomes.values())
     if len(alike) == 1:
         return f"{alike.pop()}{f' in each of {len(outcomes)} arms' if len(outcomes) > 1 else ''}."
     if len(outcomes) > _MOST_NAMED:
-        return _over_many(record, judge, outcomes)
+        return _summarise_arms(record, judge, outcomes)
     return f"{'; '.join(f'{name}: {outcome}' for name, outcome in outcomes.items())}."
 
 
@@ -35,7 +35,7 @@ def all_statements(record: RunRecord, judge: RunJudge) -> list[Statement]:
     return [*sentences(record, judge), *finding_sentences(record)]
 
 
-def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) -> str:
+def _summarise_arms(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) -> str:
     """Return the number of arms with a successful attack, and the arms with the highest and lowest success."""
     leaking = {statement.subject for statement in all_statements(record, judge) if statement.level == "recovered"}
     if not leaking:
@@ -49,7 +49,7 @@ def _over_many(record: RunRecord, judge: RunJudge, outcomes: Mapping[str, str]) 
     return f"Attacks succeeded in {len(leaking)} of {len(outcomes)} arms: {ends}."
 
 
-def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
+def _summarise_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
     """Return the results of an arm: examples recovered by the strongest attack, then findings on members."""
     of_arm = [sentence for sentence in all_statements(record, judge) if sentence.subject == arm.name]
     parts = [f"{sentence.before if arm.answers else ''}{sentence.strong}" for sentence in of_arm]
@@ -58,20 +58,20 @@ def _of_arm(record: RunRecord, arm: ArmRecord, judge: RunJudge) -> str:
         count = judge.count(attack)
         noun = count.noun if count.examples == 1 else f"{count.noun}s"
         verdict = judge.verdict(attack)
-        equals = equally_strong(attack, _judged(arm), judge)
-        names = listed([rival.label for rival in (attack, *equals)][:_MOST_NAMED])
-        is_luck = count.recovered and not is_beyond_chance(attack.victims, judge.success)
-        parts[0] = f"{count.recovered} of {count.examples} {noun} {verdict} with {names}"
+        equals = equally_strong(attack, _judged_attacks(arm), judge)
+        names = join_words([rival.label for rival in (attack, *equals)][:_MOST_NAMED])
+        is_luck = count.recovered_examples and not is_beyond_chance(attack.victims, judge.success)
+        parts[0] = f"{count.recovered_examples} of {count.examples} {noun} {verdict} with {names}"
         parts[0] += ", which blind guesses explain" if is_luck else ""
     return ", and ".join(parts)
 
 
 def _strongest(arm: ArmRecord, judge: RunJudge) -> AttackFinding | None:
     """Return the strongest attack without granted masks; if all attacks had masks, the strongest of all."""
-    return max(_judged(arm), key=lambda attack: strength(attack, judge), default=None)
+    return max(_judged_attacks(arm), key=lambda attack: strength(attack, judge), default=None)
 
 
-def _judged(arm: ArmRecord) -> list[AttackFinding]:
+def _judged_attacks(arm: ArmRecord) -> list[AttackFinding]:
     tried = [attack for attack in arm.attacks if attack.value is not None]
     return [attack for attack in tried if "masks" not in attack.knows] or tried
 
@@ -81,7 +81,7 @@ def _share(arm: ArmRecord, judge: RunJudge) -> float:
     if attack is None:
         return 0.0
     count = judge.count(attack)
-    return count.recovered / max(1, count.examples)
+    return count.recovered_examples / max(1, count.examples)
 
 
 def _trust(record: RunRecord, judge: RunJudge) -> str:
@@ -93,7 +93,7 @@ def _trust(record: RunRecord, judge: RunJudge) -> str:
     for banner in banners(record, judge):
         why = banner.text.partition(". ")[0].rstrip(".")
         return f"{banner.title}: {why[:1].lower()}{why[1:]}."
-    fooled = list(dict.fromkeys(_fooled(record, judge)))
+    fooled = list(dict.fromkeys(_fooled_sentences(record, judge)))
     if fooled:
         ending = f" and {len(fooled) - _MOST_NAMED} more" if len(fooled) > _MOST_NAMED else ""
         return (
@@ -104,13 +104,13 @@ def _trust(record: RunRecord, judge: RunJudge) -> str:
     return f"The trained model: {'; '.join(_utility(record))}."
 
 
-def _fooled(record: RunRecord, judge: RunJudge) -> Iterator[str]:
+def _fooled_sentences(record: RunRecord, judge: RunJudge) -> Iterator[str]:
     for arm in record.arms:
         strongest = _strongest(arm, judge)
         if strongest is None or not is_beyond_chance(strongest.victims, judge.success):
             continue
         for attack in arm.attacks:
-            if attack.value is not None and "masks" not in attack.knows and not judge.count(attack).recovered:
+            if attack.value is not None and "masks" not in attack.knows and not judge.count(attack).recovered_examples:
                 yield attack.label if len(record.arms) == 1 else f"{attack.label} ({arm.name})"
 
 
@@ -118,6 +118,6 @@ def _utility(record: RunRecord) -> Iterator[str]:
     """Yield the utility of the trained model of each of the first arms."""
     for arm in record.arms[:_MOST_NAMED]:
         last = next((entry for entry in reversed(arm.rounds) if entry.test_metrics), None)
-        utility = last.utility(record.declared) if last else None
-        stated = f"{utility.name} {utility.in_words}" if utility else "not evaluated"
+        utility = last.utility(record.metrics_by_name) if last else None
+        stated = f"{utility.name} {utility.text}" if utility else "not evaluated"
         yield stated if len(record.arms) == 1 else f"{stated} ({arm.name})"

@@ -36,7 +36,7 @@ class BoundComparison(NamedTuple):
     delta: float
     quantity: str
     attack: str
-    measured: float
+    measured_value: float
     low: float
     high: float
     prior: float
@@ -114,9 +114,9 @@ def blind(attack: AttackFinding, arrays: Mapping[str, np.ndarray], judge: RunJud
 
     None without images, or if the deciding metric is not installed or does not compare images.
     """
-    metric = judge.deciding(attack)
+    metric = judge.deciding_metric(attack)
     stored = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
-    if not stored or not metric.of_pictures or metric.name not in registry.entries("metric"):
+    if not stored or not metric.is_image_metric or metric.name not in registry.entries("metric"):
         return None
     compare = registry.get("metric", metric.name).make
     originals = torch.from_numpy(np.concatenate(stored))

@@ -44,7 +44,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def styled() -> Iterator[None]:
+def apply_style() -> Iterator[None]:
     """Apply the report's matplotlib style; also a decorator."""
     from matplotlib import rc_context  # noqa: PLC0415 - half a second that readers of records skip
 
@@ -67,10 +67,10 @@ def blank(width: float, height: float, dpi: float | None = None) -> Figure:
 
 def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str, ...], rows: Rows) -> Picture:
     """Return a figure as a picture, with the data that it plots."""
-    return Picture(name, arm, alt, *printed(figure), columns, tuple(rows))
+    return Picture(name, arm, alt, *render_figure(figure), columns, tuple(rows))
 
 
-def printed(figure: Figure) -> tuple[bytes, bytes]:
+def render_figure(figure: Figure) -> tuple[bytes, bytes]:
     """Return a figure as PNG and as SVG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - as above
     from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - as above

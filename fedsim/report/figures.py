@@ -20,10 +20,10 @@ from fedsim.report.drawing import (
     PALETTE,
     SIZE,
     Rows,
+    apply_style,
     blank,
     canvas,
     picture,
-    styled,
     utility_axis,
 )
 from fedsim.report.image_grid import sheet_name
@@ -46,7 +46,7 @@ class _Limits(NamedTuple):
     highest: float
 
 
-@styled()
+@apply_style()
 def attack_curves(record: RunRecord) -> list[Picture]:
     """Return a picture per arm: each search's objective over iterations, a line per victim, on common axes."""
     points = {number: _curve_points(arm) for number, arm in enumerate(record.arms, 1)}
@@ -62,7 +62,7 @@ def attack_curves(record: RunRecord) -> list[Picture]:
     ]
 
 
-@styled()
+@apply_style()
 def exceedance(record: RunRecord, judge: RunJudge) -> list[Picture]:
     """Return a picture per arm: for every attack, the share of examples with a score above t."""
     metric = next(iter(judge.spread), None)
@@ -80,11 +80,11 @@ def exceedance(record: RunRecord, judge: RunJudge) -> list[Picture]:
     return [_exceedance_of(arm, number, styles, highest, judge, metric) for number, arm in by_number.items()]
 
 
-@styled()
+@apply_style()
 def utility(record: RunRecord, judge: RunJudge) -> list[Picture]:
     """Return a picture per test metric: its value over rounds, a line per arm; empty if nothing was evaluated."""
     evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.test_metrics}
-    shown = (metric for name, metric in judge.declared.items() if name in evaluated and metric.shown)
+    shown = (metric for name, metric in judge.metrics_by_name.items() if name in evaluated and metric.shown)
     return [_utility_of(record, metric) for metric in sorted(shown, key=lambda metric: metric.title)]
 
 
@@ -113,7 +113,7 @@ def _utility_of(record: RunRecord, metric: Metric) -> Picture:
     return picture(slug(metric.title), figure, arm="", alt=alt, columns=columns, rows=rows)
 
 
-@styled()
+@apply_style()
 def epsilons(marks: Sequence[BoundComparison]) -> list[Picture]:
     """Return a picture per kind of attack: measured success over epsilon, with the ceiling of each guarantee."""
     kinds = dict.fromkeys(mark.quantity for mark in marks)
@@ -122,19 +122,19 @@ def epsilons(marks: Sequence[BoundComparison]) -> list[Picture]:
     ]
 
 
-@styled()
+@apply_style()
 def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
     """Return a picture per partition: examples of each class per client, a bar for each of the first clients."""
     return [_ownership_of(owned, number) for number, owned in enumerate(ownerships, 1)]
 
 
-@styled()
+@apply_style()
 def participation(attendances: Sequence[ArmParticipation]) -> list[Picture]:
     """Return a picture per arm: counted and lost updates by cause, a bar per round."""
     return [_participation_of(attended, number) for number, attended in enumerate(attendances, 1)]
 
 
-@styled()
+@apply_style()
 def rocs(record: RunRecord) -> list[Picture]:
     """Return a picture per arm: log-log ROC curves of every attack that recorded a curve, with the diagonal."""
     curves = {number: list(roc_curves(arm)) for number, arm in enumerate(record.arms, 1)}
@@ -149,7 +149,7 @@ def roc_curves(arm: ArmRecord) -> Iterator[tuple[Finding, list[tuple[float, floa
             yield finding, list(zip(table["fpr"], table["tpr"], strict=True))
 
 
-@styled()
+@apply_style()
 def wall_sheet(wall: ImageGrid, number: int) -> Picture:
     """Return an image grid as a single sheet for slides; the page shows its pictures individually."""
     figure = blank(1.15 * len(wall.columns) + 1.2, 1.35 * len(wall.rows) + 0.3, dpi=_SHEET_DPI)
@@ -193,7 +193,7 @@ def _paste(sheet: np.ndarray, pixels: np.ndarray, top: int, left: int) -> None:
 def _curves_of(arm: str, number: int, points: Rows, styles: _Styles, limits: _Limits) -> Picture:
     figure, axes = canvas()
     ends: list[str] = []
-    for label, lines in _by_attack(points).items():
+    for label, lines in _group_by_attack(points).items():
         colour, dash = styles[label]
         for index, line in enumerate(lines):
             name = label if index == 0 else f"_{label}"
@@ -250,20 +250,20 @@ def _epsilons_of(marks: list[BoundComparison], number: int) -> Picture:
     subject = marks[0].quantity
     for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
         alike = [mark for mark in marks if mark.attack == attack]
-        errors = [[m.measured - m.low for m in alike], [m.high - m.measured for m in alike]]
-        places, heights = [m.epsilon for m in alike], [m.measured for m in alike]
+        errors = [[m.measured_value - m.low for m in alike], [m.high - m.measured_value for m in alike]]
+        places, heights = [m.epsilon for m in alike], [m.measured_value for m in alike]
         axes.errorbar(places, heights, errors, fmt="o", ms=4, color=PALETTE[index % len(PALETTE)], label=attack)
     ceilings = sorted({(m.epsilon, m.ceiling, m.prior) for m in marks})
     axes.plot([c[0] for c in ceilings], [c[1] for c in ceilings], "_", ms=14, mew=2, color="black", label="ceiling")
     axes.plot([c[0] for c in ceilings], [c[2] for c in ceilings], "x", ms=5, color="#555555", label="seeing nothing")
-    floors = [(m.floor, m.epsilon, m.measured) for m in marks if m.floor]
+    floors = [(m.floor, m.epsilon, m.measured_value) for m in marks if m.floor]
     for index, (floor, epsilon, height) in enumerate(floors):
         label = "" if index else "audit: epsilon is at least"
         axes.plot([floor, epsilon], [height, height], ":|", ms=9, lw=1, color="#555555", label=label)
     axes.set_xscale("log")
     axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=subject)
     axes.legend()
-    lines = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
+    lines = [f"{m.attack} in {m.arm} reached {m.measured_value:.0%} of {m.ceiling:.0%}." for m in marks]
     lines += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
     alt = f"{subject}, with the upper bound set by epsilon. {' '.join(lines)}"
     rows = tuple(tuple(mark) for mark in marks)
@@ -308,10 +308,10 @@ def _participation_of(attended: ArmParticipation, number: int) -> Picture:
     figure = blank(*SIZE)
     axes = figure.subplots()
     rounds = [turnout.round for turnout in attended.rounds]
-    heights = [turnout.counted for turnout in attended.rounds]
+    heights = [turnout.counted_updates for turnout in attended.rounds]
     axes.bar(rounds, heights, width=0.84, color=PALETTE[0], label="counted")
     for index, cause in enumerate(CAUSES):
-        lost = [turnout.lost[index] for turnout in attended.rounds]
+        lost = [turnout.lost_updates[index] for turnout in attended.rounds]
         if not any(lost):
             continue
         colour, hatch = PALETTE[1 + index % (len(PALETTE) - 1)], HATCHES[1 + index % (len(HATCHES) - 1)]
@@ -331,7 +331,7 @@ def _participation_of(attended: ArmParticipation, number: int) -> Picture:
         alt=f"Updates that counted and that were lost, by cause, in every round of arm {attended.arm}. "
         f"{attended.sentence}",
         columns=("arm", "round", "asked", "counted", *(cause.replace(" ", "_") for cause in CAUSES)),
-        rows=[(attended.arm, t.round, t.cohort, t.counted, *t.lost) for t in attended.rounds],
+        rows=[(attended.arm, t.round, t.cohort, t.counted_updates, *t.lost_updates) for t in attended.rounds],
     )
 
 
@@ -389,7 +389,7 @@ def _curve_points(arm: ArmRecord) -> Rows:
     ]
 
 
-def _by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
+def _group_by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
     """Return the lines of each attack, a line per victim."""
     lines: dict[str, dict[tuple[int, int], list[tuple[float, float]]]] = {}
     for _, label, number, client, iteration, objective in points:

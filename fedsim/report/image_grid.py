@@ -42,7 +42,7 @@ def walls(record: RunRecord, arrays: Arrays, judge: RunJudge) -> list[ImageGrid]
 
 def _is_telling(arm: ArmRecord, judge: RunJudge) -> bool:
     counts = [judge.count(attack) for attack in arm.attacks]
-    return len({count.recovered > 0 for count in counts if count.examples}) > 1
+    return len({count.recovered_examples > 0 for count in counts if count.examples}) > 1
 
 
 def choose(arm: ArmRecord, judge: RunJudge) -> tuple[Key, ...]:
@@ -155,7 +155,7 @@ def guess(
         public,
         f"{to_public:.1f} dB",
         public is not None and to_public > _psnr(pixels, actual),
-        {**place(key), **{metric.in_tables: item.values[metric.name] for metric in spread}},
+        {**place(key), **{metric.column_name: item.values[metric.name] for metric in spread}},
     )
 
 

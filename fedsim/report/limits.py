@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from fedsim.core import registry
-from fedsim.judgement.limits import JudgedLimit, held
+from fedsim.judgement.limits import JudgedLimit, judge_limit
 from fedsim.record import Interval
 from fedsim.report.verdict import bounds, with_bounds
 
@@ -14,7 +14,7 @@ def sentence(judged: JudgedLimit) -> str:
     """Return why a limit is broken or undecided, as a sentence; empty where it is kept."""
     if judged.state == "broken":
         return f"{_broken(judged)}."
-    return f"Undecided: {_undecided(judged)}." if judged.state == "undecided" else ""
+    return f"Undecided: {_undecided_reason(judged)}." if judged.state == "undecided" else ""
 
 
 def reasons(judged: JudgedLimit) -> tuple[str, ...]:
@@ -22,9 +22,9 @@ def reasons(judged: JudgedLimit) -> tuple[str, ...]:
     if judged.state != "undecided":
         return ()
     figure = judged.figure
-    if judged.rule == "max_recovered" and not figure.missing:
+    if judged.rule == "max_recovered" and not figure.missing_reason:
         return (*figure.doubts, *_open_share(judged))
-    return (_undecided(judged),)
+    return (_undecided_reason(judged),)
 
 
 def share_in_words(share: Interval | None) -> str:
@@ -39,10 +39,10 @@ def value_in_words(name: str, value: Interval) -> str:
     return f"{metric.title} {with_bounds(shown, bounds(value, metric.scale, metric.digits))}{metric.suffix}"
 
 
-def _undecided(judged: JudgedLimit) -> str:
+def _undecided_reason(judged: JudgedLimit) -> str:
     figure = judged.figure
-    if figure.missing:
-        return figure.missing
+    if figure.missing_reason:
+        return figure.missing_reason
     if figure.invalid:
         return f"{figure.label} is invalid, since {figure.invalid}"
     if judged.rule == "max_recovered":
@@ -60,7 +60,7 @@ def _broken(judged: JudgedLimit) -> str:
 def _open_share(judged: JudgedLimit) -> Iterator[str]:
     """Yield the range that the number of updates leaves open, if the interval alone does not decide."""
     share, limit, advice = judged.figure.value, judged.limit, judged.figure.advice
-    if share is not None and held(share, limit) == "undecided":
+    if share is not None and judge_limit(share, limit) == "undecided":
         least, highest = 100 * (share.low or 0.0), 100 if share.high is None else 100 * share.high
         said = f"n = {share.n} leaves {least:.0f} to {highest:.0f} % open and the limit is {100 * limit:g} %"
         yield f"{said}: {advice}" if advice else said
@@ -101,7 +101,7 @@ def _broken_members(judged: JudgedLimit, value: Interval) -> str:
 
 
 def _broken_epsilon(judged: JudgedLimit, value: Interval) -> str:
-    return f"{_limit(judged)} {judged.figure.missing or f'the weakest guarantee is epsilon {value.value:.3g}'}"
+    return f"{_limit(judged)} {judged.figure.missing_reason or f'the weakest guarantee is epsilon {value.value:.3g}'}"
 
 
 def _limit(judged: JudgedLimit) -> str:

@@ -33,10 +33,10 @@ from fedsim.report.document import (
     paragraph,
 )
 from fedsim.report.sections.environment import environment_facts
-from fedsim.report.sections.questions import HOW, of_arm, question_blocks
+from fedsim.report.sections.questions import HOW, arm_paragraph, question_blocks
 from fedsim.report.tables.attacks import attackers, attacks_of, diagnoses, has_ceilings, readings, results
 from fedsim.report.tables.clients import ArmParticipation, Ownership, attendances, failures, ownerships
-from fedsim.report.tables.findings import by_arm, questions
+from fedsim.report.tables.findings import group_by_arm, questions
 from fedsim.report.tables.guarantees import guarantees
 from fedsim.report.tables.metric_tables import metric_tables
 from fedsim.report.verdict import RunJudge
@@ -169,7 +169,7 @@ def _results(record: RunRecord, judge: RunJudge, *, has_texts: bool) -> Iterator
         yield paragraph("No arm was recorded.")
         return
     attacks = attacks_of(record)
-    noun = judge.deciding(*attacks).noun
+    noun = judge.deciding_metric(*attacks).noun
     ideal = _IDEAL.format(noun=noun) if has_ceilings(record) else ""
     yield paragraph(
         f"Each value is followed by its {100 * judge.scoring.confidence:g}% interval over its n "
@@ -206,7 +206,7 @@ def _threat(record: RunRecord) -> Cards:
 
 def _question(record: RunRecord, question: QuestionInfo, judge: RunJudge) -> Iterator[Block]:
     yield from question_blocks(record, question, judge.scoring.confidence)
-    tables = [arm.items.get(finding.items, {}) for arm, found in by_arm(record, question) for finding in found]
+    tables = [arm.items.get(finding.items, {}) for arm, found in group_by_arm(record, question) for finding in found]
     if any("fpr" in table for table in tables):
         yield Figures(tuple(figures.rocs(record)))
     yield note("One row a figure: ", Code("findings.csv"))
@@ -223,13 +223,13 @@ def _ownership(record: RunRecord, shares: Sequence[Ownership]) -> Iterator[Block
     for share in shares:
         shown = len(share.partition.class_counts)
         text = share.sentence + (f" The picture shows the first {shown}." if shown < share.partition.clients else "")
-        yield of_arm(record, share.arm, text) if len(shares) > 1 else paragraph(text)
+        yield arm_paragraph(record, share.arm, text) if len(shares) > 1 else paragraph(text)
     yield Figures(tuple(figures.ownership(shares)))
 
 
 def _participation(record: RunRecord, turnouts: Sequence[ArmParticipation]) -> Iterator[Block]:
     for turnout in turnouts:
-        yield of_arm(record, turnout.arm, turnout.sentence)
+        yield arm_paragraph(record, turnout.arm, turnout.sentence)
     yield Figures(tuple(figures.participation(turnouts)))
 
 

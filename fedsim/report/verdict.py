@@ -32,21 +32,21 @@ CONTROL_SUCCEEDS = 0.5
 
 
 class Count(NamedTuple):
-    """Recovered examples, out of the examples of victims with a guess; `failed` further victims have no guess."""
+    """Recovered examples, out of the examples of victims with a guess; `failed_victims` have no guess."""
 
-    recovered: int
+    recovered_examples: int
     examples: int
     victims: int
     noun: str = "image"
-    failed: int = 0
+    failed_victims: int = 0
 
     @property
-    def in_words(self) -> str:
+    def text(self) -> str:
         """How many of them."""
-        failed = failed_on(self.failed, self.failed + self.victims)
+        failed = failed_on(self.failed_victims, self.failed_victims + self.victims)
         if not self.victims:
             return failed or "none"
-        return f"{self.recovered} of {self.examples}{f', {failed}' if failed else ''}"
+        return f"{self.recovered_examples} of {self.examples}{f', {failed}' if failed else ''}"
 
 
 class Column(NamedTuple):
@@ -64,12 +64,12 @@ class RunJudge:
     scoring: Scoring
     seed: int
     scenario: Mapping[str, Any]
-    declared: Mapping[str, Metric]
+    metrics_by_name: Mapping[str, Metric]
 
     @classmethod
     def of(cls, record: RunRecord) -> RunJudge:
         """Read the rule from the record's scenario, and its metrics from the record."""
-        return cls.reading(record.plan, record.declared)
+        return cls.reading(record.plan, record.metrics_by_name)
 
     @classmethod
     def reading(cls, scenario: Mapping[str, Any], declared: Mapping[str, Metric]) -> RunJudge:
@@ -80,19 +80,19 @@ class RunJudge:
         """
         scoring = Scoring.model_validate(scenario.get("scoring", {}))
         if scoring.metric not in declared:
-            declared = {**declared, **{metric.name: metric for metric in registry.declared([scoring.metric])}}
+            declared = {**declared, **{metric.name: metric for metric in registry.find_metrics([scoring.metric])}}
         return cls(scoring, int(scenario.get("seed", 0)), scenario, declared)
 
     @property
     def success(self) -> Rule:
         """The rule for a recovered example."""
-        return Rule(self.scoring.metric, self.scoring.threshold, self.declared)
+        return Rule(self.scoring.metric, self.scoring.threshold, self.metrics_by_name)
 
     def rule(self, *attacks: AttackFinding) -> str:
         """Return the rule for the guesses of these attacks, in words, for example ``SSIM > 0.5``."""
-        return self.success.in_words(_values(attacks))
+        return self.success.format_rule(_values(attacks))
 
-    def deciding(self, *attacks: AttackFinding) -> Metric:
+    def deciding_metric(self, *attacks: AttackFinding) -> Metric:
         """Return the deciding metric for the guesses of these attacks."""
         return self.success.decides(_values(attacks))[0]
 
@@ -112,7 +112,7 @@ class RunJudge:
     @property
     def spread(self) -> list[Metric]:
         """The metrics with a plotted distribution."""
-        return [metric for metric in self.declared.values() if metric.spread]
+        return [metric for metric in self.metrics_by_name.values() if metric.spread]
 
     def columns(self, attacks: Sequence[AttackFinding], table: str = "") -> list[Column]:
         """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
@@ -120,7 +120,7 @@ class RunJudge:
         is_success = self.scoring.metric  # a deciding flag equals the success rate, which is shown already
         shown = (
             metric
-            for metric in self.declared.values()
+            for metric in self.metrics_by_name.values()
             if metric.shown and metric.table == table and not (metric.form == "flag" and metric.name == is_success)
         )
         firsts = ((metric, *first) for metric in shown for first in list(metric.statistics.items())[:1])
@@ -128,7 +128,7 @@ class RunJudge:
             Column(name, metric.heading(statistic), metric) for metric, name, statistic in firsts if name in measured
         ]
 
-    def recovered(self, victim: VictimRecord) -> int:
+    def count_recovered(self, victim: VictimRecord) -> int:
         """Return how many of a victim's examples count as recovered."""
         return sum(map(self.success.has_succeeded, victim.scores))
 
@@ -136,10 +136,10 @@ class RunJudge:
         """Count the examples of the victims that the attack gave a guess of."""
         guessed = [victim for victim in attack.victims if has_guess(victim)]
         return Count(
-            sum(map(self.recovered, guessed)),
+            sum(map(self.count_recovered, guessed)),
             sum(victim.examples for victim in guessed),
             len(guessed),
-            self.deciding(attack).noun,
+            self.deciding_metric(attack).noun,
             len(attack.victims) - len(guessed),
         )
 
@@ -171,7 +171,7 @@ class RunJudge:
     def control_succeeded(self, attack: AttackFinding) -> bool:
         """Return whether at least half of the control's examples were recovered."""
         count = self.count(attack)
-        return count.examples > 0 and count.recovered >= CONTROL_SUCCEEDS * count.examples
+        return count.examples > 0 and count.recovered_examples >= CONTROL_SUCCEEDS * count.examples
 
 
 def has_guess(victim: VictimRecord) -> bool:
@@ -191,7 +191,9 @@ def _values(attacks: Sequence[AttackFinding]) -> Mapping[str, float]:
 
 def knowledge(attack: AttackFinding) -> str:
     """Return the grants of an attack, in words."""
-    return listed([GRANTS[name].called for name in attack.knows]) or "nothing beyond the model and the update"
+    return (
+        join_words([GRANTS[name].assumption_name for name in attack.knows]) or "nothing beyond the model and the update"
+    )
 
 
 def sentences(record: RunRecord, judge: RunJudge) -> list[Statement]:
@@ -231,26 +233,26 @@ def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
         return Statement(arm.name, "No attack was tried", after=", so nothing can be said about its privacy.")
     tried = [attack for attack in arm.attacks if attack.value is not None]
     if not tried:
-        labels = listed([attack.label for attack in arm.attacks])
+        labels = join_words([attack.label for attack in arm.attacks])
         return Statement(arm.name, "Every attack failed", after=f" ({labels}); the reasons are listed below.")
     uninformed = [attack for attack in tried if "masks" not in attack.knows]
     strongest = max(uninformed or tried, key=lambda attack: strength(attack, judge))
     count = judge.count(strongest)
     before = f"Under {judge.server(arm)} that knows {knowledge(strongest)}, "
     control = "" if strongest not in uninformed else _control_clause(arm, judge)
-    if not count.recovered:
-        labels = listed([attack.label for attack in uninformed or tried])
+    if not count.recovered_examples:
+        labels = join_words([attack.label for attack in uninformed or tried])
         after = f" ({labels}; {_measure(strongest, judge)}), which is no guarantee.{control}"
         images = f"the one {count.noun} was not" if count.examples == 1 else f"none of {_images(count)} was"
         strong = f"{images} recovered by the attacks that were tried"
         return Statement(arm.name, strong, before=before, after=after)
-    verb = "is" if count.recovered == 1 else "are"
-    strong = f"{count.recovered} of {_images(count)} {verb} {judge.verdict(strongest)}"
+    verb = "is" if count.recovered_examples == 1 else "are"
+    strong = f"{count.recovered_examples} of {_images(count)} {verb} {judge.verdict(strongest)}"
     if not is_beyond_chance(strongest.victims, judge.success):
         after = f" ({_measure(strongest, judge)}) with attack {strongest.label}, which blind guesses explain.{control}"
         return Statement(arm.name, strong, before=before, after=after)
     fooled = _fooled_clause(uninformed, judge)
-    equals = listed([attack.label for attack in equally_strong(strongest, uninformed, judge)])
+    equals = join_words([attack.label for attack in equally_strong(strongest, uninformed, judge)])
     also = f" As many with {equals}." if equals else ""
     after = f" ({_measure(strongest, judge)}) with attack {strongest.label}.{also}{fooled}{control}"
     return Statement(arm.name, strong, "recovered", before, after)
@@ -258,10 +260,10 @@ def _sentence(arm: ArmRecord, judge: RunJudge) -> Statement:
 
 def _fooled_clause(uninformed: list[AttackFinding], judge: RunJudge) -> str:
     """Name the attacks that recovered nothing although another attack succeeded: relying on them is false security."""
-    failed = [attack.label for attack in uninformed if not judge.count(attack).recovered]
+    failed = [attack.label for attack in uninformed if not judge.count(attack).recovered_examples]
     if not failed:
         return ""
-    return f" {listed(failed)} alone recovered none: its failure would have passed for protection."
+    return f" {join_words(failed)} alone recovered none: its failure would have passed for protection."
 
 
 def _control_clause(arm: ArmRecord, judge: RunJudge) -> str:
@@ -270,7 +272,7 @@ def _control_clause(arm: ArmRecord, judge: RunJudge) -> str:
     if not informed:
         return ""
     best = max(informed, key=lambda attack: strength(attack, judge))
-    clause = f" Granted the masks, attack {best.label} recovers {judge.count(best).in_words}."
+    clause = f" Granted the masks, attack {best.label} recovers {judge.count(best).text}."
     return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
 
 
@@ -278,16 +280,18 @@ def _measure(attack: AttackFinding, judge: RunJudge) -> str:
     count = judge.count(attack)
     interval = "" if attack.value is None else bounds(attack.value, 100, 0)
     stated = f"{100 * judge.scoring.confidence:g}% interval {interval}%" if interval else ""
-    failed = failed_on(count.failed, len(attack.victims))
+    failed = failed_on(count.failed_victims, len(attack.victims))
     return ", ".join(filter(None, (judge.rule(attack), stated, f"{failed} updates" if failed else "")))
 
 
 def equally_strong(strongest: AttackFinding, attacks: Sequence[AttackFinding], judge: RunJudge) -> list[AttackFinding]:
     """Return the other attacks that recover as many examples as the strongest, the closest guesses first."""
-    count = judge.count(strongest).recovered
+    count = judge.count(strongest).recovered_examples
     if not count:
         return []
-    equals = [attack for attack in attacks if attack is not strongest and judge.count(attack).recovered == count]
+    equals = [
+        attack for attack in attacks if attack is not strongest and judge.count(attack).recovered_examples == count
+    ]
     return sorted(equals, key=lambda attack: strength(attack, judge), reverse=True)
 
 
@@ -306,6 +310,6 @@ def _images(count: Count) -> str:
     return f"{count.examples} {noun}" + (f" of {count.victims} updates" if count.examples != count.victims else "")
 
 
-def listed(words: list[str]) -> str:
+def join_words(words: list[str]) -> str:
     """Return words as a part of a sentence: ``a, b and c``; nothing for none."""
     return words[0] if len(words) == 1 else " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

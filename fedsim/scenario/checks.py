@@ -51,7 +51,7 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
     return Grants(
         knows=frozenset({*threat.knows, *extra}),
         view=threat.view if scenario.unlearning is None else "single-update",
-        may_craft=threat.server == "malicious" or "threat.server" in scenario.varied,
+        may_craft=threat.server == "malicious" or "threat.server" in scenario.varied_keys,
         masks_updates=scenario.secure_aggregation is not None,
         is_attacked=bool(scenario.attacks),
     )
@@ -81,9 +81,9 @@ def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) ->
 
 def check_crafting(scenario: Scenario, source: str) -> None:
     """Check that exactly one attack of a malicious server changes the model."""
-    if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied):
+    if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied_keys):
         return
-    names = [choice.reported for choice in scenario.attacks if choice.crafts_model]
+    names = [choice.report_name for choice in scenario.attacks if choice.crafts_model]
     if len(names) == 1:
         return
     known = ", ".join(name for name, method in registry.methods("attack", Attack).items() if crafts_model(method))

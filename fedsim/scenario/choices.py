@@ -37,7 +37,7 @@ class ReportedChoice(Choice):
     label: str = Field(default="", description="name in the report; the attack's name when empty")
 
     @property
-    def reported(self) -> str:
+    def report_name(self) -> str:
         """The name in the report."""
         return self.label or self.name
 
@@ -48,7 +48,7 @@ def check_reported(attacks: Iterable[ReportedChoice]) -> None:
     Raises:
         ValueError: two attacks have the same name.
     """
-    names = [attack.reported for attack in attacks]
+    names = [attack.report_name for attack in attacks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(f"two attacks are reported as '{twice[0]}'. Set 'label' in either")

@@ -68,11 +68,11 @@ def _fill(raw: Mapping[str, Any], declared: Mapping[str, Any], values: Mapping[s
     for key, value in values.items():
         entry = declared.get(key)
         for place, setting in (entry[value] if isinstance(entry, dict) else {key: value}).items():
-            put(filled, place.split("."), setting)
+            set_value(filled, place.split("."), setting)
     return filled
 
 
-def put(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
+def set_value(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
     """Set the value at a path of nested tables and lists; missing tables are created."""
     *parents, last = path
     place: Any = raw

@@ -78,7 +78,7 @@ def check_hooks(stack: HookSet, facts: FederationFacts, models: ModelSource) -> 
 
 
 def _check_hook(hook: _Hook, facts: FederationFacts, models: ModelSource) -> None:
-    reason = hook.refuses(facts.federation, models.holding(models.first_weights))
+    reason = hook.refuses(facts.federation, models.load_weights(models.first_weights))
     if reason is not None:
         raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: {reason}.")
 

@@ -19,12 +19,14 @@ def check_installed(scenarios: Iterable[Scenario]) -> None:
         FedsimError: a requirement is not installed.
     """
     needed = {(scenario.data.model_dump_json(), scenario.model.model_dump_json()): scenario for scenario in scenarios}
-    missing = dict.fromkeys(str(error) for scenario in needed.values() if (error := _missing(scenario)) is not None)
+    missing = dict.fromkeys(
+        str(error) for scenario in needed.values() if (error := _find_missing(scenario)) is not None
+    )
     if missing:
         raise FedsimError("\n".join(missing))
 
 
-def _missing(scenario: Scenario) -> MissingExtra | None:
+def _find_missing(scenario: Scenario) -> MissingExtra | None:
     """Return the error for missing data or a missing extra of the model, which requires the data's shape.
 
     User functions are called in the run only, which reports their failures and durations.

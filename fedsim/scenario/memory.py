@@ -22,7 +22,7 @@ _OF_GROUP = Path("/sys/fs/cgroup")
 
 def free() -> int | None:
     """Return the available bytes of this process, limited by machine, cgroup and rlimit; None if unknown."""
-    rooms = [room for room in (_of_machine(), _of_group(), _of_process()) if room is not None]
+    rooms = [room for room in (_machine_memory(), _group_memory(), _process_memory()) if room is not None]
     return min(rooms, default=None)
 
 
@@ -75,7 +75,7 @@ def _size(args: tuple[Any, ...], given: Mapping[str, Any]) -> Sequence[int]:
     return size if isinstance(size, Sequence) else (size,)
 
 
-def _of_machine() -> int | None:
+def _machine_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -83,7 +83,7 @@ def _of_machine() -> int | None:
     return next((int(line.split()[1]) * _KIB for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _of_group() -> int | None:
+def _group_memory() -> int | None:
     try:
         limit, used = ((_OF_GROUP / f"memory.{name}").read_text().strip() for name in ("max", "current"))
     except OSError:
@@ -91,7 +91,7 @@ def _of_group() -> int | None:
     return None if limit == "max" else int(limit) - int(used)
 
 
-def _of_process() -> int | None:
+def _process_memory() -> int | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return None

@@ -34,11 +34,11 @@ class Crafted:
 
     Attributes:
         tensors: added or changed parameters and buffers, by their names in the model.
-        added: names of tensors that the original model lacks.
+        added_names: names of tensors that the original model lacks.
     """
 
     tensors: Tensors
-    added: frozenset[str]
+    added_names: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class ScratchModel:
     """A training model on a device; each user overwrites its weights."""
 
     model: nn.Module
-    travelling: tuple[str, ...]
+    buffer_names: tuple[str, ...]
 
-    def holding(self, weights: Tensors) -> nn.Module:
+    def load_weights(self, weights: Tensors) -> nn.Module:
         """Load `weights` into the model, and return it in training mode. The next call overwrites it."""
         if weights.keys() != self._slots.keys():
             self.model.load_state_dict(dict(weights))
@@ -64,7 +64,7 @@ class ScratchModel:
     @cached_property
     def buffers(self) -> dict[str, Tensor]:
         """The floating-point buffers that are part of an update."""
-        return {name: b for name, b in self.model.named_buffers() if name in self.travelling}
+        return {name: b for name, b in self.model.named_buffers() if name in self.buffer_names}
 
     @cached_property
     def _slots(self) -> dict[str, Tensor]:
@@ -101,12 +101,12 @@ class ModelSource:
         may_not_be_copied = ":" in self.scenario.model.name  # user code may return objects without a copy
         return self._make() if may_not_be_copied else copy.deepcopy(self._original)
 
-    def holding(self, weights: Tensors) -> nn.Module:
+    def load_weights(self, weights: Tensors) -> nn.Module:
         """Load `weights` into this process's only training model, and return it. The next call overwrites it."""
-        return self.workspace.holding(weights)
+        return self.workspace.load_weights(weights)
 
     def scratch_model(self, device: torch.device) -> ScratchModel:
-        """Return a training model on a device: on the CPU the model of `holding`, elsewhere a new model."""
+        """Return a training model on a device: on the CPU the model of `load_weights`, elsewhere a new model."""
         if device.type == "cpu":
             return self.workspace
         _ = self.sites  # computed on the CPU, before a client needs them on the device
@@ -114,12 +114,12 @@ class ModelSource:
 
     @property
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable parameters of the model of `holding`."""
+        """The trainable parameters of the model of `load_weights`."""
         return self.workspace.parameters
 
     @property
     def buffers(self) -> dict[str, Tensor]:
-        """The floating-point buffers of the model of `holding` that are part of an update."""
+        """The floating-point buffers of the model of `load_weights` that are part of an update."""
         return self.workspace.buffers
 
     @cached_property
@@ -152,9 +152,9 @@ class ModelSource:
         return None
 
     @cached_property
-    def crafted(self) -> Crafted:
+    def crafted_changes(self) -> Crafted:
         """The server's changes to the model before it was sent; empty for an honest server."""
-        if self.scenario.crafting is None:
+        if self.scenario.crafting_attack is None:
             return Crafted({}, frozenset())
         honest = self._initialise()
         originals = {id(t): t.detach().clone() for t in honest.state_dict(keep_vars=True).values()}
@@ -171,11 +171,11 @@ class ModelSource:
 
     def _make(self) -> nn.Module:
         model = self._initialise()
-        return model if self.scenario.crafting is None else self._craft(model)
+        return model if self.scenario.crafting_attack is None else self._craft(model)
 
     def _craft(self, model: nn.Module) -> nn.Module:
         scenario, spec = self.scenario, self.data.dataset.spec
-        choice = scenario.crafting
+        choice = scenario.crafting_attack
         assert choice is not None
         attack = cast("Attack[Any]", choice.make("attack"))
         if self.task.refuses_method(attack):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from fedsim.core.errors import ScenarioError
-from fedsim.scenario.combinations import put
+from fedsim.scenario.combinations import set_value
 
 _AXES = (("arms",), ("sweep", "grid"))
 
@@ -31,7 +31,7 @@ def override(raw: dict[str, Any], text: str) -> None:
         _settle_axes(raw, table, ".".join(path), value, text)
     _settle_runs(raw, ".".join(path), text)
     try:
-        put(raw, path, value)
+        set_value(raw, path, value)
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise ScenarioError(f"--set {text}: key '{key}' is not in the scenario.") from error
 

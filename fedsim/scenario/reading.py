@@ -168,7 +168,7 @@ def _fill_in(
     from fedsim.scenario.checks import check_choice, find  # noqa: PLC0415 - imports torch, as methods do
 
     key = _key(place)
-    if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
+    if f"{key}.name" in scenario.varied_keys or _is_left_to_arms(scenario, place, choice):
         return None
     try:
         method = find(kind, choice)
@@ -198,7 +198,7 @@ def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
     """Return the scenario with the device resolved from `auto`, and the problems with it."""
     from fedsim.core.devices import find_device  # noqa: PLC0415 - imports torch
 
-    if "device" in scenario.varied:
+    if "device" in scenario.varied_keys:
         return scenario, []
     try:
         device = find_device(scenario.device)
@@ -210,7 +210,7 @@ def _with_device(scenario: Scenario, source: str) -> tuple[Scenario, list[str]]:
 def _is_left_to_arms(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> bool:
     """Return whether the server's learning rate depends on an algorithm that the arms vary."""
     is_open = bool(_server_rate(scenario, place, choice)) and "learning_rate" not in choice.settings
-    return is_open and not scenario.varied.isdisjoint(("federation", "federation.algorithm"))
+    return is_open and not scenario.varied_keys.isdisjoint(("federation", "federation.algorithm"))
 
 
 def _server_rate(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> dict[str, float]:
@@ -251,7 +251,7 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
             lines.append(f"{source}: {key}: there is no such key.{did_you_mean(str(full_place[-1]), siblings)}")
             continue
         if problem["type"] == "missing":
-            lines.append(f"{source}: {key}: this key is missing.{_wanted(model, problem['loc'])}")
+            lines.append(f"{source}: {key}: this key is missing.{_describe_missing_key(model, problem['loc'])}")
             continue
         lines.append(f"{source}: {key}: {_wrong(problem)}")
     return "\n".join(lines)
@@ -273,7 +273,7 @@ def _wrong(problem: ErrorDetails) -> str:
             return f"{message}, got {given!r}"
 
 
-def _wanted(model: type[BaseModel], place: Sequence[str | int]) -> str:
+def _describe_missing_key(model: type[BaseModel], place: Sequence[str | int]) -> str:
     """Return the description of a missing key, if any."""
     field = _table_at(model, place[:-1]).model_fields.get(str(place[-1]))
     return f" Expected: {field.description}." if field is not None and field.description else ""

@@ -105,7 +105,7 @@ class Scenario(Config):
             raise ValueError(
                 f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"
             )
-        labels = [attack.reported for attack in self.attacks]
+        labels = [attack.report_name for attack in self.attacks]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"attacks: two are reported as '{twice[0]}'. Set 'label' in either.")
@@ -204,14 +204,14 @@ class Scenario(Config):
         return [*attacks, *(choice for _, choice in sorted(self.questions.items()))]
 
     @property
-    def crafting(self) -> AttackChoice | None:
+    def crafting_attack(self) -> AttackChoice | None:
         """The attack that changes the clients' model; None with an honest server."""
         if self.threat.server != "malicious":
             return None
         return next(choice for choice in self.attacks if choice.crafts_model)
 
     @property
-    def varied(self) -> frozenset[str]:
+    def varied_keys(self) -> frozenset[str]:
         """The dotted keys that differ between arms, or between the runs of a sweep."""
         grid, runs = (self.sweep.grid, self.sweep.runs) if self.sweep is not None else ({}, ())
         entries = [*self.arms.items(), *grid.items()]

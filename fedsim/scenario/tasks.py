@@ -25,9 +25,9 @@ def task_of(scenario: Scenario, data: Dataset) -> Task[Any]:
         FedsimError: the data set names an unknown task.
     """
     if scenario.task is not None:
-        return scenario.task.make("task").fitted(data)
+        return scenario.task.make("task").fit_to_data(data)
     try:
-        return Choice(name=data.task or usual_task(data), settings={}).make("task").fitted(data)
+        return Choice(name=data.task or usual_task(data), settings={}).make("task").fit_to_data(data)
     except FedsimError as error:
         raise FedsimError(f"data '{scenario.data.name}' names its task: {error}") from error
 
@@ -84,7 +84,7 @@ def check_scoring(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
     if wanted == USUAL:
         return
     example = data.train.select(torch.tensor([0]))
-    guess = Reconstruction.of(example.inputs, example.labels, objective=0.0, stopped="is the truth")
+    guess = Reconstruction.of(example.inputs, example.labels, objective=0.0, stop_reason="is the truth")
     truth = Truth((example,), ((),), Update("gradient", {}, {}, 1, 0.0), (example,))
     values = list(task.score(truth, example, guess, data).items[0].values)
     if wanted not in values:

@@ -33,7 +33,7 @@ class UnlearningSettings(Config):
 
     @field_validator("method", mode="before")
     @classmethod
-    def _by_name(cls, raw: Any) -> Any:
+    def _parse_name(cls, raw: Any) -> Any:
         return {"name": raw} if isinstance(raw, str) else raw
 
 

@@ -23,7 +23,7 @@ def forbid_exit(owner: str) -> Iterator[None]:
         FedsimError: the code raised SystemExit or called `os._exit` in this process.
     """
     try:
-        with _raising.made():
+        with _exit_patch.apply_change():
             yield
     except SystemExit as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
@@ -48,4 +48,4 @@ def _raise_instead_of_leaving() -> Undo:
     return undo
 
 
-_raising = SharedChange(_raise_instead_of_leaving)
+_exit_patch = SharedChange(_raise_instead_of_leaving)

@@ -19,7 +19,7 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _OF_OPACUS = "AbstractGradSampleModule"  # by name, because the import of Opacus takes seconds
 
 
-def checked(
+def check_model(
     make: Callable[[], object],
     inputs: Tensor,
     run: Run,
@@ -42,10 +42,10 @@ def checked(
         FedsimError: the model cannot be trained, watched or replayed; the message gives the reason and the fix.
     """
     with forbid_exit(owner):
-        model = _made(make, owner)
+        model = _make_model(make, owner)
         check_structure(model, owner)
         _check_types(model, owner)
-        _check_same(model, _made(make, owner), owner)
+        _check_same(model, _make_model(make, owner), owner)
         _check_step(model.train(), inputs, run, shape, loss, owner)
 
 
@@ -235,7 +235,7 @@ def _check_gradient(model: nn.Module, loss: Tensor, owner: str) -> None:
             raise FedsimError(f"{owner} has a sparse gradient at '{name}'. Leave sparse=True out of the layer.")
 
 
-def _made(make: Callable[[], object], owner: str) -> nn.Module:
+def _make_model(make: Callable[[], object], owner: str) -> nn.Module:
     with seeding.isolate_randomness(0):
         model = make()
     if not isinstance(model, nn.Module):

@@ -16,10 +16,10 @@ class Validation(NamedTuple):
     """Validation examples, and the data set whose test set lacks them."""
 
     examples: Batch
-    tested: Dataset
+    reduced_dataset: Dataset
 
 
-def split(dataset: Dataset, size: int, seed: int) -> Validation:
+def split_validation(dataset: Dataset, size: int, seed: int) -> Validation:
     """Return `size` random test examples, and the data set without them; with size 0 the data set itself.
 
     Raises:

@@ -20,7 +20,7 @@ from fedsim.scenario.federation_facts import FederationFacts
 from fedsim.scenario.model_source import ModelSource, ScratchModel
 from fedsim.scenario.stack import HookSet, build_stack
 from fedsim.scenario.tables import Scenario
-from fedsim.scenario.validation import Validation, split
+from fedsim.scenario.validation import Validation, split_validation
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class World:
             ScenarioError: a component needs more examples than the test set has.
         """
         size = max((component.validation for component in self.stack.model_components), default=0)
-        return split(self.data.dataset, size, self.scenario.seed)
+        return split_validation(self.data.dataset, size, self.scenario.seed)
 
     @torch.no_grad()
     def with_choices(self, weights: Tensors) -> Tensors:
@@ -89,7 +89,7 @@ class World:
         choosing = [component for component in self.stack.model_components if component.validation]
         if not choosing:
             return weights
-        model = self.models.holding(weights).eval()
+        model = self.models.load_weights(weights).eval()
         for component in choosing:
             component.choose(model, self.validation.examples)
         state = model.state_dict()
@@ -133,10 +133,10 @@ class World:
         compatibility.check_objectives(self.stack)
         compatibility.check_modality(self.scenario, self.task, self.stack)
         compatibility.check_labels(self.scenario, self.task, self.stack)
-        tasks.check_model(self.scenario, self.task, self.models.holding(self.models.first_weights))
+        tasks.check_model(self.scenario, self.task, self.models.load_weights(self.models.first_weights))
         if not self.stack.objectives:
             tasks.check_outputs(
-                self.scenario, self.task, self.data.dataset, self.models.holding(self.models.first_weights)
+                self.scenario, self.task, self.data.dataset, self.models.load_weights(self.models.first_weights)
             )
         compatibility.check_hooks(self.stack, self.facts, self.models)
 
@@ -163,7 +163,7 @@ def _check_own_model(world: World) -> None:
     example = min(2, scenario.federation.batch_size)
     batch, task = next(dataset.train.split(example)), world.task
     draws = task.named_draws(batch, torch.Generator().manual_seed(0))
-    user_models.checked(
+    user_models.check_model(
         lambda: scenario.model.make("model", dataset.spec),
         batch.inputs,
         lambda model, inputs: task.answer(model, replace(batch, inputs=inputs), draws)[0],

@@ -75,7 +75,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
         x, given = batch.inputs, dict[str, Any](batch.extra_inputs)
         given["noise"] = self._level(batch, draws)
         if "noise" in draws:
-            x = x + _by_image(draws["level"], x) * draws["noise"]
+            x = x + _align_to_images(draws["level"], x) * draws["noise"]
         if self.config.classes:
             given["labels"] = batch.labels.masked_fill(draws["unlabelled"], -1) if draws else batch.labels
         try:
@@ -100,7 +100,7 @@ class Denoising(NoisyImageTask[DenoisingConfig]):
         return middle.to(batch.inputs.device).expand(len(batch)) if known is None else known
 
 
-def _by_image(numbers: Tensor, like: Tensor) -> Tensor:
+def _align_to_images(numbers: Tensor, like: Tensor) -> Tensor:
     """Return numbers (B,) in a shape that broadcasts over images."""
     return numbers.view(-1, *[1] * (like.ndim - 1))
 

@@ -43,7 +43,7 @@ class GraphClassification(ClassTask):
         shape = data.spec.shape
         if len(shape) != _MATRIX or shape[1] <= shape[0]:
             return f"it reads graphs of n nodes as matrices (n, features + n), and an example has shape {shape}"
-        joined = graphs_of(data.train.inputs).joined
+        joined = graphs_of(data.train.inputs).adjacency
         if not torch.equal(joined, joined.transpose(1, 2)) or bool(((joined != 0) & (joined != 1)).any()):
             return "expected graphs with symmetric last n columns of values 0 and 1, found others"
         return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
@@ -66,7 +66,7 @@ class GraphClassification(ClassTask):
 
     def show(self, inputs: Tensor, data: Dataset) -> Shown:
         """Return each graph as a list of joined node pairs."""
-        return tuple(_in_words(graph) for graph in (inputs > 0.5).float().unbind())  # noqa: PLR2004 - halfway
+        return tuple(_describe_graph(graph) for graph in (inputs > 0.5).float().unbind())  # noqa: PLR2004 - halfway
 
 
 def _match(guesses: Tensor, originals: Tensor, usable: Tensor) -> Tensor:
@@ -74,13 +74,16 @@ def _match(guesses: Tensor, originals: Tensor, usable: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     shared = [
-        [float(is_usable) * (1 + _shared(guess, original)) for guess, is_usable in zip(guesses, usable, strict=True)]
+        [
+            float(is_usable) * (1 + _score_agreement(guess, original))
+            for guess, is_usable in zip(guesses, usable, strict=True)
+        ]
         for original in originals
     ]
     return torch.as_tensor(linear_sum_assignment(shared, maximize=True)[1])
 
 
-def _shared(guess: Tensor, original: Tensor) -> float:
+def _score_agreement(guess: Tensor, original: Tensor) -> float:
     measures = (graphs.graph_exact, graphs.nodes_right, graphs.joins_right)
     return sum(measure(guess, original) for measure in measures)
 
@@ -100,7 +103,7 @@ def _item(number: int, guess: Tensor, examples: Batch, label: int, data: Dataset
     )
 
 
-def _in_words(graph: Tensor) -> str:
+def _describe_graph(graph: Tensor) -> str:
     kinds = graphs.kinds_of(graph)
     names = [f"{chr(ord('a') + kind.index(1.0)) if 1.0 in kind else '?'}{number}" for number, kind in enumerate(kinds)]
     pairs = [f"{names[first]}-{names[second]}" for first, second in graphs.joins_of(graph)]

@@ -46,7 +46,7 @@ class MaskedDiffusionConfig(Config):
 class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
     """Cross-entropy of masked tokens, weighted by one over the rate."""
 
-    at_once: ClassVar[int] = 64
+    eval_batch_size: ClassVar[int] = 64
     labels_are_inputs: ClassVar[bool] = True
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
@@ -110,7 +110,7 @@ class MaskedDiffusion(TextTask[MaskedDiffusionConfig]):
         guessed: list[Tensor] = []
         tokens: list[Tensor] = []
         bounds: list[Tensor] = []
-        for batch in data.test.split(self.at_once):
+        for batch in data.test.split(self.eval_batch_size):
             for _ in range(self.config.drawn_in_tests):
                 masked = _evenly_masked(batch, generator)
                 outputs = self.outputs(model, batch, {"masked": masked})

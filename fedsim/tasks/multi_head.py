@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.core.registry import task
-from fedsim.core.types import Config, Dataset, InputSpec, LabelHead, LabelKind, placed
+from fedsim.core.types import Config, Dataset, InputSpec, LabelHead, LabelKind, slice_heads
 from fedsim.core.types.tasks import Model
 from fedsim.metrics import targets as metrics
 from fedsim.metrics.testing import test_accuracy
@@ -42,7 +42,7 @@ class MultiHead(TargetTask[MultiHeadConfig]):
     label_kind: ClassVar[LabelKind] = "heads"
     heads: tuple[LabelHead, ...] = ()
 
-    def fitted(self, data: Dataset) -> Self:
+    def fit_to_data(self, data: Dataset) -> Self:
         """Return the task with the heads of the data."""
         made = type(self)(self.config).with_name(self.name)
         made.heads = data.spec.heads
@@ -63,7 +63,9 @@ class MultiHead(TargetTask[MultiHeadConfig]):
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
         """Return which head has an invalid label, or None."""
-        return next(filter(None, (_refused(head, labels[:, place]) for head, place, _ in placed(spec.heads))), None)
+        return next(
+            filter(None, (_explain_refusal(head, labels[:, place]) for head, place, _ in slice_heads(spec.heads))), None
+        )
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
         """Return the concatenated outputs' shape."""
@@ -73,7 +75,7 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         """Return each example's loss, the sum over the heads."""
         head_losses = [
             self.config.weights.get(head.name, 1.0) * _losses(head, outputs[:, scores], targets[:, labels])
-            for head, labels, scores in placed(self.heads)
+            for head, labels, scores in slice_heads(self.heads)
         ]
         return torch.stack(head_losses).sum(0)
 
@@ -93,20 +95,20 @@ class MultiHead(TargetTask[MultiHeadConfig]):
         std = metrics.spread(data)[1]
         return [
             _are_right(head, _answer(head, outputs[:, scores]), labels[:, place], _NEAR * std[place])
-            for head, place, scores in placed(self.heads)
+            for head, place, scores in slice_heads(self.heads)
         ]
 
     def usual_answer(self, data: Dataset) -> Tensor:
         """Return the logits of the most frequent classes and labels, and the mean numbers."""
         usual = _usual(data)
-        return torch.cat([_scores_of(head, usual[place]) for head, place, _ in placed(self.heads)])[None]
+        return torch.cat([_scores_of(head, usual[place]) for head, place, _ in slice_heads(self.heads)])[None]
 
     def target_score(self, data: Dataset) -> TargetScore:
         """Return a scorer of the labels of all heads, with the most frequent labels as baseline."""
         return partial(_scores, self.heads, _usual(data), metrics.ROUNDING * metrics.spread(data)[1])
 
 
-def _refused(head: LabelHead, labels: Tensor) -> str | None:
+def _explain_refusal(head: LabelHead, labels: Tensor) -> str | None:
     if head.kind == "numbers":
         return None if bool(labels.isfinite().all()) else f"a label of head '{head.name}' is not finite"
     largest = 1 if head.kind == "set" else head.classes - 1
@@ -160,7 +162,7 @@ def _usual(data: Dataset) -> Tensor:
     labels = data.train.labels
     usual = [
         part.double().mean(0) if head.kind == "numbers" else part.double().mode(0).values
-        for head, part in ((head, labels[:, place]) for head, place, _ in placed(data.spec.heads))
+        for head, part in ((head, labels[:, place]) for head, place, _ in slice_heads(data.spec.heads))
     ]
     return torch.cat(usual)
 
@@ -168,7 +170,7 @@ def _usual(data: Dataset) -> Tensor:
 def _scores(
     heads: tuple[LabelHead, ...], usual: Tensor, width: Tensor, guess: Tensor, target: Tensor
 ) -> Mapping[str, float]:
-    places = [(head, place) for head, place, _ in placed(heads)]
+    places = [(head, place) for head, place, _ in slice_heads(heads)]
     read, guessed = (
         [_are_right(head, scores[place], target[place], width[place]).double().mean() for head, place in places]
         for scores in (guess, usual)

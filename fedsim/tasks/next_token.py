@@ -26,7 +26,7 @@ from fedsim.tasks.core.sentences import TextTask
 class NextToken(TextTask[Config], ClassTask):
     """Cross-entropy of next tokens."""
 
-    at_once: ClassVar[int] = 16
+    eval_batch_size: ClassVar[int] = 16
     labels_are_inputs: ClassVar[bool] = True
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 

@@ -27,7 +27,7 @@ from fedsim.tasks.core.sentences import TextTask
 class SentenceEmbedding(TextTask[Config]):
     """Sentence vectors, trained without labels."""
 
-    at_once: ClassVar[int] = 16
+    eval_batch_size: ClassVar[int] = 16
     has_labels: ClassVar[bool] = False
 
     def refuses(self, data: Dataset) -> str | None:
@@ -47,5 +47,5 @@ class SentenceEmbedding(TextTask[Config]):
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the rank correlation of cosines of test sentences with their human ratings."""
         assert data.similarities is not None, "refused otherwise"
-        outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
+        outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.eval_batch_size)])
         return {"test_spearman": test_spearman(outputs, data.similarities)}

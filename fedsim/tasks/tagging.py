@@ -29,7 +29,7 @@ from fedsim.tasks.core.sentences import TextTask
 class Tagging(TextTask[Config], ClassTask):
     """Cross-entropy of tags."""
 
-    at_once: ClassVar[int] = 16
+    eval_batch_size: ClassVar[int] = 16
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
     def refuses(self, data: Dataset) -> str | None:

@@ -46,7 +46,7 @@ _FILLER = 0  # replaces padding of the answer; no counted position attends to it
 class VisualQuestionAnswering(ClassTask):
     """Cross-entropy of an answer's tokens."""
 
-    at_once: ClassVar[int] = 128
+    eval_batch_size: ClassVar[int] = 128
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
@@ -63,7 +63,7 @@ class VisualQuestionAnswering(ClassTask):
     def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
         """Return logits at every position that predicts a token of the answer, (B, A, V)."""
         try:
-            return model(batch.inputs, **batch.extra_inputs, answer=_said(batch.labels))
+            return model(batch.inputs, **batch.extra_inputs, answer=_drop_last_token(batch.labels))
         except TypeError as error:
             if f"'{QUESTION}'" not in str(error):
                 raise
@@ -72,14 +72,14 @@ class VisualQuestionAnswering(ClassTask):
     def tell(self, model: nn.Module, given: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Set the model's default question and, if granted, its answer."""
         if can_read_images(model) and QUESTION in given:
-            model.dialogue = (given[QUESTION].clone(), None if labels is None else _said(labels))
+            model.dialogue = (given[QUESTION].clone(), None if labels is None else _drop_last_token(labels))
 
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the share of answers that are entirely correct, the loss, and the visual tokens of a layer."""
         losses: list[Tensor] = []
         right: list[Tensor] = []
         with _visual_passes(model) as passes:
-            for batch in data.test.split(self.at_once):
+            for batch in data.test.split(self.eval_batch_size):
                 outputs = self.outputs(model, batch, {})
                 losses.append(self.losses(outputs, batch.labels))
                 right.append(are_right(outputs.argmax(-1), batch.labels))
@@ -177,7 +177,7 @@ def _visual_passes(model: Model) -> AbstractContextManager[list[Passed]]:
     return visual_passes(cast("nn.Module", model)) if is_reader else nullcontext(list[Passed]())
 
 
-def _said(labels: Tensor) -> Tensor:
+def _drop_last_token(labels: Tensor) -> Tensor:
     """Return the answer's tokens except the last, which predicts no token."""
     said = labels[:, :-1]
     return said.where(said != losses.IGNORED, _FILLER)

@@ -29,11 +29,11 @@ def simulated_changes(world: World, entry: WireEntry, shares: Sequence[Tensor]) 
     )
     simulated = world.with_data(data)
     for number in range(len(shares)):
-        update, _ = local_training(simulated, entry.received, entry.round, first + number)
+        update, _ = local_training(simulated, entry.received_weights, entry.round, first + number)
         yield update.tensors
 
 
-def permuted(labels: Tensor, generator: torch.Generator) -> Tensor:
+def permute_labels(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Return labels permuted so that the examples of each value get all values equally often.
 
     A plain permutation of a hundred labels correlates with the true labels, or with their inverse, by about a tenth,

@@ -67,4 +67,6 @@ def shared_texts(world: World, entries: Sequence[WireEntry]) -> Iterator[SharedT
         numbers = [torch.cat(list(world.data.numbers_of(number, entry.client))).unique() for entry in members]
         numbers = [batch[batch < of_dataset] for batch in numbers]
         clients = [torch.full_like(batch, entry.client) for batch, entry in zip(numbers, members, strict=True)]
-        yield SharedTexts(world.models.holding(members[0].received), number, torch.cat(numbers), torch.cat(clients))
+        yield SharedTexts(
+            world.models.load_weights(members[0].received_weights), number, torch.cat(numbers), torch.cat(clients)
+        )

@@ -53,14 +53,14 @@ def observe(
     """
     world, entry, truth = victim.world, victim.entry, victim.truth
     model = world.models.new()
-    model.load_state_dict(dict(entry.received))
+    model.load_state_dict(dict(entry.received_weights))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
     sites = _sites(victim, knows, model)
-    seen = shared(model, world.scenario.threat.visible_parameters)
+    seen = shared_parameters(model, world.scenario.threat.visible_parameters)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
     labels = _labels(victim.examples, len(truth.batches)) if "labels" in knows else None
-    given = _given(victim.examples, len(truth.batches)) if "extra-inputs" in knows else None
+    given = _extra_inputs(victim.examples, len(truth.batches)) if "extra-inputs" in knows else None
     if given:
         world.task.tell(model, given, labels)
     return Observation(
@@ -71,8 +71,8 @@ def observe(
         ),
         model=model,
         loss=world.stack.loss(entry.round),
-        update=_shown(entry.update, seen, sum(sizes or ())),
-        spec=spec if "input-statistics" in knows else _without_statistics(spec),
+        update=_visible_update(entry.update, seen, sum(sizes or ())),
+        spec=spec if "input-statistics" in knows else _drop_statistics(spec),
         local_steps=len(truth.batches),
         learning_rate=world.stack.optimizer.learning_rate,
         sites=sites,
@@ -80,7 +80,7 @@ def observe(
         labels=labels,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         known_methods=_public(world, knows, is_sum=bool(entry.clients)),
-        hidden=frozenset(entry.update.tensors.keys() - seen),
+        hidden_parameters=frozenset(entry.update.tensors.keys() - seen),
         optimizer=world.scenario.federation.optimizer.name,
         optimizer_settings=world.stack.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
@@ -104,7 +104,7 @@ def describe(world: World, questions: Sequence[str] = ()) -> tuple[str, ...]:
     """
     return (
         *_sees(world, (world.scenario.federation.batch_size,)),
-        _attacked(world.scenario),
+        _attack_sentence(world.scenario),
         *_knows(world),
         *_further_grants(world.scenario),
         *questions,
@@ -160,25 +160,25 @@ def _exists(world: World, knowledge: Knowledge) -> bool:
 
 def _server(world: World) -> Iterator[str]:
     """Yield sentences on the server's behaviour."""
-    choice = world.scenario.crafting
+    choice = world.scenario.crafting_attack
     if choice is None:
         yield "The server is honest but curious: it follows the protocol and stores all received updates."
         return
-    crafted = world.models.crafted
-    added = sum(crafted.tensors[name].numel() for name in crafted.added)
-    changed = sorted(crafted.tensors.keys() - crafted.added)
-    deeds = [f"adds {_listed(sorted(crafted.added))} ({added:,} numbers) to it"] if added else []
-    deeds += [f"replaces the values of {_listed(changed)}"] if changed else []
+    crafted = world.models.crafted_changes
+    added = sum(crafted.tensors[name].numel() for name in crafted.added_names)
+    changed = sorted(crafted.tensors.keys() - crafted.added_names)
+    deeds = [f"adds {_quote_names(sorted(crafted.added_names))} ({added:,} numbers) to it"] if added else []
+    deeds += [f"replaces the values of {_quote_names(changed)}"] if changed else []
     yield "The server is malicious: it changes the model that every client receives. Clients train it as usual."
-    yield f"For attack '{choice.reported}' it {' and '.join(deeds)}, anew in every attacked round."
+    yield f"For attack '{choice.report_name}' it {' and '.join(deeds)}, anew in every attacked round."
     yield "It chooses these values without any client's data, from its seed and the test set, which it owns."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _quote_names(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
+def shared_parameters(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
     """Return the names of the trained parameters that match a pattern: the server sees their tensors.
 
     Raises:
@@ -220,7 +220,7 @@ def _labels(examples: Batch, steps: int) -> Tensor:
     return labels.clone() if steps == 1 else torch.tensor(sorted(labels.tolist()), dtype=labels.dtype)
 
 
-def _given(examples: Batch, steps: int) -> dict[str, Tensor]:
+def _extra_inputs(examples: Batch, steps: int) -> dict[str, Tensor]:
     """Return a copy of the given inputs of the examples, in the order of `_labels`."""
     labels = examples.labels.tolist()
     order = list(range(len(examples))) if steps == 1 else sorted(range(len(examples)), key=labels.__getitem__)
@@ -269,7 +269,7 @@ def _view(scenario: Scenario, sent: str, sizes: str) -> Iterator[str]:
         yield f"For an element that fewer than {secure.least_contributors} clients changed it learns only this fact."
 
 
-def _attacked(scenario: Scenario) -> str:
+def _attack_sentence(scenario: Scenario) -> str:
     """Return the sentence on the attacked updates, or on the attacked unlearning request."""
     threat, unlearning = scenario.threat, scenario.unlearning
     rounds = ", ".join(map(str, threat.rounds))
@@ -303,19 +303,19 @@ def _further_grants(scenario: Scenario) -> Iterator[str]:
         ]
         if granted:
             words = ", ".join(GRANTS[knowledge].has for knowledge in granted)
-            yield f"Attack '{attack.reported}' is granted more: {words}."
+            yield f"Attack '{attack.report_name}' is granted more: {words}."
 
 
-def _without_statistics(spec: InputSpec) -> InputSpec:
+def _drop_statistics(spec: InputSpec) -> InputSpec:
     channels = len(spec.mean)
     return replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
-def _misjudged(rate: float, error: float) -> float:
+def _misestimated_rate(rate: float, error: float) -> float:
     return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
 
 
-def _shown(update: Update, seen: Collection[str], examples: int) -> Update:
+def _visible_update(update: Update, seen: Collection[str], examples: int) -> Update:
     """Return a copy of an update with the visible tensors and this number of examples."""
     tensors = {name: tensor.clone() for name, tensor in update.tensors.items() if name in seen}
     return replace(update, tensors=tensors, buffers=copy.deepcopy(update.buffers), examples=examples)
@@ -331,7 +331,7 @@ def _sites(victim: Victim, knows: Collection[Knowledge], model: nn.Module) -> tu
     if not error:
         return sites
     wrong = "be misjudged by the attacker: set threat.rate_error to 0"
-    return _with_rates(model, sites, partial(_misjudged, error=error), wrong)
+    return _with_rates(model, sites, partial(_misestimated_rate, error=error), wrong)
 
 
 def _with_rates(

@@ -58,7 +58,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     the updates are combined by the server's rule, with the rounding of secure aggregation if it is used.
     """
     replayed = [repeat(world, entry, client) for client in entry.clients or (entry.client,)]
-    expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
+    expected = world.models.layout.flat(*world.models.layout.unflatten(_observe_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
     if world.scenario.federation.engine in _ROUNDING_ENGINES or world.device.type != "cpu":
@@ -103,7 +103,9 @@ def repeat(world: World, entry: WireEntry, client: int) -> ReplayedClient:
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
-    (update, truth), cost = measure_cost(lambda: local_training(world, entry.received, entry.round, client, memory))
+    (update, truth), cost = measure_cost(
+        lambda: local_training(world, entry.received_weights, entry.round, client, memory)
+    )
     return ReplayedClient(client, update, truth, cost)
 
 
@@ -130,7 +132,7 @@ def _union(world: World, round_: int, replayed: list[ReplayedClient]) -> Truth:
     raw = {client.client: client.truth.raw for client in replayed}
     examples = sum(update.examples for update in raw.values())
     loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
-    mean = Update(replayed[0].truth.raw.kind, *world.models.layout.named(_mean(world, round_, raw)), examples, loss)
+    mean = Update(replayed[0].truth.raw.kind, *world.models.layout.unflatten(_mean(world, round_, raw)), examples, loss)
     return Truth(
         tuple(Batch.concat([batch for batch in step if batch is not None]) for step in batches),
         tuple(_side_by_side([part for part in step if part]) for step in masks),

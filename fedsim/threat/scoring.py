@@ -51,14 +51,14 @@ def score(victim: Victim, reconstruction: Reconstruction) -> ScoredVictim:
         objective_at_truth=victim.objective_at_truth,
         iterations=reconstruction.iterations,
         best_iteration=reconstruction.best_iteration,
-        stopped=reconstruction.stopped,
+        stopped=reconstruction.stop_reason,
         history=reconstruction.history,
         notes=reconstruction.notes,
         diagnostics=dict(reconstruction.diagnostics),
     )
     world, data = victim.world, victim.world.data.dataset
     scored = world.task.score(victim.truth, victim.examples, reconstruction, data)
-    items, arrays = _shown(world.task, scored, reconstruction, victim.examples, data)
+    items, arrays = _show_items(world.task, scored, reconstruction, victim.examples, data)
     masks = _mask_scores(victim, scored, reconstruction)
     right = mask_accuracy(masks)
     values = {**scored.values} if right is None else {**scored.values, "mask_accuracy": right}
@@ -87,7 +87,7 @@ def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool
         return None
 
 
-def _shown(
+def _show_items(
     task: Task[Any], scored: Scored, reconstruction: Reconstruction, examples: Batch, data: Dataset
 ) -> tuple[tuple[ItemScore, ...], dict[str, np.ndarray]]:
     """Return the items with their texts, or the items and the images of originals and guesses, by name."""

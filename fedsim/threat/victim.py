@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.examples import unique_examples
 from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import Batch, DropoutSite, Reconstruction, Truth, WireEntry
-from fedsim.metrics.matching import has_converged, objective_at_truth, unexplained
+from fedsim.metrics.matching import has_converged, objective_at_truth, update_distance
 from fedsim.scenario.world import World
 
 
@@ -35,7 +35,7 @@ class Victim:
     @property
     def model(self) -> nn.Module:
         """The world's only training model, loaded with the received weights."""
-        return self.world.models.holding(self.entry.received)
+        return self.world.models.load_weights(self.entry.received_weights)
 
     @cached_property
     def examples(self) -> Batch:
@@ -67,7 +67,7 @@ class Victim:
         update.
         """
         at_truth = self._unexplained_at_truth
-        at_guess = None if at_truth is None else self._unexplained(guess)
+        at_guess = None if at_truth is None else self._update_distance(guess)
         return None if at_truth is None or at_guess is None else has_converged(at_guess, at_truth)
 
     @cached_property
@@ -77,12 +77,12 @@ class Victim:
             defense.describe_distortion(federation, sent) is None for defense in self.world.stack.defenses
         ):
             return None
-        return self._unexplained()
+        return self._update_distance()
 
-    def _unexplained(self, guess: Reconstruction | None = None) -> float | None:
+    def _update_distance(self, guess: Reconstruction | None = None) -> float | None:
         loss, answer = self.world.stack.loss(self.entry.round), self.world.task.answer
         with seeding.isolate_randomness(self._seed):
-            return unexplained(self.model, self.entry.update, self.truth, loss, self.sites, answer, guess)
+            return update_distance(self.model, self.entry.update, self.truth, loss, self.sites, answer, guess)
 
     def _sites(self, examples: int) -> tuple[DropoutSite, ...]:
         spec = self.world.data.dataset.spec

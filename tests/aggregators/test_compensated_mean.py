@@ -17,7 +17,7 @@ def test_the_servers_mean_is_nearer_to_that_of_clean_updates() -> None:
     vectors = [clean + noise_of_client for noise_of_client in (noise(len(clean), 0.4), -noise(len(clean), 0.4).flip(0))]
     given = [Contribution(client, vector, 1) for client, vector in enumerate(vectors)]
     rule = method.make(method.config.model_validate({"scale": 0.4, "noised_share": 1.0}))
-    combined = rule.combine(given, replace(a_round(), expected=2.0))
+    combined = rule.combine(given, replace(a_round(), expected_clients=2.0))
     assert float(torch.dist(combined, clean)) < 0.5 * float(torch.dist(torch.stack(vectors).mean(0), clean))
 
 

@@ -44,7 +44,7 @@ def combined(own: nn.Module, clients: int, examples: list[int]) -> tuple[list[Te
     contributions = [Contribution(k, vector, examples[k]) for k, vector in enumerate(sent)]
     here = ServerRound(1, generator(0), clients, layout.size, received, layout)
     step = ProductMean(ProductMeanConfig()).combine(iter(contributions), here)
-    after = [{n: received[n] - change for n, change in layout.named(vector)[0].items()} for vector in (*sent, step)]
+    after = [{n: received[n] - change for n, change in layout.unflatten(vector)[0].items()} for vector in (*sent, step)]
     return after[:-1], after[-1]
 
 
@@ -72,7 +72,7 @@ def test_every_row_of_a_lives_where_nothing_was_trained() -> None:
     received = {name: p.detach() for name, p in own.named_parameters()}
     here = ServerRound(1, generator(0), 2, layout.size, received, layout)
     still = [Contribution(k, torch.zeros(layout.size, dtype=torch.float64), 1) for k in range(2)]
-    step = layout.named(ProductMean(ProductMeanConfig()).combine(still, here))[0]
+    step = layout.unflatten(ProductMean(ProductMeanConfig()).combine(still, here))[0]
     after = {name: received[name] - change for name, change in step.items()}
     assert not product(after).any()
     assert bool((after["0.lora_a.weight"].norm(dim=1) > 0.1).all())
@@ -120,11 +120,11 @@ def test_the_product_mean_is_nearer_to_the_mean_of_products_than_means_of_factor
 def test_weights_that_were_averaged_act_as_merged(scenario: Callable[..., Scenario]) -> None:
     own = adapted(scenario, "product-mean", 2)
     world = worlds.build(own)
-    trained = world.models.holding(run(own).weights).eval()
+    trained = world.models.load_weights(run(own).weights).eval()
     layer = trained.get_submodule("4")
     assert isinstance(layer, LowRankLinear)
     x = torch.randn(5, 24, generator=generator(0))
-    assert torch.allclose(layer.merged()(x), layer(x), atol=1e-5)
+    assert torch.allclose(layer.merge_adapter()(x), layer(x), atol=1e-5)
 
 
 @pytest.mark.parametrize(

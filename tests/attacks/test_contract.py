@@ -130,7 +130,7 @@ def test_it_returns_examples_of_the_right_shape_and_no_more_than_there_are(name:
     assert guess.inputs.flatten(1).any(1).all(), "a blank stands for an example that was not found"
     assert torch.isfinite(guess.inputs).all()
     assert not guess.inputs.requires_grad
-    assert guess.stopped
+    assert guess.stop_reason
     if guess.masks is not None:
         assert [tuple(mask.shape) for mask in guess.masks] == [site.shape for site in observation.sites]
         assert all(bool(((mask >= 0) & (mask <= 1)).all()) for mask in guess.masks)
@@ -233,7 +233,7 @@ def with_only(name: str, observation: Observation) -> Observation:
     return replace(
         observation,
         update=replace(observation.update, tensors={name: tensors[name]}),
-        hidden=frozenset(tensors.keys() - {name}),
+        hidden_parameters=frozenset(tensors.keys() - {name}),
         earlier_observations=tuple(with_only(name, before) for before in observation.earlier_observations),
     )
 

@@ -12,5 +12,5 @@ class StoppedClock(TimeBudget):
         super().__init__(60.0)
 
     @property
-    def left(self) -> float:
+    def remaining_seconds(self) -> float:
         return max(0.0, 60.0 - self.now)

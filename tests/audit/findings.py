@@ -14,7 +14,9 @@ from fedsim.scenario import AttackChoice, Scoring
 
 HOSTILE = "pkg:<script>alert(1)</script>"
 
-LEARNED = Training(rounds=5, batch_size=4, test_examples=100, accuracy=0.5, guessing=0.2, loss=1.0, seconds_a_round=0.1)
+LEARNED = Training(
+    rounds=5, batch_size=4, test_examples=100, accuracy=0.5, majority_accuracy=0.2, loss=1.0, seconds_a_round=0.1
+)
 
 ENOUGH = 40  # updates, none recovered: at most 9 % with their interval
 

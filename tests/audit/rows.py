@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from fedsim.audit.subject import CheckedSubject, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, check_subject
 
 VOCABULARY, LENGTH = 40, 10
 
@@ -29,4 +29,4 @@ def subject(learning_rate: float, length: int = LENGTH, count: int = 80) -> Chec
     rows = [{"input_ids": own} for own in torch.randint(VOCABULARY, (count, length), generator=source)]
     torch.manual_seed(1)
     loader: Any = DataLoader(rows, 8)  # pyright: ignore[reportArgumentType]
-    return checked(Subject(Rows(), None, loader, optimizer="adam", learning_rate=learning_rate), "test")
+    return check_subject(Subject(Rows(), None, loader, optimizer="adam", learning_rate=learning_rate), "test")

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import AuditPlan
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import CheckedSubject, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, check_subject
 from fedsim.scenario.world import World
 
 
@@ -23,7 +23,7 @@ def small(
 ) -> CheckedSubject:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2))
-    return checked(Subject(model, loss, DataLoader(examples(), batch_size=batch), **more), "test")
+    return check_subject(Subject(model, loss, DataLoader(examples(), batch_size=batch), **more), "test")
 
 
 def plan(**more: Any) -> AuditPlan:

@@ -6,14 +6,14 @@ import pytest
 from torch import nn
 
 from fedsim.audit import Subject
-from fedsim.audit.adopting import adopted
+from fedsim.audit.adopting import adoption_lines
 from fedsim.audit.record import AuditArm
 from fedsim.scenario import Choice
 
 
 def lines(name: str, *options: tuple[str, Any]) -> tuple[str, ...]:
     settings = Choice(name=name, settings=dict(options)).make("defense").config.model_dump(mode="json")
-    return adopted(AuditArm(kind="defense", name="any", defense=name, batch_size=1, settings=settings))
+    return adoption_lines(AuditArm(kind="defense", name="any", defense=name, batch_size=1, settings=settings))
 
 
 @pytest.mark.parametrize(

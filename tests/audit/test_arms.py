@@ -45,7 +45,7 @@ def test_an_arm_that_is_attacked_again_has_all_of_its_updates_in_one_finding(aud
 
 def test_what_is_known_before_something_fails_is_kept_with_the_reason(auditor: ArmAuditor) -> None:
     def ask(_arm: AuditArm) -> None:
-        auditor.session.put(attacked(3, batch=2))
+        auditor.session.store_arm(attacked(3, batch=2))
         raise LookupError("no layer")
 
     kept = auditor.attempt(ARM, ask)

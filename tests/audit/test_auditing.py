@@ -30,7 +30,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Refusals:
     def attack(auditor: ArmAuditor, arm: AuditArm, *_: object) -> AuditArm:
         if arm.batch_size in refusals:
             raise refusals[arm.batch_size]
-        return auditor.session.put(attacked(4, batch=arm.batch_size))
+        return auditor.session.store_arm(attacked(4, batch=arm.batch_size))
 
     def train(_book: AuditSession, _subject: CheckedSubject, arm: AuditArm) -> AuditArm:
         return arm
@@ -107,11 +107,11 @@ def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail_to_control(book: AuditSession, _subject: CheckedSubject, _trained: AuditArm) -> None:
-        book.put(as_control(attacked(0)))
+        book.store_arm(as_control(attacked(0)))
 
     def attack(auditor: ArmAuditor, arm: AuditArm, *_: object) -> AuditArm:
         missed = attacked(4 if arm.batch_size == 2 else 0, batch=arm.batch_size, iterations=50, converged=False)
-        return auditor.session.put(missed)
+        return auditor.session.store_arm(missed)
 
     def inspect(
         _self: UpdateAttacker, _world: object, _updates: object, _work: object, most: int, *rest: float
@@ -129,7 +129,7 @@ def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(
     found = auditing.run(small().subject, plan(batches=(1, 2, 4)), Policy(), tmp_path, TimeBudget(60)).client
     assert asked == [(4, 900)]  # batch 2 is recovered, and of batch 4 a search could not be longer
     assert [victim.iterations for victim in found[0].victims] == [900, 50, 50, 50]
-    assert [arm.recovered and arm.recovered.value for arm in found] == [0.25, 1.0, 0.0]
+    assert [arm.recovered_share and arm.recovered_share.value for arm in found] == [0.25, 1.0, 0.0]
 
 
 def size_of(world: World) -> int:

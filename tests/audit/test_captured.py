@@ -12,7 +12,7 @@ from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.captured import model_holding, read_tensors, read_update
 from fedsim.audit.evidence import doubts
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
@@ -70,13 +70,15 @@ def test_gradients_and_weights_from_files_give_the_image_back(tmp_path: Path, wr
     record = audited(tmp_path, Subject(architecture, loader=[(inputs, labels)], test=[(inputs, labels)]), **files)
     (victim,) = record.client[0].victims
     assert victim.scores[0].values["psnr"] > 60
-    assert record.defended == ()
+    assert record.defense_arms == ()
 
 
 @pytest.mark.parametrize(("steps", "kind"), [(1, "gradient"), (2, "delta")])
 def test_a_file_holds_a_gradient_of_one_step_or_the_change_of_several(tmp_path: Path, steps: int, kind: str) -> None:
     model, gradient, inputs, labels = model_and_gradient()
-    subject = checked(Subject(model, loader=[(inputs, labels)], test=[(inputs, labels)], local_steps=steps), "test")
+    subject = check_subject(
+        Subject(model, loader=[(inputs, labels)], test=[(inputs, labels)], local_steps=steps), "test"
+    )
     sent = read_update(
         subject, AuditPlan(target="test:make", batches=(2,), gradients=as_npz(tmp_path, gradient))
     ).victim.entry.update
@@ -168,7 +170,9 @@ def test_one_name_of_tied_weights_is_enough() -> None:
     first = torch.nn.Linear(4, 4, bias=False)
     last = torch.nn.Linear(4, 4, bias=False)
     last.weight = first.weight
-    subject = checked(Subject(torch.nn.Sequential(first, last), loader=[(torch.rand(4, 4), torch.arange(4))]), "tied")
+    subject = check_subject(
+        Subject(torch.nn.Sequential(first, last), loader=[(torch.rand(4, 4), torch.arange(4))]), "tied"
+    )
     held = model_holding(subject, {"0.weight": torch.eye(4)}, Path("w.npz")).state_dict()
     assert torch.equal(held["1.weight"], torch.eye(4))
     with pytest.raises(FedsimError, match="does not fit the model"):
@@ -185,8 +189,8 @@ def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pyte
     (found,) = record.client
     assert found.batch_size == apps.EXAMPLES
     assert [len(victim.scores) for victim in found.victims] == [apps.EXAMPLES]
-    assert found.recovered is not None
-    assert found.recovered.value == 1.0
+    assert found.recovered_share is not None
+    assert found.recovered_share.value == 1.0
 
 
 def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +198,7 @@ def test_the_reply_of_a_client_app_points_as_its_gradient_does(tmp_path: Path, m
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
-    subject = checked(apps.make(), "test")
+    subject = check_subject(apps.make(), "test")
     sent = read_update(subject, AuditPlan(target="test:make", client_app="apps:app")).victim.entry.update
     model = subject.new_model()
     inputs, labels = apps.images(apps.EXAMPLES).tensors

@@ -23,7 +23,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Serve:
     def serve(end: Exception | None) -> list[dict[str, str]]:
         def run(*given: object) -> None:
             (clock,) = (own for own in given if isinstance(own, child.TimeBudget))
-            assert 50 < clock.left <= 60
+            assert 50 < clock.remaining_seconds <= 60
             if end is not None:
                 raise end
 

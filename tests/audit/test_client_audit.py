@@ -25,7 +25,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     record = audit_client(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
     found = record.client[0]
     images = sum(len(victim.scores) for victim in found.victims)
-    assert found.recovered == wilson(images, images)
+    assert found.recovered_share == wilson(images, images)
     (broken,) = verdict.broken(record)
     assert broken.startswith("max_recovered = 0.05, but 100 % (")
     assert broken.endswith(" to 100) of the attacked examples of batch 1 were identified.")

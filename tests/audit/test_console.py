@@ -43,7 +43,7 @@ def test_a_defense_that_failed_is_undecided_and_the_control_comes_first() -> Non
     assert control < rest < text.index("its 3 s were not enough")
     assert "not attacked" in text
     assert "1.0 (0.0 to 2.0)" in text
-    assert table_cells.kept(record(Policy(), tried=()), defended("noise", 0, 0.0)) == "no policy"
+    assert table_cells.format_policy_state(record(Policy(), tried=()), defended("noise", 0, 0.0)) == "no policy"
 
 
 def told_in_a_pipe(steps: list[tuple[str, float]]) -> list[str]:

@@ -28,7 +28,7 @@ def normalised(*, frozen: tuple[int, ...]) -> nn.Module:
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_client_trains_with_frozen_batch_normalisation_as_the_user_does(size: int) -> None:
     model = normalised(frozen=(2, 4))
-    own = subject.checked(subject.Subject(copy.deepcopy(model), None, DataLoader(examples(), 4)), "frozen")
+    own = subject.check_subject(subject.Subject(copy.deepcopy(model), None, DataLoader(examples(), 4)), "frozen")
     world = world_of(own, plan(), size)
     evaluate(world, world.models.first_weights)  # the one training model has been in evaluation mode since
     seen = next(updates(world))
@@ -42,7 +42,7 @@ def test_a_client_trains_with_frozen_batch_normalisation_as_the_user_does(size: 
 
 
 def test_each_module_keeps_the_mode_that_the_user_gave_it() -> None:
-    own = subject.checked(subject.Subject(normalised(frozen=(2,)), None, DataLoader(examples(), 4)), "frozen")
+    own = subject.check_subject(subject.Subject(normalised(frozen=(2,)), None, DataLoader(examples(), 4)), "frozen")
     for made in (own.model, own.new_model(), own.new_model().eval().train(), world_of(own, plan(), 2).models.new()):
         assert [name for name, module in made.named_modules() if not module.training] == ["2"]
     assert [site.rate for site in world_of(own, plan(), 2).models.sites] == [0.5]
@@ -52,10 +52,10 @@ def test_each_module_keeps_the_mode_that_the_user_gave_it() -> None:
 
 def test_a_model_that_comes_in_evaluation_mode_stays_in_it_and_the_audit_says_so() -> None:
     loader = DataLoader(examples(), 4)
-    own = subject.checked(subject.Subject(normalised(frozen=()).eval(), None, loader), "pretrained")
+    own = subject.check_subject(subject.Subject(normalised(frozen=()).eval(), None, loader), "pretrained")
     assert not any(module.training for module in own.new_model().train().modules())
     assert world_of(own, plan(), 2).models.sites == ()
     assert "BatchNorm1d, Dropout, Flatten, Linear, ReLU. If the client calls model.train() first" in own.notes[0]
-    trains = subject.checked(subject.Subject(normalised(frozen=()), None, loader), "trains")
+    trains = subject.check_subject(subject.Subject(normalised(frozen=()), None, loader), "trains")
     assert all(module.training for module in trains.new_model().modules())
     assert not any("evaluation mode" in note for note in trains.notes)

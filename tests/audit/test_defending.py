@@ -32,7 +32,7 @@ def book(tmp_path: Path) -> AuditSession:
 
 def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(book: AuditSession) -> None:
     book.keep(client_defenses=({"name": "pruning"},))
-    fitting, unfit = defending._fitting(ArmAuditor.of(book, small()), 2)
+    fitting, unfit = defending._fitting_arms(ArmAuditor.of(book, small()), 2)
     tried = {own.defense for own in fitting} | {label.partition(" ")[0] for label, _ in unfit}
     methods = registry.methods("defense", Defense)
     assert tried == {name for name, method in methods.items() if method.tier != "baseline"} - {"pruning"}
@@ -62,7 +62,7 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
     arm = auditor.attempt(PRUNING, partial(defender.ask, seconds=30.0))
     assert (arm.kind, arm.name, arm.findings, arm.training) == ("defense", "pruning", (), None)
     assert told in arm.failure
-    assert book.record.defended == (arm,)
+    assert book.record.defense_arms == (arm,)
 
 
 def test_what_a_defense_stopped_is_kept_where_its_training_fails(
@@ -92,7 +92,7 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_leaked_most(
         raise Reached(size)
 
     book.keep(arms=(attacked(2, batch=1), attacked(4, batch=8), attacked(4, batch=4), attacked(0, batch=2)))
-    monkeypatch.setattr(defending, "_fitting", fitting)
+    monkeypatch.setattr(defending, "_fitting_arms", fitting)
     with pytest.raises(Reached) as reached:
         defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
     assert reached.value.args == (4,)
@@ -105,7 +105,7 @@ def test_no_defense_is_tried_on_a_batch_size_that_does_not_work(
         raise Reached(size)
 
     book.keep(arms=(failed("it normalises over batches", batch=1), attacked(0, batch=4)))
-    monkeypatch.setattr(defending, "_fitting", fitting)
+    monkeypatch.setattr(defending, "_fitting_arms", fitting)
     with pytest.raises(Reached) as reached:
         defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
     assert reached.value.args == (4,)
@@ -124,7 +124,7 @@ def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
         clock.now += next(taken)
 
     control = as_control(attacked(3))
-    monkeypatch.setattr(defending, "_fitting", lambda *_: (arms, (("unfit", "why"),)))
+    monkeypatch.setattr(defending, "_fitting_arms", lambda *_: (arms, (("unfit", "why"),)))
     monkeypatch.setattr(UpdateAttacker, "iterations", lambda *_: 7)
     monkeypatch.setattr(UpdateAttacker, "inspect", lambda *_: control.attacks[0])
     monkeypatch.setattr(defending._Defender, "ask", ask)
@@ -141,12 +141,12 @@ def test_where_the_control_withstands_no_defense_is_tried(book: AuditSession, mo
         pytest.fail(f"{arm.name} was tried for {seconds} s")
 
     arms = [PRUNING.model_copy(update={"name": f"own-{number}"}) for number in range(2)]
-    monkeypatch.setattr(defending, "_fitting", lambda *_: (arms, ()))
+    monkeypatch.setattr(defending, "_fitting_arms", lambda *_: (arms, ()))
     monkeypatch.setattr(UpdateAttacker, "iterations", lambda *_: 7)
     monkeypatch.setattr(UpdateAttacker, "inspect", lambda *_: as_control(attacked(0)).attacks[0])
     monkeypatch.setattr(defending._Defender, "ask", ask)
     defending.try_defenses(book, small(), train(world(small()), 2, 60.0))
-    assert (book.record.defended, book.record.not_tried) == ((), ("own-0", "own-1"))
+    assert (book.record.defense_arms, book.record.not_tried) == ((), ("own-0", "own-1"))
     assert list(page._not_tried(book.record)) == [
         "own-0: nothing was recovered without it either",
         "own-1: nothing was recovered without it either",
@@ -188,4 +188,4 @@ def test_what_a_defense_costs_is_what_it_adds(book: AuditSession, monkeypatch: p
     assert arm.cost.loss_change == pytest.approx(2.0)
     assert arm.cost.slowdown == pytest.approx(3.0)
     assert arm.cost.accuracy_loss.value == 0.75
-    assert book.record.defended == (arm,)
+    assert book.record.defense_arms == (arm,)

@@ -8,14 +8,14 @@ from tests.audit.findings import LEARNED, attacked
 
 def test_a_client_has_learned_when_it_beats_the_most_frequent_class_beyond_chance() -> None:
     assert evidence.has_learned(LEARNED)
-    assert not evidence.has_learned(LEARNED.model_copy(update={"accuracy": LEARNED.guessing}))
+    assert not evidence.has_learned(LEARNED.model_copy(update={"accuracy": LEARNED.majority_accuracy}))
     assert not evidence.has_learned(LEARNED.model_copy(update={"test_examples": 5, "accuracy": 0.4}))
 
 
 def test_less_is_recovered_only_where_the_intervals_are_apart() -> None:
-    assert evidence.is_below(attacked(0, 40).recovered, attacked(40, 40).recovered)
-    assert not evidence.is_below(attacked(1, 4).recovered, attacked(3, 4).recovered)
-    assert not evidence.is_below(None, attacked(3, 4).recovered)
+    assert evidence.is_below(attacked(0, 40).recovered_share, attacked(40, 40).recovered_share)
+    assert not evidence.is_below(attacked(1, 4).recovered_share, attacked(3, 4).recovered_share)
+    assert not evidence.is_below(None, attacked(3, 4).recovered_share)
 
 
 @pytest.mark.parametrize(

@@ -28,14 +28,14 @@ def made(name: str) -> subject.Subject:
 @pytest.mark.parametrize("name", FACTORIES)
 def test_what_is_attacked_is_the_gradient_that_the_model_itself_has(name: str) -> None:
     own = made(name)
-    sound = subject.checked(own, name)
+    sound = subject.check_subject(own, name)
     world = world_of(sound, AuditPlan(target=name), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     model, batch = own.model.train(), truth.batches[0]
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    bare = subject.checked(subject.Subject(model, own.loss, own.loader), name)
+    bare = subject.check_subject(subject.Subject(model, own.loss, own.loader), name)
     undropped, _ = local_training(world_of(bare, AuditPlan(target=name), 2), world.models.first_weights, 1, 0)
     output = model(batch.inputs)
     scores = output if isinstance(output, torch.Tensor) else output.logits
@@ -54,7 +54,7 @@ def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str) -> None:
     record = audit_client(lambda: made(name), batches=(1,), minutes=0.5, out=tmp_path)
     found = record.client[0]
     assert not found.failure
-    assert found.recovered is not None
+    assert found.recovered_share is not None
     assert sum(len(victim.scores) for victim in found.victims) > 0
     assert record.training is not None
     assert (tmp_path / "audit.html").exists()

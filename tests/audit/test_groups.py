@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from fedsim.audit import groups, members
 from fedsim.audit.record import GROUPS, KNOWS
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import CheckedSubject, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, check_subject
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
@@ -26,7 +26,7 @@ def subject(group: groups.Grouping) -> CheckedSubject:
         for number, row in enumerate(ROWS)
     ]
     model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
-    return checked(Subject(model, None, DataLoader(rows, 7), group=group), "test")  # pyright: ignore[reportArgumentType]
+    return check_subject(Subject(model, None, DataLoader(rows, 7), group=group), "test")  # pyright: ignore[reportArgumentType]
 
 
 def named(own: CheckedSubject) -> list[str]:

@@ -25,7 +25,7 @@ def test_the_limit_of_a_batch_size_that_failed_is_undecided_beside_one_that_is_k
     first, second = client_thresholds(found)
     assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
     assert sentence(second) == "Undecided: max_recovered on batch 16 was not judged: too many."
-    assert verdict.unjudged(found) == (sentence(second),)
+    assert verdict.undecided_sentences(found) == (sentence(second),)
     assert verdict.exit_code(found) == UNDECIDED
     passing = found.model_copy(update={"policy": Policy(max_recovered=0.1, undecided="pass")})
     assert verdict.exit_code(passing) == 0
@@ -35,7 +35,7 @@ def test_where_nothing_was_scored_each_batch_size_says_so() -> None:
     blind = (attacked(0, scores=()), attacked(0, batch=4, scores=()))
     found = record(Policy(max_recovered=0.1), client=blind)
     assert {threshold.state for threshold in client_thresholds(found)} == {"undecided"}
-    assert len(verdict.unjudged(found)) == 1
+    assert len(verdict.undecided_sentences(found)) == 1
 
 
 def test_figures_of_attacks_are_held_to_the_limits_that_the_policy_names() -> None:
@@ -55,7 +55,7 @@ def test_figures_of_attacks_are_held_to_the_limits_that_the_policy_names() -> No
 def test_a_policy_names_the_reason_of_each_limit_that_one_attack_leaves_open() -> None:
     rigged = membership(0.9, low=0.8).model_copy(update={"invalid": "its control 'c' is above chance"})
     found = record(Policy(max_membership_tpr=0.2), findings=(rigged,))
-    assert verdict.unjudged(found) == ("Undecided: lira is invalid, since its control 'c' is above chance.",)
+    assert verdict.undecided_sentences(found) == ("Undecided: lira is invalid, since its control 'c' is above chance.",)
     assert best_membership([rigged]) is None
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedsim.audit.loading import load, load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from tests.audit.adapters.recovering import attacked
 
 FOLDER = Path(__file__).parents[2] / "scenarios" / "46_audit_outputs"
@@ -55,7 +55,7 @@ def test_both_views_of_each_picture_come_back(target: str, pairs: int, monkeypat
 def test_volumes_of_a_conv3d_client_are_taken_and_shown_by_their_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     monkeypatch.syspath_prepend(str(FOLDER))
-    sound = checked(load_subject(load(SEARCHED[0]), SEARCHED[0]), SEARCHED[0])
+    sound = check_subject(load_subject(load(SEARCHED[0]), SEARCHED[0]), SEARCHED[0])
     assert (sound.task.name, sound.task.noun_of(sound.dataset.spec)) == ("classification", "image")
     volumes = sound.dataset.train.inputs[:3]
     shown = sound.task.show(volumes, sound.dataset)

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.audit.pairs import fitted, pair_of
-from fedsim.audit.subject import Subject, checked
+from fedsim.audit.pairs import convert_labels, pair_of
+from fedsim.audit.subject import Subject, check_subject
 from fedsim.audit.trial_step import _WRAPPER
 from fedsim.core.errors import FedsimError
 
@@ -179,7 +179,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
 def test_a_mistake_is_one_sentence_that_names_the_remedy(mistake: str) -> None:
     (model, loss, loader), message = WRONG[mistake]
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(Subject(model, loss, loader), "client")
+        check_subject(Subject(model, loss, loader), "client")
     said = str(raised.value)
     sentence, wrapper, _code = said.partition("rap it:\n")
     assert "\n" not in sentence
@@ -213,13 +213,13 @@ def test_classes_are_whole_numbers_and_everything_else_is_kept() -> None:
 
 
 def test_whole_numbers_beside_one_output_are_no_classes() -> None:
-    assert fitted(CLASSES, 3).dtype == torch.long
-    assert fitted(CLASSES, 1).dtype == torch.float32
-    assert fitted(ROWS, 1) is ROWS
+    assert convert_labels(CLASSES, 3).dtype == torch.long
+    assert convert_labels(CLASSES, 1).dtype == torch.float32
+    assert convert_labels(ROWS, 1) is ROWS
 
 
 def test_the_wrapper_that_is_shown_makes_a_forward_of_a_mapping_work() -> None:
     names: dict[str, Any] = {"nn": nn}
     exec(_WRAPPER.partition("\n")[2].replace("\n  ", "\n")[2:], names)
-    own = checked(Subject(names["OfTensor"](OfMapping()), None, [(ROWS, CLASSES)]), "client")
+    own = check_subject(Subject(names["OfTensor"](OfMapping()), None, [(ROWS, CLASSES)]), "client")
     assert own.dataset.spec.classes == 3

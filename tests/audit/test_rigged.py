@@ -9,7 +9,7 @@ from torch import nn
 from fedsim.audit import AuditPlan, single_client, verdict
 from fedsim.audit.evidence import doubts, fewest, has_learned
 from fedsim.audit.record import KNOWS, AuditArm, AuditRecord
-from fedsim.audit.subject import CheckedSubject, Subject, checked
+from fedsim.audit.subject import CheckedSubject, Subject, check_subject
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.judgement.limits import BROKEN, UNDECIDED
@@ -32,7 +32,7 @@ def convolutions() -> nn.Module:
 
 
 def subject(model: nn.Module, **settings: Any) -> CheckedSubject:
-    return checked(Subject(model, nn.functional.cross_entropy, clients.loader(), **settings), "rigged")
+    return check_subject(Subject(model, nn.functional.cross_entropy, clients.loader(), **settings), "rigged")
 
 
 def inspected(own: CheckedSubject, most: int, batch: int = 1, iterations: int = 20) -> AuditArm:
@@ -65,14 +65,14 @@ def test_what_noise_destroyed_withstands_and_keeps_a_limit_that_its_sample_suppo
     found = inspected(subject(perceptron(), defenses=NOISE), 2)
     record = audited(found, 0.7)  # 0 of 2: at most 66 %
     assert outcome_of(found.victims, record.plan.scoring.rule) == "withstood"
-    assert (verdict.unjudged(record), verdict.exit_code(record)) == ((), 0)
+    assert (verdict.undecided_sentences(record), verdict.exit_code(record)) == ((), 0)
 
 
 def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 1)
     record = audited(found, 0.05)
     assert doubts(found, record.plan.scoring.rule) == ()
-    (reason,) = verdict.unjudged(record)
+    (reason,) = verdict.undecided_sentences(record)
     assert "n = 1 leaves 0 to 79 % open and the limit is 5 %: about 72 more updates" in reason
     assert verdict.exit_code(record) == UNDECIDED
 
@@ -81,7 +81,7 @@ def test_a_search_that_is_too_weak_is_undecided() -> None:
     found = inspected(subject(convolutions()), 1, batch=4, iterations=2)
     record = audited(found, 0.9)
     assert outcome_of(found.victims, record.plan.scoring.rule) == "undecided"
-    assert "1 of 1 searches did not converge" in verdict.unjudged(record)[0]
+    assert "1 of 1 searches did not converge" in verdict.undecided_sentences(record)[0]
     assert verdict.exit_code(record) == UNDECIDED
 
 

@@ -18,7 +18,7 @@ Audited = Callable[..., object]
 
 def test_a_folder_that_cannot_be_made_is_a_users_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FedsimError, match="cannot write to"), RunFolder(tmp_path / "file" / "out", AUDIT).renewed():
+    with pytest.raises(FedsimError, match="cannot write to"), RunFolder(tmp_path / "file" / "out", AUDIT).renew():
         pass
 
 
@@ -27,7 +27,7 @@ def test_files_that_no_audit_wrote_stay(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("precious")
     with (
         pytest.raises(FedsimError, match=f"holds '{name}', which is not a file of fedsim"),
-        RunFolder(tmp_path, AUDIT).renewed(),
+        RunFolder(tmp_path, AUDIT).renew(),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -35,25 +35,25 @@ def test_files_that_no_audit_wrote_stay(tmp_path: Path, name: str) -> None:
 
 
 def test_files_of_an_earlier_audit_and_leftovers_of_its_killed_process_go(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, AUDIT).renewed():
-        running.finished(record(Policy()), tmp_path)
+    with RunFolder(tmp_path, AUDIT).renew():
+        running.write_results(record(Policy()), tmp_path)
         (tmp_path / ".fedsim-0123456789abcdef").write_text("half of a record")
     assert {"audit.json", "audit.html", "model-card.md", "evidence.html"} < {path.name for path in tmp_path.iterdir()}
-    with RunFolder(tmp_path, AUDIT).renewed():
+    with RunFolder(tmp_path, AUDIT).renew():
         assert [path.name for path in tmp_path.iterdir()] == [".fedsim-lock"]
 
 
 def test_an_audit_has_its_folder_for_itself(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, AUDIT).renewed():
-        running.finished(record(Policy()), tmp_path)
-        with pytest.raises(FedsimError, match="another fedsim is at work in"), RunFolder(tmp_path, AUDIT).renewed():
+    with RunFolder(tmp_path, AUDIT).renew():
+        running.write_results(record(Policy()), tmp_path)
+        with pytest.raises(FedsimError, match="another fedsim is at work in"), RunFolder(tmp_path, AUDIT).renew():
             pass
         assert (tmp_path / "audit.json").exists()
 
 
 def test_an_audit_and_a_run_do_not_replace_each_other(tmp_path: Path) -> None:
-    with RunFolder(tmp_path / "audit", AUDIT).renewed():
-        running.finished(record(Policy()), tmp_path / "audit")
+    with RunFolder(tmp_path / "audit", AUDIT).renew():
+        running.write_results(record(Policy()), tmp_path / "audit")
     for is_forced in (False, True):
         with pytest.raises(FedsimError, match="audit holds an audit. Choose another --out"):
             RunFolder(tmp_path / "audit").create(overwrite=is_forced)
@@ -62,7 +62,7 @@ def test_an_audit_and_a_run_do_not_replace_each_other(tmp_path: Path) -> None:
     folder.write("record.json", b"{}")
     with (
         pytest.raises(FedsimError, match="run holds a run. Choose another --out"),
-        RunFolder(folder.path, AUDIT).renewed(),
+        RunFolder(folder.path, AUDIT).renew(),
     ):
         pass
     assert (folder.path / "record.json").exists()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsim.audit import subject
 from fedsim.audit.record import KNOWS
-from fedsim.audit.searching import LatestGuess, descents, read_words, search, searching
+from fedsim.audit.searching import LatestGuess, descents, read_words, search, select_searches
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import CostEstimate
@@ -41,7 +41,7 @@ def texts() -> subject.CheckedSubject:
     torch.manual_seed(0)
     tokens, labels = torch.randint(60, (8, 6)), torch.arange(8) % 2
     loader: Any = [{"input_ids": tokens, "labels": labels}]
-    return subject.checked(subject.Subject(Sentences(), None, loader), "texts")
+    return subject.check_subject(subject.Subject(Sentences(), None, loader), "texts")
 
 
 def watched(world: World) -> tuple[Observation, Tensor]:
@@ -81,9 +81,9 @@ def test_the_guess_of_lower_objective_is_kept() -> None:
     ):
         kept = latest.best(observation)
         assert isinstance(kept, Reconstruction)
-        assert kept.stopped == OUT_OF_TIME
+        assert kept.stop_reason == OUT_OF_TIME
         assert set(kept.inputs.flatten().tolist()) == {expected}
-    solved = Reconstruction.of(exact.inputs, objective=0.5, is_exact=True, stopped="solved")
+    solved = Reconstruction.of(exact.inputs, objective=0.5, is_exact=True, stop_reason="solved")
     assert LatestGuess(solved, step(0.1)).best(observation) is solved
 
 
@@ -91,14 +91,14 @@ def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = world_of(small())
     observation, _ = watched(world)
     undoing = {name for name, own in descents().items() if own.inverts_augmentation}
-    assert searching(observation) == {"dropout-inversion", *undoing}
+    assert select_searches(observation) == {"dropout-inversion", *undoing}
     with pytest.raises(NotApplicable):
         search(world, observation, 1, methods("attack"), 1, LatestGuess())
     monkeypatch.setattr(descents()["inverting-gradients"], "outlook", lambda *_: CostEstimate(1.0, 0.9))
-    assert searching(observation) == {"inverting-gradients", *undoing}
+    assert select_searches(observation) == {"inverting-gradients", *undoing}
 
 
 def test_of_a_text_the_search_that_moves_words_gets_the_time() -> None:
     observation, _ = watched(world_of(texts()))
-    assert "lamp" in searching(observation)
-    assert "tag" not in searching(observation)
+    assert "lamp" in select_searches(observation)
+    assert "tag" not in select_searches(observation)

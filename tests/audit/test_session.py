@@ -18,7 +18,7 @@ def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path:
     book.arrays["batch-1/1/guesses"] = np.ones((1, 1, 2, 2), np.float32)
     assert book.note(attacked(3)) == attacked(3)
     assert not (tmp_path / AuditRecord.file).exists()
-    assert book.put(attacked(3, batch=4)) == attacked(3, batch=4)
+    assert book.store_arm(attacked(3, batch=4)) == attacked(3, batch=4)
     first = read_record(tmp_path, AuditRecord)
     assert first == book.record
     assert [arm.name for arm in first.arms] == ["batch 1", "batch 4"]
@@ -33,7 +33,7 @@ def test_what_is_kept_is_read_back_with_the_time_used_and_the_pictures(tmp_path:
 
 def test_an_arm_of_the_same_name_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
     book = AuditSession(tmp_path, TimeBudget(60), record(Policy()), print)
-    book.put(attacked(3).with_findings([membership(0.2)], {}).with_findings(exposure(), secrets()))
+    book.store_arm(attacked(3).with_findings([membership(0.2)], {}).with_findings(exposure(), secrets()))
     stored = read_record(tmp_path, AuditRecord)
     assert [arm.kind for arm in stored.arms] == ["client", "control"]
     assert stored.arms[0].answers == (membership(0.2), *exposure())

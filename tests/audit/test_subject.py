@@ -22,7 +22,7 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     torch.manual_seed(0)
     rows, labels = torch.randn(24, 6) * torch.tensor([1.0, 5.0, 1.0, 1.0, 0.1, 1.0]), torch.arange(24) % 2
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
-    own = subject.checked(subject.Subject(model, None, [(rows, labels)]), "rows")
+    own = subject.check_subject(subject.Subject(model, None, [(rows, labels)]), "rows")
     assert (own.task.noun, own.task.name, own.dataset.spec.shape) == ("row", "tabular", (6,))
     world = world_of(own, AuditPlan(target="rows"), 1)
     found = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
@@ -78,7 +78,7 @@ OUTPUTS = {
 @pytest.mark.parametrize("kind", OUTPUTS)
 def test_what_is_no_single_class_is_read_with_its_targets_though_labels_are_granted(kind: str) -> None:
     model, loss, pair, task, read = OUTPUTS[kind]
-    own = subject.checked(subject.Subject(model, loss, [pair]), kind)
+    own = subject.check_subject(subject.Subject(model, loss, [pair]), kind)
     assert own.task.name == task
     assert (own.loss.loss if isinstance(own.loss, NumberLoss) else own.loss) is loss
     assert any(note.startswith("Accuracy is the share of") for note in own.notes)
@@ -116,7 +116,7 @@ def test_a_number_may_have_a_dimension_of_its_own_in_outputs_or_labels_or_both(
 ) -> None:
     numbers, loss = ROWS[:, 0] + 3 * ROWS[:, 1], LOSSES[kind]
     model = nn.Sequential(dense(6, 1), nn.Unflatten(0, (-1, 1)), nn.Flatten(0 if outputs == () else 1))
-    own = subject.checked(subject.Subject(model, loss, [(ROWS, numbers.reshape(labels))]), "rows")
+    own = subject.check_subject(subject.Subject(model, loss, [(ROWS, numbers.reshape(labels))]), "rows")
     shown = own.dataset.train
     assert shown.labels.shape == (12, *outputs)
     answers = model(shown.inputs).detach()
@@ -130,7 +130,7 @@ def test_a_number_may_have_a_dimension_of_its_own_in_outputs_or_labels_or_both(
 
 def test_a_yes_or_no_may_have_a_dimension_of_its_own() -> None:
     model, answers = nn.Sequential(dense(6, 1), nn.Flatten(0)), (ROWS[:, :1] > 0.5).float()
-    own = subject.checked(subject.Subject(model, nn.BCEWithLogitsLoss(), [(ROWS, answers)]), "rows")
+    own = subject.check_subject(subject.Subject(model, nn.BCEWithLogitsLoss(), [(ROWS, answers)]), "rows")
     assert (own.task.name, own.dataset.train.labels.shape) == ("multi-label", (12,))
     assert 0.0 <= train(world_of(own, AuditPlan(target="rows"), 4), 2, 5.0).summary.accuracy <= 1.0
 
@@ -149,7 +149,7 @@ CROSS_ENTROPIES = {
 @pytest.mark.parametrize("kind", CROSS_ENTROPIES)
 def test_one_hot_labels_of_cross_entropy_are_classes_with_the_loss_of_the_user(kind: str) -> None:
     model, loss = dense(6, 3), CROSS_ENTROPIES[kind]
-    own = subject.checked(subject.Subject(model, loss, [(ROWS, ONE_HOT)]), "rows")
+    own = subject.check_subject(subject.Subject(model, loss, [(ROWS, ONE_HOT)]), "rows")
     assert own.task.labels_in_words == "classes"
     assert own.dataset.train.labels.tolist() == CLASSES[:12].tolist()
     assert own.dataset.test.labels.tolist() == CLASSES[12:].tolist()
@@ -170,7 +170,7 @@ def test_one_hot_labels_of_cross_entropy_are_classes_with_the_loss_of_the_user(k
     ids=["binary", "two classes", "no class", "numbers"],
 )
 def test_other_labels_of_0_and_1_stay(loss: nn.Module, labels: Tensor, kind: str) -> None:
-    own = subject.checked(subject.Subject(dense(6, 3), loss, [(ROWS, labels)]), "rows")
+    own = subject.check_subject(subject.Subject(dense(6, 3), loss, [(ROWS, labels)]), "rows")
     assert own.task.labels_in_words == kind
     assert torch.equal(own.dataset.train.labels, labels[:12])
     assert not any("probabilities" in note for note in own.notes)
@@ -178,7 +178,7 @@ def test_other_labels_of_0_and_1_stay(loss: nn.Module, labels: Tensor, kind: str
 
 def test_class_probabilities_of_cross_entropy_are_named() -> None:
     soft = 0.9 * ONE_HOT + 0.1 / 3
-    own = subject.checked(subject.Subject(dense(6, 3), nn.CrossEntropyLoss(), [(ROWS, soft)]), "rows")
+    own = subject.check_subject(subject.Subject(dense(6, 3), nn.CrossEntropyLoss(), [(ROWS, soft)]), "rows")
     assert "Labels are class probabilities: attacks and defenses that need classes are left out." in own.notes
     assert torch.equal(own.dataset.train.labels, soft[:12])
 
@@ -186,7 +186,7 @@ def test_class_probabilities_of_cross_entropy_are_named() -> None:
 def test_a_captured_reply_has_the_same_classes() -> None:
     model, batch = dense(6, 3), Batch(ROWS[:4], ONE_HOT[:4])
     reply = subject.ClientReply({name: torch.ones_like(one) for name, one in model.named_parameters()}, (batch,), ())
-    own = subject.checked(subject.Subject(model, nn.CrossEntropyLoss(), [(ROWS, ONE_HOT)], reply=reply), "rows")
+    own = subject.check_subject(subject.Subject(model, nn.CrossEntropyLoss(), [(ROWS, ONE_HOT)], reply=reply), "rows")
     assert own.subject.reply is not None
     assert own.subject.reply.batches[0].labels.tolist() == CLASSES[:4].tolist()
 
@@ -194,7 +194,7 @@ def test_a_captured_reply_has_the_same_classes() -> None:
 def test_a_search_that_was_granted_targets_reads_none() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2))
-    own = subject.checked(subject.Subject(model, nn.MSELoss(), [(PICTURES, ROWS[:, :2] + 0.1)]), "convolutions")
+    own = subject.check_subject(subject.Subject(model, nn.MSELoss(), [(PICTURES, ROWS[:, :2] + 0.1)]), "convolutions")
     world = world_of(own, AuditPlan(target="convolutions"), 2)
     victim = next(updates(world))
     latest = LatestGuess(step=Step(1, 1, 1, 0.5, 0.5, victim.examples.inputs))
@@ -205,15 +205,15 @@ def test_a_search_that_was_granted_targets_reads_none() -> None:
 
 
 def test_the_accuracy_of_numbers_is_compared_with_that_of_their_mean() -> None:
-    own = subject.checked(subject.Subject(dense(6, 1), nn.MSELoss(), [(ROWS, ROWS[:, :1])]), "rows")
+    own = subject.check_subject(subject.Subject(dense(6, 1), nn.MSELoss(), [(ROWS, ROWS[:, :1])]), "rows")
     summary = train(world_of(own, AuditPlan(target="rows"), 4), 2, 10.0).summary
     labels = own.dataset.test.labels
     spread = own.dataset.train.labels.double().std(0, correction=0)
     near = (labels - own.dataset.train.labels.mean(0)).abs() <= 0.5 * spread
-    assert summary.guessing == pytest.approx(float(near.double().mean()))
+    assert summary.majority_accuracy == pytest.approx(float(near.double().mean()))
     assert 0.0 <= summary.accuracy <= 1.0
 
 
 def test_numbers_are_no_groups() -> None:
-    own = subject.checked(subject.Subject(dense(6, 1), nn.MSELoss(), [(ROWS, ROWS[:, :1])]), "rows")
+    own = subject.check_subject(subject.Subject(dense(6, 1), nn.MSELoss(), [(ROWS, ROWS[:, :1])]), "rows")
     assert own.groups[0].of(own.dataset.train) == []

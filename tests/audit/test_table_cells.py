@@ -39,7 +39,7 @@ def test_the_figure_beside_the_share_is_one_of_which_there_is_more_to_say_than_a
     assert table_cells.figure_of(own, column) == "30.0 (30.0 to 30.0) dB"
     blind = attacked(0, scores=())
     assert table_cells.figure_of(blind, column) == ""
-    assert table_cells.recovered(blind) == "not scored"
+    assert table_cells.format_recovered(blind) == "not scored"
 
 
 def test_a_sentence_names_the_remembered_secrets() -> None:

@@ -26,7 +26,7 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
 def checked(name: str) -> subject.CheckedSubject:
     import foreign
 
-    return subject.checked(loading.load_subject(getattr(foreign, name), name), name)
+    return subject.check_subject(loading.load_subject(getattr(foreign, name), name), name)
 
 
 def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
@@ -35,7 +35,7 @@ def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "bert")
+    undropped = subject.check_subject(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "bert")
     world = single_client.world_of(undropped, AuditPlan(target="bert"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch = truth.batches[0]
@@ -51,11 +51,11 @@ def test_a_language_model_learns_the_next_tokens_and_what_fills_up_is_left_out()
     item = {"input_ids": torch.tensor([[5, 6, 7, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 0]])}
     batch = texts.batch_of(item, "it")
     assert batch.labels.tolist() == [[6, 7, -100]]
-    both = texts.joined([batch, texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0)
+    both = texts.concat_texts([batch, texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0)
     assert both.inputs.tolist() == [[5, 6, 0], [8, 0, 0]]
     assert both.labels.tolist() == [[6, 7, -100], [9, -100, -100]]
     assert both.extra_inputs["attention_mask"].tolist() == [[1, 1, 0], [1, 0, 0]]
-    assert texts.joined([texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0).extra_inputs == {}
+    assert texts.concat_texts([texts.batch_of({"input_ids": torch.tensor([[8, 9]])}, "it")], 0).extra_inputs == {}
     left = {"input_ids": torch.tensor([[0, 5, 6, 7]]), "attention_mask": torch.tensor([[0, 1, 1, 1]])}
     assert texts.batch_of(left, "it").labels.tolist() == [[-100, 6, 7]]
     assert texts.batch_of(left, "it").extra_inputs["attention_mask"].tolist() == [[0, 1, 1]]
@@ -67,7 +67,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    undropped = subject.checked(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "gpt")
+    undropped = subject.check_subject(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "gpt")
     world = single_client.world_of(undropped, AuditPlan(target="gpt"), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     batch, whole = truth.batches[0], []
@@ -129,10 +129,10 @@ def test_a_model_without_these_tokens_is_a_users_mistake() -> None:
 
     loader = [{"input_ids": torch.tensor([[1, 9], [2, 3]]), "labels": torch.tensor([0, 1])}]
     with pytest.raises(FedsimError, match="a token is 9, but the model embeds tokens 0 to 4"):
-        subject.checked(subject.Subject(Scores(5), None, loader), "it")
+        subject.check_subject(subject.Subject(Scores(5), None, loader), "it")
 
 
 @pytest.mark.parametrize("item", ["a text", (["a text", "another"], torch.tensor([0, 1]))])
 def test_a_loader_of_plain_texts_is_told_what_to_yield(item: Any) -> None:
     with pytest.raises(FedsimError, match="let the loader's collate_fn call a tokenizer"):
-        subject.checked(subject.Subject(nn.Linear(4, 2), None, [item] * 4), "it")
+        subject.check_subject(subject.Subject(nn.Linear(4, 2), None, [item] * 4), "it")

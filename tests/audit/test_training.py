@@ -15,7 +15,7 @@ def test_the_trained_weights_are_those_of_plain_steps_on_the_same_batches() -> N
     for entry, truth in zip(found.evidence.journal.entries, found.evidence.truths, strict=True):
         for name, weight in model.state_dict().items():
             # Sums of two examples in single precision, in another order, over three steps.
-            torch.testing.assert_close(entry.received[name], weight, rtol=0, atol=1e-6)
+            torch.testing.assert_close(entry.received_weights[name], weight, rtol=0, atol=1e-6)
         (batch,) = truth.batches
         gradients = torch.autograd.grad(F.cross_entropy(model(batch.inputs), batch.labels), list(model.parameters()))
         with torch.no_grad():
@@ -26,7 +26,7 @@ def test_the_trained_weights_are_those_of_plain_steps_on_the_same_batches() -> N
     assert found.summary.rounds == 3
     assert found.summary.accuracy == pytest.approx(float(found.correct.double().mean()))
     assert found.summary.loss == pytest.approx(float(F.cross_entropy(scores, subject.dataset.test.labels)), abs=1e-6)
-    assert found.summary.guessing == 0.5
+    assert found.summary.majority_accuracy == 0.5
 
 
 def test_without_time_two_rounds_are_trained_and_no_more() -> None:
@@ -39,7 +39,7 @@ def test_a_change_of_weights_is_subtracted_as_it_was_sent() -> None:
     first, second = found.evidence.journal.entries
     assert first.update.kind != "gradient"
     for name, sent in first.update.tensors.items():
-        torch.testing.assert_close(second.received[name], first.received[name] - sent, rtol=0, atol=0)
+        torch.testing.assert_close(second.received_weights[name], first.received_weights[name] - sent, rtol=0, atol=0)
 
 
 def test_the_test_set_is_read_in_pieces_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:

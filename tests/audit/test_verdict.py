@@ -146,7 +146,7 @@ def test_thresholds_are_upper_bounds_and_what_reaches_them_keeps_them() -> None:
     assert verdict.broken(record(Policy(max_recovered=0.5), client=(attacked(2),))) == ()
     undecided = record(Policy(max_recovered=0.5), client=(attacked(3),))
     assert verdict.broken(undecided) == ()  # 3 of 4 may be 30 %
-    assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.unjudged(undecided)[0]
+    assert "n = 4 leaves 30 to 95 % open and the limit is 50 %" in verdict.undecided_sentences(undecided)[0]
     (broken,) = verdict.broken(record(Policy(max_recovered=0.5), client=(attacked(30, 40, batch=7),)))
     assert broken == "max_recovered = 0.5, but 75 % (60 to 86) of the attacked examples of batch 7 were identified."
 
@@ -158,7 +158,7 @@ def test_membership_is_judged_only_where_there_are_enough_others() -> None:
     assert "lira finds 20 % of the members" in verdict.broken(record(policy, findings=(found,)))[0]
     unknown = record(policy, findings=(membership(None),))
     assert verdict.broken(unknown) == ()
-    assert "max_membership_tpr was not judged" in verdict.unjudged(unknown)[0]
+    assert "max_membership_tpr was not judged" in verdict.undecided_sentences(unknown)[0]
 
 
 @pytest.mark.parametrize("rates", [(0.1, 0.6), (0.6, 0.1)])
@@ -170,7 +170,7 @@ def test_of_several_membership_attacks_the_best_is_judged(rates: tuple[float, fl
     assert (best[0], best[1].value) == ("finds 0.6", 0.6)
     (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), findings=found))
     assert broken == "max_membership_tpr = 0.3, but finds 0.6 finds 60 % of the members at 1 % false positives."
-    assert verdict.unjudged(record(Policy(max_membership_tpr=0.3), findings=found)) == ()
+    assert verdict.undecided_sentences(record(Policy(max_membership_tpr=0.3), findings=found)) == ()
     assert best_membership((membership(None),)) is None
 
 
@@ -198,7 +198,7 @@ def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
         "4 were identified.",
         "16 were identified.",
     ]
-    (undecided,) = verdict.unjudged(found)
+    (undecided,) = verdict.undecided_sentences(found)
     assert undecided.startswith("Undecided: max_recovered on batch 8, since n = 4 leaves 5 to 70 % open")
     assert verdict.exit_code(found) == BROKEN
 
@@ -285,49 +285,49 @@ def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -
 def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reason: str) -> None:
     own = defended("any", 0, 0.0, **searched)
     found = record(Policy(max_recovered=0.1), tried=(own,))
-    assert verdict.judged(found, own) == "undecided"
-    assert any(reason in said for said in verdict.undecided(found, own))
+    assert verdict.judge_defense(found, own) == "undecided"
+    assert any(reason in said for said in verdict.missing_evidence(found, own))
     assert verdict.recommend(found) is None
     assert verdict.sentence(found).startswith("Undecided: no defense is recommended. any comes closest, but ")
-    assert table_cells.kept(found, own) == "undecided"
+    assert table_cells.format_policy_state(found, own) == "undecided"
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
 @pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
 def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
     own = defended("any", 0, 0.0, **searched)
-    assert verdict.judged(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
+    assert verdict.judge_defense(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
 
 
 def test_what_was_recovered_needs_no_long_search() -> None:
     own = defended("any", 40, 0.0, iterations=1)
-    assert verdict.judged(record(Policy(max_recovered=0.1), tried=(own,)), own) == "broken"
+    assert verdict.judge_defense(record(Policy(max_recovered=0.1), tried=(own,)), own) == "broken"
 
 
 def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
     own = defended("any", 0, 0.015)  # at most 2.5 points
     policy = Policy(max_recovered=0.1, max_accuracy_loss=0.02)
-    assert verdict.undecided(record(policy, tried=(own,)), own) == (
+    assert verdict.missing_evidence(record(policy, tried=(own,)), own) == (
         "it may cost up to 2.5 points of test accuracy, and the limit is 2 points",
     )
     policy = Policy(max_recovered=0.1, max_membership_tpr=0.3)
     judged = own.with_findings([membership(0.2)], {})  # its interval reaches 1
-    assert verdict.undecided(record(policy, tried=(judged,)), judged) == (
+    assert verdict.missing_evidence(record(policy, tried=(judged,)), judged) == (
         "lira may find up to 100 % of the members, and the limit is 30 %",
     )
-    assert "max_membership_tpr was not judged" in verdict.undecided(record(policy, tried=(own,)), own)[0]
+    assert "max_membership_tpr was not judged" in verdict.missing_evidence(record(policy, tried=(own,)), own)[0]
 
 
 def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> None:
     idle = LEARNED.model_copy(update={"accuracy": 0.27})  # with 100 test examples the interval reaches 0.2
     own = defended("any", 0, 0.0)
     found = record(Policy(max_recovered=0.1), training=idle, tried=(own,))
-    assert verdict.judged(found, own) == "undecided"
+    assert verdict.judge_defense(found, own) == "undecided"
     assert (
         "the training learned nothing (test accuracy 27 %, always the most frequent answer 20 %)"
         in verdict.sentence(found)
     )
-    assert verdict.judged(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
+    assert verdict.judge_defense(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
 
 
 def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
@@ -335,17 +335,17 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
     short = attacked(0, 4, iterations=40, converged=False)
     found = record(policy, client=(attacked(4), short))
     assert len(verdict.broken(found)) == 1
-    assert verdict.unjudged(found) == (
+    assert verdict.undecided_sentences(found) == (
         "Undecided: max_recovered on batch 1, since 4 of 4 searches did not converge within 40 iterations: the "
         "examples explain the update better than the guess, so it may hold them; n = 4 leaves 0 to 49 % open and the "
         "limit is 10 %: about 31 more updates and 1 more minute would decide, if the share stays the same "
         "(--updates 35).",
     )
-    assert verdict.unjudged(record(policy, client=(attacked(0, ENOUGH),))) == ()
+    assert verdict.undecided_sentences(record(policy, client=(attacked(0, ENOUGH),))) == ()
     broken = record(policy, client=(attacked(30, 40, converged=False),))
-    assert verdict.unjudged(broken) == ()  # what was recovered needs no long search
+    assert verdict.undecided_sentences(broken) == ()  # what was recovered needs no long search
     blind = attacked(0, scores=())
-    assert verdict.unjudged(record(policy, client=(blind,))) == (
+    assert verdict.undecided_sentences(record(policy, client=(blind,))) == (
         "Undecided: max_recovered was not judged, since no reconstruction was scored.",
     )
 
@@ -361,8 +361,8 @@ def test_an_audit_whose_every_batch_size_failed_keeps_no_threshold(client: list[
     found = record(Policy(max_recovered=0.1), client=client, control=None)
     assert verdict.exit_code(found) == UNDECIDED
     assert verdict.exit_code(record(Policy(max_recovered=0.1, undecided="pass"), client=client, control=None)) == 0
-    assert verdict.unjudged(found)
-    assert verdict.unused(found) == ""  # more updates could change the verdict
+    assert verdict.undecided_sentences(found)
+    assert verdict.unused_time_reason(found) == ""  # more updates could change the verdict
     sheet_text, page_text = to_html(sheet.build(found)), to_html(page.build(found, {}))
     for text in (sheet_text, page_text):
         assert "Undecided: every attack failed (" in text
@@ -394,14 +394,14 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
         "Undecided: no attack returned a guess within the time. Give the audit more minutes."
     )
     assert verdict.sentence(found).startswith("No defense is recommended: without a guess")
-    assert table_cells.recovered(none) == "not known"
+    assert table_cells.format_recovered(none) == "not known"
     found = record(Policy(), client=(none, attacked(0, batch=4)), control=as_control(none))
     assert verdict.sentence(found) == (
         "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), client=(attacked(0),), control=as_control(attacked(0)))
     assert verdict.sentence(found).startswith("The updates withstood: nothing was recovered")
-    assert table_cells.recovered(attacked(0)).startswith("0 (0 to")
+    assert table_cells.format_recovered(attacked(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:
@@ -422,8 +422,8 @@ def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() ->
 
 def test_time_that_is_left_is_explained() -> None:
     early = {"seconds": 30.0, "plan": AuditPlan(target="a", minutes=1.0)}
-    assert verdict.unused(record(Policy(), **early)).endswith("and every defense that fits was tried.")
+    assert verdict.unused_time_reason(record(Policy(), **early)).endswith("and every defense that fits was tried.")
     repeated = record(Policy(), **early, is_captured=True)  # of an app whose loop was trained again
-    assert verdict.unused(repeated).endswith("and every defense that fits was tried.")
+    assert verdict.unused_time_reason(repeated).endswith("and every defense that fits was tried.")
     captured = record(Policy(), **early, is_captured=True, training=None)
-    assert verdict.unused(captured).endswith("and a captured update cannot be defended.")
+    assert verdict.unused_time_reason(captured).endswith("and a captured update cannot be defended.")

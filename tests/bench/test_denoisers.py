@@ -9,8 +9,8 @@ import torch
 
 from attacks.gradient_matching import learned_prior
 from fedsim.bench import denoisers
-from fedsim.bench.denoisers import DenoiserRecipe, build, data_of, train, trained
-from fedsim.bench.descent import unwatched
+from fedsim.bench.denoisers import DenoiserRecipe, build, data_of, load_trained_denoiser, train
+from fedsim.bench.descent import ignore_step
 from fedsim.components.sampler import continuous_speculative
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch
@@ -27,8 +27,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_denoiser_is_trained_once_and_read_back(cache: Path) -> None:
     steps: list[int] = []
-    first = trained("tiny", lambda step: steps.append(step.number))
-    second = trained("tiny", lambda step: steps.append(step.number))
+    first = load_trained_denoiser("tiny", lambda step: steps.append(step.number))
+    second = load_trained_denoiser("tiny", lambda step: steps.append(step.number))
     assert steps == [1, 2, 3]
     assert [folder.name.startswith("tiny-") for folder in cache.iterdir()] == [True]
     assert all(
@@ -42,7 +42,7 @@ def test_what_is_kept_is_an_average_of_the_way(tmp_path: Path) -> None:
     model = build(TINY, data)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     kept = copy.deepcopy(model)
-    train(model, kept, data, TINY, tmp_path / "tiny", unwatched)
+    train(model, kept, data, TINY, tmp_path / "tiny", ignore_step)
     for first, parameter, last in zip(before, kept.parameters(), model.parameters(), strict=True):
         low, high = torch.minimum(first, last), torch.maximum(first, last)
         if (last - first).abs().max() > 0:
@@ -82,7 +82,7 @@ def test_denoisers_that_methods_say_can_be_trained_are_recipes() -> None:
 
 def test_an_unknown_name_and_a_missing_copy_of_the_photographs_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FedsimError, match=r"unknown small denoiser 'digits-net'.*digits-unet"):
-        trained("digits-net")
+        load_trained_denoiser("digits-net")
     monkeypatch.delenv("FEDSIM_CIFAR10", raising=False)
     with pytest.raises(FedsimError, match="Set FEDSIM_CIFAR10 to your own copy"):
         data_of(denoisers.RECIPES["photographs-unet"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.bench import denoisers, descent, grids, pruning, training
 from fedsim.bench.denoisers import DenoiserRecipe
-from fedsim.bench.descent import OnStep, TrainingStep, steps_left, train_once, unwatched
+from fedsim.bench.descent import OnStep, TrainingStep, ignore_step, steps_left, train_once
 from fedsim.bench.training import Recipe
 from fedsim.core.errors import FedsimError
 
@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pruning, "RECIPES", {"rcp-37": pruning.PruningRecipe(0.5, steps=8)})
     monkeypatch.setattr(pruning, "BATCH", 2)
     monkeypatch.setattr(pruning, "_IMAGES", 4)
-    monkeypatch.setattr(grids, "trained", lambda _on_step: grids.fresh())
+    monkeypatch.setattr(grids, "load_trained_model", lambda _on_step: grids.fresh())
     monkeypatch.setattr(descent, "_EVERY", 3)
     return tmp_path / "cache"
 
@@ -43,11 +43,11 @@ def trained_weights(kind: str, on_step: OnStep) -> dict[str, Tensor]:
     """Train a small model, or read it, and return its weights."""
     match kind:
         case "texts":
-            return training.trained("tiny", on_step).model.state_dict()
+            return training.load_trained_model("tiny", on_step).model.state_dict()
         case "images":
-            return denoisers.trained("tiny", on_step).model.state_dict()
+            return denoisers.load_trained_denoiser("tiny", on_step).model.state_dict()
         case _:
-            return pruning.trained("rcp-37", on_step).reducers[0].state_dict()
+            return pruning.load_trained_model("rcp-37", on_step).reducers[0].state_dict()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
     content = weights.read_bytes()
     weights.write_bytes(content.replace(content[-400:-360], content[-400:-360][::-1]))
     with pytest.raises(FedsimError, match="weights.pt does not have the checksum"):
-        trained_weights(kind, unwatched)
+        trained_weights(kind, ignore_step)
     monkeypatch.setenv("FEDSIM_CACHE", str(cache.parent / "other"))
-    whole = trained_weights(kind, unwatched)
+    whole = trained_weights(kind, ignore_step)
     assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.bench import grids
-from fedsim.bench.descent import unwatched
+from fedsim.bench.descent import ignore_step
 from fedsim.bench.grids import (
     ANSWERING,
     CELLS,
@@ -17,8 +17,8 @@ from fedsim.bench.grids import (
     answering_loss,
     descend,
     fresh,
+    load_trained_model,
     packed_scores,
-    trained,
 )
 from fedsim.core.nets.checkpoints import TINY_VLM, WEIGHTS
 from fedsim.data._grid_questions import draw_digits
@@ -78,7 +78,7 @@ def test_an_interrupted_descent_goes_on_where_it_was(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return F.mse_loss(linear(torch.rand(8, 3, generator=generator)), torch.zeros(8, 1))
 
-        descend(linear, loss, StagePlan("test", 200, 1e-2, 0.0, 1.0), states, unwatched)
+        descend(linear, loss, StagePlan("test", 200, 1e-2, 0.0, 1.0), states, ignore_step)
         return linear.weight.detach()
 
     whole = descended(tmp_path / "whole", 200)
@@ -93,9 +93,9 @@ def test_the_model_is_trained_once_and_kept_in_half_precision(tmp_path: Path, mo
     monkeypatch.setattr(grids, "ANSWERING", StagePlan(ANSWERING.name, 1, 1e-3, 0.0, 1.0))
     monkeypatch.setattr(grids, "_IMAGES", 20)
     told: list[tuple[str, int, int]] = []
-    first = trained(lambda step: told.append(step[:3]))
+    first = load_trained_model(lambda step: told.append(step[:3]))
     assert told == [("encoder", 1, 1), ("language model", 1, 1)]
-    again = trained(lambda step: told.append(step[:3]))
+    again = load_trained_model(lambda step: told.append(step[:3]))
     assert len(told) == 2
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in first.state_dict().items())
     assert all(own.dtype == torch.half for own in torch.load(tmp_path / TINY_VLM / WEIGHTS, weights_only=True).values())

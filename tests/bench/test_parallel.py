@@ -52,7 +52,7 @@ def test_with_ends_behind_the_letters_the_accuracy_is_that_of_the_longer_answers
     found = measure(Strategy("drawn", "fixed", DRAWN, 2), Exact(places=6), lists, 0)
     expected = accuracy([(*own, *[LETTERS] * 3) for own in lists[0].answers()], 2)
     assert abs(found.accuracy.value - expected) <= 3 * math.sqrt(expected * (1 - expected) / count)
-    assert {own.places for own in found.answered} == {6}
+    assert {own.places for own in found.answers} == {6}
 
 
 def test_latin_squares_drawn_two_cells_a_step_are_right_as_often_as_the_theory_says() -> None:
@@ -67,9 +67,9 @@ def test_sentences_of_different_lengths_end_and_no_word_stands_behind_an_end() -
     asked = draw("sentence-hard", [], 2, 0)
     found = measure(Strategy("one", "fixed", DRAWN, 1), Exact(), asked, 0)
     assert (found.accuracy.value, found.tokens_a_pass) == (1, 1)
-    assert {own.places for own in found.answered} == {8}
-    assert Exact().listed((4, LETTERS, 5)) is None
-    assert Exact().listed((4, 5, LETTERS)) == (4, 5)
+    assert {own.places for own in found.answers} == {8}
+    assert Exact().parse_list((4, LETTERS, 5)) is None
+    assert Exact().parse_list((4, 5, LETTERS)) == (4, 5)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -79,7 +79,7 @@ def test_lists_of_names_are_written_sign_by_sign(strict: bool) -> None:
     assert (found.accuracy.value, found.tokens_a_pass) == (1, 1)
     shown = write_list(next(lists[0].answers()))
     tokens = encode(shown.replace('"', "", 1))
-    assert (SpelledLists(strict=strict).listed(tokens) is None) == strict
+    assert (SpelledLists(strict=strict).parse_list(tokens) is None) == strict
 
 
 def test_greedy_strategies_fail_and_dawdle_as_predicted() -> None:

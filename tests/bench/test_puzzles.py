@@ -52,7 +52,7 @@ def test_a_drawn_sudoku_has_twelve_givens_and_one_solution(seed: int) -> None:
     puzzle = draw_sudoku("sudoku", torch.Generator().manual_seed(seed))
     assert puzzle == PUZZLES["sudoku"]("sudoku", torch.Generator().manual_seed(seed))
     assert isinstance(puzzle, Sudoku)
-    assert sum(tensor is not None for tensor in puzzle.given) == 12
-    assert solutions(list(puzzle.given)) == 1
+    assert sum(tensor is not None for tensor in puzzle.clues) == 12
+    assert solutions(list(puzzle.clues)) == 1
     (answer,) = puzzle.answers()
-    assert all(wanted in (None, own) for wanted, own in zip(puzzle.given, answer, strict=True))
+    assert all(wanted in (None, own) for wanted, own in zip(puzzle.clues, answer, strict=True))

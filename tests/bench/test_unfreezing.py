@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsim.bench import grids, unfreezing
-from fedsim.bench.descent import unwatched
+from fedsim.bench.descent import ignore_step
 from fedsim.core.nets import checkpoints
 
 
@@ -28,7 +28,7 @@ def weights(model: torch.nn.Module) -> Mapping[str, Tensor]:
 def test_every_weight_that_a_question_reaches_is_trained(tmp_path: Path) -> None:
     model = grids.fresh()
     before = weights(model)
-    unfreezing.train(model, tmp_path / "weights", unfreezing.PLAN, unwatched)
+    unfreezing.train(model, tmp_path / "weights", unfreezing.PLAN, ignore_step)
     still = {name for name, weight in weights(model).items() if torch.equal(weight, before[name])}
     # The last encoder block stands behind the layer that is projected.
     assert all(name.startswith(f"encoder.{model.visual.encoder_layers - 1}.") for name in still)
@@ -39,10 +39,10 @@ def test_every_weight_that_a_question_reaches_is_trained(tmp_path: Path) -> None
 @pytest.mark.usefixtures("small")
 def test_it_is_trained_once_from_the_trained_model_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    monkeypatch.setattr(grids, "trained", lambda _on_step: grids.fresh())
+    monkeypatch.setattr(grids, "load_trained_model", lambda _on_step: grids.fresh())
     steps: list[int] = []
-    first = unfreezing.trained(lambda step: steps.append(step.number))
-    again = unfreezing.trained(lambda step: steps.append(step.number))
+    first = unfreezing.load_trained_model(lambda step: steps.append(step.number))
+    again = unfreezing.load_trained_model(lambda step: steps.append(step.number))
     assert steps == [1]
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(first).items())
     assert sorted(own.name for own in tmp_path.iterdir()) == [unfreezing.NAME]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from benchmarks import _adapter_rows as steps
-from benchmarks._passes import alternating
+from benchmarks._passes import time_alternately
 from fedsim.core import registry
 from fedsim.core.types import InputSpec
 
@@ -50,6 +50,6 @@ def test_rows_hold_each_way_to_peft() -> None:
 
 def test_ways_take_turns_in_being_first_and_each_has_its_own_times() -> None:
     order: list[str] = []
-    found = alternating([lambda _n: order.append("a"), lambda _n: order.append("b")], 2)
+    found = time_alternately([lambda _n: order.append("a"), lambda _n: order.append("b")], 2)
     assert "".join(order) == "abbaabba"
     assert [len(seconds) for seconds in found] == [2, 2]

@@ -11,7 +11,7 @@ from benchmarks import attack_family
 from benchmarks._budget import attack_within
 from benchmarks._frontier_cases import CASES
 from benchmarks._literal_dia import literal_dia
-from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
+from benchmarks._programs import engine, prepared_yardstick, store_victims, with_settings, yardstick
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks.patch_dictionary import CASES as BATCHES
 from fedsim.core import registry
@@ -64,7 +64,7 @@ def test_the_yardstick_descends_as_the_engine_does(watched: Watched) -> None:
 
 @pytest.mark.slow
 def test_programs_attack_stored_victims() -> None:
-    with stored(DIGITS, MLP, 3) as task, engine() as ours, yardstick() as plain, prepared_yardstick() as tuned:
+    with store_victims(DIGITS, MLP, 3) as task, engine() as ours, yardstick() as plain, prepared_yardstick() as tuned:
         short = with_settings(task, max_iterations=12)
         runs = [program.ask(short) for program in (ours, plain, tuned)]
         assert [len(run.marks) for run in runs] == [12, 12, 12]

@@ -11,7 +11,7 @@ from benchmarks.computable_noise import (
     cleaned_fraction,
     computable_noise,
     is_computed,
-    seen,
+    ordered_tensors,
 )
 from fedsim.core.types import Update
 
@@ -35,8 +35,8 @@ def test_one_noisy_tensor_is_enough_to_fail_whatever_the_order_of_tensors():
 
 
 def test_only_reversed_cases_read_tensors_in_the_opposite_order():
-    assert list(seen(UPDATE, Case("MLP", 1, 8.0))) == ["b", "a"]
-    turned = seen(UPDATE, Case("MLP", 1, 8.0, is_reversed=True))
+    assert list(ordered_tensors(UPDATE, Case("MLP", 1, 8.0))) == ["b", "a"]
+    turned = ordered_tensors(UPDATE, Case("MLP", 1, 8.0, is_reversed=True))
     assert list(turned) == ["a", "b"]
     assert all(torch.equal(turned[name], TENSORS[name]) for name in TENSORS)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks._expected import as_tables
-from benchmarks._figures import rendered
+from benchmarks._figures import render_page
 from fedsim.core.errors import FedsimError
 
 SCENARIO = """
@@ -57,17 +57,17 @@ def test_what_all_lines_share_needs_no_column(folder: Path) -> None:
 
 
 def test_a_page_is_written_again_as_it_was() -> None:
-    page = rendered("<!-- expected: 71_regression: success, target_read: squared -->\n<!-- end -->\n", "docs/a.md")
-    assert rendered(page, "docs/a.md") == page
+    page = render_page("<!-- expected: 71_regression: success, target_read: squared -->\n<!-- end -->\n", "docs/a.md")
+    assert render_page(page, "docs/a.md") == page
     assert "target read" in page
     assert "huber" not in page
 
 
 def test_a_page_is_told_which_scenario_metric_or_arm_is_missing(folder: Path) -> None:
     with pytest.raises(FedsimError, match="docs/a.md: unknown scenario '71_regresion'.*71_regression"):
-        rendered("<!-- expected: 71_regresion -->\n<!-- end -->", "docs/a.md")
+        render_page("<!-- expected: 71_regresion -->\n<!-- end -->", "docs/a.md")
     with pytest.raises(FedsimError, match="docs/a.md: scenario '71_regression' expects no 'succes'.*success"):
-        rendered("<!-- expected: 71_regression: succes: squared -->\n<!-- end -->", "docs/a.md")
+        render_page("<!-- expected: 71_regression: succes: squared -->\n<!-- end -->", "docs/a.md")
     with pytest.raises(FedsimError, match="an arm or attack 'd'. Arms: a .* b; c"):
         as_tables("one", "success", "d", folder)
     (folder / "none.toml").write_text("[threat]\nvictims = 1\n")

@@ -152,6 +152,6 @@ def test_a_check_measures_quick_results_again_and_exits_with_1_where_a_figure_mo
 def test_stale_results_are_named_and_end_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: list[str]
 ) -> None:
-    monkeypatch.setattr(_sources, "changed", lambda _sources, _module: changed)
+    monkeypatch.setattr(_sources, "changed_files", lambda _sources, _module: changed)
     assert runner.main(["--stale"]) == (1 if changed else 0)
     assert ("since then changed: attacks/one.py" in capsys.readouterr().out) == bool(changed)

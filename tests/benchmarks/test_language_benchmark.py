@@ -23,6 +23,6 @@ def test_reading_times_the_attack_and_counts_exact_sentences() -> None:
     assert 0 < seconds.value < 5
     *_, exact, refused = language.reading(model, dataset, 20, "", trials=1, words=", too many")
     assert (exact.value, refused.value, exact.setting) == (0.0, 1.0, "135M, 20 x 6 tokens, too many")
-    seen = language.observed(model, language.Batch(dataset.train.inputs[:2], dataset.train.labels[:2]), dataset)
+    seen = language.observe_gradient(model, language.Batch(dataset.train.inputs[:2], dataset.train.labels[:2]), dataset)
     assert seen.update.examples == seen.batch_size == 2
     assert all(torch.isfinite(tensor).all() for tensor in seen.update.tensors.values())

@@ -77,7 +77,7 @@ def test_measured_rows_are_those_of_the_method_alone(monkeypatch: pytest.MonkeyP
     rows += [Row(name="PSNR", setting="toyish, B = 1", value=77.0, unit="dB", n=1)]
     result = _method_pages._results()[0].model_copy(update={"cells": {"all": rows}})
     monkeypatch.setattr(_method_pages, "_results", lambda: (result,))
-    _, table, origin = _method_pages._measured("toy")
+    _, table, origin = _method_pages._measured_rows("toy")
     assert [f"| toy, B = {count} | {count} | 1 |" in table for count in (0, 11, 12)] == [True, True, False]
     assert "toyish" not in table
     assert origin.endswith("2 further rows: the page of the experiment.")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import _figures, _results
 from benchmarks._experiments import experiments
-from benchmarks._results import Result, as_json, moved, read, write
+from benchmarks._results import Result, as_json, changed_rows, read, write
 from benchmarks._rows import Row
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
@@ -54,23 +54,23 @@ def test_a_file_gives_back_what_was_written_with_four_digits(tmp_path: Path) -> 
     ],
 )
 def test_what_moved_is_told_by_intervals(now: Row, line: str | None) -> None:
-    lines = list(moved(result(EXACT), result(now)))
+    lines = list(changed_rows(result(EXACT), result(now)))
     assert (line is None) == (not lines)
     assert line is None or line in lines[0]
 
 
 def test_seconds_and_figures_without_intervals_are_not_compared() -> None:
     before, after = (Row("time", "here", value, "s", value, value, 3) for value in (1.0, 9.0))
-    assert not list(moved(result(before), result(after)))
-    assert not list(moved(result(PSNR), result(PSNR._replace(value=3.0))))
+    assert not list(changed_rows(result(before), result(after)))
+    assert not list(changed_rows(result(PSNR), result(PSNR._replace(value=3.0))))
 
 
 def test_a_figure_without_spread_is_where_it_was_up_to_the_digits_that_are_shown() -> None:
     alike = Row("shown", "curve", 0.25212345, "", 0.25212345, 0.25212345, 10)
     other = alike._replace(value=0.26, low=0.26, high=0.26)
     kept = alike._replace(value=0.2521, low=0.2521, high=0.2521)
-    assert not list(moved(result(kept), result(alike)))
-    assert list(moved(result(kept), result(other))) == [
+    assert not list(changed_rows(result(kept), result(alike)))
+    assert list(changed_rows(result(kept), result(other))) == [
         "one, curve, shown: 0.252 [0.252, 0.252]  before, 0.26 [0.26, 0.26]  now"
     ]
 
@@ -93,19 +93,19 @@ def test_what_was_not_measured_has_a_reason_in_place_of_a_figure() -> None:
 def test_a_page_shows_a_result_or_a_cell_of_it_between_its_marks(tmp_path: Path) -> None:
     write(result(EXACT, PSNR), tmp_path)
     page = "Before\n<!-- figures: toy -->\nold\n<!-- end -->\n<!-- figures: toy: one -->\n<!-- end -->\nAfter\n"
-    text = _figures.rendered(page, "page.md", tmp_path)
+    text = _figures.render_page(page, "page.md", tmp_path)
     assert text.startswith("Before\n<!-- figures: toy -->\n\n| setting | exact, share | PSNR, dB | n |")
     assert "`python -m benchmarks toy --seconds 5`, 2026-11-30, commit abc, a processor" in text
     assert 'toy --seconds 5 --cells "one"`' in text
     assert text.endswith("<!-- end -->\nAfter\n")
     assert "old" not in text
-    assert _figures.rendered(text, "page.md", tmp_path) == text
+    assert _figures.render_page(text, "page.md", tmp_path) == text
     with pytest.raises(FedsimError, match="page.md: .* no cell 'ones'. Did you mean 'one'"):
-        _figures.rendered("<!-- figures: toy: ones -->\n<!-- end -->", "page.md", tmp_path)
+        _figures.render_page("<!-- figures: toy: ones -->\n<!-- end -->", "page.md", tmp_path)
 
 
 def test_a_page_shows_every_method_that_says_what_it_is_to_its_paper() -> None:
-    lines = _figures.rendered("<!-- papers -->\nold\n<!-- end -->\n", "page.md").splitlines()
+    lines = _figures.render_page("<!-- papers -->\nold\n<!-- end -->\n", "page.md").splitlines()
     fidelity = lines[: lines.index("## Step by step")]
     listed = sorted(line.split("`")[1] for line in fidelity if line.startswith("| `"))
     published = [entry for kind in registry.KINDS for entry in entries_of(kind).values() if entry.fidelity]
@@ -117,7 +117,7 @@ def test_a_page_shows_every_method_that_says_what_it_is_to_its_paper() -> None:
 
 def test_pages_say_what_the_results_say() -> None:
     texts = {page.relative_to(_results.ROOT): page.read_text(encoding="utf-8") for page in _figures.pages()}
-    differ = [str(page) for page, text in texts.items() if _figures.rendered(text, str(page)) != text]
+    differ = [str(page) for page, text in texts.items() if _figures.render_page(text, str(page)) != text]
     assert differ == [], "make figures"
 
 
@@ -130,7 +130,7 @@ def test_every_result_is_of_an_experiment_and_shown_on_its_page() -> None:
 
 
 def test_a_page_lists_every_experiment_once() -> None:
-    text = _figures.rendered("<!-- experiments -->\nold\n<!-- end -->\n", "docs/benchmarks/README.md")
+    text = _figures.render_page("<!-- experiments -->\nold\n<!-- end -->\n", "docs/benchmarks/README.md")
     assert sorted(re.findall(r"`([a-z-]+)` [0-9.]+", text)) == sorted(experiments())
     assert "old" not in text
     assert "| [The exact frontier](../attacks/exact-frontier.md) | `exact-frontier` 10, " in text

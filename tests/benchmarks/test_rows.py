@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks._rows import averaged, holds, least, measured, of_interval, ratio, share
+from benchmarks._rows import holds, interval_row, least, mean_row, median_row, ratio, share
 from fedsim.record import Interval
 
 
@@ -15,18 +15,18 @@ def test_a_bound_is_a_comparison_and_a_number(value: float, must: str, expected:
 
 
 def test_a_row_holds_by_its_value_and_has_an_interval_from_three_units_on() -> None:
-    row = measured("speed", "here", [1.0, 9.0, 2.0], "x", ">= 3")
+    row = median_row("speed", "here", [1.0, 9.0, 2.0], "x", ">= 3")
     assert (row.value, row.n, row.holds) == (2.0, 3, False)
     assert row.low is not None
     assert row.high is not None
     assert row.low <= 2.0 <= row.high
-    alone = averaged("speed", "here", [1.0, 3.0], "x")
+    alone = mean_row("speed", "here", [1.0, 3.0], "x")
     assert (alone.value, alone.low, alone.high, alone.holds) == (2.0, None, None, True)
     assert least("speed", "here", [1.0, 9.0, 2.0], "x", "> 1").holds is False
 
 
 def test_values_of_one_unit_share_its_fate() -> None:
-    row = measured("PSNR", "here", [[1.0, 9.0], [2.0], [3.0]], "dB")
+    row = median_row("PSNR", "here", [[1.0, 9.0], [2.0], [3.0]], "dB")
     assert (row.value, row.n) == (2.5, 3)
 
 
@@ -47,5 +47,5 @@ def test_a_ratio_of_medians_lies_in_its_interval_which_has_no_width_without_nois
 
 
 def test_a_row_of_an_interval_has_its_ends_in_its_scale() -> None:
-    row = of_interval("share", "n = 4", Interval(value=0.5, low=0.25, high=0.75, n=4), "%", scale=100)
+    row = interval_row("share", "n = 4", Interval(value=0.5, low=0.25, high=0.75, n=4), "%", scale=100)
     assert (row.low, row.value, row.high, row.n) == (25, 50, 75, 4)

@@ -19,7 +19,7 @@ def test_a_plan_is_limited_by_the_memory_of_its_machines() -> None:
         step_seconds=flat, step_mb=Line(0.0, 512.0), update_seconds=Line(2.0, 0.0), server_mb=flat, sent_bytes=flat
     )
     found = price(Plan(10, 3, 5.0, steps=2), laws, Cluster(machines=2, cores=64, gib=10.0, gigabits=1e-9))
-    assert found.at_once == 2 * 4  # 2.5 GiB a client, 10 GiB a machine
+    assert found.parallel_clients == 2 * 4  # 2.5 GiB a client, 10 GiB a machine
     assert found.client_gib == 2.5
     assert found.terabytes == pytest.approx(2 * 5.0 * 30 / 1e12)
     assert found.client_hours * 3600 == pytest.approx(2 * 3 * 2 * 5.0)  # two waves a round

@@ -62,14 +62,14 @@ def test_pads_that_clients_trained_are_an_arm_of_their_own(setting: Setting, mon
         return setting
 
     monkeypatch.setattr(side_channels, "prepare", prepared)
-    side_channels._prepared.cache_clear()
+    side_channels._prepare_setting.cache_clear()
     (lexical,) = decoders(["sure-spans"])
     names = side_channels.arms_of("sure-spans")
     assert names == ["sure-spans", "sure-spans, trained"]
     arms = [side_channels.arm(name, lexical, SHORT) for name in (*names, names[0])]
     assert arms[1].name == "sure-spans, trained, temperature 0.3"
     assert asked == [(), ("pad-blocks",)]  # the third is the first again
-    side_channels._prepared.cache_clear()
+    side_channels._prepare_setting.cache_clear()
 
 
 def test_a_decoder_that_does_not_run_says_why(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,10 +65,10 @@ def test_an_experiment_is_measured_by_its_file_its_helpers_what_these_import_and
 def test_files_that_changed_came_or_went_make_a_result_old() -> None:
     module = find("photographs").module
     now = _sources.digests_of(module)
-    assert _sources.changed(now, module) == []
+    assert _sources.changed_files(now, module) == []
     before = {**now, "benchmarks/gone.py": "1", "benchmarks/photographs.py": "2"}
     del before["fedsim/metrics/image.py"]
-    assert _sources.changed(before, module) == [
+    assert _sources.changed_files(before, module) == [
         "benchmarks/gone.py",
         "benchmarks/photographs.py",
         "fedsim/metrics/image.py",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from benchmarks.speakers import reader, voiced
+from benchmarks.speakers import reader, voiced_frames
 from fedsim.core.types import InputSpec
 
 SPEC = InputSpec((1, 32, 32), 10, (0.2,), (0.25,))
@@ -29,5 +29,5 @@ def test_planted_speakers_are_told_by_other_utterances_and_by_them_alone() -> No
 
 def test_silent_frames_are_not_read_unless_all_are() -> None:
     own = utterances(torch.tensor([2]), 0)[0]
-    assert voiced(own, SPEC).shape == (20, 32)
-    assert voiced(torch.full((1, 32, 32), -0.8), SPEC).shape == (32, 32)
+    assert voiced_frames(own, SPEC).shape == (20, 32)
+    assert voiced_frames(torch.full((1, 32, 32), -0.8), SPEC).shape == (32, 32)

@@ -21,9 +21,9 @@ def test_the_backbone_is_learnt_from_images_that_no_attacked_client_holds() -> N
     place = transferred_heads.place_of(_SMOOTH, "trained")
     data = place.world.data
     held = torch.cat([data.dataset.train.inputs[data.shares[client]] for client in range(10)])
-    assert len(place.known) + len(held) == len(data.dataset.train)
+    assert len(place.known_images) + len(held) == len(data.dataset.train)
     pixels = {own.numpy().tobytes() for own in held}
-    assert all(own.numpy().tobytes() not in pixels for own in place.known)
+    assert all(own.numpy().tobytes() not in pixels for own in place.known_images)
 
 
 def test_clients_receive_the_learnt_backbone_with_a_head_that_only_the_server_wrote() -> None:
@@ -33,7 +33,7 @@ def test_clients_receive_the_learnt_backbone_with_a_head_that_only_the_server_wr
     changed = {name for name, own in plain.items() if not torch.equal(own, learnt[name])}
     assert changed
     assert all("4." not in name[:2] for name in changed)  # the head is drawn anew
-    assert trained.world.models.crafted.tensors.keys() == {"4.0.weight", "4.0.bias"}
+    assert trained.world.models.crafted_changes.tensors.keys() == {"4.0.weight", "4.0.bias"}
     assert all(torch.equal(crafted[name], own) for name, own in learnt.items() if not name.startswith("4.0."))
 
 

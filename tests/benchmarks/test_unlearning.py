@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from benchmarks import unlearning
-from benchmarks.unlearning import attacked, federation, gradient, judged, missing, trained, vectors, without
+from benchmarks.unlearning import (
+    attack_digit,
+    federation,
+    gradient,
+    judge_digit,
+    removed_gradient,
+    train_rounds,
+    vectors,
+    without,
+)
 from fedsim.core.types import Tensors
 from fedsim.scenario.world import World
 
@@ -27,8 +36,10 @@ def test_the_missing_gradient_is_that_of_the_digit_and_one_round_of_models_shows
     monkeypatch.setattr(unlearning, "_ROUNDS", (1,))
     every, first = world.data.dataset.train, world.models.first_weights
     alone = gradient(world, first, every.select(torch.tensor([NUMBER])))
-    assert alike(missing(gradient(world, first, every), gradient(world, first, without(every, NUMBER)), 200), alone)
-    seen = {vector.setting: vector.gradient for vector in vectors(world, NUMBER, {1: trained(world, every, 1)})}
+    assert alike(
+        removed_gradient(gradient(world, first, every), gradient(world, first, without(every, NUMBER)), 200), alone
+    )
+    seen = {vector.setting: vector.gradient for vector in vectors(world, NUMBER, {1: train_rounds(world, every, 1)})}
     assert alike(seen["updates of round 1, with and without"], alone)
     assert alike(seen["global models after 1 rounds"], alone)
     assert not alike(seen["ordinary update of 25 digits (control)"], alone)
@@ -39,6 +50,6 @@ def test_the_closed_form_finds_the_digit_in_its_gradient_and_not_in_another(worl
     first, every = world.models.first_weights, world.data.dataset.train
     for number, expected in ((NUMBER, (1.0, 1.0)), (NUMBER + 1, (0.0, 0.0))):
         own = gradient(world, first, every.select(torch.tensor([number])))
-        guess = attacked(world, unlearning.Seen("", own, first), number, "closed-form-linear")
-        assert judged(world, guess, NUMBER) == expected
-    assert judged(world, None, NUMBER) == (0.0, 0.0)
+        guess = attack_digit(world, unlearning.Seen("", own, first), number, "closed-form-linear")
+        assert judge_digit(world, guess, NUMBER) == expected
+    assert judge_digit(world, None, NUMBER) == (0.0, 0.0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fedsim.cli.display import LiveBars, PlainLines, watching
+from fedsim.cli.display import LiveBars, PlainLines, open_display
 from fedsim.core.types import Step
 from fedsim.record import Cause, Failure, Finding, Interval, RoundRecord, VictimRecord
 
@@ -68,14 +68,14 @@ def test_questions_tell_where_they_are_and_what_they_found() -> None:
         lines.progress("parity: changes of public examples", number, 3)
     share, control = (Interval(value=value, low=None, high=None, n=20) for value in (0.8, 0.45))
     own = Finding(question="attributes", label="norms (parity)", metric="attribute_balanced_accuracy", chance_level=0.5)
-    lines.answered(own.model_copy(update={"value": share}))
-    lines.answered(
+    lines.report_finding(own.model_copy(update={"value": share}))
+    lines.report_finding(
         own.model_copy(
             update={"value": control, "label": "norms (parity), values permuted", "role": "negative-control"}
         )
     )
-    lines.answered(own.model_copy(update={"failure": "it is empty"}))
-    lines.answered(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance_level": None}))
+    lines.report_finding(own.model_copy(update={"failure": "it is empty"}))
+    lines.report_finding(own.model_copy(update={"role": "context", "note": "greedy wrote.", "chance_level": None}))
     assert text.getvalue().splitlines() == [
         "    parity: changes of public examples 1 of 3",
         "  norms (parity): read right 80%, n = 20, chance 50%",
@@ -99,7 +99,7 @@ STEP = Step(0, 20, 300, 1e-3, 1e-3, torch.zeros(1))
 @pytest.mark.parametrize("width", [36, 50, 120])
 def test_the_bar_of_an_attack_goes_with_its_last_update_in_a_terminal_of_any_width(width: int) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=width, height=30)
-    with watching(console) as bars:
+    with open_display(console) as bars:
         assert isinstance(bars, LiveBars)
         bars.arm("all", 1, 1, 9)
         for victim in (1, 2, 3, 4):
@@ -109,7 +109,7 @@ def test_the_bar_of_an_attack_goes_with_its_last_update_in_a_terminal_of_any_wid
             assert f" {victim - 1}/4 " in row
             assert " 20/300 " in iterations
             assert " 0/9 " in rounds
-            bars.attacked("closed form", FAILED)
+            bars.report_victim("closed form", FAILED)
             if victim < 4:
                 assert f" {victim}/4 " in shown(bars, width)[0]
         assert len(shown(bars, width)) == 1
@@ -118,12 +118,12 @@ def test_the_bar_of_an_attack_goes_with_its_last_update_in_a_terminal_of_any_wid
 
 
 def test_the_bars_of_an_attack_that_a_deadline_ends_go_with_the_finding() -> None:
-    with watching(Console(file=StringIO(), force_terminal=True, width=50, height=30)) as bars:
+    with open_display(Console(file=StringIO(), force_terminal=True, width=50, height=30)) as bars:
         assert isinstance(bars, LiveBars)
         bars.arm("all", 1, 1, 9)
         bars.attack("closed form", 3, 4)(STEP)
         assert len(shown(bars, 50)) == 3
-        bars.answered(
+        bars.report_finding(
             Finding(question="attributes", label="norms", metric="attribute_balanced_accuracy", failure="it is empty")
         )
         assert len(shown(bars, 50)) == 1

@@ -9,7 +9,7 @@ import pytest
 from fedsim.cli import pages
 from fedsim.cli.commands._console import screen
 from fedsim.cli.commands.show import print_page
-from fedsim.cli.imported import _expected, read
+from fedsim.cli.imported import _accepted_values, read
 from fedsim.core import registry
 from fedsim.core.registry import index
 from fedsim.core.registry.method import KINDS
@@ -35,7 +35,7 @@ def printed(show: Callable[[], None]) -> str:
     ],
 )
 def test_the_accepted_values_of_a_setting_are_never_an_empty_cell(schema: dict[str, object], expected: str) -> None:
-    assert _expected(schema) == expected
+    assert _accepted_values(schema) == expected
 
 
 def test_every_page_out_of_the_index_is_that_of_the_imported_method(

@@ -45,7 +45,7 @@ def test_the_index_is_made_anew_when_a_file_changes_or_it_cannot_be_read(
     source.write_text("")
     made = iter(("first", "second", "third"))
     monkeypatch.setattr(
-        pages, "_made", lambda: {"attack dlg": {"doc": next(made), "grants": [], "settings": [], "example": ""}}
+        pages, "_build_pages", lambda: {"attack dlg": {"doc": next(made), "grants": [], "settings": [], "example": ""}}
     )
     assert [pages.page_of(DLG).doc for _ in range(2)] == ["first", "first"]
     os.utime(source, ns=(1, 1))
@@ -57,15 +57,15 @@ def test_the_index_is_made_anew_when_a_file_changes_or_it_cannot_be_read(
 def test_where_no_cache_can_be_written_a_method_is_shown_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path / "file"))
-    monkeypatch.setattr(pages, "_made", dict)
+    monkeypatch.setattr(pages, "_build_pages", dict)
     assert "gradient" in pages.page_of(DLG).doc
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
 def test_a_method_of_somebody_else_has_no_place_in_the_index(monkeypatch: pytest.MonkeyPatch) -> None:
     dlg = registry.get("attack", "dlg")
-    monkeypatch.setattr(pages, "_kept", dict)
+    monkeypatch.setattr(pages, "_load_pages", dict)
     with registry.temporary():
         registry.attack("of-mine", summary="is mine")(dlg.make)
-        (entry,) = registry.named("of-mine")
+        (entry,) = registry.find_entries("of-mine")
         assert pages.page_of(entry).settings == pages.page_of(DLG).settings

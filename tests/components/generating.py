@@ -52,7 +52,7 @@ class Leaky(Decoder[Config, Leaning]):
             own.multinomial(pace, replacement=True, generator=generator).tolist()
             for own, pace, generator in zip(odds, state.pace, context.generators, strict=True)
         ]
-        return state.extended(drawn), [Event(drawn=pace, trials=1) for pace in state.pace]
+        return state.append_tokens(drawn), [Event(drawn=pace, trials=1) for pace in state.pace]
 
 
 class Euler(Sampler[Config, Sampling]):
@@ -71,7 +71,7 @@ class Euler(Sampler[Config, Sampling]):
         after = Sampling(state.x - moved, tuple(own - 1 for own in state.level))
         return after, [Event(evaluations=1) for _ in state.level]
 
-    def finished(self, state: Sampling) -> Sequence[bool]:
+    def are_finished(self, state: Sampling) -> Sequence[bool]:
         return [own == 0 for own in state.level]
 
 

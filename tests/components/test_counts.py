@@ -24,7 +24,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "sure-spans": [{"beta": 0.0}, {"beta": 0.0, "temperature": 1.0}],
     "cntp": [{"temperature": 1.0}],
     "beam": [{"width": 3}],
-    "skipdecode": [{"expected": 4}],
+    "skipdecode": [{"expected_tokens": 4}],
     "lora-drop": [{"cycle": 3}],
     "one-unsure-place": [{}, {"branches": 2}],
     "running-confidence": [{}, {"steps": 3}, {"steps": 4, "block": 4}],

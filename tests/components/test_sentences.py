@@ -87,7 +87,7 @@ def test_a_tagger_s_features_are_cut_at_every_token(scenario: Build) -> None:
     score = update.tensors["lm_head.score.weight"]
     assert score[:, :length].any(0).all()
     assert not score[:, length:].any()
-    model, inputs = world.models.holding(world.models.first_weights), truth.batches[0].inputs
+    model, inputs = world.models.load_weights(world.models.first_weights), truth.batches[0].inputs
     with inject_masks(replaced(site, len(inputs)), truth.masks[0]):
         whole = model(inputs)
     hidden: list[Tensor] = []
@@ -113,7 +113,7 @@ def test_values_of_pooled_sentences_are_read_and_trained_alone(scenario: Build) 
     world.check()
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     (batch,) = truth.batches
-    model = bottleneck_of(world.models.holding(world.models.first_weights))
+    model = bottleneck_of(world.models.load_weights(world.models.first_weights))
     twin = _Sentences(world.data.dataset.spec.vocabulary or 0)
     inner = {
         name.removeprefix("encoder."): t

@@ -103,7 +103,7 @@ def test_three_at_once_train_and_each_leaves_its_mark(scenario: Build) -> None:
     world = world_of(scenario, *three)
     world.check()
     _, truth = local_training(world, world.models.first_weights, 1, 0)
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     assert model(truth.batches[0].inputs).shape == (4, 4, 10)
     assert any("code" in key for key in world.models.first_weights)
     assert all(bool((batch.labels.sum(1) - 1.0).abs().lt(1e-6).all()) for batch in truth.batches)

@@ -61,7 +61,7 @@ class Slow(Attack[Config]):
 def test_an_attack_returns_its_best_guess_when_its_time_is_over(watched: Callable[..., Any]) -> None:
     (observation, *_), attack = watched(), Slow(Config())
     guess = attack(observation, torch.Generator(), seconds=0.05)
-    assert (guess.stopped, len(guess.inputs)) == (OUT_OF_TIME, 1)
+    assert (guess.stop_reason, len(guess.inputs)) == (OUT_OF_TIME, 1)
     assert 1 < guess.iterations < 10_000
     both = attack.together([observation] * 2, [torch.Generator()] * 2, [lambda _step: None] * 2, 0.02)
     assert [len(one.inputs) for one in both] == [1, 0]  # nothing was left for the second one

@@ -38,7 +38,7 @@ def test_tokens_are_lines_of_text_and_other_numbers_too() -> None:
 
 
 def test_images_are_saved_as_pictures_numbers_and_facts(tmp_path: Path) -> None:
-    guess = Reconstruction.of(IMAGES, torch.tensor([3, 4]), stopped="s", diagnostics={"rank": 1.0})
+    guess = Reconstruction.of(IMAGES, torch.tensor([3, 4]), stop_reason="s", diagnostics={"rank": 1.0})
     assert guess.save(tmp_path / "new" / "guess") == tmp_path / "new" / "guess"
     assert sorted(path.name for path in (tmp_path / "new" / "guess").iterdir()) == [
         "guess.json", "image-0.png", "image-1.png", "inputs.npy",

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fedsim.core.hosting import SharedChange, Undo, hosted, one_thread
+from fedsim.core.hosting import SharedChange, Undo, host_run, one_thread
 from fedsim.core.process import ENVIRONMENT
 
 
@@ -26,7 +26,7 @@ class Host:
 
 def test_a_change_is_made_by_the_first_block_and_undone_by_the_last() -> None:
     host = Host()
-    first, second = host.change.made(), host.change.made()
+    first, second = host.change.apply_change(), host.change.apply_change()
     first.__enter__()
     second.__enter__()
     assert host.told == ["made"]
@@ -34,7 +34,7 @@ def test_a_change_is_made_by_the_first_block_and_undone_by_the_last() -> None:
     assert host.told == ["made"]
     second.__exit__(None, None, None)
     assert host.told == ["made", "undone"]
-    with pytest.raises(ValueError, match="inside"), host.change.made():
+    with pytest.raises(ValueError, match="inside"), host.change.apply_change():
         raise ValueError("inside")
     assert host.told == ["made", "undone"] * 2
 
@@ -53,7 +53,7 @@ def test_a_run_has_its_environment_and_log_and_its_host_keeps_its_own(monkeypatc
     monkeypatch.setattr(log, "propagate", True)
     monkeypatch.setattr(log, "level", logging.INFO)
     before = dict(os.environ)
-    with hosted():
+    with host_run():
         assert os.environ["OMP_NUM_THREADS"] == "3"
         assert os.environ["FLWR_TELEMETRY_ENABLED"] == "0"
         assert "HF_HUB_OFFLINE" not in os.environ

@@ -36,7 +36,7 @@ def test_better_has_a_direction_and_a_threshold_itself_is_not_beyond() -> None:
 def test_flags_are_booleans_in_tables_and_numbers_numbers() -> None:
     assert metric(form="flag").plain(1.0) is True
     assert metric().plain(0.5) == 0.5
-    assert (metric().in_tables, metric(column="short").in_tables) == ("own", "short")
+    assert (metric().column_name, metric(column="short").column_name) == ("own", "short")
     assert metric().heading("median") == "median own figure"
     assert metric(form="percent").heading("mean") == "own figure"
 

@@ -46,7 +46,7 @@ def test_the_time_of_others_is_read_now_and_then_and_never_falls(monkeypatch: py
     clock, others = [100.0], [3.0]
     started = processor_time._Started()
     monkeypatch.setattr(processor_time.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(processor_time, "_of_started", lambda: others[0])
+    monkeypatch.setattr(processor_time, "_measure_children", lambda: others[0])
     assert started.seconds(is_fresh=False) == 3.0
     others[0] = 5.0
     clock[0] += 0.1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.cli.commands._console import _Screen
-from fedsim.core.sanitize import csv_table, printable, printable_json, without_empty_columns
+from fedsim.core.sanitize import csv_table, drop_empty_columns, printable, printable_json
 
 
 def test_control_characters_are_written_out_and_other_text_stays() -> None:
@@ -55,6 +55,6 @@ def test_what_is_shown_cannot_act_on_the_terminal() -> None:
 
 def test_columns_without_a_value_are_left_out_unless_they_are_kept() -> None:
     rows = [(1, None, "", 0, None), (2, None, "", None, "x")]
-    assert without_empty_columns("abcde", rows) == (["a", "d", "e"], [[1, 0, None], [2, None, "x"]])
-    assert without_empty_columns("abcde", rows, kept=("c", "absent"))[0] == ["a", "c", "d", "e"]
-    assert without_empty_columns("ab", []) == ([], [])
+    assert drop_empty_columns("abcde", rows) == (["a", "d", "e"], [[1, 0, None], [2, None, "x"]])
+    assert drop_empty_columns("abcde", rows, kept=("c", "absent"))[0] == ["a", "c", "d", "e"]
+    assert drop_empty_columns("ab", []) == ([], [])

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import Field, ValidationError
 
-from fedsim.core.settings import Config, changed
+from fedsim.core.settings import Config, change_default
 
 
 class Own(Config):
@@ -25,8 +25,8 @@ class Bounded(Config):
 
 
 class Faster(Bounded):
-    rate: float = changed(Bounded, rate=0.5)
-    names: tuple[str, ...] = changed(Bounded, names=("b", "c"))
+    rate: float = change_default(Bounded, rate=0.5)
+    names: tuple[str, ...] = change_default(Bounded, names=("b", "c"))
 
 
 def test_a_changed_default_keeps_text_order_and_bounds_and_leaves_the_base_class_alone() -> None:
@@ -44,6 +44,6 @@ def test_a_changed_default_keeps_text_order_and_bounds_and_leaves_the_base_class
 
 def test_one_field_of_the_base_class_is_changed_at_a_time() -> None:
     with pytest.raises(KeyError, match="raet"):
-        changed(Bounded, raet=1.0)
+        change_default(Bounded, raet=1.0)
     with pytest.raises(ValueError, match="unpack"):
-        changed(Bounded, rate=1.0, steps=2)
+        change_default(Bounded, rate=1.0, steps=2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import ScenarioError
-from fedsim.core.source import find_source, list_scenarios, read_source, read_tables, shipped, toml
+from fedsim.core.source import find_shipped_folder, find_source, list_scenarios, read_source, read_tables, toml
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", ["00_quickstart", "quickstart"])
 def test_a_shipped_scenario_is_found_by_its_name(name: str) -> None:
-    assert find_source(Path(name)) == shipped() / "00_quickstart.toml"
+    assert find_source(Path(name)) == find_shipped_folder() / "00_quickstart.toml"
 
 
 def test_every_name_without_its_number_means_one_scenario() -> None:
@@ -27,7 +27,7 @@ def test_every_name_without_its_number_means_one_scenario() -> None:
 
 def test_a_file_here_comes_before_a_shipped_scenario(tmp_path: Path) -> None:
     (tmp_path / "quickstart").mkdir()
-    assert find_source(Path("quickstart")) == shipped() / "00_quickstart.toml"
+    assert find_source(Path("quickstart")) == find_shipped_folder() / "00_quickstart.toml"
     (tmp_path / "quickstart.toml").touch()
     assert find_source(Path("quickstart")) == Path("quickstart.toml")
     (tmp_path / "plain").touch()

@@ -2,13 +2,13 @@
 
 import torch
 
-from fedsim.data._attributes import halved
+from fedsim.data._attributes import split_at_median
 from fedsim.data.breast_cancer import BreastCancerConfig, breast_cancer
 from fedsim.data.digits import DigitsConfig, digits
 
 
 def test_the_median_of_the_training_examples_divides_both_parts() -> None:
-    own = halved((torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 2.5])))
+    own = split_at_median((torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0, 2.5])))
     assert (own.values, own.train.tolist(), own.test.tolist()) == (("low", "high"), [0, 0, 1], [0, 1])
 
 

@@ -2,14 +2,14 @@
 
 import torch
 
-from fedsim.core.types import placed
+from fedsim.core.types import slice_heads
 from fedsim.data.digit_heads import DigitHeadsConfig, digit_heads
 from fedsim.data.digits import DigitsConfig, digits
 
 
 def test_each_digit_has_the_labels_of_each_head() -> None:
     data, plain = digit_heads(DigitHeadsConfig()), digits(DigitsConfig())
-    assert [(head.name, labels, outputs) for head, labels, outputs in placed(data.spec.heads)] == [
+    assert [(head.name, labels, outputs) for head, labels, outputs in slice_heads(data.spec.heads)] == [
         ("number", slice(0, 1), slice(0, 10)),
         ("traits", slice(1, 4), slice(10, 13)),
         ("ink", slice(4, 6), slice(13, 15)),

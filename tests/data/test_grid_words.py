@@ -15,7 +15,7 @@ def test_every_word_has_one_number(cells: int) -> None:
 
 def test_a_kind_is_told_by_its_beginning() -> None:
     words = GridWords(4)
-    assert [words.kind(words.beginning(kind)) for kind in KINDS] == list(KINDS)
+    assert [words.kind(words.first_words(kind)) for kind in KINDS] == list(KINDS)
 
 
 def test_text_has_no_fillers() -> None:

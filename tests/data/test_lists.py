@@ -60,10 +60,10 @@ def test_letters_differ_and_new_ones_are_not_in_the_list(operation: str) -> None
 
 
 def test_an_answer_is_read_back_and_other_tokens_are_none() -> None:
-    assert TOKENS.listed(TOKENS.answer([3, 1, 2])) == [3, 1, 2]
+    assert TOKENS.parse_list(TOKENS.answer([3, 1, 2])) == [3, 1, 2]
     a, end = TOKENS.letters([0])[0], TOKENS.end
-    assert TOKENS.listed([a, end, a, end]) is None
-    assert TOKENS.listed([a, TOKENS.padding, end]) is None
+    assert TOKENS.parse_list([a, end, a, end]) is None
+    assert TOKENS.parse_list([a, TOKENS.padding, end]) is None
     assert len(TOKENS.prompt(Sample("copy", (1, 2, 3)))) == TOKENS.prompt_length
     assert TOKENS.decode(TOKENS.prompt(Sample("insert-index", (0, 1), 2, 25))) == "[ insert-index 2 Z A B ]"
     assert TOKENS.encode("[ insert-index 2 Z A B ]") == [

@@ -22,7 +22,7 @@ def test_molecules_hang_together_keep_to_valences_and_close_a_ring() -> None:
     graphs = graphs_of(data.train.inputs)
     kinds = graphs.features[..., : len(ATOMS)].argmax(-1)
     rings = 0
-    for joined, is_node, kind, features in zip(graphs.joined, graphs.is_node, kinds, graphs.features, strict=True):
+    for joined, is_node, kind, features in zip(graphs.adjacency, graphs.is_node, kinds, graphs.features, strict=True):
         size = int(is_node.sum())
         assert 7 <= size <= 9
         graph = networkx.from_numpy_array(joined[:size, :size].numpy())
@@ -39,7 +39,7 @@ def test_the_label_says_whether_heteroatoms_are_joined() -> None:
     for matrix, label in zip(data.train.inputs, data.train.labels.tolist(), strict=True):
         graphs = graphs_of(matrix[None])
         hetero = graphs.features[0, :, 1 : len(ATOMS)].sum(1)
-        assert bool(hetero @ graphs.joined[0] @ hetero > 0) is bool(label)
+        assert bool(hetero @ graphs.adjacency[0] @ hetero > 0) is bool(label)
     assert 0.2 < float(data.train.labels.float().mean()) < 0.6  # neither class is rare
 
 

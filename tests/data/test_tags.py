@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import IGNORED
-from fedsim.data._tags import tagged
+from fedsim.data._tags import build_tagged_set
 from fedsim.data._text import TokenConfig
 from tests.data.tags import pairs
 
@@ -18,11 +18,11 @@ def test_each_word_that_is_kept_has_one_label_at_its_first_token(
     sentences: list[list[tuple[str, str]]], length: int
 ) -> None:
     settings = TokenConfig(length=1000, tokenizer="bytes")
-    whole = tagged(settings, [[tuple(sentence)] for sentence in sentences])
+    whole = build_tagged_set(settings, [[tuple(sentence)] for sentence in sentences])
     read = [pairs(whole, batch, row) for batch in (whole.train, whole.test) for row in range(len(batch))]
     assert sorted(read) == sorted(sentences)
     try:
-        cut = tagged(settings.model_copy(update={"length": length}), [[tuple(s)] for s in sentences])
+        cut = build_tagged_set(settings.model_copy(update={"length": length}), [[tuple(s)] for s in sentences])
     except FedsimError:
         return  # cut so short, all are the same
     assert whole.tokenizer is not None

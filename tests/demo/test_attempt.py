@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.demo.attempt import ViewerOrder, _shown, attempt
+from fedsim.demo.attempt import ViewerOrder, _encode_guess, attempt
 from fedsim.demo.victim import SIDE, world_around
 from tests.demo.drawings import ORDER
 
@@ -27,6 +27,6 @@ def test_steps_are_shown_in_256_shades() -> None:
     spec = world.data.dataset.spec
     shades = torch.linspace(0.0, 1.0, SIDE * SIDE).reshape(1, 1, SIDE, SIDE)
     guess = (shades - torch.tensor(spec.mean).view(1, -1, 1, 1)) / torch.tensor(spec.std).view(1, -1, 1, 1)
-    shown = _shown(world, shades, guess)
+    shown = _encode_guess(world, shades, guess)
     assert shown["pixels"] == [round(255 * number / (SIDE * SIDE - 1)) for number in range(SIDE * SIDE)]
     assert shown["psnr"] > 100.0  # the guess is the image, up to the rounding of its normalisation

@@ -9,7 +9,16 @@ import torch
 from PIL import Image
 
 from fedsim.demo import lesson as lessons
-from fedsim.demo.lesson import CASES, FULL, PHOTOGRAPHS, QUICK, installed, parts_beside, question_of, record_lesson
+from fedsim.demo.lesson import (
+    CASES,
+    FULL,
+    PHOTOGRAPHS,
+    QUICK,
+    installed_grids,
+    parts_beside,
+    question_of,
+    record_lesson,
+)
 from fedsim.demo.recording import scene_of
 from fedsim.demo.victim import Setting, world_of
 from tests.demo.conftest import TINY
@@ -41,7 +50,7 @@ def test_a_blank_guess_is_no_question(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_photographs_are_in_colour_and_belong_to_a_grid_of_their_own() -> None:
-    if PHOTOGRAPHS not in installed(FULL):
+    if PHOTOGRAPHS not in installed_grids(FULL):
         pytest.skip("foolbox is not installed")
     grid = PHOTOGRAPHS.model_copy(update={"attackers": ("exact",), "frames": (1,)})
     setting = Setting(rate=0.5, batch=1)
@@ -57,7 +66,7 @@ def test_photographs_are_in_colour_and_belong_to_a_grid_of_their_own() -> None:
 
 
 def test_a_photograph_is_asked_for_by_name_and_shown_nowhere_else() -> None:
-    if PHOTOGRAPHS not in installed(FULL):
+    if PHOTOGRAPHS not in installed_grids(FULL):
         pytest.skip("foolbox is not installed")
     cases = [case for case in CASES if case.pictures == "photographs"]
     exact = [(number, case) for number, case in enumerate(cases) if case.attacker == "exact"]
@@ -81,8 +90,8 @@ def test_questions_about_pictures_that_are_not_recorded_are_left_out() -> None:
 
 def test_only_digits_are_recorded_where_the_photographs_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    assert [grid.pictures for grid in installed(FULL)] == ["digits"]
-    assert [grid.pictures for grid in installed(QUICK)] == ["digits"]
+    assert [grid.pictures for grid in installed_grids(FULL)] == ["digits"]
+    assert [grid.pictures for grid in installed_grids(QUICK)] == ["digits"]
 
 
 def test_a_recording_that_was_interrupted_goes_on_where_it_ended(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from playwright.sync_api import Page, expect
 
 from fedsim.core.errors import FedsimError
 from fedsim.demo import page as pages
-from fedsim.demo.lesson import QUICK, Lesson, installed, record_lesson
+from fedsim.demo.lesson import QUICK, Lesson, installed_grids, record_lesson
 from fedsim.demo.messages import messages
 from fedsim.demo.recording import Recording, Scene
-from fedsim.demo.victim import Setting, granted, world_of
+from fedsim.demo.victim import Setting, granted_knowledge, world_of
 from fedsim.threat.observe import describe
 from tests.demo.conftest import SLIDERS, Open
 
@@ -228,15 +228,17 @@ def test_the_threat_follows_the_sliders(page: Page) -> None:
                 expect(page.locator("#batch-value")).to_have_text("1 image" if batch == 1 else f"{batch} images")
                 told = page.locator("#threat").text_content() or ""
                 assert f"computed on {batch} image" in told
-                assert (UNSEEN in told) is (rate > 0 and "masks" not in granted(attacker))
-                assert ("and the dropout masks" in told) is (rate > 0 and "masks" in granted(attacker))
+                assert (UNSEEN in told) is (rate > 0 and "masks" not in granted_knowledge(attacker))
+                assert ("and the dropout masks" in told) is (rate > 0 and "masks" in granted_knowledge(attacker))
                 assert ("the dropout rate" in told) is (rate > 0)
     page.check("[value=noise]")
     expect(page.locator("#threat")).to_contain_text("The client defends itself: clip + noise, 1 x RMS.")
 
 
 def test_the_threat_says_what_the_program_says() -> None:
-    named = {f"grant.{fact}" for fact in granted("knows")} - {"grant.defenses"}  # the defense has a sentence of its own
+    named = {f"grant.{fact}" for fact in granted_knowledge("knows")} - {
+        "grant.defenses"
+    }  # the defense has a sentence of its own
     assert named <= messages("en").keys()
     told = describe(world_of(Setting()))
     assert UNSEEN in told
@@ -305,13 +307,13 @@ def test_an_impossible_place_is_named_before_the_work(
 
 @pytest.mark.slow
 def test_the_page_stays_below_a_megabyte(browse: Open, tmp_path: Path) -> None:
-    pages.write(record_lesson(installed(QUICK), 2, lambda _done, _total: None), tmp_path / "demo.html")
+    pages.write(record_lesson(installed_grids(QUICK), 2, lambda _done, _total: None), tmp_path / "demo.html")
     assert (tmp_path / "demo.html").stat().st_size < 1_000_000
     page = browse((tmp_path / "demo.html").as_uri())
     expect(page.locator("body")).to_have_attribute("data-ready", "yes")
     data = json.loads(page.locator("#recording").text_content() or "")
     assert {name: len(own["scenes"]) for name, own in data["sets"].items()} == {
-        grid.pictures: len(grid.settings()) for grid in installed(QUICK)
+        grid.pictures: len(grid.settings()) for grid in installed_grids(QUICK)
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from fedsim.demo.lesson import FULL, LEAST_CONTRAST, PHOTOGRAPHS, Lesson, QuizCase, installed, question_of
+from fedsim.demo.lesson import FULL, LEAST_CONTRAST, PHOTOGRAPHS, Lesson, QuizCase, installed_grids, question_of
 from fedsim.demo.page import write
 from fedsim.demo.recording import recording_of, scene_of
 from tests.demo.conftest import SLIDERS, Open
@@ -81,7 +81,7 @@ def test_every_question_is_asked_once_and_says_nothing_before_the_answer(page: P
 
 
 def test_a_photograph_has_names_to_choose_from(browse: Open, lesson: Lesson, tmp_path: Path) -> None:
-    if PHOTOGRAPHS not in installed(FULL):
+    if PHOTOGRAPHS not in installed_grids(FULL):
         pytest.skip("foolbox is not installed")
     grid = PHOTOGRAPHS.model_copy(
         update={"rates": (0.5,), "batches": (1,), "protections": ("none",), "attackers": ("exact",), "frames": (1,)}

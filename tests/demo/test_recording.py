@@ -14,7 +14,7 @@ from fedsim.core.types import OnStep, Reconstruction, Step
 from fedsim.demo import recording as recording_module
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.recording import RecordedAttack, Recording, Scene
-from fedsim.demo.victim import Attacker, Setting, attack_of, observed, world_of
+from fedsim.demo.victim import Attacker, Setting, attack_of, observe_client, world_of
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.missing import complete
 from tests.demo.conftest import TINY
@@ -54,7 +54,7 @@ def test_every_combination_is_recorded_once(recording: Recording) -> None:
 def test_a_run_is_that_of_the_attack_itself(recording: Recording, attacker: Attacker) -> None:
     setting = Setting(rate=0.5, batch=2, protection="noise", noise=1.0)
     world = world_of(setting)
-    observation, truth = observed(world, attacker)
+    observation, truth = observe_client(world, attacker)
     found = attack_of(attacker, 2, TINY.frames[-1])(
         observation, seeding.generator(world.scenario.seed, f"demo {attacker}")
     )
@@ -62,14 +62,14 @@ def test_a_run_is_that_of_the_attack_itself(recording: Recording, attacker: Atta
     items, order = score_items(found, truth.original_batches[0], world.data.dataset.spec)
     run = scene(recording, rate=0.5, batch=2, protection="noise", noise=1.0).runs[attacker]
     assert run.psnr == pytest.approx([item.values["psnr"] for item in items], abs=0.051)
-    assert (run.used, run.stopped) == (found.iterations, found.stopped)
+    assert (run.used, run.stopped) == (found.iterations, found.stop_reason)
     shown = to_pixels(found.inputs[order], world.data.dataset.spec)[:, 0].permute(1, 0, 2).reshape(28, 56)
     assert np.abs(greys(run.strip)[-28:] - shown.numpy()).max() <= 0.5 / 15 + 0.5 / 255
 
 
 def test_masks_are_those_that_were_drawn_and_agreement_is_their_share(recording: Recording) -> None:
     setting = Setting(rate=0.5, batch=1)
-    _, truth = observed(world_of(setting), "ignores")
+    _, truth = observe_client(world_of(setting), "ignores")
     drawn: Tensor = torch.cat([mask.flatten() for mask in truth.masks[0]])
     own = scene(recording, rate=0.5, batch=1, protection="none")
     assert own.masks == (bits(drawn),)
@@ -112,7 +112,7 @@ def test_the_largest_batch_is_shown_and_its_labels(recording: Recording) -> None
 def test_a_guess_of_fewer_images_is_recorded_with_those_it_lacks_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting(rate=0.0, batch=2, protection="none", noise=1.0)
     world = world_of(setting)
-    observation, truth = observed(world, "exact")
+    observation, truth = observe_client(world, "exact")
     own = truth.original_batches[0]
     steps = [Step(1, 1, 1, 0.5, 0.5, own.inputs[:1])]
 

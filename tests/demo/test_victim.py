@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fedsim.demo.victim import Protection, Setting, attack_of, name_of, observed, world_around, world_of
+from fedsim.demo.victim import Protection, Setting, attack_of, name_of, observe_client, world_around, world_of
 from tests.demo.drawings import STROKES
 
 
 def test_the_client_owns_the_drawing_and_nothing_else() -> None:
     world = world_around(torch.tensor(STROKES).reshape(28, 28) / 255, 3, Setting(rate=0.25))
-    _, truth = observed(world, "ignores")
+    _, truth = observe_client(world, "ignores")
     assert truth.batches[0].labels.tolist() == [3]
     spec = world.data.dataset.spec
     pixels = truth.batches[0].inputs * spec.std[0] + spec.mean[0]
@@ -33,8 +33,8 @@ def test_a_setting_is_one_world_and_only_who_knows_is_told_the_masks(protection:
     world = world_of(setting)
     assert world_of(Setting(rate=0.5, protection=protection)) is world
     assert len(world.stack.defenses) == {"none": 0, "noise": 2}.get(protection, 1)
-    told, truth = observed(world, "knows")
-    ignorant, _ = observed(world, "estimates")
+    told, truth = observe_client(world, "knows")
+    ignorant, _ = observe_client(world, "estimates")
     assert ignorant.masks is None
     assert told.masks is not None
     assert all(torch.equal(own, other) for own, other in zip(told.masks[0], truth.masks[0], strict=True))

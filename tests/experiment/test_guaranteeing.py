@@ -9,8 +9,8 @@ import pytest
 
 from fedsim.core.types import Mechanism
 from fedsim.experiment.guaranteeing import guarantees
+from fedsim.privacy.accounting import compose_rounds as spent
 from fedsim.privacy.accounting import epsilon
-from fedsim.privacy.accounting import in_rounds as spent
 from fedsim.record import GuaranteeRecord, RoundRecord
 
 Stated = Callable[..., tuple[GuaranteeRecord, ...]]

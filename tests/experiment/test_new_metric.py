@@ -67,7 +67,7 @@ def own_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             worst=1.0,
             noun="image",
             decides=True,
-            of_pictures=True,
+            is_image_metric=True,
             verdict="within reach",
         )(worst_pixel)
         registry.metric("test_error", title="error rate", summary="share wrong", over="round", better="lower")(tested)
@@ -88,7 +88,7 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
     record = read_record(tmp_path / "run")
     (attack,) = record.arms[0].attacks
     values = [item.values["worst_pixel"] for item in attack.victims[0].scores]
-    assert record.declared["worst_pixel"].better == "lower"
+    assert record.metrics_by_name["worst_pixel"].better == "lower"
     assert attack.value is not None
     assert attack.extra_metrics["worst_pixel_mean"].value == pytest.approx(sum(values) / 2)
     assert attack.value.value == sum(value < 0.5 for value in values) / 2
@@ -160,7 +160,7 @@ def test_examples_that_lack_the_deciding_metric_need_another_one() -> None:
 def test_every_metric_is_declared_once_with_names_of_its_own() -> None:
     known = registry.every_metric()
     statistics = [name for own in known.values() for name in own.statistics]
-    columns = [(own.over, own.in_tables) for own in known.values()]
+    columns = [(own.over, own.column_name) for own in known.values()]
     assert len(set(statistics)) == len(statistics)
     assert len(set(columns)) == len(columns)
     assert all(own.by in known for own in known.values() if own.by)

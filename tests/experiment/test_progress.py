@@ -39,7 +39,7 @@ def test_what_is_known_of_an_arm_is_on_disk_at_once(folder: RunFolder) -> None:
     assert killed == run.record
     assert [[len(attack.victims) for attack in arm.attacks] for arm in killed.arms] == [[1], [3, 2]]
     assert (killed.status, killed.arms[1].seconds) == ("interrupted", 3.0)
-    assert {"psnr", "ssim"} <= set(killed.declared)
+    assert {"psnr", "ssim"} <= set(killed.metrics_by_name)
     assert sorted(folder.read_arrays()) == ["arm-1/dia/guesses", "arm-1/ig/guesses"]
     run.end(4.0)
     finished = run.finish()

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.experiment.run_into import UNREADABLE, Existing, run_into
+from fedsim.experiment.run_into import UNREADABLE, ExistingRunPolicy, run_into
 from fedsim.record import RunRecord
 from fedsim.record.atomic_files import LOCK
 from fedsim.record.store import RECORD, RunFolder, read_record, read_salt
 from tests.experiment.running import SHORT, Build, Silent
 
 
-def run(scenario: Build, path: Path, existing: Existing = "refuse", **more: Any) -> RunRecord:
+def run(scenario: Build, path: Path, existing: ExistingRunPolicy = "refuse", **more: Any) -> RunRecord:
     return run_into(scenario(**SHORT, **more), path, command="test", existing=existing)
 
 
@@ -32,7 +32,7 @@ def test_the_folder_is_locked_until_the_page_is_written(scenario: Build, tmp_pat
 
     def look(moment: str) -> None:
         assert (tmp_path / "run" / LOCK).exists()
-        with pytest.raises(FedsimError, match="another fedsim is at work"), RunFolder(tmp_path / "run").locked():
+        with pytest.raises(FedsimError, match="another fedsim is at work"), RunFolder(tmp_path / "run").lock():
             pass
         moments.append(f"{moment}, {(tmp_path / 'run' / RECORD).exists()}")
 

@@ -171,7 +171,7 @@ def test_a_client_trains_on_sentences_and_can_be_replayed(
     tested = evaluate_model(world, world.models.first_weights)
     assert list(tested) == ["test_accuracy", "test_loss"]
     labels = world.data.dataset.test.labels
-    outputs = world.models.holding(world.models.first_weights).eval()(world.data.dataset.test.inputs)
+    outputs = world.models.load_weights(world.models.first_weights).eval()(world.data.dataset.test.inputs)
     assert tested["test_loss"] == pytest.approx(cross_entropy(outputs, labels).item())
     assert tested["test_accuracy"] == pytest.approx(
         float((outputs.argmax(-1) == labels)[labels != -100].double().mean())

@@ -56,7 +56,7 @@ def broken(spec):
 @pytest.fixture
 def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that fail in a round; what is tried before anything runs would find them, and is left out."""
-    monkeypatch.setattr("fedsim.scenario.user_models.checked", lambda *_, **__: None)
+    monkeypatch.setattr("fedsim.scenario.user_models.check_model", lambda *_, **__: None)
     (tmp_path / "own_models.py").write_text(DIVERGING.format(bound=2.0))
     monkeypatch.syspath_prepend(str(tmp_path))
 

@@ -158,7 +158,7 @@ def test_batch_norm_statistics_travel_as_buffers(scenario: Build) -> None:
         )
     )
     update, _ = local_training(world, world.models.first_weights, 1, 0)
-    changed = world.models.holding(world.models.first_weights)
+    changed = world.models.load_weights(world.models.first_weights)
     changed(next(world.data.batches(1, 0)).inputs)
     for name, buffer in changed.named_buffers():
         if buffer.is_floating_point():
@@ -226,8 +226,8 @@ class Overwriting(Defense[Config]):
     """Writes into the weights that it is shown."""
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        for name in here.received:
-            here.received[name].zero_()
+        for name in here.received_weights:
+            here.received_weights[name].zero_()
         return gradient
 
     def adaptive_view(self) -> MethodDescription:

@@ -11,7 +11,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import apps, engines
 from fedsim.federation.journal import ServerLog
-from fedsim.federation.secure_client import PROTOCOL, answered
+from fedsim.federation.secure_client import PROTOCOL, answer_stage
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
@@ -114,4 +114,4 @@ def test_a_client_of_plain_sums_knows_no_stages_of_others(scenario: Build) -> No
     built = scenario(**TABLES, secure_aggregation={"mode": "masked"})
     order = RecordDict({"config": ConfigRecord({"round": 1, "cohort": 6})})
     with pytest.raises(FedsimError, match="requests 'open', which only per-element sums have"):
-        answered("open", worlds.build(built), 0, order, RecordDict())
+        answer_stage("open", worlds.build(built), 0, order, RecordDict())

@@ -30,7 +30,7 @@ def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
 def test_the_wire_carries_the_clients_update_unchanged(scenario: Build) -> None:
     built = scenario(federation={"rounds": 2, "batch_size": 2}, threat={"rounds": [2]})
     (entry,) = run(built).entries
-    update, _ = local_training(worlds.build(built), entry.received, entry.round, entry.client)
+    update, _ = local_training(worlds.build(built), entry.received_weights, entry.round, entry.client)
     assert all(torch.equal(update.tensors[name], entry.update.tensors[name]) for name in update.tensors)
     assert (update.kind, update.examples, update.loss) == (entry.update.kind, entry.update.examples, entry.update.loss)
 

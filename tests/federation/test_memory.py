@@ -198,7 +198,7 @@ def test_the_replay_of_a_victim_that_remembers_gives_what_was_on_the_wire(
     for entry in journal.entries:
         earlier = [r.round for r in journal.rounds[: entry.round - 1] if entry.client in who_counted(r)]
         assert [round_ for round_, _ in entry.earlier.get(entry.client, ())] == earlier
-        amnesiac, _ = local_training(world, entry.received, entry.round, entry.client)
+        amnesiac, _ = local_training(world, entry.received_weights, entry.round, entry.client)
         matches = all(torch.equal(amnesiac.tensors[n], entry.update.tensors[n]) for n in amnesiac.tensors)
         assert engine == "vectorized" or matches == (not earlier)
 

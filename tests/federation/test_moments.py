@@ -94,7 +94,7 @@ class Repeating(Plain):
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         local = here.local
         assert local is not None
-        with local.dropping():
+        with local.apply_masks():
             loss = F.cross_entropy(local.model(local.batch.inputs), local.batch.labels)
         again = torch.autograd.grad(loss, list(local.parameters.values()))
         self.seen.append(max(float((a - b).abs().max()) for a, b in zip(again, gradient.values(), strict=True)))

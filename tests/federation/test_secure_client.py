@@ -128,7 +128,7 @@ def test_a_client_whose_update_is_not_finite_leaves_itself_out(scenario: Build, 
 def test_a_model_that_fails_only_at_work_is_one_clear_error(
     scenario: Build, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedsim.scenario.user_models.checked", lambda *_, **__: None)
+    monkeypatch.setattr("fedsim.scenario.user_models.check_model", lambda *_, **__: None)
     built = scenario(model={"name": "secure_models:broken"}, threat=SUM, secure_aggregation={"mode": mode})
     with pytest.raises(FedsimError, match=r"every client of the round failed.*my layer is broken"):
         run(built)
@@ -156,7 +156,7 @@ def test_a_stateful_client_is_followed_through_the_rounds_whose_sums_it_was_in(
     assert any(of_client for of_client in rounds.values())
     world = worlds.build(built)
     assert replay(world, entry).matches
-    forgotten = WireEntry(entry.round, entry.client, entry.received, entry.update, entry.clients)
+    forgotten = WireEntry(entry.round, entry.client, entry.received_weights, entry.update, entry.clients)
     assert not replay(world, forgotten).matches
 
 

@@ -97,7 +97,7 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
     assert [mask.shape for mask in seen.masks[0]] == [site.shape for site in seen.sites]
     assert (seen.threat.view, seen.batch_size, seen.update.examples) == ("sum", 6, 6)
     assert [site.shape[0] for site in seen.sites] == [6, 6]
-    labels = [local_training(world, entry.received, 1, client)[1].batches[0].labels for client in range(3)]
+    labels = [local_training(world, entry.received_weights, 1, client)[1].batches[0].labels for client in range(3)]
     assert seen.labels is not None
     assert torch.equal(seen.labels, torch.cat(labels))
     from attacks.core.matching.attack import MatchingConfig

@@ -179,7 +179,9 @@ def test_a_round_below_the_threshold_is_aborted_and_the_run_goes_on(scenario: Bu
         assert (lost > 1) == (record.round in aborted)  # 0.8 of 6 clients are 5
     for entry in journal.entries[1:]:
         before = [e for e in journal.entries if e.round < entry.round][-1]
-        assert any(not torch.equal(entry.received[n], before.received[n]) for n in entry.received)
+        assert any(
+            not torch.equal(entry.received_weights[n], before.received_weights[n]) for n in entry.received_weights
+        )
     assert "at least 5 must" in next(f.reason for r in journal.rounds for f in r.failures if f.cause == "aborted")
 
 
@@ -256,7 +258,7 @@ def test_a_round_in_which_every_batch_is_empty_changes_nothing(scenario: Build, 
     journal = run(scenario(**tables, threat={**SUM, "rounds": [empty]}))
     (entry,) = journal.entries
     assert failures(journal) == []
-    assert model_hash(journal.weights) == model_hash(entry.received)
+    assert model_hash(journal.weights) == model_hash(entry.received_weights)
     assert math.isnan(journal.rounds[-1].training_loss)
     assert replay(world, entry).truth.raw.examples == 0
 

@@ -84,7 +84,7 @@ def test_who_does_not_answer_is_a_failure_and_the_others_count(scenario: Build) 
         ("client 1", "no reply"),
         ("client 2", "no reply"),
     ]
-    assert (strategy.tally.counted, strategy.tally.examples) == (2, 5)
+    assert (strategy.tally.update_count, strategy.tally.examples) == (2, 5)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
@@ -102,7 +102,7 @@ def test_vectors_of_the_wrong_size_or_not_finite_are_failures(scenario: Build, v
         ("client 2", "not finite"),
     ]
     assert strategy.tally.failures[0].reason == f"the update has shape ({size - 1},), expected ({size},)"
-    assert strategy.tally.counted == 2
+    assert strategy.tally.update_count == 2
 
 
 def test_an_update_whose_sum_overflows_is_finite_all_the_same(scenario: Build) -> None:
@@ -137,7 +137,7 @@ def test_updates_are_forgotten_once_they_are_added(scenario: Build) -> None:
             yield Reply(client, vector, 1, 0.5)
 
     strategy.aggregate_train(1, arriving())
-    assert strategy.tally.counted == 50
+    assert strategy.tally.update_count == 50
     assert most <= 5
 
 
@@ -164,7 +164,7 @@ class Vandal(Defense[Config]):
     """A defense that writes into what it was given."""
 
     def on_gradient(self, gradient: Any, here: Any) -> Any:
-        for tensor in here.received.values():
+        for tensor in here.received_weights.values():
             tensor.zero_()
             tensor.numpy()[...] = 7.0
         return gradient

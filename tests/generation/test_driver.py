@@ -52,7 +52,7 @@ def test_pieces_come_before_the_next_step_is_taken() -> None:
     assert [(next(pieces).row, len(calls)) for _ in range(3)] == [(0, 1), (1, 1), (2, 1)]
     assert torch.is_grad_enabled()
     assert model.training
-    rest = [(piece.row, piece.generated is not None) for piece in pieces]
+    rest = [(piece.row, piece.result is not None) for piece in pieces]
     assert rest == [(row, is_last) for is_last in (False, False, True) for row in range(3)]
     assert len(calls) == 3
 
@@ -60,7 +60,7 @@ def test_pieces_come_before_the_next_step_is_taken() -> None:
 def test_a_stream_is_what_generate_collects() -> None:
     pieces = list(stream(make("toy-leaky"), tiny_llama(), ASKED, FIVE, sources(3)))
     texts = generate(make("toy-leaky"), tiny_llama(), ASKED, FIVE, sources(3))
-    assert {piece.row: piece.generated for piece in pieces if piece.generated} == dict(enumerate(texts))
+    assert {piece.row: piece.result for piece in pieces if piece.result} == dict(enumerate(texts))
     assert [piece.row for piece in pieces][:3] == [0, 1, 2]
     assert texts[1].trace.tokens == (2, 2, 1)
 
@@ -88,13 +88,13 @@ class Meddling(Unmasker[Config, MaskedTextState]):
     def step(
         self, model: nn.Module, state: MaskedTextState, context: GenerationContext
     ) -> tuple[MaskedTextState, list[Event]]:
-        after = state.filled([{own[0]: 5} for own in state.masked])
-        tokens, masked = list(after.tokens[0]), after.masked[0]
+        after = state.write_tokens([{own[0]: 5} for own in state.masked_positions])
+        tokens, masked = list(after.tokens[0]), after.masked_positions[0]
         if self.how == "changes the prompt":
             tokens[0] += 1
         if self.how == "masks anew":
             masked = (1, *masked)
-        return replace(after, tokens=(tuple(tokens),), masked=(masked,)), [Event()]
+        return replace(after, tokens=(tuple(tokens),), masked_positions=(masked,)), [Event()]
 
 
 @pytest.mark.parametrize("how", ["changes the prompt", "masks anew"])

@@ -74,7 +74,7 @@ class Odd(Decoder[OwnConfig, Noted]):
         if self.config.fails == "all":
             raise GenerationError("the budget is spent.", [])
         events = [Event(acepted=1) if self.config.fails == "name" else Event(accepted=1)] * len(state)
-        return state.extended(drawn), events[1:] if self.config.fails == "events" else events
+        return state.append_tokens(drawn), events[1:] if self.config.fails == "events" else events
 
 
 def odd(fails: str) -> Odd:

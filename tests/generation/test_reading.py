@@ -9,7 +9,7 @@ from torch import nn
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Config, Limits
 from fedsim.generation import generate, sample
-from fedsim.generation.reading import Inside, evaluating, reading_inside
+from fedsim.generation.reading import Inside, evaluation_mode, reading_inside
 from tests.components.generating import (
     LEAKING,
     Denoiser,
@@ -59,7 +59,7 @@ def test_what_crosses_a_cut_is_kept_for_each_row_alone() -> None:
 def test_a_model_is_read_in_evaluation_mode_and_each_module_comes_back_to_its_own() -> None:
     model = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout())).train()
     model[1].eval()
-    with contextlib.suppress(LookupError), evaluating([*model.modules()]):
+    with contextlib.suppress(LookupError), evaluation_mode([*model.modules()]):
         assert not any(module.training for module in model.modules())
         assert not torch.is_grad_enabled()
         raise LookupError

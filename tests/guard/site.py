@@ -363,7 +363,7 @@ class Federation:
         )
         with contextlib.closing(client):
             run_id = client.StartRun(request).run_id
-        with superlink._serving(self.deployment, run_id) as grid:
+        with superlink._serve_run(self.deployment, run_id) as grid:
             yield grid
 
     def await_nodes(self, grid: superlink._NodeGrid) -> list[int]:

@@ -216,7 +216,7 @@ def test_a_ledger_that_was_changed_stops_everything_and_the_server_is_not_told(t
 
 def test_a_guard_that_fails_sends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     guarded = Guarded(tmp_path)
-    monkeypatch.setattr(guarded.cover, "_built", lambda *_: 1 / 0)
+    monkeypatch.setattr(guarded.cover, "_build_reply", lambda *_: 1 / 0)
     covered = guarded.answer()
     assert reason(covered) == NOTHING
     assert "ZeroDivisionError" in covered.why

@@ -58,7 +58,7 @@ def probed(folder: Path, paths: list[Path], writable: list[Path]) -> Mapping[str
     own.mkdir()
     (modules / "probe.py").write_text(PROBE)
     places = confining.places()
-    allowed = Places([*places.readable, str(modules)], places.listed, places.devices, [*map(str, writable)])
+    allowed = Places([*places.readable, str(modules)], places.listable, places.devices, [*map(str, writable)])
     command = [*app_command._namespaces(), *sandbox.command_of("probe", str(own), allowed)]
     environment = {
         **os.environ,

@@ -49,7 +49,7 @@ def test_each_run_is_told_with_its_rounds_and_what_is_open(rules: GuardPolicy) -
     assert [(share.run, share.app[:1], share.rounds) for share in now.runs] == [("1", "a", 2), ("2", "b", 1)]
     assert now.runs[0].alone == epsilon([Spent(2.0, 1.0, 2)], 1e-5).value
     assert now.spent == epsilon([Spent(2.0, 1.0, 3)], 1e-5).value
-    assert (now.unanswered, now.entries, now.truncated_lines) == (2, 4, 0)
+    assert (now.unanswered_rounds, now.entries, now.truncated_lines) == (2, 4, 0)
 
 
 def test_another_subject_and_cut_lines_are_told_apart(rules: GuardPolicy) -> None:

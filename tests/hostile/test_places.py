@@ -160,7 +160,7 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(
             code, _, told = command("run", "long.toml", "--out", "o", option)
             assert (code, "another fedsim is at work in o" in told) == (2, True), told
         assert read_record(folder / "o").status == "interrupted"
-    with RunFolder(folder / "o").locked():  # the lock ended with its process
+    with RunFolder(folder / "o").lock():  # the lock ended with its process
         assert (folder / "o" / "record.json").exists()
 
 

@@ -12,8 +12,8 @@ from fedsim.judgement.limits import (
     LimitState,
     exit_code,
     figures_of,
-    held,
     judge,
+    judge_limit,
     updates_to_decide,
     worst,
 )
@@ -37,8 +37,8 @@ from tests.judgement.cases import figure, finding, guarantee
     ],
 )
 def test_only_an_interval_keeps_or_breaks_a_limit(found: Interval | None, light: str) -> None:
-    assert held(found, 0.05) == light
-    assert held(found, 0.05, is_evidence=False) == ("undecided" if light == "kept" else light)
+    assert judge_limit(found, 0.05) == light
+    assert judge_limit(found, 0.05, is_evidence=False) == ("undecided" if light == "kept" else light)
 
 
 @pytest.mark.parametrize(("hits", "n", "limit"), [(0, 4, 0.05), (0, 2, 0.5), (1, 4, 0.5), (3, 4, 0.5), (4, 4, 0.9)])
@@ -46,7 +46,7 @@ def test_the_advised_number_of_updates_is_the_least_that_decides(hits: int, n: i
     interval = wilson(hits, n)
     more = updates_to_decide(interval, limit, 0.95)
     counts = range(n, n + 400)
-    brute = next(m - n for m in counts if held(wilson(interval.value * m, m), limit) != "undecided")
+    brute = next(m - n for m in counts if judge_limit(wilson(interval.value * m, m), limit) != "undecided")
     assert more == brute
 
 

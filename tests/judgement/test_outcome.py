@@ -29,7 +29,7 @@ def test_every_word_of_an_update_is_proof_whatever_became_of_the_sentences(read:
 @pytest.mark.parametrize(("hits", "n"), [(1, 1), (1, 4), (2, 8), (2, 20), (2, 40), (4, 40), (9, 300), (0, 3)])
 def test_successes_that_blind_guesses_have_too_are_proof_only_where_there_are_more(hits: int, n: int) -> None:
     rule = Rule.of("identified", 0.5)
-    chance = rule.declared["identified"].chance
+    chance = rule.metrics_by_name["identified"].chance
     scores = tuple(ItemScore(index=i, values={"identified": float(i < hits), "ssim": 0.2}) for i in range(n))
     victim_record = VictimRecord(round=1, client=0, scores=scores, converged=True)
     tail = sum(comb(n, k) * chance**k * (1 - chance) ** (n - k) for k in range(hits, n + 1))

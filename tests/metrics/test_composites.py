@@ -29,7 +29,7 @@ def trained(watched: Watched, client: int = 0, **tables: Any) -> tuple[Truth, Wo
 
 def guess(inputs: torch.Tensor, shown: Batch | None = None) -> Reconstruction:
     labels = torch.zeros(len(inputs), dtype=torch.long)
-    return Reconstruction(inputs, labels, None, 0.0, 1, 1, (), "done", trained=shown)
+    return Reconstruction(inputs, labels, None, 0.0, 1, 1, (), "done", trained_batch=shown)
 
 
 def scores(found: Reconstruction, truth: Truth, world: World) -> tuple[ItemScore, ...]:

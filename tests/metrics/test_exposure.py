@@ -19,7 +19,7 @@ from fedsim.metrics.exposure import (
     exposure,
     fill,
     log_perplexities,
-    over_beginnings,
+    mean_over_prefixes,
     share_likeliest,
     space_of,
 )
@@ -150,6 +150,6 @@ def test_a_search_finds_a_secret_where_it_gives_that_very_text() -> None:
 
 def test_beginnings_are_the_units_and_of_one_alone_its_runs() -> None:
     one, other, third = (0.5, 0.25, 0.75), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    assert over_beginnings([one, one], np.random.default_rng(0)).n == 3
-    every = over_beginnings([one, other, third, third], np.random.default_rng(0))
+    assert mean_over_prefixes([one, one], np.random.default_rng(0)).n == 3
+    every = mean_over_prefixes([one, other, third, third], np.random.default_rng(0))
     assert (every.value, every.n) == (0.5, 3)

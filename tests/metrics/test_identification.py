@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from fedsim.core import registry
 from fedsim.core.types import Batch, Dataset, InputSpec
-from fedsim.metrics.identification import PUBLIC, Gallery, gallery, identified
+from fedsim.metrics.identification import PUBLIC, Gallery, gallery, identify_guesses
 from fedsim.metrics.image import exact_pixels, ssim
 from fedsim.metrics.statistics import wilson
 
@@ -47,10 +47,10 @@ def test_a_thousand_pictures_stand_beside_the_true_one(public: Gallery) -> None:
 
 def test_what_a_person_reads_through_noise_is_identified(public: Gallery) -> None:
     originals = pictures(10, 0)
-    assert identified(originals, originals, public).tolist() == [1.0] * 10
+    assert identify_guesses(originals, originals, public).tolist() == [1.0] * 10
     guesses = noisy(originals, 0.2)
     assert float(ssim(guesses, originals).max()) < 0.95
-    assert identified(guesses, originals, public).tolist() == [1.0] * 10
+    assert identify_guesses(guesses, originals, public).tolist() == [1.0] * 10
 
 
 def test_a_guess_of_another_picture_or_of_nothing_is_not(public: Gallery) -> None:
@@ -58,17 +58,17 @@ def test_a_guess_of_another_picture_or_of_nothing_is_not(public: Gallery) -> Non
     blind = torch.rand(originals.shape, generator=torch.Generator().manual_seed(5))
     for guesses in (originals.roll(1, 0), blind, torch.full_like(originals, 0.5)):
         # By chance 0.2 of 100; three or more of them happen once in a thousand times.
-        assert float(identified(guesses, originals, public).sum()) <= 2
+        assert float(identify_guesses(guesses, originals, public).sum()) <= 2
 
 
 def test_a_public_copy_of_the_original_and_crops_of_it_do_not_hide_it() -> None:
     originals = pictures(20, 0)
-    assert identified(originals, originals, Gallery(originals)).tolist() == [1.0] * 20
+    assert identify_guesses(originals, originals, Gallery(originals)).tolist() == [1.0] * 20
 
 
 def test_beside_nothing_but_copies_of_it_nothing_is_identified() -> None:
     original = pictures(1, 0)
-    assert identified(original, original, Gallery(original.expand(3, -1, -1, -1))).tolist() == [0.0]
+    assert identify_guesses(original, original, Gallery(original.expand(3, -1, -1, -1))).tolist() == [0.0]
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_large_pictures_are_compared_at_a_size_that_a_person_recognises() -> Non
     originals = pictures(1, 0, (3, 160, 120))
     few = Gallery(pictures(4, 1, (3, 160, 120)))
     assert few._pictures.shape == (PUBLIC, 3, 64, 48)
-    assert identified(noisy(originals, 0.3), originals, few).tolist() == [1.0]
+    assert identify_guesses(noisy(originals, 0.3), originals, few).tolist() == [1.0]
 
 
 @pytest.mark.parametrize(

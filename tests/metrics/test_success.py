@@ -27,7 +27,7 @@ def item(**values: float) -> ItemScore:
 def test_the_scenarios_metric_decides_in_its_own_direction_and_strictly(value: float, succeeds: bool) -> None:
     rule = Rule("error", 1.0, DECLARED)
     assert rule.has_succeeded(item(error=value, exact=0.0)) is succeeds
-    assert rule.in_words({"error": value}) == "error < 1 dB"
+    assert rule.format_rule({"error": value}) == "error < 1 dB"
     assert rule.goal({"error": value, "likeness": 0.0}).name == "error"
 
 
@@ -36,7 +36,7 @@ def test_where_nothing_is_identified_the_first_metric_with_a_threshold_of_its_ow
     assert rule.decides(values) == (DECLARED["exact"], 0.5)
     assert rule.has_succeeded(item(**values))
     assert not rule.has_succeeded(item(**{**values, "exact": 0.0}))
-    assert rule.in_words(values) == "word for word"
+    assert rule.format_rule(values) == "word for word"
     assert rule.goal(values).name == "likeness"
     assert rule.goal({"exact": 1.0}).name == "exact"
     assert Rule("error", 1.0, DECLARED).decides({}) == (DECLARED["error"], 1.0)
@@ -100,4 +100,4 @@ def test_where_none_decides_the_user_is_told_what_to_set() -> None:
 
 
 def test_a_rule_of_a_run_knows_the_metrics_that_are_installed() -> None:
-    assert Rule.of("psnr", 20.0).in_words({"psnr": 21.0}) == "PSNR > 20 dB"
+    assert Rule.of("psnr", 20.0).format_rule({"psnr": 21.0}) == "PSNR > 20 dB"

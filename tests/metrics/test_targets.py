@@ -7,7 +7,7 @@ import torch
 
 from fedsim.core.types import Batch, Dataset, InputSpec
 from fedsim.metrics.targets import (
-    aligned,
+    align_guesses,
     mask_iou,
     mask_iou_guessed,
     set_f1,
@@ -73,5 +73,5 @@ def test_a_mask_is_compared_over_the_classes_that_it_shows() -> None:
 
 def test_guesses_of_something_else_are_no_targets() -> None:
     true = torch.zeros(2, 3)
-    assert aligned(torch.zeros(2, dtype=torch.long), true).isnan().all()
-    assert aligned(torch.ones(2), torch.zeros(2, 1)).tolist() == [[1.0], [1.0]]
+    assert align_guesses(torch.zeros(2, dtype=torch.long), true).isnan().all()
+    assert align_guesses(torch.ones(2), torch.zeros(2, 1)).tolist() == [[1.0], [1.0]]

@@ -17,8 +17,8 @@ def test_a_text_goes_on_with_the_token_of_the_highest_score() -> None:
     for _ in range(4):
         with torch.no_grad():
             text = torch.cat((text, model(text)[:, -1].argmax(-1, keepdim=True)), 1)
-    assert torch.equal(model.continued(tokens()[:, :3], 4), text[:, 3:])
-    assert model.continued(tokens(), 0).shape == (3, 0)
+    assert torch.equal(model.generate_greedy(tokens()[:, :3], 4), text[:, 3:])
+    assert model.generate_greedy(tokens(), 0).shape == (3, 0)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -65,7 +65,7 @@ def test_recorded_masks_can_be_injected(name: str, shape: tuple[int, ...]) -> No
         drawn = gradients(model, images)
     with masks.inject_masks(recording.sites, tuple(recording.masks)):
         injected = gradients(model, images)
-    with masks.without_dropout():
+    with masks.disable_dropout():
         whole = gradients(model, images)
     assert recording.masks
     assert all(site.rate == 0.5 for site in recording.sites)

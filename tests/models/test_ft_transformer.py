@@ -35,7 +35,7 @@ def test_dropout_acts_in_every_block_and_its_masks_can_be_injected() -> None:
     assert {site.rate for site in recording.sites} == {0.3}
     with masks.inject_masks(recording.sites, tuple(recording.masks)):
         assert torch.equal(dropped, model(rows))
-    with masks.without_dropout():
+    with masks.disable_dropout():
         assert not torch.equal(dropped, model(rows))
 
 

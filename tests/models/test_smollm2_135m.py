@@ -62,7 +62,7 @@ def test_greedy_text_is_that_of_the_package_with_and_without_kept_keys(
 
     assert isinstance(model, CausalModel)
     tokens = torch.tensor([tokenizer.encode(QUESTION), tokenizer.encode("She opened the old door")])
-    written = model.continued(tokens, 6)
+    written = model.generate_greedy(tokens, 6)
     theirs = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     asked = {"do_sample": False, "max_new_tokens": 6, "min_new_tokens": 6}
     assert torch.equal(written, theirs.generate(tokens, attention_mask=torch.ones_like(tokens), **asked)[:, 5:])
@@ -71,7 +71,7 @@ def test_greedy_text_is_that_of_the_package_with_and_without_kept_keys(
             tokens = torch.cat((tokens, model(tokens)[:, -1:].argmax(-1)), 1)
     assert torch.equal(written, tokens[:, 5:])
     assert greedy(model, tokens[:, :5].tolist(), 6) == written.tolist()
-    assert model.continued(tokens, 0).shape == (2, 0)
+    assert model.generate_greedy(tokens, 0).shape == (2, 0)
     weight = model.get_parameter("own.model.norm.weight")
     (gradient,) = torch.autograd.grad(cross_entropy(model(written), written), weight)
     assert bool(gradient.isfinite().all())

@@ -23,7 +23,7 @@ class Dropping(VisualReducer):
         source = torch.Generator().manual_seed(self.seed + layer.number)
         kept = torch.rand(len(stream.patches), 16, generator=source) < 0.5
         found = stream.keep_where(kept.gather(1, stream.patches.clamp_min(0)))
-        return found.reindexed() if self.is_contiguous else found
+        return found.reindex_positions() if self.is_contiguous else found
 
 
 class Sharing(VisualReducer):
@@ -80,7 +80,7 @@ def test_positions_from_0_on_are_the_usual_ones() -> None:
     model, (images, question, answer) = small_vlm(), examples()
     sequence = model.sequence(model.encode(images, question), question, answer)
     assert torch.equal(sequence.positions, torch.arange(1 + 16 + 7).expand(3, -1))
-    assert torch.equal(model.read(sequence.reindexed()).hidden, model.read(sequence).hidden)
+    assert torch.equal(model.read(sequence.reindex_positions()).hidden_states, model.read(sequence).hidden_states)
 
 
 @torch.no_grad()
@@ -91,8 +91,8 @@ def test_some_visual_tokens_alone_can_be_read() -> None:
     assert torch.equal(model.begin(whole, question).scores, model.begin(encoded, question).scores)
     few = encoded.keep(torch.tensor([[3, 9]] * 3))
     read = model.begin(few, question, is_contiguous=True)
-    assert read.held.following[0].tolist() == [1 + 2 + 6] * 3
-    assert model.begin(few, question).held.following[0].tolist() == [1 + 16 + 6] * 3
+    assert read.prompt_cache.following[0].tolist() == [1 + 2 + 6] * 3
+    assert model.begin(few, question).prompt_cache.following[0].tolist() == [1 + 16 + 6] * 3
 
 
 def test_what_is_dropped_has_no_gradient_behind_the_drop() -> None:
@@ -100,8 +100,8 @@ def test_what_is_dropped_has_no_gradient_behind_the_drop() -> None:
     encoded = model.encode(images, question)
     kept = torch.tensor([[3, 9]] * 3)
     sequence = model.sequence(encoded.keep(kept), question, answer)
-    scores = model.language().score(model.read(sequence).hidden[:, -1])
-    (gradient,) = torch.autograd.grad(scores.sum(), encoded.hidden)
+    scores = model.language().score(model.read(sequence).hidden_states[:, -1])
+    (gradient,) = torch.autograd.grad(scores.sum(), encoded.hidden_states)
     assert gradient.abs().sum((0, 2)).nonzero()[:, 0].tolist() == [3, 9]
 
 
@@ -119,9 +119,9 @@ def test_moments_come_in_order_and_notes_reach_every_step() -> None:
         def after_encoder_layer(self, before, after, layer):
             assert (before.front, before.tokens) == (1, None)
             seen.append(f"encoder {layer.number}")
-            return after.noted(last=torch.full((3,), layer.number))
+            return after.with_notes(last=torch.full((3,), layer.number))
 
-        def projected(self, stream):
+        def after_projection(self, stream):
             assert stream.tokens is not None
             assert stream.tokens[:, 1:5].tolist() == question.tolist()
             seen.append("projected")
@@ -132,7 +132,7 @@ def test_moments_come_in_order_and_notes_reach_every_step() -> None:
             return stream
 
         def after_layer(self, before, after, layer):
-            assert not torch.equal(before.hidden, after.hidden)
+            assert not torch.equal(before.hidden_states, after.hidden_states)
             return after
 
         def after_prompt(self, held):
@@ -166,7 +166,7 @@ def test_a_layer_that_ran_shows_the_attention_it_paid_and_computes_nothing_again
             assert run[0] == calls
             shown.append((run[1], fresh.attention(before)))
             shown.append((run[2], fresh.attention(before, slice(2, 4))))
-            other = before.with_(2 * before.hidden + 1)
+            other = before.with_hidden_states(2 * before.hidden_states + 1)
             shown.append((layer.attention(other), fresh.attention(other)))  # no layer has read this
             return after
 
@@ -191,9 +191,9 @@ def test_a_reducer_that_only_asks_the_last_encoder_layer_does_not_let_it_run() -
 
         def before_encoder_layer(self, stream, layer):
             asked.append(layer.number)
-            return stream.noted(seen=layer.attention(stream, slice(0, 1)))
+            return stream.with_notes(seen=layer.attention(stream, slice(0, 1)))
 
-        def projected(self, stream):
+        def after_projection(self, stream):
             assert stream.notes["seen"].shape == (3, 4, 1, 17)
             return stream
 

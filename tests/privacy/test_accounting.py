@@ -16,11 +16,11 @@ from fedsim.core.types import Mechanism
 from fedsim.privacy.accounting import (
     ORDERS,
     Spent,
+    compose_rounds,
     epsilon,
     gaussian_delta,
     gaussian_epsilon,
     guarantee,
-    in_rounds,
     noise_multiplier,
     rdp,
     rdp_epsilon,
@@ -201,17 +201,17 @@ def mechanism(**changes) -> Mechanism:
 
 
 def test_a_guarantee_says_what_it_is_about() -> None:
-    found = guarantee(mechanism(), [in_rounds(mechanism(), 3)])
+    found = guarantee(mechanism(), [compose_rounds(mechanism(), 3)])
     assert (found.unit, found.adjacency, found.adversary) == ("record", "add-or-remove", "the server")
     assert (found.steps, found.sampling_rate, found.composition) == (15, 0.1, "15 steps of noise multiplier 1")
     assert found.epsilon == epsilon(steps(0.1, 1.0, 15), 1e-5).value
-    two = guarantee(mechanism(), [in_rounds(mechanism(noise_multiplier=noise), 1) for noise in (1.0, 2.0)])
+    two = guarantee(mechanism(), [compose_rounds(mechanism(noise_multiplier=noise), 1) for noise in (1.0, 2.0)])
     assert two.composition == "5 steps of noise multiplier 1, then 5 steps of noise multiplier 2"
 
 
 def test_what_no_accountant_can_state_is_refused() -> None:
     with pytest.raises(FedsimError, match="add or remove"):
-        guarantee(mechanism(adjacency="replace"), [in_rounds(mechanism(), 1)])
+        guarantee(mechanism(adjacency="replace"), [compose_rounds(mechanism(), 1)])
     with pytest.raises(FedsimError, match="Raise the target"):
         noise_multiplier(1e-12, 1e-9, 1.0, 10**9)
 

@@ -25,7 +25,7 @@ def test_what_keeps_its_statement_passes_and_its_distance_is_the_stated_one() ->
     assert outcome.faults == ()
     assert outcome.neighbours == 3 * (2 * 13 + 1)
     # Upper bounds of measured noise: six standard errors of 64 pairs are 11 % for 24 entries.
-    assert 0.8 < outcome.distance / outcome.stated <= 1.0 + 1e-5
+    assert 0.8 < outcome.distance / outcome.max_distance <= 1.0 + 1e-5
 
 
 WRONG = [*MUTANTS.items(), *LEAKS.items()]

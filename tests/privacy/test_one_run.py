@@ -18,9 +18,9 @@ from fedsim.privacy.one_run import (
     epsilon_if_apart,
     epsilon_of_one_run,
     epsilon_of_runs,
-    needed,
-    planned,
-    shown,
+    evaluate_runs,
+    find_critical_count,
+    plan_audit,
 )
 
 NOISES = (1.0, 2.0, 4.0)  # of five steps: epsilon 11.48, 4.98 and 2.26 at 1e-5
@@ -61,7 +61,7 @@ def test_a_sampled_claim_is_held_against_its_own_curve() -> None:
     mu = brentq(lambda mu: gaussian_epsilon(mu, 1e-5) - sampled.epsilon, 0.5, 2.0)
     gaussian = Claim((Spent(1 / mu, 1.0, 1),), 1e-5)
     plan = replace(PLAN, canaries=500, guesses=142)
-    assert (needed(sampled, plan), needed(gaussian, plan)) == (137, 140)
+    assert (find_critical_count(sampled, plan), find_critical_count(gaussian, plan)) == (137, 140)
 
 
 def test_runs_are_bounded_by_markov() -> None:
@@ -114,7 +114,7 @@ def test_what_keeps_its_claim_is_rarely_contradicted(noise: float, mechanism) ->
     """200 audits of one run, and 20 of ten; 0.05 and three standard errors of either number of trials."""
     claim, generator = of_noise(noise), np.random.default_rng(7)
     plan = Plan(CANARIES, 100, 1, 0.95, 0.0, 0.0)
-    most = needed(claim, plan)
+    most = find_critical_count(claim, plan)
     included = in_and_out(generator, 200)
     scores = mechanism(included, claim, generator)
     ordered = np.take_along_axis(included, scores.argsort(-1), -1)
@@ -136,34 +136,34 @@ def test_who_counts_canaries_as_independent_calls_the_shared_coin_a_liar() -> No
 
 
 def test_a_plan_says_whether_half_of_the_noise_would_be_noticed() -> None:
-    quiet = planned(of_noise(4.0), 700, 1, 0.95, np.random.default_rng(0), None)
+    quiet = plan_audit(of_noise(4.0), 700, 1, 0.95, np.random.default_rng(0), None)
     assert quiet.power > 0.8
-    loud = planned(of_noise(1.0), 200, 1, 0.95, np.random.default_rng(0), None)
+    loud = plan_audit(of_noise(1.0), 200, 1, 0.95, np.random.default_rng(0), None)
     assert loud.power == 0.0
     assert loud.max_epsilon < of_noise(1.0).epsilon
-    runs = planned(of_noise(1.0), 200, 100, 0.95, np.random.default_rng(0), None)
+    runs = plan_audit(of_noise(1.0), 200, 100, 0.95, np.random.default_rng(0), None)
     assert runs.power > 0.8
     assert runs.max_epsilon > of_noise(1.0).epsilon
-    assert planned(of_noise(4.0), 700, 1, 0.95, np.random.default_rng(0), 100).guesses == 100
+    assert plan_audit(of_noise(4.0), 700, 1, 0.95, np.random.default_rng(0), 100).guesses == 100
 
 
 def test_half_of_the_noise_is_noticed_as_often_as_the_plan_says() -> None:
     claim, generator = of_noise(2.0), np.random.default_rng(5)
-    plan = planned(claim, 700, 1, 0.95, generator, None)
+    plan = plan_audit(claim, 700, 1, 0.95, generator, None)
     caught = 0
     for _ in range(100):
         included = generator.random((1, 700)) < 1 / 2
         scores = 2 * claim.mu * included + generator.standard_normal(included.shape)
-        caught += shown(claim, plan, included, scores).epsilon > claim.epsilon
+        caught += evaluate_runs(claim, plan, included, scores).epsilon > claim.epsilon
     assert caught / 100 == pytest.approx(plan.power, abs=0.15)  # three standard errors of 100 and 400 trials
 
 
 @pytest.mark.slow
 def test_what_is_shown_nears_the_claim_over_runs() -> None:
     claim, generator = of_noise(2.0), np.random.default_rng(3)
-    plan = planned(claim, 200, 50, 0.95, generator, None)
+    plan = plan_audit(claim, 200, 50, 0.95, generator, None)
     included = generator.random((50, 200)) < 1 / 2
-    outcome = shown(claim, plan, included, claim.mu * included + generator.standard_normal(included.shape))
+    outcome = evaluate_runs(claim, plan, included, claim.mu * included + generator.standard_normal(included.shape))
     assert 0.6 < outcome.epsilon / claim.epsilon < 1.0
     assert outcome.gap == pytest.approx(claim.mu, abs=0.5)  # three standard errors of two means of 100
     assert outcome.apart is not None
@@ -173,7 +173,7 @@ def test_units_that_are_left_out_by_chance_have_no_tighter_bound() -> None:
     claim, generator = Claim((Spent(1.0, 0.5, 2),), 1e-5), np.random.default_rng(3)
     plan = replace(PLAN, canaries=40, guesses=20)
     included = generator.random((1, 40)) < 1 / 2
-    outcome = shown(claim, plan, included, included + 0.01 * generator.standard_normal(included.shape))
+    outcome = evaluate_runs(claim, plan, included, included + 0.01 * generator.standard_normal(included.shape))
     assert outcome.apart is None
     assert outcome.right == 20
     assert outcome.epsilon > 0.0

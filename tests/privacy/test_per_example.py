@@ -8,7 +8,7 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import Tensor, nn
 
-from fedsim.core.nets.losses import per_example
+from fedsim.core.nets.losses import compute_example_losses
 from fedsim.core.types import Batch
 from fedsim.privacy.per_example import Mode, cheapest, example_gradients, sum_clipped
 
@@ -30,7 +30,7 @@ def batch() -> Batch:
 
 
 def losses_of(model: nn.Module, examples: Batch) -> Callable[[], Tensor]:
-    return lambda: per_example(model(examples.inputs), examples.labels)
+    return lambda: compute_example_losses(model(examples.inputs), examples.labels)
 
 
 def test_gradients_of_single_examples_are_those_of_a_loop_and_zero_where_a_layer_was_not_called() -> None:

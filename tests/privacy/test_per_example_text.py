@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsim.components.adapter.allora import Allora, AlloraConfig
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.core import registry
-from fedsim.core.nets.losses import IGNORED, per_example
+from fedsim.core.nets.losses import IGNORED, compute_example_losses
 from fedsim.core.nets.masks import keep_masks
 from fedsim.core.types import Batch, InputSpec
 from fedsim.models._checkpoint import CausalModel
@@ -67,7 +67,7 @@ def sentences(examples: int = 4) -> Batch:
 
 
 def losses_of(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
-    return lambda: per_example(model(batch.inputs), batch.labels)
+    return lambda: compute_example_losses(model(batch.inputs), batch.labels)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -132,6 +132,6 @@ def test_somebody_who_asks_to_stop_ends_the_process_and_reads_what_is_read_here(
 def test_an_answer_is_checked_on_this_side() -> None:
     known, labels = torch.rand(4, 3), torch.tensor([0, 1, 0, 1])
     with pytest.raises(FedsimError, match="not finite"):
-        AttributeAttack.checked(torch.full((4, 2), torch.nan), labels, known)
+        AttributeAttack.check_probabilities(torch.full((4, 2), torch.nan), labels, known)
     with pytest.raises(FedsimError, match="its answer is a dict, expected a tensor"):
         require_tensor({"a": 1})

@@ -26,7 +26,7 @@ def attack() -> Attack[Any]:
 def answered(attack: Attack[Any], request: Any) -> tuple[frames.Kind, bytes, list[frames.Kind]]:
     """Return kind and content of the answer, and the kinds of what came before it."""
     meanwhile = io.BytesIO()
-    payload = request if isinstance(request, bytes) else packing.saved(request)
+    payload = request if isinstance(request, bytes) else packing.serialise_value(request)
     found = frames.read(io.BytesIO(answer(InProcessRunner(attack), payload, meanwhile)))
     assert found is not None
     meanwhile.seek(0)
@@ -46,7 +46,7 @@ def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_he
     kind, content, meanwhile = answered(attack, request)
     assert kind == frames.ANSWER
     assert meanwhile == [frames.STEP] * 3
-    (found,) = packing.unpacked(content)
+    (found,) = packing.unpack_values(content)
     expected = attack(observation, seeding.generator(1, "attack"))
     assert torch.equal(found.inputs, expected.inputs)
 
@@ -54,7 +54,7 @@ def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_he
 def test_how_many_are_searched_together_is_a_number(watched: Watched, attack: Attack[Any]) -> None:
     observation, _, _ = watched()
     kind, content, _ = answered(attack, ("max_victims", (observation,), [], None))
-    assert (kind, packing.unpacked(content)) == (frames.ANSWER, attack.max_victims(observation))
+    assert (kind, packing.unpack_values(content)) == (frames.ANSWER, attack.max_victims(observation))
 
 
 def test_whatever_goes_wrong_is_the_attacks_failure(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.processes.code_files import standard_library, system_libraries, without_data
+from fedsim.processes.code_files import code_paths, standard_library, system_libraries
 
 
 def made(folder: Path, *names: str) -> Path:
@@ -15,7 +15,7 @@ def made(folder: Path, *names: str) -> Path:
 
 
 def kept(folder: Path) -> set[str]:
-    return {str(Path(path).relative_to(folder)) for path in without_data(folder)}
+    return {str(Path(path).relative_to(folder)) for path in code_paths(folder)}
 
 
 def test_a_folder_without_data_is_one_path(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_link_counts_as_what_it_leads_to(tmp_path: Path) -> None:
         ("dangling", "nowhere"),
     ):
         (tmp_path / "package" / name).symlink_to(target)
-    places = {str(Path(path).relative_to(tmp_path)) for path in without_data(tmp_path / "package")}
+    places = {str(Path(path).relative_to(tmp_path)) for path in code_paths(tmp_path / "package")}
     assert places == {"package/x.py", "real/deep", "kept", "package/nowhere"}
 
 
@@ -74,7 +74,7 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     made(tmp_path, "a/x.py", "b/y.py", "b/z.csv")
     (tmp_path / "a" / "b").symlink_to("../b")
     (tmp_path / "b" / "a").symlink_to("../a")
-    assert {str(Path(path).relative_to(tmp_path)) for path in without_data(tmp_path / "a")} == {"a/x.py", "b/y.py"}
+    assert {str(Path(path).relative_to(tmp_path)) for path in code_paths(tmp_path / "a")} == {"a/x.py", "b/y.py"}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npy", ".parquet", ".png", ".wav", ".pkl", ".cor", ".zip"])

@@ -42,7 +42,7 @@ def guess() -> Reconstruction:
         iterations=0,
         best_iteration=0,
         history=(),
-        stopped="",
+        stop_reason="",
     )
 
 

@@ -27,11 +27,11 @@ def test_a_guess_comes_back_as_it_was() -> None:
         extras={"part.what": torch.arange(3)},
         is_exact=True,
     )
-    (back,) = packing.unpacked(packing.packed([whole]))
+    (back,) = packing.unpack_values(packing.pack_values([whole]))
     assert torch.equal(back.inputs, whole.inputs)
     assert back.trained is not None
-    assert whole.trained is not None
-    assert torch.equal(back.trained.labels, whole.trained.labels)
+    assert whole.trained_batch is not None
+    assert torch.equal(back.trained.labels, whole.trained_batch.labels)
     assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
     plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "diagnostics", "is_exact")
     assert all(getattr(back, name) == getattr(whole, name) for name in plain)
@@ -57,7 +57,7 @@ SECRET = torch.arange(1000.0)
     ],
 )
 def test_a_view_is_sent_without_the_values_around_it(view: torch.Tensor) -> None:
-    sent = packing.saved({"one": [view, view]})
+    sent = packing.serialise_value({"one": [view, view]})
     (one, two) = torch.load(io.BytesIO(sent), weights_only=False)["one"]
     assert torch.equal(one, view.detach())
     assert torch.equal(two, view.detach())
@@ -70,10 +70,10 @@ def test_a_view_is_sent_without_the_values_around_it(view: torch.Tensor) -> None
 
 def test_tensors_of_their_own_memory_are_sent_once_in_any_order_of_axes() -> None:
     transposed = torch.arange(6.0).view(1, 2, 3).permute(2, 0, 1)
-    (back,) = torch.load(io.BytesIO(packing.saved([transposed])), weights_only=False)
+    (back,) = torch.load(io.BytesIO(packing.serialise_value([transposed])), weights_only=False)
     assert (back.stride(), back.tolist()) == (transposed.stride(), transposed.tolist())
-    assert len(packing.saved([SECRET, SECRET, SECRET])) < 6000
-    one, two = torch.load(io.BytesIO(packing.saved([SECRET, SECRET])), weights_only=False)
+    assert len(packing.serialise_value([SECRET, SECRET, SECRET])) < 6000
+    one, two = torch.load(io.BytesIO(packing.serialise_value([SECRET, SECRET])), weights_only=False)
     assert one.data_ptr() == two.data_ptr()
 
 
@@ -83,18 +83,18 @@ def test_what_an_attack_sends_is_no_code() -> None:
             return os.system, ("true",)
 
     with pytest.raises(ValueError, match="decode"):
-        packing.unpacked(packing.saved([{"inputs": torch.zeros(1)}]))
+        packing.unpack_values(packing.serialise_value([{"inputs": torch.zeros(1)}]))
     with pytest.raises(FedsimError, match="holds a Evil"):
-        packing.packed([guess(extras={"x": Evil()})])
+        packing.pack_values([guess(extras={"x": Evil()})])
     with pytest.raises(FedsimError, match="sparse"):
-        packing.packed([guess(inputs=torch.zeros(2).to_sparse())])
+        packing.pack_values([guess(inputs=torch.zeros(2).to_sparse())])
 
 
 @pytest.mark.parametrize("kind", packing._TYPES.values(), ids=packing._TYPES)
 @pytest.mark.parametrize("shape", [(), (3, 2), (0, 4)])
 def test_tensors_of_every_type_come_back_as_they_were(kind: torch.dtype, shape: tuple[int, ...]) -> None:
     sent = (torch.rand(shape) * 5 - 1).to(kind)
-    back, strided = packing.unpacked(packing.packed([sent, torch.arange(6.0).reshape(2, 3).T]))
+    back, strided = packing.unpack_values(packing.pack_values([sent, torch.arange(6.0).reshape(2, 3).T]))
     assert torch.equal(back, sent)
     assert (back.dtype, back.shape) == (kind, sent.shape)
     assert torch.equal(strided, torch.arange(6.0).reshape(2, 3).T)
@@ -112,11 +112,11 @@ def test_tensors_of_every_type_come_back_as_they_were(kind: torch.dtype, shape: 
 )
 def test_an_answer_is_no_larger_than_what_was_sent(payload: bytes, why: str) -> None:
     with pytest.raises(FedsimError, match=why):
-        packing.unpacked(payload)
+        packing.unpack_values(payload)
 
 
 def test_a_byte_that_is_no_truth_value_counts_as_true() -> None:
-    assert packing.unpacked(b'{"tensor": ["bool", 2]}\n\x00\x07').tolist() == [False, True]
+    assert packing.unpack_values(b'{"tensor": ["bool", 2]}\n\x00\x07').tolist() == [False, True]
 
 
 def test_of_many_words_about_a_failure_the_first_are_kept() -> None:
@@ -126,7 +126,7 @@ def test_of_many_words_about_a_failure_the_first_are_kept() -> None:
 def test_a_step_comes_back_as_it_was() -> None:
     for images in (torch.rand(2, 1, 3, 3), torch.arange(6).reshape(2, 3), torch.empty(0, 3)):
         step = Step(1, 20, 30, 0.25, float("inf"), images)
-        back = packing.step_of(packing.of_step(step))
+        back = packing.step_of(packing.pack_step(step))
         assert (back.restart, back.iteration, back.iterations, back.objective, back.best) == (
             1,
             20,

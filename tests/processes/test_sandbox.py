@@ -45,7 +45,7 @@ def test_packages_and_what_was_imported_are_readable_and_what_lies_beside_it_is_
     assert {home / "attacks", home / "defenses", Path(os.__file__).resolve()} <= readable
     assert home / "fedsim" in readable or home / "fedsim" / "core" in readable
     assert not readable & {home, tmp_path, Path.cwd(), Path.home(), Path("/"), Path("/etc"), Path("/tmp")}
-    listed = {Path(path) for path in found.listed}
+    listed = {Path(path) for path in found.listable}
     assert {home, tmp_path / "mine", tmp_path / "site"} <= listed
     assert tmp_path / "project" not in listed
     assert "/dev/null" in found.devices

@@ -240,7 +240,7 @@ def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(
 
 
 def test_a_larger_question_may_have_a_longer_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    most = apart._ROOM + 4 * (len(packing.saved(None)) + 1000)
+    most = apart._ROOM + 4 * (len(packing.serialise_value(None)) + 1000)
     for length, is_refused in ((most, False), (most + 1, True)):
         head = struct.pack("<cQ", frames.ANSWER, length)
         process = answering(monkeypatch, f"import os, sys\nsys.stdout.buffer.write({head!r} + bytes({length}))")

@@ -55,7 +55,7 @@ class Foreign(TraceAttack[Config]):
     questions = ("prompt",)
 
     def search(self, case: TraceCase, generator: torch.Generator) -> torch.Tensor:
-        return torch.rand(len(case.seen))
+        return torch.rand(len(case.observations))
 
 
 def test_what_an_attack_draws_elsewhere_follows_its_seed_and_leaves_others_alone() -> None:

@@ -70,7 +70,7 @@ def test_every_question_takes_seconds_and_names_a_metric() -> None:
         assert issubclass(method.config, TimedConfig), name
         question = method.derived_from(Question)
         assert question is not None
-        assert registry.declared([question.metric]), name
+        assert registry.find_metrics([question.metric]), name
 
 
 def test_work_stops_between_two_steps_where_no_time_is_left() -> None:

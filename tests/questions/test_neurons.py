@@ -28,10 +28,12 @@ def test_the_change_of_an_adapter_is_to_first_order_that_of_the_merged_weight() 
         for name, shape in (("lora_a", (2, 6)), ("lora_b", (5, 2)))
     }
     told = weight_changes(model, change, "up_proj")["up_proj"]
-    before = layer.merged().weight
+    before = layer.merge_adapter().weight
     for name, moved in change.items():
         model.get_parameter(name).data += size * moved
-    torch.testing.assert_close((layer.merged().weight - before) / size, told, atol=1e-5, rtol=0)  # second order in size
+    torch.testing.assert_close(
+        (layer.merge_adapter().weight - before) / size, told, atol=1e-5, rtol=0
+    )  # second order in size
 
 
 def test_a_planted_neuron_that_moved_names_its_token() -> None:
@@ -43,7 +45,7 @@ def test_a_planted_neuron_that_moved_names_its_token() -> None:
     rows.data[5] = 3 * torch.eye(16)[token]
     beyond = {f"{UP}.weight": torch.zeros(16, 16).double()}
     beyond[f"{UP}.weight"][5] = 1.0
-    question = NeuronQuestion(Neurons(moved=1, words=1))
+    question = NeuronQuestion(Neurons(top_neurons=1, words=1))
     assert question._words(model, beyond, torch.zeros(23, dtype=torch.bool)) == [token]
     is_common = torch.arange(23) == token
     assert token not in question._words(model, beyond, is_common)
@@ -52,7 +54,7 @@ def test_a_planted_neuron_that_moved_names_its_token() -> None:
 @pytest.mark.parametrize("tables", [{}, LORA])
 def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: dict[str, Any]) -> None:
     evidence = evidence_of(scenario(**{**TEXTS, **tables}))
-    named, control = NeuronQuestion(Neurons(moved=5, words=5, public=2)).run(evidence, QuestionContext())
+    named, control = NeuronQuestion(Neurons(top_neurons=5, words=5, public=2)).run(evidence, QuestionContext())
     assert (named.role, control.role, named.scope) == ("attack", "negative-control", {"updates": 16})
     assert named.value is not None
     assert control.value is not None

@@ -65,7 +65,7 @@ def test_clients_of_one_class_each_are_told_by_loss_and_by_agreement(scenario: B
 def test_the_gradient_of_one_example_agrees_with_no_other_as_well(scenario: Build) -> None:
     known = evidence(scenario(**GRADIENTS))
     (own,) = SourceQuestion(Sources(examples=6))._rounds(known)
-    cosines = asking._by_alignment(known.world, own)
+    cosines = asking._alignment_scores(known.world, own)
     assert cosines.shape == (6, 6)
     assert cosines[torch.arange(6), own.sources].tolist() == pytest.approx([1.0] * 6, abs=1e-5)  # single precision
     assert int((cosines > 1 - 1e-4).sum()) == 6
@@ -78,7 +78,7 @@ def test_a_clients_model_is_what_it_trained(scenario: Build) -> None:
     alone["partition"] = {"scheme": "iid"}
     del alone["sources"]
     known = evidence(scenario(**alone))
-    weights = asking._trained(known.world, known.journal.entries[0])
+    weights = asking._client_weights(known.world, known.journal.entries[0])
     for name, weight in known.journal.weights.items():
         torch.testing.assert_close(weights[name], weight)
 

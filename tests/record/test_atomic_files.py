@@ -35,10 +35,10 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_does_not_count(
         flock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
-    with atomic_files.locked(tmp_path, "one"):
+    with atomic_files.lock_folder(tmp_path, "one"):
         monkeypatch.undo()
         assert len(opened) == 2
-        with pytest.raises(FedsimError, match="another is at work"), atomic_files.locked(tmp_path, "another"):
+        with pytest.raises(FedsimError, match="another is at work"), atomic_files.lock_folder(tmp_path, "another"):
             pass
 
 
@@ -65,7 +65,7 @@ def test_locks_and_logs_open_no_link(tmp_path: Path, is_dangling: bool) -> None:
     (folder := tmp_path / "folder").mkdir()
     for name in (atomic_files.LOCK, "log"):
         (folder / name).symlink_to(elsewhere)
-    with pytest.raises(FedsimError, match=atomic_files.LOCK), atomic_files.locked(folder, "one"):
+    with pytest.raises(FedsimError, match=atomic_files.LOCK), atomic_files.lock_folder(folder, "one"):
         pass
     with pytest.raises(FedsimError, match=f"log is a symbolic link.*{elsewhere}"):
         atomic_files.open_log(folder / "log")

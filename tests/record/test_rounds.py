@@ -19,7 +19,7 @@ def test_the_first_that_is_shown_is_the_most_telling() -> None:
     assert [found.name for found in own.utilities(METRICS)] == ["accuracy", "loss"]
     best = own.utility(METRICS)
     assert best is not None
-    assert (best.value, best.in_words) == (0.913, "91.3%")
+    assert (best.value, best.text) == (0.913, "91.3%")
 
 
 def test_nothing_evaluated_is_nothing() -> None:

@@ -9,7 +9,7 @@ def test_figures_are_those_of_rounds_examples_and_updates() -> None:
     names = set(run.figures)
     assert {"psnr", "ssim", "label_accuracy"} <= names
     assert names >= set(run.arms[0].rounds[0].test_metrics)
-    assert names <= set(run.declared)
+    assert names <= set(run.metrics_by_name)
     assert RunRecord.model_validate_json(run.model_dump_json()) == run
 
 
@@ -24,5 +24,5 @@ def test_figures_of_findings_are_declared_too() -> None:
         extra_metrics={"secret_extraction_rate": written},
     )
     run = records.run([records.arm("all", [], findings=(own,), items={"exposure/secrets": {"text": ["a"]}})])
-    assert {"exposure", "secret_extraction_rate"} <= set(run.figures) <= set(run.declared)
+    assert {"exposure", "secret_extraction_rate"} <= set(run.figures) <= set(run.metrics_by_name)
     assert RunRecord.model_validate_json(run.model_dump_json()) == run

@@ -288,12 +288,12 @@ def test_a_failing_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeyp
 
 def test_of_two_that_want_a_folder_one_gets_it(run_folder: RunFolder) -> None:
     before = everything(run_folder.path)
-    with run_folder.locked():
-        with pytest.raises(FedsimError, match="another fedsim is at work in"), RunFolder(run_folder.path).locked():
+    with run_folder.lock():
+        with pytest.raises(FedsimError, match="another fedsim is at work in"), RunFolder(run_folder.path).lock():
             pass
         with pytest.raises(FedsimError, match="--overwrite"):
             run_folder.create(overwrite=False)
-    with RunFolder(run_folder.path).locked():
+    with RunFolder(run_folder.path).lock():
         pass
     assert everything(run_folder.path) == before
 
@@ -301,7 +301,7 @@ def test_of_two_that_want_a_folder_one_gets_it(run_folder: RunFolder) -> None:
 def test_what_killed_writes_left_goes_when_the_run_goes_on(run_folder: RunFolder) -> None:
     for name in ("", "weights/", "updates/", "figures/"):
         (run_folder.path / f"{name}.fedsim-0123").write_text("half")
-    with run_folder.locked():
+    with run_folder.lock():
         run_folder.reopen()
         assert (run_folder.path / ".fedsim-lock").exists()
     assert [name for name in everything(run_folder.path) if ".fedsim-" in name] == [".fedsim-files"]

@@ -47,6 +47,6 @@ def record(*pairs: tuple[Finding, ...], others: int = 100, **policy: object) -> 
         members=100,
         non_members=others,
         notes=("A note.",),
-        arms=(ArmFindings(name="model", findings=verdict.judged([one for pair in pairs for one in pair])),),
+        arms=(ArmFindings(name="model", findings=verdict.judge_findings([one for pair in pairs for one in pair])),),
     )
     return made.with_declarations()

@@ -75,7 +75,7 @@ def test_a_folder_in_use_or_of_an_audit_is_refused_before_the_check(
     with pytest.raises(FedsimError, match="audit holds an audit. Choose another --out"):
         checking.run(plan, Policy(), audit.path)
     folder = RunFolder(tmp_path / "release", RELEASE)
-    with folder.renewed(), pytest.raises(FedsimError, match="another fedsim is at work in"):
+    with folder.renew(), pytest.raises(FedsimError, match="another fedsim is at work in"):
         checking.run(plan, Policy(), folder.path)
     folder.write(RELEASE, b"{}")
     with pytest.raises(FedsimError, match="release holds a release check. Choose another --out"):

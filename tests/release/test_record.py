@@ -9,7 +9,7 @@ def test_a_control_is_that_of_its_figure_and_failures_stand_apart() -> None:
     failed = Finding(question="membership", label="rmia", metric="auc", failure="no memory")
     made = record(figure(0.4, 0.5, 0.6), (failed,), figure(0, 0.01, 0.05, metric=RARE, chance_level=0.01))
     assert [one.metric for one in made.attacks] == ["auc", RARE]
-    assert [one.label for one in made.failed] == ["rmia"]
+    assert [one.label for one in made.failed_findings] == ["rmia"]
     controls = [made.control_of(one) for one in made.attacks]
     assert [(one.role, one.metric, one.chance_level) for one in controls] == [
         ("negative-control", "auc", 0.5),

@@ -5,7 +5,7 @@ import pytest
 
 from fedsim.record.store import RunFolder
 from fedsim.report import drawing
-from fedsim.report.drawing import printed
+from fedsim.report.drawing import render_figure
 from fedsim.report.writing import build
 
 
@@ -52,7 +52,7 @@ def drawn():
 
     def draw(build_, folder):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(drawing, "printed", printed)
+            patch.setattr(drawing, "render_figure", render_figure)
             return build_(folder)
 
     return draw

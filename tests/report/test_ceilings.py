@@ -40,13 +40,13 @@ def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(recor
     by_kind = {mark.quantity.split(",")[0]: mark for mark in found}
     assert set(by_kind) == {"membership", "reconstruction"}
     member, image = by_kind["membership"], by_kind["reconstruction"]
-    assert (member.measured, member.low, member.high, member.prior) == (0.03, 0.02, 0.05, 0.01)
+    assert (member.measured_value, member.low, member.high, member.prior) == (0.03, 0.02, 0.05, 0.01)
     assert member.ceiling == pytest.approx(math.e * 0.01 + 1e-3)
     originals = np.concatenate([value for name, value in arrays.items() if name.endswith("originals")])
     assert len(originals) == 4
     assert image.prior == pytest.approx(1 / 5)  # random pictures: their mean recovers none
     assert image.ceiling == pytest.approx(math.e / 5 + 1e-3)
-    assert (image.measured, image.low) == (0.0, 0.0)
+    assert (image.measured_value, image.low) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(("clients", "batch"), [(1, 16), (4, 4)])
@@ -55,7 +55,7 @@ def test_the_interval_is_over_updates_whose_images_share_one_fate(records, clien
     found, _ = marked(records, [attack])
     (image,) = (mark for mark in found if mark.quantity.startswith("reconstruction"))
     expected = wilson(clients, clients)
-    assert (image.measured, image.low, image.high) == (expected.value, expected.low, expected.high)
+    assert (image.measured_value, image.low, image.high) == (expected.value, expected.low, expected.high)
     assert image.low == pytest.approx({1: 0.2065, 4: 0.5101}[clients], abs=1e-4)  # of 16 images it would be 0.806
 
 

@@ -5,12 +5,12 @@ import base64
 import pytest
 
 from fedsim.core import registry
-from fedsim.report.drawing import SIZE, blank, canvas, picture, styled, utility_axis
+from fedsim.report.drawing import SIZE, apply_style, blank, canvas, picture, utility_axis
 
 pytestmark = pytest.mark.draws
 
 
-@styled()
+@apply_style()
 def drawn(heights: list[float]):
     figure, axes = canvas()
     axes.plot(heights)
@@ -38,7 +38,7 @@ def test_the_look_of_reports_ends_with_the_drawing() -> None:
     from matplotlib import rcParams
 
     before = rcParams["svg.hashsalt"]
-    with styled():
+    with apply_style():
         assert rcParams["svg.hashsalt"] == "fedsim"
     assert rcParams["svg.hashsalt"] == before
 

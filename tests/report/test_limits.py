@@ -34,7 +34,7 @@ def said(case: Case) -> list[str]:
             Case(recognisable=[figure("batch 4", 0.1, 0.0, 0.2, doubts=("it did not converge",))]),
             "Undecided: max_recovered on batch 4, since it did not converge.",
         ),
-        (Case(recognisable=[Figure("a", None, missing="nothing was scored")]), "Undecided: nothing was scored."),
+        (Case(recognisable=[Figure("a", None, missing_reason="nothing was scored")]), "Undecided: nothing was scored."),
         (
             Case(members=[figure("lira", 0.5, 0.4, 0.6)]),
             "max_membership_tpr = 0.2, but lira finds 50 % of the members at 1 % false positives.",

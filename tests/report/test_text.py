@@ -13,7 +13,7 @@ from fedsim.report import writing
 from fedsim.report.sweep import build
 from fedsim.report.sweep.gathered import gather
 from fedsim.report.sweep.points import gains, points
-from fedsim.report.sweep.tables import by_attack, rows, settings_table
+from fedsim.report.sweep.tables import attack_table, rows, settings_table
 
 from . import records, sweeps
 from .records import arm, attack, run
@@ -119,7 +119,7 @@ def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_p
         assert (noisy.utility.value, noisy.loss.value) == (0.5, 0.25)
         assert settings_table(sweep, found).headings[1].text.startswith(name)
         assert [row[2] for row in rows(sweep, found)] == [name, name]
-        assert [row.cells[2].text for row in by_attack(sweep, found).rows] == ["100%", "0%"]
+        assert [row.cells[2].text for row in attack_table(sweep, found).rows] == ["100%", "0%"]
         page = writing.build(folder / "runs" / ("0" * 16)).read_text()
         assert f"test {name}" in page
         page = build(folder).read_text()

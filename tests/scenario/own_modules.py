@@ -48,7 +48,7 @@ def of(forward: Forward) -> type[nn.Module]:
     return Own
 
 
-def with_(change: Callable[[Any, InputSpec], Any]) -> Callable[[InputSpec], Any]:
+def model_factory(change: Callable[[Any, InputSpec], Any]) -> Callable[[InputSpec], Any]:
     """Return a model function that changes a sound module before it returns it."""
 
     def make(spec: InputSpec) -> Any:
@@ -177,12 +177,12 @@ def _spectral(model: Any, _spec: InputSpec) -> None:
     nn.utils.parametrizations.spectral_norm(model.hidden)
 
 
-plain = with_(lambda _model, _spec: None)
+plain = model_factory(lambda _model, _spec: None)
 dropping = of(lambda _own, call, inputs: nn.functional.dropout(call(inputs), 0.3))
-normed = with_(_normed)
-spectral = with_(_spectral)
-lazy_but_called = with_(_called_once)
-partly_frozen = with_(lambda model, _spec: model.hidden.requires_grad_(False) and None)
+normed = model_factory(_normed)
+spectral = model_factory(_spectral)
+lazy_but_called = model_factory(_called_once)
+partly_frozen = model_factory(lambda model, _spec: model.hidden.requires_grad_(False) and None)
 too_few_scores = of(lambda _own, call, inputs: call(inputs)[:, :3])
 a_score_of_the_batch = of(lambda _own, call, inputs: call(inputs).mean(0, keepdim=True))
 three_dimensions = of(lambda _own, call, inputs: call(inputs)[:, None])
@@ -196,36 +196,36 @@ half_scores = of(lambda _own, call, inputs: call(inputs).half())
 detached = of(lambda _own, call, inputs: call(inputs).detach())
 of_inputs_alone = of(lambda _own, _call, inputs: inputs.flatten(1)[:, :10].clone().requires_grad_())
 in_place = of(lambda _own, call, inputs: call(inputs.mul_(2.0)))
-in_place_same_values = with_(lambda model, _spec: nn.Sequential(nn.ReLU(inplace=True), model))
+in_place_same_values = model_factory(lambda model, _spec: nn.Sequential(nn.ReLU(inplace=True), model))
 raising = of(lambda _own, _call, _inputs: {}["layer"])
 exits = of(lambda _own, _call, _inputs: sys.exit(3))
 leaves = of(_leaving(0))
 no_forward = _Silent
-bfloat = with_(lambda model, _spec: model.bfloat16())
-half = with_(lambda model, _spec: model.half())
-double = with_(lambda model, _spec: model.double())
-one_complex = with_(_one_complex)
-double_buffer = with_(_double_buffer)
-elsewhere = with_(lambda model, _spec: model.to("meta"))
-lazy = with_(lambda _model, spec: nn.Sequential(nn.Flatten(), nn.LazyLinear(spec.classes)))
-parallel = with_(lambda model, _spec: nn.DataParallel(model))
-compiled = with_(_compiled)
+bfloat = model_factory(lambda model, _spec: model.bfloat16())
+half = model_factory(lambda model, _spec: model.half())
+double = model_factory(lambda model, _spec: model.double())
+one_complex = model_factory(_one_complex)
+double_buffer = model_factory(_double_buffer)
+elsewhere = model_factory(lambda model, _spec: model.to("meta"))
+lazy = model_factory(lambda _model, spec: nn.Sequential(nn.Flatten(), nn.LazyLinear(spec.classes)))
+parallel = model_factory(lambda model, _spec: nn.DataParallel(model))
+compiled = model_factory(_compiled)
 only_buffers = _OnlyBuffers
-frozen = with_(_frozen)
-empty = with_(_empty)
-expanded = with_(_expanded)
-not_finite = with_(_not_finite)
-overflowing = with_(_overflowing)
+frozen = model_factory(_frozen)
+empty = model_factory(_empty)
+expanded = model_factory(_expanded)
+not_finite = model_factory(_not_finite)
+overflowing = model_factory(_overflowing)
 sparse = _Looking
 random_drop = of(lambda _own, call, inputs: call(inputs) * (random.random() > 0.5) + random.random())
 numpy_noise = of(lambda _own, call, inputs: call(inputs) + float(np.random.default_rng().normal()))
 own_generator = _Generated
 counting = _Counting
 late = _Late
-named_differently = with_(_named_differently)
-weights_of_numpy = with_(_weights_of_numpy)
-a_class = with_(lambda _model, _spec: Perceptron)
-a_number = with_(lambda _model, _spec: 7)
+named_differently = model_factory(_named_differently)
+weights_of_numpy = model_factory(_weights_of_numpy)
+a_class = model_factory(lambda _model, _spec: Perceptron)
+a_number = model_factory(lambda _model, _spec: 7)
 
 
 def scripted(spec: InputSpec) -> nn.Module:

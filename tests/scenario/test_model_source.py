@@ -46,15 +46,15 @@ def test_every_call_makes_the_same_model_and_the_seed_another(models: Callable[.
 def test_one_model_holds_whatever_weights_it_is_given(models: Callable[..., ModelSource]) -> None:
     own = models()
     doubled = {name: 2 * tensor for name, tensor in own.first_weights.items()}
-    held = own.holding(doubled)
+    held = own.load_weights(doubled)
     held.eval()
     assert all(torch.equal(tensor, doubled[name]) for name, tensor in held.state_dict().items())
-    again = own.holding(own.first_weights)
+    again = own.load_weights(own.first_weights)
     assert again is held
     assert again.training
     assert all(torch.equal(tensor, own.first_weights[name]) for name, tensor in again.state_dict().items())
     with pytest.raises(RuntimeError, match="Missing key"):
-        own.holding({})
+        own.load_weights({})
 
 
 def test_dropout_is_found_for_one_example_or_for_two(models: Callable[..., ModelSource]) -> None:
@@ -72,15 +72,15 @@ def test_a_module_that_mixes_a_batch_is_named(models: Callable[..., ModelSource]
 
 
 def test_an_honest_server_changes_nothing_and_a_malicious_one_what_it_says(models: Callable[..., ModelSource]) -> None:
-    assert models().crafted.tensors == {}
+    assert models().crafted_changes.tensors == {}
     relu = {"name": "mlp", "width": 24, "depth": 2, "activation": "relu", "bias": True}
     honest = models(model=relu)
     own = models(model=relu, threat={"server": "malicious"}, attacks=[{"name": "trap-weights"}])
-    crafted = own.crafted
+    crafted = own.crafted_changes
     assert crafted.tensors
-    assert crafted.added == own.first_weights.keys() - honest.first_weights.keys()
+    assert crafted.added_names == own.first_weights.keys() - honest.first_weights.keys()
     for name, tensor in own.first_weights.items():
-        changed = name in crafted.added or not torch.equal(tensor, honest.first_weights[name])
+        changed = name in crafted.added_names or not torch.equal(tensor, honest.first_weights[name])
         assert changed == (name in crafted.tensors)
         if changed:
             assert torch.equal(crafted.tensors[name], tensor)

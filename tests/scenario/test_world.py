@@ -20,9 +20,9 @@ def test_a_round_of_the_server_has_its_own_randomness_and_the_layout_of_the_mode
     one, same, other = (world.server_round(number, received) for number in (1, 1, 2))
     drawn = [torch.rand(3, generator=own.generator).tolist() for own in (one, same, other)]
     assert drawn[0] == drawn[1] != drawn[2]
-    assert one.received is received
+    assert one.received_weights is received
     assert one.size == world.models.layout.size == sum(t.numel() for t in received.values())
-    assert world.server_round(1).received == {}
+    assert world.server_round(1).received_weights == {}
 
 
 def test_what_does_not_fit_is_told_by_the_check_and_not_by_the_build(scenario: Build) -> None:

@@ -49,7 +49,7 @@ def test_a_task_travels_to_another_process(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if made(name).has_labels])
 def test_the_mean_loss_is_that_of_the_examples(name: str, samples: dict[str, Dataset]) -> None:
     data = samples[kind_of_data(name, samples)]
-    task, batch = made(name).fitted(data), data.train
+    task, batch = made(name).fit_to_data(data), data.train
     shape = task.output_shape(batch.labels, data.spec)
     assert shape is not None
     outputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))

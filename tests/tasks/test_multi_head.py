@@ -24,7 +24,7 @@ def test_images_and_the_labels_of_each_head_come_back(scenario: Build, attack: s
 
 def test_the_loss_is_the_weighted_sum_of_the_heads(samples: dict) -> None:
     data = samples["multi-head"]
-    task = MultiHead(MultiHeadConfig(weights={"how much": 0.5})).fitted(data)
+    task = MultiHead(MultiHeadConfig(weights={"how much": 0.5})).fit_to_data(data)
     outputs, labels = torch.randn(20, 7, generator=torch.Generator().manual_seed(0)), data.train.labels
     expected = (
         F.cross_entropy(outputs[:, :3], labels[:, 0].long())
@@ -36,7 +36,7 @@ def test_the_loss_is_the_weighted_sum_of_the_heads(samples: dict) -> None:
 
 def test_a_label_of_each_kind_is_answered_right_or_wrong(samples: dict) -> None:
     data = samples["multi-head"]
-    task, labels = MultiHead(MultiHeadConfig()).fitted(data), data.train.labels
+    task, labels = MultiHead(MultiHeadConfig()).fit_to_data(data), data.train.labels
     usual = task.usual_answer(data).expand(20, 7)
     shares = task.right(usual, labels, data)
     most = labels[:, 0].mode().values
@@ -72,7 +72,7 @@ def test_labels_and_weights_that_no_head_has_are_refused(samples: dict) -> None:
 def test_a_map_of_classes_may_be_a_head(samples: dict) -> None:
     spec = replace(samples["multi-head"].spec, classes=8, heads=(LabelHead("where", "mask", (2, 2), 8),))
     data = replace(samples["multi-head"], spec=spec)
-    task = MultiHead(MultiHeadConfig()).fitted(data)
+    task = MultiHead(MultiHeadConfig()).fit_to_data(data)
     labels, outputs = torch.tensor([[0.0, 1.0, 1.0, 0.0]]), torch.tensor([[0.0, 1, 1, 3, 1, 2, 0, 1]])
     whole = replace(data, train=replace(data.train, labels=labels.repeat(20, 1)))
     assert task.right(outputs, labels, whole).tolist() == [0.5]  # it answers 1, 1, 0, 0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.audit.subject import Subject, checked
+from fedsim.audit.subject import Subject, check_subject
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Config, Dataset, Reconstruction, WireEntry
@@ -97,7 +97,7 @@ def waves(is_channels_first: bool) -> tuple[nn.Module, torch.Tensor, torch.Tenso
 def test_windows_in_both_layouts_are_read_from_updates_of_a_convolution(is_channels_first: bool) -> None:
     model, windows, classes = waves(is_channels_first)
     subject = Subject(model, nn.CrossEntropyLoss(), [(windows, classes)])
-    found = checked(subject, "test")
+    found = check_subject(subject, "test")
     assert (found.task.name, found.task.noun_of(found.dataset.spec)) == ("tabular", "row")
     assert found.dataset.spec.shape == tuple(windows.shape[1:])
     assert share(subject) == 1.0

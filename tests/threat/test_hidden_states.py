@@ -18,8 +18,8 @@ def test_texts_are_those_of_each_clients_batch_under_what_it_received(scenario: 
             texts = world.data.dataset.train.inputs[shared.examples[shared.clients == entry.client]]
             (batch,) = replay(world, entry).truth.original_batches
             assert sorted(texts.tolist()) == sorted(batch.inputs.tolist())
-            held = world.models.holding(entry.received).state_dict()
-            assert all(torch.equal(held[name], weight) for name, weight in entry.received.items())
+            held = world.models.load_weights(entry.received_weights).state_dict()
+            assert all(torch.equal(held[name], weight) for name, weight in entry.received_weights.items())
     assert [shared.number for shared in hidden_states.shared_texts(world, entries)] == [1, 2]
 
 

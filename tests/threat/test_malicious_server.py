@@ -54,14 +54,16 @@ def test_both_engines_send_the_same_crafted_weights(scenario: Build, attack: dic
         trained(scenario(**tables, federation={**federation, "engine": engine})).entries
         for engine in ("local", "vectorized")
     )
-    crafted = worlds.build(scenario(**tables, federation=federation)).models.crafted.tensors
+    crafted = worlds.build(scenario(**tables, federation=federation)).models.crafted_changes.tensors
     assert [entry.round for entry in local] == [entry.round for entry in vectorized] == [1, 2]
     for one, other in zip(local, vectorized, strict=True):
-        assert all(torch.equal(one.received[name], tensor) for name, tensor in crafted.items())
-        assert all(torch.equal(other.received[name], tensor) for name, tensor in crafted.items())
-    assert all(torch.equal(tensor, vectorized[0].received[name]) for name, tensor in local[0].received.items())
-    rest = local[0].received.keys() - crafted.keys()
-    assert any(not torch.equal(local[0].received[name], local[1].received[name]) for name in rest)
+        assert all(torch.equal(one.received_weights[name], tensor) for name, tensor in crafted.items())
+        assert all(torch.equal(other.received_weights[name], tensor) for name, tensor in crafted.items())
+    assert all(
+        torch.equal(tensor, vectorized[0].received_weights[name]) for name, tensor in local[0].received_weights.items()
+    )
+    rest = local[0].received_weights.keys() - crafted.keys()
+    assert any(not torch.equal(local[0].received_weights[name], local[1].received_weights[name]) for name in rest)
 
 
 def test_the_model_trains_on_between_attacked_rounds(scenario: Build) -> None:
@@ -70,19 +72,23 @@ def test_the_model_trains_on_between_attacked_rounds(scenario: Build) -> None:
         "federation": {"batch_size": 4, "rounds": 3},
         "threat": {"server": "malicious", "rounds": [3]},
     }
-    crafted = worlds.build(scenario(**tables)).models.crafted.tensors
+    crafted = worlds.build(scenario(**tables)).models.crafted_changes.tensors
     journal = trained(scenario(**tables))
     (entry,) = journal.entries
-    assert all(torch.equal(entry.received[name], tensor) for name, tensor in crafted.items())
+    assert all(torch.equal(entry.received_weights[name], tensor) for name, tensor in crafted.items())
     assert not torch.equal(journal.weights["0.1.weight"], crafted["0.1.weight"])
 
 
 def test_the_clients_own_layers_are_left_alone_by_an_inserted_block(scenario: Build) -> None:
     world, honest = worlds.build(scenario(**MALICIOUS)), worlds.build(scenario(federation={"batch_size": 4}))
-    assert world.models.crafted.added == world.models.crafted.tensors.keys() == {"0.1.weight", "0.1.bias", "0.3.weight"}
+    assert (
+        world.models.crafted_changes.added_names
+        == world.models.crafted_changes.tensors.keys()
+        == {"0.1.weight", "0.1.bias", "0.3.weight"}
+    )
     for name, tensor in honest.models.first_weights.items():
         assert torch.equal(world.models.first_weights[f"1.{name}"], tensor)
-    assert not honest.models.crafted.tensors
+    assert not honest.models.crafted_changes.tensors
 
 
 def test_a_checkpoint_belongs_to_the_clients_own_model(scenario: Build, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from attacks.core.gradient_distance import knows_rates, may_be_exact, verdict
 from fedsim.audit import AuditPlan, Subject
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.audit.update_attacks import updates
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Knowledge, Truth, WireEntry
@@ -46,7 +46,7 @@ def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> N
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.25), nn.Linear(8, 4))
     inputs = torch.rand(12, 1, 8, 8)
     subject = Subject(model, nn.CrossEntropyLoss(), [(inputs, torch.arange(12) % 4)])
-    world = world_of(checked(subject, "test"), AuditPlan(target="test"), 2)
+    world = world_of(check_subject(subject, "test"), AuditPlan(target="test"), 2)
     seen = next(updates(world))
     found = tensors(observe(Victim(world, seen.entry, seen.truth), ("labels", "batch-size", "dropout-rates")))
     assert holds(found, seen.entry.update.tensors["1.weight"])
@@ -69,7 +69,7 @@ def test_a_malicious_server_reaches_nothing_private_either(watched: Watched, att
     )
     assert observation.threat.server == "malicious"
     found = tensors(observation)
-    assert holds(found, next(iter(world.models.crafted.tensors.values())))
+    assert holds(found, next(iter(world.models.crafted_changes.tensors.values())))
     for secret in (*truth.batches[0].inputs, truth.batches[0].inputs, *truth.masks[0], world.data.dataset.train.inputs):
         assert not holds(found, secret)
 
@@ -221,7 +221,7 @@ def test_the_deviation_on_a_weight_delta_is_stated_for_uploads_and_not_for_steps
 def test_only_shared_tensors_pass(watched: Watched) -> None:
     observation, _, _ = watched(threat={"visible_parameters": ("1.*", "7.*")})
     assert set(observation.update.tensors) == {"1.weight", "7.weight"}
-    assert observation.hidden == {"4.weight"}
+    assert observation.hidden_parameters == {"4.weight"}
 
 
 def test_a_pattern_that_matches_no_parameter_names_the_nearest(watched: Watched) -> None:

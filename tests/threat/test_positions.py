@@ -54,9 +54,9 @@ class Positions(TraceAttack[Config]):
     questions = QUESTIONS
 
     def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-        place = torch.arange(len(case.seen), dtype=torch.double)
+        place = torch.arange(len(case.observations), dtype=torch.double)
         if case.question == "prompt":
-            return (place * PROMPTS / len(case.seen)).floor()
+            return (place * PROMPTS / len(case.observations)).floor()
         if case.question == "planted":
             return -(place % COPIES)
         return place[:, None] if case.question == "bits" else -place
@@ -119,7 +119,7 @@ def test_answers_come_back_in_the_order_of_the_texts() -> None:
         """Reads what the text says."""
 
         def search(self, case: TraceCase, generator: torch.Generator) -> Tensor:
-            return torch.tensor([float(sum(own.counts or ())) for own in case.seen])
+            return torch.tensor([float(sum(own.counts or ())) for own in case.observations])
 
     lengths = GeneratedTexts(
         "prompt", tuple(text(1, 1 + number) for number in range(40)), tuple(range(1, 41)), (False,) * 40
@@ -131,7 +131,7 @@ def test_every_case_that_a_study_hands_out_is_in_an_order_of_its_own() -> None:
     orders: list[tuple[str, list[int]]] = []
 
     def noting(attack: TraceAttack[Any], case: TraceCase, generator: torch.Generator) -> Tensor:
-        orders.append((case.question, [sum(own.counts or (len(own.output or ()),)) for own in case.seen]))
+        orders.append((case.question, [sum(own.counts or (len(own.output or ()),)) for own in case.observations]))
         return answer_here(attack, case, generator)
 
     class Numbered(TextGenerator):

@@ -137,7 +137,9 @@ def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:
     assert truth.raw.examples == sum(sizes) == len(batch)
     # Each takes one step from the weights received, on all that it owns: the mean over the union is one mean.
     with torch.no_grad():
-        expected = torch.nn.functional.cross_entropy(world.models.holding(entry.received)(batch.inputs), batch.labels)
+        expected = torch.nn.functional.cross_entropy(
+            world.models.load_weights(entry.received_weights)(batch.inputs), batch.labels
+        )
     assert truth.raw.loss == pytest.approx(float(expected), rel=1e-5)
 
 

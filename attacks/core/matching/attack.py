@@ -310,10 +310,10 @@ def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]
 
 
 def _is_alike(first: Observation, second: Observation) -> bool:
-    if (first.batch_size, first.sites, first.hidden, first.known_methods) != (
+    if (first.batch_size, first.sites, first.hidden_parameters, first.known_methods) != (
         second.batch_size,
         second.sites,
-        second.hidden,
+        second.hidden_parameters,
         second.known_methods,
     ):
         return False
@@ -345,7 +345,7 @@ def best_of(
         iterations=sum(len(row.objectives) for row in rows),
         best_iteration=best.iteration,
         history=_thin(best.objectives),
-        stopped=best.stopped,
+        stop_reason=best.stop_reason,
         notes=(f"gradients compared by the {engine} path", *remarks),
         diagnostics={"starts": len(rows), "starts that reached the lowest objective": close},
     )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.matching.simulated_client import SimulatedClient
-from attacks.core.matching.unknowns import NOTHING, Values, of_row
+from attacks.core.matching.unknowns import NOTHING, Values, select_row
 from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Masks, Observation, Tensors
 
@@ -27,7 +27,7 @@ class Gradients(Protocol):
         """Return inner products with the observed gradient."""
         ...
 
-    def squared(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         """Return squared norms."""
         ...
 
@@ -35,7 +35,7 @@ class Gradients(Protocol):
         """Return squared norms of the difference to the observed gradient."""
         ...
 
-    def observed(self) -> Tensor:
+    def observed_squared_norms(self) -> Tensor:
         """Return squared norms of the observed gradient."""
         ...
 
@@ -103,7 +103,9 @@ class RowComparison(ABC):
         """Compare rows as in `Comparison`."""
         wire, targets = self.client.wire, [self._targets[victim] for victim in victims]
         rows = [
-            self.gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], of_row(variables, row), victim)
+            self.gradient(
+                inputs[row], tuple(mask[row] for mask in masks), labels[row], select_row(variables, row), victim
+            )
             for row, victim in enumerate(victims)
         ]
         if not wire.is_plain:
@@ -126,9 +128,11 @@ class GeneralComparison(RowComparison):
         self, inputs: Tensor, masks: Masks, labels: Tensor, variables: Values, victim: int
     ) -> tuple[Tensor, ...]:
         """Return the gradient of the client's loss."""
-        return self.of_loss(self.client.loss(self.client.outputs(inputs, masks, self.weights, variables), labels))
+        return self.differentiate_loss(
+            self.client.loss(self.client.outputs(inputs, masks, self.weights, variables), labels)
+        )
 
-    def of_loss(self, loss: Tensor) -> tuple[Tensor, ...]:
+    def differentiate_loss(self, loss: Tensor) -> tuple[Tensor, ...]:
         """Return the gradient of a loss with respect to the weights."""
         return tuple(gradient_of(loss, self.weights, create_graph=True).values())
 
@@ -154,7 +158,7 @@ class ExplicitGradients:
         """Return inner products with the observed gradient."""
         return self._pairwise(lambda g, t: (g * t).sum())
 
-    def squared(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         """Return squared norms."""
         return self._pairwise(lambda g, _: g.square().sum())
 
@@ -162,7 +166,7 @@ class ExplicitGradients:
         """Return squared norms of the difference to the observed gradient."""
         return self._pairwise(lambda g, t: (g - t).square().sum())
 
-    def observed(self) -> Tensor:
+    def observed_squared_norms(self) -> Tensor:
         """Return squared norms of the observed gradient."""
         return self.norms
 

@@ -24,7 +24,7 @@ from attacks.core.matching.optimizers import (
     Sign,
     Steps,
     along_rows,
-    signed,
+    sign_gradient,
 )
 from attacks.core.matching.unknowns import (
     MASKS,
@@ -33,10 +33,10 @@ from attacks.core.matching.unknowns import (
     Values,
     flat,
     map_tensors,
-    of_row,
+    select_row,
     without_masks,
 )
-from attacks.core.progress import continued
+from attacks.core.progress import shift_progress
 from fedsim.core.foreign import pytorch
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Masks, Observation, OnStep, Step
@@ -52,7 +52,7 @@ class DescentSettings(NamedTuple):
     Attributes:
         iterations: largest number of iterations of one row.
         rate: step size of the inputs, in their units.
-        sign: transformation of the inputs' gradient; see `signed`.
+        sign: transformation of the inputs' gradient; see `sign_gradient`.
         schedule: schedule of the step size.
         patience: for plateau: iterations without improvement before the step shrinks.
         factor: for plateau: factor of the reduction.
@@ -114,9 +114,9 @@ class VictimGroup(NamedTuple):
     generators: Sequence[torch.Generator]
     on_steps: Sequence[OnStep]
 
-    def in_part(self, *, restarts: int = 0, done: int = 0, iterations: int | None = None) -> VictimGroup:
-        """Return the same victims, with steps counted as steps of part of a search; see `continued`."""
-        shifted = [continued(step, restarts=restarts, done=done, iterations=iterations) for step in self.on_steps]
+    def as_part(self, *, restarts: int = 0, done: int = 0, iterations: int | None = None) -> VictimGroup:
+        """Return the same victims, with steps counted as steps of part of a search; see `shift_progress`."""
+        shifted = [shift_progress(step, restarts=restarts, done=done, iterations=iterations) for step in self.on_steps]
         return self._replace(on_steps=shifted)
 
 
@@ -163,7 +163,7 @@ class RestartResult:
     objective: float = math.inf
     iteration: int = 0
     objectives: list[float] = field(default_factory=list[float])
-    stopped: str = "iterations used up"
+    stop_reason: str = "iterations used up"
     extra_values: Values = field(default_factory=dict[str, Masks])
 
 
@@ -196,7 +196,7 @@ class _Rows:
     def settle(self) -> None:
         """Store every row's best inputs and values in its result."""
         for place, row in enumerate(self.results):
-            row_values = of_row(self.values, place)
+            row_values = select_row(self.values, place)
             row.inputs, row.masks, row.extra_values = (
                 self.best[place],
                 row_values.get(MASKS, ()),
@@ -225,7 +225,7 @@ def descend(descent: Descent) -> list[RestartResult]:
             _report(descent, rows, iteration)
         except DeadlineReached:
             for row in rows.results:
-                row.stopped = OUT_OF_TIME
+                row.stop_reason = OUT_OF_TIME
             break
         going = [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, settings)]
         if not going or iteration == settings.iterations:
@@ -233,7 +233,7 @@ def descend(descent: Descent) -> list[RestartResult]:
         gradients = torch.autograd.grad(objectives.sum(), rows.all(), materialize_grads=True)
         factors = schedule.factors(iteration, objectives.detach())
         rates = [settings.rate * factors, *(step * factors for step in _steps(descent.search, rows))]
-        move = signed(gradients[0], settings.sign)
+        move = sign_gradient(gradients[0], settings.sign)
         if settings.langevin:
             move = move + along_rows(settings.langevin * rates[0], move) * _noise(rows, descent.victims.generators)
         adam.step(rows.all(), [move, *gradients[1:]], rates)
@@ -333,11 +333,11 @@ def _report(descent: Descent, rows: _Rows, iteration: int) -> None:
 def _has_ended(row: RestartResult, iteration: int, settings: DescentSettings) -> bool:
     value = row.objectives[-1]
     if math.isnan(value):
-        row.stopped = "objective is not a number"
+        row.stop_reason = "objective is not a number"
     elif value < settings.threshold:
-        row.stopped = "objective below threshold"
+        row.stop_reason = "objective below threshold"
     elif iteration - row.iteration >= settings.stall:
-        row.stopped = "no improvement"
+        row.stop_reason = "no improvement"
     else:
         return False
     return True
@@ -347,7 +347,7 @@ def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], threshold: flo
     moved = (rows.inputs.detach() - earlier).flatten(1).square().mean(1).sqrt()
     for index in going:
         if float(moved[index]) < threshold:
-            rows.results[index].stopped = "inputs stand still"
+            rows.results[index].stop_reason = "inputs stand still"
     return [index for index in going if float(moved[index]) >= threshold]
 
 

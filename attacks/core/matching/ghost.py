@@ -23,7 +23,7 @@ from attacks.core.matching.comparison import Comparison, GeneralComparison, Grad
 from attacks.core.matching.ghost_figures import GhostFigures, GhostLayout, is_single, target_of
 from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.unknowns import NOTHING, Values, flat, map_tensors
-from attacks.core.matching.watched_calls import Outer, Part, Watch, joined
+from attacks.core.matching.watched_calls import Outer, Part, Watch, combine_parts
 from fedsim.core.types import Loss, Masks, Observation
 
 _AGREES = 1e-4  # relative; single-precision sums in another order differ by less, a missed call by more
@@ -74,7 +74,7 @@ class GhostComparison:
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         rows = tuple(mask.flatten(0, 1) for mask in masks)
-        with watch, self._client.dropping(rows, map_tensors(variables, lambda value: value.flatten(0, 1))):
+        with watch, self._client.apply_masks(rows, map_tensors(variables, lambda value: value.flatten(0, 1))):
             dummies = inputs.flatten(0, 1)
             outputs = functional_call(self._client.model, copies, (dummies,)) if copies else self._client.model(dummies)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
@@ -87,7 +87,7 @@ class GhostComparison:
                 parts[name].append(part)
         for name, delta in zip(copies, deltas[len(watch.calls) :], strict=True):
             parts[name].append(delta.unflatten(0, inputs.shape[:2]).sum(1))
-        return {n: joined(p) for n, p in parts.items()}
+        return {n: combine_parts(p) for n, p in parts.items()}
 
     def _copies(self, examples: int) -> dict[str, Tensor]:
         """Return a copy per example of each parameter with a first dimension of 1, such as position embeddings."""
@@ -168,7 +168,7 @@ def fastest(
     for _ in range(2):
         try:
             ghost = GhostComparison(client, observations, second)
-            differing = _differing(ghost.gradients(inputs, random_masks, labels, [0, 0], more_variables), theirs)
+            differing = _find_differences(ghost.gradients(inputs, random_masks, labels, [0, 0], more_variables), theirs)
         except Exception:  # an unusual model may raise any exception here; the general path handles it
             return general
         if not bool(differing.any()):
@@ -179,13 +179,13 @@ def fastest(
 
 def agrees(ours: Gradients, theirs: Gradients) -> bool:
     """Return whether two paths compute equal results for all tensors."""
-    return not bool(_differing(ours, theirs).any())
+    return not bool(_find_differences(ours, theirs).any())
 
 
-def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
+def _find_differences(ours: Gradients, theirs: Gradients) -> Tensor:
     """Return the mask of tensors with differing results, shape (T,). A sum over tensors would hide a wrong bias."""
-    squared, products = theirs.squared(), (theirs.squared() * theirs.observed()).sqrt()
-    errors = [((ours.squared() - squared).abs(), squared), ((ours.inner() - theirs.inner()).abs(), products)]
+    squared, products = theirs.squared_norms(), (theirs.squared_norms() * theirs.observed_squared_norms()).sqrt()
+    errors = [((ours.squared_norms() - squared).abs(), squared), ((ours.inner() - theirs.inner()).abs(), products)]
     agree = [error <= _AGREES * (size + _NEGLIGIBLE * size.max()) for error, size in errors]
     return ~(agree[0] & agree[1]).all(0)
 

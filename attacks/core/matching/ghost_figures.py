@@ -19,8 +19,8 @@ _FACTORED = {torch.float32: 3e-7, torch.float64: 1e-13}
 class GradientFactors(NamedTuple):
     """Observed gradients of V victims as left (V, out, r) times right (V, in, r) transposed."""
 
-    left: Tensor
-    right: Tensor
+    left_factor: Tensor
+    right_factor: Tensor
 
 
 class Vectors:
@@ -30,15 +30,15 @@ class Vectors:
     """
 
     def __init__(self, targets: list[GradientFactors]) -> None:
-        self.left, self._outs = _side_by_side([target.left for target in targets])
-        self.right, self._ins = _side_by_side([target.right for target in targets])
+        self.left, self._outs = _side_by_side([target.left_factor for target in targets])
+        self.right, self._ins = _side_by_side([target.right_factor for target in targets])
 
     def inner(self, whole: Outer, victims: list[int]) -> Tensor:
         """Return inner products (R, T); `whole` holds the concatenated deltas and inputs of all T tensors."""
         ours = (whole.deltas * _rows_of(self.left, victims)) @ self._outs
         return (ours * ((whole.inputs * _rows_of(self.right, victims)) @ self._ins)).sum(1)
 
-    def squared(self, whole: Outer) -> Tensor:
+    def squared_norms(self, whole: Outer) -> Tensor:
         """Return squared norms (R, T)."""
         return ((whole.deltas.square() @ self._outs) * (whole.inputs.square() @ self._ins))[:, 0]
 
@@ -107,7 +107,7 @@ class GhostFigures:
         """Return inner products with the observed gradient, shape (R, T)."""
         return self._all[0]
 
-    def squared(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         """Return squared norms, shape (R, T)."""
         return self._all[1]
 
@@ -118,7 +118,7 @@ class GhostFigures:
         if layout.vectors is not None:
             single_parts = [cast("Outer", self._parts[name]) for name in layout.single]
             whole = Outer(*(torch.cat(side, 2) for side in zip(*single_parts, strict=True)))
-            pairs.append((layout.vectors.inner(whole, self._victims), layout.vectors.squared(whole)))
+            pairs.append((layout.vectors.inner(whole, self._victims), layout.vectors.squared_norms(whole)))
         if layout.values is not None:
             pairs.append(layout.values.figures([cast("Tensor", self._parts[n]) for n in layout.entries], self._victims))
         pairs += [self._figures_of(name) for name in layout.others]
@@ -127,14 +127,14 @@ class GhostFigures:
 
     def _figures_of(self, name: str) -> tuple[Tensor, Tensor]:
         part = self._parts[name]
-        squared = part.squared() if isinstance(part, Outer) else part.square().flatten(1).sum(1)
+        squared = part.squared_norms() if isinstance(part, Outer) else part.square().flatten(1).sum(1)
         return _inner(part, self._targets[name], self._victims)[:, None], squared[:, None]
 
     def difference(self) -> Tensor:
         """Return squared norms of the difference to the observed gradient, shape (R, T)."""
-        return self.squared() - 2.0 * self.inner() + self.observed()
+        return self.squared_norms() - 2.0 * self.inner() + self.observed_squared_norms()
 
-    def observed(self) -> Tensor:
+    def observed_squared_norms(self) -> Tensor:
         """Return squared norms of the observed gradient, shape (R, T)."""
         return self._norms[self._victims]
 
@@ -143,7 +143,7 @@ def _inner(part: Part, target: GradientFactors | Tensor, victims: list[int]) -> 
     if isinstance(target, Tensor):
         outer = cast("Outer", part)
         return ((outer.deltas @ _rows_of(target, victims)) * outer.inputs).sum((1, 2))
-    left, right = _rows_of(target.left, victims), _rows_of(target.right, victims)
+    left, right = _rows_of(target.left_factor, victims), _rows_of(target.right_factor, victims)
     if isinstance(part, Outer):
         return (_product(part.deltas, left) * _product(part.inputs, right)).sum((1, 2))
     return ((part.flatten(2) @ right) * left).sum((1, 2))
@@ -172,7 +172,7 @@ def target_of(tensors: list[Tensor]) -> GradientFactors | Tensor:
     for width in _SKETCHES:
         factors = _factorise(stacked, min(width, *sides))
         if factors is not None:
-            return factors if factors.left.shape[2] * sum(sides) < math.prod(sides) else stacked
+            return factors if factors.left_factor.shape[2] * sum(sides) < math.prod(sides) else stacked
     return stacked
 
 

@@ -28,7 +28,7 @@ class HypothesesAttack(InformedAttack[MaskSearchT]):
         total = len(hypotheses) * iterations
         for index, hypothesis in enumerate(hypotheses):
             earlier = index * trials
-            part = victims.in_part(restarts=earlier, done=index * iterations, iterations=total)
+            part = victims.as_part(restarts=earlier, done=index * iterations, iterations=total)
             results, path = hypothesis.run_search(part)
             for row in results:
                 row.start += earlier

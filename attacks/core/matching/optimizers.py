@@ -85,7 +85,7 @@ class RowAdam:
         self._second = [moment[rows] for moment in self._second]
 
 
-def signed(gradient: Tensor, sign: Sign) -> Tensor:
+def sign_gradient(gradient: Tensor, sign: Sign) -> Tensor:
     """Return the gradient (R, ...) of the inputs in the form in which Adam receives it.
 
     hard: its sign. soft: tanh of the gradient over its row's root mean square. off: the gradient itself.

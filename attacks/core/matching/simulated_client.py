@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.core.defense_facts import PLAIN, Wire, wire_of
 from attacks.core.layers import run
 from attacks.core.matching.unknowns import NOTHING, Values
-from fedsim.core.nets.masks import inject_masks, rescaling, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks, rescaling_factor
 from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
 
@@ -43,23 +43,23 @@ class SimulatedClient:
     ) -> Tensor:
         """Return the model's outputs (B, K) for one row, with some of its weights replaced.
 
-        Subclasses with unknowns besides dropout masks in a forward pass override it, or `dropping`.
+        Subclasses with unknowns besides dropout masks in a forward pass override it, or `apply_masks`.
         """
-        with self.dropping(masks, variables):
+        with self.apply_masks(masks, variables):
             return run(self.model, inputs, weights)
 
-    def dropping(self, masks: Masks, variables: Values = NOTHING) -> AbstractContextManager[None]:
+    def apply_masks(self, masks: Masks, variables: Values = NOTHING) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks; without dropout if `masks` is empty.
 
         The rescaling of kept entries is multiplied into the masks: two operations per iteration instead of five.
         """
         if not masks:
-            return without_dropout()
-        scaled = tuple(mask * rescaling(site) for mask, site in zip(masks, self.sites, strict=True))
-        return inject_masks(self._unscaled, scaled)
+            return disable_dropout()
+        scaled = tuple(mask * rescaling_factor(site) for mask, site in zip(masks, self.sites, strict=True))
+        return inject_masks(self._unscaled_sites, scaled)
 
     @cached_property
-    def _unscaled(self) -> tuple[DropoutSite, ...]:
+    def _unscaled_sites(self) -> tuple[DropoutSite, ...]:
         return tuple(replace(site, rate=0.0) for site in self.sites)
 
 

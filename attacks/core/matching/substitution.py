@@ -13,7 +13,7 @@ from attacks.core.matching.descent import Descent, RestartResult
 from attacks.core.matching.unknowns import NOTHING, Values
 from fedsim.core.types import Masks, OnStep, Step
 
-Making = Callable[[Tensor, Sequence[int]], Tensor]
+InputMaker = Callable[[Tensor, Sequence[int]], Tensor]
 """Function from variables (R, ...) to inputs (R, B, *shape), given the victim of each row; differentiable."""
 
 
@@ -26,7 +26,7 @@ class Substitution:
         first: draws the variables of a victim's next restart, without the row dimension.
     """
 
-    make: Making
+    make: InputMaker
     first: Callable[[int, torch.Generator], Tensor]
 
     def apply(self, descent: Descent) -> Descent:
@@ -37,30 +37,30 @@ class Substitution:
             first=self.first,
             prior=lambda variables, masks, rows: search.prior(self.make(variables, rows), masks, rows),
         )
-        shown = [self._shown(victim, on_step) for victim, on_step in enumerate(victims.on_steps)]
+        shown = [self._wrap_callback(victim, on_step) for victim, on_step in enumerate(victims.on_steps)]
         comparison = _OfVariables(descent.comparison, self.make)
         return replace(
             descent, comparison=comparison, search=substituted, victims=victims._replace(on_steps=shown), box=None
         )
 
-    def made(self, rows: Sequence[RestartResult]) -> list[RestartResult]:
+    def substitute_inputs(self, rows: Sequence[RestartResult]) -> list[RestartResult]:
         """Return the results of rows with the inputs of their variables."""
-        return [replace(row, inputs=self._of_victim(row.inputs, row.victim)) for row in rows]
+        return [replace(row, inputs=self._make_inputs(row.inputs, row.victim)) for row in rows]
 
-    def _shown(self, victim: int, on_step: OnStep) -> OnStep:
+    def _wrap_callback(self, victim: int, on_step: OnStep) -> OnStep:
         def tell(step: Step) -> None:
-            on_step(replace(step, guess=self._of_victim(step.guess, victim)))
+            on_step(replace(step, guess=self._make_inputs(step.guess, victim)))
 
         return tell
 
-    def _of_victim(self, variables: Tensor, victim: int) -> Tensor:
+    def _make_inputs(self, variables: Tensor, victim: int) -> Tensor:
         return self.make(variables[None], [victim])[0].detach()
 
 
 class _OfVariables:
     """Compares the gradients of the inputs that variables generate."""
 
-    def __init__(self, of_inputs: Comparison, make: Making) -> None:
+    def __init__(self, of_inputs: Comparison, make: InputMaker) -> None:
         self.name, self.like = of_inputs.name, of_inputs.like
         self._of_inputs, self._make = of_inputs, make
 

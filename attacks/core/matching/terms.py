@@ -77,7 +77,7 @@ class _Term(Choice):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_name(cls, raw: Any) -> Any:
+    def _parse_name(cls, raw: Any) -> Any:
         return {"name": raw} if isinstance(raw, str) else raw
 
 

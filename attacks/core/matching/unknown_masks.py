@@ -28,11 +28,11 @@ class GivenMasks(Block):
     """Known masks.
 
     Attributes:
-        given: masks of each victim.
+        victim_masks: masks of each victim.
     """
 
     name: str = MASKS
-    given: tuple[Masks, ...] = ()
+    victim_masks: tuple[Masks, ...] = ()
 
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return the masks of each row's victim."""
@@ -40,7 +40,7 @@ class GivenMasks(Block):
 
     @cached_property
     def _stack(self) -> Masks:
-        return tuple(torch.stack(site) for site in zip(*self.given, strict=True))
+        return tuple(torch.stack(site) for site in zip(*self.victim_masks, strict=True))
 
 
 @dataclass(frozen=True)
@@ -79,23 +79,23 @@ class OptimisedMasks(Block):
 
     Attributes:
         sites: dropout sites of the model, with the attacker's rates.
-        known: by index of the site, masks (*site.shape) of each victim; NaN entries are unknown. `({},)`:
+        known_masks: by index of the site, masks (*site.shape) of each victim; NaN entries are unknown. `({},)`:
             nothing is known of any victim.
         begin: initialisation: drawn like the client's, all kept, or their expectation. Prefix masks start at their
             expectation unless all are kept.
         relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded in the forward pass
             only.
-        annealed: for sigmoid: the temperature falls from 1 to 0.1.
+        is_annealed: for sigmoid: the temperature falls from 1 to 0.1.
         weight: weight of the prior.
         start: given masks in [0, 1] as the initialisation.
     """
 
     name: str = MASKS
     sites: tuple[DropoutSite, ...] = ()
-    known: tuple[dict[int, Tensor], ...] = ({},)
+    known_masks: tuple[dict[int, Tensor], ...] = ({},)
     begin: FirstMasks = "bernoulli"
     relaxation: Relaxation = "box"
-    annealed: bool = False
+    is_annealed: bool = False
     weight: float = 0.0
     start: Masks | None = None
 
@@ -125,12 +125,12 @@ class OptimisedMasks(Block):
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return relaxed masks with the known entries inserted."""
         rows = list(progress.victims)
-        soft = (self._soft(variable, progress.done) for variable in variables)
+        soft = (self._soft(variable, progress.completed_share) for variable in variables)
         return tuple(
             mask
             if known is None
             else torch.where(known[rows].isnan().to(mask.device), mask, known[rows].nan_to_num().to(mask))
-            for mask, known in zip(soft, self._fixed, strict=True)
+            for mask, known in zip(soft, self._fixed_masks, strict=True)
         )
 
     def prior(self, values: Masks) -> Tensor | float:
@@ -156,23 +156,23 @@ class OptimisedMasks(Block):
             return variable
         if self.relaxation == "straight-through":
             return variable + ((variable > 0.5).to(variable) - variable).detach()  # noqa: PLR2004
-        temperature = _LEAST_TEMPERATURE**done if self.annealed else 1.0
+        temperature = _LEAST_TEMPERATURE**done if self.is_annealed else 1.0
         return torch.sigmoid(variable / temperature)
 
     @cached_property
-    def _fixed(self) -> list[Tensor | None]:
+    def _fixed_masks(self) -> list[Tensor | None]:
         """Known masks of every site, stacked over victims; None for sites without known entries."""
-        return [self._of_victims(index) for index in range(len(self.sites))]
+        return [self._stack_known_masks(index) for index in range(len(self.sites))]
 
     @cached_property
     def _free(self) -> list[int]:
-        return [index for index, known in enumerate(self._fixed) if known is None or bool(known.isnan().any())]
+        return [index for index, known in enumerate(self._fixed_masks) if known is None or bool(known.isnan().any())]
 
-    def _of_victims(self, index: int) -> Tensor | None:
-        if not any(index in masks for masks in self.known):
+    def _stack_known_masks(self, index: int) -> Tensor | None:
+        if not any(index in masks for masks in self.known_masks):
             return None
         unknown = torch.full(self.sites[index].shape, torch.nan)
-        return torch.stack([masks.get(index, unknown) for masks in self.known])
+        return torch.stack([masks.get(index, unknown) for masks in self.known_masks])
 
 
 def mask_prior(masks: Masks, rates: Sequence[float]) -> Tensor:

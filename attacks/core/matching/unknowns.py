@@ -29,12 +29,12 @@ class SearchProgress(NamedTuple):
     Attributes:
         victims: index of the victim of each row.
         generators: random sources of the victims.
-        done: share of completed iterations.
+        completed_share: share of completed iterations.
     """
 
     victims: Sequence[int] = (0,)
     generators: Sequence[torch.Generator] = ()
-    done: float = 0.0
+    completed_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class Logits(Block):
         """Return the logits divided by the current temperature."""
         if self.coldest == 1.0:
             return variables
-        return tuple(variable / self.coldest**progress.done for variable in variables)
+        return tuple(variable / self.coldest**progress.completed_share for variable in variables)
 
     def starting_at(self, values: Masks) -> Self:
         """Return the same block with these start values."""
@@ -183,7 +183,7 @@ class Unknowns:
         """Return the same unknowns, with given start values for the named blocks."""
         return Unknowns(tuple(b.starting_at(values[b.name]) if b.name in values else b for b in self.blocks))
 
-    def at_rate(self, rate: float) -> Unknowns:
+    def with_rate(self, rate: float) -> Unknowns:
         """Return the same unknowns, with another step size for every block."""
         return Unknowns(tuple(replace(block, rate=rate) for block in self.blocks))
 
@@ -228,7 +228,7 @@ def map_tensors(values: Values, change: Callable[[Tensor], Tensor]) -> dict[str,
     return {name: tuple(change(tensor) for tensor in tensors) for name, tensors in values.items()}
 
 
-def of_row(values: Values, row: int) -> dict[str, Masks]:
+def select_row(values: Values, row: int) -> dict[str, Masks]:
     """Return the values of a row."""
     return map_tensors(values, lambda tensor: tensor[row])
 

@@ -26,7 +26,7 @@ class Outer(NamedTuple):
         """Return the explicit gradients, shape (R, out, in)."""
         return self.deltas.mT @ self.inputs
 
-    def squared(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         """Return the squared norms, shape (R,), by the cheaper of two formulas."""
         (count, wide), tall = self.inputs.shape[1:], self.deltas.shape[2]
         if count == 1:
@@ -50,7 +50,7 @@ class Unsuited(Exception):
     """The model has a call that this path does not support."""
 
 
-def joined(parts: list[Part]) -> Part:
+def combine_parts(parts: list[Part]) -> Part:
     """Return the gradient of a parameter that is used several times; raise `Unsuited` without a recorded call."""
     if not parts:
         raise Unsuited
@@ -84,7 +84,7 @@ class Watch(TorchFunctionMode):
         """Return the name of a compared parameter, or None."""
         return self._names.get(id(parameter))
 
-    def by_row(self, values: Tensor, features: tuple[int, ...], *names: str | None) -> Tensor:
+    def group_by_row(self, values: Tensor, features: tuple[int, ...], *names: str | None) -> Tensor:
         """Return values (..., *features) of calls on the named parameters as (rows, n, *features)."""
         flat = values.reshape(-1, *features)
         if self._second.intersection(names):
@@ -105,9 +105,9 @@ def _linear(watch: Watch, inputs: Tensor, weight: Tensor, bias: Tensor | None = 
     matrix, shift = watch.name(weight), watch.name(bias)
 
     def parts(delta: Tensor) -> dict[str, Part]:
-        deltas = watch.by_row(delta, delta.shape[-1:], matrix, shift)
-        seen = watch.by_row(inputs, inputs.shape[-1:], matrix, shift)
-        return _named({matrix: Outer(seen, deltas), shift: deltas.sum(1)})
+        deltas = watch.group_by_row(delta, delta.shape[-1:], matrix, shift)
+        seen = watch.group_by_row(inputs, inputs.shape[-1:], matrix, shift)
+        return _drop_unnamed({matrix: Outer(seen, deltas), shift: deltas.sum(1)})
 
     return watch.note(F.linear(inputs, weight, bias), parts)
 
@@ -128,8 +128,10 @@ def _conv2d(
 
     def parts(delta: Tensor) -> dict[str, Part]:
         windows = F.unfold(inputs, weight.shape[2:], dilation, padding, stride).mT
-        deltas = watch.by_row(delta.flatten(2).mT, delta.shape[1:2])
-        return _named({matrix: Outer(watch.by_row(windows, windows.shape[-1:]), deltas), shift: deltas.sum(1)})
+        deltas = watch.group_by_row(delta.flatten(2).mT, delta.shape[1:2])
+        return _drop_unnamed(
+            {matrix: Outer(watch.group_by_row(windows, windows.shape[-1:]), deltas), shift: deltas.sum(1)}
+        )
 
     return watch.note(F.conv2d(inputs, weight, bias, stride, padding, dilation), parts)
 
@@ -160,7 +162,7 @@ def _rms_norm(
     shape = weight.shape
 
     def parts(delta: Tensor) -> dict[str, Part]:
-        return {scale: watch.by_row(delta * normalised, shape, scale).sum(1)}
+        return {scale: watch.group_by_row(delta * normalised, shape, scale).sum(1)}
 
     return watch.note(normalised * weight, parts)
 
@@ -189,9 +191,9 @@ def _scale(
     def parts(delta: Tensor) -> dict[str, Part]:
         def per_row(values: Tensor) -> Tensor:
             values = values if shape[0] != -1 else values.flatten(2).sum(2)
-            return watch.by_row(values, weight.shape, scale, shift).sum(1)
+            return watch.group_by_row(values, weight.shape, scale, shift).sum(1)
 
-        return _named({scale: per_row(delta * normalised), shift: per_row(delta)})
+        return _drop_unnamed({scale: per_row(delta * normalised), shift: per_row(delta)})
 
     return watch.note(normalised * weight.view(shape) + bias.view(shape), parts)
 
@@ -214,7 +216,10 @@ def _embedding(
 
     def parts(delta: Tensor) -> dict[str, Part]:
         one_hot = F.one_hot(indices, len(weight)).to(delta)
-        seen, deltas = watch.by_row(one_hot, one_hot.shape[-1:], table), watch.by_row(delta, delta.shape[-1:], table)
+        seen, deltas = (
+            watch.group_by_row(one_hot, one_hot.shape[-1:], table),
+            watch.group_by_row(delta, delta.shape[-1:], table),
+        )
         return {table: Outer(deltas, seen)}
 
     return watch.note(F.embedding(indices, weight), parts)
@@ -230,5 +235,5 @@ _RULES: dict[Any, Callable[..., Tensor]] = {
 }
 
 
-def _named(parts: dict[str | None, Part]) -> dict[str, Part]:
+def _drop_unnamed(parts: dict[str | None, Part]) -> dict[str, Part]:
     return {name: part for name, part in parts.items() if name is not None}

@@ -27,7 +27,7 @@ def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
     for _ in range(_STEPS):
         targets = targets.detach().requires_grad_()
         current = slope(targets)
-        slopes, wanted = _slopes_by_target(current, targets), _by_example(values - current.detach())
+        slopes, wanted = _slopes_by_target(current, targets), _flatten_examples(values - current.detach())
         # Where the loss is linear the slope is zero; slopes of earlier steps count.
         inverse, is_any = torch.linalg.pinv(slopes, rtol=_FLAT), slopes.abs() > _FLAT * slopes.abs().amax()
         depends, is_determined = depends + is_any, is_determined + _are_determined(inverse @ slopes)
@@ -35,8 +35,8 @@ def read_numbers(residuals: Residuals, slope: Slope, shape: tuple[int, ...]) -> 
         targets = (targets + step.view(targets.shape)).detach()
         if float(step.abs().max()) <= EXACT**2 * float(targets.abs().max().clamp_min(1.0)):
             break
-    sizes = _by_example(values).abs().amax(1, keepdim=True)
-    misses = _by_example(slope(targets) - values).abs() > _MATCHES * sizes
+    sizes = _flatten_examples(values).abs().amax(1, keepdim=True)
+    misses = _flatten_examples(slope(targets) - values).abs() > _MATCHES * sizes
     are_told = ((is_determined > 0) & ~((depends > 0) & misses[:, :, None]).any(1)).view(targets.shape)
     are_flat = _are_flat(slope, targets, outputs)
     return Targets(targets.where(are_told, torch.nan), are_told & ~are_flat, are_told & are_flat)
@@ -49,17 +49,17 @@ def _are_determined(resolution: Tensor) -> Tensor:
 
 def _slopes_by_target(residuals: Tensor, targets: Tensor) -> Tensor:
     """Return the derivative of each residual by each target of its example, shape (B, residuals, targets)."""
-    columns = _by_example(residuals).sum(0).unbind()
+    columns = _flatten_examples(residuals).sum(0).unbind()
     rows = [
         torch.autograd.grad(column, targets, retain_graph=True, materialize_grads=True, allow_unused=True)[0]
         if column.requires_grad
         else torch.zeros_like(targets)
         for column in columns
     ]
-    return torch.stack([_by_example(row.detach()) for row in rows], 1)
+    return torch.stack([_flatten_examples(row.detach()) for row in rows], 1)
 
 
-def _by_example(values: Tensor) -> Tensor:
+def _flatten_examples(values: Tensor) -> Tensor:
     """Return the values of each example in a row, shape (B, all)."""
     return values.reshape(len(values), -1)
 

@@ -20,7 +20,7 @@ from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.nets.layer_calls import layer_inputs, layer_outputs
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.nets.output_layer import output_layer
-from fedsim.core.types import Masks, Observation, placed
+from fedsim.core.types import Masks, Observation, slice_heads
 
 _CONDITION = 1e6  # condition number of the equations above which two examples count as dependent
 _MOST_OUTPUTS = 1024  # outputs of a whole batch without an output layer: each needs a backward pass
@@ -79,7 +79,7 @@ def residuals_of_batch(
     if observation.sites and masks is None:
         return None
     with (
-        _dropping(observation, masks),
+        _apply_masks(observation, masks),
         layer_inputs(model.train(), [head.name]) as seen,
         layer_outputs(model, [head.name]) as returned,
     ):
@@ -106,11 +106,11 @@ def residuals_by_all_layers(
     if observation.sites and masks is None:
         return None
     shared = [(name, p) for name, p in model.named_parameters() if name in observation.update.tensors]
-    with torch.enable_grad(), _dropping(observation, masks):
+    with torch.enable_grad(), _apply_masks(observation, masks):
         for _, parameter in shared:
             parameter.requires_grad_()
         outputs = model.train()(inputs.double())
-        heads = [place for _, _, place in placed(observation.spec.heads)]
+        heads = [place for _, _, place in slice_heads(observation.spec.heads)]
         chosen = {} if outputs.numel() > _MOST_OUTPUTS else _behind_outputs(shared, outputs, heads)
         if not chosen:
             return None  # too many outputs, or the masks drop everything of the examples
@@ -158,5 +158,5 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
 
 
-def _dropping(observation: Observation, masks: Masks | None) -> AbstractContextManager[None]:
+def _apply_masks(observation: Observation, masks: Masks | None) -> AbstractContextManager[None]:
     return nullcontext() if masks is None else inject_masks(observation.sites, tuple(mask.double() for mask in masks))

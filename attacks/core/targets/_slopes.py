@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import Observation
 
 Slope = Callable[[Tensor], Tensor]  # from targets (B, *label_shape) to dL/dz
@@ -51,18 +51,18 @@ def outputs_behind(observation: Observation, model: nn.Module, name: str, exampl
     model.eval()  # batch statistics of blank examples would not be defined
 
     def run(outputs: Tensor) -> Tensor:
-        with _returning(model.get_submodule(name), outputs), without_dropout():
+        with _replace_output(model.get_submodule(name), outputs), disable_dropout():
             return model(blank)
 
     return run
 
 
-def unchanged(outputs: Tensor) -> Tensor:
+def identity(outputs: Tensor) -> Tensor:
     return outputs
 
 
 @contextmanager
-def _returning(module: nn.Module, outputs: Tensor) -> Iterator[None]:
+def _replace_output(module: nn.Module, outputs: Tensor) -> Iterator[None]:
     """Make a module return these outputs, for any input."""
     handle = module.register_forward_hook(lambda *_: outputs)
     try:

@@ -30,7 +30,7 @@ class Targets:
         return bool(self.are_read.all())
 
     @property
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """Number of inferred targets, as a sentence for a note."""
         read, bounded, total = int(self.are_read.sum()), int(self.are_bounded.sum()), self.are_read.numel()
         bounds = f", {bounded} are only bounded: the loss is linear in them" if bounded else ""

@@ -28,11 +28,11 @@ from attacks.core.targets._residuals import (
     residuals_of_one,
 )
 from attacks.core.targets._sets import read_sets
-from attacks.core.targets._slopes import Slope, UnfitTargets, outputs_behind, slope_of, unchanged
+from attacks.core.targets._slopes import Slope, UnfitTargets, identity, outputs_behind, slope_of
 from attacks.core.targets._values import Targets
 from attacks.core.tolerances import EXACT
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import LabelHead, Masks, Observation, placed
+from fedsim.core.types import LabelHead, Masks, Observation, slice_heads
 
 
 class LabelledGuess(NamedTuple):
@@ -55,14 +55,14 @@ def label_guess(
     """
     targets = read_targets(observation, inputs, masks)
     if targets is not None and targets.is_whole:
-        return LabelledGuess(targets.values, (targets.in_words,))
+        return LabelledGuess(targets.values, (targets.summary,))
     if otherwise is not None:
         return LabelledGuess(otherwise)
     if observation.task.label_kind == "class" or observation.labels is not None:
         return LabelledGuess(labels_or_unknown(observation, len(inputs)))
     if targets is None:
         return LabelledGuess(unknown_labels(observation, len(inputs)), ("no target is read from the gradient",))
-    return LabelledGuess(targets.values, (targets.in_words,))
+    return LabelledGuess(targets.values, (targets.summary,))
 
 
 def labels_to_search(observation: Observation) -> Tensor:
@@ -99,7 +99,7 @@ def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) 
     if not len(inputs) or one_gradient_only(observation) or inexact(observation) or _is_clipped(observation):
         return None
     model = observation.working_copy(dtype=torch.float64).requires_grad_(False)
-    answered = _answered(observation, model, inputs, masks)
+    answered = _compute_residuals(observation, model, inputs, masks)
     if answered is None:
         return None
     try:
@@ -111,7 +111,7 @@ def read_targets(observation: Observation, inputs: Tensor, masks: Masks | None) 
     return replace(targets, values=targets.values.to(next(observation.model.parameters()).dtype))
 
 
-def _answered(
+def _compute_residuals(
     observation: Observation, model: nn.Module, inputs: Tensor, masks: Masks | None
 ) -> tuple[Residuals, Slope] | None:
     """Return outputs with their residuals, and the function from other targets to residuals."""
@@ -121,13 +121,13 @@ def _answered(
         residuals = residuals_of_batch(observation, model, head, inputs, masks)
     if head is None or residuals is None:
         residuals = residuals_by_all_layers(observation, model, inputs, masks)
-        return None if residuals is None else (residuals, slope_of(observation, residuals.outputs, unchanged))
+        return None if residuals is None else (residuals, slope_of(observation, residuals.outputs, identity))
     outputs_after = outputs_behind(observation, model, head.name, len(inputs))
     whole = outputs_after(residuals.outputs)
     if not torch.equal(whole.flatten(), residuals.outputs.flatten()):
         return residuals, slope_of(observation, residuals.outputs, outputs_after)
     shaped = Residuals(whole, residuals.values.view(whole.shape))
-    return shaped, slope_of(observation, whole, unchanged)
+    return shaped, slope_of(observation, whole, identity)
 
 
 def _targets_of(observation: Observation, residuals: Residuals, slope: Slope) -> Targets | None:
@@ -155,7 +155,7 @@ def read_heads(residuals: Residuals, slope: Slope, heads: Sequence[LabelHead]) -
     shape = len(residuals.values), sum(head.labels for head in heads)
     values = torch.full(shape, torch.nan, dtype=torch.float64)
     are_read, are_bounded = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
-    for head, labels, outputs in sorted(placed(heads), key=lambda place: place[0].kind == "numbers"):
+    for head, labels, outputs in sorted(slice_heads(heads), key=lambda place: place[0].kind == "numbers"):
         of_head = Residuals(*(part.flatten(1)[:, outputs] for part in residuals))
         targets = _read_head(head, of_head, _slope_of_head(slope, values.nan_to_num(), labels, outputs))
         if targets is not None:

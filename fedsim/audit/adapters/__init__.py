@@ -91,7 +91,7 @@ def adapter_of(client: Any) -> type[SubjectAdapter] | None:
     return next((kind for kind in adapters() if kind.matches(client)), None)
 
 
-def adapted(kind: type[SubjectAdapter], client: Any, name: str) -> Subject:
+def make_subject(kind: type[SubjectAdapter], client: Any, name: str) -> Subject:
     """Return the subject of an object, with a note that describes the object.
 
     Raises:
@@ -109,7 +109,7 @@ def adapted(kind: type[SubjectAdapter], client: Any, name: str) -> Subject:
         raise FedsimError(f"'{name}' was taken for {kind.input_description}, but {why}.") from error
     subject = replace(subject, notes=(f"{UNDERSTOOD}{adapter.input_summary()}.", *subject.notes))
     inner = adapter_of(subject)  # for example a peft model in a Trainer
-    return subject if inner in (None, kind) else adapted(inner, subject, name)
+    return subject if inner in (None, kind) else make_subject(inner, subject, name)
 
 
 def as_sequence(value: Any) -> tuple[Any, ...]:
@@ -132,7 +132,7 @@ def is_instance_by_name(value: Any, name: str, *packages: str) -> bool:
     return any(kind.__name__ == name and kind.__module__.partition(".")[0] in packages for kind in type(value).__mro__)
 
 
-def unwrapped(model: Any) -> nn.Module:
+def unwrap_model(model: Any) -> nn.Module:
     """Return a copy of a model wrapped by Opacus, without its hooks; the original keeps its hooks."""
     from fedsim.core.foreign.opacus import inner_module  # noqa: PLC0415 - slow import (seconds)
 

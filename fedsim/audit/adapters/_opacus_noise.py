@@ -31,7 +31,7 @@ def noise_of(optimizer: Any) -> NoisyMessage | None:
     """
     if _is_secure(optimizer) or not optimizer.noise_multiplier or not _is_on_cpu(optimizer):
         return None
-    return NoisyMessage(lambda: _drawn(optimizer), float(optimizer.noise_multiplier * optimizer.max_grad_norm))
+    return NoisyMessage(lambda: _sample_noise(optimizer), float(optimizer.noise_multiplier * optimizer.max_grad_norm))
 
 
 def secure_note(optimizer: Any) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ def _is_on_cpu(optimizer: Any) -> bool:
     return all(parameter.device.type == "cpu" for parameter in optimizer.params)
 
 
-def _drawn(optimizer: Any) -> dict[str, Tensor]:
+def _sample_noise(optimizer: Any) -> dict[str, Tensor]:
     """Return the noise of enough steps; optimizer, gradients and generators are left as they were."""
     params, generator = optimizer.params, optimizer.generator
     usable = sum(parameter.numel() for parameter in params if parameter.numel() >= _FEWEST)

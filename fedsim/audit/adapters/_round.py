@@ -14,7 +14,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from torch import Tensor
 
-from fedsim.audit.adapters._watching import WatchedClient, watching
+from fedsim.audit.adapters._watching import WatchedClient, watch_training
 from fedsim.core.errors import FedsimError, first_line
 from fedsim.federation.engines.local import LocalGrid
 
@@ -28,8 +28,8 @@ class AnsweredTraining(NamedTuple):
     """A client that trained: node, received and sent arrays, stated number of examples, and observed training."""
 
     node: int
-    received: dict[str, Tensor]
-    sent: dict[str, Tensor]
+    received_arrays: dict[str, Tensor]
+    sent_arrays: dict[str, Tensor]
     examples: int | None
     training: WatchedClient
 
@@ -85,7 +85,7 @@ class _OneRoundGrid(LocalGrid):
 
     def _train(self, message: Message) -> Message:
         received = _arrays(message, f"the first message of the ServerApp of '{self._name}'")
-        with watching() as training:
+        with watch_training() as training:
             reply = super()._answer(message)
         if reply.has_error():
             why = " ".join(str(reply.error.reason).split())
@@ -94,7 +94,9 @@ class _OneRoundGrid(LocalGrid):
                 "the same way."
             )
         sent = _arrays(reply, f"the reply of the ClientApp of '{self._name}'")
-        self.answered.append(AnsweredTraining(message.metadata.dst_node_id, received, sent, _stated(reply), training))
+        self.answered.append(
+            AnsweredTraining(message.metadata.dst_node_id, received, sent, _read_example_count(reply), training)
+        )
         return reply
 
 
@@ -136,7 +138,7 @@ def _arrays(message: Message, owner: str) -> dict[str, Tensor]:
     return dict(records[0].to_torch_state_dict())
 
 
-def _stated(reply: Message) -> int | None:
+def _read_example_count(reply: Message) -> int | None:
     """Return the number of training examples that a client states in its reply."""
     for metrics in reply.content.metric_records.values():
         if isinstance(stated := metrics.get(_EXAMPLES), int):

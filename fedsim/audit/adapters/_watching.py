@@ -104,7 +104,7 @@ class _LossCalls(TorchFunctionMode):
 
 
 @contextmanager
-def watching() -> Iterator[WatchedClient]:
+def watch_training() -> Iterator[WatchedClient]:
     """Observe all training inside the block as that of a single client."""
     client = WatchedClient()
     with ExitStack() as hooks:

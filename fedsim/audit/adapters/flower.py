@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from fedsim.audit.adapters import (
     SubjectAdapter,
-    adapted,
     adapter,
     adapter_of,
     is_instance_by_name,
+    make_subject,
     optimizer_called,
     tensors_are,
-    unwrapped,
+    unwrap_model,
 )
 from fedsim.audit.adapters._watching import WatchedClient
 from fedsim.audit.subject import ClientReply, NoisyMessage, Subject
@@ -72,15 +72,15 @@ class FlowerApp(SubjectAdapter):
                 "weights. Name the folder of its app, or pass --client-app together with a "
                 "function that returns (model, loss, loader)."
             )
-        with _folder_of(self.client) as folder, _importing(folder):
+        with _folder_of(self.client) as folder, _prepend_import_path(folder):
             from fedsim.audit.adapters._round import first_round  # noqa: PLC0415 - Flower is slow to import
 
             self._apps = _load(folder, self.name)
             first, *later_rounds = first_round(self._apps.client, self._apps.server, self._apps.config, self.name)
         self._client = first.training
-        model, batches = self._checked(first.training, first.examples)
+        model, batches = self._check_training(first.training, first.examples)
         names = self._names_in(model)
-        received, sent = (_by_name(arrays, model, names) for arrays in (first.received, first.sent))
+        received, sent = (_name_arrays(arrays, model, names) for arrays in (first.received_arrays, first.sent_arrays))
         self._moved = self._update(model, received, sent)
         known = model.state_dict()
         model.load_state_dict({**known, **{name: tensor for name, tensor in received.items() if name in known}})
@@ -97,7 +97,7 @@ class FlowerApp(SubjectAdapter):
             local_steps=len(batches),
             reply=ClientReply(self._moved, batches, self._apps.mods),
             notes=_secure_mods(self._apps.client),
-            noise=_noise_of(self._apps.client, first.received, first.sent),
+            noise=_noise_of(self._apps.client, first.received_arrays, first.sent_arrays),
         )
 
     def input_summary(self) -> str:
@@ -113,7 +113,7 @@ class FlowerApp(SubjectAdapter):
             f"{client.optimizer} at {client.learning_rate:g}, loss {loss}"
         )
 
-    def _checked(self, client: WatchedClient, examples: int | None) -> tuple[nn.Module, tuple[Batch, ...]]:
+    def _check_training(self, client: WatchedClient, examples: int | None) -> tuple[nn.Module, tuple[Batch, ...]]:
         why = client.not_seen
         if client.model is None:
             why = why or "it trains no torch model in this process"
@@ -128,7 +128,7 @@ class FlowerApp(SubjectAdapter):
                 f"{_FUNCTION}"
             )
         model = (
-            unwrapped(client.model)
+            unwrap_model(client.model)
             if is_instance_by_name(client.model, "AbstractGradSampleHooks", "opacus")
             else client.model
         )
@@ -137,7 +137,7 @@ class FlowerApp(SubjectAdapter):
     def _names_in(self, model: nn.Module) -> Mapping[str, str]:
         """Return parameter names by array name, if the model's library uses other names."""
         inner = adapter_of(bare := Subject(model))
-        return {} if inner is None else adapted(inner, bare, self.name).names
+        return {} if inner is None else make_subject(inner, bare, self.name).names
 
     def _update(
         self, model: nn.Module, received: Mapping[str, Tensor], sent: Mapping[str, Tensor]
@@ -212,7 +212,7 @@ def _is_missed(examples: int, steps: Sequence[Batch]) -> bool:
     return passes * examples - seen >= passes * largest
 
 
-def _by_name(arrays: Mapping[str, Tensor], model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
+def _name_arrays(arrays: Mapping[str, Tensor], model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
     """Return arrays under the model's names if they are numbered, renamed by its library, or prefixed by Opacus."""
     known = model.state_dict()
     arrays = {name.removeprefix(_OF_OPACUS): tensor for name, tensor in arrays.items()}
@@ -235,7 +235,7 @@ def _folder_of(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _importing(folder: Path) -> Iterator[None]:
+def _prepend_import_path(folder: Path) -> Iterator[None]:
     """Put a folder first on the import path."""
     sys.path.insert(0, str(folder))
     try:

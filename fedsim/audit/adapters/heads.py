@@ -16,7 +16,7 @@ from fedsim.audit.pairs import LABEL_KEYS
 from fedsim.audit.subject import MOST_EXAMPLES, Subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.losses import are_classes
-from fedsim.core.types import LabelHead, placed
+from fedsim.core.types import LabelHead, slice_heads
 
 _TUPLE = 3  # model, loss, loader
 _PAIR = 2  # examples, labels
@@ -33,10 +33,10 @@ class _Form:
     @classmethod
     def of(cls, written: Any) -> _Form:
         return cls(
-            isinstance(written, Mapping), {name: tuple(value.shape[1:]) for name, value in _named(written).items()}
+            isinstance(written, Mapping), {name: tuple(value.shape[1:]) for name, value in _name_parts(written).items()}
         )
 
-    def written(self, parts: Mapping[str, Tensor]) -> Any:
+    def restore_structure(self, parts: Mapping[str, Tensor]) -> Any:
         """Return rows (B, numbers) by name in the user's structure."""
         shaped = {name: parts[name].view(len(parts[name]), *shape) for name, shape in self.shapes.items()}
         return shaped if self.is_mapping else tuple(shaped.values())
@@ -76,10 +76,10 @@ class HeadedClient(SubjectAdapter):
                 f"{', '.join(labels[0])}. {_LIKE}"
             )
         self._heads = tuple(
-            _head(name, torch.cat([label[name] for label in labels]), _named(written)[name]) for name in labels[0]
+            _head(name, torch.cat([label[name] for label in labels]), _name_parts(written)[name]) for name in labels[0]
         )
         as_labels = _Form.of(_labels_in(loaders[0][0]))
-        packed = [[_packed(item, self._heads) for item in loader] for loader in loaders]
+        packed = [[_concat_labels(item, self._heads) for item in loader] for loader in loaders]
         return replace(
             given,
             loss=partial(_loss_of_rows, given.loss, self._heads, outputs, as_labels),
@@ -91,7 +91,7 @@ class HeadedClient(SubjectAdapter):
 
     def input_summary(self) -> str:
         """Describe the heads."""
-        heads = ", ".join(f"'{head.name}' ({_in_words(head)})" for head in self._heads)
+        heads = ", ".join(f"'{head.name}' ({_format_head(head)})" for head in self._heads)
         return f"a model with {len(self._heads)} heads, {heads}; {tensors_are(self._sent)} sent"
 
     def _outputs(self, given: Subject, item: Any) -> Any:
@@ -108,7 +108,7 @@ class HeadedClient(SubjectAdapter):
         return output
 
     def _labels(self, item: Any) -> dict[str, Tensor]:
-        named, examples = _named(_labels_in(item)), len(_inputs_in(item))
+        named, examples = _name_parts(_labels_in(item)), len(_inputs_in(item))
         for name, part in named.items():
             if not isinstance(part, Tensor) or not part.ndim or len(part) != examples:
                 shape = tuple(part.shape) if isinstance(part, Tensor) else type(part).__name__
@@ -148,7 +148,7 @@ def _inputs_in(item: Any) -> Tensor:
     return next(value for value in values if isinstance(value, Tensor))
 
 
-def _named(parts: Any) -> dict[str, Any]:
+def _name_parts(parts: Any) -> dict[str, Any]:
     """Return parts by name; parts of a tuple are numbered from 1."""
     if isinstance(parts, Mapping):
         return dict(cast("Mapping[str, Any]", parts))
@@ -165,16 +165,16 @@ def _head(name: str, labels: Tensor, outputs: Tensor) -> LabelHead:
     return LabelHead(name, "set" if bool(((labels == 0) | (labels == 1)).all()) else "numbers", shape, width)
 
 
-def _in_words(head: LabelHead) -> str:
+def _format_head(head: LabelHead) -> str:
     if head.kind in ("class", "mask"):
         return f"{head.classes} classes{' of each place' if head.shape else ''}"
     kind = "labels of 0 and 1" if head.kind == "set" else "numbers"
     return f"{head.labels} {kind if head.labels > 1 else kind.replace('s', '', 1)}"
 
 
-def _packed(item: Any, heads: tuple[LabelHead, ...]) -> Any:
+def _concat_labels(item: Any, heads: tuple[LabelHead, ...]) -> Any:
     """Return a loader item with the labels of all heads concatenated in a row."""
-    labels = _named(_labels_in(item))
+    labels = _name_parts(_labels_in(item))
     row = torch.cat([labels[head.name].reshape(-1, head.labels).float() for head in heads], 1)
     if isinstance(item, Mapping):
         return {**cast("Mapping[str, Any]", item), _labels_key(item): row}
@@ -183,7 +183,7 @@ def _packed(item: Any, heads: tuple[LabelHead, ...]) -> Any:
 
 def _row_of_outputs(logits: Callable[[Any], Any] | None, heads: tuple[LabelHead, ...], output: Any) -> Tensor:
     """Return the outputs of all heads in a row, shape (B, outputs)."""
-    named = _named(output if logits is None else logits(output))
+    named = _name_parts(output if logits is None else logits(output))
     return torch.cat([named[head.name].reshape(-1, head.outputs) for head in heads], 1)
 
 
@@ -197,7 +197,7 @@ def _loss_of_rows(
 ) -> Tensor:
     """Return the user's loss of concatenated outputs and labels."""
     said, true = dict[str, Tensor](), dict[str, Tensor]()
-    for head, place, position in placed(heads):
+    for head, place, position in slice_heads(heads):
         said[head.name] = scores[:, position]
         true[head.name] = targets[:, place].long() if head.kind in ("class", "mask") else targets[:, place].to(scores)
-    return loss(outputs.written(said), labels.written(true))
+    return loss(outputs.restore_structure(said), labels.restore_structure(true))

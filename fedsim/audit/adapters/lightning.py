@@ -63,7 +63,7 @@ class LightningClient(SubjectAdapter):
         train, test = self._loaders(next(part for part in parts if part is not module))
         self._module: Any = _silent(copy.deepcopy(module))
         batch = self._first(train)
-        self._core = self._called(batch)
+        self._core = self._find_called_module(batch)
         loss = _StepLoss(self._module, self._core, batch)
         self._check(loss, batch)
         optimizer, rate, notes = self._optimizer()
@@ -111,7 +111,7 @@ class LightningClient(SubjectAdapter):
             )
         return batch
 
-    def _called(self, batch: Any) -> nn.Module:
+    def _find_called_module(self, batch: Any) -> nn.Module:
         """Return the module that training_step calls.
 
         Raises:

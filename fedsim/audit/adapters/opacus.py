@@ -19,7 +19,7 @@ from fedsim.audit.adapters import (
     optimizer_called,
     tensors_are,
     type_names,
-    unwrapped,
+    unwrap_model,
 )
 from fedsim.audit.adapters._opacus_noise import DELTA, dp_sgd_table, noise_of, secure_note
 from fedsim.audit.subject import Subject
@@ -72,7 +72,7 @@ class OpacusTriple(SubjectAdapter):
             raise FedsimError(f"'{self.name}' returns no loader with the model and optimizer of Opacus. {_RETURN}")
         self._check(optimizer, loader)
         if optimizer is None:
-            stated = self._stated(wrapped, parts)
+            stated = self._find_dp_sgd_settings(wrapped, parts)
             self._batch = len(cast("Any", loader.dataset)) // len(loader)
         else:
             stated = dp_sgd_table(optimizer.max_grad_norm, optimizer.noise_multiplier)
@@ -80,7 +80,7 @@ class OpacusTriple(SubjectAdapter):
         self._mechanism = ", ".join(
             f"{key.replace('_', ' ')} {value:g}" for key, value in stated.items() if isinstance(value, int | float)
         )
-        model = unwrapped(wrapped)
+        model = unwrap_model(wrapped)
         self._sent = sum(p.requires_grad for p in model.parameters())
         given = self.client if isinstance(self.client, Subject) else Subject(model)
         subject = replace(
@@ -92,7 +92,7 @@ class OpacusTriple(SubjectAdapter):
             sampling="poisson",
         )
         if optimizer is None:
-            return replace(subject, notes=(*subject.notes, _without_optimizer(subject)))
+            return replace(subject, notes=(*subject.notes, _missing_optimizer_note(subject)))
         return replace(
             subject,
             optimizer=optimizer_called(type(optimizer.original_optimizer).__name__),
@@ -119,7 +119,7 @@ class OpacusTriple(SubjectAdapter):
             )
         return getattr(given[0], "criterion", given[0]) if given else None
 
-    def _stated(self, wrapped: Any, parts: Iterable[Any]) -> Mapping[str, Any]:
+    def _find_dp_sgd_settings(self, wrapped: Any, parts: Iterable[Any]) -> Mapping[str, Any]:
         """Return the table of `dp-sgd` that the user named, or that of the model's clip and noise multiplier."""
         tables = self.client.defenses if isinstance(self.client, Subject) else ()
         named = next((table for table in tables if table.get("name") == "dp-sgd"), None)
@@ -168,7 +168,7 @@ def _optimizer_in(parts: Iterable[Any]) -> Any:
     return None
 
 
-def _without_optimizer(subject: Subject) -> str:
+def _missing_optimizer_note(subject: Subject) -> str:
     return (
         "The optimizer of make_private was not given, so the audit simulates "
         f"{subject.optimizer} with learning rate {subject.learning_rate:g}, no accountant of Opacus claims an epsilon, "

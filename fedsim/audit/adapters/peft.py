@@ -48,7 +48,7 @@ class PeftClient(SubjectAdapter):
             given,
             logits=given.logits or self._logits(),
             names=_names_in_files(self._model, self._trained),
-            notes=(*given.notes, *self._untrained()),
+            notes=(*given.notes, *self._untrained_notes()),
         )
 
     def input_summary(self) -> str:
@@ -87,9 +87,9 @@ class PeftClient(SubjectAdapter):
     def _logits(self) -> Callable[[Any], Tensor] | None:
         if self._config.peft_type.value not in _BEFORE_THE_TEXT:
             return None
-        return partial(_without_virtual, int(self._config.num_virtual_tokens))
+        return partial(_drop_virtual_tokens, int(self._config.num_virtual_tokens))
 
-    def _untrained(self) -> tuple[str, ...]:
+    def _untrained_notes(self) -> tuple[str, ...]:
         """Return a note if every B of LoRA is still 0: the gradient of A is then 0 and hides information."""
         seconds = [p for name, p in self._trained.items() if "lora_B" in name]
         if not seconds or any(bool(p.any()) for p in seconds):
@@ -100,7 +100,7 @@ class PeftClient(SubjectAdapter):
         )
 
 
-def _without_virtual(tokens: int, output: Any) -> Tensor:
+def _drop_virtual_tokens(tokens: int, output: Any) -> Tensor:
     """Return the scores of the text's tokens, without the virtual tokens before it."""
     logits: Tensor = output.logits
     return logits[:, tokens:] if logits.ndim == _LOGITS_OF_TOKENS else logits

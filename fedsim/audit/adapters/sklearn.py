@@ -64,9 +64,9 @@ class SklearnClassifier(EstimatorAdapter):
                     f"the SGDClassifier '{self.name}' has loss '{name}', expected any of "
                     f"{', '.join(_MARGINS)}.{did_you_mean(name, _MARGINS)}"
                 )
-            return f"{name}, of each class against the rest", partial(_against_the_rest, _MARGINS[name])
+            return f"{name}, of each class against the rest", partial(_one_vs_rest_loss, _MARGINS[name])
         if kind == "Perceptron":
-            return "perceptron, of each class against the rest", partial(_against_the_rest, _MARGINS["perceptron"])
+            return "perceptron, of each class against the rest", partial(_one_vs_rest_loss, _MARGINS["perceptron"])
         known = ("LogisticRegression", "SGDClassifier", "Perceptron", "MLPClassifier")
         raise FedsimError(
             f"'{self.name}' is a {kind}, and fedsim does not know its gradient, expected any of {', '.join(known)}."
@@ -112,7 +112,7 @@ _MARGINS: dict[str, Callable[[Tensor], Tensor]] = {
 """Losses of SGDClassifier as functions of the margin: the class score times 1 for its rows and -1 for other rows."""
 
 
-def _against_the_rest(loss: Callable[[Tensor], Tensor], scores: Tensor, labels: Tensor) -> Tensor:
+def _one_vs_rest_loss(loss: Callable[[Tensor], Tensor], scores: Tensor, labels: Tensor) -> Tensor:
     """Return the one-versus-rest loss, summed over classes and averaged over rows; two classes count once."""
     signs = 2.0 * F.one_hot(labels, scores.shape[1]) - 1
     if scores.shape[1] == 2:  # noqa: PLR2004 - classes

@@ -65,7 +65,7 @@ def _half_squared(outputs: Tensor, numbers: Tensor) -> Tensor:
     return (outputs - numbers).square().sum(1).mean() / 2
 
 
-def _squared(_width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
+def _squared_loss(_width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
     return _half_squared(outputs, numbers)
 
 
@@ -82,7 +82,7 @@ def _squared_beyond(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
 
 
 _ERRORS: dict[str, Callable[[float, Tensor, Tensor], Tensor]] = {
-    "squared_error": _squared,
+    "squared_error": _squared_loss,
     "huber": _huber,
     "epsilon_insensitive": _beyond,
     "squared_epsilon_insensitive": _squared_beyond,

@@ -21,7 +21,7 @@ from fedsim.audit.adapters import (
     optimizer_called,
     tensors_are,
     type_names,
-    unwrapped,
+    unwrap_model,
 )
 from fedsim.audit.adapters._opacus_noise import dp_sgd_table, noise_of, secure_note
 from fedsim.audit.adapters._replaying import check_same
@@ -66,7 +66,7 @@ class TrainerClient(SubjectAdapter):
         self._check()
         private = _dp_optimizer(trainer)
         is_wrapped = is_instance_by_name(trainer.model, "AbstractGradSampleHooks", "opacus")
-        model: Any = unwrapped(trainer.model) if is_wrapped else copy.deepcopy(trainer.model)
+        model: Any = unwrap_model(trainer.model) if is_wrapped else copy.deepcopy(trainer.model)
         model = model.cpu()
         if getattr(model, "is_activation_checkpointing", False):
             model.gradient_checkpointing_disable()  # checkpointing stores nothing for second derivatives
@@ -148,17 +148,17 @@ class TrainerClient(SubjectAdapter):
             return None
         elif is_plain:
             self._what = f"cross-entropy with label smoothing of {smoothing:g}"
-            return partial(_smoothed, smoothing)
-        return self._checked(partial(_as_the_trainer, trainer), batch)
+            return partial(_smoothed_cross_entropy, smoothing)
+        return self._check_loss(partial(_as_the_trainer, trainer), batch)
 
     def _loss_of_numbers(self, batch: Mapping[str, Any]) -> Loss:
         """Return the loss of transformers models for non-class labels: squared error, or BCE for sets of 0 and 1."""
         labels = batch["labels"]
         are_sets = labels.ndim > 1 and bool(((labels == 0) | (labels == 1)).all())
         self._what = "binary cross-entropy" if are_sets else "squared error"
-        return self._checked(F.binary_cross_entropy_with_logits if are_sets else _squared, batch)
+        return self._check_loss(F.binary_cross_entropy_with_logits if are_sets else _squared_error, batch)
 
-    def _checked(self, loss: Loss, batch: Mapping[str, Any]) -> Loss:
+    def _check_loss(self, loss: Loss, batch: Mapping[str, Any]) -> Loss:
         """Return a loss of scores and labels after checking on a batch that it equals the trainer's."""
         labels, model = batch["labels"], copy.deepcopy(self._trainer.model).eval()
         with torch.no_grad():
@@ -202,11 +202,11 @@ def is_one_set(dataset: Any) -> bool:
     return dataset is not None and not isinstance(dataset, Mapping)
 
 
-def _smoothed(smoothing: float, scores: Tensor, labels: Tensor) -> Tensor:
+def _smoothed_cross_entropy(smoothing: float, scores: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(scores.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
 
-def _squared(scores: Tensor, labels: Tensor) -> Tensor:
+def _squared_error(scores: Tensor, labels: Tensor) -> Tensor:
     return F.mse_loss(scores.view(labels.shape), labels)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.adapters import SubjectAdapter, adapter, tensors_are, type_names
-from fedsim.audit.copying import copied
+from fedsim.audit.copying import copy_model
 from fedsim.audit.foreign import reason
 from fedsim.audit.pairs import check_inputs
 from fedsim.audit.subject import MOST_EXAMPLES, LossOfViews, Subject
@@ -76,7 +76,9 @@ class PairedViews(SubjectAdapter):
         self._sent = sum(p.requires_grad for p in given.model.parameters())
         loss = partial(_loss_of_rows, given.loss, form)
         self._try(given, loss, _FORMS[form], train[:2])
-        return replace(given, loss=loss, loader=_packed(train), test=_packed(test), notes=(*given.notes, _ALONE))
+        return replace(
+            given, loss=loss, loader=_collate_views(train), test=_collate_views(test), notes=(*given.notes, _ALONE)
+        )
 
     def input_summary(self) -> str:
         """State that a batch holds two views of each example."""
@@ -101,10 +103,10 @@ class PairedViews(SubjectAdapter):
         Raises:
             FedsimError: the model does not accept single views, the loss fails, or it differs between the two calls.
         """
-        (views, labels), *_ = _packed(pairs)
+        (views, labels), *_ = _collate_views(pairs)
         with torch.no_grad(), seeding.isolate_randomness(0):
             try:
-                embeddings = copied(given.model, given.logits, self.name)(views)
+                embeddings = copy_model(given.model, given.logits, self.name)(views)
             except TypeError as error:
                 raise FedsimError(
                     f"the model of '{self.name}' fails on views: {reason(error)}. {_OF_THE_WHOLE}."
@@ -145,7 +147,7 @@ def _views_in(item: Any, description: str) -> Tensor:
     return torch.stack([first, second], 1).detach().cpu().float()
 
 
-def _packed(pairs: Tensor) -> list[tuple[Tensor, Tensor]]:
+def _collate_views(pairs: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return a batch of all views, labelled with the index of their pair."""
     return [(pairs.flatten(0, 1), torch.arange(len(pairs)).repeat_interleave(_PAIR).float())]
 

@@ -21,7 +21,7 @@ from typer.models import ArgumentInfo
 from fedsim import __version__
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.sanitize import printable
-from fedsim.core.source import find_source, read_tables, shipped
+from fedsim.core.source import find_shipped_folder, find_source, read_tables
 
 
 class Commands(TyperGroup):
@@ -92,7 +92,7 @@ def _find_scenario(given: Path) -> Path:
 
 def _hides_shipped(path: Path) -> bool:
     """Return whether a scenario of the working folder has the name of a shipped scenario."""
-    shipped_file = shipped() / path.name
+    shipped_file = find_shipped_folder() / path.name
     return path.parent == Path("scenarios") and shipped_file.is_file() and not shipped_file.samefile(path)
 
 
@@ -143,7 +143,7 @@ screen = _Screen()
 complaints = _Screen(stderr=True)
 
 
-def in_minutes(minutes: float | None) -> str:
+def duration_suffix(minutes: float | None) -> str:
     """Return a duration as a suffix of a title; empty if it is unknown."""
     if not minutes:
         return ""
@@ -159,7 +159,7 @@ def complain(text: str) -> None:
 
 
 @contextmanager
-def advising(advice: Callable[[], str]) -> Iterator[None]:
+def advise_on_interrupt(advice: Callable[[], str]) -> Iterator[None]:
     """Exit with 130 after an interruption of the block, and print the advice: where results are, how to continue."""
     try:
         yield

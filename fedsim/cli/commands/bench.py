@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import Commands, OneCommand, advising, app, say, screen
+from fedsim.cli.commands._console import Commands, OneCommand, advise_on_interrupt, app, say, screen
 from fedsim.core.errors import FedsimError, did_you_mean
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def model(
     known = _small_models()
     if name not in known:
         raise FedsimError(f"unknown small model '{name}'.{did_you_mean(name, known)}")
-    with advising(lambda: "Interrupted. The same command goes on where it was."):
+    with advise_on_interrupt(lambda: "Interrupted. The same command goes on where it was."):
         known[name](name, samples, seed)
 
 
@@ -131,16 +131,16 @@ def _small_models() -> dict[str, Callable[[str, int, int], None]]:
     return {
         **of_text,
         **dict.fromkeys(denoisers.RECIPES, _show_denoiser),
-        "digit-grids": partial(_show_grids, lambda _name: grids.trained(_Steps())),
-        unfreezing.NAME: partial(_show_grids, lambda _name: unfreezing.trained(_Steps())),
-        **dict.fromkeys(pruning.RECIPES, partial(_show_grids, lambda name: pruning.trained(name, _Steps()))),
+        "digit-grids": partial(_show_grids, lambda _name: grids.load_trained_model(_Steps())),
+        unfreezing.NAME: partial(_show_grids, lambda _name: unfreezing.load_trained_model(_Steps())),
+        **dict.fromkeys(pruning.RECIPES, partial(_show_grids, lambda name: pruning.load_trained_model(name, _Steps()))),
     }
 
 
 def _train(name: str) -> TrainedModel:
     from fedsim.bench import training
 
-    small = training.trained(name, _Steps())
+    small = training.load_trained_model(name, _Steps())
     _introduce(name, training.RECIPES[name].holds, small.model)
     return small
 
@@ -159,7 +159,7 @@ def _show_denoiser(name: str, _samples: int, seed: int) -> None:
     from fedsim.bench import denoisers
 
     recipe = denoisers.RECIPES[name]
-    small = denoisers.trained(name, _Steps())
+    small = denoisers.load_trained_denoiser(name, _Steps())
     _introduce(name, recipe.holds, small.model)
     _show_loss(small.model, small.data, denoisers.task_of(recipe), seed)
     say(f"kept in {small.folder}")
@@ -230,7 +230,7 @@ def _show_accuracies(name: str, samples: int, seed: int) -> None:
     for operation in _operations(name, []):
         lists = draw_samples(operation, lengths(RECIPES[name]), samples, seed)
         measured = [measure(strategy, _network(name), lists, seed) for strategy in strategies]
-        passes = sum(answer.passes for answer in measured[-1].answered) / samples
+        passes = sum(answer.passes for answer in measured[-1].answers) / samples
         first, *later_rows = [row.accuracy for row in measured]
         interval = _bounds(first)
         shares = (f"{100 * accuracy.value:.1f}" for accuracy in later_rows)
@@ -306,14 +306,14 @@ def _exact(places: int | None, written: str | None, operations: Sequence[str]) -
 
 def _network(name: str, written: str | None = None) -> Solver:
     from fedsim.bench.parallel import Network
-    from fedsim.bench.training import RECIPES, trained
+    from fedsim.bench.training import RECIPES, load_trained_model
 
     if written is not None:
         raise FedsimError("--written is for the exact model: leave out --model.")
     of_lists = [recipe_name for recipe_name, recipe in RECIPES.items() if recipe.data == "list-operations"]
     if name not in of_lists:
         raise FedsimError(f"--model: unknown model '{name}' of lists.{did_you_mean(name, ['table', *of_lists])}")
-    return Network(trained(name, _Steps()).model)
+    return Network(load_trained_model(name, _Steps()).model)
 
 
 def _strategies(decoder: str | None, settings: list[str], wants_grid: bool) -> list[Strategy]:
@@ -399,8 +399,8 @@ def _measured_data(measured: Measured) -> dict[str, Any]:
         "accuracy": accuracy.value,
         "low": accuracy.low,
         "high": accuracy.high,
-        "n": len(measured.answered),
+        "n": len(measured.answers),
         "tokens_a_pass": measured.tokens_a_pass,
-        "positions": sum(answer.positions for answer in measured.answered),
+        "positions": sum(answer.positions for answer in measured.answers),
         "left_to_right": measured.left_to_right,
     }

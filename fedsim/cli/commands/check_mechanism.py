@@ -41,7 +41,7 @@ def check_mechanism(target: _Target, noise: _Noise = False) -> None:
     if not outcome.faults:
         say(
             f"No fault found: {tried}; a record shifts the output by at most "
-            f"{outcome.distance:.3g} noise standard deviations (stated: {outcome.stated:.3g}). "
+            f"{outcome.distance:.3g} noise standard deviations (stated: {outcome.max_distance:.3g}). "
             "Other pairs are untested."
         )
         return

@@ -25,6 +25,6 @@ def compare(
 
     from fedsim.report.document import to_terminal
     from fedsim.report.sweep.compare import compare as compare_folders
-    from fedsim.report.sweep.compare import in_blocks
+    from fedsim.report.sweep.compare import comparison_blocks
 
-    to_terminal(in_blocks(compare_folders(a, b), a, b), screen)
+    to_terminal(comparison_blocks(compare_folders(a, b), a, b), screen)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from fedsim.cli.commands._console import advising, command, say, screen
+from fedsim.cli.commands._console import advise_on_interrupt, command, say, screen
 from fedsim.core.errors import FedsimError, MissingExtra
 
 if TYPE_CHECKING:
@@ -51,7 +51,9 @@ def demo(
     from fedsim.demo.messages import language_of
 
     chosen = language_of(language)
-    with advising(lambda: "Interrupted." if out is None else "Interrupted. Type the same command to go on from here."):
+    with advise_on_interrupt(
+        lambda: "Interrupted." if out is None else "Interrupted. Type the same command to go on from here."
+    ):
         if out is not None:
             _record(out, full, chosen)
         elif live:
@@ -62,11 +64,11 @@ def demo(
 
 def _record(out: Path, full: bool, language: Language) -> None:
     from fedsim.demo import page
-    from fedsim.demo.lesson import FULL, QUICK, installed, parts_beside, record_lesson
+    from fedsim.demo.lesson import FULL, QUICK, installed_grids, parts_beside, record_lesson
 
     page.check_place(out)
-    chosen, kept = installed(FULL if full else QUICK), parts_beside(out)
-    with counted(screen) as on_step:
+    chosen, kept = installed_grids(FULL if full else QUICK), parts_beside(out)
+    with show_progress(screen) as on_step:
         lesson = record_lesson(chosen, _PROCESSES, on_step, kept=kept)
     page.write(lesson, out, language)
     kept.remove()
@@ -105,7 +107,7 @@ def _show(language: Language) -> None:
 
 
 @contextmanager
-def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
+def show_progress(console: Console) -> Iterator[Callable[[int, int], None]]:
     """Yield a function of (settings done, all settings): a bar on a terminal, else a line every ten seconds.
 
     Its first call says how many were done before.

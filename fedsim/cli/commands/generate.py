@@ -86,8 +86,8 @@ def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
 def _tokens(pieces: Iterator[Piece], results: list[Generated]) -> Iterator[tuple[int, ...]]:
     for piece in pieces:
         yield piece.tokens
-        if piece.generated is not None:
-            results.append(piece.generated)
+        if piece.result is not None:
+            results.append(piece.result)
 
 
 def _as_data(decoder: str, writer: Writer, generated: Generated) -> dict[str, Any]:

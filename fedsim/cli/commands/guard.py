@@ -41,8 +41,8 @@ def status(policy: _PolicyFile = _POLICY) -> None:
         f"at delta {spending.delta:g}. "
         f"Rounds left: {spending.rounds_left}."
     )
-    if spending.unanswered:
-        say(f"Rounds at work or broken off: {spending.unanswered}. They count.")
+    if spending.unanswered_rounds:
+        say(f"Rounds at work or broken off: {spending.unanswered_rounds}. They count.")
     if spending.truncated_lines:
         say(f"Lines that a kill cut off, before which nothing was trained: {spending.truncated_lines}.")
     say(f"Last entry: {spending.entries}. Note it: a ledger that later has fewer was cut.")

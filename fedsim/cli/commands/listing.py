@@ -74,7 +74,7 @@ def list_(
             _show_names(entries, known)
         else:
             _show_entries(entries[group])
-            if others := _in_other_tiers(known[group], entries[group]):
+            if others := _other_tier_counts(known[group], entries[group]):
                 say(f"{others}: fedsim list {group} --tier all")
     _page(shown.get())
 
@@ -98,7 +98,7 @@ def _show_names(entries: dict[str, list[_Entry]], known: dict[str, list[_Entry]]
         say("Methods of all tiers, core, baseline and research: fedsim list --tier all")
 
 
-def _in_other_tiers(known: list[_Entry], listed: list[_Entry]) -> str:
+def _other_tier_counts(known: list[_Entry], listed: list[_Entry]) -> str:
     """Return the numbers of methods in the tiers that are not listed, e.g. "12 baseline and 2 research"."""
     counts = Counter(entry["tier"] for entry in known) - Counter(entry["tier"] for entry in listed)
     return " and ".join(f"{count} {name}" for name, count in sorted(counts.items()))

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedsim.cli.commands._checking import check_figures, refuse_check
-from fedsim.cli.commands._console import ScenarioFile, advising, ask_to_stop, command, complain, in_minutes, say, screen
+from fedsim.cli.commands._console import (
+    ScenarioFile,
+    advise_on_interrupt,
+    ask_to_stop,
+    command,
+    complain,
+    duration_suffix,
+    say,
+    screen,
+)
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -78,8 +87,8 @@ def run(
     folder, is_silent = out or Path("results") / scenario.stem, quiet or as_json
     if isolate and (gaps := describe_open()):
         complain(gaps)
-    watching = display.silent() if is_silent else display.watching(screen)
-    with advising(partial(_advice, folder, loaded)), ask_to_stop() as stop, watching as watcher:
+    watching = display.silent() if is_silent else display.open_display(screen)
+    with advise_on_interrupt(partial(_advice, folder, loaded)), ask_to_stop() as stop, watching as watcher:
         record = run_into(
             loaded,
             folder,
@@ -110,7 +119,7 @@ def _keep_silent(_earlier: RunRecord | None) -> None:
 
 
 def _announce(scenario: Scenario, folder: Path, earlier: RunRecord | None, *, is_resumed: bool) -> None:
-    say(scenario.title + in_minutes(scenario.minutes))
+    say(scenario.title + duration_suffix(scenario.minutes))
     if earlier is not None:
         say(f"Continues with {_resumption(earlier, scenario)}.")
     elif is_resumed:

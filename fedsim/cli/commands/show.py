@@ -35,7 +35,7 @@ def show(
 
     word = next((word for word in TERMS if word.casefold() == name.casefold()), None)
     try:
-        methods = registry.named(name)
+        methods = registry.find_entries(name)
     except FedsimError:
         if word is None:
             raise

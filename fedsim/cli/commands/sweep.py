@@ -15,11 +15,11 @@ import typer
 from fedsim.cli.commands._checking import check_figures, refuse_check
 from fedsim.cli.commands._console import (
     ScenarioFile,
-    advising,
+    advise_on_interrupt,
     ask_to_stop,
     command,
     complain,
-    in_minutes,
+    duration_suffix,
     say,
     screen,
     seconds,
@@ -99,15 +99,15 @@ def _make(
 
     runs = plan_runs(loaded, source)
     folder = SweepFolder(path)
-    say(f"{loaded.title}: {with_noun(len(runs), 'run')}{in_minutes(loaded.minutes)}")
+    say(f"{loaded.title}: {with_noun(len(runs), 'run')}{duration_suffix(loaded.minutes)}")
     if lacks_control(runs):
         complain(
             "No setting is undefended, so a failed attack may be a weak attack. Add a setting "
             "with model.dropout = 0 and without defenses and components."
         )
     with (
-        advising(lambda: f"Interrupted. Finished runs are in {folder.path}; the same command continues."),
-        folder.opened(plan_of(loaded, runs)),
+        advise_on_interrupt(lambda: f"Interrupted. Finished runs are in {folder.path}; the same command continues."),
+        folder.lock_for_sweep(plan_of(loaded, runs)),
         _ray_executor(ray) if ray else nullcontext(ProcessExecutor()) as executor,
         ask_to_stop() as stop,
         display.counting(screen, len(runs)) as on_outcome,
@@ -128,9 +128,9 @@ def _make(
 
 
 def _ray_executor(address: str) -> AbstractContextManager[Executor]:
-    from fedsim.experiment.sweep.executors.ray import on_ray
+    from fedsim.experiment.sweep.executors.ray import open_ray
 
-    return on_ray(None if address == "local" else address)
+    return open_ray(None if address == "local" else address)
 
 
 def _report(folder: Path, runs: int, outcomes: Sequence[Outcome]) -> None:

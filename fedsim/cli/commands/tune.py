@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import ScenarioFile, advising, command, say
+from fedsim.cli.commands._console import ScenarioFile, advise_on_interrupt, command, say
 
 if TYPE_CHECKING:
     from fedsim.experiment.sweep.tuning import Tuned
@@ -35,7 +35,7 @@ def tune(
     from fedsim.experiment.sweep.tuning import tune as tuned
     from fedsim.record.atomic_files import write_atomic
 
-    with advising(lambda: f"Interrupted. Finished trials are in {folder}; the same command continues."):
+    with advise_on_interrupt(lambda: f"Interrupted. Finished trials are in {folder}; the same command continues."):
         best = tuned(loaded, folder, lambda *where: say(_trial(*where)))
     rows = [{**asdict(trial), "settings": json.dumps(trial.settings)} for trial in best]
     write_atomic(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))

@@ -59,11 +59,11 @@ class AlloraConfig(LowRankConfig):
             return 1.0 / (norms + 1.0 / self.eta)
         return (norms + 1.0 / self.eta**2).rsqrt()
 
-    def of_outputs(self, a: Tensor, b: Tensor, read: Tensor) -> Tensor:
+    def output_factors(self, a: Tensor, b: Tensor, read: Tensor) -> Tensor:
         """Return c per output unit, (out,); with `dependence = 'output'`, c per entry of `read` (..., r) @ B^T."""
-        return self.of_rows(a, b) if self.dependence == "weight" else self.factors((read @ b.mT).abs())
+        return self.row_factors(a, b) if self.dependence == "weight" else self.factors((read @ b.mT).abs())
 
-    def of_rows(self, a: Tensor, b: Tensor) -> Tensor:
+    def row_factors(self, a: Tensor, b: Tensor) -> Tensor:
         """Return c per output unit, shape (..., out), from A (..., r, in) and B (..., out, r)."""
         return self.factors(
             torch.linalg.vector_norm(b.contiguous(), dim=-1) if self.norm == "B" else product_norms(a, b)
@@ -122,7 +122,7 @@ class Allora(Adapter[AlloraConfig]):
             return {}
         layers = [name.removesuffix(_B) for name in parameters if name.endswith(_B)]
         return {
-            f"{name}{_B}": self.config.of_rows(parameters[f"{name}{_A}"], parameters[f"{name}{_B}"]).unsqueeze(-1)
+            f"{name}{_B}": self.config.row_factors(parameters[f"{name}{_A}"], parameters[f"{name}{_B}"]).unsqueeze(-1)
             for name in layers
         }
 
@@ -155,13 +155,13 @@ class AlloraLinear(LowRankLinear):
     def calls(self, inputs: Tensor, gradient: Tensor) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
         """Yield each factor with its input (..., in) and its output gradient (..., out), as in a call of that layer."""
         read = self.lora_a(inputs)
-        weighed = gradient * self._config.of_outputs(self.lora_a.weight, self.lora_b.weight, read)
+        weighed = gradient * self._config.output_factors(self.lora_a.weight, self.lora_b.weight, read)
         yield self.lora_a, inputs, weighed @ self.lora_b.weight
         yield self.lora_b, read, weighed
 
     def factors(self) -> Tensor:
         """Return c per output unit at the current weights, shape (out,)."""
-        return self._config.of_rows(self.lora_a.weight, self.lora_b.weight)
+        return self._config.row_factors(self.lora_a.weight, self.lora_b.weight)
 
 
 def product_norms(a: Tensor, b: Tensor) -> Tensor:
@@ -198,11 +198,11 @@ class _Weighed(torch.autograd.Function):
         x, read, a, b = ctx.saved_tensors
         config: AlloraConfig = ctx.config
         if config.dependence == "output":
-            weighed = gradient * config.of_outputs(a, b, read.mT)
+            weighed = gradient * config.output_factors(a, b, read.mT)
             of_read, of_read_weighed = b.mT @ gradient.mT, b.mT @ weighed.mT
             of_b = (read @ weighed).mT
         else:
-            c = config.of_rows(a, b)
+            c = config.row_factors(a, b)
             of_read, of_read_weighed = (torch.cat((b.mT, b.mT * c)) @ gradient.mT).chunk(2)
             of_b = (read @ gradient * c).mT
         # The gradients of x and A returned here are complete, so A x gets none.

@@ -62,7 +62,7 @@ class LoraConfig(LowRankConfig):
         ),
         (
             "change merged into the weights",
-            "fedsim.components.core.low_rank.LowRankLinear.merged",
+            "fedsim.components.core.low_rank.LowRankLinear.merge_adapter",
             "test_the_output_is_that_of_the_formula_and_of_the_merged_layer",
         ),
     ),

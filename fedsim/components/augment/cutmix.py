@@ -67,7 +67,7 @@ class CutMixConfig(Config):
         ),
         (
             "images pasted, labels by the share of pixels",
-            "CutMix.mixed",
+            "CutMix.mix_inputs",
             "test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partners",
         ),
     ),
@@ -89,9 +89,9 @@ class CutMix(Augmentation[CutMixConfig]):
         if self.config.mode in ("cutmix", "cutout"):
             context.draws["cutmix.boxes"] = draw.boxes
         if self.config.mode == "cutout":
-            return replace(batch, inputs=self.mixed(batch.inputs, draw))
+            return replace(batch, inputs=self.mix_inputs(batch.inputs, draw))
         labels = mixed_labels(batch.labels, draw, context.federation.classes, batch.inputs)
-        return replace(batch, inputs=self.mixed(batch.inputs, draw), labels=labels)
+        return replace(batch, inputs=self.mix_inputs(batch.inputs, draw), labels=labels)
 
     def draw(self, inputs: Tensor, generator: torch.Generator) -> Draw:
         """Draw partners, boxes and weights for inputs (B, C, H, W)."""
@@ -103,7 +103,7 @@ class CutMix(Augmentation[CutMixConfig]):
         draw = draw_boxes(count, (height, width), chances, generator)
         return draw_nothing(count)._replace(boxes=draw.boxes) if config.mode == "cutout" else draw
 
-    def mixed(self, inputs: Tensor, draw: Draw) -> Tensor:
+    def mix_inputs(self, inputs: Tensor, draw: Draw) -> Tensor:
         """Return the mixed copy of inputs (B, C, H, W)."""
         if self.config.mode == "label-only":
             return inputs

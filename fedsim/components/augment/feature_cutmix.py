@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from fedsim.components.augment._mixing import Chances, Draw, draw_boxes, mixed_labels, paste
 from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, PublicFederation
-from fedsim.core.nets.masks import without_dropout
-from fedsim.core.nets.step_draws import shown
+from fedsim.core.nets.masks import disable_dropout
+from fedsim.core.nets.step_draws import get_current_draws
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, MethodDescription
 from fedsim.core.types.effects import PastedMaps
@@ -113,7 +113,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
     def _refuses_layer(self, federation: PublicFederation, model: nn.Module) -> str | None:
         shapes: list[tuple[int, ...]] = []
         handle = model.get_submodule(self.config.at).register_forward_hook(partial(_note, shapes))
-        with torch.no_grad(), without_dropout():
+        with torch.no_grad(), disable_dropout():
             model(federation.probe(2).inputs)
         handle.remove()
         if not shapes:
@@ -135,7 +135,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
 
 
 def _mix(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
-    draws = shown()
+    draws = get_current_draws()
     if _BOXES not in draws or not layer.training:
         return maps
     draw = Draw(draws[_PARTNERS], draws[_BOXES], draws[_WEIGHTS])

@@ -79,7 +79,7 @@ class CodebookLayer(nn.Module):
         if not self.enabled:
             return activation
         inputs = self.normalise(activation)
-        chosen = self.chosen(inputs.detach())
+        chosen = self.select_codes(inputs.detach())
         for reader in self.readers:
             reader.append(chosen.masked_fill(~self._is_heard(chosen), -1) if self.silent else chosen)
         if self.revive_after and self.training:
@@ -113,7 +113,7 @@ class CodebookLayer(nn.Module):
         grouped = features.unflatten(-1, self.scale.shape)
         return F.layer_norm(grouped, grouped.shape[-1:]) * self.scale + self.shift
 
-    def chosen(self, inputs: Tensor) -> Tensor:
+    def select_codes(self, inputs: Tensor) -> Tensor:
         """Return the k most similar codes per position and group, in ascending order; ties go to the lower code."""
         ranked = self.similarities(inputs)
         for change in self.rankings:

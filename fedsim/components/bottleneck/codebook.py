@@ -35,7 +35,7 @@ from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, PublicFederation
 from fedsim.core.nets.kv_cache import whole_texts
-from fedsim.core.nets.masks import dropout_sites, inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, dropout_sites, inject_masks
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
@@ -144,7 +144,7 @@ class Codebook(Bottleneck[CodebookConfig]):
                 f"component 'codebook': k cannot fall from first_active {self.config.first_active} to "
                 f"{self.config.active} active codes."
             )
-        for place in self._named(model):
+        for place in self._find_modules(model):
             parent, _, last = place.rpartition(".")
             module, owner = model.get_submodule(place), model.get_submodule(parent)
             if isinstance(module, _Quantised) or isinstance(owner, _Quantised):
@@ -167,7 +167,7 @@ class Codebook(Bottleneck[CodebookConfig]):
             raise NotApplicable("component 'codebook': k-means needs public examples; set initialisation = 'normal'.")
         layers = {place: layer for place, layer in codebooks(model).items() if self._is_own(place)}
         chosen = public[torch.randperm(len(public), generator=generator)[:_EXAMPLES]]
-        with torch.no_grad(), without_dropout(), bypass_codebooks(model), _inputs(layers) as seen:
+        with torch.no_grad(), disable_dropout(), bypass_codebooks(model), _inputs(layers) as seen:
             model(chosen)
             for place, layer in layers.items():
                 inputs = torch.cat([layer.normalise(x).flatten(0, -3) for x in seen[place]])
@@ -177,7 +177,7 @@ class Codebook(Bottleneck[CodebookConfig]):
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse codes that do not fit the layer's width, and layers that the forward pass never reaches."""
         try:
-            with torch.no_grad(), without_dropout(), reading(model) as seen:
+            with torch.no_grad(), disable_dropout(), reading(model) as seen:
                 model(federation.probe(2).inputs)
         except NotApplicable as reason:
             return str(reason)
@@ -202,7 +202,7 @@ class Codebook(Bottleneck[CodebookConfig]):
             scores[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
         return scores
 
-    def _named(self, model: nn.Module) -> list[str]:
+    def _find_modules(self, model: nn.Module) -> list[str]:
         """Return the modules that match each pattern, in registration order."""
         names = [name for name, _ in model.named_modules() if name]
         places: list[str] = []
@@ -337,7 +337,7 @@ def silence_codes(
         FedsimError: no codebook at `place`, or an unknown code or group.
     """
     layer = _codebook_at(model, place)
-    return _silencing(layer, _chosen_codes(layer, codes, group))
+    return _silence_codes(layer, _chosen_codes(layer, codes, group))
 
 
 def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
@@ -361,7 +361,7 @@ def _change(layer: CodebookLayer, codes: Sequence[int], group: int | None, rows:
 
 
 @contextmanager
-def _silencing(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
+def _silence_codes(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
     layer.silent.append(silent)
     try:
         yield

@@ -121,7 +121,7 @@ class DropAdapter(LowRankLinear):
         """Return D(x)."""
         return self.lora_b(self.scale * self.lora_a(inputs))
 
-    def merged(self) -> NoReturn:
+    def merge_adapter(self) -> NoReturn:
         """Raise, because no base layer exists.
 
         Raises:

@@ -21,18 +21,18 @@ class LayerSchedule:
         first: number of layers on the first generated token.
         last: number of layers on the last expected token and all later ones.
         warm_up: number of lowest layers that always run.
-        expected: expected number of generated tokens, E.
+        expected_tokens: expected number of generated tokens, E.
     """
 
     depth: int
     first: int
     last: int
     warm_up: int
-    expected: int
+    expected_tokens: int
 
     def count(self, number: int) -> int:
         """Return the number of layers for generated token `number` (from 0), in exact integer arithmetic."""
-        span = self.expected - 1
+        span = self.expected_tokens - 1
         if number >= span:
             return self.first if number == span == 0 else self.last
         doubled = 2 * ((span - number) * self.first + number * self.last)
@@ -53,7 +53,9 @@ class ScheduleConfig(Config):
     )
     last: int | None = Field(default=None, ge=1, description="layers on the last expected token; unset: from speed_up")
     warm_up: int = Field(default=1, ge=0, description="lowest layers, which run on every token")
-    expected: int = Field(default=32, ge=1, description="tokens that a text is expected to get behind its prompt")
+    expected_tokens: int = Field(
+        default=32, ge=1, description="tokens that a text is expected to get behind its prompt"
+    )
 
     @model_validator(mode="after")
     def _both_ends(self) -> Self:
@@ -75,7 +77,7 @@ class ScheduleConfig(Config):
                 f"first = {first}, last = {last}, warm_up = {self.warm_up}: expected warm_up < last <= first <= "
                 f"{depth}, the layers of the model."
             )
-        return LayerSchedule(depth, first, last, self.warm_up, self.expected)
+        return LayerSchedule(depth, first, last, self.warm_up, self.expected_tokens)
 
 
 def budgets(depth: int, speed_up: float, warm_up: int) -> tuple[int, int]:

@@ -64,7 +64,7 @@ class LowRankLinear(nn.Module):
         return self.scale * self.lora_b.weight @ self.lora_a.weight
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
+    def merge_adapter(self) -> nn.Linear:
         """Return a linear layer with weight W + s B A, which has the same outputs in evaluation."""
         layer = copy.deepcopy(self.base)
         layer.weight += self.change()
@@ -115,11 +115,11 @@ def adapt(
     return model
 
 
-def merged(model: nn.Module) -> nn.Module:
+def merge_adapters(model: nn.Module) -> nn.Module:
     """Return a copy of a model whose adapters are merged into ordinary linear layers."""
     plain = copy.deepcopy(model)
     for name, layer in [(n, m) for n, m in plain.named_modules() if isinstance(m, LowRankLinear)]:
-        plain.set_submodule(name, layer.merged())
+        plain.set_submodule(name, layer.merge_adapter())
     return plain.requires_grad_(True)
 
 
@@ -129,11 +129,11 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(layer.register_forward_hook(_of_base).remove)
+            stack.callback(layer.register_forward_hook(_apply_base).remove)
         yield
 
 
-def _of_base(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+def _apply_base(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
     assert isinstance(layer, LowRankLinear)
     return layer.base(*inputs)
 

@@ -35,11 +35,11 @@ def scaled_skips(model: nn.Module, factor: Callable[[int, int], Tensor | float])
     with ExitStack() as stack:
         for number, skip in enumerate(skips):
             scale = factor(number, len(skips))
-            stack.callback(skip.register_forward_pre_hook(_multiplied(scale)).remove)
+            stack.callback(skip.register_forward_pre_hook(_make_skip_scaler(scale)).remove)
         yield
 
 
-def _multiplied(factor: Tensor | float) -> Callable[[nn.Module, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
+def _make_skip_scaler(factor: Tensor | float) -> Callable[[nn.Module, tuple[Tensor, Tensor]], tuple[Tensor, Tensor]]:
     def change(_skip: nn.Module, features: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         skipped, stored = features
         scale = factor.view(-1, *[1] * (stored.ndim - 1)) if isinstance(factor, Tensor) else factor

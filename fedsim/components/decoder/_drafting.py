@@ -31,7 +31,7 @@ class DraftedTexts(TextState):
         return max(0, min(limit, left - 1))
 
 
-def in_text(new: Sequence[int], context: GenerationContext) -> int:
+def count_text_tokens(new: Sequence[int], context: GenerationContext) -> int:
     """Return how many of a step's tokens belong to the text, which ends with its first stop token."""
     stops = context.limits.stop_tokens if context.limits is not None else frozenset[int]()
     return next((1 + place for place, token in enumerate(new) if token in stops), len(new))

@@ -21,7 +21,7 @@ class AheadScores(NamedTuple):
     """Scores (N, V) of the next token of each text, and the number of texts evaluated per row."""
 
     scores: Tensor
-    shown: list[int]
+    text_counts: list[int]
 
 
 class LookAhead:
@@ -82,9 +82,9 @@ class LookAhead:
 def _nearest(ordered: Sequence[Text], text: Text) -> Text:
     """Return the text with the longest common prefix: a neighbour of `text` in sorted order."""
     place = bisect(ordered, text)
-    return max(ordered[max(place - 1, 0) : place + 1], key=lambda candidate: _shared(candidate, text))
+    return max(ordered[max(place - 1, 0) : place + 1], key=lambda candidate: _count_shared(candidate, text))
 
 
-def _shared(first: Text, second: Text) -> int:
+def _count_shared(first: Text, second: Text) -> int:
     pairs = enumerate(zip(first, second, strict=False))
     return next((place for place, (token, second) in pairs if token != second), min(len(first), len(second)))

@@ -70,18 +70,18 @@ class Population:
         """Ln of the estimated evidence: the factor times the mean weight; open particles count too."""
         return self.log_factor + log_mean(self.log_weights)
 
-    def ended(self) -> Self:
+    def drop_unfinished(self) -> Self:
         """Return the population with weight 0 for particles that have not ended."""
         cut = (
             particle if particle.is_whole else replace(particle, log_weight=-math.inf) for particle in self.particles
         )
         return replace(self, particles=tuple(cut))
 
-    def measured(self) -> Self:
+    def with_sample_size(self) -> Self:
         """Return the population with its current effective sample size appended."""
         return replace(self, sizes=(*self.sizes, effective_size(self.log_weights)))
 
-    def resampled(self, generator: torch.Generator) -> Self:
+    def resample(self, generator: torch.Generator) -> Self:
         """Resample as many particles by weight, each with weight 1; the mean weight is multiplied into the factor."""
         chosen = chosen_by_weight(self.log_weights, len(self.particles), generator)
         particles = tuple(replace(self.particles[place], log_weight=0.0) for place in chosen)

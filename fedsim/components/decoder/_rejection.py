@@ -27,14 +27,14 @@ class TokenDraw(NamedTuple):
         token: accepted token; None if none was accepted.
         log_weight: ln W.
         calls: calls of the constraint.
-        rejected: calls that returned False, including a look-ahead.
+        rejected_calls: calls that returned False, including a look-ahead.
         is_spent: whether the draw stopped at the maximum number of rejections, not for lack of tokens.
     """
 
     token: int | None
     log_weight: float
     calls: int
-    rejected: int
+    rejected_calls: int
     is_spent: bool = False
 
 
@@ -75,7 +75,7 @@ def draw_first(log_odds: Tensor, accepts: Accepts, generator: torch.Generator, l
         limit: maximum number of rejections.
     """
     counted = _Counted(accepts)
-    for item in in_random_order(log_odds, generator):
+    for item in tokens_in_random_order(log_odds, generator):
         if counted(item.token):
             return counted.draw_of(item.token, 0.0)
         if counted.rejected == limit:
@@ -90,7 +90,7 @@ def draw_recursive(
 
     R is the mass rejected before X. Arguments as in `draw_first`.
     """
-    counted, order = _Counted(accepts), in_random_order(log_odds, generator)
+    counted, order = _Counted(accepts), tokens_in_random_order(log_odds, generator)
     for item in order:
         if counted(item.token):
             # At the last allowed rejection, 1 - R alone is unbiased, so no look-ahead is needed.
@@ -109,14 +109,14 @@ def draw_two_loops(log_odds: Tensor, accepts: Accepts, generator: torch.Generato
     `draw_first`.
     """
     counted, left = _Counted(accepts), log_odds.clone()
-    for item in in_random_order(log_odds, generator):
+    for item in tokens_in_random_order(log_odds, generator):
         if not counted(item.token):
             left[item.token] = -math.inf
             continue
         # The loop ends, because at least X is accepted among the remaining tokens.
         next(
             candidate
-            for candidate in in_random_order(left, generator)
+            for candidate in tokens_in_random_order(left, generator)
             if candidate.token == item.token or counted(candidate.token)
         )
         return counted.draw_of(item.token, item.log_rest - math.log(counted.rejected + 1))
@@ -163,7 +163,7 @@ def draw_geometric(
     return counted.draw_of(first, math.log(min(wanted - 1, accepted)) - math.log(accepted + rejections - 1))
 
 
-def in_random_order(log_odds: Tensor, generator: torch.Generator) -> Iterator[RankedToken]:
+def tokens_in_random_order(log_odds: Tensor, generator: torch.Generator) -> Iterator[RankedToken]:
     """Yield all tokens with nonzero probability in an order sampled without replacement."""
     keys = log_odds + _gumbel(len(log_odds), generator)
     possible, done = int((log_odds > -math.inf).sum()), 0

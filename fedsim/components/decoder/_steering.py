@@ -36,7 +36,7 @@ def sure_tokens(tuned: Tensor, confidence: float) -> Tensor:
     return odds >= confidence * odds.amax(-1, keepdim=True)
 
 
-def steered(tuned: Tensor, base: Tensor, strength: float, confidence: float, *, refuses: bool) -> Tensor:
+def steer_scores(tuned: Tensor, base: Tensor, strength: float, confidence: float, *, refuses: bool) -> Tensor:
     """Add strength times delta to the scores of confident tokens; `refuses`: all other tokens get -inf."""
     is_sure = sure_tokens(tuned, confidence)
     moved = tuned + strength * steering_vector(tuned, base).where(is_sure, 0.0)
@@ -70,17 +70,17 @@ class SteeredPlaces:
         """Return the derivative of the summed cross-entropy by the strength, in which it increases."""
         moved = self.scores + strength * self.deltas
         odds = (moved - self._total(moved)[:, None]).exp()
-        return float(((odds * self.deltas).sum(1) - self._of_truth(self.deltas)).sum())
+        return float(((odds * self.deltas).sum(1) - self._gather_truth(self.deltas)).sum())
 
     def descents(self) -> Tensor:
         """Return minus the derivative of each cross-entropy at strength 0, for the full distribution, shape (N,)."""
-        return self._of_truth(self.deltas) - (self.odds * self.deltas).sum(1)
+        return self._gather_truth(self.deltas) - (self.odds * self.deltas).sum(1)
 
     def curvatures(self) -> Tensor:
         """Return delta^T J delta per position, shape (N,)."""
         return (self.odds * self.deltas.square()).sum(1) - (self.odds * self.deltas).sum(1).square()
 
-    def _of_truth(self, values: Tensor) -> Tensor:
+    def _gather_truth(self, values: Tensor) -> Tensor:
         return values.gather(1, self.truth[:, None])[:, 0]
 
     def _total(self, moved: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ def places(tuned: Tensor, base: Tensor, true: Tensor, confidence: float, *, refu
     )
 
 
-def joined(parts: Sequence[SteeredPlaces]) -> SteeredPlaces:
+def concat_positions(parts: Sequence[SteeredPlaces]) -> SteeredPlaces:
     """Concatenate the positions of several batches, padded to a common width."""
     width = max(part.scores.shape[1] for part in parts)
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from fedsim.components.core.low_rank import LowRankLinear, adapters_off
 from fedsim.components.decoder._second_model import second_model
-from fedsim.components.decoder._steering import Mode, SteeredPlaces, joined, places, steered, strength_of
+from fedsim.components.decoder._steering import Mode, SteeredPlaces, concat_positions, places, steer_scores, strength_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Decoder, GenerationInputs, TextState
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.settings import NameOrFolder
 from fedsim.core.types import Batch, Config
 
@@ -99,7 +99,7 @@ class SteeredModel(nn.Module):
         tuned = self.model(tokens)
         base = tuned if config.strength == 0 else _base_scores(self.model, tokens)
         check_sizes(tuned, base)
-        return steered(tuned, base, config.towards_task, config.confidence, refuses=config.outside == "refused")
+        return steer_scores(tuned, base, config.towards_task, config.confidence, refuses=config.outside == "refused")
 
 
 def with_base(model: nn.Module, config: SteeringConfig) -> nn.Module:
@@ -126,7 +126,7 @@ def _base_scores(model: nn.Module, tokens: Tensor) -> Tensor:
 class SteeringDecoder(Decoder[SteeringConfigT, SteeredT]):
     """Base class of decoders that generate from steered scores."""
 
-    def fitted(self, model: nn.Module, texts: Batch) -> Self:
+    def fit_to_texts(self, model: nn.Module, texts: Batch) -> Self:
         """Return the decoder with calibrated strength, if the settings ask for it.
 
         Raises:
@@ -171,7 +171,7 @@ def calibrate(model: nn.Module, examples: Batch, config: SteeringConfig, mode: M
             f"no true token has {config.confidence} of the largest odds, so that no strength can be found. Tune the "
             "model for longer, or lower the confidence."
         )
-    strength = strength_of(joined(parts), mode)
+    strength = strength_of(concat_positions(parts), mode)
     return strength if config.sign == "task" else -strength
 
 
@@ -184,7 +184,7 @@ def paired_scores(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, T
     """Yield scores of the tuned model and of its base at labelled positions (M, V), and the true tokens (M,)."""
     for inputs, labels in zip(examples.inputs.split(AT_ONCE), examples.labels.split(AT_ONCE), strict=True):
         is_real = labels != IGNORED
-        with without_dropout():
+        with disable_dropout():
             tuned, base = model(inputs)[is_real], _base_scores(model, inputs)[is_real]
         check_sizes(tuned, base)
         yield tuned, base, labels[is_real]

@@ -27,7 +27,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._drafting import DraftedTexts, in_text
+from fedsim.components.decoder._drafting import DraftedTexts, count_text_tokens
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError, first_line
@@ -67,7 +67,7 @@ class TrigramTable:
         successors = self._changed.get(pair)
         return self._base.get(pair, {}) if successors is None else successors
 
-    def learned(self, text: Sequence[int], length: int = _WINDOW) -> TrigramTable:
+    def learn_text(self, text: Sequence[int], length: int = _WINDOW) -> TrigramTable:
         """Return a new table, updated with the trigrams of the last `length` tokens of a text."""
         window = text[-length:]
         changed = dict(self._changed)
@@ -132,7 +132,7 @@ def search(
             node.visits += 1
             node.worth += worth
     ordered = sorted(root.ways(), key=lambda way: -way[0])[: config.paths]
-    return [_prolonged(table, pair, way) if len(way) < depth else way for _, way in ordered]
+    return [_extend_path(table, pair, way) if len(way) < depth else way for _, way in ordered]
 
 
 def _rollout(table: TrigramTable, pair: Pair, length: int, chances: Iterator[float]) -> float:
@@ -153,7 +153,7 @@ def _rollout(table: TrigramTable, pair: Pair, length: int, chances: Iterator[flo
     return worth
 
 
-def _prolonged(table: TrigramTable, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...]:
+def _extend_path(table: TrigramTable, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...]:
     *_, first, second = (*pair, *way)
     after = table.successors_of((first, second))
     return (*way, max(after, key=after.__getitem__)) if after else way
@@ -179,7 +179,7 @@ class Adapting(DraftedTexts):
     """Texts, the table of each, and the persistent table; without `persist` each generation has its own."""
 
     tables: tuple[TrigramTable, ...]
-    lasting: Lasting
+    persistent_state: Lasting
 
 
 @final
@@ -193,7 +193,7 @@ class Adapting(DraftedTexts):
     paper_steps=(
         (
             "reduced tri-gram table that learns from drafts",
-            "TrigramTable.learned",
+            "TrigramTable.learn_text",
             "test_the_table_learns_every_trigram_of_the_window_and_nothing_else",
         ),
         (
@@ -225,16 +225,16 @@ class Aded(Decoder[AdedConfig, Adapting]):
         tables = (lasting.table or TrigramTable(self._base(model, condition.prompts[0][:1])),) * len(condition)
         lengths = tuple(map(len, condition.prompts))
         if self.config.prompt:
-            tables = self._learned(tables, condition.prompts, max(lengths))
+            tables = self._learn_texts(tables, condition.prompts, max(lengths))
         if self.config.persist:
             lasting.table = tables[-1]
         return Adapting(condition.prompts, lengths, tables, lasting)
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
         """Draft a tree, verify it, and append the accepted path and one more token."""
-        tables = state.tables if state.lasting.table is None else (state.lasting.table,) * len(state)
+        tables = state.tables if state.persistent_state.table is None else (state.persistent_state.table,) * len(state)
         if self.config.adaptive:
-            tables = self._learned(tables, state.tokens, _WINDOW)
+            tables = self._learn_texts(tables, state.tokens, _WINDOW)
         drafts = [
             self._draft(table, text, state.room(row, context, self.config.depth), generator)
             for row, (table, text, generator) in enumerate(zip(tables, state.tokens, context.generators, strict=True))
@@ -244,22 +244,22 @@ class Aded(Decoder[AdedConfig, Adapting]):
         ways = [self._follow(*draft) for draft in zip(drafts, scores, context.generators, strict=True)]
         new = [tokens for tokens, _ in ways]
         events = [
-            Event(proposed=len(draft), accepted=min(passed, in_text(tokens, context)))
+            Event(proposed=len(draft), accepted=min(passed, count_text_tokens(tokens, context)))
             for draft, (tokens, passed) in zip(drafts, ways, strict=True)
         ]
         if self.config.persist:
-            state.lasting.table = tables[-1]
-        return replace(state.extended(new), tables=tables), events
+            state.persistent_state.table = tables[-1]
+        return replace(state.append_tokens(new), tables=tables), events
 
-    def _learned(
+    def _learn_texts(
         self, tables: tuple[TrigramTable, ...], texts: Sequence[Sequence[int]], length: int
     ) -> tuple[TrigramTable, ...]:
         """Return tables updated with the texts' last tokens: one per text, or with `persist` one for all."""
         if not self.config.persist:
-            return tuple(table.learned(text, length) for table, text in zip(tables, texts, strict=True))
+            return tuple(table.learn_text(text, length) for table, text in zip(tables, texts, strict=True))
         table = tables[0]
         for text in texts:
-            table = table.learned(text, length)
+            table = table.learn_text(text, length)
         return (table,) * len(texts)
 
     def _draft(self, table: TrigramTable, text: Sequence[int], depth: int, generator: torch.Generator) -> Draft:
@@ -284,7 +284,7 @@ class Aded(Decoder[AdedConfig, Adapting]):
     def _base(self, model: nn.Module, token: tuple[int, ...]) -> Mapping[Pair, Successors]:
         if self.config.table is None:
             return {}
-        base, highest = _known(self.config.table)
+        base, highest = _load_table(self.config.table)
         stack = stack_of(model)
         weight = stack.weight if isinstance(stack, Weighted) else None
         vocabulary = DecodingCache().scores(model, [token])[0].shape[-1] if weight is None else len(weight)
@@ -313,7 +313,7 @@ def save_table(path: Path, table: Mapping[Pair, Successors]) -> None:
     path.write_text(json.dumps([[*pair, list(after.items())] for pair, after in table.items()]), encoding="utf-8")
 
 
-def _known(path: Path) -> tuple[Mapping[Pair, Successors], int]:
+def _load_table(path: Path) -> tuple[Mapping[Pair, Successors], int]:
     """Return a table and its highest token; a file is read again only if it changed."""
     status = path.stat() if path.exists() else None
     return _read(path, status and (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size))

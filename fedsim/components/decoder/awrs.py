@@ -128,7 +128,7 @@ class _Answers:
         return len(self._allowed) + len(self._whole)
 
     @property
-    def rejected(self) -> int:
+    def rejected_count(self) -> int:
         """Number of rejected tokens."""
         ends = [*self._whole.values()] if self._ends == "stop" else []
         return sum(not is_allowed for is_allowed in (*self._allowed.values(), *ends))
@@ -169,7 +169,7 @@ class _Answers:
         ("a proposal other than the model", "Awrs._propose", "test_evidence_and_weights_are_unbiased"),
         (
             "a critic: its change of score weights the particles",
-            "_judged",
+            "_weigh_particle",
             "test_with_a_critic_evidence_and_weights_are_those_of_the_enumerated_worths",
         ),
         (
@@ -227,14 +227,14 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
         begins = tuple(map(len, condition.prompts))
         return Weighing(condition.prompts, begins, (population,) * len(condition))
 
-    def finished(self, state: Weighing) -> Sequence[bool]:
+    def are_finished(self, state: Weighing) -> Sequence[bool]:
         """Return which texts ended without a stop token."""
         return [population.is_over and not population.failure for population in state.populations]
 
     def log_evidence(self, state: Weighing) -> Sequence[float | None]:
         """Return the log evidence of rows that ended or are full, else None; cut texts have weight 0."""
         return [
-            population.ended().log_evidence if population.is_over or population.is_full else None
+            population.drop_unfinished().log_evidence if population.is_over or population.is_full else None
             for population in state.populations
         ]
 
@@ -265,19 +265,19 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
             answers = _Answers(constraint, stops, self.config.ends)
             moved, draws = self._advance(population, log_odds, answers, critic, generator)
             weighed = self._weigh(_cut(moved, _room(_limits(context), begin)), generator)
-            grown.append(_agreed(population, weighed, generator)[len(state.tokens[row]) - begin :])
+            grown.append(_select_output(population, weighed, generator)[len(state.tokens[row]) - begin :])
             after.append(weighed)
             events.append(
                 Event(
                     accepted=len(grown[-1]),
                     calls=answers.calls,
-                    rejected=answers.rejected,
+                    rejected=answers.rejected_count,
                     particles=draws,
                     rows=shown[row],
                     resampled=int(weighed.log_factor != moved.log_factor),
                 )
             )
-        return replace(state.extended(grown), populations=tuple(after)), events
+        return replace(state.append_tokens(grown), populations=tuple(after)), events
 
     @property
     def _is_constrained(self) -> bool:
@@ -304,7 +304,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
             raise FedsimError(
                 "the critic of decoder 'awrs' reads text, and no tokenizer was passed. Pass tokenizer= to generate."
             )
-        return CriticOfText(name, _marked(name), context.tokenizer)
+        return CriticOfText(name, _import_marked(name), context.tokenizer)
 
     def _advance(
         self, population: Population, log_odds: Any, answers: _Answers, critic: Critic, generator: torch.Generator
@@ -317,7 +317,7 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
                 continue
             choice = self._propose(next(log_odds), answers.accepts(particle.tokens), generator)
             draws.append(choice)
-            particles.append(_judged(_extended(particle, choice, answers), critic, answers.stops))
+            particles.append(_weigh_particle(_extend_particle(particle, choice, answers), critic, answers.stops))
         after = replace(population, particles=tuple(particles))
         if not any(particle.is_living for particle in particles):
             after = replace(after, failure=_failure(draws, self.config.max_rejects))
@@ -347,9 +347,9 @@ class Awrs(WeightedDecoder[AwrsConfig, Weighing]):
 
     def _weigh(self, population: Population, generator: torch.Generator) -> Population:
         """Append the effective sample size; resample if it is below the share."""
-        measured = population.measured()
+        measured = population.with_sample_size()
         is_enough = measured.sizes[-1] >= self.config.share * len(measured.particles)
-        return measured if measured.failure or is_enough else measured.resampled(generator)
+        return measured if measured.failure or is_enough else measured.resample(generator)
 
 
 def _rule(config: AwrsConfig) -> constraints.TextRule:
@@ -360,10 +360,10 @@ def _rule(config: AwrsConfig) -> constraints.TextRule:
     if config.json_schema is not None:
         return constraints.json_schema(json.dumps(config.json_schema))
     assert config.predicate is not None, "the caller has checked that a constraint is set"
-    return constraints.Predicate(_marked(config.predicate))
+    return constraints.Predicate(_import_marked(config.predicate))
 
 
-def _marked(name: str) -> Callable[[str, bool], Any]:
+def _import_marked(name: str) -> Callable[[str, bool], Any]:
     check_marked(name)
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
@@ -385,11 +385,11 @@ def _cut(population: Population, room: int) -> Population:
     living = [particle for particle in population.particles if particle.is_living]
     is_full = not any(particle.is_open and len(particle.tokens) < room for particle in living)
     if is_full and any(particle.is_whole for particle in living):
-        return population.ended()
+        return population.drop_unfinished()
     return replace(population, is_full=is_full)
 
 
-def _agreed(before: Population, after: Population, generator: torch.Generator) -> tuple[int, ...]:
+def _select_output(before: Population, after: Population, generator: torch.Generator) -> tuple[int, ...]:
     """Return the tokens to output: the common prefix of living particles, or at the end one text sampled by weight.
 
     If all particles died, it is the text of the previously heaviest particle.
@@ -404,7 +404,7 @@ def _agreed(before: Population, after: Population, generator: torch.Generator) -
     return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
 
 
-def _extended(particle: Particle, choice: TokenDraw, answers: _Answers) -> Particle:
+def _extend_particle(particle: Particle, choice: TokenDraw, answers: _Answers) -> Particle:
     if choice.token is None:
         return replace(particle, log_weight=-math.inf)
     tokens = (*particle.tokens, choice.token)
@@ -412,7 +412,7 @@ def _extended(particle: Particle, choice: TokenDraw, answers: _Answers) -> Parti
     return replace(particle, tokens=tokens, log_weight=weight, is_whole=answers.are_whole(tokens))
 
 
-def _judged(particle: Particle, critic: Critic, stops: frozenset[int]) -> Particle:
+def _weigh_particle(particle: Particle, critic: Critic, stops: frozenset[int]) -> Particle:
     """Multiply a particle's weight by c(longer) / c(shorter)."""
     if not particle.is_living:
         return particle

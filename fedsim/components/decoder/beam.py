@@ -48,7 +48,7 @@ class BeamSearch:
     longest: int
     ways: tuple[Way, ...] = (Way(),)
     best: Way | None = None
-    written: int = 0
+    written_count: int = 0
     past: DecodingCache = field(default_factory=DecodingCache)
 
 
@@ -84,15 +84,15 @@ class Beam(Decoder[BeamConfig, Searching]):
         assert context.limits is not None, "who writes has limits"
         for row, (text, search) in enumerate(zip(state.tokens, state.searches, strict=True)):
             try:
-                after = self._follow(model, text[: len(text) - search.written], search, context.limits)
+                after = self._follow(model, text[: len(text) - search.written_count], search, context.limits)
             except GenerationError as error:
                 raise GenerationError(str(error), [row]) from None
             sure = self._sure(after)
-            new.append(sure[search.written :])
-            searches.append(replace(after, written=len(sure)))
+            new.append(sure[search.written_count :])
+            searches.append(replace(after, written_count=len(sure)))
         shown = [len(earlier.ways) for earlier in state.searches]
         events = [Event(accepted=len(new_tokens), rows=count) for count, new_tokens in zip(shown, new, strict=True)]
-        return replace(state.extended(new), searches=tuple(searches)), events
+        return replace(state.append_tokens(new), searches=tuple(searches)), events
 
     def _follow(self, model: nn.Module, prompt: tuple[int, ...], search: BeamSearch, limits: Limits) -> BeamSearch:
         scores = search.past.scores(model, [(*prompt, *way.tokens) for way in search.ways])
@@ -122,7 +122,7 @@ class Beam(Decoder[BeamConfig, Searching]):
             way for way in search.ways if best is None or self._score_bound(way, search.longest) > self._worth(best)
         ]
         rivals = [way.tokens for way in alive] + ([best.tokens] if best is not None else [])
-        return rivals[0][: _shared(rivals)]
+        return rivals[0][: _count_shared(rivals)]
 
     def _worth(self, way: Way) -> float:
         return way.weight / len(way.tokens) ** self.config.penalty
@@ -132,7 +132,7 @@ class Beam(Decoder[BeamConfig, Searching]):
         return way.weight / longest**self.config.penalty
 
 
-def _shared(texts: list[tuple[int, ...]]) -> int:
+def _count_shared(texts: list[tuple[int, ...]]) -> int:
     """Return the length of the texts' common prefix."""
     differ = (place for place, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1)
     return next(differ, min(map(len, texts)))

@@ -86,7 +86,7 @@ class Branching(NamedTuple):
     entropy: float
     trials: tuple[tuple[int, ...], ...]
     perplexities: tuple[float, ...]
-    chosen: int
+    chosen_trial: int
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,10 @@ class Cntp(Decoder[CntpConfig, Cautious]):
         while open_ones := [trial for trial in trials if not trial.is_ended]:
             texts = [(*state.tokens[trial.row], *trial.tokens) for trial in open_ones]
             answers = state.ahead.scores(model, texts, [trial.row for trial in open_ones], len(rows))
-            shown = [trial + new_tokens for trial, new_tokens in zip(shown, answers.shown, strict=True)]
+            shown = [trial + new_tokens for trial, new_tokens in zip(shown, answers.text_counts, strict=True)]
             self._take(open_ones, self._odds(answers.scores), context)
-        branchings = [_branching(entropy, of_row) for entropy, of_row in zip(entropies, of_rows, strict=True)]
-        after = state.extended([branching.trials[branching.chosen] for branching in branchings])
+        branchings = [_compare_trials(entropy, of_row) for entropy, of_row in zip(entropies, of_rows, strict=True)]
+        after = state.append_tokens([branching.trials[branching.chosen_trial] for branching in branchings])
         events = [_event(branching, count) for branching, count in zip(branchings, shown, strict=True)]
         return replace(after, last=tuple(branchings)), events
 
@@ -224,7 +224,7 @@ def _entropies(odds: Tensor) -> list[float]:
     return torch.special.entr(odds).sum(-1).tolist()
 
 
-def _branching(entropy: float, trials: Sequence[_Trial]) -> Branching:
+def _compare_trials(entropy: float, trials: Sequence[_Trial]) -> Branching:
     perplexities = tuple(trial.perplexity for trial in trials)
     chosen = min(range(len(trials)), key=perplexities.__getitem__)
     return Branching(entropy, tuple(tuple(trial.tokens) for trial in trials), perplexities, chosen)
@@ -233,7 +233,10 @@ def _branching(entropy: float, trials: Sequence[_Trial]) -> Branching:
 def _event(branching: Branching, rows: int) -> Event:
     proposed = sum(map(len, branching.trials))
     return Event(
-        proposed=proposed, accepted=len(branching.trials[branching.chosen]), trials=len(branching.trials), rows=rows
+        proposed=proposed,
+        accepted=len(branching.trials[branching.chosen_trial]),
+        trials=len(branching.trials),
+        rows=rows,
     )
 
 

@@ -25,7 +25,15 @@ from torch import Tensor, nn
 from fedsim.components.decoder._drawing import draw
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES, Decoder, GenerationContext, GenerationInputs, TextState, check_scores
-from fedsim.core.nets.visual import AnsweringModel, LayerView, ReadPrompt, Stream, VisualReducer, acting, can_answer
+from fedsim.core.nets.visual import (
+    AnsweringModel,
+    LayerView,
+    ReadPrompt,
+    Stream,
+    VisualReducer,
+    add_reducer,
+    can_answer,
+)
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event, Modality
 
@@ -95,7 +103,7 @@ class Branch:
         return self._read.scores[0]
 
     def _begin(self, model: AnsweringModel) -> ReadPrompt:
-        question = torch.tensor([self._prompt], device=self._encoded.hidden.device)
+        question = torch.tensor([self._prompt], device=self._encoded.hidden_states.device)
         return model.begin(self._encoded, question, is_contiguous=self._recounts)
 
 
@@ -113,10 +121,10 @@ class Branch:
             "Damro.outliers",
             "test_outliers_are_those_of_the_projected_layer_in_the_order_that_is_asked_for",
         ),
-        ("contrast of all tokens with the outliers", "contrasted", "test_the_closed_form"),
+        ("contrast of all tokens with the outliers", "contrast_scores", "test_the_closed_form"),
         (
             "tokens below a share of the likeliest are left out",
-            "contrasted",
+            "contrast_scores",
             "test_what_is_drawn_is_plausible_with_all_visual_tokens",
         ),
     ),
@@ -134,7 +142,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             NotApplicable: the model reads no images, or has fewer visual tokens than outliers.
             FedsimError: no images are given.
         """
-        reader = self._checked(model)
+        reader = self._check_model(model)
         if "image" not in condition.extra_inputs:
             raise FedsimError(
                 "decoder 'damro' contrasts views of an image, and no image was passed. Pass Condition(..., "
@@ -145,7 +153,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         for prompt, image, source in zip(
             condition.prompts, condition.extra_inputs["image"], context.generators, strict=True
         ):
-            encoded, places = self._seen(reader, image[None], prompt, source)
+            encoded, places = self._find_outliers(reader, image[None], prompt, source)
             all_visual = Branch(reader, encoded, prompt, recounts=False)
             few_visual = encoded.keep(places[None])
             is_alone = self.config.strength == 0
@@ -161,7 +169,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         Raises:
             GenerationError: scores of some rows are not finite.
         """
-        reader = self._checked(model)
+        reader = self._check_model(model)
         read = [
             tuple(branch.scores(reader, tokens) for branch in row)
             for row, tokens in zip(state.branches, state.tokens, strict=True)
@@ -169,9 +177,9 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         for number in range(len(read[0])):
             check_scores([branch[number][None] for branch in read])
         scores = torch.stack(
-            [contrasted(branch[0], branch[-1], self.config.strength, self.config.cutoff) for branch in read]
+            [contrast_scores(branch[0], branch[-1], self.config.strength, self.config.cutoff) for branch in read]
         )
-        after = state.extended([[token] for token in self._chosen(scores, context.generators)])
+        after = state.append_tokens([[token] for token in self._choose_tokens(scores, context.generators)])
         return replace(after, last=tuple(read)), [Event(rows=len(read[0]))] * len(state)
 
     def outliers(self, model: nn.Module, images: Tensor, question: Tensor) -> Tensor:
@@ -185,9 +193,9 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         Raises:
             NotApplicable: as in `start`.
         """
-        return _highest(self._attention(self._checked(model), images, question)[1], self.config.outliers)
+        return _highest(self._attention(self._check_model(model), images, question)[1], self.config.outliers)
 
-    def _checked(self, model: nn.Module) -> AnsweringModel:
+    def _check_model(self, model: nn.Module) -> AnsweringModel:
         if not can_answer(model):
             raise NotApplicable(
                 f"decoder 'damro' needs visual tokens, and model {type(model).__name__} has none. Choose a "
@@ -200,7 +208,7 @@ class Damro(Decoder[DamroConfig, Distrusting]):
             )
         return model
 
-    def _seen(
+    def _find_outliers(
         self, model: AnsweringModel, image: Tensor, prompt: tuple[int, ...], source: torch.Generator
     ) -> tuple[Stream, Tensor]:
         """Return all visual tokens of an image, and the indices of the outliers among them."""
@@ -212,11 +220,13 @@ class Damro(Decoder[DamroConfig, Distrusting]):
         return encoded, places.sort().values if self.config.order == "raster" else places
 
     def _attention(self, model: AnsweringModel, images: Tensor, question: Tensor) -> tuple[Stream, Tensor]:
-        with acting(model, _Looking(model.visual.feature_layer, model.visual.patches, self.config.heads == "joint")):
+        with add_reducer(
+            model, _Looking(model.visual.feature_layer, model.visual.patches, self.config.heads == "joint")
+        ):
             encoded = model.encode(images, question)
         return encoded, encoded.notes[_ATTENTION]
 
-    def _chosen(self, scores: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+    def _choose_tokens(self, scores: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
         if self.config.temperature == 0:
             return scores.argmax(-1).tolist()
         return draw((scores.double() / self.config.temperature).softmax(-1), generators)
@@ -236,7 +246,7 @@ class _Looking(VisualReducer):
         rows = _joint(before, layer) if self._is_joint else layer.attention(before, slice(0, 1)).mean(1)[:, 0]
         of_patches = rows.new_full((len(rows), self._patches + 1), -1.0)
         places = before.patches.where(before.patches >= 0, self._patches)
-        return after.noted(**{_ATTENTION: of_patches.scatter(1, places, rows[:, before.visual])[:, :-1]})
+        return after.with_notes(**{_ATTENTION: of_patches.scatter(1, places, rows[:, before.visual])[:, :-1]})
 
 
 def _joint(stream: Stream, layer: LayerView) -> Tensor:
@@ -252,7 +262,7 @@ def _highest(scores: Tensor, count: int) -> Tensor:
     return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
-def contrasted(all_visual: Tensor, few_visual: Tensor, strength: float, cutoff: float) -> Tensor:
+def contrast_scores(all_visual: Tensor, few_visual: Tensor, strength: float, cutoff: float) -> Tensor:
     """Return the contrasted scores (..., V); -inf for tokens below the cutoff in the branch with all visual tokens.
 
     Args:

@@ -65,7 +65,7 @@ class Agreement:
             return 0.0
         return (self.sure_matches / self.matches + self.sure_misses / self.misses) / 2
 
-    def updated(self, decay: float, matches: Tensor, confidence: Tensor) -> Agreement:
+    def update_statistics(self, decay: float, matches: Tensor, confidence: Tensor) -> Agreement:
         """Return the statistics after a round.
 
         Args:
@@ -114,7 +114,7 @@ def choose(known: Mapping[int, Agreement], depth: int, longest: int, scoring: fl
 class ExitChoices:
     """Exit statistics of a text, and the choice for the next round."""
 
-    known: Mapping[int, Agreement]
+    agreements: Mapping[int, Agreement]
     layers: int
     length: int = 1
     is_first: bool = True
@@ -140,7 +140,7 @@ class Exiting(DraftedTexts):
     paper_steps=(
         (
             "decayed counts of agreement by layer",
-            "Agreement.updated",
+            "Agreement.update_statistics",
             "test_counts_are_those_of_a_pass_over_the_text_that_stands",
         ),
         (
@@ -209,7 +209,7 @@ class Del(Decoder[DelConfig, Exiting]):
                     exit=text_exits.layers,
                 )
             )
-        return replace(state.extended(new), exits=tuple(exits)), events
+        return replace(state.append_tokens(new), exits=tuple(exits)), events
 
 
 class _Round:
@@ -233,7 +233,7 @@ class _Round:
         wanted = config.longest if config.dynamic else exits.length
         wanted = 1 if exits.is_first else wanted if exits.length else 0
         self._most = min(wanted, room)
-        self._states: dict[int, list[Tensor]] = {layer: [] for layer in exits.known}
+        self._states: dict[int, list[Tensor]] = {layer: [] for layer in exits.agreements}
         self._odds: list[Tensor | None] = []
         self._full = torch.empty(0)
 
@@ -243,7 +243,7 @@ class _Round:
         if self._exits.is_first and len(self._text) > _PROMPT:
             cache.scores(self._model, [self._text[:-_PROMPT]])
             self.layers, self.scored = self._stack.depth, 1
-        seen = self._noting()
+        seen = self._make_recorder()
         hidden = [cache.states(self._model, [self._text], layers=layers, seen=seen)[0]]
         while len(self.drafted) < self._most and self._draft(hidden[-1][0, -1:]):
             hidden.append(cache.states(self._model, [(*self._text, *self.drafted)], layers=layers, seen=seen)[0])
@@ -268,13 +268,13 @@ class _Round:
         tokens = tokens if listed is None else listed[tokens]
         confidence = (best - scores.logsumexp(-1)).exp().split(count)
         agrees = [token == said for token in tokens.split(count)]
-        decay, before = self._config.decay, self._exits.known
+        decay, before = self._config.decay, self._exits.agreements
         known = {
-            layers: before[layers].updated(decay, *figures)
+            layers: before[layers].update_statistics(decay, *figures)
             for layers, figures in zip(self._states, zip(agrees, confidence, strict=True), strict=True)
         }
         layers, length = choose(known, self._stack.depth, self._config.longest, self._config.scoring)
-        return replace(self._exits, known=known, layers=layers, length=length, is_first=False)
+        return replace(self._exits, agreements=known, layers=layers, length=length, is_first=False)
 
     @property
     def _known_tokens(self) -> tuple[int, ...]:
@@ -294,12 +294,12 @@ class _Round:
         return True
 
     def _is_unsure(self, scores: Tensor, token: int) -> bool:
-        threshold = self._exits.known[self._exits.layers].threshold
+        threshold = self._exits.agreements[self._exits.layers].threshold
         if not self._config.dynamic or self._exits.is_first or not threshold:
             return False
         return float((scores[token] - scores.double().logsumexp(-1)).exp()) < threshold
 
-    def _noting(self) -> Callable[[int, Tensor], None]:
+    def _make_recorder(self) -> Callable[[int, Tensor], None]:
         def note(number: int, hidden: Tensor) -> None:
             if number + 1 in self._states:
                 self._states[number + 1].append(hidden[0])

@@ -37,4 +37,4 @@ class Greedy(Decoder[GreedyConfig, TextState]):
     def step(self, model: nn.Module, state: TextState, context: GenerationContext) -> tuple[TextState, list[Event]]:
         """Append the most likely token to each row."""
         chosen = self.next_scores(model, state).argmax(-1, keepdim=True).tolist()
-        return state.extended(chosen), [Event(rows=1)] * len(state)
+        return state.append_tokens(chosen), [Event(rows=1)] * len(state)

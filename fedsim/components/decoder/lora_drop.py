@@ -64,7 +64,7 @@ class LayerClock:
 
     model: nn.Module
     stack: LayerStack
-    dropped: tuple[int, ...]
+    dropped_blocks: tuple[int, ...]
     cycle: int
     reuse: Reuse
     adapters: Mapping[int, DropAdapter]
@@ -75,7 +75,7 @@ class LayerClock:
 
     def layers(self, written: int) -> int:
         """Return how many layers run on the newest of `written` generated tokens; all of them on a prompt (0)."""
-        return self.stack.depth - (len(self.dropped) if written % self.cycle else 0)
+        return self.stack.depth - (len(self.dropped_blocks) if written % self.cycle else 0)
 
     def read(self, state: Dropping) -> tuple[Tensor, Mapping[int, Tensor]]:
         """Return the next-token scores (B, V) of the rows, and the updated outputs that replace dropped blocks.
@@ -89,7 +89,7 @@ class LayerClock:
         anchors, hidden = state.anchors, torch.empty(0)
         for number in range(written if is_read else 0, written + 1):
             shown = [text[: prompt + number] for text, prompt in zip(texts, state.prompts, strict=True)]
-            if number % self.cycle and self.dropped:
+            if number % self.cycle and self.dropped_blocks:
                 hidden, after = self._lean(cache, shown, anchors)
                 anchors = after if self.reuse == "previous" else anchors
             else:
@@ -101,7 +101,7 @@ class LayerClock:
         seen: dict[int, Tensor] = {}
 
         def note(number: int, hidden: Tensor) -> None:
-            if number in self.dropped:
+            if number in self.dropped_blocks:
                 seen[number] = hidden
 
         hidden, counts = cache.states(self.model, texts, seen=note)
@@ -120,7 +120,7 @@ class LayerClock:
         first, *later_parts = self._parts()
         hidden, _counts = cache.states(self.model, texts, layers=first)
         for part in later_parts:
-            if part[0] not in self.dropped:
+            if part[0] not in self.dropped_blocks:
                 hidden = cache.deepen(hidden, part)
                 continue
             for number in part:
@@ -131,7 +131,7 @@ class LayerClock:
 
     def _parts(self) -> Iterator[tuple[int, ...]]:
         """Yield consecutive layers in groups that are all run or all dropped; the first group runs."""
-        for _, part in groupby(range(self.stack.depth), lambda number: number in self.dropped):
+        for _, part in groupby(range(self.stack.depth), lambda number: number in self.dropped_blocks):
             yield tuple(part)
 
 
@@ -192,7 +192,7 @@ class LoraDrop(Decoder[LoraDropConfig, Dropping]):
         check_scores(list(scores[:, None]))
         chosen = draw(self.config.odds(scores), context.generators)
         layers = state.clock.layers(len(state.tokens[0]) - state.prompts[0])
-        after = replace(state.extended([[token] for token in chosen]), anchors=anchors)
+        after = replace(state.append_tokens([[token] for token in chosen]), anchors=anchors)
         return after, [Event(layers=layers)] * len(state)
 
     def _clock(self, model: nn.Module, stack: LayerStack) -> LayerClock:

@@ -57,4 +57,4 @@ class Sampled(Decoder[SampledConfig, TextState]):
         """Sample a token for each row."""
         scores = self.next_scores(model, state).double() / self.config.temperature
         chosen = draw(nucleus(scores.softmax(-1), self.config.top_p), context.generators)
-        return state.extended([[token] for token in chosen]), [Event(rows=1)] * len(state)
+        return state.append_tokens([[token] for token in chosen]), [Event(rows=1)] * len(state)

@@ -85,7 +85,7 @@ class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):
         chosen = draw(self.config.odds(torch.cat(scores)), context.generators)
         written = len(state.tokens[0]) - state.prompts[0]
         layers = schedule.count(written - 1) if written else schedule.depth
-        return state.extended([[token] for token in chosen]), [Event(layers=layers)] * len(state)
+        return state.append_tokens([[token] for token in chosen]), [Event(layers=layers)] * len(state)
 
     def _schedule(self, model: nn.Module) -> LayerSchedule:
         stack = stack_of(model)

@@ -120,7 +120,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
             Event(proposed=len(draft), accepted=len(new_tokens) - 1, layers=count * drafting + reading)
             for draft, new_tokens, count in zip(drafted, new, passes, strict=True)
         ]
-        return state.extended(new), events
+        return state.append_tokens(new), events
 
     def _draft(
         self, state: Speculating, context: GenerationContext

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.core.pads import embedding_of, pad_of
-from fedsim.components.decoder._drafting import DraftedTexts, in_text
+from fedsim.components.decoder._drafting import DraftedTexts, count_text_tokens
 from fedsim.components.decoder._drawing import draw
 from fedsim.components.decoder._odds import DrawConfig, finite
 from fedsim.core.errors import FedsimError
@@ -110,10 +110,10 @@ class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):
             for text, scored, generator in zip(state.tokens, scores, context.generators, strict=True)
         ]
         events = [
-            Event(proposed=len(draft), accepted=in_text(unit, context) - 1)
+            Event(proposed=len(draft), accepted=count_text_tokens(unit, context) - 1)
             for draft, unit in zip(drafts, new, strict=True)
         ]
-        return state.extended(new), events
+        return state.append_tokens(new), events
 
     def _pad(self, model: nn.Module) -> int:
         if self.config.pad is not None:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fedsim.components.core.low_rank import adapters_off
 from fedsim.components.decoder._drawing import draw, likeliest, nucleus
-from fedsim.components.decoder._steering import steered
+from fedsim.components.decoder._steering import steer_scores
 from fedsim.components.decoder._tuned_pair import (
     AT_ONCE,
     BesideBase,
@@ -124,7 +124,7 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
             odds = odds if self.config.top_k is None else likeliest(odds, self.config.top_k)
             chosen = draw(nucleus(odds, self.config.top_p), context.generators)
         rows = 1 if self.config.strength == 0 else 2
-        return state.extended([[token] for token in chosen]), [Event(rows=rows)] * len(state)
+        return state.append_tokens([[token] for token in chosen]), [Event(rows=rows)] * len(state)
 
     def _scores(self, model: nn.Module, state: Steered) -> Tensor:
         """Return the steered next-token scores of each row."""
@@ -137,7 +137,7 @@ class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):
             with adapters_off(model):
                 base = self.next_scores(model, by_base)
         check_sizes(tuned, base)
-        return steered(tuned, base, config.towards_task, config.confidence, refuses=config.outside == "refused")
+        return steer_scores(tuned, base, config.towards_task, config.confidence, refuses=config.outside == "refused")
 
 
 def costs(model: nn.Module, examples: Batch, config: SteeringConfig) -> Tensor:
@@ -156,7 +156,7 @@ def costs(model: nn.Module, examples: Batch, config: SteeringConfig) -> Tensor:
     costs_of_rows = list[Tensor]()
     batches = zip(examples.labels.split(AT_ONCE), paired_scores(with_base(model, config), examples), strict=True)
     for labels, (tuned, base, true) in batches:
-        scores = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
+        scores = steer_scores(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
         token_costs = torch.zeros(labels.shape, dtype=torch.double)
         token_costs[labels != IGNORED] = torch.nn.functional.cross_entropy(scores, true, reduction="none")
         costs_of_rows.append(token_costs.sum(1))

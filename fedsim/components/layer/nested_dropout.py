@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fedsim.components.core.feature_prefix import Alternating, Prefix, prefixes
 from fedsim.core.errors import NotApplicable, did_you_mean
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, PublicFederation
-from fedsim.core.nets.masks import dropout_sites, without_dropout
+from fedsim.core.nets.masks import disable_dropout, dropout_sites
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Modality, Reconstruction, Truth
 
@@ -35,7 +35,7 @@ _PRICE = 1e-5  # accuracy that each channel must gain
 _AT_ONCE = 256
 
 
-def _named(eta: Any) -> Any:
+def _spell_infinity(eta: Any) -> Any:
     """Return infinity as text, because JSON has no number for it."""
     return "inf" if isinstance(eta, float) and math.isinf(eta) and eta > 0 else eta
 
@@ -45,7 +45,7 @@ class NestedDropoutConfig(Config):
 
     eta: Annotated[
         Annotated[float, Field(ge=0)] | Literal["inf"],
-        BeforeValidator(_named),
+        BeforeValidator(_spell_infinity),
         Field(
             default=10.0, description="width of the bell, in channels; 0: nothing is cut; inf: all k are equally likely"
         ),
@@ -164,7 +164,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
                 shapes[layer].append(inputs[0].shape)
 
         handles = [layer.register_forward_pre_hook(partial(note, layer)) for layer in shapes]
-        with torch.no_grad(), without_dropout():
+        with torch.no_grad(), disable_dropout():
             model(federation.probe(2).inputs)
         for handle in handles:
             handle.remove()

@@ -26,7 +26,7 @@ from fedsim.components.core.feature_prefix import Alternating, prefixes
 from fedsim.core.foreign import pytorch
 from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, PublicFederation
 from fedsim.core.nets.losses import cross_entropy
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 
@@ -105,7 +105,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         parts = (federation.batch_size,) if self.config.same_batch else halves(federation.batch_size)
         if not parts[0]:
             return "each network scores a half of the batch, but a batch holds 1. Set same_batch = true"
-        if not kept(parts[0], self.config.forget_rate):
+        if not count_kept(parts[0], self.config.forget_rate):
             return f"forget_rate {self.config.forget_rate:g} leaves none of {parts[0]} examples. Lower it"
         mixing = next((name for name, module in model.named_modules() if isinstance(module, BatchNorm)), None)
         if mixing is not None and not (self.config.freeze_batch_norm or self.config.same_batch):
@@ -117,7 +117,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
             return "components that change the model must come before it, so that both networks have them"
         if any(isinstance(module, Alternating) for module in model.modules()):
             return "each network would toss its own coin for nested-dropout's alternate_with. Leave that setting out"
-        with torch.no_grad(), without_dropout():
+        with torch.no_grad(), disable_dropout():
             answers = model.first(federation.probe(2).inputs)
         if answers.shape != (2, federation.classes):
             expected = f"an answer per example, (examples, {federation.classes} classes)"
@@ -202,7 +202,7 @@ def halves(examples: int) -> tuple[int, int]:
     return examples // 2, examples - examples // 2
 
 
-def kept(examples: int, rate: float) -> int:
+def count_kept(examples: int, rate: float) -> int:
     """Return the number of selected examples, floor((1 - tau) n)."""
     return math.floor((1.0 - rate) * examples + _ROUNDING)
 
@@ -210,7 +210,7 @@ def kept(examples: int, rate: float) -> int:
 def small_losses(logits: Tensor, labels: Tensor, rate: float) -> Tensor:
     """Return the indices of the floor((1 - tau) n) smallest losses among logits (n, K), in ascending order of loss."""
     losses = F.cross_entropy(logits.detach(), labels, reduction="none")
-    return losses.argsort(stable=True)[: kept(len(losses), rate)]
+    return losses.argsort(stable=True)[: count_kept(len(losses), rate)]
 
 
 def _mean(logits: Tensor, labels: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Augmentation, HookContext, LossTerm, ModelComponent, Objective, PublicFederation
-from fedsim.core.nets.step_draws import shown
+from fedsim.core.nets.step_draws import get_current_draws
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, MethodDescription, Modality
 
@@ -82,10 +82,14 @@ class Encoder(Protocol):
             "contrast",
             "test_the_loss_is_the_one_written_out_and_negatives_never_lower_it",
         ),
-        ("momentum encoder", "followed", "test_the_follower_comes_closer_by_the_momentum_to_the_power_of_the_steps"),
+        (
+            "momentum encoder",
+            "update_follower",
+            "test_the_follower_comes_closer_by_the_momentum_to_the_power_of_the_steps",
+        ),
         (
             "queue of earlier sentences",
-            "queued",
+            "compute_queue_loss",
             "test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them",
         ),
     ),
@@ -136,7 +140,7 @@ class EsimCse(
         """Return the batch, and store which tokens the second view repeats, boolean, shape (B, T)."""
         assert context.federation is not None
         federation, config = context.federation, self.config
-        context.draws[_REPEATED] = repeated(
+        context.draws[_REPEATED] = sample_repeats(
             batch.inputs, federation.padding, federation.borders, config.mode, config.dup_rate, context.generator
         )
         return batch
@@ -168,8 +172,8 @@ class EsimCse(
         if views is None:
             raise NotApplicable(f"component '{_NAME}' finds no encoder with two views in the model")
         queue = context.memory.get(_QUEUE, outputs.new_zeros(0, outputs.shape[-1]))
-        added = queued(outputs[:, 0], outputs[:, 1], queue, self.config.temperature)
-        context.memory.update(followed(views.encoder, context.memory, self.config.momentum))
+        added = compute_queue_loss(outputs[:, 0], outputs[:, 1], queue, self.config.temperature)
+        context.memory.update(update_follower(views.encoder, context.memory, self.config.momentum))
         entries = torch.cat((queue, views.entries(batch.inputs, context.memory)))
         context.memory[_QUEUE] = entries[-self.config.queue_size :].clone()
         return added
@@ -214,7 +218,7 @@ class TwoViews(nn.Module):
         """Return both views in training, embeddings in evaluation."""
         if not self.training:
             return self.encoder(tokens)
-        places = shown().get(_REPEATED, torch.zeros_like(tokens, dtype=torch.bool))
+        places = get_current_draws().get(_REPEATED, torch.zeros_like(tokens, dtype=torch.bool))
         longest = most_repeated(tokens.shape[1], self._mode, self._rate)
         views = (tokens, repeat(tokens, places, longest, self._padding))
         return torch.stack([self.head(self.encoder(view)) for view in views], 1)
@@ -238,7 +242,7 @@ def most_repeated(length: int, mode: Mode, rate: float) -> int:
     return max(_LEAST_PAPER, share) if mode == "paper" else max(0, min(_MOST_BPE, share) - 1)
 
 
-def repeated(
+def sample_repeats(
     tokens: Tensor, padding: int | None, borders: tuple[int, ...], mode: Mode, rate: float, generator: torch.Generator
 ) -> Tensor:
     """Sample the tokens to repeat: first their number, then distinct positions, both uniformly.
@@ -275,7 +279,7 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(_scores(first, second, temperature), torch.arange(len(first), device=first.device))
 
 
-def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> Tensor:
+def compute_queue_loss(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """Return the loss that queued negatives (M, d) add to `contrast`: mean log(1 + their sum / the batch's sum)."""
     if not len(queue):
         return first.new_zeros(())
@@ -283,7 +287,7 @@ def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> 
     return F.softplus(_scores(first, queue, temperature).logsumexp(1) - batch).mean()
 
 
-def followed(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
+def update_follower(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
     """Return the weights of E' after a step, by their names in the memory; they start as copies of the encoder's."""
     followers = {f"{_FOLLOWER}{name}": p.detach() for name, p in encoder.named_parameters() if p.requires_grad}
     return {

@@ -58,7 +58,7 @@ class FedProx(LossTerm[FedProxConfig]):
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, context: HookContext) -> Tensor:
         """Return mu / 2 times the squared distance to the received weights, a scalar."""
         distances = [
-            (weight - context.received[name]).square().sum()
+            (weight - context.received_weights[name]).square().sum()
             for name, weight in model.named_parameters()
             if weight.requires_grad
         ]

@@ -27,7 +27,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import HookContext, LossTerm, ModelComponent, PublicFederation
 from fedsim.core.nets.kv_cache import stack_of
 from fedsim.core.nets.losses import IGNORED, cross_entropy
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, MethodDescription, Modality
 
@@ -107,8 +107,12 @@ class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):
             raise NotApplicable(
                 "component 'pad-blocks' finds no layers with a pad. Remove the component that replaces the model"
             )
-        with without_dropout():
-            sent = {name: context.received[name] for name, weight in model.named_parameters() if weight.requires_grad}
+        with disable_dropout():
+            sent = {
+                name: context.received_weights[name]
+                for name, weight in model.named_parameters()
+                if weight.requires_grad
+            }
             with torch.no_grad(), adapters_off(model):
                 odds = functional_call(model, sent, (batch.inputs,)).softmax(-1)
             lengths = [units(row, config.sure, config.max_tokens) for row in sure_of(odds, batch.labels)]

@@ -34,9 +34,9 @@ class TraceDelay(Mitigation[TraceDelayConfig]):
 
     def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the traces with the tokens sent per step."""
-        return [Trace(self._delayed(trace.tokens, generator), trace.events) for trace in traces]
+        return [Trace(self._delay_tokens(trace.tokens, generator), trace.events) for trace in traces]
 
-    def _delayed(self, tokens: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
+    def _delay_tokens(self, tokens: Sequence[int], generator: torch.Generator) -> tuple[int, ...]:
         waits = (torch.rand(len(tokens), generator=generator) < self.config.chance).tolist()
         sent: list[int] = []
         held = 0

@@ -34,9 +34,9 @@ class TraceGrouping(Mitigation[TraceGroupingConfig]):
 
     def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the grouped traces."""
-        return [self._grouped(trace) for trace in traces]
+        return [self._group_steps(trace) for trace in traces]
 
-    def _grouped(self, trace: Trace) -> Trace:
+    def _group_steps(self, trace: Trace) -> Trace:
         size = self.config.steps
         tokens = tuple(sum(trace.tokens[start : start + size]) for start in range(0, len(trace.tokens), size))
         series = trace.series()

@@ -35,9 +35,9 @@ class TraceRedaction(Mitigation[TraceRedactionConfig]):
 
     def transform(self, traces: Sequence[Trace], generator: torch.Generator) -> list[Trace]:
         """Return the traces with redacted counts."""
-        return [Trace(trace.tokens, tuple(map(self._redacted, trace.events)), trace.places) for trace in traces]
+        return [Trace(trace.tokens, tuple(map(self._redact_event, trace.events)), trace.places) for trace in traces]
 
-    def _redacted(self, event: Event) -> Event:
+    def _redact_event(self, event: Event) -> Event:
         named = self.config.counts
         return Event(
             {name: self._coarse(count) if not named or name in named else count for name, count in event.items()}

@@ -27,7 +27,7 @@ from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Probe
 from fedsim.core.nets.kv_cache import KVCache, LayerStack, stack_of
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 
@@ -202,7 +202,7 @@ def see_whole(features: Sequence[Tensor], layers: Sequence[int]) -> ShownLayers:
     Raises:
         FedsimError: unknown layer.
     """
-    return ShownLayers([pool(feature.float()) for feature in features], _shown(features, len(features[0]), layers))
+    return ShownLayers([pool(feature.float()) for feature in features], _mark_shown(features, len(features[0]), layers))
 
 
 def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[ShownLayers, tuple[int, int]]:
@@ -213,7 +213,7 @@ def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Shown
     Raises:
         FedsimError: unknown layer.
     """
-    is_shown = _shown(features, 1, layers)
+    is_shown = _mark_shown(features, 1, layers)
     height, width = max(tuple(features[layer].shape[-2:]) for layer in layers)
     vectors = []
     for feature in features:
@@ -224,7 +224,7 @@ def see_places(features: Sequence[Tensor], layers: Sequence[int]) -> tuple[Shown
     return ShownLayers(vectors, is_shown.expand(len(vectors[0]), -1)), (height, width)
 
 
-def _shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tensor:
+def _mark_shown(features: Sequence[Tensor], rows: int, layers: Sequence[int]) -> Tensor:
     missing = [layer for layer in layers if not 0 <= layer < len(features)]
     if missing or not layers:
         strange = missing[0] if missing else "none"
@@ -338,7 +338,7 @@ def _frozen(model: nn.Module) -> Iterator[None]:
     for part in trained:
         part.requires_grad = False
     try:
-        with without_dropout():
+        with disable_dropout():
             yield
     finally:
         for part in trained:

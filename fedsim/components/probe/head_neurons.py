@@ -24,7 +24,7 @@ from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import FedsimError, NotApplicable, did_you_mean
 from fedsim.core.hooks import Probe
 from fedsim.core.nets.kv_cache import stack_of
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Tensors
 
@@ -49,7 +49,7 @@ class HeadNeuronsConfig(Config):
         ("neurons named by the head", "name_neurons", "test_names_are_the_softmax_of_the_more_peaked_direction"),
         (
             "clamp of a neuron while the model writes",
-            "clamped",
+            "clamp_neurons",
             "test_a_clamp_behind_the_gate_moves_the_residual_along_the_neurons_column",
         ),
         (
@@ -138,7 +138,7 @@ def neuron_rows(model: nn.Module, weights: Weights = "up_proj") -> dict[str, Ten
 
 def _weight(module: nn.Module) -> Tensor:
     """Return a linear layer's weight, including a low-rank adapter."""
-    return (module.merged() if isinstance(module, LowRankLinear) else module).get_parameter("weight").detach()
+    return (module.merge_adapter() if isinstance(module, LowRankLinear) else module).get_parameter("weight").detach()
 
 
 def name_neurons(
@@ -166,9 +166,9 @@ def name_neurons(
     stack = stack_of(model)
     if stack is None:
         raise NotApplicable("the head of this model cannot be read. Choose a model of Llama's kind.")
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         parts = [
-            _name(stack.score(_of_one_size(chunk)[None])[0], kept, concepts or {}, both_signs)
+            _name(stack.score(_normalise_rows(chunk)[None])[0], kept, concepts or {}, both_signs)
             for chunk in rows.split(at_once)
         ]
     joined = [torch.cat(pieces) for pieces in list(zip(*parts, strict=True))[:4]]
@@ -176,7 +176,7 @@ def name_neurons(
     return NamedNeurons(joined[0], joined[1], joined[2], joined[3], shares)
 
 
-def _of_one_size(rows: Tensor) -> Tensor:
+def _normalise_rows(rows: Tensor) -> Tensor:
     """Return rows scaled to mean square 1, the scale of normalised states; zero rows stay zero."""
     size = rows.square().mean(1, keepdim=True).sqrt()
     return rows / torch.where(size > 0, size, torch.ones_like(size))
@@ -213,7 +213,7 @@ def same_top(first: NamedNeurons, second: NamedNeurons) -> float:
 
 
 @contextmanager
-def clamped(
+def clamp_neurons(
     model: nn.Module, layer: str, values: Mapping[int, float], place: Literal["output", "input"] = "output"
 ) -> Iterator[None]:
     """Set neurons of a layer to fixed values, at all positions of each forward pass.
@@ -243,7 +243,7 @@ def clamped(
         return changed
 
     handle = (
-        module.register_forward_hook(_at_output(hold))
+        module.register_forward_hook(_make_output_hook(hold))
         if place == "output"
         else module.register_forward_pre_hook(lambda _module, inputs: (hold(inputs[0]), *inputs[1:]))
     )
@@ -270,7 +270,7 @@ def moved_neurons(change: Mapping[str, Tensor], weights: Weights = "up_proj") ->
     return [(name, number) for _, name, number in sorted(candidates, key=lambda entry: -entry[0])]
 
 
-def _at_output(hold: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+def _make_output_hook(hold: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     def change(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
         return hold(output)
 

@@ -241,13 +241,13 @@ class Extracted(NamedTuple):
     Attributes:
         concept: index in the codebook; None below the similarity threshold.
         similarity: between the code without the removed concepts, and the concept's code.
-        removed: known concepts that were unbound from the code.
+        removed_concepts: known concepts that were unbound from the code.
         chance: probability that a random code is as similar to any of the concepts, under any of the queries.
     """
 
     concept: int | None
     similarity: float
-    removed: tuple[int, ...]
+    removed_concepts: tuple[int, ...]
     chance: float
 
 

@@ -31,7 +31,7 @@ class SolverConfig(Config):
     )
 
     @model_validator(mode="after")
-    def _falling(self) -> SolverConfig:
+    def _check_levels(self) -> SolverConfig:
         if self.min_level >= self.max_level:
             raise ValueError(
                 f"min_level is {self.min_level} and max_level {self.max_level}: "
@@ -75,7 +75,7 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
 
     def denoise(self, model: nn.Module, state: Drawing) -> Denoise:
         """Return the model as a function of x and noise level, with the configured guidance."""
-        return lambda x, level: guided(model, x, level, state.classes, self.config.guidance)
+        return lambda x, level: apply_guidance(model, x, level, state.classes, self.config.guidance)
 
     def check(self, model: nn.Module) -> None:
         """Raise unless the model is a denoiser with enough noise levels.
@@ -106,7 +106,7 @@ class LevelSolver(Sampler[SolverConfigT, Drawing]):
         left = tuple(level - 1 for level in state.level)
         return replace(state, x=x, level=left), [Event(evaluations=calls) for _ in left]
 
-    def finished(self, state: Drawing) -> Sequence[bool]:
+    def are_finished(self, state: Drawing) -> Sequence[bool]:
         """Return which samples have no noise left."""
         return [level == 0 for level in state.level]
 
@@ -134,7 +134,7 @@ def heun(denoise: Denoise, x: Tensor, level: Tensor, after: Tensor) -> tuple[Ten
     return x + _wide(after - level, x) * (slope + second) / 2, 2
 
 
-def guided(model: nn.Module, x: Tensor, level: Tensor, classes: Tensor, guidance: float) -> Tensor:
+def apply_guidance(model: nn.Module, x: Tensor, level: Tensor, classes: Tensor, guidance: float) -> Tensor:
     """Return denoised x, with classifier-free guidance if the model is class-conditional."""
     if not getattr(model, "classes", 0):
         return model(x, level)

@@ -39,7 +39,7 @@ class LastStep:
         return LastStep(self.mean[places], self.std[places], self.log_spread[places])
 
 
-def joined(steps: Sequence[LastStep]) -> LastStep:
+def concat_steps(steps: Sequence[LastStep]) -> LastStep:
     """Concatenate last steps."""
     mean, std, log_spread = zip(*((step.mean, step.std, step.log_spread) for step in steps), strict=True)
     return LastStep(torch.cat(mean), torch.cat(std), torch.cat(log_spread))

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fedsim.components.sampler._patch_models import PatchReader, Place, check_draft, order_of, patch_model, places_of
 from fedsim.components.sampler._solver import check_finite, classes_of
-from fedsim.components.sampler._speculation import LastStep, joined, log_ratio, residual
+from fedsim.components.sampler._speculation import LastStep, concat_steps, log_ratio, residual
 from fedsim.core.denoisers import find_denoiser, load_denoiser
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext, GenerationInputs, Sampler, Sampling
@@ -77,20 +77,20 @@ class _Row:
     """Inputs of an image's step.
 
     Attributes:
-        done: number of finished patches.
+        finished_patches: number of finished patches.
         count: number of patches to draft.
-        left: number of missing patches.
+        missing_patches: number of missing patches.
         noise: the draft's noise in all steps but the last, shape (T, count, m).
-        shared: the model's noise for the same patches; equal to `noise` if aligned.
+        count_shared: the model's noise for the same patches; equal to `noise` if aligned.
         last: the draft's noise in the last step, shape (count, m).
         generator: random source of the row.
     """
 
-    done: int
+    finished_patches: int
     count: int
-    left: int
+    missing_patches: int
     noise: Tensor
-    shared: Tensor
+    model_noise: Tensor
     last: Tensor
     generator: torch.Generator
 
@@ -138,7 +138,7 @@ class _Row:
         ),
         (
             "a block that is verified at once, in place",
-            "ContinuousSpeculative._judged",
+            "ContinuousSpeculative._verify_drafts",
             "test_a_block_has_the_law_of_a_model_that_draws_its_places_beside_each_other",
         ),
         (
@@ -193,19 +193,21 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
             for left, generator in zip(state.level, context.generators, strict=True)
         ]
         guesses = self._drafts(draft, patches, rows)
-        drafted = [patches[number, row.done : row.done + row.count] for number, row in enumerate(rows)]
+        drafted = [
+            patches[number, row.finished_patches : row.finished_patches + row.count] for number, row in enumerate(rows)
+        ]
         truths, next_places = self._truths(target, patches, rows)
-        judged = [self._judged(*round_) for round_ in zip(rows, drafted, truths, guesses, strict=True)]
+        judged = [self._verify_drafts(*round_) for round_ in zip(rows, drafted, truths, guesses, strict=True)]
         new = self._with_one_more(target, rows, judged, next_places)
         for number, (row, new_patches) in enumerate(zip(rows, new, strict=True)):
-            patches[number, row.done : row.done + len(new_patches)] = new_patches
-            patches[number, row.done + len(new_patches) :] = 0
+            patches[number, row.finished_patches : row.finished_patches + len(new_patches)] = new_patches
+            patches[number, row.finished_patches + len(new_patches) :] = 0
         x = target.model.join(torch.zeros_like(patches).scatter(1, index, patches))
         check_finite(x)
-        left = tuple(row.left - len(new_patches) for row, new_patches in zip(rows, new, strict=True))
+        left = tuple(row.missing_patches - len(new_patches) for row, new_patches in zip(rows, new, strict=True))
         return replace(state, x=x, level=left), [event for _, event in judged]
 
-    def finished(self, state: Drafting) -> Sequence[bool]:
+    def are_finished(self, state: Drafting) -> Sequence[bool]:
         """Return which images are complete."""
         return [level == 0 for level in state.level]
 
@@ -225,24 +227,31 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
             rounds = [list(range(len(rounds)))] if rounds else []
         for chunk in rounds:
             places = [(index, number) for index, row in enumerate(rows) for number in chunk if number < row.count]
-            places_drafted = [(index, rows[index].done + number) for index, number in places]
-            known = [rows[index].done if self.config.mode == "block" else number for index, number in places_drafted]
+            places_drafted = [(index, rows[index].finished_patches + number) for index, number in places]
+            known = [
+                rows[index].finished_patches if self.config.mode == "block" else number
+                for index, number in places_drafted
+            ]
             noise = torch.stack([rows[index].noise[:, number] for index, number in places], 1)
             last = draft.last(draft.conditions_of(patches, places_drafted, known), noise)
             ends = torch.stack([rows[index].last[number] for index, number in places])
             patches[tuple(map(list, zip(*places_drafted, strict=True)))] = last.mean + last.std * ends
             for place, (index, _) in enumerate(places):
                 lasts[index].append(last.select(slice(place, place + 1)))
-        return [joined(last) for last in lasts]
+        return [concat_steps(last) for last in lasts]
 
     def _truths(
         self, target: PatchReader, patches: Tensor, rows: Sequence[_Row]
     ) -> tuple[list[LastStep], dict[int, Tensor]]:
         """Return the model's last steps of all drafts, and the conditions of the patches after them, by row."""
-        drafted = [(index, row.done + number) for index, row in enumerate(rows) for number in range(row.count)]
-        next_places = [(index, row.done + row.count) for index, row in enumerate(rows) if self._goes_on(row)]
+        drafted = [
+            (index, row.finished_patches + number) for index, row in enumerate(rows) for number in range(row.count)
+        ]
+        next_places = [
+            (index, row.finished_patches + row.count) for index, row in enumerate(rows) if self._goes_on(row)
+        ]
         conditions = self._conditions(target, patches, rows, [*drafted, *next_places])
-        last = target.last(conditions[: len(drafted)], torch.cat([row.shared for row in rows], 1))
+        last = target.last(conditions[: len(drafted)], torch.cat([row.model_noise for row in rows], 1))
         ends = torch.tensor([row.count for row in rows]).cumsum(0).tolist()
         truths = [last.select(slice(end - row.count, end)) for row, end in zip(rows, ends, strict=True)]
         return truths, {index: conditions[len(drafted) + place] for place, (index, _) in enumerate(next_places)}
@@ -251,13 +260,13 @@ class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):
         """Return the conditions of places, in a single pass of the model."""
         if self.config.mode == "causal":
             return target.along(patches, places)
-        return target.conditions_of(patches, places, [rows[index].done for index, _ in places])
+        return target.conditions_of(patches, places, [rows[index].finished_patches for index, _ in places])
 
     def _goes_on(self, row: _Row) -> bool:
         """Return whether a patch follows fully accepted drafts: in block mode only if nothing is drafted."""
-        return row.count < row.left and (self.config.mode == "causal" or row.count == 0)
+        return row.count < row.missing_patches and (self.config.mode == "causal" or row.count == 0)
 
-    def _judged(self, row: _Row, drafted: Tensor, truth: LastStep, guess: LastStep) -> tuple[Tensor, Event]:
+    def _verify_drafts(self, row: _Row, drafted: Tensor, truth: LastStep, guess: LastStep) -> tuple[Tensor, Event]:
         """Return the accepted drafts of an image, with resampled patches in place of rejected ones, and the event."""
         config = self.config
         chances = log_ratio(drafted, truth, guess, config.rule, config.soft)

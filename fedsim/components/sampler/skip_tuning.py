@@ -34,7 +34,7 @@ class SkipTuningConfig(SolverConfig):
     top: float = Field(default=0.78, ge=0, description="rho of the skip at the highest resolution; the same: constant")
     above: float = Field(default=0.0, ge=0, description="rho is 1 at lower noise levels")
     below: float | None = Field(default=None, ge=0, description="rho is 1 from this level on; absent: at none")
-    over_levels: Literal["constant", "fading"] = Field(
+    level_schedule: Literal["constant", "fading"] = Field(
         default="constant",
         description="fading: rho is weakened by the share of the way from the last level to the first",
     )
@@ -100,7 +100,7 @@ class SkipTuning(LevelSolver[SkipTuningConfig]):
         """
         config = self.config
         rho = torch.full_like(level, config.bottom + number / max(1, count - 1) * (config.top - config.bottom))
-        if config.over_levels == "fading":
+        if config.level_schedule == "fading":
             rho = 1 + self._height(level) * (rho - 1)
         is_inside = level >= config.above
         if config.below is not None:

@@ -66,7 +66,7 @@ def baseline(attention: Tensor, alive: Tensor) -> Tensor:
     return logs - (logs * alive).sum(1, keepdim=True) / alive.sum(1, keepdim=True).clamp_min(1)
 
 
-def chosen(logits: Tensor, temperature: float, noise: Tensor | float = 0.0) -> Tensor:
+def choose_tokens(logits: Tensor, temperature: float, noise: Tensor | float = 0.0) -> Tensor:
     """Return 0 or 1 for each token, with the gradient of sigmoid((logits + noise) / temperature).
 
     Logits are bounded first, which does not change their sign; unbounded logits would lose their gradient.

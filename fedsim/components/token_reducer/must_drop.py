@@ -35,7 +35,7 @@ class MustDropConfig(Config):
 
     window: int = Field(default=2, ge=2, description="side of the windows of patches that may be merged into a token")
     likeness: float = Field(default=0.8, description="mean cosine of a window's tokens from which on it may be merged")
-    protected: float = Field(
+    protected_share: float = Field(
         default=0.08,
         ge=0,
         le=1,
@@ -60,8 +60,12 @@ class MustDropConfig(Config):
     fidelity="variant",
     deviates="thresholds fit fewer tokens; images merge alone; merged tokens keep their place",
     paper_steps=(
-        ("merging of alike windows in the encoder", "merged", "test_windows_are_merged_from_the_stated_likeness_on"),
-        ("dropping by both attention criteria", "unneeded", "test_only_what_both_criteria_call_low_is_unneeded"),
+        (
+            "merging of alike windows in the encoder",
+            "merge_windows",
+            "test_windows_are_merged_from_the_stated_likeness_on",
+        ),
+        ("dropping by both attention criteria", "find_unneeded", "test_only_what_both_criteria_call_low_is_unneeded"),
         (
             "layers hold only survivors while they write",
             "_MustDrop.after_prompt",
@@ -100,38 +104,38 @@ class _MustDrop(VisualReducer):
         """Protect the tokens with the most class-token attention in the last encoder layer."""
         if layer.number < self._visual.encoder_layers - 1:
             return stream
-        return stream.noted(**{_PROTECTED: self._most_attended(attention_from(0, stream, layer), stream)})
+        return stream.with_notes(**{_PROTECTED: self._most_attended(attention_from(0, stream, layer), stream)})
 
     def after_encoder_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
         """Merge windows after the first layer."""
         if layer.number > 0:
             return after
-        return merged(after, self._visual.grid, self._config.window, self._config.likeness)
+        return merge_windows(after, self._visual.grid, self._config.window, self._config.likeness)
 
     def _most_attended(self, scores: Tensor, stream: Stream) -> Tensor:
         """Return the protected share of each image's tokens, as a mask over patches (B, N)."""
         counts = torch.as_tensor(stream.counts, device=scores.device)
-        wanted = (self._config.protected * counts).ceil().long()
+        wanted = (self._config.protected_share * counts).ceil().long()
         rank = scores.argsort(dim=1, descending=True, stable=True).argsort(1)
         chosen = (rank < wanted[:, None]) & (stream.patches >= 0)
         mask = torch.zeros(len(scores), self._visual.patches, dtype=torch.long, device=scores.device)
         return mask.scatter_reduce(1, stream.patches.clamp_min(0), chosen.long(), "amax").bool()
 
-    def projected(self, stream: Stream) -> Stream:
+    def after_projection(self, stream: Stream) -> Stream:
         """Renumber positions, since merging reduced the number of tokens."""
-        return self._recounted(stream)
+        return self._reindex_stream(stream)
 
-    def _recounted(self, stream: Stream) -> Stream:
-        return stream.reindexed() if self._config.recount else stream
+    def _reindex_stream(self, stream: Stream) -> Stream:
+        return stream.reindex_positions() if self._config.recount else stream
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
         """Drop tokens that get little attention from the question as a whole and from each of its tokens."""
         if layer.number not in self._config.layers:
             return after
         with torch.no_grad():
-            rows = layer.attention(before, before.asking).mean(1)[:, :, before.visual]
-        kept = ~unneeded(rows, self._config.overall, self._config.single) | _protected(before)
-        return self._recounted(after.keep_where(or_best(kept, rows.sum(1), before)))
+            rows = layer.attention(before, before.question_slice).mean(1)[:, :, before.visual]
+        kept = ~find_unneeded(rows, self._config.overall, self._config.single) | _find_protected(before)
+        return self._reindex_stream(after.keep_where(or_best(kept, rows.sum(1), before)))
 
     def after_prompt(self, held: PromptCache) -> None:
         """Reduce the caches of the layers from the first drop on to the final tokens, and renumber their positions."""
@@ -144,7 +148,7 @@ class _MustDrop(VisualReducer):
                 held.reindex(number)
 
 
-def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) -> Stream:
+def merge_windows(stream: Stream, grid: tuple[int, int], side: int, likeness: float) -> Stream:
     """Merge each similar window of patches in an encoder stream into one token, their mean.
 
     A merged token has the position and the number of the first patch of its window.
@@ -155,21 +159,23 @@ def merged(stream: Stream, grid: tuple[int, int], side: int, likeness: float) ->
         side: side of a window.
         likeness: minimum mean cosine between two tokens of a window.
     """
-    numbers = torch.arange(grid[0] * grid[1], device=stream.hidden.device).view(grid)
+    numbers = torch.arange(grid[0] * grid[1], device=stream.hidden_states.device).view(grid)
     windows = numbers.unfold(0, side, side).unfold(1, side, side).reshape(-1, side**2)  # (W, s*s)
-    windowed = stream.hidden[:, stream.visual][:, windows]  # (B, W, s*s, width)
+    windowed = stream.hidden_states[:, stream.visual][:, windows]  # (B, W, s*s, width)
     count = side**2
     alike = (F.normalize(windowed, dim=-1).sum(2).square().sum(-1) - count) / (count * (count - 1)) >= likeness
     if not bool(alike.any()):
         return stream
     firsts = stream.front + windows[:, 0]
-    hidden = stream.hidden.index_copy(1, firsts, torch.where(alike[..., None], windowed.mean(2), windowed[:, :, 0]))
+    hidden = stream.hidden_states.index_copy(
+        1, firsts, torch.where(alike[..., None], windowed.mean(2), windowed[:, :, 0])
+    )
     kept = torch.ones_like(stream.patches, dtype=torch.bool)
     kept[:, windows[:, 1:]] = ~alike[..., None].expand(-1, -1, count - 1)
-    return stream.with_(hidden).keep_where(kept)
+    return stream.with_hidden_states(hidden).keep_where(kept)
 
 
-def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
+def find_unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
     """Return the mask of visual tokens that both criteria would drop, (B, n).
 
     Args:
@@ -181,5 +187,5 @@ def unneeded(rows: Tensor, overall: float, single: float) -> Tensor:
     return (received < overall * received.sum(1, keepdim=True)) & (rows.amax(1) < single)
 
 
-def _protected(stream: Stream) -> Tensor:
+def _find_protected(stream: Stream) -> Tensor:
     return stream.notes[_PROTECTED].gather(1, stream.patches.clamp_min(0)) & (stream.patches >= 0)

@@ -76,7 +76,7 @@ class _Oracle(VisualReducer):
         rank = key.argsort(dim=1, descending=True, stable=True).argsort(1)
         return {_RANK: rank}
 
-    def projected(self, stream: Stream) -> Stream:
+    def after_projection(self, stream: Stream) -> Stream:
         """Keep the tokens of the lowest ranks."""
         return stream.keep(highest(-stream.notes[_RANK].gather(1, stream.patches), self._kept))
 

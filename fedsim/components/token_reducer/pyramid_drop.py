@@ -91,7 +91,7 @@ class _Pyramid(VisualReducer):
         if kept is None or kept >= stream.patches.shape[1]:
             return stream
         left = stream.keep(highest(attention_from(stream.last, stream, layer), kept))
-        return left.reindexed() if self._recount else left
+        return left.reindex_positions() if self._recount else left
 
 
 def _ascend(numbers: tuple[int, ...]) -> bool:

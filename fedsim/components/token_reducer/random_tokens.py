@@ -40,7 +40,7 @@ class _Random(VisualReducer):
         super().__init__()
         self.register_buffer("places", places)
 
-    def projected(self, stream: Stream) -> Stream:
+    def after_projection(self, stream: Stream) -> Stream:
         """Keep the tokens at the drawn positions."""
         assert isinstance(self.places, torch.Tensor)
         return stream.keep(self.places.expand(len(stream.patches), -1))

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.token_reducer._choosing import or_best
-from fedsim.components.token_reducer._rcp_parts import Lost, Pruner, Repair, chosen
+from fedsim.components.token_reducer._rcp_parts import Lost, Pruner, Repair, choose_tokens
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import VisualTokenReducer
@@ -124,23 +124,26 @@ class RcpReducer(VisualReducer):
         if name not in self.pruners:
             return stream
         with torch.no_grad():
-            attention = layer.attention(stream, stream.asking).mean((1, 2))[:, stream.visual]
-        before = _left(stream)
-        visual, question = stream.hidden[:, stream.visual], stream.hidden[:, stream.asking].mean(1)
+            attention = layer.attention(stream, stream.question_slice).mean((1, 2))[:, stream.visual]
+        before = _get_remaining_mask(stream)
+        visual, question = (
+            stream.hidden_states[:, stream.visual],
+            stream.hidden_states[:, stream.question_slice].mean(1),
+        )
         logits = self.pruners[name](visual, attention, before > 0, question)
-        kept = before * chosen(logits, self.temperature, self._noise(logits))
+        kept = before * choose_tokens(logits, self.temperature, self._noise(logits))
         stays = or_best(kept > 0, logits.masked_fill(before <= 0, -torch.inf), stream)
         kept = kept.where((kept > 0) | ~stays, 1.0)
-        lost = self.lost[name](self._of_image(kept, stream), visual, before - kept)
-        return self._reduced(stream, kept).noted(**{_note(layer.number): lost})
+        lost = self.lost[name](self._scatter_to_image(kept, stream), visual, before - kept)
+        return self._drop_tokens(stream, kept).with_notes(**{_note(layer.number): lost})
 
     def after_layer(self, before: Stream, after: Stream, layer: LayerView) -> Stream:
         """Correct the states that predict the answer."""
         if str(layer.number) not in self.repairs:
             return after
         lost = after.notes[_note(self._sources[layer.number])]
-        mended = self.repairs[str(layer.number)](after.hidden[:, after.predicting], lost)
-        return after.with_(torch.cat((after.hidden[:, : after.last], mended), 1))
+        mended = self.repairs[str(layer.number)](after.hidden_states[:, after.prediction_slice], lost)
+        return after.with_hidden_states(torch.cat((after.hidden_states[:, : after.last], mended), 1))
 
     def after_step(self, hidden: Tensor, layer: int, notes: Mapping[str, Tensor]) -> Tensor:
         """Correct the state of a token during generation."""
@@ -154,15 +157,15 @@ class RcpReducer(VisualReducer):
         uniform = torch.rand(logits.shape, generator=self.noise).clamp(1e-6, 1 - 1e-6)
         return uniform.logit().to(logits)
 
-    def _of_image(self, kept: Tensor, stream: Stream) -> Tensor:
+    def _scatter_to_image(self, kept: Tensor, stream: Stream) -> Tensor:
         """Return the mask of kept patches of the image, (B, N)."""
         places = stream.patches.where(stream.patches >= 0, self._patches)
         return kept.new_zeros(len(kept), self._patches + 1).scatter(1, places, kept)[:, :-1]
 
-    def _reduced(self, stream: Stream, kept: Tensor) -> Stream:
+    def _drop_tokens(self, stream: Stream, kept: Tensor) -> Stream:
         if not self.training:
             return stream.keep_where(kept > 0)
-        shares = torch.ones_like(stream.hidden[..., 0]) if stream.shares is None else stream.shares
+        shares = torch.ones_like(stream.hidden_states[..., 0]) if stream.shares is None else stream.shares
         front, tail = shares[:, : stream.front], shares[:, stream.visual.stop :]
         return replace(stream, shares=torch.cat((front, kept, tail), 1))
 
@@ -171,11 +174,11 @@ def _note(layer: int) -> str:
     return f"rcp.lost.{layer}"
 
 
-def _left(stream: Stream) -> Tensor:
+def _get_remaining_mask(stream: Stream) -> Tensor:
     """Return 1 for visual tokens that no layer has dropped, else 0, (B, n)."""
     if stream.shares is not None:
         return stream.shares[:, stream.visual]
-    weights = torch.ones_like(stream.hidden[:, stream.visual, 0])
+    weights = torch.ones_like(stream.hidden_states[:, stream.visual, 0])
     return weights if stream.present is None else weights * stream.present[:, stream.visual]
 
 
@@ -183,7 +186,7 @@ def _with_trained(reducer: RcpReducer, name: str) -> RcpReducer:
     path = checkpoints.cache() / name / checkpoints.WEIGHTS
     if not path.is_file():
         raise FedsimError(f"component 'rcp': no trained weights '{name}' found. Train them: fedsim bench model {name}")
-    checkpoints.unchanged(path)
+    checkpoints.verify_checksum(path)
     try:
         reducer.load_state_dict(torch.load(path, weights_only=True))
     except RuntimeError as error:

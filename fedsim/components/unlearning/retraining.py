@@ -34,34 +34,36 @@ class Retraining(Unlearning[RetrainingConfig]):
     def forget(self, request: Request) -> Sequence[ServerEstimate]:
         """Return the estimated gradients of the forgotten examples."""
         if request.view == "sum":
-            return (_between_models(request),)
-        return tuple(_between_updates(request, round_) for round_ in request.watched)
+            return (_estimate_by_models(request),)
+        return tuple(_estimate_by_updates(request, round_) for round_ in request.watched_rounds)
 
 
-def _between_updates(request: Request, round_: int) -> ServerEstimate:
-    retrained = request.retrained(round_)
+def _estimate_by_updates(request: Request, round_: int) -> ServerEstimate:
+    retrained = request.retrained_weights(round_)
     whole, _ = request.update(round_, request.weights(round_), "all")
     rest_update, _ = request.update(round_, retrained, "rest")
     k, n, stay = request.forgotten, whole.examples, rest_update.examples
     loss = (n * whole.loss - stay * rest_update.loss) / k
     return ServerEstimate(
-        round_, retrained, Update(whole.kind, _missing(whole.tensors, n, rest_update.tensors, stay, k), {}, k, loss)
+        round_,
+        retrained,
+        Update(whole.kind, _average_missing(whole.tensors, n, rest_update.tensors, stay, k), {}, k, loss),
     )
 
 
-def _between_models(request: Request) -> ServerEstimate:
+def _estimate_by_models(request: Request) -> ServerEstimate:
     """Estimate the gradient from the mean step of each training, which equals the mean gradient after one round."""
     rounds, first = request.rounds, request.weights(1)
-    last, retrained = request.weights(rounds + 1), request.retrained(rounds + 1)
+    last, retrained = request.weights(rounds + 1), request.retrained_weights(rounds + 1)
     whole, rest_update = (
         {name: (first[name] - end[name]) / (request.rate * rounds) for name in end} for end in (last, retrained)
     )
-    missing = _missing(whole, request.examples("all"), rest_update, request.examples("rest"), request.forgotten)
+    missing = _average_missing(whole, request.examples("all"), rest_update, request.examples("rest"), request.forgotten)
     return ServerEstimate(
         rounds, first if rounds == 1 else retrained, Update("gradient", missing, {}, request.forgotten, nan)
     )
 
 
-def _missing(whole: Tensors, n: int, rest_update: Tensors, stay: int, k: int) -> dict[str, Tensor]:
+def _average_missing(whole: Tensors, n: int, rest_update: Tensors, stay: int, k: int) -> dict[str, Tensor]:
     """Return the mean over the k missing examples, from the means over n and over `stay` examples."""
     return {name: (n * whole[name] - stay * rest_update[name]) / k for name in whole}

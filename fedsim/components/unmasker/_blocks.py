@@ -50,7 +50,7 @@ class Proposed(NamedTuple):
     tokens: Tensor
     confidence: Tensor
 
-    def taken(self, chosen: Sequence[int]) -> dict[int, int]:
+    def select_tokens(self, chosen: Sequence[int]) -> dict[int, int]:
         """Return the chosen tokens, given by index, as a mapping from position to token."""
         return {self.places[number]: int(self.tokens[number]) for number in chosen}
 
@@ -64,11 +64,11 @@ def propose(scores: Tensor, places: tuple[int, ...], config: ProposalConfig, gen
         config: temperature and confidence.
         generator: random source of the row.
     """
-    tokens = noised(scores, config.temperature, generator).argmax(-1)
+    tokens = add_gumbel_noise(scores, config.temperature, generator).argmax(-1)
     return Proposed(places, tokens, confidences(scores.double().softmax(-1), tokens, config, generator))
 
 
-def noised(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+def add_gumbel_noise(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
     """Add Gumbel noise to scores, in double precision, so that the argmax is a sample at the given temperature."""
     doubles = scores.double()
     if temperature == 0:
@@ -107,7 +107,7 @@ def schedule(masked: int, steps: int) -> tuple[int, ...]:
 
 def block_places(state: MaskedTextState, row: int, block: int | None) -> tuple[int, ...]:
     """Return the masked positions of a row's first block that has any."""
-    begin, masked = state.begins[row], state.masked[row]
+    begin, masked = state.begins[row], state.masked_positions[row]
     if block is None:
         return masked
     last = begin + block * ((masked[0] - begin) // block + 1)
@@ -175,8 +175,11 @@ class Blockwise(InBlocks[BlockConfigT, UnmaskingT], Generic[BlockConfigT, Unmask
             GenerationError: scores of some rows are not finite.
         """
         state, proposed = self.proposals(self.place_scores(model, state), state, context.generators)
-        new = [proposal.taken(self.choose(proposal.confidence, state, row)) for row, proposal in enumerate(proposed)]
-        return self.next_state(state.filled(new)), events(state, new)
+        new = [
+            proposal.select_tokens(self.choose(proposal.confidence, state, row))
+            for row, proposal in enumerate(proposed)
+        ]
+        return self.next_state(state.write_tokens(new)), events(state, new)
 
     def proposals(
         self, scores: Sequence[Tensor], state: UnmaskingT, generators: Sequence[torch.Generator]
@@ -214,5 +217,5 @@ def events(state: MaskedTextState, new: Sequence[dict[int, int]]) -> list[Event]
     """Return the counts of a step with a full pass, for each row."""
     return [
         Event(unmasked=len(filled), masked=len(masked), positions=len(tokens))
-        for filled, masked, tokens in zip(new, state.masked, state.tokens, strict=True)
+        for filled, masked, tokens in zip(new, state.masked_positions, state.tokens, strict=True)
     ]

@@ -89,13 +89,13 @@ def short_grammar(rules: Sequence[tuple[str, Body]]) -> Grammar:
             raise FedsimError(
                 f"grammar: rule '{name}' names '{unknown[0]}', which has no rule.{did_you_mean(unknown[0], names)}"
             )
-    grammar = _shortened(rules)
-    if grammar.start not in _generating(grammar):
+    grammar = _split_alternatives(rules)
+    if grammar.start not in _find_generating(grammar):
         raise FedsimError(
             f"grammar: no text can be completed from '{grammar.start}', since every alternative recurses "
             "forever. Add an alternative that ends."
         )
-    return _without_useless(grammar)
+    return _remove_useless(grammar)
 
 
 def read_rules(text: str) -> list[tuple[str, Body]]:
@@ -133,7 +133,7 @@ def _bodies(right: str, number: int) -> list[Body]:
     return [tuple(body) for body in bodies]
 
 
-def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
+def _split_alternatives(rules: Sequence[tuple[str, Body]]) -> Grammar:
     """Split long alternatives; equal suffixes share a nonterminal."""
     pairs: set[tuple[str, str, str]] = set()
     units: set[tuple[str, str]] = set()
@@ -167,7 +167,7 @@ def _shortened(rules: Sequence[tuple[str, Body]]) -> Grammar:
     return Grammar(rules[0][0], frozenset(pairs), frozenset(units), frozenset(terminals), frozenset(empties))
 
 
-def _generating(grammar: Grammar) -> set[str]:
+def _find_generating(grammar: Grammar) -> set[str]:
     """Return the nonterminals that derive some text."""
     generating = {name for name, _ in grammar.terminals} | set(grammar.empties)
     while True:
@@ -179,9 +179,9 @@ def _generating(grammar: Grammar) -> set[str]:
         generating |= grown
 
 
-def _without_useless(grammar: Grammar) -> Grammar:
+def _remove_useless(grammar: Grammar) -> Grammar:
     """Remove nonterminals that derive no text or are unreachable from the start."""
-    alive = _generating(grammar)
+    alive = _find_generating(grammar)
     pairs = {pair for pair in grammar.pairs if set(pair) <= alive}
     units = {unit for unit in grammar.units if set(unit) <= alive}
     reached = {grammar.start}

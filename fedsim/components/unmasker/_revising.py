@@ -33,23 +33,23 @@ class Guesses(NamedTuple):
     Attributes:
         tokens: by position; all other positions are masked.
         confidence: the model's confidence in each token when it was proposed, by position.
-        taken: number of steps in this block.
+        step_count: number of steps in this block.
     """
 
     tokens: Mapping[int, int] = {}
     confidence: Mapping[int, float] = {}
-    taken: int = 0
+    step_count: int = 0
 
     def of(self, places: Sequence[int]) -> Guesses:
         """Return the guesses at some positions, with the step count increased."""
         tokens = {place: self.tokens[place] for place in places}
-        return Guesses(tokens, {place: self.confidence[place] for place in places}, self.taken + 1)
+        return Guesses(tokens, {place: self.confidence[place] for place in places}, self.step_count + 1)
 
-    def joined(self, proposed: Proposed) -> Guesses:
+    def add_proposals(self, proposed: Proposed) -> Guesses:
         """Return the guesses together with all proposals."""
         tokens = dict(zip(proposed.places, proposed.tokens.tolist(), strict=True))
         confidence = dict(zip(proposed.places, proposed.confidence.tolist(), strict=True))
-        return Guesses({**self.tokens, **tokens}, {**self.confidence, **confidence}, self.taken)
+        return Guesses({**self.tokens, **tokens}, {**self.confidence, **confidence}, self.step_count)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
         begun = self.begin(model, condition, context)
         for row in range(len(begun)):
             steps_of_block(begun, row, self.config.block, self.config.steps)
-        return Revised(begun.tokens, begun.begins, begun.masked, (Guesses(),) * len(begun))
+        return Revised(begun.tokens, begun.begins, begun.masked_positions, (Guesses(),) * len(begun))
 
     def step(self, model: nn.Module, state: Revised, context: GenerationContext) -> tuple[Revised, list[Event]]:
         """Revise the guesses of each row, and write them at the end of its block.
@@ -104,16 +104,16 @@ class Revising(InBlocks[RevisingConfigT, Revised], Generic[RevisingConfigT]):
             places = tuple(place for place in block if place not in before.tokens)
             proposed = propose(scores[row][list(places)], places, self.config, generator)
             steps = steps_of_block(state, row, self.config.block, self.config.steps) or len(block)
-            is_last = before.taken + 1 >= steps
-            guesses = before.joined(proposed) if is_last else self.revise(before, proposed, steps, generator)
+            is_last = before.step_count + 1 >= steps
+            guesses = before.add_proposals(proposed) if is_last else self.revise(before, proposed, steps, generator)
             new.append(dict(guesses.tokens) if is_last else {})
             after.append(Guesses() if is_last else guesses)
             events.append(
                 Event(
                     unmasked=len(new[-1]),
-                    masked=len(state.masked[row]),
+                    masked=len(state.masked_positions[row]),
                     positions=len(state.tokens[row]),
                     remasked=len(set(before.tokens) - set(guesses.tokens)),
                 )
             )
-        return replace(state.filled(new), guesses=tuple(after)), events
+        return replace(state.write_tokens(new), guesses=tuple(after)), events

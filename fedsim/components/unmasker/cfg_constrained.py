@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, block_places, confidences, noised
+from fedsim.components.unmasker._blocks import BlockConfig, InBlocks, add_gumbel_noise, block_places, confidences
 from fedsim.components.unmasker._emptiness import END, MASKED, Automaton, completions, has_text, witness
 from fedsim.components.unmasker._grammar import Grammar, read_grammar, representatives, token_symbol
 from fedsim.components.unmasker._lark_grammar import read_lark
@@ -46,7 +46,7 @@ class CfgConstrainedConfig(BlockConfig):
     notation: Literal["rules", "lark"] = Field(
         default="rules", description="how the grammar is written; lark: that of the package, from rule `start` on"
     )
-    at_once: int = Field(
+    positions_per_step: int = Field(
         default=1, ge=1, description="positions per step; each is checked after the earlier positions are unmasked"
     )
     rejections: int = Field(
@@ -59,7 +59,7 @@ class Constrained(MaskedTextState):
     """Texts, with the (position, token) pairs ruled out and the number of rejections of each."""
 
     ruled_out: tuple[frozenset[tuple[int, int]], ...]
-    rejected: tuple[int, ...]
+    rejection_counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         grammar = self._grammar()
         begun = self.begin(model, condition, context)
         rows = len(begun)
-        state = Constrained(begun.tokens, begun.begins, begun.masked, (frozenset(),) * rows, (0,) * rows)
+        state = Constrained(begun.tokens, begun.begins, begun.masked_positions, (frozenset(),) * rows, (0,) * rows)
         mask = mask_token_of(model)
         alphabet = self._alphabet(mask, model(torch.tensor([[mask]])).shape[-1], grammar, context)
         stuck = [row for row in range(rows) if not self._is_completable(grammar, alphabet, state, row)]
@@ -156,28 +156,28 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
                 self._complete(written_row, grammar, alphabet)
             rows.append(written_row)
         after = replace(
-            state.filled([one_row.new for one_row in rows]),
+            state.write_tokens([one_row.new for one_row in rows]),
             ruled_out=tuple(one_row.state.ruled_out[0] for one_row in rows),
-            rejected=tuple(one_row.state.rejected[0] for one_row in rows),
+            rejection_counts=tuple(one_row.state.rejection_counts[0] for one_row in rows),
         )
         return after, [one_row.event(len(tokens)) for one_row, tokens in zip(rows, state.tokens, strict=True)]
 
     def _write(
         self, row_state: _Row, scores: Tensor, grammar: Grammar, alphabet: _Alphabet, generator: torch.Generator
     ) -> None:
-        """Write up to `at_once` of the most confident admissible tokens."""
+        """Write up to `positions_per_step` of the most confident admissible tokens."""
         places = block_places(row_state.state, 0, self.config.block)
         odds = scores[list(places)].double().softmax(-1)
-        wanted = noised(scores[list(places)], self.config.temperature, generator)
+        wanted = add_gumbel_noise(scores[list(places)], self.config.temperature, generator)
         wanted[:, [token for token, spelled in enumerate(alphabet.spells) if spelled is None]] = -torch.inf
         for place, token in row_state.state.ruled_out[0]:
             if place in places:
                 wanted[places.index(place), token] = -torch.inf
-        while len(row_state.new) < self.config.at_once and row_state.state.masked[0]:
+        while len(row_state.new) < self.config.positions_per_step and row_state.state.masked_positions[0]:
             tokens = wanted.argmax(-1)
             confidence = confidences(odds, tokens, self.config, generator)
             closed = wanted.amax(-1).isneginf() | torch.tensor(
-                [place not in row_state.state.masked[0] for place in places]
+                [place not in row_state.state.masked_positions[0] for place in places]
             )
             if closed.all():
                 row_state.is_stuck = not row_state.new
@@ -186,7 +186,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             if self._try(row_state, places[number], int(tokens[number]), grammar, alphabet):
                 continue
             wanted[number, tokens[number]] = -torch.inf
-            if row_state.state.rejected[0] >= self.config.rejections:
+            if row_state.state.rejection_counts[0] >= self.config.rejections:
                 row_state.is_stuck = True
                 return
 
@@ -195,8 +195,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         written = {place: token}
         is_end = alphabet.spells[token] == END
         if is_end:
-            written |= {later_place: token for later_place in row_state.state.masked[0] if later_place > place}
-        after = row_state.state.filled([written])
+            written |= {
+                later_place: token for later_place in row_state.state.masked_positions[0] if later_place > place
+            }
+        after = row_state.state.write_tokens([written])
         ended = is_end and any(alphabet.spells[token] != END for token in after.tokens[0][place:])
         row_state.calls += not ended
         if not ended and self._is_completable(grammar, alphabet, after, 0):
@@ -213,10 +215,10 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
         begin, end = row_state.state.begins[0], alphabet.end
         written = {
             place: alphabet.tokens[spellings[place - begin]] if place - begin < len(spellings) else end
-            for place in row_state.state.masked[0]
+            for place in row_state.state.masked_positions[0]
         }
-        row_state.state, row_state.new, row_state.completed = (
-            row_state.state.filled([written]),
+        row_state.state, row_state.new, row_state.completed_count = (
+            row_state.state.write_tokens([written]),
             row_state.new | written,
             len(written),
         )
@@ -228,7 +230,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
 
     def _completions(self, alphabet: _Alphabet, state: Constrained, row: int) -> Automaton | None:
         """Return the texts that a row can become; None if an unmasked token can occur in no text."""
-        masked, answer = set(state.masked[row]), range(state.begins[row], len(state.tokens[row]))
+        masked, answer = set(state.masked_positions[row]), range(state.begins[row], len(state.tokens[row]))
         pattern = [MASKED if place in masked else alphabet.spells[state.tokens[row][place]] for place in answer]
         if any(letter is None and place not in masked for letter, place in zip(pattern, answer, strict=True)):
             return None
@@ -259,7 +261,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             elif token == mask or token >= known:
                 spells.append(None)
             else:
-                spells.append(self._spelled(token, grammar, context.tokenizer))
+                spells.append(self._spell_token(token, grammar, context.tokenizer))
         tokens = {letters: token for token, letters in reversed(list(enumerate(spells))) if letters}
         if grammar.alphabet and not tokens:
             raise FedsimError(
@@ -268,7 +270,7 @@ class CfgConstrained(InBlocks[CfgConstrainedConfig, Constrained]):
             )
         return _Alphabet(tuple(spells), tokens)
 
-    def _spelled(self, token: int, grammar: Grammar, tokenizer: Tokenizer | None) -> tuple[str, ...] | None:
+    def _spell_token(self, token: int, grammar: Grammar, tokenizer: Tokenizer | None) -> tuple[str, ...] | None:
         """Return representatives of a token's symbols; None if it can occur in no text of the grammar."""
         spell = (token_symbol(token),) if tokenizer is None else tuple(tokenizer.decode([token]))
         classes = representatives(grammar)
@@ -282,17 +284,17 @@ class _Row:
     state: Constrained
     is_stuck: bool = False
     calls: int = 0
-    completed: int = 0
+    completed_count: int = 0
 
     def __post_init__(self) -> None:
         self.new: dict[int, int] = {}
-        self._before = self.state.rejected[0]
-        self._masked = len(self.state.masked[0])
+        self._before = self.state.rejection_counts[0]
+        self._masked = len(self.state.masked_positions[0])
 
     def reject(self, place: int, token: int) -> None:
         """Rule a token out permanently: writing more positions only removes completions."""
-        ruled_out, rejected = self.state.ruled_out[0] | {(place, token)}, self.state.rejected[0] + 1
-        self.state = replace(self.state, ruled_out=(ruled_out,), rejected=(rejected,))
+        ruled_out, rejected = self.state.ruled_out[0] | {(place, token)}, self.state.rejection_counts[0] + 1
+        self.state = replace(self.state, ruled_out=(ruled_out,), rejection_counts=(rejected,))
 
     def event(self, positions: int) -> Event:
         """Return the counts of the step."""
@@ -301,6 +303,6 @@ class _Row:
             masked=self._masked,
             positions=positions,
             calls=self.calls,
-            rejected=self.state.rejected[0] - self._before,
-            completed=self.completed,
+            rejected=self.state.rejection_counts[0] - self._before,
+            completed=self.completed_count,
         )

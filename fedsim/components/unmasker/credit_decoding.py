@@ -75,10 +75,10 @@ class Credited(MaskedTextState):
     paper_steps=(
         (
             "credit decays and grows at the likeliest token",
-            "CreditDecoding.earned",
+            "CreditDecoding.update_credit",
             "test_fixed_odds_earn_a_geometric_series_and_the_confidence_rises",
         ),
-        ("bonus on the scores", "CreditDecoding.fused", "test_a_token_crosses_exactly_where_its_gain_allows"),
+        ("bonus on the scores", "CreditDecoding.add_bonus", "test_a_token_crosses_exactly_where_its_gain_allows"),
         (
             "settings that follow the block's written share",
             "CreditDecoding.proposals",
@@ -98,7 +98,7 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
         """
         begun = self.begin(model, condition, context)
         rows = len(begun)
-        return Credited(begun.tokens, begun.begins, begun.masked, (None,) * rows, (-1,) * rows)
+        return Credited(begun.tokens, begun.begins, begun.masked_positions, (None,) * rows, (-1,) * rows)
 
     def proposals(
         self, scores: Sequence[Tensor], state: Credited, generators: Sequence[torch.Generator]
@@ -112,11 +112,11 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
             old = state.credit[row]
             if old is None or block != state.block[row]:
                 old = torch.zeros_like(score, dtype=torch.float32)
-            written = self._written(state, row, places)
-            credit = self.earned(old, score, places, written)
+            written = self._measure_written_share(state, row, places)
+            credit = self.update_credit(old, score, places, written)
             credits.append(credit)
             blocks.append(block)
-            fused = self.fused(score, credit, written)[list(places)]
+            fused = self.add_bonus(score, credit, written)[list(places)]
             proposed.append(propose(fused, places, self.config, generator))
         return replace(state, credit=tuple(credits), block=tuple(blocks)), proposed
 
@@ -125,7 +125,7 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
         confident = (confidence >= self.config.threshold).nonzero().flatten().tolist()
         return confident or surest(confidence, 1)
 
-    def earned(self, credit: Tensor, scores: Tensor, places: Sequence[int], written: float) -> Tensor:
+    def update_credit(self, credit: Tensor, scores: Tensor, places: Sequence[int], written: float) -> Tensor:
         """Return the credit (T, V) after a step: decayed, plus the step's gains of the most likely tokens.
 
         Args:
@@ -142,15 +142,15 @@ class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):
         after[list(places)] = (written if is_free else self.config.beta) * credit[list(places)] + odds
         return after
 
-    def fused(self, scores: Tensor, credit: Tensor, written: float) -> Tensor:
+    def add_bonus(self, scores: Tensor, credit: Tensor, written: float) -> Tensor:
         """Return scores with the bonus, (T, V)."""
         alpha = written if self.config.form == "tuning-free" else self.config.alpha
         return scores.double() + alpha * credit.log1p()
 
     def _block(self, state: Credited, row: int) -> int:
         begin, size = state.begins[row], self.config.block or len(state.tokens[row])
-        return begin + (state.masked[row][0] - begin) // size * size
+        return begin + (state.masked_positions[row][0] - begin) // size * size
 
-    def _written(self, state: Credited, row: int, places: Sequence[int]) -> float:
+    def _measure_written_share(self, state: Credited, row: int, places: Sequence[int]) -> float:
         length = len(state.tokens[row]) - state.begins[row]
         return 1 - len(places) / (self.config.block or length)

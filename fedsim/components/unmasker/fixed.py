@@ -65,7 +65,7 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
             GenerationError: the model cannot read some prompts.
         """
         begun = self.begin(model, condition, context)
-        state = Scheduled(begun.tokens, begun.begins, begun.masked, ((),) * len(begun))
+        state = Scheduled(begun.tokens, begun.begins, begun.masked_positions, ((),) * len(begun))
         for row in range(len(state)):
             steps_of_block(state, row, self.config.block, self.config.steps)
         return self.next_state(state)
@@ -79,7 +79,7 @@ class Fixed(Blockwise[FixedConfig, Scheduled]):
         return replace(state, due=tuple(self._due(state, row) for row in range(len(state))))
 
     def _due(self, state: Scheduled, row: int) -> tuple[int, ...]:
-        if not state.masked[row]:
+        if not state.masked_positions[row]:
             return ()
         masked, due = len(block_places(state, row, self.config.block)), state.due[row][1:]
         if sum(due) == masked and due:

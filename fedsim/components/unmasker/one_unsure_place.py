@@ -39,7 +39,9 @@ class OneUnsurePlaceConfig(BlockConfig):
     later_blocks: int = Field(
         default=1, ge=0, description="X, number of blocks after the first open block that are open too"
     )
-    explored: int = Field(default=1, ge=0, description="e, unsure places that a round writes; 0: as a threshold does")
+    explored_positions: int = Field(
+        default=1, ge=0, description="e, unsure places that a round writes; 0: as a threshold does"
+    )
     when: Literal["always", "stalled"] = Field(
         default="always", description="stalled: explore only where fewer than `fewest` places are sure"
     )
@@ -61,7 +63,7 @@ class Round(NamedTuple):
     """Positions written in a round, by rule, and the negative log-probability of each token when it was written."""
 
     sure: tuple[int, ...]
-    explored: tuple[int, ...]
+    explored_positions: tuple[int, ...]
     nats: tuple[float, ...]
 
 
@@ -71,15 +73,15 @@ class Exploring(MaskedTextState):
 
     Attributes:
         rounds: finished rounds per row.
-        known: scores (T, V) of a row's next round, if a branch has computed them.
-        tried: explored tokens by position, shown to the model, which the next round writes or masks again.
-        doubted: positions where an explored token was masked again.
+        next_scores: scores (T, V) of a row's next round, if a branch has computed them.
+        explored_tokens: explored tokens by position, shown to the model, which the next round writes or masks again.
+        remasked_positions: positions where an explored token was masked again.
     """
 
     rounds: tuple[tuple[Round, ...], ...]
-    known: tuple[Tensor | None, ...]
-    tried: tuple[Mapping[int, int], ...]
-    doubted: tuple[frozenset[int], ...]
+    next_scores: tuple[Tensor | None, ...]
+    explored_tokens: tuple[Mapping[int, int], ...]
+    remasked_positions: tuple[frozenset[int], ...]
 
 
 _NOTHING = Proposed((), torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.double)), list[int](), list[int]()
@@ -90,9 +92,9 @@ class _Taken(NamedTuple):
 
     new: dict[int, int]
     log: Round
-    known: Tensor | None
-    tried: dict[int, int]
-    doubted: frozenset[int]
+    next_scores: Tensor | None
+    explored_tokens: dict[int, int]
+    remasked_positions: frozenset[int]
     event: Event
 
 
@@ -108,7 +110,7 @@ class _Taken(NamedTuple):
     paper_steps=(
         (
             "all confident positions and a single uncertain position per round",
-            "OneUnsurePlace.chosen",
+            "OneUnsurePlace.choose_positions",
             "test_one_unsure_token_a_round_keeps_the_law",
         ),
         (
@@ -133,7 +135,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         """
         begun = self.begin(model, condition, context)
         rows = len(begun)
-        places = begun.tokens, begun.begins, begun.masked
+        places = begun.tokens, begun.begins, begun.masked_positions
         return Exploring(*places, ((),) * rows, (None,) * rows, ({},) * rows, (frozenset(),) * rows)
 
     def step(self, model: nn.Module, state: Exploring, context: GenerationContext) -> tuple[Exploring, list[Event]]:
@@ -142,7 +144,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         Raises:
             GenerationError: scores of some rows are not finite.
         """
-        all_scores = self._scores(model, state.filled(state.tried))
+        all_scores = self._scores(model, state.write_tokens(state.explored_tokens))
         rows: list[_Taken] = []
         for row, (scores, generator) in enumerate(zip(all_scores, context.generators, strict=True)):
             try:
@@ -150,11 +152,11 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
             except GenerationError as error:
                 raise GenerationError(str(error), [row]) from None
         after = replace(
-            state.filled([taken.new for taken in rows]),
+            state.write_tokens([taken.new for taken in rows]),
             rounds=tuple((*log, taken.log) for log, taken in zip(state.rounds, rows, strict=True)),
-            known=tuple(taken.known for taken in rows),
-            tried=tuple(taken.tried for taken in rows),
-            doubted=tuple(taken.doubted for taken in rows),
+            next_scores=tuple(taken.next_scores for taken in rows),
+            explored_tokens=tuple(taken.explored_tokens for taken in rows),
+            remasked_positions=tuple(taken.remasked_positions for taken in rows),
         )
         return after, [taken.event for taken in rows]
 
@@ -164,33 +166,40 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         """Run a round of a row."""
         proposed, sure, explored = _NOTHING
         if scores is not None:
-            proposed, sure, explored = self.chosen(exploring.filled(exploring.tried), 0, scores, generator)
-        stood = self._verified(model, exploring.filled([proposed.taken(sure)]))
-        doubted = exploring.doubted[0] | (set(exploring.tried[0]) - set(stood))
+            proposed, sure, explored = self.choose_positions(
+                exploring.write_tokens(exploring.explored_tokens), 0, scores, generator
+            )
+        stood = self._verify_tokens(model, exploring.write_tokens([proposed.select_tokens(sure)]))
+        doubted = exploring.remasked_positions[0] | (set(exploring.explored_tokens[0]) - set(stood))
         on_trial = [number for number in explored if self.config.verify and proposed.places[number] not in doubted]
-        shown = proposed.taken([*sure, *explored]) | {place: exploring.tried[0][place] for place in stood}
+        shown = proposed.select_tokens([*sure, *explored]) | {
+            place: exploring.explored_tokens[0][place] for place in stood
+        }
         known, branches = None, 0
         if scores is not None and self.config.branches > 1 and explored:
             place = proposed.places[explored[0]]
             shown[place], known, branches = self._look_ahead(model, exploring, scores, shown, place)
         trial = {proposed.places[number]: shown[proposed.places[number]] for number in on_trial}
         new = {place: token for place, token in shown.items() if place not in trial}
-        passes = branches + (scores is not None and exploring.known[0] is None) + bool(exploring.tried[0])
+        passes = (
+            branches + (scores is not None and exploring.next_scores[0] is None) + bool(exploring.explored_tokens[0])
+        )
         at_once = [number for number in explored if number not in on_trial]
         log = _round(proposed, sure, at_once, new, scores, stood)
         return _Taken(new, log, known, trial, doubted, _event(exploring, new, len(explored), passes))
 
-    def _verified(self, model: nn.Module, exploring: Exploring) -> dict[int, float]:
+    def _verify_tokens(self, model: nn.Module, exploring: Exploring) -> dict[int, float]:
         """Return the positions of explored tokens that pass verification, with their negative log-probability."""
-        if not exploring.tried[0]:
+        if not exploring.explored_tokens[0]:
             return {}
         (scores,) = self.place_scores(model, exploring)
         nats = {
-            place: -float(scores[place].double().log_softmax(-1)[token]) for place, token in exploring.tried[0].items()
+            place: -float(scores[place].double().log_softmax(-1)[token])
+            for place, token in exploring.explored_tokens[0].items()
         }
         return {place: place_nats for place, place_nats in nats.items() if math.exp(-place_nats) >= self.config.verify}
 
-    def chosen(
+    def choose_positions(
         self, state: Exploring, row: int, scores: Tensor, generator: torch.Generator
     ) -> tuple[Proposed, list[int], list[int]]:
         """Return the proposals in a row's open blocks, and the indices of confident and of explored positions."""
@@ -203,12 +212,12 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
             for number, place in enumerate(places)
             if confidence[number] >= (self.config.threshold if place in block else self.config.later_threshold)
         ]
-        explored = self._explored(state, row, scores, proposed, sure)
+        explored = self._choose_explored(state, row, scores, proposed, sure)
         if not sure and not explored:
             return proposed, surest(proposed.confidence[: len(block)], 1), []
         return proposed, sure, explored
 
-    def _explored(
+    def _choose_explored(
         self, state: Exploring, row: int, scores: Tensor, proposed: Proposed, sure: Sequence[int]
     ) -> list[int]:
         """Return the indices of the positions to explore, in descending order of score."""
@@ -224,7 +233,7 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         chosen: list[int] = []
         for number in known or left:
             place = proposed.places[number]
-            if len(chosen) < config.explored and all(
+            if len(chosen) < config.explored_positions and all(
                 abs(place - proposed.places[index]) >= config.apart for index in chosen
             ):
                 chosen.append(number)
@@ -232,13 +241,13 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
 
     def _is_near(self, state: Exploring, row: int, place: int) -> bool:
         """Return whether a written position is within distance `near`."""
-        masked, last = set(state.masked[row]), len(state.tokens[row])
+        masked, last = set(state.masked_positions[row]), len(state.tokens[row])
         neighbours = range(max(0, place - self.config.near), min(last, place + self.config.near + 1))
         return any(neighbour not in masked for neighbour in neighbours)
 
     def _open_places(self, state: Exploring, row: int) -> tuple[int, ...]:
         """Return the masked positions of the first open block and of the open blocks after it."""
-        size, masked, begin = self.config.block, state.masked[row], state.begins[row]
+        size, masked, begin = self.config.block, state.masked_positions[row], state.begins[row]
         if size is None:
             return masked
         last = begin + size * ((masked[0] - begin) // size + 1 + self.config.later_blocks)
@@ -249,14 +258,14 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
 
         They are not needed if each masked position has an explored token awaiting verification.
         """
-        unread = [row for row, known in enumerate(shown.known) if known is None and shown.masked[row]]
+        unread = [row for row, known in enumerate(shown.next_scores) if known is None and shown.masked_positions[row]]
         if not unread:
-            return list(shown.known)
+            return list(shown.next_scores)
         try:
             read = dict(zip(unread, self.place_scores(model, shown.keep(unread)), strict=True))
         except GenerationError as error:
             raise GenerationError(str(error), [unread[row] for row in error.rows]) from None
-        return [read.get(row, known) for row, known in enumerate(shown.known)]
+        return [read.get(row, known) for row, known in enumerate(shown.next_scores)]
 
     def _look_ahead(
         self, model: nn.Module, exploring: Exploring, scores: Tensor, taken: dict[int, int], place: int
@@ -264,10 +273,10 @@ class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):
         """Return the token of the best branch at a position, the scores after it, and the number of rows evaluated."""
         odds = scores[place].double().log_softmax(-1)
         tokens: list[int] = odds.topk(min(self.config.branches, len(odds))).indices.tolist()
-        branches = exploring.keep([0] * len(tokens)).filled([{**taken, place: token} for token in tokens])
-        if not branches.masked[0]:
+        branches = exploring.keep([0] * len(tokens)).write_tokens([{**taken, place: token} for token in tokens])
+        if not branches.masked_positions[0]:
             return max(tokens, key=lambda token: float(odds[token])), None, 0
-        read = self.place_scores(model, replace(branches, known=(None,) * len(tokens)))
+        read = self.place_scores(model, replace(branches, next_scores=(None,) * len(tokens)))
         open_places = list(self._open_places(branches, 0))
         left = [float(branch[open_places].double().log_softmax(-1).amax(-1).mean()) for branch in read]
         values = [
@@ -297,7 +306,7 @@ def _round(
 def _event(exploring: Exploring, new: dict[int, int], explored: int, passes: int) -> Event:
     return Event(
         unmasked=len(new),
-        masked=len(exploring.masked[0]),
+        masked=len(exploring.masked_positions[0]),
         positions=passes * len(exploring.tokens[0]),
         explored=explored,
         rows=passes,

@@ -55,7 +55,7 @@ class Remdm(Revising[RemdmConfig]):
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
         """Return the written positions that are not masked again, and newly written positions."""
-        level, next_level = before.taken / steps, (before.taken + 1) / steps
+        level, next_level = before.step_count / steps, (before.step_count + 1) / steps
         chance = self.chance(level, next_level)
         shared = 0.0 if self.config.by_confidence else chance  # no compensation at masked positions
         written = list(before.tokens)
@@ -65,7 +65,7 @@ class Remdm(Revising[RemdmConfig]):
         ) / (1 - level)
         kept = [place for place, is_masked in zip(written, falls.tolist(), strict=True) if not is_masked]
         rewritten = [place for place, is_written in zip(proposed.places, stays.tolist(), strict=True) if is_written]
-        return before.joined(proposed).of(sorted([*kept, *rewritten]))
+        return before.add_proposals(proposed).of(sorted([*kept, *rewritten]))
 
     def chance(self, level: float, next_level: float) -> float:
         """Return s of a step between two shares of written positions."""

@@ -46,8 +46,8 @@ class RunningConfidence(Revising[RunningConfidenceConfig]):
 
     def revise(self, before: Guesses, proposed: Proposed, steps: int, generator: torch.Generator) -> Guesses:
         """Return the most confident of all guesses; ties go to the lower position."""
-        joined = before.joined(proposed)
+        joined = before.add_proposals(proposed)
         count = len(joined.tokens)
-        kept = count - count * (steps - before.taken - 1) // steps
+        kept = count - count * (steps - before.step_count - 1) // steps
         surest = sorted(joined.tokens, key=lambda place: (-joined.confidence[place], place))[:kept]
         return joined.of(sorted(surest))

@@ -32,7 +32,7 @@ from fedsim.core.hooks import (
     check_place_scores,
     mask_token_of,
 )
-from fedsim.core.nets.masked_positions import scoring_places, without_mask
+from fedsim.core.nets.masked_positions import exclude_mask_token, scoring_places
 from fedsim.core.registry import component
 from fedsim.core.types import Event
 
@@ -68,14 +68,14 @@ class Phase(NamedTuple):
     Attributes:
         keys: keys of each layer at all positions, (1, H, T, F).
         values: values, likewise.
-        seen: positions that are attended to.
+        attended_positions: positions that are attended to.
         again: written positions that the next step recomputes.
         offset: number of steps since the full pass.
     """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
-    seen: tuple[int, ...]
+    attended_positions: tuple[int, ...]
     again: tuple[int, ...]
     offset: int
 
@@ -105,7 +105,7 @@ class Cache:
             self.keys.append(keys)
             self.values.append(values)
             return keys, values
-        seen = torch.tensor(self._phase.seen)
+        seen = torch.tensor(self._phase.attended_positions)
         self.keys.append(self._phase.keys[layer].index_copy(2, self._at, keys))
         self.values.append(self._phase.values[layer].index_copy(2, self._at, values))
         return self.keys[layer][:, :, seen], self.values[layer][:, :, seen]
@@ -122,7 +122,7 @@ class Cache:
         ("full passes fill the cache", "WindowDiffusion.step", "test_with_a_full_pass_every_step_it_is_plain_decoding"),
         (
             "near masked places are computed, more are seen",
-            "WindowDiffusion.computed",
+            "WindowDiffusion.select_computed",
             "test_what_lies_behind_the_window_changes_nothing_bit_for_bit",
         ),
         (
@@ -151,8 +151,10 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
                 "window-diffusion needs. Use a model with a method read(tokens, positions, store), such as "
                 "'tiny-llada'."
             )
-        due = tuple(schedule(len(places), self.config.steps or max(1, len(places))) for places in begun.masked)
-        return Windowed(begun.tokens, begun.begins, begun.masked, (None,) * len(begun), due)
+        due = tuple(
+            schedule(len(places), self.config.steps or max(1, len(places))) for places in begun.masked_positions
+        )
+        return Windowed(begun.tokens, begun.begins, begun.masked_positions, (None,) * len(begun), due)
 
     def step(self, model: nn.Module, state: Windowed, context: GenerationContext) -> tuple[Windowed, list[Event]]:
         """Write the most confident positions of each row, from a full pass or a pass over its active positions.
@@ -166,36 +168,36 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         phases: list[Phase] = []
         events: list[Event] = []
         for row, (scores, positions, cache) in enumerate(read):
-            masked = set(state.masked[row])
+            masked = set(state.masked_positions[row])
             open_ones = [number for number, place in enumerate(positions) if place in masked]
             places = tuple(positions[number] for number in open_ones)
             proposed = propose(scores[open_ones], places, self.config, context.generators[row])
-            taken = proposed.taken(surest(proposed.confidence, state.due[row][0]))
+            taken = proposed.select_tokens(surest(proposed.confidence, state.due[row][0]))
             new.append(taken)
             phases.append(self._phase(state, row, taken, cache))
             events.append(self._event(state, row, len(taken), len(positions)))
-        due = tuple(_carried(row_due, len(taken)) for row_due, taken in zip(state.due, new, strict=True))
-        return replace(state.filled(new), phase=tuple(phases), due=due), events
+        due = tuple(_carry_over(row_due, len(taken)) for row_due, taken in zip(state.due, new, strict=True))
+        return replace(state.write_tokens(new), phase=tuple(phases), due=due), events
 
     def read(self, model: nn.Module, state: Windowed, row: int) -> tuple[Tensor, tuple[int, ...], Cache]:
         """Return the scores at the positions that a row's step computes, these positions, and the updated cache."""
         phase, tokens = self._open_phase(state, row), state.tokens[row]
-        positions = tuple(range(len(tokens))) if phase is None else self.computed(model, state, row)
+        positions = tuple(range(len(tokens))) if phase is None else self.select_computed(model, state, row)
         cache = Cache(phase, positions)
         assert isinstance(model, _Readable), "the start has checked it"
         scores = model.read(torch.tensor([[tokens[place] for place in positions]]), torch.tensor([positions]), cache)
-        return without_mask(scores[0], mask_token_of(model)), positions, cache
+        return exclude_mask_token(scores[0], mask_token_of(model)), positions, cache
 
-    def computed(self, model: nn.Module, state: Windowed, row: int) -> tuple[int, ...]:
+    def select_computed(self, model: nn.Module, state: Windowed, row: int) -> tuple[int, ...]:
         """Return the positions that a step between full passes computes, including positions needed to score others."""
         phase = state.phase[row]
         assert phase is not None, "a full pass comes first"
-        active = state.masked[row][: self.config.active]
+        active = state.masked_positions[row][: self.config.active]
         return tuple(sorted({*active, *scoring_places(model, active), *phase.again}))
 
     def _phase(self, state: Windowed, row: int, taken: dict[int, int], cache: Cache) -> Phase:
         """Return the phase after a step that wrote `taken`."""
-        left = [place for place in state.masked[row] if place not in taken]
+        left = [place for place in state.masked_positions[row] if place not in taken]
         before, keys, values = self._open_phase(state, row), tuple(cache.keys), tuple(cache.values)
         if before is None:
             written = set(range(len(state.tokens[row]))) - set(left)
@@ -204,7 +206,7 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
         first = before.offset == 1 and not self.config.keeps_refreshed
         repeated = tuple(taken) if first else (*before.again, *taken)
         # A position outside the window may become active if more positions were written than the window has left.
-        seen = tuple(sorted({*before.seen, *left[: self.config.active]}))
+        seen = tuple(sorted({*before.attended_positions, *left[: self.config.active]}))
         return Phase(keys, values, seen, repeated, before.offset + 1)
 
     def _open_phase(self, state: Windowed, row: int) -> Phase | None:
@@ -214,17 +216,17 @@ class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):
 
     def _event(self, state: Windowed, row: int, written: int, computed: int) -> Event:
         phase = self._open_phase(state, row)
-        seen = len(state.tokens[row]) if phase is None else len(phase.seen)
+        seen = len(state.tokens[row]) if phase is None else len(phase.attended_positions)
         return Event(
             unmasked=written,
-            masked=len(state.masked[row]),
+            masked=len(state.masked_positions[row]),
             positions=computed,
             pairs=computed * seen,
             refreshed=int(phase is None),
         )
 
 
-def _carried(due: tuple[int, ...], written: int) -> tuple[int, ...]:
+def _carry_over(due: tuple[int, ...], written: int) -> tuple[int, ...]:
     """Return the remaining schedule after a step; unwritten positions are added to the next step."""
     missing, left = due[0] - written, due[1:]
     return (left[0] + missing, *left[1:]) if left else (missing,) if missing else ()

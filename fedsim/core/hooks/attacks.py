@@ -234,7 +234,7 @@ class Attack(ConfiguredMethod[ConfigT]):
             checked = [self._check(there.to_device(observation)) for observation in observations]
             with guard(checked) as draws, time_limit(None if seconds is None else seconds * len(checked)):
                 best = [BestStep(on_step) for on_step in on_steps]
-                watched = [draws.watched(there.outside(search)) for search in best]
+                watched = [draws.wrap_callback(there.outside(search)) for search in best]
                 try:
                     return there.to_cpu(self.search_batch(checked, generators, watched))
                 except DeadlineReached:
@@ -311,7 +311,7 @@ def check_update(observation: Observation) -> None:
     """
     expected = {n: p.shape for n, p in observation.model.named_parameters() if p.requires_grad}
     tensors = observation.update.tensors
-    absent = [name for name in expected if name not in tensors and name not in observation.hidden]
+    absent = [name for name in expected if name not in tensors and name not in observation.hidden_parameters]
     if absent:
         raise FedsimError(f"the update lacks {len(absent)} tensors of the model, first '{absent[0]}'.")
     extra = [name for name in tensors if name not in expected]
@@ -357,6 +357,6 @@ def without_unreliable_tensors(observation: Observation) -> Observation:
     return replace(
         observation,
         update=replace(observation.update, tensors={n: t for n, t in tensors.items() if n not in named}),
-        hidden=observation.hidden | named,
+        hidden_parameters=observation.hidden_parameters | named,
         unreliable_tensors={name: tensors[name] for name in named},
     )

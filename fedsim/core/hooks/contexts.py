@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.nets.vectors import Layout
 from fedsim.core.types import Batch, Draws, DropoutSite, Limits, Masks, Tensors, Tokenizer
 
@@ -23,7 +23,7 @@ class LocalStep:
         model: with its current weights, in training mode.
         parameters: the trained parameters, by name.
         batch: the batch as the model gets it; possibly empty under Poisson sampling.
-        expected: expected batch size, the divisor of private means.
+        expected_batch_size: expected batch size, the divisor of private means.
         masks: dropout masks of the step, in call order; empty before the step's forward pass.
         sites: dropout sites of the model.
         draws: random draws of components and task in the step.
@@ -32,14 +32,14 @@ class LocalStep:
     model: nn.Module
     parameters: Mapping[str, nn.Parameter]
     batch: Batch
-    expected: float
+    expected_batch_size: float
     masks: Masks = ()
     sites: tuple[DropoutSite, ...] = ()
     draws: Draws = field(default_factory=dict[str, Tensor])
 
-    def dropping(self) -> AbstractContextManager[None]:
+    def apply_masks(self) -> AbstractContextManager[None]:
         """Return a context for a forward pass with the step's masks, or without dropout if it has no masks."""
-        return inject_masks(self.sites, self.masks) if self.masks else without_dropout()
+        return inject_masks(self.sites, self.masks) if self.masks else disable_dropout()
 
 
 NoiseAdder = Callable[[Tensor, float], Tensor]
@@ -51,7 +51,7 @@ class HookContext:
     """Position of a hook call in a run, with its random source and memory.
 
     Attributes:
-        received: weights that the client received this round.
+        received_weights: weights that the client received this round.
         local: local step, for hooks that require it, and the first step for hooks on received weights; None at upload.
         federation: public facts of the federation; None outside of a federation.
         memory: tensors that the hook stores by name, changed in place. They persist between a client's rounds only if
@@ -66,7 +66,7 @@ class HookContext:
     client: int
     step: int
     generator: torch.Generator
-    received: Tensors = field(default_factory=dict[str, Tensor])
+    received_weights: Tensors = field(default_factory=dict[str, Tensor])
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     local: LocalStep | None = None
     federation: PublicFederation | None = None
@@ -104,17 +104,17 @@ class ServerRound:
 
     Attributes:
         generator: random source of the server in this round.
-        expected: expected number of clients of a round: the cohort size, or under Poisson sampling its expectation.
+        expected_clients: number of clients of a round: the cohort size, or under Poisson sampling its expectation.
         size: number of coordinates of an update, P.
-        received: weights that the clients received this round, for rules that use single updates.
+        received_weights: weights that the clients received this round, for rules that use single updates.
         layout: position of each tensor in a vector; None for vectors without layout.
     """
 
     round: int
     generator: torch.Generator
-    expected: float
+    expected_clients: float
     size: int
-    received: Tensors = field(default_factory=dict[str, Tensor])
+    received_weights: Tensors = field(default_factory=dict[str, Tensor])
     layout: Layout | None = None
 
     def add_noise(self, tensor: Tensor, deviation: float) -> Tensor:

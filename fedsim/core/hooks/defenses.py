@@ -30,14 +30,14 @@ class Distortion:
             rounding steps are too wide to count as noise. None: no noise.
         spread: correlated noise: maps the output of `change` and the examples (N, *shape) that it depends on to U, each
             (k, *tensor.shape); its covariance U U' is added to that of `noise`.
-        of_examples: replaces `change`: maps per-example gradients, shape (B, *parameter.shape).
+        change_examples: replaces `change`: maps per-example gradients, shape (B, *parameter.shape).
         reads_sent: whether the description was derived from the sent update, which does not show single local steps.
     """
 
     change: Callable[[Tensors], Tensors] | None = None
     noise: Callable[[Tensors], Tensors | None] | None = None
     spread: Callable[[Tensors, Tensor], Tensors] | None = None
-    of_examples: Callable[[Tensors], Tensors] | None = None
+    change_examples: Callable[[Tensors], Tensors] | None = None
     reads_sent: bool = False
 
 

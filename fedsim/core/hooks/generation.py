@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError, GenerationError
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
 from fedsim.core.nets.kv_cache import DecodingCache
-from fedsim.core.nets.masked_positions import mask_token, without_mask
+from fedsim.core.nets.masked_positions import exclude_mask_token, mask_token
 from fedsim.core.types import Batch, Event, Modality, Tensors, Trace
 from fedsim.core.types.configured import ANYTHING, IMAGES, ConfigT
 
@@ -39,11 +39,12 @@ class BatchedState:
     def keep(self, places: Sequence[int]) -> Self:
         """Return the object with the given rows, in this order."""
         return replace(
-            self, **{column.name: _kept(column.name, getattr(self, column.name), places) for column in fields(self)}
+            self,
+            **{column.name: _keep_rows(column.name, getattr(self, column.name), places) for column in fields(self)},
         )
 
 
-def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
+def _keep_rows(name: str, value: Any, places: Sequence[int]) -> Any:
     if isinstance(value, RowSelectable):
         return value.keep(places)
     if isinstance(value, Tensor):
@@ -51,7 +52,7 @@ def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
     if isinstance(value, tuple):
         return tuple(cast("tuple[Any, ...]", value)[place] for place in places)
     if isinstance(value, Mapping):
-        return {key: _kept(name, part, places) for key, part in cast("Mapping[str, Any]", value).items()}
+        return {key: _keep_rows(name, part, places) for key, part in cast("Mapping[str, Any]", value).items()}
     raise FedsimError(
         f"the field '{name}' of a generation's state is a {type(value).__name__}, which cannot "
         "be indexed by row. Make it a tensor or a tuple with an entry per row, or give its "
@@ -90,7 +91,7 @@ class TextState(BatchedState):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def extended(self, tokens: Sequence[Sequence[int]]) -> Self:
+    def append_tokens(self, tokens: Sequence[Sequence[int]]) -> Self:
         """Return the state with these tokens appended to each row."""
         return replace(self, tokens=tuple((*text, *new) for text, new in zip(self.tokens, tokens, strict=True)))
 
@@ -118,17 +119,17 @@ class MaskedTextState(BatchedState):
     Attributes:
         tokens: prompt and answer of each row, with the mask token at masked positions.
         begins: prompt length of each row; prompt tokens are never masked.
-        masked: masked positions of each row, ascending, from the beginning of the text.
+        masked_positions: masked positions of each row, ascending, from the beginning of the text.
     """
 
     tokens: tuple[tuple[int, ...], ...]
     begins: tuple[int, ...]
-    masked: tuple[tuple[int, ...], ...]
+    masked_positions: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def filled(self, new: Sequence[Mapping[int, int]]) -> Self:
+    def write_tokens(self, new: Sequence[Mapping[int, int]]) -> Self:
         """Return the state with these tokens written at masked positions of each row."""
         tokens = [
             tuple(written.get(place, token) for place, token in enumerate(text))
@@ -136,9 +137,9 @@ class MaskedTextState(BatchedState):
         ]
         masked = [
             tuple(place for place in places if place not in written)
-            for places, written in zip(self.masked, new, strict=True)
+            for places, written in zip(self.masked_positions, new, strict=True)
         ]
-        return replace(self, tokens=tuple(tokens), masked=tuple(masked))
+        return replace(self, tokens=tuple(tokens), masked_positions=tuple(masked))
 
 
 StateT = TypeVar("StateT", bound=TextState | Sampling | MaskedTextState)
@@ -186,7 +187,7 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
         """
 
     @abstractmethod
-    def finished(self, state: StateT) -> Sequence[bool]:
+    def are_finished(self, state: StateT) -> Sequence[bool]:
         """Return for each row whether it has ended by itself."""
 
 
@@ -214,7 +215,7 @@ class Decoder(Generation[ConfigT, WritingT]):
                 "'threshold', or a model such as 'tiny-llama'."
             )
 
-    def fitted(self, model: nn.Module, texts: Batch) -> Self:
+    def fit_to_texts(self, model: nn.Module, texts: Batch) -> Self:
         """Return the decoder with settings fitted to a client's texts; the decoder itself if no setting needs fitting.
 
         Args:
@@ -226,7 +227,7 @@ class Decoder(Generation[ConfigT, WritingT]):
         """
         return self
 
-    def finished(self, state: WritingT) -> Sequence[bool]:
+    def are_finished(self, state: WritingT) -> Sequence[bool]:
         """Return False for all rows: no text ends by itself."""
         return [False] * len(state)
 
@@ -303,9 +304,9 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
     hook: ClassVar[Hook] = "unmasker"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
-    def finished(self, state: UnmaskingT) -> Sequence[bool]:
+    def are_finished(self, state: UnmaskingT) -> Sequence[bool]:
         """Return for each row whether no position is masked."""
-        return [not places for places in state.masked]
+        return [not places for places in state.masked_positions]
 
     def begin(self, model: nn.Module, condition: GenerationInputs, context: GenerationContext) -> MaskedTextState:
         """Return the prompts followed by masked positions.
@@ -342,8 +343,10 @@ class Unmasker(Generation[ConfigT, UnmaskingT]):
         for length in sorted(set(map(len, state.tokens))):
             rows = [row for row, text in enumerate(state.tokens) if len(text) == length]
             for row, row_scores in zip(rows, model(torch.tensor([state.tokens[row] for row in rows])), strict=True):
-                scores[row] = without_mask(row_scores, mask_token_of(model))
-        check_place_scores([text_scores[[*masked]] for text_scores, masked in zip(scores, state.masked, strict=True)])
+                scores[row] = exclude_mask_token(row_scores, mask_token_of(model))
+        check_place_scores(
+            [text_scores[[*masked]] for text_scores, masked in zip(scores, state.masked_positions, strict=True)]
+        )
         return scores
 
 

@@ -45,7 +45,7 @@ class Draws:
             "fedsim.core.seeding.isolate_randomness."
         )
 
-    def watched(self, on_step: OnStep) -> OnStep:
+    def wrap_callback(self, on_step: OnStep) -> OnStep:
         """Return a callback that checks before each step, and ignores draws of the wrapped callback."""
 
         def step(shown: Step) -> None:
@@ -55,7 +55,7 @@ class Draws:
 
         return step
 
-    def left(self, *, may_drop: bool) -> None:
+    def finish_forward(self, *, may_drop: bool) -> None:
         """Handle the end of a forward pass: accept draws of the model, unless its dropout made them."""
         is_given = any(isinstance(mode, DropoutCalls) for mode in pytorch.function_modes())
         if is_given or not may_drop:
@@ -88,7 +88,10 @@ def guard(observations: Sequence[Observation]) -> Generator[Draws]:
     models = {id(observation.model): (observation.model, bool(observation.sites)) for observation in observations}
     with ExitStack() as stack:
         for model, may_drop in models.values():
-            before, after_call = (lambda *_: draws.check()), (lambda *_, may=may_drop: draws.left(may_drop=may))
+            before, after_call = (
+                (lambda *_: draws.check()),
+                (lambda *_, may=may_drop: draws.finish_forward(may_drop=may)),
+            )
             stack.callback(model.register_forward_pre_hook(only_watches(before)).remove)
             stack.callback(model.register_forward_hook(only_watches(after_call)).remove)
             for parameter in model.parameters():

@@ -31,7 +31,7 @@ class Request(Protocol):
         ...
 
     @property
-    def watched(self) -> tuple[int, ...]:
+    def watched_rounds(self) -> tuple[int, ...]:
         """Rounds whose updates the server compares, if it sees single updates."""
         ...
 
@@ -53,7 +53,7 @@ class Request(Protocol):
         """Return the global weights at the start of a round: a watched round, the first, or `rounds` + 1."""
         ...
 
-    def retrained(self, round_: int) -> Tensors:
+    def retrained_weights(self, round_: int) -> Tensors:
         """Return the same weights of a federation retrained from the initial weights without the examples to forget."""
         ...
 
@@ -70,14 +70,14 @@ class ServerEstimate(NamedTuple):
 
     Attributes:
         round: round of the update or model that it is derived from.
-        received: weights at which the gradient is taken.
+        received_weights: weights at which the gradient is taken.
         update: estimated gradient of the examples to forget.
         truth: ground truth, if the estimate is a single step of the client; None for a difference, whose masks and
             draws belong to several steps.
     """
 
     round: int
-    received: Tensors
+    received_weights: Tensors
     update: Update
     truth: Truth | None = None
 

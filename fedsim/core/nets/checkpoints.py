@@ -84,13 +84,13 @@ def make_once(name: str, make: Callable[[Path], None], *, takes: str = "half a m
     """
     final = cache() / name
     if not final.is_dir():
-        with making(final, takes), whole(final) as folder:
+        with announce_build(final, takes), whole(final) as folder:
             make(folder)
     return final
 
 
 @contextmanager
-def making(final: Path, takes: str) -> Iterator[None]:
+def announce_build(final: Path, takes: str) -> Iterator[None]:
     """Print to standard error, before and after, that a folder of the cache is made.
 
     Raises:
@@ -122,11 +122,11 @@ def whole(final: Path) -> Iterator[Path]:
 
 
 def seal(folder: Path) -> None:
-    """Write the checksums of all files of a folder, for `unchanged`."""
+    """Write the checksums of all files of a folder, for `verify_checksum`."""
     (folder / _SUMS).write_text(json.dumps({path.name: _sum(path) for path in sorted(folder.iterdir())}))
 
 
-def unchanged(path: Path) -> Path:
+def verify_checksum(path: Path) -> Path:
     """Return a file after comparing its checksum; folders that were never sealed are not checked.
 
     Raises:

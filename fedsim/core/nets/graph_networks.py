@@ -23,13 +23,13 @@ class Graphs(NamedTuple):
 
     Attributes:
         features: shape (B, n, f).
-        joined: adjacency matrices, shape (B, n, n).
+        adjacency: adjacency matrices, shape (B, n, n).
         degrees: numbers of neighbours, shape (B, n).
         is_node: 1 for nodes, 0 for padding, shape (B, n).
     """
 
     features: Tensor
-    joined: Tensor
+    adjacency: Tensor
     degrees: Tensor
     is_node: Tensor
 
@@ -83,7 +83,7 @@ class GraphNetwork(nn.Module):
         self.dropouts = nn.ModuleList(nn.Dropout(dropout) for _ in layers)
         self.head = nn.Linear(layers[-1].linear.out_features, classes)
 
-    def hidden(self, layer: int, values: Tensor, graphs: Graphs) -> Tensor:
+    def apply_layer(self, layer: int, values: Tensor, graphs: Graphs) -> Tensor:
         """Return the node values after a layer and its activation, before dropout, shape (B, n, width)."""
         return self.activation(self.layers[layer](values, graphs))
 
@@ -92,6 +92,6 @@ class GraphNetwork(nn.Module):
         graphs = graphs_of(inputs)
         values = graphs.features
         for number, dropout in enumerate(self.dropouts):
-            values = dropout(self.hidden(number, values, graphs))
+            values = dropout(self.apply_layer(number, values, graphs))
         nodes = graphs.is_node.sum(1, keepdim=True).clamp_min(1)
         return self.head((values * graphs.is_node[..., None]).sum(1) / nodes)

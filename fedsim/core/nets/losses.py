@@ -31,16 +31,16 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
         return torch.log_softmax(outputs, 1).view(-1) @ labels.reshape(-1) / -len(labels)
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels)
-    return per_example(outputs, labels).mean()
+    return compute_example_losses(outputs, labels).mean()
 
 
-def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
+def compute_example_losses(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return each example's mean loss over its answers or tokens, shape (B,); 0 for an example without tokens."""
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels, reduction="none")
     answers = outputs.shape[1]
     if are_tokens(labels) and outputs.dim() == _ANSWERS_OF_TOKENS:
-        losses = per_example(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
+        losses = compute_example_losses(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
         return losses.view(-1, answers).mean(1)
     if are_tokens(labels):
         # Flattened tokens have contiguous scores: several times as fast as (B, K, T) for many tokens.
@@ -56,7 +56,7 @@ def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
     For a text, p is the geometric mean of its tokens' probabilities. Numerically stable for p near 0 or 1.
     """
     if are_tokens(labels):
-        loss = per_example(outputs, labels).clamp_min(torch.finfo(outputs.dtype).eps)
+        loss = compute_example_losses(outputs, labels).clamp_min(torch.finfo(outputs.dtype).eps)
         return -loss - (-torch.expm1(-loss)).log()
     column = labels[:, None]
     rival_score = outputs.scatter(1, column, -torch.inf).logsumexp(1)

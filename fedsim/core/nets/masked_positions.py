@@ -23,7 +23,7 @@ def scoring_places(model: nn.Module, places: Iterable[int]) -> set[int]:
     return {max(0, place - before) for place in places}
 
 
-def without_mask(scores: Tensor, mask: int) -> Tensor:
+def exclude_mask_token(scores: Tensor, mask: int) -> Tensor:
     """Return scores (..., V) with -inf for the mask token; unchanged if the model does not score it."""
     if mask >= scores.shape[-1]:
         return scores

@@ -29,7 +29,7 @@ class Showing:
         _SHOWN.reset(self._token)
 
 
-def shown() -> Draws:
+def get_current_draws() -> Draws:
     """Return the draws of the current step by name; empty outside of a client's step."""
     return _SHOWN.get()
 

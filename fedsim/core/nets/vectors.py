@@ -49,7 +49,7 @@ class Layout:
         vector = torch.cat([all_tensors[part.name].reshape(-1) for part in self._parts])
         return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
-    def named(self, vector: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def unflatten(self, vector: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return (trainable tensors, buffers) by name: the bitwise inverse of `flat`."""
         pieces = vector.split(self._lengths)
         tensors = {p.name: piece.view(p.shape).to(p.dtype) for p, piece in zip(self._parts, pieces, strict=True)}

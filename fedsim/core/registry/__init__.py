@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         question,
         task,
     )
-    from fedsim.core.registry.finding import declared, entries, every_metric, get, methods, named, temporary
+    from fedsim.core.registry.finding import entries, every_metric, find_entries, find_metrics, get, methods, temporary
     from fedsim.core.registry.method import KINDS, Entry, Kind, Method
     from fedsim.core.registry.user_functions import OpenConfig, check_marked, for_scenarios
 
@@ -43,17 +43,17 @@ __all__ = [
     "check_marked",
     "component",
     "dataset",
-    "declared",
     "defense",
     "distance",
     "entries",
     "every_metric",
+    "find_entries",
+    "find_metrics",
     "for_scenarios",
     "get",
     "methods",
     "metric",
     "model",
-    "named",
     "prior",
     "question",
     "task",

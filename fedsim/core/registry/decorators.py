@@ -10,7 +10,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook
 from fedsim.core.metric import Metric
 from fedsim.core.registry.index import entry_of
-from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, Step, Tier, registered
+from fedsim.core.registry.method import METHODS, F, Fidelity, Kind, Method, Step, Tier, find_method
 from fedsim.core.types import Config
 
 
@@ -180,7 +180,7 @@ def _register(
 
 def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[..., Any]) -> None:
     for spelling in (name, *aliases):
-        known = entry_of(kind, spelling) or registered(kind, spelling)
+        known = entry_of(kind, spelling) or find_method(kind, spelling)
         if known is not None and (known.module, known.name) != (make.__module__, name):
             raise FedsimError(
                 f"two {kind}s are called '{spelling}': {known.module} and {make.__module__}. Rename either."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.registry.discovery import add_named, add_others, discover, import_own
 from fedsim.core.registry.index import FOLDERS, entries_of, entry_of, metrics_beside_questions
-from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, registered
+from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, find_method
 
 if TYPE_CHECKING:
     from fedsim.core.metric import Metric
@@ -55,7 +55,7 @@ def get(kind: Kind, name: str, base: type[Any] = object) -> Method:
 
         return method_of(kind, name)
     _import(kind, name)
-    method = registered(kind, name)
+    method = find_method(kind, name)
     if method is None:
         names = (name for entry in entries(kind).values() for name in entry.names)
         raise FedsimError(f"there is no {_SPOKEN.get(kind, kind)} '{name}'.{_hint(name, names)}")
@@ -65,7 +65,7 @@ def get(kind: Kind, name: str, base: type[Any] = object) -> Method:
     return method
 
 
-def named(name: str) -> list[Entry]:
+def find_entries(name: str) -> list[Entry]:
     """Return the entries of all kinds with this name or alias (two kinds may use the same name).
 
     Spelling is normalised: ``DIA`` is ``dia``, and ``label shares`` is ``label-shares``.
@@ -99,7 +99,7 @@ def _import(kind: Kind, name: str) -> None:
         import_own(entry.module)
     for part in _parts(kind):
         add_named(part, name)
-    if registered(kind, name) is None:
+    if find_method(kind, name) is None:
         for part in _parts(kind):
             add_others(part)
 
@@ -147,7 +147,7 @@ def _declared_beside_questions() -> dict[str, Metric]:
     }
 
 
-def declared(names: Iterable[str]) -> tuple[Metric, ...]:
+def find_metrics(names: Iterable[str]) -> tuple[Metric, ...]:
     """Return the declarations of these metrics, without duplicates.
 
     Raises:

@@ -146,7 +146,7 @@ METHODS: dict[tuple[Kind, str], Method] = {}
 """All registered methods."""
 
 
-def registered(kind: Kind, name: str) -> Method | None:
+def find_method(kind: Kind, name: str) -> Method | None:
     """Return the method registered under a name or an alias, or None."""
     by_alias = (method for (k, _), method in METHODS.items() if k == kind and name in method.aliases)
     return METHODS.get((kind, name)) or next(by_alias, None)

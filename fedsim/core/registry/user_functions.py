@@ -11,7 +11,7 @@ from fedsim.core.errors import FedsimError, describe_exception, did_you_mean
 from fedsim.core.registry.method import F, Kind, Method
 from fedsim.core.settings import Config
 
-_marked: list[Callable[..., Any]] = []
+_marked_functions: list[Callable[..., Any]] = []
 
 
 class OpenConfig(Config, extra="allow"):
@@ -20,7 +20,7 @@ class OpenConfig(Config, extra="allow"):
 
 def for_scenarios(function: F) -> F:
     """Mark a user function so that scenario files may name it. Untrusted files may name no other user function."""
-    _marked.append(function)
+    _marked_functions.append(function)
     return function
 
 
@@ -35,7 +35,7 @@ def check_marked(name: str, instead: str = "") -> None:
         FedsimError: it is not marked, or cannot be imported.
     """
     function = _import_callable(name)
-    if not any(function is marked for marked in _marked):
+    if not any(function is marked for marked in _marked_functions):
         raise FedsimError(
             f"the function '{name}' is not marked for scenarios. If it is yours, write @for_scenarios above it (from "
             f"fedsim.core.registry import for_scenarios){instead}."

@@ -4,7 +4,7 @@ Exceptions are the base classes of methods and of tasks, because an observation 
 """
 
 from fedsim.core.grants import GRANTS, Grant, Knowledge, Server, View
-from fedsim.core.settings import Config, changed
+from fedsim.core.settings import Config, change_default
 from fedsim.core.types.basics import Draws, Loss, Masks, Memory, Tensors
 from fedsim.core.types.data import (
     Attribute,
@@ -19,7 +19,7 @@ from fedsim.core.types.data import (
     SecretKind,
     Similarities,
     Tokenizer,
-    placed,
+    slice_heads,
 )
 from fedsim.core.types.effects import Effect
 from fedsim.core.types.generation import (
@@ -86,6 +86,6 @@ __all__ = [
     "Update",
     "View",
     "WireEntry",
-    "changed",
-    "placed",
+    "change_default",
+    "slice_heads",
 ]

@@ -95,7 +95,7 @@ class LabelHead:
         return self.outputs // self.labels
 
 
-def placed(heads: Sequence[LabelHead]) -> Iterator[tuple[LabelHead, slice, slice]]:
+def slice_heads(heads: Sequence[LabelHead]) -> Iterator[tuple[LabelHead, slice, slice]]:
     """Yield each head with the slices of its labels and of its outputs in a row."""
     label = output = 0
     for head in heads:
@@ -259,7 +259,7 @@ class Dataset:
     Attributes:
         users: owner of each training example, or None if the set names no users; for text, its document.
         tokenizer: tokenizer of the text.
-        planted: planted secrets of the text; private.
+        planted_secrets: planted secrets of the text; private.
         planted_images: planted images; private.
         attributes: further properties of the examples, by name.
         task: name of the intended task; empty for the default task of such inputs and labels.
@@ -273,7 +273,7 @@ class Dataset:
     class_names: tuple[str, ...]
     users: Tensor | None = None
     tokenizer: Tokenizer | None = None
-    planted: tuple[Planted, ...] = ()
+    planted_secrets: tuple[Planted, ...] = ()
     planted_images: tuple[PlantedImage, ...] = ()
     similarities: Similarities | None = None
     attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])

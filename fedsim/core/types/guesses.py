@@ -24,7 +24,7 @@ _SAVED = (
     "objective",
     "iterations",
     "best_iteration",
-    "stopped",
+    "stop_reason",
     "notes",
     "diagnostics",
     "is_exact",
@@ -75,15 +75,15 @@ class Reconstruction:
         iterations: iterations used, over all restarts.
         best_iteration: iteration (from 1) of the guess within its restart.
         history: (iteration, objective) pairs of the winning restart, thinned.
-        stopped: why it ended, for example ``"objective below threshold"``.
+        stop_reason: why it ended, for example ``"objective below threshold"``.
         notes: remarks for readers of the record.
         diagnostics: values that explain the result, by name: numerical rank, condition number, converged restarts.
         is_exact: whether the attack's equations, more than its unknowns, hold up to rounding, so that no search can
             explain the update better.
         has_exact_inputs: whether equations of the inputs alone, more than their unknowns, hold up to rounding, while
             labels or masks are not proven: no search could find better inputs.
-        trained: estimate of the batch as the model got it, labels as probabilities (B, K), in any order; None if it
-            equals `inputs` and `labels`.
+        trained_batch: estimate of the batch as the model got it, labels as probabilities (B, K), in any order; None if
+            it equals `inputs` and `labels`.
         extras: further inferred tensors, by "component.name" or "task.name"; the named component or task scores them.
     """
 
@@ -94,12 +94,12 @@ class Reconstruction:
     iterations: int
     best_iteration: int
     history: tuple[tuple[int, float], ...]
-    stopped: str
+    stop_reason: str
     notes: tuple[str, ...] = ()
     diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
     has_exact_inputs: bool = False
-    trained: Batch | None = None
+    trained_batch: Batch | None = None
     extras: Tensors = field(default_factory=dict[str, Tensor])
 
     @classmethod
@@ -113,11 +113,11 @@ class Reconstruction:
         iterations: int = 0,
         best_iteration: int | None = None,
         history: Sequence[tuple[int, float]] = (),
-        stopped: str = "done",
+        stop_reason: str = "done",
         notes: Sequence[str] = (),
         diagnostics: Mapping[str, float] | None = None,
         is_exact: bool = False,
-        trained: Batch | None = None,
+        trained_batch: Batch | None = None,
         extras: Tensors | None = None,
     ) -> Reconstruction:
         """Return a guess with defaults for all fields but the inputs.
@@ -130,11 +130,11 @@ class Reconstruction:
             iterations: default 0.
             best_iteration: default the last.
             history: thinned here; default the objective after the last iteration.
-            stopped: why the search ended.
+            stop_reason: why the search ended.
             notes: remarks for readers of the record.
             diagnostics: values by name.
             is_exact: as in the class attributes.
-            trained: as in the class attributes.
+            trained_batch: as in the class attributes.
             extras: as in the class attributes.
 
         Raises:
@@ -154,11 +154,11 @@ class Reconstruction:
             iterations=iterations,
             best_iteration=iterations if best_iteration is None else best_iteration,
             history=tuple(whole[:: -(-len(whole) // _POINTS) or 1]),
-            stopped=stopped,
+            stop_reason=stop_reason,
             notes=tuple(notes),
             diagnostics=dict(diagnostics or {}),
             is_exact=is_exact,
-            trained=trained,
+            trained_batch=trained_batch,
             extras=dict(extras or {}),
         )
 
@@ -169,7 +169,7 @@ class Reconstruction:
         return (
             f"Reconstruction({count} {'example' if count == 1 else 'examples'} of {shape}, labels "
             f"{_first_labels(self.labels)}, objective {self.objective:.3g} at iteration {self.best_iteration} of "
-            f"{self.iterations}: {self.stopped})"
+            f"{self.iterations}: {self.stop_reason})"
         )
 
     def show(

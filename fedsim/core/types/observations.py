@@ -70,7 +70,7 @@ class Observation:
         masks: the true masks of each local step, or None.
         known_methods: descriptions of the defenses in use if ``defenses`` is granted, and of the components if
             ``components`` is.
-        hidden: trained parameters whose tensors the server does not see; they are missing in the update.
+        hidden_parameters: trained parameters whose tensors the server does not see; they are missing in the update.
         optimizer: name of the client's optimizer, for updates of kind ``"delta"``.
         optimizer_settings: its settings by name.
         is_resumed: whether the optimizer continued from its state of earlier rounds.
@@ -101,7 +101,7 @@ class Observation:
     labels: Tensor | None
     masks: tuple[Masks, ...] | None
     known_methods: tuple[MethodDescription, ...]
-    hidden: frozenset[str] = frozenset()
+    hidden_parameters: frozenset[str] = frozenset()
     optimizer: str = "sgd"
     optimizer_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     is_resumed: bool = False

@@ -71,7 +71,7 @@ class Task(ConfiguredMethod[ConfigT]):
     Attributes:
         modality: kind of an example; a method supports it if its `modalities` contain it.
         noun: name of an example in the names of metrics.
-        at_once: batch size of evaluation.
+        eval_batch_size: batch size of evaluation.
         label_kind: kind of an example's label.
         has_labels: whether examples have labels; otherwise a component must provide the clients' objective.
         labels_are_inputs: whether labels repeat the inputs, so that knowing the labels reveals the inputs.
@@ -80,13 +80,13 @@ class Task(ConfiguredMethod[ConfigT]):
 
     modality: ClassVar[Modality] = "images"
     noun: ClassVar[str] = "image"
-    at_once: ClassVar[int] = 512
+    eval_batch_size: ClassVar[int] = 512
     label_kind: ClassVar[LabelKind] = "class"
     has_labels: ClassVar[bool] = True
     labels_are_inputs: ClassVar[bool] = False
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels"})
 
-    def fitted(self, data: Dataset) -> Self:
+    def fit_to_data(self, data: Dataset) -> Self:
         """Return the task adapted to this data set; the task itself if it does not depend on the data."""
         return self
 

@@ -97,7 +97,7 @@ class WireEntry:
 
     Attributes:
         client: sender of the update; for a mean, the first participant.
-        received: weights at which the update was computed.
+        received_weights: weights at which the update was computed.
         update: the update; for a mean, its number of examples is the total weight that the server learned.
         clients: all participants, ascending, for a mean; else empty.
         earlier: by client, (round, received weights) of earlier rounds in which its update counted, for clients with
@@ -106,7 +106,7 @@ class WireEntry:
 
     round: int
     client: int
-    received: Tensors
+    received_weights: Tensors
     update: Update
     clients: tuple[int, ...] = ()
     earlier: Mapping[int, tuple[tuple[int, Tensors], ...]] = field(

@@ -9,7 +9,7 @@ from statistics import fmean
 from fedsim.core.result_files import SWEEP
 from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
-from fedsim.experiment.sweep.plan import in_words
+from fedsim.experiment.sweep.plan import format_values
 from fedsim.experiment.sweep.results import iterate_records
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.metrics.statistics import wilson
@@ -28,7 +28,7 @@ def figures(folder: Path) -> list[Figure]:
     for planned, record in iterate_records(folder):
         for figure in () if isinstance(record, str) else figures_of(record):
             swept = {key: value for key, value in planned.values.items() if key != "seed"}
-            named = figure._replace(arm=in_words(swept) or figure.arm) if is_sweep else figure
+            named = figure._replace(arm=format_values(swept) or figure.arm) if is_sweep else figure
             by_setting.setdefault((named.arm, named.attack, named.metric), []).append(named)
     return [_mean(setting) for setting in by_setting.values()]
 
@@ -38,6 +38,6 @@ def _mean(seeds: Sequence[Figure]) -> Figure:
     if len(seeds) == 1:
         return seeds[0]
     values, units = [figure.value.value for figure in seeds], sum(figure.value.n for figure in seeds)
-    is_count = seeds[0].of is not None and seeds[0].of.counted and units > 0
+    is_count = seeds[0].of is not None and seeds[0].of.is_success_count and units > 0
     whole = wilson(min(fmean(values), 1.0) * units, units) if is_count else mean_over_seeds(values)
     return seeds[0]._replace(value=whole)

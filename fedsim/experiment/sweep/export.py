@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError, MissingExtra, first_line
-from fedsim.core.sanitize import csv_table, without_empty_columns
+from fedsim.core.sanitize import csv_table, drop_empty_columns
 from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
 from fedsim.record.atomic_files import io_advice
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
@@ -108,8 +108,8 @@ def _order(path: Path, table: Path) -> str:
         columns = next(csv.reader(file))
     records = [record for _, record in read(path) if not isinstance(record, str)]
     deciding = {record.plan.get("scoring", {}).get("metric", "") for record in records}
-    known = [metric for record in records for metric in record.declared.values()]
-    wanted = {metric.in_tables: metric for metric in known if metric.name in deciding or metric.leads}
+    known = [metric for record in records for metric in record.metrics_by_name.values()]
+    wanted = {metric.column_name: metric for metric in known if metric.name in deciding or metric.leads}
     orders = {name: "desc" if metric.better == "higher" else "asc" for name, metric in wanted.items()}
     terms = [f'"{name}" {order} nulls last' for name, order in orders.items() if name in columns]
     return ", ".join(terms) or "image"
@@ -120,7 +120,7 @@ def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
     rows = rows_of(recorded)
     names = list(dict.fromkeys([*columns(recorded), *(name for row in rows for name in row)]))
     values = [[_plain(row.get(name)) for name in names] for row in rows]
-    return without_empty_columns(names, values, kept=(*BEFORE, *_EXAMPLE))
+    return drop_empty_columns(names, values, kept=(*BEFORE, *_EXAMPLE))
 
 
 def _write_findings(path: Path, recorded: RecordedRuns) -> None:

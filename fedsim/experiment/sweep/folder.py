@@ -70,7 +70,7 @@ class SweepFolder:
         self._folder = RunFolder(path, SWEEP)
 
     @contextmanager
-    def opened(self, plan: SweepPlan) -> Iterator[None]:
+    def lock_for_sweep(self, plan: SweepPlan) -> Iterator[None]:
         """Lock the folder for the block, and write the plan, or check that the folder contains this sweep.
 
         A changed policy is written to the plan.
@@ -78,7 +78,7 @@ class SweepFolder:
         Raises:
             FedsimError: another process holds the lock, the folder contains something else, or it cannot be written.
         """
-        with self._folder.locked():
+        with self._folder.lock():
             self._prepare(plan)
             self._remove_stale_locks()
             yield

@@ -30,7 +30,7 @@ class Planned:
     @property
     def name(self) -> str:
         """The values as text."""
-        return in_words(self.values)
+        return format_values(self.values)
 
 
 def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
@@ -51,7 +51,7 @@ def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
     return list(runs.values())
 
 
-def in_words(values: Mapping[str, Any]) -> str:
+def format_values(values: Mapping[str, Any]) -> str:
     """Return the values as text, with the last part of each key."""
     words = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     return ", ".join(f"{key.rpartition('.')[2]} {word}" for key, word in words.items())

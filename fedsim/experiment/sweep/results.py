@@ -46,10 +46,10 @@ def columns(recorded: RecordedRuns = ()) -> dict[str, str]:
         name: metric
         for _, record in recorded
         if not isinstance(record, str)
-        for name, metric in record.declared.items()
+        for name, metric in record.metrics_by_name.items()
     }
     metrics = [metric for metric in {**registry.every_metric(), **declared}.values() if metric.tables == "all"]
-    tested, scores = ({m.in_tables: m.meaning for m in metrics if m.over == unit} for unit in ("round", "item"))
+    tested, scores = ({m.column_name: m.meaning for m in metrics if m.over == unit} for unit in ("round", "item"))
     return {**_BEFORE_TESTS, **tested, **_BEFORE_SCORES, **scores, **_AFTER_SCORES}
 
 
@@ -138,7 +138,7 @@ def _row(
     item: ItemScore | None,
 ) -> dict[str, Any]:
     """Return the columns of an attacked example; for an update without a guess the example's columns are None."""
-    declared = record.declared
+    declared = record.metrics_by_name
     evaluated = [entry.test_metrics for entry in arm.rounds if entry.utilities(declared)]
     measured = (*(evaluated[-1] if evaluated else {}).items(), *(item.values if item else {}).items())
     return {
@@ -153,7 +153,7 @@ def _row(
         "image": item.index if item else None,
         "label": item.label if item else None,
         "guessed_label": item.guessed_label if item else None,
-        **{declared[name].in_tables: declared[name].plain(value) for name, value in measured},
+        **{declared[name].column_name: declared[name].plain(value) for name, value in measured},
         "objective": victim.objective,
         "iterations": victim.iterations,
         "failure": victim.failure or "",

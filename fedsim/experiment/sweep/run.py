@@ -128,7 +128,7 @@ class _Desk:
     folder: SweepFolder
     command: str
     todo: queue.SimpleQueue[Planned]
-    ended: queue.SimpleQueue[Outcome | None]
+    outcomes: queue.SimpleQueue[Outcome | None]
     end: float | None
     is_closed: bool = field(default=False)
 
@@ -140,11 +140,11 @@ class _Desk:
                     run = self.todo.get_nowait()
                 except queue.Empty:
                     break
-                self.ended.put(self._made(worker, run))
+                self.outcomes.put(self._make_run(worker, run))
         finally:
-            self.ended.put(None)
+            self.outcomes.put(None)
 
-    def _made(self, worker: Worker, run: Planned) -> Outcome:
+    def _make_run(self, worker: Worker, run: Planned) -> Outcome:
         begin = time.monotonic()
         failure = worker.make(order_of(run, self.folder.run_path(run.digest), self.command))
         if failure is not None and failure.cause == "disk":

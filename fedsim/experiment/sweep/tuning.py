@@ -30,7 +30,7 @@ from fedsim.privacy.choosing import draw_number, epsilon_of_best
 from fedsim.record import GuaranteeRecord
 from fedsim.record.atomic_files import make_folder
 from fedsim.scenario import Scenario, SearchRange, TrialCountLaw, Tune, arms, parse
-from fedsim.scenario.combinations import put
+from fedsim.scenario.combinations import set_value
 
 if TYPE_CHECKING:
     import optuna
@@ -142,7 +142,7 @@ def _number_of(trials: int | TrialCountLaw, seed: int, arm: int) -> int:
 def _check(scenario: Scenario) -> Tune:
     if scenario.tune is None:
         raise ScenarioError("the scenario has no [tune] table. Add [tune] with attack = LABEL and [tune.space].")
-    labels = {attack.reported: attack for attack in scenario.attacks}
+    labels = {attack.report_name: attack for attack in scenario.attacks}
     if scenario.tune.attack not in labels:
         raise ScenarioError(
             f"tune.attack: no attack is '{scenario.tune.attack}'.{did_you_mean(scenario.tune.attack, labels)}"
@@ -177,7 +177,7 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any], training: int)
     raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "questions"})
     attack = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
     for place, value in settings.items():
-        put(attack, place.split("."), value)
+        set_value(attack, place.split("."), value)
     seed = seeding.derive(arm.seed, "tune victims", training) % 2**31
     single = parse({**raw, "seed": seed, "attacks": [attack]}, "tune")
     with tempfile.TemporaryDirectory() as place:

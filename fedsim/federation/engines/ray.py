@@ -56,7 +56,7 @@ def serve(world: World, server: ServerApp, nodes: int, *, cpus: float = 1.0) -> 
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
         gpus = _gpus(world.device.type, cpus)
-        client = WorkerApp(lambda _: apps.built(text))  # Flower's simulation passes no run configuration
+        client = WorkerApp(lambda _: apps.build_world(text))  # Flower's simulation passes no run configuration
         backend: Any = {"client_resources": {"num_cpus": cpus, "num_gpus": gpus}}
         try:
             run_simulation(catching, client, nodes, backend_config=backend)

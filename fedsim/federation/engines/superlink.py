@@ -99,11 +99,11 @@ def serve(world: World, server: ServerApp, nodes: int, check_cancelled: Callable
             raised unchanged.
     """
     federation, text = world.scenario.federation, world.scenario.model_dump_json()
-    theirs = _running(federation, check_cancelled) if federation.address else None
+    theirs = _connect_deployment(federation, check_cancelled) if federation.address else None
     with theirs or _start(nodes, check_cancelled) as deployment:
         try:
             run_id = _submit(deployment, text)
-            with _serving(deployment, run_id) as grid:
+            with _serve_run(deployment, run_id) as grid:
                 context = Context(
                     run_id=run_id,
                     node_id=SUPERLINK_NODE_ID,
@@ -209,7 +209,9 @@ class _Deployment:
             child.close()
 
 
-def _running(federation: Federation, check_cancelled: Callable[[], None]) -> contextlib.nullcontext[_Deployment]:
+def _connect_deployment(
+    federation: Federation, check_cancelled: Callable[[], None]
+) -> contextlib.nullcontext[_Deployment]:
     """Return the deployment of a running SuperLink, which stays running afterwards."""
     assert federation.address is not None
     certificates = None
@@ -284,7 +286,7 @@ def _submit(deployment: _Deployment, scenario_json: str) -> int:
 
 
 @contextmanager
-def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
+def _serve_run(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
     """Acquire the run's ServerApp task from the SuperLink, and report its outcome."""
     grid = _NodeGrid(deployment, _acquire(deployment, run_id))
     heartbeat = HeartbeatSender(grid.beat)

@@ -19,7 +19,7 @@ from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import ServerLog
 from fedsim.federation.memory import recall, remember
-from fedsim.federation.server import Reply, RoundMessages, failed
+from fedsim.federation.server import Reply, RoundMessages, failure_reply
 from fedsim.privacy.history import spend
 from fedsim.scenario.world import World
 
@@ -50,7 +50,7 @@ class VectorizedGrid(LocalGrid):
         world, scenario = self._world, self._world.scenario
         fates = participation.client_failures(scenario, orders.round, clients, world.data.steps)
         expected = [client for client in clients if fates[client] is None]
-        known = dict(zip(expected, self._recall(expected, orders.counted), strict=True))
+        known = dict(zip(expected, self._recall(expected, orders.last_counted_rounds), strict=True))
         if looks_first(world):
             for client, memory in known.items():
                 why = refusal(world, orders.weights, orders.round, client, memory)
@@ -67,7 +67,7 @@ class VectorizedGrid(LocalGrid):
             if fate is None:
                 yield self._reply(orders.round, client, *next(rows))
             else:
-                yield failed(client, fate.why, fate.cause)
+                yield failure_reply(client, fate.why, fate.cause)
 
     def _spend(self, fates: Mapping[int, participation.ClientFailure | None]) -> None:
         """Record the privacy cost in the state of every client that trained, in time or not."""
@@ -85,7 +85,7 @@ class VectorizedGrid(LocalGrid):
         if summand is not None:
             return Reply(client, summand)
         why = secure_client.NOT_FINITE
-        return failed(client, why.why, why.cause)
+        return failure_reply(client, why.why, why.cause)
 
     def _recall(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
         if not self._world.facts.keeps_state:

@@ -50,7 +50,7 @@ class WorkerApp(ClientApp):
         return answer(self._app, message, context)
 
 
-def _refusing() -> ServerApp:
+def _make_refusing_app() -> ServerApp:
     app = ServerApp()
 
     @app.main()
@@ -61,4 +61,4 @@ def _refusing() -> ServerApp:
 
 
 client = WorkerApp()
-server = _refusing()
+server = _make_refusing_app()

@@ -23,9 +23,9 @@ from fedsim.privacy.noise_recovery.result import (
     AGREES,
     ComputedNoise,
     UnknownNoise,
-    concatenated,
     disagreement,
     fitting_part,
+    flatten_tensors,
 )
 
 GENERATOR = "MT19937 (numpy.random, legacy)"
@@ -49,16 +49,16 @@ def recover_legacy_state(values: Sequence[Tensor], seconds: float = math.inf) ->
         seconds: after which no further attempt is begun.
     """
     start = time.perf_counter()
-    z = concatenated(values).numpy()
+    z = flatten_tensors(values).numpy()
     reason = "too few values are the noise alone to show their positions in the stream of the polar method"
     for attempt in _attempts(z[:_MOST_VALUES]):
         if time.perf_counter() - start > seconds:
             return UnknownNoise(f"the time of {seconds:g} seconds is over; {reason}", time.perf_counter() - start)
-        solved = _solve(attempt.pairs, attempt.placed)
+        solved = _solve(attempt.pairs, attempt.positions)
         if isinstance(solved, str):
             reason = solved
             continue
-        noise = _noise(values, solved.solve().view(np.uint32).copy(), attempt.before, attempt.held)
+        noise = _noise(values, solved.solve().view(np.uint32).copy(), attempt.before, attempt.pair_offset)
         found = _result(values, noise, solved, attempt.used, time.perf_counter() - start)
         if found.disagreement <= AGREES:
             return found
@@ -70,26 +70,26 @@ class _Attempt(NamedTuple):
     """Pairs of a chunk with their positions.
 
     Attributes:
-        held: 1 if the first value of the message is the second of a pair, else 0.
+        pair_offset: 1 if the first value of the message is the second of a pair, else 0.
         start: pairs of the message before the chunk.
         pairs: values of the chunk, (n, 2).
-        placed: positions.
+        positions: positions.
     """
 
-    held: int
+    pair_offset: int
     start: int
     pairs: NDArray[np.float64]
-    placed: polar.Placed
+    positions: polar.Placed
 
     @property
     def before(self) -> int:
         """Pairs of the message before the first placed pair."""
-        return self.start + int(self.placed.pairs[0])
+        return self.start + int(self.positions.pairs[0])
 
     @property
     def used(self) -> NDArray[np.intp]:
         """Indices in the message of the values of placed pairs."""
-        return (self.held + 2 * (self.start + self.placed.pairs[:, None]) + np.arange(2)).ravel()
+        return (self.pair_offset + 2 * (self.start + self.positions.pairs[:, None]) + np.arange(2)).ravel()
 
 
 def _attempts(z: NDArray[np.float64]) -> list[_Attempt]:
@@ -100,8 +100,8 @@ def _attempts(z: NDArray[np.float64]) -> list[_Attempt]:
         for pairs in [z[held : held + (len(z) - held) // 2 * 2].reshape(-1, 2)]
         for chunk in polar.chunks(len(pairs), _CHUNK)
     ]
-    enough = (attempt for attempt in attempts if len(attempt.placed.pairs) >= _FEWEST_PAIRS)
-    return sorted(enough, key=lambda attempt: -len(attempt.placed.pairs))
+    enough = (attempt for attempt in attempts if len(attempt.positions.pairs) >= _FEWEST_PAIRS)
+    return sorted(enough, key=lambda attempt: -len(attempt.positions.pairs))
 
 
 def _solve(pairs: NDArray[np.float64], placed: polar.Placed) -> LinearSystem | str:
@@ -160,7 +160,7 @@ def _rewound(state: mersenne.State, pairs: int) -> np.random.RandomState:
     generator = np.random.RandomState()
     position = ("MT19937", earlier, mersenne.WORDS, 0, 0.0)
     generator.set_state(position)
-    is_accepted = polar.accepted(generator.random_sample((attempts, 2)))
+    is_accepted = polar.is_accepted(generator.random_sample((attempts, 2)))
     skipped = int(np.flatnonzero(is_accepted)[-pairs]) if pairs else attempts
     generator.set_state(position)
     generator.random_sample(2 * skipped)
@@ -176,7 +176,7 @@ def _result(
     held_out[torch.from_numpy(used)] = False
     if held_out.any():
         compared = held_out
-    error = disagreement(concatenated(values)[compared], concatenated(noise)[compared])
+    error = disagreement(flatten_tensors(values)[compared], flatten_tensors(noise)[compared])
     return ComputedNoise(
         part.noise,
         GENERATOR,

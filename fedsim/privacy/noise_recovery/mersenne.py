@@ -35,7 +35,7 @@ def temper(words: NDArray[Any]) -> NDArray[np.uint32]:
     return (y ^ (y >> 18)).astype(np.uint32)
 
 
-def following(state: State) -> State:
+def advance_state(state: State) -> State:
     """Return the next 624 words, x[624] to x[1247]."""
     words = state.copy()
     for start, stop in _PARTS:
@@ -48,7 +48,7 @@ def outputs(state: State, count: int) -> NDArray[np.uint32]:
     """Return the first outputs after a state, (count,)."""
     blocks: list[State] = []
     for _ in range(-(-count // WORDS)):
-        state = following(state)
+        state = advance_state(state)
         blocks.append(state)
     return temper(np.concatenate(blocks)[:count]) if blocks else np.zeros(0, np.uint32)
 

@@ -95,7 +95,7 @@ def place(z: NDArray[np.float64]) -> Placed:
     Args:
         z: pairs of values of variance 1, (n, 2), in the order of the draws.
     """
-    links = _supported(_links(uniforms(z)))
+    links = _filter_links(_links(uniforms(z)))
     components = _Components(len(z))
     for first, second, distance in _consistent(_steps(links), len(z)).tolist():
         components.join(first, second, distance)
@@ -135,7 +135,7 @@ def _parity(words: NDArray[np.uint32], mask: int) -> NDArray[np.int32]:
     return (np.bitwise_count(words & np.uint32(mask)) & 1).astype(np.int32)
 
 
-def _supported(links: NDArray[np.intp]) -> NDArray[np.intp]:
+def _filter_links(links: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return the links with near links of about the same distances."""
     links = links[np.argsort(links[:, 0], kind="stable")]
     distances = np.diff(links, axis=1)
@@ -231,7 +231,7 @@ class _Components:
         return pair, offset
 
 
-def accepted(uniform_pairs: NDArray[np.float64]) -> NDArray[np.bool_]:
+def is_accepted(uniform_pairs: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return whether the polar method accepts attempts, (n, 2) uniforms in [0, 1)."""
     squared = np.square(2 * uniform_pairs - 1).sum(1)
     return (squared < 1) & (squared > 0)

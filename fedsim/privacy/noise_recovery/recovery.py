@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedsim.core.types import Tensors
 from fedsim.privacy.noise_recovery.legacy_recovery import recover_legacy_state
-from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise, concatenated
+from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise, flatten_tensors
 from fedsim.privacy.noise_recovery.seed_guessing import SMALL_SEEDS, guess_seed
 from fedsim.privacy.noise_recovery.state_recovery import recover_state
 
@@ -35,7 +35,7 @@ def subtract_noise(
             noise. In n coordinates, an update of norm r then leaves an error of the size of r / n in the deviation.
     """
     start = time.perf_counter()
-    entries = concatenated(list(sent.values())) if sent else torch.zeros(0)
+    entries = flatten_tensors(list(sent.values())) if sent else torch.zeros(0)
     size = float(entries.square().mean().sqrt()) if len(entries) else 0.0
     if not 0.0 < size < math.inf:
         return UnknownNoise("nothing was sent, or numbers that are not finite", time.perf_counter() - start), sent
@@ -43,7 +43,7 @@ def subtract_noise(
     outcome = recover_noise([tensor / unit for tensor in sent.values()], None, most_seeds, seconds)
     if isinstance(outcome, UnknownNoise):
         return outcome, sent
-    noise = concatenated(outcome.noise)
+    noise = flatten_tensors(outcome.noise)
     scale = float(entries @ noise / (noise @ noise)) if deviation is None else deviation
     parts = zip(sent.items(), outcome.noise, strict=True)
     return outcome, {name: (t.double() - scale * part.double()).to(t.dtype) for (name, t), part in parts}

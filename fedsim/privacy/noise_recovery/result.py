@@ -25,7 +25,7 @@ class ComputedNoise:
         coordinates: number of values with used bits; for a guessed seed, number of compared values.
         equations: linear equations over GF(2), 0 for a guessed seed.
         rank: of the equations.
-        dropped: equations that contradicted the others and were left out.
+        dropped_equations: equations that contradicted the others and were left out.
         disagreement: median of the absolute difference between seen values and noise, in standard deviations of the
             noise, on values without used bits in tensors that the noise fits. It is about 0.95 for a wrong generator;
             for the right generator it is the size of the update.
@@ -40,7 +40,7 @@ class ComputedNoise:
     coordinates: int
     equations: int
     rank: int
-    dropped: int
+    dropped_equations: int
     disagreement: float
     seconds: float
     fraction: float = 1.0
@@ -137,6 +137,6 @@ def _is_part(values: Tensor, noise: Tensor) -> bool:
 AGREES = 0.3  # largest disagreement of noise that counts as computed; unrelated noise has 0.95
 
 
-def concatenated(tensors: Sequence[Tensor]) -> Tensor:
+def flatten_tensors(tensors: Sequence[Tensor]) -> Tensor:
     """Return tensors flattened into a float64 vector."""
     return torch.cat([tensor.detach().double().flatten() for tensor in tensors])

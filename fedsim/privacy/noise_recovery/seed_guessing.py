@@ -26,9 +26,9 @@ from fedsim.privacy.noise_recovery.result import (
     AGREES,
     ComputedNoise,
     UnknownNoise,
-    concatenated,
     disagreement,
     fitting_part,
+    flatten_tensors,
 )
 from fedsim.privacy.noise_recovery.state_recovery import GENERATOR, draw_like
 
@@ -74,13 +74,13 @@ def guess_seed(values: Sequence[Tensor], most_seeds: int = SMALL_SEEDS) -> Compu
         most_seeds: number of seeds from 0 to test, besides usual seeds.
     """
     start = time.perf_counter()
-    z = concatenated(values).numpy()
+    z = flatten_tensors(values).numpy()
     if len(z) < _FEWEST:
         return UnknownNoise(f"{len(z)} values are too few to recognise a seed", time.perf_counter() - start)
     for generator in _GENERATORS:
         for seeds in _seeds(min(most_seeds, generator.most_seeds)):
             for seed in generator.near(seeds, values, z).tolist():
-                confirmed = _confirmed(generator, seed, values, start)
+                confirmed = _confirm_seed(generator, seed, values, start)
                 if confirmed is not None:
                     return confirmed
     tried = ", ".join(generator.name for generator in _GENERATORS)
@@ -100,13 +100,13 @@ def _seeds(limit: int) -> Iterator[NDArray[np.uint64]]:
     yield np.arange(limit, dtype=np.uint64)
 
 
-def _confirmed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: float) -> ComputedNoise | None:
+def _confirm_seed(generator: _Seeded, seed: int, values: Sequence[Tensor], start: float) -> ComputedNoise | None:
     sizes = np.cumsum([value.numel() for value in values])
     first = values[: 1 + int(np.searchsorted(sizes, min(_COMPARED, sizes[-1])))]
-    if disagreement(concatenated(first), concatenated(generator.draw(seed, first))) > AGREES:
+    if disagreement(flatten_tensors(first), flatten_tensors(generator.draw(seed, first))) > AGREES:
         return None
     noise, count = generator.draw(seed, values), int(sizes[-1])
-    error = disagreement(concatenated(values), concatenated(noise))
+    error = disagreement(flatten_tensors(values), flatten_tensors(noise))
     if error > largest_disagreement(count):
         return None
     part = fitting_part(values, noise)
@@ -135,9 +135,9 @@ class _TorchCpu(_Seeded):
     def near(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
         sizes = [value.numel() for value in values if value.numel()]
         small = sum(takewhile(lambda size: size < BLOCK, sizes))
-        return self._near_small(seeds, z, small) if small >= _FEWEST else self._near_blocks(seeds, values, z)
+        return self._filter_small(seeds, z, small) if small >= _FEWEST else self._filter_by_blocks(seeds, values, z)
 
-    def _near_blocks(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
+    def _filter_by_blocks(self, seeds: Seeds, values: Sequence[Tensor], z: Values) -> Seeds:
         pairs = layout([value.numel() for value in values], [value.dtype for value in values], holds_value=False)
         pairs = pairs[pairs.angle < _MOST_OUTPUTS - 1][: _FEWEST // 2]
         if not len(pairs):
@@ -153,7 +153,7 @@ class _TorchCpu(_Seeded):
             seeds, outputs = seeds[fits], outputs[:, fits]
         return seeds
 
-    def _near_small(self, seeds: Seeds, z: Values, small: int) -> Seeds:
+    def _filter_small(self, seeds: Seeds, z: Values, small: int) -> Seeds:
         """Return the near seeds if the first tensors have fewer than 16 values each, `small` in total."""
         pairs = min(small, _FEWEST) // 2
         outputs = mersenne.first_outputs(seeds.astype(np.uint32), 4 * pairs)
@@ -179,9 +179,9 @@ class _TorchCuda(_Seeded):
 
     def draw(self, seed: int, like: Sequence[Tensor]) -> list[Tensor]:
         """Return the noise for the number of GPU threads that fits best."""
-        seen = concatenated(like)
+        seen = flatten_tensors(like)
         candidates = [draw_philox(like, seed, threads) for threads in GPU_THREADS]
-        return min(candidates, key=lambda noise: disagreement(seen, concatenated(noise)))
+        return min(candidates, key=lambda noise: disagreement(seen, flatten_tensors(noise)))
 
 
 @final

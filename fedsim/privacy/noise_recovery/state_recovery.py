@@ -23,9 +23,9 @@ from fedsim.privacy.noise_recovery.result import (
     AGREES,
     ComputedNoise,
     UnknownNoise,
-    concatenated,
     disagreement,
     fitting_part,
+    flatten_tensors,
 )
 from fedsim.privacy.noise_recovery.torch_state import generator_from
 
@@ -54,7 +54,7 @@ def recover_state(
     why = _why_impossible(values)
     if why is not None:
         return UnknownNoise(why, time.perf_counter() - start)
-    z = concatenated(values)
+    z = flatten_tensors(values)
     reason = "too few values"
     for pairs in _attempts(values, quiet):
         if time.perf_counter() - start > seconds:
@@ -123,7 +123,7 @@ def _regenerate(
     compared = held_out & is_fitting
     if not compared.any():
         compared = comparable & is_fitting
-    return part.noise, part.fraction, disagreement(z[compared], concatenated(noise)[compared])
+    return part.noise, part.fraction, disagreement(z[compared], flatten_tensors(noise)[compared])
 
 
 def _repeat(values: Sequence[Tensor], z: Tensor, solved: _Solved, held_out: Tensor) -> list[Tensor]:
@@ -135,7 +135,7 @@ def _repeat(values: Sequence[Tensor], z: Tensor, solved: _Solved, held_out: Tens
         pairs = box_muller.layout(*_sizes(values), holds_value)
         origin = int(pairs.radius[np.searchsorted(pairs.cosine, solved.first)])
         candidates.append(draw_like(values, generator_from(mersenne.rewind(solved.state, origin), holds_value)))
-    return min(candidates, key=lambda noise: disagreement(z[compared], concatenated(noise)[compared]))
+    return min(candidates, key=lambda noise: disagreement(z[compared], flatten_tensors(noise)[compared]))
 
 
 def _sizes(values: Sequence[Tensor]) -> tuple[list[int], list[torch.dtype]]:

@@ -68,9 +68,9 @@ def decode(total: Tensor, key: bytes, survivors: int, cohort: int, modulus_bits:
     Raises:
         FedsimError: the total is not a sum of that many encoded contributions with this key.
     """
-    factors, offsets = (_unsigned(stream) for stream in _streams(key, len(total), cohort, modulus_bits))
+    factors, offsets = (_to_unsigned(stream) for stream in _streams(key, len(total), cohort, modulus_bits))
     shift, ring = np.uint64(_shift(cohort)), np.uint64((1 << modulus_bits) - 1)
-    scaled = (_unsigned(total) - np.uint64(survivors) * offsets) & ring
+    scaled = (_to_unsigned(total) - np.uint64(survivors) * offsets) & ring
     counts = ((scaled >> shift) * _inverse(factors)) & (ring >> shift)
     forged = ((scaled >> shift << shift) != scaled) | (counts > survivors)
     if forged.any():
@@ -91,7 +91,7 @@ def _streams(key: bytes, length: int, cohort: int, modulus_bits: int) -> tuple[T
     return factors, mask(expand(key, "offsets of counts"), length, modulus_bits)
 
 
-def _unsigned(integers: Tensor) -> NDArray[np.uint64]:
+def _to_unsigned(integers: Tensor) -> NDArray[np.uint64]:
     # Arithmetic of unsigned integers is modulo 2**64, of which 2**modulus_bits is a divisor.
     return integers.numpy().astype(np.uint64)
 

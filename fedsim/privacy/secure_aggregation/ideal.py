@@ -41,4 +41,4 @@ def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: 
     total = modular_sum(checked(), config.modulus_bits)
     check_survivors(len(participants), cohort, config, "uploaded")
     disclosed = tell(total, config.least_contributors, config.modulus_bits)
-    return Aggregate(disclosed.total, tuple(sorted(participants)), disclosed.revealed)
+    return Aggregate(disclosed.total, tuple(sorted(participants)), disclosed.disclosed_mask)

@@ -89,13 +89,13 @@ class SealedShares(_Message):
     """Stage 1, client to server.
 
     Attributes:
-        sealed: for each neighbour, sealed shares of the client's secrets.
+        sealed_shares: for each neighbour, sealed shares of the client's secrets.
         share_commitments: for each holder, the client itself included, the concatenated commitments to its shares, in
             the order of the secrets.
         secret_commitments: the commitments to the secrets, in the same order.
     """
 
-    sealed: Mapping[int, bytes]
+    sealed_shares: Mapping[int, bytes]
     share_commitments: Mapping[int, bytes]
     secret_commitments: bytes
 
@@ -104,7 +104,7 @@ class SealedShares(_Message):
 class ForwardedShares(_Message):
     """Stage 2, server to client: its sealed shares, by the neighbour that sent them."""
 
-    sealed: Mapping[int, bytes]
+    sealed_shares: Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class UnmaskRequest(_Message):
     """Stage 3, server to client: clients of its neighbourhood (itself included) that uploaded, and that only shared."""
 
     survivors: tuple[int, ...]
-    dropped: tuple[int, ...]
+    dropped_clients: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -140,11 +140,11 @@ class Opening(_Message):
     """Stage 4 of per-element sums, client to server.
 
     Attributes:
-        disclosed: elements to disclose, a bit for each element of the update.
+        disclosed_elements: elements to disclose, a bit for each element of the update.
         values: self-mask at these elements, and at the entries that are always disclosed, int64.
     """
 
-    disclosed: bytes
+    disclosed_elements: bytes
     values: bytes
 
 
@@ -165,7 +165,7 @@ class Memory(_Message):
         stage: next stage, from 0.
         mask_keys: its neighbours' public keys for pairwise masks.
         seal_keys: its neighbours' public keys for sealing.
-        sealed: sealed shares that it received.
+        sealed_shares: sealed shares that it received.
         survivors: clients that uploaded, if later stages need them.
         entries: length of the vector that it uploaded.
     """
@@ -175,6 +175,6 @@ class Memory(_Message):
     stage: int = 0
     mask_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
     seal_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
-    sealed: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
+    sealed_shares: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
     survivors: tuple[int, ...] = ()
     entries: int = 0

@@ -23,12 +23,12 @@ class Aggregate:
     Attributes:
         total: sum of the participants' vectors modulo 2**modulus_bits, int64.
         participants: clients that contributed a vector, ascending.
-        revealed: mask of the disclosed elements of the update; None if all are disclosed.
+        disclosed_mask: mask of the disclosed elements of the update; None if all are disclosed.
     """
 
     total: Tensor
     participants: tuple[int, ...]
-    revealed: Tensor | None = None
+    disclosed_mask: Tensor | None = None
 
 
 def check_cohort(cohort: int) -> None:

@@ -24,11 +24,11 @@ class Disclosed(NamedTuple):
 
     Attributes:
         total: the sum (P + 2,), zero at concealed elements.
-        revealed: mask of the disclosed elements of the update, shape (P,); None if all are disclosed.
+        disclosed_mask: mask of the disclosed elements of the update, shape (P,); None if all are disclosed.
     """
 
     total: Tensor
-    revealed: Tensor | None
+    disclosed_mask: Tensor | None
 
 
 def with_contributions(levels: Tensor, update: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class ConcealingClient(MaskingClient):
         """Stage 5: return the shares of the masks of survivors that opened nothing."""
         self._check_turn("supply")
         self._check_silent(set(silent.clients))
-        shares = {client: self._open(client, self.memory.sealed[client])[2] for client in silent.clients}
+        shares = {client: self._open(client, self.memory.sealed_shares[client])[2] for client in silent.clients}
         self.memory = Memory(self._round, self._cohort, len(self.stages))
         return RevealedShares(shares, {})
 
@@ -125,7 +125,7 @@ class ConcealingClient(MaskingClient):
         if len(total) != _ENTRY_BYTES * size:
             # In a shorter sum, the always disclosed entries would coincide with elements.
             raise self._refusal(f"the sum of counts has {len(total)} bytes, expected {_ENTRY_BYTES * size}")
-        key, survivors = self._group_key(self.memory.sealed), len(self.memory.survivors)
+        key, survivors = self._group_key(self.memory.sealed_shares), len(self.memory.survivors)
         masked = as_vector(total)
         check_element(masked, self._config.modulus_bits)
         return counting.decode(masked, key, survivors, self._cohort, self._config.modulus_bits)
@@ -168,9 +168,9 @@ class ConcealingServer(UnmaskingServer):
             Aborted: fewer clients than the threshold, or shares that do not open a secret.
             FedsimError: shares came from a client that did not upload.
         """
-        self_masked, answers = self._without_dropped(revealed)
+        self_masked, answers = self._remove_dropped(revealed)
         self._values, masked = halves(self_masked)
-        counts = MaskedCounts(as_bytes(self._without_own_masks("self-mask", masked, self._uploaded, answers)))
+        counts = MaskedCounts(as_bytes(self._remove_own_masks("self-mask", masked, self._uploaded, answers)))
         self._counted = set(answers)
         return dict.fromkeys(sorted(answers), counts)
 
@@ -184,7 +184,7 @@ class ConcealingServer(UnmaskingServer):
             FedsimError: openings came from a client without a request.
         """
         well_formed = self._usable(openings, self._counted, self._check_opening)
-        votes = Counter(opening.disclosed for opening in well_formed.values())
+        votes = Counter(opening.disclosed_elements for opening in well_formed.values())
         majority = max(votes, key=lambda places: votes[places], default=b"")
         opened = self._usable(well_formed, self._counted, lambda _client, opening: _check_told(opening, majority))
         self._check_survivors(opened, "opened their masks")
@@ -211,7 +211,7 @@ class ConcealingServer(UnmaskingServer):
         answers = self._usable(revealed, self._uploaded - self._silent, self._check_supplied)
         if self._silent:
             self._check_survivors(answers, "supplied shares")
-        total = self._without_own_masks("mask of values", self._values, self._silent, answers)
+        total = self._remove_own_masks("mask of values", self._values, self._silent, answers)
         participants = tuple(sorted(self._uploaded))
         return Aggregate(total * with_always_told(self._revealed), participants, self._revealed)
 
@@ -222,7 +222,7 @@ class ConcealingServer(UnmaskingServer):
         return torch.from_numpy(np.unpackbits(np.frombuffer(packed, np.uint8), count=size).astype(bool))
 
     def _check_opening(self, _client: int, opening: Opening) -> None:
-        values, disclosed = as_vector(opening.values), with_always_told(self._bits(opening.disclosed))
+        values, disclosed = as_vector(opening.values), with_always_told(self._bits(opening.disclosed_elements))
         check_element(values, self._config.modulus_bits)
         if len(values) != int(disclosed.sum()):
             raise FedsimError(f"it opened {len(values)} entries, expected {int(disclosed.sum())}.")
@@ -234,7 +234,7 @@ class ConcealingServer(UnmaskingServer):
 
 
 def _check_told(opening: Opening, majority: bytes) -> None:
-    if opening.disclosed != majority:
+    if opening.disclosed_elements != majority:
         raise FedsimError("it opened its mask at other elements than most.")
 
 

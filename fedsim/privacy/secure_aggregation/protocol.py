@@ -130,29 +130,29 @@ class MaskingClient:
         """
         self._check_turn("upload")
         check_element(vector, self._config.modulus_bits)
-        strangers = set(forwarded.sealed) - set(self.memory.seal_keys)
+        strangers = set(forwarded.sealed_shares) - set(self.memory.seal_keys)
         if strangers:
             raise self._refusal(f"shares came from clients {sorted(strangers)}, which are not neighbours")
-        self._check_holders(len(forwarded.sealed) + 1)
+        self._check_holders(len(forwarded.sealed_shares) + 1)
         bits = self._config.modulus_bits
-        masked = self._self_masked(vector, forwarded.sealed)
-        for neighbour in forwarded.sealed:
+        masked = self._self_masked(vector, forwarded.sealed_shares)
+        for neighbour in forwarded.sealed_shares:
             seed = _pairwise_seed(
                 self._mask_key, self.memory.mask_keys[neighbour], self._round, self._client, neighbour
             )
             masked = reduce(masked + _sign(self._client, neighbour) * mask(seed, len(vector), bits), bits)
-        self.memory = replace(self.memory, stage=3, sealed=forwarded.sealed)
+        self.memory = replace(self.memory, stage=3, sealed_shares=forwarded.sealed_shares)
         return masked
 
     def reveal(self, request: UnmaskRequest) -> RevealedShares:
         """Stage 3: return the shares of the survivors' self-masks and of the dropped neighbours' mask keys."""
         self._check_turn("reveal")
         self._check_request(request)
-        halves = {sender: self._open(sender, sealed) for sender, sealed in self.memory.sealed.items()}
+        halves = {sender: self._open(sender, sealed) for sender, sealed in self.memory.sealed_shares.items()}
         self_masks = {self._client: self._shares([self._client])[self._client]["self-mask"]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
         self.memory = Memory(self._round, self.memory.cohort, len(MaskingClient.stages))
-        return RevealedShares(self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
+        return RevealedShares(self_masks, {dropped: halves[dropped][1] for dropped in request.dropped_clients})
 
     def _values(self) -> dict[Secret, bytes]:
         return {"self-mask": self._self_mask, "mask key": self._mask_key}
@@ -204,12 +204,12 @@ class MaskingClient:
         self._check_holders(holders)
 
     def _check_request(self, request: UnmaskRequest) -> None:
-        survivors, dropped = set(request.survivors), set(request.dropped)
+        survivors, dropped = set(request.survivors), set(request.dropped_clients)
         if survivors & dropped:
             raise self._refusal(f"clients {sorted(survivors & dropped)} cannot both have uploaded and dropped out")
         if self._client not in survivors:
             raise self._refusal("it uploaded, but is not among the survivors")
-        known = {self._client, *self.memory.sealed}
+        known = {self._client, *self.memory.sealed_shares}
         if survivors | dropped != known:
             raise self._refusal(
                 f"the request names clients {sorted(survivors | dropped)}, but shares were exchanged with "
@@ -284,7 +284,7 @@ class UnmaskingServer:
         self._check_survivors(sent, "shared their secrets")
         self._check_neighbourhoods(sent, set(sent))
         return {
-            client: ForwardedShares({n: sent[n].sealed[client] for n in self._neighbours[client] if n in sent})
+            client: ForwardedShares({n: sent[n].sealed_shares[client] for n in self._neighbours[client] if n in sent})
             for client in sorted(sent)
         }
 
@@ -310,18 +310,18 @@ class UnmaskingServer:
                 secret.
             FedsimError: shares came from a client that did not upload.
         """
-        self_masked, answers = self._without_dropped(revealed)
-        total = self._without_own_masks("self-mask", self_masked, self._uploaded, answers)
+        self_masked, answers = self._remove_dropped(revealed)
+        total = self._remove_own_masks("self-mask", self_masked, self._uploaded, answers)
         return Aggregate(total, tuple(sorted(self._uploaded)))
 
-    def _without_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
+    def _remove_dropped(self, revealed: Mapping[int, RevealedShares]) -> tuple[Tensor, dict[int, RevealedShares]]:
         """Return the sum of the uploads without pairwise masks of dropped clients, and the answers by client."""
         if self._masked_total is None:
             raise FedsimError("no sum to unmask: collect the uploads first, with `ask`.")
         answers, total = self._answers(revealed), self._masked_total
         mask_keys = {c: answer.mask_keys for c, answer in answers.items()}
         for dropped in sorted(set(self._shared) - self._uploaded):
-            total = self._without_pairwise_masks(total, dropped, self._opened("mask key", mask_keys, dropped))
+            total = self._remove_pairwise_masks(total, dropped, self._open_secret("mask key", mask_keys, dropped))
         return total, answers
 
     def _answers(self, revealed: Mapping[int, RevealedShares]) -> dict[int, RevealedShares]:
@@ -330,13 +330,13 @@ class UnmaskingServer:
         self._check_neighbourhoods(self._shared, set(answers))
         return answers
 
-    def _without_own_masks(
+    def _remove_own_masks(
         self, secret: Secret, total: Tensor, owners: Iterable[int], answers: Mapping[int, RevealedShares]
     ) -> Tensor:
         bits = self._config.modulus_bits
         revealed = {c: answer.self_masks for c, answer in answers.items()}
         for owner in sorted(owners):
-            seed = self._opened(secret, revealed, owner)
+            seed = self._open_secret(secret, revealed, owner)
             total = reduce(total - mask(seed, len(total), bits), bits)
         return total
 
@@ -346,7 +346,7 @@ class UnmaskingServer:
             tuple(c for c in known if c in self._uploaded), tuple(c for c in known if c not in self._uploaded)
         )
 
-    def _opened(self, secret: Secret, revealed: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
+    def _open_secret(self, secret: Secret, revealed: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
         """Return the secret of an owner from the shares that holders revealed.
 
         Raises:
@@ -379,7 +379,7 @@ class UnmaskingServer:
         point = _SECRET_POINT if holder is None else _point(holder)
         return commitments[begin : begin + DIGEST_BYTES] == commit(secret, self._round, owner, point, value)
 
-    def _without_pairwise_masks(self, total: Tensor, dropped: int, mask_key: bytes) -> Tensor:
+    def _remove_pairwise_masks(self, total: Tensor, dropped: int, mask_key: bytes) -> Tensor:
         if public_key(mask_key) != self._keys[dropped].mask_key:
             raise Aborted(
                 f"secure aggregation aborted: the revealed shares give a mask key that client {dropped} never "
@@ -406,12 +406,12 @@ class UnmaskingServer:
         return usable
 
     def _check_sealed(self, client: int, shares: SealedShares) -> None:
-        if set(shares.sealed) != set(self._neighbours[client]):
+        if set(shares.sealed_shares) != set(self._neighbours[client]):
             raise FedsimError("it must seal shares for exactly its neighbours.")
         if set(shares.share_commitments) != {client, *self._neighbours[client]}:
             raise FedsimError("it must commit to exactly the shares of all holders, itself included.")
         secrets = len(self.secrets)
-        check_lengths(shares.sealed, secrets * shamir.SHARE_BYTES + self.further_sealed + TAG_BYTES)
+        check_lengths(shares.sealed_shares, secrets * shamir.SHARE_BYTES + self.further_sealed + TAG_BYTES)
         check_lengths(shares.share_commitments, secrets * DIGEST_BYTES)
         check_lengths({client: shares.secret_commitments}, secrets * DIGEST_BYTES)
 
@@ -420,7 +420,7 @@ class UnmaskingServer:
 
     def _check_revealed(self, client: int, shares: RevealedShares) -> None:
         request = self._request(client)
-        if set(shares.self_masks) != set(request.survivors) or set(shares.mask_keys) != set(request.dropped):
+        if set(shares.self_masks) != set(request.survivors) or set(shares.mask_keys) != set(request.dropped_clients):
             raise FedsimError("it must reveal exactly the requested shares.")
         check_lengths({**shares.self_masks, **shares.mask_keys}, shamir.SHARE_BYTES)
 

@@ -31,7 +31,7 @@ class MeasuredCeiling(NamedTuple):
     """A ceiling, and the known share of every input entry: shape of the examples, 0 unknown, 1 known."""
 
     ceiling: Ceiling
-    known: Tensor | None = None
+    known_share: Tensor | None = None
 
 
 def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: float | None = None) -> MeasuredCeiling:
@@ -54,7 +54,11 @@ def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: floa
                 return _exact(victim, sent)
             a_product = _seconds_of(sent)
             is_cheap = entries <= largest and a_product * entries < seconds
-            return _exact(victim, sent) if is_cheap else MeasuredCeiling(_estimated(victim, sent, seconds / a_product))
+            return (
+                _exact(victim, sent)
+                if is_cheap
+                else MeasuredCeiling(_estimate_ceiling(victim, sent, seconds / a_product))
+            )
     except NotDefinedError as reason:
         return MeasuredCeiling(Ceiling(inputs=entries, undefined=str(reason)))
     except (RuntimeError, TypeError, NotImplementedError) as error:  # a layer without a second derivative or in float32
@@ -112,7 +116,7 @@ def _exact(victim: Victim, sent: DifferentiableUpdate) -> MeasuredCeiling:
     information = ideal.matrix(times, sent.inputs.numel())
     if not bool(information.isfinite().all()):
         raise NotDefinedError("not defined where a step has no derivative at the truth, as Adam's at a gradient of 0")
-    left = ideal.left(information, prior.variance, times)
+    left = ideal.compute_uncertainty(information, prior.variance, times)
     public = _public(victim)
     informed = ideal.left_to_who_knows(information, ideal.root_of(public), times)
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
@@ -125,7 +129,7 @@ def _exact(victim: Victim, sent: DifferentiableUpdate) -> MeasuredCeiling:
         inputs=len(information),
         rank=left.rank,
         condition=left.condition,
-        known=left.known,
+        known_entries=left.known_entries,
         psnr_masks_unknown=_psnr_without_draws(victim, prior),
         psnr_other_clients_known=_others_known(victim, sent, information, times, prior),
         psnr_with_covariance=_psnr(float((informed.error * prior.square).mean())),
@@ -143,7 +147,7 @@ def _psnr_without_draws(victim: Victim, prior: _Prior) -> float | None:
     spread = [m.new_full((m.numel(),), rate * (1 - rate)) for m, rate in zip(sent.masks, sent.rates, strict=True)]
     whole = torch.cat([prior.variance, *(part.clamp_min(1e-12) for part in spread)])
     times = _products(sent, *sent.masks)
-    left = ideal.left(ideal.matrix(times, len(whole)), whole, times)
+    left = ideal.compute_uncertainty(ideal.matrix(times, len(whole)), whole, times)
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
 
@@ -158,17 +162,17 @@ def _others_known(
     for number in owner.unique():
         entries = owner == number
         part, variance = information[entries][:, entries], prior.variance[entries]
-        error[entries] = ideal.left(part, variance, ideal.restricted(times, entries)).error
+        error[entries] = ideal.compute_uncertainty(part, variance, ideal.restrict_products(times, entries)).error
     return _psnr(float((error * prior.square).mean()))
 
 
-def _estimated(victim: Victim, sent: DifferentiableUpdate, affordable: float) -> Ceiling:
+def _estimate_ceiling(victim: Victim, sent: DifferentiableUpdate, affordable: float) -> Ceiling:
     prior, steps = _prior(victim), int(affordable / _PROBES)
     if steps < _FEWEST:
         raise NotDefinedError("its time was too short for an estimate")
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
     times = _products(sent)
-    estimate = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
+    estimate = ideal.estimate_error(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
     scale = float((prior.variance * prior.square).mean() / prior.variance.mean())
     return Ceiling(
         psnr_low=_psnr(estimate.high * scale), psnr_high=_psnr(estimate.low * scale), inputs=sent.inputs.numel()

@@ -92,13 +92,14 @@ def sent_of(victim: Victim, *, moves_masks: bool = False) -> DifferentiableUpdat
     inputs = victim.examples.inputs.detach().double().requires_grad_()
     model = copy.deepcopy(victim.model).double()
     parts = [
-        (_Client(victim.world, model, victim.entry.round, share.update, inputs).sent(share.steps)) for share in shares
+        (_Client(victim.world, model, victim.entry.round, share.update, inputs).compute_update(share.steps))
+        for share in shares
     ]
     names = [n for n, t in parts[0][0].items() if any(part[n].requires_grad for part, *_ in parts)]
     if not names:
         raise NotDefinedError("the update does not depend on the examples")
     weights = [share.weight for share in shares]
-    tensors, noise = _combined(victim, weights, parts)
+    tensors, noise = _combine_updates(victim, weights, parts)
     spread = _side_by_side(weights, [part_spread for *_, part_spread in parts])
     masks = tuple(mask for share in shares for step in share.steps for mask in step.masks)
     rates = tuple(site.rate for share in shares for step in share.steps for site in step.sites)
@@ -127,7 +128,7 @@ def check(victim: Victim) -> None:
         raise NotDefinedError("not defined for a captured update of several steps with unknown batches")
     if world.stack.loss_terms:
         raise NotDefinedError("not defined with a term of the loss that a component adds")
-    if any(component.step_factors(victim.entry.received) for component in world.stack.model_components):
+    if any(component.step_factors(victim.entry.received_weights) for component in world.stack.model_components):
         raise NotDefinedError("not defined where a component scales the optimizer's steps")
     if world.scenario.federation.keep_optimizer_state and any(victim.entry.earlier.values()):
         raise NotDefinedError("not defined for a client that keeps its optimizer's state")
@@ -176,7 +177,7 @@ def _share(
     return _Share(update, tuple(steps), weight)
 
 
-def _combined(
+def _combine_updates(
     victim: Victim, weights: Sequence[float], clients: Sequence[tuple[Tensors, Noise, Spread]]
 ) -> tuple[Tensors, Noise]:
     """Return the weighted mean of the updates and its noise; with secure aggregation each client rounds its update."""
@@ -227,7 +228,7 @@ class _Client:
             if defense.changes_steps and (distortion.reads_sent or distortion.spread)
         ]
 
-    def sent(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise, Spread]:
+    def compute_update(self, steps: Sequence[_Step]) -> tuple[Tensors, Noise, Spread]:
         """Return the client's update without noise, the standard deviation of its noise, and the covariance columns."""
         if len(steps) > 1 and self._of_one_step:
             raise NotDefinedError(f"not defined for {self._of_one_step[0]} at each of several steps")
@@ -235,10 +236,10 @@ class _Client:
         weights, state, noises = received, dict[str, Tensor](), list[Noise]()
         spread: Spread = {}
         for step in steps:
-            gradient, defended, noises, spread = self._defended(step, weights)
+            gradient, defended, noises, spread = self._defend_gradient(step, weights)
             if self._kind == "gradient":
-                return defended, _joined([*noises, _rounding(gradient, defended)]), spread
-            weights, noises, spread = self._moved(weights, defended, noises, spread, state)
+                return defended, _combine_noise([*noises, _rounding(gradient, defended)]), spread
+            weights, noises, spread = self._apply_optimizer(weights, defended, noises, spread, state)
         change: Tensors = {name: received[name] - weights[name] for name in received}
         plain = change
         for distortion in self._of_update:
@@ -246,26 +247,26 @@ class _Client:
                 raise NotDefinedError(
                     "not defined for noise with a covariance together with a defense of the weight delta"
                 )
-            change, noise = _distorted(distortion, change)
+            change, noise = _distort_tensors(distortion, change)
             noises += noise
         lost = {n: len(steps) ** 0.5 * ideal.ROUNDING * w.square().mean().sqrt() for n, w in received.items()}
-        return change, _joined([*noises, _rounding(plain, change, lost)]), spread
+        return change, _combine_noise([*noises, _rounding(plain, change, lost)]), spread
 
-    def _defended(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise], Spread]:
+    def _defend_gradient(self, step: _Step, weights: Tensors) -> tuple[Tensors, Tensors, list[Noise], Spread]:
         """Return a step's gradient before and after the defenses, and their noise."""
-        by_example = any(distortion.of_examples for distortion in self._of_steps)
+        by_example = any(distortion.change_examples for distortion in self._of_steps)
         gradient = self._gradient(step, weights, by_example=by_example)
         plain = {name: (t.mean(0) if by_example and len(t) else t).detach() for name, t in gradient.items()}
         noises: list[Noise] = []
         spread: Spread = {}
         for number, distortion in enumerate(self._of_steps):
             if distortion.spread and any(
-                earlier.change or earlier.of_examples or earlier.spread for earlier in self._of_steps[:number]
+                earlier.change or earlier.change_examples or earlier.spread for earlier in self._of_steps[:number]
             ):
                 raise NotDefinedError("not defined for noise with a covariance behind a defense that changes gradients")
             if spread and distortion.change:
                 raise NotDefinedError("not defined for a defense that changes noise with a covariance")
-            gradient, noise = _distorted(distortion, gradient)
+            gradient, noise = _distort_tensors(distortion, gradient)
             noises += noise
             if distortion.spread and len(step.batch):
                 spread = self._columns(distortion.spread, gradient)
@@ -288,7 +289,7 @@ class _Client:
             blank = {name: torch.zeros_like(w) for name, w in weights.items()}
             return {name: w[None] for name, w in blank.items()} if by_example else blank
         parameters = {name: w if w.requires_grad else w.detach().requires_grad_() for name, w in weights.items()}
-        task, batch = self._world.task, _doubled(step.batch, self._inputs[step.places])
+        task, batch = self._world.task, _double_batch(step.batch, self._inputs[step.places])
 
         def run(*given: object, **named: object) -> Tensor:
             return functional_call(self._model, dict(parameters), given, named)
@@ -300,7 +301,7 @@ class _Client:
         gradients = [_gradient(loss, parameters) for loss in task.losses(outputs, targets)]
         return {name: torch.stack([gradient[name] for gradient in gradients]) for name in parameters}
 
-    def _moved(
+    def _apply_optimizer(
         self,
         weights: Tensors,
         gradient: Tensors,
@@ -338,9 +339,9 @@ def _slopes(moved: Tensors, gradient: Tensors) -> Tensors:
     return {name: slopes.get(name, torch.zeros_like(part)) for name, part in gradient.items()}
 
 
-def _distorted(distortion: Distortion, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
+def _distort_tensors(distortion: Distortion, tensors: Tensors) -> tuple[Tensors, list[Noise]]:
     """Return tensors after a defense, and the defense's noise."""
-    change = distortion.of_examples or distortion.change
+    change = distortion.change_examples or distortion.change
     tensors = tensors if change is None else change(tensors)
     noise = {} if distortion.noise is None else distortion.noise(tensors)
     if noise is None:
@@ -369,7 +370,7 @@ def _rounding(plain: Tensors, sent: Tensors, lost: Tensors | None = None) -> Noi
     return {name: factor * width for name, width in noise.items()}
 
 
-def _joined(noises: Sequence[Tensors]) -> Noise:
+def _combine_noise(noises: Sequence[Tensors]) -> Noise:
     """Return the root of the summed variances of several noise sources; the last source has every name."""
     return {
         name: torch.stack([noise[name].detach().expand(whole.shape).square() for noise in noises]).sum(0).sqrt()
@@ -377,7 +378,7 @@ def _joined(noises: Sequence[Tensors]) -> Noise:
     }
 
 
-def _doubled(batch: Batch, inputs: Tensor) -> Batch:
+def _double_batch(batch: Batch, inputs: Tensor) -> Batch:
     given = {n: g.double() if g.is_floating_point() else g for n, g in batch.extra_inputs.items()}
     labels = batch.labels.double() if batch.labels.is_floating_point() else batch.labels
     return Batch(inputs, labels, given)

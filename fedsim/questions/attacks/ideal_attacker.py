@@ -35,14 +35,14 @@ class Left(NamedTuple):
         error: posterior variance of each input entry, shape (n,), in squared input units.
         rank: numerical rank of J, relative 1e-6.
         condition: ratio of the largest to the smallest singular value above the threshold.
-        known: effective number of known entries, tr(A (A + 1/v)^-1).
+        known_entries: effective number of known entries, tr(A (A + 1/v)^-1).
         guess: maps (inputs, prior mean, generator) to a sample of the ideal attacker's guess, shape (n,).
     """
 
     error: Tensor
     rank: int
     condition: float
-    known: float
+    known_entries: float
     guess: Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
@@ -74,7 +74,7 @@ def products(
         noise: standard deviation of each sent entry, above 0.
         spread: for each sent tensor, k columns U, shape (k, *shape): S = noise^2 + U U'. Default: no column.
     """
-    whitened = _whitening(noise, spread)
+    whitened = _make_whitening(noise, spread)
     weights = [torch.zeros_like(tensor, requires_grad=True) for tensor in sent]
     pulled = torch.autograd.grad(sent, inputs, weights, create_graph=True, materialize_grads=True)
     shapes, sizes = [block.shape for block in inputs], [block.numel() for block in inputs]
@@ -98,7 +98,7 @@ def products(
     return times
 
 
-def _whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+def _make_whitening(noise: Sequence[Tensor], spread: Sequence[Tensor]) -> Callable[[Sequence[Tensor]], list[Tensor]]:
     """Return the function that multiplies tensors by S^-1.
 
     With Q R = U / noise, S^-1 is 1 - Q Q' + Q (1 + R R')^-1 Q' between divisions by the noise. Woodbury's formula would
@@ -130,7 +130,7 @@ def matrix(times: Products, n: int, chunk: int = _CHUNK) -> Tensor:
     return (whole + whole.T) / 2
 
 
-def restricted(times: Products, chosen: Tensor) -> Products:
+def restrict_products(times: Products, chosen: Tensor) -> Products:
     """Return the product with the submatrix of A selected by a mask (n,)."""
 
     def part(rows: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def _spectrum(matrix: Tensor, spread: Tensor, times: Products | None) -> tuple[T
     return values, torch.cat([block @ turns, vectors[:, ~weak]], 1)
 
 
-def left(information: Tensor, variance: Tensor, times: Products | None = None) -> Left:
+def compute_uncertainty(information: Tensor, variance: Tensor, times: Products | None = None) -> Left:
     """Return the remaining uncertainty of an ideal attacker.
 
     Args:
@@ -200,7 +200,7 @@ def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None 
     Args:
         information: A, shape (n, n), for n / d concatenated examples.
         root: symmetric square root of the prior covariance of an example, shape (d, d), invertible.
-        times: as in `left`.
+        times: as in `compute_uncertainty`.
     """
     whole = torch.block_diag(*[root] * (len(information) // len(root)))
     values, vectors = _spectrum(whole @ information @ whole, whole, times)
@@ -209,7 +209,7 @@ def left_to_who_knows(information: Tensor, root: Tensor, times: Products | None 
     turned = whole @ vectors
 
     def guess(inputs: Tensor, mean: Tensor, generator: torch.Generator) -> Tensor:
-        """As in `left`."""
+        """As in `compute_uncertainty`."""
         normal = torch.randn(len(values), generator=generator, dtype=values.dtype)
         offset = vectors.T @ torch.linalg.solve(whole, inputs - mean)
         return mean + turned @ (values / (1 + values) * offset + values.sqrt() / (1 + values) * normal)
@@ -231,7 +231,7 @@ def root_of(examples: Tensor, ridge: float = 1e-3) -> Tensor:
     return (vectors * values.clamp_min(1e-15).sqrt()) @ vectors.T
 
 
-def estimated(
+def estimate_error(
     times: Products, variance: Tensor, generator: torch.Generator, *, probes: int = 8, steps: int = 48
 ) -> Estimated:
     """Return an interval of the mean remaining error, without the matrix A.

@@ -82,7 +82,7 @@ def finding_of(
     summary = summarise(victims, rule, seed, confidence=scoring.confidence, resamples=scoring.resamples)
     finding = AttackFinding(
         question=ATTACKS,
-        label=choice.reported,
+        label=choice.report_name,
         method=choice.name,
         settings=choice.settings,
         metric="success",
@@ -115,7 +115,7 @@ def _victims(evidence: Evidence) -> list[Victim]:
     """Return the victims: the watched updates, or the server's estimates from unlearning."""
     world = evidence.world
     if world.scenario.unlearning is not None:
-        return unlearning.shown(world, evidence.journal)
+        return unlearning.unlearning_victims(world, evidence.journal)
     pairs = zip(evidence.journal.entries, evidence.truths, strict=True)
     return [Victim(world, entry, truth) for entry, truth in pairs]
 
@@ -138,8 +138,8 @@ def _attack(
     """Attack every observed update, in chunks of the size that the attack supports."""
     attack_class = registry.get("attack", choice.name).derived_from(Attack)
     over_rounds = attack_class is not None and attack_class.uses_earlier_rounds
-    knows, label = _knowledge(world.scenario, choice), choice.reported
-    yield from (_unharmed(victim.entry) for victim in victims if not any(map(len, victim.truth.original_batches)))
+    knows, label = _knowledge(world.scenario, choice), choice.report_name
+    yield from (_empty_record(victim.entry) for victim in victims if not any(map(len, victim.truth.original_batches)))
     victims = [victim for victim in victims if any(map(len, victim.truth.original_batches))]
     before, done = victims if over_rounds else (), 0
     while done < len(victims):
@@ -153,7 +153,7 @@ def _attack(
         seconds = (time.perf_counter() - begin) / len(chunk)
         for victim, result in zip(chunk, results, strict=True):
             place = f"{label}/{place_of(victim.entry)}"
-            record = recorded(victim, result, place, work).model_copy(update={"seconds": seconds})
+            record = record_victim(victim, result, place, work).model_copy(update={"seconds": seconds})
             work.on_victim(label, record)
             yield record
         done += len(chunk)
@@ -191,7 +191,7 @@ def _search(
     return [_search(world, choice, attacker, [attack_name], [entry], watch)[0] for attack_name, entry in pairs]
 
 
-def recorded(victim: Victim, result: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:
+def record_victim(victim: Victim, result: Reconstruction | str, place: str, work: QuestionContext) -> VictimRecord:
     """Return the record of an attacked update: its scores, or its failure.
 
     Args:
@@ -201,24 +201,24 @@ def recorded(victim: Victim, result: Reconstruction | str, place: str, work: Que
         work: stores the images.
     """
     if not isinstance(result, Reconstruction):
-        return _lost(victim.entry, result)
+        return _failed_record(victim.entry, result)
     try:
         record, kept = score(victim, result)
-        registry.declared([*record.values, *(name for item in record.scores for name in item.values)])
+        registry.find_metrics([*record.values, *(name for item in record.scores for name in item.values)])
     except Exception as error:  # an attack may return anything
-        return _lost(victim.entry, f"its guess cannot be scored: {reason(error)}")
+        return _failed_record(victim.entry, f"its guess cannot be scored: {reason(error)}")
     if not kept:
         return record
     return record.model_copy(update={"arrays": work.keep(place, kept)})
 
 
-def _unharmed(entry: WireEntry) -> VictimRecord:
-    return _lost(
+def _empty_record(entry: WireEntry) -> VictimRecord:
+    return _failed_record(
         entry, "the update holds no example: Poisson sampling drew empty batches, so an attack can recover nothing"
     )
 
 
-def _lost(entry: WireEntry, why: str) -> VictimRecord:
+def _failed_record(entry: WireEntry, why: str) -> VictimRecord:
     return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
 
 

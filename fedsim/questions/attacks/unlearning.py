@@ -19,7 +19,7 @@ from fedsim.core.hooks import Part, ServerEstimate, Unlearning
 from fedsim.core.types import GRANTS, Knowledge, Tensors, Truth, Update, View, WireEntry
 from fedsim.federation.client import local_training, looks_first
 from fedsim.federation.journal import ServerLog
-from fedsim.federation.stepping import trained
+from fedsim.federation.stepping import train_rounds
 from fedsim.scenario import UnlearningSettings
 from fedsim.scenario.world import World
 from fedsim.threat.victim import Victim
@@ -84,13 +84,13 @@ def _check_means(world: World) -> None:
         )
 
 
-def shown(world: World, journal: ServerLog) -> list[Victim]:
+def unlearning_victims(world: World, journal: ServerLog) -> list[Victim]:
     """Return a victim per server estimate, by round and client: the estimated update with its ground truth."""
     way, victims = _way(world), list[Victim]()
     for client in range(_settings(world).clients):
         request = _Request(world, journal, client)
         for revealed in way.forget(request):
-            entry = WireEntry(revealed.round, client, revealed.received, revealed.update)
+            entry = WireEntry(revealed.round, client, revealed.received_weights, revealed.update)
             is_step = revealed.truth is not None and _settings(world).scored_on == "forgotten"
             victims.append(Victim(world, entry, request.truth(revealed), is_step))
     return sorted(victims, key=lambda victim: (victim.entry.round, victim.entry.client))
@@ -123,7 +123,7 @@ class _Request:
         return self.world.scenario.federation.rounds
 
     @property
-    def watched(self) -> tuple[int, ...]:
+    def watched_rounds(self) -> tuple[int, ...]:
         return tuple(sorted(set(self.world.scenario.threat.rounds)))
 
     @property
@@ -143,10 +143,10 @@ class _Request:
             return self.world.models.first_weights
         if round_ > self.rounds:
             return self.journal.weights
-        return next(entry.received for entry in self.journal.entries if entry.round == round_)
+        return next(entry.received_weights for entry in self.journal.entries if entry.round == round_)
 
-    def retrained(self, round_: int) -> Tensors:
-        return self._retrained[round_ - 1]
+    def retrained_weights(self, round_: int) -> Tensors:
+        return self._retrained_rounds[round_ - 1]
 
     def update(self, round_: int, weights: Tensors, part: Part) -> tuple[Update, Truth]:
         return local_training(self._world(part), weights, round_, self.client)
@@ -156,7 +156,7 @@ class _Request:
         known = revealed.truth
         if known is not None and _settings(self.world).scored_on == "forgotten":
             return known
-        judged = self.world.data.dataset.train.select(self._judged)
+        judged = self.world.data.dataset.train.select(self._scored_examples)
         if known is not None:
             return replace(known, batches=(judged,), original_batches=(judged,))
         nothing_drops = ((),) if not self.world.models.sites else ()
@@ -170,7 +170,7 @@ class _Request:
         return share[torch.randperm(len(share), generator=generator)]
 
     @property
-    def _judged(self) -> Tensor:
+    def _scored_examples(self) -> Tensor:
         settings = _settings(self.world)
         return (
             self._order[settings.examples :][: settings.examples]
@@ -183,10 +183,10 @@ class _Request:
         return self._order[: self.forgotten]
 
     def _world(self, part: Part) -> World:
-        return {"all": self.world, "rest": self._retained, "forgotten": self._alone}[part]
+        return {"all": self.world, "rest": self._retained_world, "forgotten": self._alone}[part]
 
     @cached_property
-    def _retained(self) -> World:
+    def _retained_world(self) -> World:
         share = self.world.data.shares[self.client]
         return self._world_of(share[~torch.isin(share, self._forgotten)])
 
@@ -203,7 +203,7 @@ class _Request:
         return self.world.again(shares, seed, batch_size)
 
     @cached_property
-    def _retrained(self) -> list[Tensors]:
+    def _retrained_rounds(self) -> list[Tensors]:
         """The weights before every needed round of the second training, and after the last round."""
-        last = self.rounds if self.view == "sum" else max(self.watched) - 1
-        return list(trained(self._retained, last))
+        last = self.rounds if self.view == "sum" else max(self.watched_rounds) - 1
+        return list(train_rounds(self._retained_world, last))

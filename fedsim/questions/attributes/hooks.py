@@ -61,10 +61,10 @@ class AttributeAttack(ConfiguredMethod[ConfigT]):
             NotApplicable: the attack does not fit; with the reason.
             FedsimError: the probabilities have another shape, or are not finite.
         """
-        return self.checked(self.read(known, labels, unknown, generator).detach(), labels, unknown)
+        return self.check_probabilities(self.read(known, labels, unknown, generator).detach(), labels, unknown)
 
     @staticmethod
-    def checked(probabilities: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
+    def check_probabilities(probabilities: Tensor, labels: Tensor, unknown: Tensor) -> Tensor:
         """Return the probabilities after checking shape and values.
 
         Raises:

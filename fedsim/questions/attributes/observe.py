@@ -21,8 +21,8 @@ from fedsim.processes.methods import MethodRunner, require_tensor
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Interval
 from fedsim.scenario.world import World
-from fedsim.threat.changes import permuted, simulated_changes
-from fedsim.threat.observe import shared
+from fedsim.threat.changes import permute_labels, simulated_changes
+from fedsim.threat.observe import shared_parameters
 from fedsim.threat.orders import secret_order
 
 LABEL = "label"
@@ -52,7 +52,7 @@ def check(world: World, names: Sequence[str]) -> None:
     """
     dataset = world.data.dataset
     known = known_attributes(dataset)
-    shared(world.models.workspace.model, world.scenario.threat.visible_parameters)
+    shared_parameters(world.models.workspace.model, world.scenario.threat.visible_parameters)
     for number, name in enumerate(names):
         place = f"attributes.attacks.{number}.attribute"
         if name not in known:
@@ -77,7 +77,7 @@ class Descriptions:
     """Feature vectors of the updates of a round, with the ground truth for the scorer.
 
     Attributes:
-        known: by attack: features of public updates, shape (P, F).
+        public_features: by attack: features of public updates, shape (P, F).
         labels: values of the public updates, shape (P,).
         unknown: by attack: features of the clients' updates in secret order, shape (N, F).
         truth: values of the clients' updates, shape (N,).
@@ -86,7 +86,7 @@ class Descriptions:
         refusals: by attack: the reason for which it returned no features: not applicable, or an exception.
     """
 
-    known: Mapping[str, Tensor]
+    public_features: Mapping[str, Tensor]
     labels: Tensor
     unknown: Mapping[str, Tensor]
     truth: Tensor
@@ -133,7 +133,7 @@ def describe_round(
         known.append(describe(change))
     titles = [title for title in attacks if title not in describe.refusals]
     return Descriptions(
-        known={title: torch.stack([description[title] for description in known]) for title in titles},
+        public_features={title: torch.stack([description[title] for description in known]) for title in titles},
         labels=torch.tensor(labels),
         unknown={title: torch.stack([description[title] for description in unknown]) for title in titles if unknown},
         truth=torch.tensor([values[number] for number in judged], dtype=torch.long),
@@ -167,7 +167,9 @@ def public_changes(
     count = public
     if size == 1:  # a repeated example would add no information
         count = min(count, *map(len, pools.values()))
-    held = {value: _in_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()}
+    held = {
+        value: _sample_passes(pool, size * count, source).split(min(size, len(pool))) for value, pool in pools.items()
+    }
     pairs = [(value, shares[number]) for number in range(count) for value, shares in held.items()]
     changes = simulated_changes(world, entry, [share for _, share in pairs])
     for number, (value, _) in enumerate(pairs):
@@ -181,7 +183,7 @@ class AttributeAccuracy:
 
     Attributes:
         right: mean over the values of the share of their updates with a correctly inferred value.
-        permuted: the same after training on permuted public values: the negative control.
+        permuted_accuracy: the same after training on permuted public values: the negative control.
         chance: expected accuracy of guesses without the updates.
         values: the attribute's values.
         left_out: number of updates without a most frequent value.
@@ -189,7 +191,7 @@ class AttributeAccuracy:
     """
 
     right: Interval
-    permuted: Interval
+    permuted_accuracy: Interval
     chance: float
     values: tuple[str, ...]
     left_out: int
@@ -237,12 +239,12 @@ def _right(attack: MethodRunner, descriptions: Descriptions, label: str, seed: i
     labels = [descriptions.labels]
     if is_control:
         source = seeding.generator(seed, "permuted attributes")
-        labels = [permuted(descriptions.labels, source) for _ in range(_PERMUTATIONS)]
+        labels = [permute_labels(descriptions.labels, source) for _ in range(_PERMUTATIONS)]
     right = []
     for group in labels:
         generator = seeding.generator(seed, f"attribute attack {label}")
         numbers, places = group.unique(return_inverse=True)  # values without public examples have no index
-        read = _read(attack, descriptions.known[label], places, descriptions.unknown[label], generator)
+        read = _read(attack, descriptions.public_features[label], places, descriptions.unknown[label], generator)
         right.append(numbers[read.argmax(1)] == descriptions.truth)
     return torch.stack(right).double().mean(0)
 
@@ -250,7 +252,7 @@ def _right(attack: MethodRunner, descriptions: Descriptions, label: str, seed: i
 def _read(attack: MethodRunner, known: Tensor, labels: Tensor, changes: Tensor, generator: torch.Generator) -> Tensor:
     """Return the probability of each value for every client update, shape (N, K)."""
     read = require_tensor(attack.call(AttributeAttack.read, known, labels, changes, generators=[generator]))
-    return AttributeAttack.checked(read.detach(), labels, changes)
+    return AttributeAttack.check_probabilities(read.detach(), labels, changes)
 
 
 class _Describing:
@@ -259,7 +261,7 @@ class _Describing:
     def __init__(self, world: World, entry: WireEntry, attacks: Mapping[str, MethodRunner]) -> None:
         self.refusals: dict[str, str] = {}
         self._attacks, self._round, self._seed = attacks, entry.round, world.scenario.seed
-        self._shared = shared(world.models.workspace.model, world.scenario.threat.visible_parameters)
+        self._shared = shared_parameters(world.models.workspace.model, world.scenario.threat.visible_parameters)
         self._sizes: dict[str, int] = {}
 
     def __call__(self, change: Tensors) -> dict[str, Tensor]:
@@ -271,12 +273,12 @@ class _Describing:
             source = seeding.generator(self._seed, f"describing for {title}", self._round)
             try:
                 description = require_tensor(attack.call(AttributeAttack.describe, seen, generators=[source]))
-                descriptions[title] = self._checked(title, description.detach())
+                descriptions[title] = self._check_description(title, description.detach())
             except Exception as error:  # a method may raise anything
                 self.refusals[title] = reason(error)
         return descriptions
 
-    def _checked(self, title: str, description: Tensor) -> Tensor:
+    def _check_description(self, title: str, description: Tensor) -> Tensor:
         size = self._sizes.setdefault(title, description.numel())
         if description.shape != (size,):
             raise FedsimError(
@@ -289,7 +291,7 @@ def _public_values(attribute: Attribute) -> list[int]:
     return [value for value in attribute.test.unique().tolist() if value >= 0]
 
 
-def _in_passes(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def _sample_passes(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Return at least `count` indices of the pool in random passes: no repetition before the pool is exhausted."""
     passes = -(-count // len(pool))
     return torch.cat([pool[torch.randperm(len(pool), generator=generator)] for _ in range(passes)])

@@ -34,7 +34,7 @@ class AttributeChoice(ReportedChoice):
     label: str = Field(default="", description="name in the report; attack and attribute when empty")
 
     @property
-    def reported(self) -> str:
+    def report_name(self) -> str:
         """The name in the report."""
         return self.label or f"{self.name} ({self.attribute})"
 
@@ -101,7 +101,7 @@ class AttributeQuestion(Question[Attributes]):
         for choice in self.config.attacks:
             by_attribute.setdefault(choice.attribute, []).append(choice)
         with ExitStack() as started:
-            attacks = {choice.reported: started.enter_context(work.start(choice)) for choice in self.config.attacks}
+            attacks = {choice.report_name: started.enter_context(work.start(choice)) for choice in self.config.attacks}
             for name, choices in by_attribute.items():
                 yield from self._ask_one(evidence, work, name, choices, attacks)
 
@@ -123,7 +123,7 @@ class AttributeQuestion(Question[Attributes]):
             rounds = self._describe(
                 evidence,
                 name,
-                {attack_choice.reported: attacks[attack_choice.reported] for attack_choice in choices},
+                {attack_choice.report_name: attacks[attack_choice.report_name] for attack_choice in choices},
                 on_change,
                 work.salt,
             )
@@ -132,7 +132,7 @@ class AttributeQuestion(Question[Attributes]):
             return
         shared = (time.perf_counter() - begin) / len(choices)
         for choice in choices:
-            yield from _score(choice, attacks[choice.reported], rounds, evidence.world, shared)
+            yield from _score(choice, attacks[choice.report_name], rounds, evidence.world, shared)
 
     def _describe(
         self,
@@ -155,7 +155,7 @@ class AttributeQuestion(Question[Attributes]):
 def _finding(choice: AttributeChoice) -> Finding:
     return Finding(
         question="attributes",
-        label=choice.reported,
+        label=choice.report_name,
         method=choice.name,
         settings=choice.settings,
         scope={"attribute": choice.attribute},
@@ -174,7 +174,7 @@ def _score(
     """Yield the accuracy of an attack, and of its control with permuted public values."""
     begin, finding = time.perf_counter(), _finding(choice)
     try:
-        read = attributes.score(choice.reported, choice.attribute, attack, rounds, world)
+        read = attributes.score(choice.report_name, choice.attribute, attack, rounds, world)
     except Exception as error:  # a method may raise anything
         seconds = shared + time.perf_counter() - begin
         yield finding.model_copy(update={"failure": reason(error), "seconds": seconds})
@@ -184,5 +184,9 @@ def _score(
     known = finding.model_copy(update={"scope": scope, "chance_level": read.chance})
     seconds = shared + time.perf_counter() - begin
     yield known.model_copy(update={"value": read.right, "seconds": seconds})
-    control = {"label": f"{choice.reported}, values permuted", "role": "negative-control", "value": read.permuted}
+    control = {
+        "label": f"{choice.report_name}, values permuted",
+        "role": "negative-control",
+        "value": read.permuted_accuracy,
+    }
     yield known.model_copy(update=control)

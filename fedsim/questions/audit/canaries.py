@@ -27,7 +27,7 @@ from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.audit import coins
 from fedsim.privacy.claims import Claim
-from fedsim.privacy.one_run import AuditResult, planned, shown
+from fedsim.privacy.one_run import AuditResult, evaluate_runs, plan_audit
 from fedsim.record import GuaranteeRecord
 from fedsim.scenario.data import Data
 from fedsim.scenario.world import World
@@ -63,7 +63,7 @@ def audit_guarantee(
     spent = Spent(guarantee.noise_multiplier, guarantee.sampling_rate, guarantee.steps)
     claim = Claim((spent,), guarantee.delta)
     simulated = np.random.default_rng(seeding.derive(seed, f"{purpose}, simulated"))
-    plan = planned(claim, canaries, runs, confidence, simulated, guesses)
+    plan = plan_audit(claim, canaries, runs, confidence, simulated, guesses)
     rounds = max(1, guarantee.steps // world.facts.client_mechanisms[guarantee.source].steps)
     included = [coins(canaries, seeding.generator(seed, purpose, run)) for run in range(runs)]
     rate, seeds = guarantee.sampling_rate, [seeding.derive(seed, purpose, run) for run in range(runs)]
@@ -71,7 +71,7 @@ def audit_guarantee(
         _scores(training_on(world, examples, canary, rate, of_run), examples, rounds, client)
         for canary, of_run in zip(included, seeds, strict=True)
     ]
-    return shown(claim, plan, torch.stack(included).numpy(), torch.stack(scores).double().numpy())
+    return evaluate_runs(claim, plan, torch.stack(included).numpy(), torch.stack(scores).double().numpy())
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,19 @@ class _Examples(Data):
     """Data whose clients train on given examples; all public facts stay.
 
     Attributes:
-        included: indices of the included examples among the training examples.
+        included_indices: indices of the included examples among the training examples.
         rate: probability that an included example is in a step's batch.
     """
 
-    included: Tensor
+    included_indices: Tensor
     rate: float
 
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the indices of the training examples of every local step."""
         for _ in range(self.steps(client)):
-            yield self.included[torch.rand(len(self.included), generator=generator, dtype=torch.float64) < self.rate]
+            yield self.included_indices[
+                torch.rand(len(self.included_indices), generator=generator, dtype=torch.float64) < self.rate
+            ]
 
 
 def training_on(world: World, examples: Batch, included: Tensor, rate: float, seed: int) -> World:
@@ -119,11 +121,13 @@ def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
 def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     """Return a membership score of each canary, shape (canaries,)."""
     model = world.models.new().eval()
-    for weights in sorted(_weights(model), key=lambda weights: _overlap(world, _loaded(weights, model), canaries)):
+    for weights in sorted(
+        _weights(model), key=lambda weights: _overlap(world, _load_weights(weights, model), canaries)
+    ):
         with suppress(ClientRefusal):  # a client that checks the received weights may refuse crafted weights
             total = _sum_of_updates(world, weights, rounds, client)
-            products = [_product(total, slope) for slope in _slopes(world, _loaded(weights, model), canaries)]
-            return _beside_their_class(torch.tensor(products), canaries.labels)
+            products = [_product(total, slope) for slope in _slopes(world, _load_weights(weights, model), canaries)]
+            return _center_by_class(torch.tensor(products), canaries.labels)
     raise ClientRefusal("the audited client trains neither on the first weights nor on others, so it cannot be audited")
 
 
@@ -136,7 +140,7 @@ def _weights(model: nn.Module) -> Iterator[Tensors]:
     yield {name: factors[name] * tensor if name in factors else tensor for name, tensor in first.items()}
 
 
-def _loaded(weights: Tensors, model: nn.Module) -> nn.Module:
+def _load_weights(weights: Tensors, model: nn.Module) -> nn.Module:
     model.load_state_dict(weights)
     return model
 
@@ -174,7 +178,7 @@ def _overlap(world: World, model: nn.Module, canaries: Batch) -> float:
     return float((products - products.diag().diag()).abs().mean())
 
 
-def _beside_their_class(scores: Tensor, labels: Tensor) -> Tensor:
+def _center_by_class(scores: Tensor, labels: Tensor) -> Tensor:
     """Return scores minus the mean of their class, which removes the gradients' class component."""
     means = torch.bincount(labels, scores) / torch.bincount(labels).clamp_min(1)
     return scores - means[labels]

@@ -147,7 +147,7 @@ def _neighbours(tried: Coupled | None) -> str:
         return _faults(tried.faults).rstrip()
     return (
         f"With equal randomness, {tried.neighbours} pairs of neighbouring batches differ by at most "
-        f"{tried.distance:.3g} deviations of the noise; stated are {tried.stated:.3g}."
+        f"{tried.distance:.3g} deviations of the noise; stated are {tried.max_distance:.3g}."
     )
 
 

@@ -30,12 +30,12 @@ class Likeliest(NamedTuple):
     Attributes:
         text: prompt and value.
         bits: -log2 of the probability of the value's tokens, after the common prefix of all values.
-        seen: number of prefixes that the model evaluated.
+        evaluated_prefixes: number of prefixes that the model evaluated.
     """
 
     text: str
     bits: float
-    seen: int
+    evaluated_prefixes: int
 
 
 class _Beginning(NamedTuple):
@@ -43,7 +43,7 @@ class _Beginning(NamedTuple):
 
     bits: float
     tokens: tuple[int, ...]
-    filled: int
+    filled_characters: int
 
 
 @torch.no_grad()
@@ -57,15 +57,15 @@ def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, li
         tokenizer: the model's tokenizer.
         limit: maximum number of prefixes that the model evaluates.
     """
-    known = _known(prompt, form, tokenizer)
+    known = _common_prefix(prompt, form, tokenizer)
     remainder = (prompt + form)[len(tokenizer.decode(known)) :]
     start = len(prompt) + len(form) - len(remainder)
     signs = [SIGNS.get(sign, sign) if start + place >= len(prompt) else sign for place, sign in enumerate(remainder)]
-    fitting = _fitting(signs, tokenizer)
+    fitting = _fitting_tokens(signs, tokenizer)
     waiting, seen = [_Beginning(0.0, (), 0)], 0
     while waiting and seen < limit:
         chosen: list[_Beginning] = []
-        while waiting and len(chosen) < min(_AT_ONCE, limit - seen) and waiting[0].filled < len(remainder):
+        while waiting and len(chosen) < min(_AT_ONCE, limit - seen) and waiting[0].filled_characters < len(remainder):
             chosen.append(heappop(waiting))
         if not chosen:
             whole = heappop(waiting)
@@ -75,17 +75,19 @@ def likeliest(model: nn.Module, prompt: str, form: str, tokenizer: Tokenizer, li
             continue
         seen += len(chosen)
         for beginning, bits in zip(chosen, _next_bits(model, known, chosen), strict=True):
-            for token, length in fitting[beginning.filled]:
+            for token, length in fitting[beginning.filled_characters]:
                 heappush(
                     waiting,
                     _Beginning(
-                        beginning.bits + float(bits[token]), (*beginning.tokens, token), beginning.filled + length
+                        beginning.bits + float(bits[token]),
+                        (*beginning.tokens, token),
+                        beginning.filled_characters + length,
                     ),
                 )
     return None
 
 
-def _known(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
+def _common_prefix(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
     """Return the common token prefix of all values, without the prompt's last token if a value may merge with it."""
     known = tokenizer.encode(prompt)
     for number in (0, space_of(form) - 1):
@@ -93,7 +95,7 @@ def _known(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
     return known
 
 
-def _fitting(signs: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
+def _fitting_tokens(signs: Sequence[str], tokenizer: Tokenizer) -> list[list[tuple[int, int]]]:
     """Return for each position of the remaining form the tokens with matching text, with their text lengths."""
     texts = [(token, tokenizer.decode([token])) for token in range(tokenizer.vocabulary)]
     return [

@@ -51,18 +51,22 @@ def check(world: World, *, search: int = 0, emission: int = 0) -> None:
         ScenarioError: no secret is planted, examples are too short for a secret, or a search or an emission is
             requested for a masked language model.
     """
-    if not world.data.dataset.planted:
+    if not world.data.dataset.planted_secrets:
         raise ScenarioError(
             "exposure: no secret is planted in the training text. Choose a text set, and set data.canaries, "
             "data.identities or data.addresses."
         )
-    cut = [secret for secret in world.data.dataset.planted if len(secret.text) != len(secret.prompt) + len(secret.form)]
+    cut = [
+        secret
+        for secret in world.data.dataset.planted_secrets
+        if len(secret.text) != len(secret.prompt) + len(secret.form)
+    ]
     if cut:
         raise ScenarioError(
             f"exposure: data.length is {world.data.dataset.spec.shape[0]}, which cuts a secret after "
             f"'{cut[0].text}'. Raise data.length until it holds whole secrets."
         )
-    if (search or emission) and mask_token(world.models.holding(world.models.first_weights)) is not None:
+    if (search or emission) and mask_token(world.models.load_weights(world.models.first_weights)) is not None:
         raise ScenarioError(
             f"exposure.{'search' if search else 'emission'} goes from left to right by the scores of the next token, "
             f"and model '{world.scenario.model.name}' fills in masked places. Leave out exposure.search and "
@@ -90,12 +94,12 @@ def measure_exposure(
     with seeding.isolate_randomness(seeding.derive(seed, "exposure")):  # some models are random in evaluation mode too
         secrets = tuple(
             score(seed, model, tokenizer, secret, candidates, number, sum(uses[list(secret.examples)].tolist()))
-            for number, secret in enumerate(world.data.dataset.planted)
+            for number, secret in enumerate(world.data.dataset.planted_secrets)
         )
         if search:
-            secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, search)
+            secrets = _search(secrets, model, tokenizer, world.data.dataset.planted_secrets, search)
         if emission:
-            estimates = emissions(model, tokenizer, world.data.dataset.planted, emission, seed)
+            estimates = emissions(model, tokenizer, world.data.dataset.planted_secrets, emission, seed)
             pairs = zip(secrets, estimates, strict=True)
             secrets = tuple(replace(secret, emission=estimate) for secret, estimate in pairs)
     return secrets
@@ -122,7 +126,7 @@ def score(
     sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *false_secrets.texts)]
     known = common_beginning(sentences[0], tokenizer.encode(planted.prompt))
     recalled = recall(model, tokenizer, sentences, known, seeding.generator(seed, "exposure text", number))
-    guess = tokenizer.decode(recalled.written)
+    guess = tokenizer.decode(recalled.completed_tokens)
     return SecretScore(
         kind=planted.kind,
         text=planted.text,
@@ -152,7 +156,7 @@ class Recall(NamedTuple):
     """Exposure of a secret in bits, and the tokens of its prefix with the model's completion."""
 
     exposure: float
-    written: tuple[int, ...]
+    completed_tokens: tuple[int, ...]
 
 
 def recall(

@@ -25,7 +25,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.hooks import GenerationContext, GenerationInputs, WeightedDecoder
 from fedsim.core.types import Limits, Planted, Tokenizer
-from fedsim.generation.reading import evaluating
+from fedsim.generation.reading import evaluation_mode
 from fedsim.metrics.statistics import mean_interval
 from fedsim.record import Interval
 
@@ -144,7 +144,7 @@ def _run(
     """Step until all runs have ended, and return their evidence."""
     ended: dict[int, float] = {}
     calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
-    with evaluating([*model.modules()]):
+    with evaluation_mode([*model.modules()]):
         state = weigher.start(model, GenerationInputs((known,) * len(open_runs)), context)
         while True:
             evidence = weigher.log_evidence(state)

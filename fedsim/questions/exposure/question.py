@@ -17,7 +17,7 @@ from fedsim.core import seeding
 from fedsim.core.best_step import TimedConfig
 from fedsim.core.registry import question
 from fedsim.core.types import SecretKind
-from fedsim.metrics.exposure import SecretScore, over_beginnings, share_likeliest
+from fedsim.metrics.exposure import SecretScore, mean_over_prefixes, share_likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.exposure import memorisation
@@ -115,7 +115,7 @@ def _finding(
     if is_searched:
         extra["likeliest"] = share_likeliest(alike, confidence)
     if estimates := [secret.emission for secret in alike if secret.emission]:
-        extra["emission"] = over_beginnings(estimates, source, confidence)
+        extra["emission"] = mean_over_prefixes(estimates, source, confidence)
     return Finding(
         question="exposure",
         label=f"{first.kind} x {first.repetitions}",

@@ -44,12 +44,12 @@ class TraceAttack(ConfiguredMethod[ConfigT]):
         """
         if case.question not in self.questions:
             raise NotApplicable(f"it answers {' and '.join(self.questions)}, not {case.question}")
-        strange = {view for text in case.seen for view in text.views} - self.views
+        strange = {view for text in case.observations for view in text.views} - self.views
         if strange:
             raise NotApplicable(f"it makes nothing of the view {', '.join(sorted(strange))}")
         answer = self.search(case, generator).detach().double()
-        if len(answer) != len(case.seen) or answer.dim() != (2 if case.question == "bits" else 1):
-            raise FedsimError(f"an answer for {len(case.seen)} texts has the shape {tuple(answer.shape)}.")
+        if len(answer) != len(case.observations) or answer.dim() != (2 if case.question == "bits" else 1):
+            raise FedsimError(f"an answer for {len(case.observations)} texts has the shape {tuple(answer.shape)}.")
         if not bool(answer.isfinite().all()):
             raise FedsimError("an answer holds values that are not finite.")
         return answer

@@ -84,7 +84,7 @@ class GenerationQuestion(Question[GenerationSettings]):
         """Yield the summary of the generation, then the findings of all attacks and controls."""
         begin = time.perf_counter()
         try:
-            written = self._written(evidence, work)
+            written = self._run_study(evidence, work)
         except (FedsimError, RuntimeError) as error:
             seconds = time.perf_counter() - begin
             yield self._context().model_copy(update={"failure": reason(error), "seconds": seconds})
@@ -96,10 +96,10 @@ class GenerationQuestion(Question[GenerationSettings]):
             label = f"{finding.label} ({finding.scope['question']})"
             yield finding.model_copy(update={"label": label, "scope": {**finding.scope, "by": self._decoder_name}})
 
-    def _written(self, evidence: Evidence, work: QuestionContext) -> written_texts.GenerationStudy:
+    def _run_study(self, evidence: Evidence, work: QuestionContext) -> written_texts.GenerationStudy:
         if sampled_images.draws(self.config):
             return sampled_images.draw(evidence.world, evidence.journal)
-        with _answering(work) as answer:
+        with _open_attacks(work) as answer:
             return written_texts.speak(evidence.world, evidence.journal, answer, work.salt)
 
     @property
@@ -125,13 +125,15 @@ class GenerationQuestion(Question[GenerationSettings]):
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
         pace = tokens_per_step(paces, draws, world.scenario.scoring.confidence) if paces else None
-        settings = {**self.config.decoder.settings, **written.fitted}
+        settings = {**self.config.decoder.settings, **written.fitted_settings}
         note = self._note(written, endings, settings)
         update = {"scope": scope, "value": pace, "note": note, "seconds": seconds, "settings": settings}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
 
     def _note(self, written: written_texts.GenerationStudy, endings: Counter[str], settings: Mapping[str, Any]) -> str:
-        named = ", ".join(_named(key, value, key in written.fitted) for key, value in settings.items() if value)
+        named = ", ".join(
+            _format_setting(key, value, key in written.fitted_settings) for key, value in settings.items() if value
+        )
         author = f"{self._decoder_name}{f' ({named})' if named else ''}"
         owner = "the global model" if self.config.model == "global" else "the client's model"
         noun = "sample" if sampled_images.draws(self.config) else "text"
@@ -142,7 +144,7 @@ class GenerationQuestion(Question[GenerationSettings]):
 
 
 @contextmanager
-def _answering(work: QuestionContext) -> Iterator[Answer]:
+def _open_attacks(work: QuestionContext) -> Iterator[Answer]:
     """Yield the function that runs attacks; an attack starts at its first case and ends with this block."""
     attacks: dict[str, MethodRunner] = {}
     with ExitStack() as started:
@@ -158,5 +160,5 @@ def _answering(work: QuestionContext) -> Iterator[Answer]:
         yield answer
 
 
-def _named(key: str, value: Any, is_fitted: bool) -> str:
+def _format_setting(key: str, value: Any, is_fitted: bool) -> str:
     return f"{key} = {value:.4g}, fitted" if is_fitted else f"{key} = {value}"

@@ -65,7 +65,7 @@ class TraceAttackChoice(Choice):
 
     @field_validator("mitigation", mode="before")
     @classmethod
-    def _by_name(cls, raw: Any) -> Any:
+    def _parse_name(cls, raw: Any) -> Any:
         return {"name": raw} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
@@ -77,7 +77,7 @@ class TraceAttackChoice(Choice):
         return self
 
     @property
-    def reported(self) -> str:
+    def report_name(self) -> str:
         """The name in the report."""
         hidden = f", {self.mitigation.name}" if self.mitigation is not None else ""
         return self.label or f"{self.name}, {self.view}{hidden}"
@@ -112,12 +112,12 @@ class GenerationSettings(TimedConfig):
 
     @field_validator("decoder", mode="before")
     @classmethod
-    def _by_name(cls, raw: Any) -> Any:
+    def _parse_name(cls, raw: Any) -> Any:
         return {"name": raw} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
     def _labels_differ(self) -> GenerationSettings:
-        labels = [(attack.reported, attack.question) for attack in self.attacks]
+        labels = [(attack.report_name, attack.question) for attack in self.attacks]
         twice = [label for label, _ in labels if labels.count((label, _)) > 1]
         if twice:
             raise ValueError(f"attacks: two are reported as '{twice[0]}'. Set 'label' in either")

@@ -111,8 +111,8 @@ def case_of(speech: GeneratedTexts, view: TraceView, order: Sequence[int]) -> Tr
     truth = [answer for answer, known in zip(speech.truth, speech.is_known, strict=True) if known]
     return TraceCase(
         question=speech.question,
-        seen=tuple(seen[place] for place in order),
-        known=tuple(trace for trace, known in zip(observed, speech.is_known, strict=True) if known),
+        observations=tuple(seen[place] for place in order),
+        known_observations=tuple(trace for trace, known in zip(observed, speech.is_known, strict=True) if known),
         labels=tuple(truth),
     )
 

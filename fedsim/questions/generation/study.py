@@ -40,7 +40,7 @@ class SecretWithDecoys:
 
     Attributes:
         text: the whole sentence.
-        known: tokens of the prefix, known to the attacker.
+        known_prefix: tokens of the prefix, known to the attacker.
         wholes: tokens of the sentence for each value, the secret first.
         halves: for each value: the prefix and the first half of the value.
         is_planted: whether the training text contains the secret.
@@ -48,7 +48,7 @@ class SecretWithDecoys:
     """
 
     text: str
-    known: Tokens
+    known_prefix: Tokens
     wholes: tuple[Tokens, ...]
     halves: tuple[Tokens, ...]
     is_planted: bool
@@ -61,7 +61,7 @@ class StudyInputs:
 
     Attributes:
         prompts: prompts of questions prompt and bits.
-        given: further model inputs of each prompt, e.g. an image.
+        extra_inputs: further model inputs of each prompt, e.g. an image.
         texts_per_prompt: number of texts per prompt.
         members: sentences of the training.
         strangers: as many sentences outside the training.
@@ -70,7 +70,7 @@ class StudyInputs:
     """
 
     prompts: tuple[Tokens, ...] = ()
-    given: Tensors = field(default_factory=dict[str, Tensor])
+    extra_inputs: Tensors = field(default_factory=dict[str, Tensor])
     texts_per_prompt: int = 6
     members: tuple[Tokens, ...] = ()
     non_members: tuple[Tokens, ...] = ()
@@ -137,7 +137,7 @@ class TextGenerator:
                 question, tuple(self.write(prompts, question)), tuple(truth), (False,) * len(truth), first
             )
         numbers = [number for number in range(len(material.prompts)) for _ in range(material.texts_per_prompt)]
-        given = {name: rows[numbers] for name, rows in material.given.items()}
+        given = {name: rows[numbers] for name, rows in material.extra_inputs.items()}
         texts = self.write([material.prompts[number] for number in numbers], "prompt", given)
         is_asked = [place < round(material.texts_per_prompt * 2 / 3) for place in range(material.texts_per_prompt)]
         known = is_asked * len(material.prompts) if question == "prompt" else [False] * len(numbers)
@@ -177,8 +177,8 @@ def study(
         if question not in speeches:
             speeches[question] = _speech(speaker, question, planted, speeches)
             findings += references(speaker, material, question, judging)
-            if question == "prompt" and not material.given:
-                findings.append(_by_likelihood(speaker, material, speeches[question], judging))
+            if question == "prompt" and not material.extra_inputs:
+                findings.append(_infer_by_likelihood(speaker, material, speeches[question], judging))
         findings.append(judge(speeches[question], inquiry, judging))
         if (question, inquiry.attack.name) not in controlled:
             controlled.add((question, inquiry.attack.name))
@@ -193,12 +193,12 @@ def references(
 ) -> Iterator[Finding]:
     """Yield references without a trace: the model's loss of candidates and secrets, and generated secrets."""
     if question == "member":
-        yield _by_loss(speaker, material, judging)
+        yield _score_by_loss(speaker, material, judging)
     if question != "planted":
         return
     if any(secret.is_planted for secret in material.secrets):
-        yield _by_rank(speaker, [secret for secret in material.secrets if secret.is_planted], judging)
-    texts = speaker.write([secret.known for secret in material.secrets], "written")
+        yield _rank_secrets(speaker, [secret for secret in material.secrets if secret.is_planted], judging)
+    texts = speaker.write([secret.known_prefix for secret in material.secrets], "written")
     for is_planted in (True, False):
         pairs = [
             (secret, text)
@@ -208,7 +208,8 @@ def references(
         if not pairs:
             continue
         written = [
-            speaker.tokenizer.decode([*secret.known, *text.tokens]).startswith(secret.text) for secret, text in pairs
+            speaker.tokenizer.decode([*secret.known_prefix, *text.tokens]).startswith(secret.text)
+            for secret, text in pairs
         ]
         yield _reference(
             question,
@@ -221,7 +222,7 @@ def references(
         )
 
 
-def _by_loss(speaker: TextGenerator, material: StudyInputs, judging: ScoringOptions) -> Finding:
+def _score_by_loss(speaker: TextGenerator, material: StudyInputs, judging: ScoringOptions) -> Finding:
     sentences = (*material.members, *material.non_members)
     bits = log_perplexities(speaker.model, sentences, speaker.tokenizer).numpy()
     scores = -bits / np.array([len(sentence) - 1 for sentence in sentences])
@@ -238,7 +239,7 @@ def _by_loss(speaker: TextGenerator, material: StudyInputs, judging: ScoringOpti
     )
 
 
-def _by_likelihood(
+def _infer_by_likelihood(
     speaker: TextGenerator, material: StudyInputs, speech: GeneratedTexts, judging: ScoringOptions
 ) -> Finding:
     """Infer the prompt of each observed text by maximum likelihood under the model."""
@@ -269,7 +270,7 @@ def _bits(speaker: TextGenerator, sentences: Sequence[Tokens]) -> np.ndarray:
     return bits
 
 
-def _by_rank(speaker: TextGenerator, secrets: Sequence[SecretWithDecoys], judging: ScoringOptions) -> Finding:
+def _rank_secrets(speaker: TextGenerator, secrets: Sequence[SecretWithDecoys], judging: ScoringOptions) -> Finding:
     """Rank planted secrets by the model's log-perplexity."""
     scores = [-log_perplexities(speaker.model, secret.wholes, speaker.tokenizer).numpy() for secret in secrets]
     draws = np.random.default_rng(seeding.derive(judging.seed, "side channel rank"))

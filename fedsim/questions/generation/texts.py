@@ -47,12 +47,12 @@ def check(world: World) -> None:
     questions = {_question(attack) for attack in settings.attacks}
     if _asks_about_images(world):
         _check_images(settings, questions)
-    if "planted" in questions and not any(secret.examples for secret in dataset.planted):
+    if "planted" in questions and not any(secret.examples for secret in dataset.planted_secrets):
         raise ScenarioError(
             "generation.attacks: question 'planted' is about secrets, and none is planted in the training text. Set "
             "data.canaries, data.identities or data.addresses, and data.repetitions above 0."
         )
-    cut = [secret for secret in dataset.planted if len(secret.text) != len(secret.prompt) + len(secret.form)]
+    cut = [secret for secret in dataset.planted_secrets if len(secret.text) != len(secret.prompt) + len(secret.form)]
     if "planted" in questions and cut:
         raise ScenarioError(
             f"generation.attacks: data.length is {dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. "
@@ -68,8 +68,8 @@ def check(world: World) -> None:
     check_trained(world)
     prompts = _prompts(world)
     longest = max(range(len(prompts.tokens)), key=lambda number: len(prompts.tokens[number]))
-    given = {name: rows[[longest]] for name, rows in prompts.given.items()}
-    begun = _speaker_to_try(world).begin(prompts.tokens[longest], "check", given).generated
+    given = {name: rows[[longest]] for name, rows in prompts.extra_inputs.items()}
+    begun = _speaker_to_try(world).begin(prompts.tokens[longest], "check", given).result
     if begun is not None and begun.ending == "failed":
         raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {begun.reason}")
 
@@ -82,13 +82,13 @@ class GenerationStudy:
         texts: all texts, each once.
         traces: table of the traces: question, ground truth, ending, tokens and counts per step.
         findings: findings on the texts and their traces.
-        fitted: settings of the decoder that were fitted to held-out texts.
+        fitted_settings: settings of the decoder that were fitted to held-out texts.
     """
 
     texts: Sequence[Generated]
     findings: Sequence[Finding]
     traces: Mapping[str, Sequence[Any]] = field(default_factory=dict[str, Sequence[Any]])
-    fitted: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fitted_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
@@ -111,12 +111,12 @@ def speak(world: World, journal: ServerLog, answer: Answer = answer_here, salt: 
     done = study(speaker, material, inquiries_of(world), judging)
     speeches = _distinct(done.speeches or (speaker.speech("prompt", material),))
     texts = [text for speech in speeches for text in speech.texts]
-    findings = (*_answered(world, speaker, speeches), *done.findings)
+    findings = (*_answer_findings(world, speaker, speeches), *done.findings)
     fitted = fitted_settings(generation_of(world).decoder, speaker.decoder)
     return GenerationStudy(texts, findings, _traces(speeches), fitted)
 
 
-def _answered(world: World, speaker: TextGenerator, speeches: Sequence[GeneratedTexts]) -> Iterator[Finding]:
+def _answer_findings(world: World, speaker: TextGenerator, speeches: Sequence[GeneratedTexts]) -> Iterator[Finding]:
     """Yield findings on the answers to questions about images."""
     answers = _prompts(world).answers
     if answers is not None:
@@ -140,7 +140,7 @@ def _question(choice: TraceAttackChoice) -> TraceQuestion:
 
 def _inquiry_of(choice: TraceAttackChoice) -> TraceInquiry:
     hidden = None if choice.mitigation is None else choice.mitigation.make("component")
-    return TraceInquiry(choice.make("attack"), choice.reported, choice.view, hidden)
+    return TraceInquiry(choice.make("attack"), choice.report_name, choice.view, hidden)
 
 
 def speaker_of(
@@ -165,7 +165,7 @@ def speaker_of(
     limits = Limits(max_new_tokens=limit, stop_tokens=stops, context=context if isinstance(context, int) else None)
     decoder = settings.decoder.make("component")
     if isinstance(decoder, Decoder):
-        decoder = decoder.fitted(model.eval(), _held_out(world, rounds))
+        decoder = decoder.fit_to_texts(model.eval(), _held_out(world, rounds))
     return TextGenerator(model.eval(), decoder, tokenizer, limits, world.scenario.seed)
 
 
@@ -226,7 +226,7 @@ def trained_weights(world: World, journal: ServerLog) -> Tensors:
         raise FedsimError("no watched update counted, so no client model exists. See threat.rounds.")
     entry = journal.entries[-1]
     sent = {**entry.update.tensors, **entry.update.buffers}
-    return {name: tensor - sent[name] if name in sent else tensor for name, tensor in entry.received.items()}
+    return {name: tensor - sent[name] if name in sent else tensor for name, tensor in entry.received_weights.items()}
 
 
 def inquiries_of(world: World) -> list[tuple[TraceQuestion, TraceInquiry]]:
@@ -241,16 +241,16 @@ def material_of(world: World, journal: ServerLog) -> StudyInputs:
     members, strangers = list[Tokens](), list[Tokens]()
     if "member" in questions:
         uses = count_training(world, journal.rounds)
-        uses[[number for secret in dataset.planted for number in secret.examples]] = 0
+        uses[[number for secret in dataset.planted_secrets for number in secret.examples]] = 0
         trained = _sentences(world, dataset.train.inputs[uses > 0])
         non_members = _sentences(world, dataset.test.inputs)
         count = min(settings.candidates, len(trained), len(non_members))
         members, strangers = _sample(world, trained, count, "members"), _sample(world, non_members, count, "strangers")
-    secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted)]
+    secrets = [_secret(world, secret, number) for number, secret in enumerate(dataset.planted_secrets)]
     prompts = _prompts(world)
     return StudyInputs(
         prompts=prompts.tokens,
-        given=prompts.given,
+        extra_inputs=prompts.extra_inputs,
         texts_per_prompt=settings.texts_per_prompt,
         members=tuple(members),
         non_members=tuple(strangers),
@@ -263,7 +263,7 @@ class _Prompts(NamedTuple):
     """Prompts, further model inputs of each, and the true answers (P, A) to questions about images."""
 
     tokens: tuple[Tokens, ...]
-    given: Tensors
+    extra_inputs: Tensors
     answers: torch.Tensor | None = None
 
 
@@ -315,7 +315,7 @@ def _texts_to_prompt(world: World) -> list[Tokens]:
     """
     settings, tokenizer, dataset = generation_of(world).prompts, _tokenizer(world), world.data.dataset
     if settings.source in ("clients", "test"):
-        planted = {number for secret in dataset.planted for number in secret.examples}
+        planted = {number for secret in dataset.planted_secrets for number in secret.examples}
         places = [number for number in range(len(dataset.train)) if number not in planted]
         sentences = _sentences(
             world, dataset.train.inputs[places] if settings.source == "clients" else dataset.test.inputs
@@ -363,7 +363,7 @@ def _secret(world: World, planted: Planted, number: int) -> SecretWithDecoys:
     shared = [common_beginning(whole, beginning) for whole in wholes]
     return SecretWithDecoys(
         text=planted.text,
-        known=wholes[0][: shared[0]],
+        known_prefix=wholes[0][: shared[0]],
         wholes=wholes,
         halves=tuple(
             whole[: known + (len(whole) - known + 1) // 2] for whole, known in zip(wholes, shared, strict=True)
@@ -390,7 +390,7 @@ def _distinct(speeches: Sequence[GeneratedTexts]) -> list[GeneratedTexts]:
 def _traces(speeches: Sequence[GeneratedTexts]) -> dict[str, list[Any]]:
     """Return the table of traces, one row per text; a series is a string of numbers to keep it on one line."""
     rows = [
-        (speech.question, description, text.ending, _in_a_line(text.trace.tokens), _counts(text))
+        (speech.question, description, text.ending, _format_series(text.trace.tokens), _counts(text))
         for speech in speeches
         for description, text in zip(speech.truth, speech.texts, strict=True)
     ]
@@ -399,8 +399,8 @@ def _traces(speeches: Sequence[GeneratedTexts]) -> dict[str, list[Any]]:
 
 
 def _counts(text: Generated) -> dict[str, str]:
-    return {name: _in_a_line(series) for name, series in text.trace.series().items()}
+    return {name: _format_series(series) for name, series in text.trace.series().items()}
 
 
-def _in_a_line(series: Sequence[int]) -> str:
+def _format_series(series: Sequence[int]) -> str:
     return " ".join(map(str, series))

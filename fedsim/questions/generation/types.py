@@ -18,12 +18,12 @@ class TraceCase:
 
     Attributes:
         question: infer the prompt, membership, a planted secret, or the number of bits.
-        seen: observed texts, to which the question refers, in random order.
-        known: texts that the attacker requested itself, with known answers; empty if it cannot.
+        observations: observed texts, to which the question refers, in random order.
+        known_observations: texts that the attacker requested itself, with known answers; empty if it cannot.
         labels: answer of each known text: the prompt's index, or 1 for a member and 0 for a non-member.
     """
 
     question: TraceQuestion
-    seen: tuple[TraceObservation, ...]
-    known: tuple[TraceObservation, ...] = ()
+    observations: tuple[TraceObservation, ...]
+    known_observations: tuple[TraceObservation, ...] = ()
     labels: tuple[int, ...] = ()

@@ -56,10 +56,10 @@ class MembershipAttack(ConfiguredMethod[ConfigT]):
         reason = observation.task.refuses_method(self) or self.not_applicable(observation)
         if reason is not None:
             raise NotApplicable(reason)
-        return self.checked(self.score(observation, generator), observation)
+        return self.check_scores(self.score(observation, generator), observation)
 
     @staticmethod
-    def checked(scores: Tensor, observation: MembershipObservation) -> Tensor:
+    def check_scores(scores: Tensor, observation: MembershipObservation) -> Tensor:
         """Return detached scores after checking shape and values.
 
         Raises:

@@ -127,13 +127,13 @@ def check_trained_on(world: World, wanted: int) -> None:
         for client in (client for client, fate in fates.items() if fate is None):
             for chosen in world.data.numbers_of(round_, client):
                 is_member[chosen] = True
-        is_member[_planted(world)] = False
+        is_member[_planted_examples(world)] = False
         if is_member.sum() >= wanted:
             return
     _check_enough(wanted, int(is_member.sum()), "what clients train on", "train longer")
 
 
-def of_model(world: World, journal: ServerLog, wanted: int, salt: bytes = b"") -> Case:
+def observe_model(world: World, journal: ServerLog, wanted: int, salt: bytes = b"") -> Case:
     """Return the case of an attack on the final model, with up to `wanted` members.
 
     Members are training examples in batches of counted updates. Planted secrets are no candidates, because they are
@@ -149,18 +149,18 @@ def of_model(world: World, journal: ServerLog, wanted: int, salt: bytes = b"") -
         ScenarioError: fewer training examples were used than members are wanted.
     """
     uses = count_training(world, journal.rounds)
-    uses[_planted(world)] = 0
+    uses[_planted_examples(world)] = 0
     members = uses.nonzero().flatten()
     _check_enough(wanted, len(members), "the training examples that updates were computed from", "train longer")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
     return _case(world, journal, world.data.dataset.train.select(chosen), (), salt=salt)
 
 
-def _planted(world: World) -> list[int]:
-    return [number for secret in world.data.dataset.planted for number in secret.examples]
+def _planted_examples(world: World) -> list[int]:
+    return [number for secret in world.data.dataset.planted_secrets for number in secret.examples]
 
 
-def of_updates(world: World, journal: ServerLog, truths: Sequence[Truth], limit: int, salt: bytes = b"") -> Case:
+def observe_updates(world: World, journal: ServerLog, truths: Sequence[Truth], limit: int, salt: bytes = b"") -> Case:
     """Return the case of an attack on the first watched client: members are in its batches of the watched rounds.
 
     Args:
@@ -184,7 +184,10 @@ def of_updates(world: World, journal: ServerLog, truths: Sequence[Truth], limit:
         raise ScenarioError(f"membership: client {client} trained on no example in the watched rounds.")
     private = unique_examples(batches)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
-    updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in pairs)
+    updates = tuple(
+        WatchedUpdate(e.round, _copy(e.received_weights), _visible_update(world.scenario.threat, e.update))
+        for e, _ in pairs
+    )
     return _case(world, journal, private.select(order[:limit]), updates, client, salt=salt)
 
 
@@ -273,7 +276,7 @@ def _recipe(world: World, journal: ServerLog) -> ShadowTraining:
     )
 
 
-def _seen(threat: Threat, update: Update) -> Update:
+def _visible_update(threat: Threat, update: Update) -> Update:
     """Return a copy of an update as the server sees it: shared tensors, buffers, and the batch size if granted."""
     shared = {name for pattern in threat.visible_parameters for name in fnmatch.filter(update.tensors, pattern)}
     return replace(

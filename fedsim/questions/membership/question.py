@@ -123,40 +123,40 @@ class Cases:
         work: run context, stores the ROC curve of each attack.
         candidates: number of members, and of non-members.
         scores: candidates' scores by the attack's label, shape (N,).
-        made: cases by target.
-        trained: shadow models by target and plan.
+        cases_by_target: cases by target.
+        shadows_by_plan: shadow models by target and plan.
     """
 
     evidence: Evidence
     work: QuestionContext
     candidates: int
     scores: dict[str, Tensor] = field(default_factory=dict)
-    made: dict[Target, membership.Case] = field(default_factory=dict)
-    trained: dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]] = field(default_factory=dict)
+    cases_by_target: dict[Target, membership.Case] = field(default_factory=dict)
+    shadows_by_plan: dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]] = field(default_factory=dict)
 
     def case(self, target: Target) -> membership.Case:
         """Return the case of an attack on the model, or on a client's updates."""
-        if target not in self.made:
+        if target not in self.cases_by_target:
             world, journal = self.evidence.world, self.evidence.journal
-            self.made[target] = (
-                membership.of_model(world, journal, self.candidates, self.work.salt)
+            self.cases_by_target[target] = (
+                membership.observe_model(world, journal, self.candidates, self.work.salt)
                 if target == "model"
-                else membership.of_updates(world, journal, self.evidence.truths, self.candidates, self.work.salt)
+                else membership.observe_updates(world, journal, self.evidence.truths, self.candidates, self.work.salt)
             )
-        return self.made[target]
+        return self.cases_by_target[target]
 
     def shadows(self, label: str, target: Target, plan: ShadowPlan | None) -> dict[ShadowPlan, tuple[Shadow, ...]]:
         """Return the shadow models of an attack's plan, and no others."""
         if plan is None:
             return {}
-        if (target, plan) not in self.trained:
-            self.trained[target, plan] = membership.shadows(
+        if (target, plan) not in self.shadows_by_plan:
+            self.shadows_by_plan[target, plan] = membership.shadows(
                 self.case(target).observation,
                 plan,
                 self.evidence.world.scenario.seed,
                 lambda number: self.work.progress(f"{label}: shadow model", number, plan.count),
             )
-        return {plan: self.trained[target, plan]}
+        return {plan: self.shadows_by_plan[target, plan]}
 
 
 def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Finding]:
@@ -168,7 +168,7 @@ def judge_all(attacks: Sequence[MembershipChoice], cases: Cases) -> Iterator[Fin
     """
     for choice in attacks:
         attack: MembershipAttack[Any] = choice.make("attack")
-        finding = open_finding(choice.reported, choice.name, choice.settings, attack.target)
+        finding = open_finding(choice.report_name, choice.name, choice.settings, attack.target)
         try:
             with cases.work.start(choice) as at_work:
                 finding = judge(finding, attack, at_work, cases)
@@ -203,7 +203,9 @@ def judge(finding: Finding, attack: MembershipAttack[Any], at_work: MethodRunner
     seen = replace(case.observation, shadows=cases.shadows(finding.label, attack.target, attack.plan()))
     begin = time.perf_counter()
     source = seeding.generator(scenario.seed, f"membership attack {finding.label}")
-    scores = attack.checked(require_tensor(at_work.call(MembershipAttack.__call__, seen, generators=[source])), seen)
+    scores = attack.check_scores(
+        require_tensor(at_work.call(MembershipAttack.__call__, seen, generators=[source])), seen
+    )
     seconds = time.perf_counter() - begin
     cases.scores[finding.label] = scores
     cases.work.check_cancelled()

@@ -52,7 +52,7 @@ class WatchedUpdate:
     """A client's update as sent, and the weights at which it was computed."""
 
     round: int
-    received: Tensors
+    received_weights: Tensors
     update: Update
 
 

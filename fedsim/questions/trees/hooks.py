@@ -41,9 +41,9 @@ class TreeAttack(ConfiguredMethod[ConfigT]):
             NotApplicable: the attack does not fit; with the reason.
             FedsimError: the answer has another shape, or contains NaN.
         """
-        return self._checked(view, self.search(view, generator))
+        return self._check_answer(view, self.search(view, generator))
 
-    def _checked(self, view: TreesView, answer: Tensor) -> Tensor:
+    def _check_answer(self, view: TreesView, answer: Tensor) -> Tensor:
         answer = answer.detach().double()
         if answer.dim() != 2 or answer.shape[1] != self.width(view):  # noqa: PLR2004 - (N, width)
             raise FedsimError(f"the answer has shape {tuple(answer.shape)}, expected (N, {self.width(view)}).")
@@ -84,11 +84,11 @@ class _BlindAttack(TreeAttack[ConfigT]):
     @final
     def blind(self, view: TreesView, generator: torch.Generator) -> Tensor:
         """Call `search_blindly`, and check the answer; raises as `__call__`."""
-        return self._checked(view, self.search_blindly(view, generator))
+        return self._check_answer(view, self.search_blindly(view, generator))
 
 
 class BoxAttack(_BlindAttack[ConfigT]):
-    """Infers bounds of the client's rows: `RowBoxes.packed`, shape (N, 1 + 2 columns)."""
+    """Infers bounds of the client's rows: `RowBoxes.to_tensor`, shape (N, 1 + 2 columns)."""
 
     metric: ClassVar[str] = "covered"
 

@@ -28,7 +28,7 @@ _NEAR = 0.319  # standard deviations of a column; TimberStrike's tolerance
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def leaf_counts_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Interval:
@@ -53,7 +53,7 @@ def _are_exact(read: Tensor, sums: Tensor) -> Tensor:
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def targets_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Interval:
@@ -69,7 +69,7 @@ def targets_exact(read: Tensor, sums: Tensor, confidence: float = 0.95) -> Inter
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def threshold_precision(occur: Tensor, confidence: float = 0.95) -> Interval:
@@ -77,7 +77,7 @@ def threshold_precision(occur: Tensor, confidence: float = 0.95) -> Interval:
     return wilson(int(occur.sum()), len(occur), confidence)
 
 
-def occurring(listed: Tensor, rows: Tensor) -> Tensor:
+def find_occurring(listed: Tensor, rows: Tensor) -> Tensor:
     """Return which of the listed columns and values (V, 2) occur in rows (N, D), as float32, shape (V,)."""
     return (rows.float()[:, listed[:, 0].long()] == listed[:, 1].float()).any(0)
 
@@ -89,17 +89,17 @@ def occurring(listed: Tensor, rows: Tensor) -> Tensor:
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
-def covered(matched: Tensor, confidence: float = 0.95) -> Interval:
+def covered_share(matched: Tensor, confidence: float = 0.95) -> Interval:
     """Return the share of matched rows (N,), with Wilson's interval."""
     return wilson(int(matched.sum()), len(matched), confidence)
 
 
 def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
     """Return which rows (N, D) get a box with the correct label in a maximum one-to-one matching, shape (N,)."""
-    fits = boxes.holding(rows) & (boxes.labels[:, None] == labels)
+    fits = boxes.contains_rows(rows) & (boxes.labels[:, None] == labels)
     return torch.from_numpy(maximum_bipartite_matching(csr_array(fits.numpy()), perm_type="row") >= 0)
 
 
@@ -110,7 +110,7 @@ def match_boxes(boxes: RowBoxes, rows: Tensor, labels: Tensor) -> Tensor:
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def single_row_boxes(single_rows: Tensor, confidence: float = 0.95) -> Interval:
@@ -120,7 +120,7 @@ def single_row_boxes(single_rows: Tensor, confidence: float = 0.95) -> Interval:
 
 def alone_in(boxes: RowBoxes, rows: Tensor) -> Tensor:
     """Return which boxes contain exactly one of the rows (R, D), shape (N,)."""
-    return boxes.holding(rows).sum(1) == 1
+    return boxes.contains_rows(rows).sum(1) == 1
 
 
 @metric(
@@ -132,7 +132,7 @@ def alone_in(boxes: RowBoxes, rows: Tensor) -> Tensor:
 )
 def box_bits(boxes: RowBoxes, public: Tensor, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
     """Return the mean over boxes with a bootstrap interval; `public` has shape (P, D)."""
-    share = (boxes.holding(public).sum(1) + 1) / (len(public) + 2)
+    share = (boxes.contains_rows(public).sum(1) + 1) / (len(public) + 2)
     return mean_interval([[float(bits)] for bits in -share.log2()], generator, confidence)
 
 

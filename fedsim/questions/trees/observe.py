@@ -118,7 +118,7 @@ class TreeFederation:
         """
         shares = self.shares
         if variant == "labels shuffled":
-            shares = [self._shuffled(share, client) for client, share in enumerate(shares)]
+            shares = [self._shuffle_labels(share, client) for client, share in enumerate(shares)]
         held = shares
         fixed, cover = parameters(self.settings, self.objective), lambda model: model
         if self.defense is not None:
@@ -127,7 +127,7 @@ class TreeFederation:
         rounds, model = federate(self.settings, held, fixed, cover, on_round)
         return TreesRun(rounds, model, shares)
 
-    def _shuffled(self, share: Batch, client: int) -> Batch:
+    def _shuffle_labels(self, share: Batch, client: int) -> Batch:
         order = torch.randperm(len(share), generator=seeding.generator(self.seed, "shuffled labels of trees", client))
         return Batch(share.inputs, share.labels[order])
 
@@ -150,7 +150,7 @@ def leaf_sums(view: TreesView, rows: Tensor, labels: Tensor) -> Tensor:
     """Return row count and label sum of each leaf of the client's first tree, for the given rows, shape (L, 2)."""
     tree = view.first.trees[0]
     pairs = torch.stack([torch.ones(len(rows)), labels], 1).double()
-    return torch.zeros(len(tree.leaves), 2, dtype=torch.double).index_add(0, tree.reached(rows), pairs)
+    return torch.zeros(len(tree.leaves), 2, dtype=torch.double).index_add(0, tree.find_leaf_indices(rows), pairs)
 
 
 def boxes_of(view: TreesView, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +160,7 @@ def boxes_of(view: TreesView, rows: Tensor) -> tuple[Tensor, Tensor]:
     """
     low, high = torch.full(rows.shape, -torch.inf), torch.full(rows.shape, torch.inf)
     for tree in _trees_until(view):
-        leaf_low, leaf_high = (bound[tree.reached(rows)] for bound in tree.boxes(view.columns))
+        leaf_low, leaf_high = (bound[tree.find_leaf_indices(rows)] for bound in tree.boxes(view.columns))
         low, high = low.maximum(leaf_low), high.minimum(leaf_high)
     return low, high
 

@@ -26,11 +26,11 @@ from fedsim.questions.trees.hooks import BoxAttack, LeafAttack, RowAttack, Thres
 from fedsim.questions.trees.metrics import (
     alone_in,
     box_bits,
-    covered,
+    covered_share,
+    find_occurring,
     leaf_counts_exact,
     match_boxes,
     near_scores,
-    occurring,
     single_row_boxes,
     targets_exact,
     threshold_precision,
@@ -145,7 +145,7 @@ class _Study:
         return self._train("as it is")
 
     @cached_property
-    def _shuffled(self) -> TreesRun:
+    def _shuffled_run(self) -> TreesRun:
         return self._train("labels shuffled")
 
     def _train(self, variant: Variant) -> TreesRun:
@@ -180,7 +180,7 @@ class _Study:
         scope: dict[str, str | int | float] = {"clients": self._config.clients, "rows": self._config.rows}
         return Finding(
             question="trees",
-            label=choice.reported,
+            label=choice.report_name,
             method=choice.name,
             settings=choice.settings,
             scope=scope,
@@ -194,7 +194,7 @@ class _Study:
         seconds = time.perf_counter() - begin
         known = self.finding(choice).model_copy(update={"seconds": seconds})
         if issubclass(choice.attack, LeafAttack):
-            yield from self._leaves(known, answers, self._answers(choice, attack, self._shuffled))
+            yield from self._leaves(known, answers, self._answers(choice, attack, self._shuffled_run))
         elif issubclass(choice.attack, ThresholdAttack):
             yield from self._values(known, answers)
         else:
@@ -212,14 +212,14 @@ class _Study:
         """Return an attack's answer for every client."""
         answers = []
         for client in range(self._config.clients):
-            self._work.progress(f"{choice.reported}: client", client + 1, self._config.clients)
-            source = seeding.generator(self._seed, f"attack on trees {choice.reported}", client)
+            self._work.progress(f"{choice.report_name}: client", client + 1, self._config.clients)
+            source = seeding.generator(self._seed, f"attack on trees {choice.report_name}", client)
             view = self._federation.view(run, client)
             answer = require_tensor(attack.call(function, view, generators=[source]))
-            answers.append(self._checked(choice.attack, answer, view))
+            answers.append(self._check_answer(choice.attack, answer, view))
         return answers
 
-    def _checked(self, attack: type[TreeAttack[Any]], answer: Tensor, view: TreesView) -> Tensor:
+    def _check_answer(self, attack: type[TreeAttack[Any]], answer: Tensor, view: TreesView) -> Tensor:
         """Check an answer's number of rows, and the bounds of its boxes.
 
         Raises:
@@ -264,7 +264,7 @@ class _Study:
             }
 
         yield known.model_copy(update=scored(read, sums))
-        trained_on, as_they_are = self._sums(self._shuffled), self._sums(self._shuffled, self._run)
+        trained_on, as_they_are = self._sums(self._shuffled_run), self._sums(self._shuffled_run, self._run)
         yield self._control(known, "the shuffled labels", **scored(of_shuffled, trained_on))
         yield self._control(known, "labels shuffled", **scored(of_shuffled, as_they_are))
         of_others = [
@@ -294,9 +294,9 @@ class _Study:
     def _values(self, known: Finding, listed: list[Tensor]) -> Iterator[Finding]:
         """Yield the share of listed values that occur in the client's rows, and in another client's rows."""
         shares = self._run.shares
-        right = torch.cat([occurring(values, share.inputs) for values, share in zip(listed, shares, strict=True)])
+        right = torch.cat([find_occurring(values, share.inputs) for values, share in zip(listed, shares, strict=True)])
         other_values = [
-            occurring(values, shares[other_share].inputs)
+            find_occurring(values, shares[other_share].inputs)
             for values, other_share in zip(listed, self._other_clients, strict=True)
         ]
         of_others = threshold_precision(torch.cat(other_values), self._confidence)
@@ -306,10 +306,10 @@ class _Study:
 
     def _boxes(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
         """Yield the share of covered rows; baselines: random leaves, public rows, another client's model."""
-        boxes, at_random = ([RowBoxes.unpacked(answer) for answer in group] for group in (answers, blind))
+        boxes, at_random = ([RowBoxes.from_tensor(answer) for answer in group] for group in (answers, blind))
         of_public = [self._boxes_of_strangers(client) for client in range(self._config.clients)]
         other_boxes = [boxes[index] for index in self._other_clients]
-        scored = [self._covered(group) for group in (boxes, at_random, of_public, other_boxes)]
+        scored = [self._coverage_metrics(group) for group in (boxes, at_random, of_public, other_boxes)]
         strangers = self._strangers_covered(boxes)
         chance = max(scored[1]["value"].value, scored[2]["value"].value, strangers.value)
         yield known.model_copy(update={**scored[0], "chance_level": chance})
@@ -326,16 +326,16 @@ class _Study:
         """Return the share of public rows that the boxes cover, with any label: wide boxes contain any row."""
         rows, any_label = self._strangers.inputs, torch.zeros(self._config.rows, dtype=torch.long)
         unlabelled = [RowBoxes(torch.zeros_like(box.labels), box.low, box.high) for box in boxes]
-        return covered(torch.cat([match_boxes(boxes, rows, any_label) for boxes in unlabelled]), self._confidence)
+        return covered_share(torch.cat([match_boxes(boxes, rows, any_label) for boxes in unlabelled]), self._confidence)
 
-    def _covered(self, boxes: list[RowBoxes]) -> dict[str, Any]:
+    def _coverage_metrics(self, boxes: list[RowBoxes]) -> dict[str, Any]:
         pairs = list(zip(boxes, self._run.shares, strict=True))
         matched = torch.cat([match_boxes(boxes, share.inputs, share.labels) for boxes, share in pairs])
         joined = RowBoxes(*(torch.cat([getattr(box, name) for box in boxes]) for name in ("labels", "low", "high")))
         bits = box_bits(joined, self._federation.public.inputs, self._resampler, self._confidence)
         single_rows = torch.cat([alone_in(boxes, share.inputs) for boxes, share in pairs])
         extra = {"box_bits": bits, "single_row_boxes": single_row_boxes(single_rows, self._confidence)}
-        return {"value": covered(matched, self._confidence), "extra_metrics": extra}
+        return {"value": covered_share(matched, self._confidence), "extra_metrics": extra}
 
     def _rows(self, known: Finding, answers: list[Tensor], blind: list[Tensor]) -> Iterator[Finding]:
         """Yield the gain of guessed rows over public rows, and the gain of random guesses."""

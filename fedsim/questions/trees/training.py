@@ -90,7 +90,7 @@ def grow(rows: Batch, trees: int, parameters: Mapping[str, Any], before: str = "
     return booster[begin : begin + trees].save_raw("json").decode()
 
 
-def appended(before: str, sent: str) -> str:
+def append_trees(before: str, sent: str) -> str:
     """Return model `before` with the trees of `sent` appended; its base score stays. If `before` is empty: `sent`."""
     if not before:
         return sent
@@ -128,7 +128,7 @@ def federate(
         for client in _participants(settings, number):
             new = grow(shares[client], settings.trees, parameters, before)
             sent[client] = json.dumps(cover(json.loads(new)))
-            model = appended(model, sent[client])
+            model = append_trees(model, sent[client])
         rounds.append(sent)
     return rounds, model
 

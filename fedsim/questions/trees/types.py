@@ -41,7 +41,7 @@ class Tree:
         """Indices of the splits."""
         return (self.left >= 0).nonzero().flatten()
 
-    def reached(self, rows: Tensor) -> Tensor:
+    def find_leaf_indices(self, rows: Tensor) -> Tensor:
         """Return for each row (N, D) the index in `leaves` of its leaf, shape (N,)."""
         node = torch.zeros(len(rows), dtype=torch.long)
         while bool((inner := self.left[node] >= 0).any()):
@@ -142,17 +142,17 @@ class RowBoxes:
     low: Tensor
     high: Tensor
 
-    def packed(self) -> Tensor:
+    def to_tensor(self) -> Tensor:
         """Return label, lower and upper bounds of each row as one tensor, shape (N, 1 + 2 D)."""
         return torch.cat([self.labels[:, None].double(), self.low.double(), self.high.double()], 1)
 
     @classmethod
-    def unpacked(cls, answer: Tensor) -> RowBoxes:
+    def from_tensor(cls, answer: Tensor) -> RowBoxes:
         """Return the boxes of a tensor of shape (N, 1 + 2 D)."""
         low, high = answer[:, 1:].float().chunk(2, 1)
         return cls(answer[:, 0].long(), low, high)
 
-    def holding(self, rows: Tensor) -> Tensor:
+    def contains_rows(self, rows: Tensor) -> Tensor:
         """Return which boxes contain which rows (R, D), compared in float32 like xgboost, shape (N, R)."""
         points = rows.float()[None]
         return ((self.low[:, None] <= points) & (points < self.high[:, None])).all(2)

@@ -32,7 +32,7 @@ def embed(world: World, party: int, content: RecordDict, state: RecordDict) -> R
     if cast("ConfigRecord", content[STEP])["number"] == 0:
         state.clear()
     state[STEP], state[ROWS] = content[STEP], content[ROWS]
-    return RecordDict({VECTORS: packed(_embedded(_seat(world, party, state), world, party, state))})
+    return RecordDict({VECTORS: pack_tensor(_embed_rows(_seat(world, party, state), world, party, state))})
 
 
 def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> RecordDict:
@@ -50,19 +50,19 @@ def cut(world: World, party: int, content: RecordDict, state: RecordDict) -> Rec
     if STEP not in state:
         raise FedsimError("gradients were returned for rows without a request. Call query.embed first.")
     seat = _seat(world, party, state)
-    _embedded(seat, world, party, state)  # recompute the graph: another process may have sent the activations
-    seat.step(unpacked(content, split_settings(world).parties[party].name))
+    _embed_rows(seat, world, party, state)  # recompute the graph: another process may have sent the activations
+    seat.step(unpack_tensor(content, split_settings(world).parties[party].name))
     state[_WEIGHTS] = ArrayRecord(dict(seat.bottom.state_dict()))
     state[_MOMENTS] = ArrayRecord(_moments(seat))
     return RecordDict()
 
 
-def packed(tensor: Tensor) -> ArrayRecord:
+def pack_tensor(tensor: Tensor) -> ArrayRecord:
     """Return a record with a single tensor."""
     return ArrayRecord({VECTORS: tensor})
 
 
-def unpacked(content: RecordDict, key: str = VECTORS) -> Tensor:
+def unpack_tensor(content: RecordDict, key: str = VECTORS) -> Tensor:
     """Return the tensor of a record in a message."""
     return cast("ArrayRecord", content[key]).to_torch_state_dict()[VECTORS]
 
@@ -90,9 +90,9 @@ def _seat(world: World, party: int, state: RecordDict) -> Seat:
     return seat
 
 
-def _embedded(seat: Seat, world: World, party: int, state: RecordDict) -> Tensor:
-    inputs = world.data.dataset.train.inputs[unpacked(state, ROWS)]
-    held = split_settings(world).parties[party].held(inputs).double()
+def _embed_rows(seat: Seat, world: World, party: int, state: RecordDict) -> Tensor:
+    inputs = world.data.dataset.train.inputs[unpack_tensor(state, ROWS)]
+    held = split_settings(world).parties[party].select_inputs(inputs).double()
     return seat.embed(held, cast("int", cast("ConfigRecord", state[STEP])["number"]))
 
 

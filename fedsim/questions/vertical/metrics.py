@@ -23,7 +23,7 @@ _EXACT = 1e-6  # relative to the originals' standard deviation; exact solutions 
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def cut_label_accuracy(guessed: Tensor, labels: Tensor, confidence: float = 0.95) -> Interval:
@@ -95,7 +95,7 @@ def cut_r_squared(
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def exact_rows(guesses: Tensor, originals: Tensor, confidence: float = 0.95) -> Interval:
@@ -118,7 +118,7 @@ def exact_rows(guesses: Tensor, originals: Tensor, confidence: float = 0.95) -> 
     over="finding",
     form="percent",
     digits=1,
-    counted=True,
+    is_success_count=True,
     limits=(0.0, 1.0),
 )
 def nearer_than_public(errors: Tensor, of_nearest: Tensor, confidence: float = 0.95) -> Interval:

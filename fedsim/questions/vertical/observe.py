@@ -63,14 +63,14 @@ class SplitFederation:
         settings: settings of the training.
         dataset: source of the parties' inputs.
         seed: the scenario's seed.
-        watched: epochs whose messages are stored.
+        watched_epochs: epochs whose messages are stored.
         salt: the run's salt; empty without a salt.
     """
 
     settings: SplitTraining
     dataset: Dataset
     seed: int
-    watched: frozenset[int]
+    watched_epochs: frozenset[int]
     salt: bytes = b""
 
     @cached_property
@@ -90,20 +90,20 @@ class SplitFederation:
     @cached_property
     def parts(self) -> dict[str, Tensor]:
         """The parties' parts of the training examples, by name."""
-        return self._held(self.train)
+        return self._party_inputs(self.train)
 
     @cached_property
     def public(self) -> dict[str, Tensor]:
         """The parties' parts of the test examples, by name."""
-        return self._held(self.dataset.test)
+        return self._party_inputs(self.dataset.test)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each party's part of one example."""
         return {name: tuple(part.shape[1:]) for name, part in self.parts.items()}
 
-    def _held(self, batch: Batch) -> dict[str, Tensor]:
-        return {party.name: party.held(batch.inputs).double() for party in self.settings.parties}
+    def _party_inputs(self, batch: Batch) -> dict[str, Tensor]:
+        return {party.name: party.select_inputs(batch.inputs).double() for party in self.settings.parties}
 
     def check(self) -> None:
         """Check that the parties' parts fit the examples, and that each example has a class label.
@@ -150,7 +150,7 @@ class SplitFederation:
         steps = train(self.settings, model, parts, labels, self.seed, cover, loss, _DataSetRows(wire, self.order))
         for number, (epoch, step) in enumerate(steps):
             on_step(number)
-            if epoch in self.watched:
+            if epoch in self.watched_epochs:
                 epochs[epoch].append(step)
         return SplitRun(model, parts, labels, epochs)
 
@@ -166,7 +166,7 @@ class SplitFederation:
             ends.append(ends[-1] + bottom(self.parts[name][:1]).shape[1])
         return dict(zip(self.parts, pairwise(ends), strict=True))
 
-    def chosen(self, run: SplitRun, rows: int, known: int) -> tuple[Tensor, Tensor]:
+    def choose_examples(self, run: SplitRun, rows: int, known: int) -> tuple[Tensor, Tensor]:
         """Return indices of attacked examples, and of up to `known` examples of each class with known labels.
 
         The attacked examples precede the known examples in a fixed random order, so that their choice and their order
@@ -207,7 +207,7 @@ def labels_view(
 
     If gradients are broadcast, its returned gradients are those of all parties, concatenated in the top's order.
     """
-    rows, known = federation.chosen(run, *sizes)
+    rows, known = federation.choose_examples(run, *sizes)
     has_labels = "few-labels" in knows
     senders = list(federation.places) if federation.settings.broadcast else [party]
     return CutView(
@@ -226,7 +226,7 @@ def labels_view(
             )
             for step in run.epochs[epoch]
         ],
-        known=known if has_labels else known[:0],
+        known_rows=known if has_labels else known[:0],
         labels=run.labels[known] if has_labels else known[:0],
         columns=run.parts[party].clone(),
     )
@@ -242,7 +242,7 @@ def features_view(
     sizes: Sizes,
 ) -> CutView:
     """Return the label party's view of an epoch, or of predictions alone, for attacks on another party's columns."""
-    rows, _ = federation.chosen(run, *sizes)
+    rows, _ = federation.choose_examples(run, *sizes)
     view = blank_view(federation, party, knows)
     if reads == "predictions":
         return _with_predictions(federation, run, replace(view, rows=rows), knows)
@@ -287,7 +287,7 @@ def _with_predictions(
         view,
         predictions=run.model.outputs(parts).softmax(1),
         columns=torch.cat([*columns, empty], 1) if "columns" in knows else None,
-        steps=[CutStep(nothing, {}, {}, {}, run.model.copied().top)] if "top" in knows else [],
+        steps=[CutStep(nothing, {}, {}, {}, run.model.evaluation_copy().top)] if "top" in knows else [],
     )
 
 

@@ -67,7 +67,7 @@ class CutAttackChoice(ReportedChoice):
     label: str = Field(default="", description="name in the report; attack and epoch when empty")
 
     @property
-    def reported(self) -> str:
+    def report_name(self) -> str:
         """The name in the report."""
         return self.label or f"{self.name} (epoch {self.epoch})"
 
@@ -215,15 +215,15 @@ class _Study:
     def _train(self, variant: Variant, party: str = "") -> SplitRun:
         """Return the training of a variant; `party` has zero input in variant `input zero`."""
         run = partial(self._federation.run, variant, self._relabel, self._cover, party, self._watch(variant))
-        return self._over_wire(run) if variant == "as it is" else run()
+        return self._run_over_wire(run) if variant == "as it is" else run()
 
-    def _over_wire(self, run: Callable[..., SplitRun]) -> SplitRun:
+    def _run_over_wire(self, run: Callable[..., SplitRun]) -> SplitRun:
         """Run a training over the scenario's engine; controls always run in-process."""
         if self._config.engine == "local":
             return run()
-        from fedsim.questions.vertical.server import over_flower  # noqa: PLC0415 - it loads flwr
+        from fedsim.questions.vertical.server import run_over_flower  # noqa: PLC0415 - it loads flwr
 
-        return over_flower(self._world, self._work.check_cancelled, lambda wire: run(wire=wire))
+        return run_over_flower(self._world, self._work.check_cancelled, lambda wire: run(wire=wire))
 
     def _watch(self, label: str) -> Callable[[int], None]:
         steps = self._config.epochs * -(-len(self._federation.dataset.train) // self._config.batch_size)
@@ -264,7 +264,7 @@ class _Study:
             if issubclass(attack.attack, CutLabelAttack) and "few-labels" in self._knows(attack)
         ]
         for party in dict.fromkeys(self._party(choice) for choice in choices):
-            rows, known = self._federation.chosen(self.run("as it is"), *self._sizes)
+            rows, known = self._federation.choose_examples(self.run("as it is"), *self._sizes)
             columns, probe = self._federation.parts[party].flatten(1), Choice(name="ridge").make("component")
             labels = self.run("as it is").labels[known]
             learned = probe.fit(columns[known], labels, seeding.generator(self._seed, "ridge at the cut"))
@@ -282,7 +282,7 @@ class _Study:
         if issubclass(choice.attack, CutLabelAttack):
             yield from self._labels(choice, attack)
         elif issubclass(choice.attack, CutSteering):
-            yield from self._steered(choice, attack)
+            yield from self._steering_findings(choice, attack)
         else:
             yield from self._features(choice, attack)
 
@@ -290,7 +290,7 @@ class _Study:
         """Return the finding of an attack without its value."""
         return Finding(
             question="vertical",
-            label=choice.reported,
+            label=choice.report_name,
             method=choice.name,
             settings=choice.settings,
             scope={"party": self._party(choice), "epoch": choice.epoch},
@@ -304,13 +304,13 @@ class _Study:
         return frozenset(self._config.knows) & (choice.attack.needs | choice.attack.uses)
 
     def _answer(self, choice: CutAttackChoice, attack: MethodRunner, view: CutView) -> Tensor:
-        source = seeding.generator(self._seed, f"attack at the cut {choice.reported}")
+        source = seeding.generator(self._seed, f"attack at the cut {choice.report_name}")
         answer = require_tensor(attack.call(CutAttack.__call__, view, generators=[source]))
         is_labels = issubclass(choice.attack, CutLabelAttack)
         return check_shape(answer, (len(view.rows), *((view.classes,) if is_labels else view.shape)))
 
     def _labels(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
-        self._work.progress(choice.reported, 1, 1)
+        self._work.progress(choice.report_name, 1, 1)
         view = self._labels_view(choice, "as it is")
         yield from self._scored_labels(choice, attack, view, "", "attack")
         permuted = self._labels_view(choice, "labels permuted")
@@ -346,7 +346,7 @@ class _Study:
         scored = self._labels_finding(scores.argmax(1), view.rows, truth)
         truth = self._federation.train.labels if truth is None else truth
         update = {
-            "label": f"{choice.reported}{suffix}",
+            "label": f"{choice.report_name}{suffix}",
             "role": role,
             "value": scored.value,
             "chance_level": scored.chance_level,
@@ -368,7 +368,7 @@ class _Study:
         return np.random.default_rng(seeding.derive(self._seed, "bootstrap"))
 
     def _features(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
-        self._work.progress(choice.reported, 1, 1)
+        self._work.progress(choice.report_name, 1, 1)
         party = self._party(choice)
         view = self._features_view(choice, self.run("as it is"))
         yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
@@ -390,21 +390,21 @@ class _Study:
             self._sizes,
         )
 
-    def _steered(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
+    def _steering_findings(self, choice: CutAttackChoice, attack: MethodRunner) -> Iterator[Finding]:
         """Yield the findings of a malicious label party that sends crafted gradients, and the model's utility."""
-        party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.reported}")
+        party, source = self._party(choice), seeding.generator(self._seed, f"steering {choice.report_name}")
         attack.call(CutSteering.begin, blank_view(self._federation, party, self._knows(choice)), generators=[source])
 
         def steer(step: CutStep, _labels: Tensor, number: int) -> dict[str, Tensor]:
-            generator = seeding.generator(self._seed, f"steering {choice.reported}", number)
+            generator = seeding.generator(self._seed, f"steering {choice.report_name}", number)
             gradient = require_tensor(attack.call(CutSteering.steer, step.up[party], generators=[generator]))
             return {**step.down, party: gradient}
 
-        run = self._over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.reported)))
+        run = self._run_over_wire(partial(self._federation.run, cover=steer, on_step=self._watch(choice.report_name)))
         view = self._features_view(choice, run)
         yield self._scored_features(choice, view, self._answer(choice, attack, view), "", "attack")
         yield self._nearest(choice, view)
-        yield self.utility(f"the split model, steered by {choice.reported}", run)
+        yield self.utility(f"the split model, steered by {choice.report_name}", run)
 
     def _scored_features(
         self, choice: CutAttackChoice, view: CutView, guesses: Tensor, suffix: str, role: Any
@@ -415,7 +415,7 @@ class _Study:
             "nearer_than_public": nearer_than_public(errors, of_nearest, self._confidence),
         }
         value = cut_r_squared(errors, of_mean, self._resampler, self._confidence)
-        update = {"label": f"{choice.reported}{suffix}", "role": role, "value": value, "extra_metrics": extra}
+        update = {"label": f"{choice.report_name}{suffix}", "role": role, "value": value, "extra_metrics": extra}
         update["chance_level"] = self._chance_of_features(view)
         return self.finding(choice).model_copy(update=update)
 
@@ -423,7 +423,7 @@ class _Study:
         """Return the explained variance of the nearest public example, which is selected by the ground truth."""
         _, of_mean, of_nearest = self._errors(view, self._originals(view))
         value = cut_r_squared(of_nearest, of_mean, self._resampler, self._confidence)
-        label = f"{choice.reported}, nearest public example"
+        label = f"{choice.report_name}, nearest public example"
         scope = {"party": view.party}
         update = {"label": label, "role": "context", "value": value, "chance_level": 0.0, "method": "", "settings": {}}
         return self.finding(choice).model_copy(update={**update, "scope": scope})

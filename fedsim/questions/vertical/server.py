@@ -14,7 +14,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.federation import engines
 from fedsim.federation.apps import QUESTION, nodes_of
 from fedsim.federation.server import Nodes
-from fedsim.questions.vertical.client import CUT, EMBED, ROWS, STEP, packed, split_settings, unpacked
+from fedsim.questions.vertical.client import CUT, EMBED, ROWS, STEP, pack_tensor, split_settings, unpack_tensor
 from fedsim.questions.vertical.training import CutWire, SplitTraining
 from fedsim.scenario.world import World
 
@@ -23,7 +23,9 @@ _RELATIVE, _ABSOLUTE = 1e-6, 1e-9  # training amplifies rounding of other proces
 ResultT = TypeVar("ResultT")
 
 
-def over_flower(world: World, check_cancelled: Callable[[], None], training: Callable[[CutWire], ResultT]) -> ResultT:
+def run_over_flower(
+    world: World, check_cancelled: Callable[[], None], training: Callable[[CutWire], ResultT]
+) -> ResultT:
     """Run a training with the parties as clients on the scenario's engine, and return its result.
 
     Args:
@@ -70,9 +72,9 @@ class FlowerWire(CutWire):
             FedsimError: a party's activations differ from the replay in this process, so that the ground truth would be
                 unknown; or a party does not answer.
         """
-        step = {STEP: ConfigRecord({"number": number}), ROWS: packed(rows)}
+        step = {STEP: ConfigRecord({"number": number}), ROWS: pack_tensor(rows)}
         answers = self._ask("query", EMBED, {name: RecordDict(dict(step)) for name in self._nodes})
-        sent = {name: unpacked(answers[name]) for name in replayed}
+        sent = {name: unpack_tensor(answers[name]) for name in replayed}
         for name, vectors in sent.items():
             if not _are_close(vectors, replayed[name]):
                 raise FedsimError(
@@ -87,7 +89,7 @@ class FlowerWire(CutWire):
         Raises:
             FedsimError: a party does not answer.
         """
-        packed_gradients = {name: packed(gradient) for name, gradient in gradients.items()}
+        packed_gradients = {name: pack_tensor(gradient) for name, gradient in gradients.items()}
         contents = {
             name: RecordDict(dict(packed_gradients) if self._broadcast else {name: packed_gradients[name]})
             for name in packed_gradients

@@ -49,7 +49,7 @@ class Party(Config):
             )
         return self
 
-    def held(self, inputs: Tensor) -> Tensor:
+    def select_inputs(self, inputs: Tensor) -> Tensor:
         """Return the party's part of examples.
 
         Args:
@@ -125,7 +125,7 @@ class SplitModel:
         with torch.no_grad():
             return self.top(torch.cat([bottom(parts[name]) for name, bottom in self.bottoms.items()], 1))
 
-    def copied(self) -> SplitModel:
+    def evaluation_copy(self) -> SplitModel:
         """Return a copy in evaluation mode."""
         return SplitModel(
             {name: copy.deepcopy(bottom).eval() for name, bottom in self.bottoms.items()},
@@ -160,7 +160,7 @@ def first_model(settings: SplitTraining, dataset: Dataset, seed: int) -> SplitMo
         ValueError: a party's part does not fit the examples.
     """
     example = dataset.train.inputs[:1]
-    shapes = {party.name: tuple(party.held(example).shape[1:]) for party in settings.parties}
+    shapes = {party.name: tuple(party.select_inputs(example).shape[1:]) for party in settings.parties}
     return make_model(settings, shapes, dataset.spec.classes, seeding.derive(seed, "split weights"))
 
 
@@ -288,7 +288,7 @@ def train(
     for epoch in range(1, settings.epochs + 1):
         order = torch.randperm(len(labels), generator=seeding.generator(seed, "split batches", epoch))
         for rows in order.split(settings.batch_size):
-            held = model.copied()
+            held = model.evaluation_copy()
             replayed = {name: seat.embed(parts[name][rows], number) for name, seat in seats.items()}
             embeddings = wire.embed(rows, number, replayed)
             with seeding.isolate_randomness(seeding.derive(seed, "split dropout", number)):

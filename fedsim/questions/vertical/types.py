@@ -50,8 +50,8 @@ class CutView:
         shape: shape of the party's part of an example.
         rows: indices of the attacked examples, shape (N,).
         steps: the steps of one epoch.
-        known: indices of examples with known label, shape (M,).
-        labels: labels of the `known` examples, shape (M,).
+        known_rows: indices of examples with known label, shape (M,).
+        labels: labels of the `known_rows` examples, shape (M,).
         columns: in the feature party's view its part of all examples; in the label party's view, the other parties'
             columns for `rows`.
         public: the party's part of other examples of the same distribution, shape (P, *shape).
@@ -66,7 +66,7 @@ class CutView:
     shape: tuple[int, ...]
     rows: Tensor
     steps: Sequence[CutStep] = ()
-    known: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
+    known_rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.long))
     columns: Tensor | None = None
     public: Tensor | None = None
@@ -84,11 +84,11 @@ class CutView:
         """The party's bottom in the last step."""
         return self.steps[-1].bottoms[self.party]
 
-    def sent(self, rows: Tensor) -> Tensor:
+    def sent_activations(self, rows: Tensor) -> Tensor:
         """Return the party's cut-layer activations of examples in this epoch, shape (N, width)."""
         return self._entries_of(rows, [step.up[self.party] for step in self.steps])
 
-    def received(self, rows: Tensor) -> Tensor:
+    def received_gradients(self, rows: Tensor) -> Tensor:
         """Return the returned gradients of examples in this epoch, shape (N, width)."""
         return self._entries_of(rows, [step.down[self.party] for step in self.steps])
 

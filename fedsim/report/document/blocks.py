@@ -76,7 +76,7 @@ class Check:
     """A threshold: measured value, allowed value, and its state."""
 
     name: str
-    measured: str
+    measured_value: str
     limit: str
     level: Level
 

@@ -121,7 +121,9 @@ def _(block: Fold) -> Iterator[str]:
 def _statement(statement: Statement) -> str:
     strong = f"**{plain(statement.strong)}**"
     said = f"{_inline(statement.before)}{strong}{_inline(statement.after)} {plain(statement.caveat)}"
-    checks = (f"{check.name}: {check.measured}, allowed {check.limit}: {check.level}" for check in statement.checks)
+    checks = (
+        f"{check.name}: {check.measured_value}, allowed {check.limit}: {check.level}" for check in statement.checks
+    )
     lines = [f"- {plain(check)}" for check in checks]
     return "\n".join([f"{plain(statement.subject)}: {said}".strip(), *(["", *lines] if lines else [])])
 

@@ -36,55 +36,55 @@ _BETWEEN = 2  # columns
 def to_terminal(blocks: Iterable[Block], console: Console) -> None:
     """Print blocks. A table shows all columns and intervals if the console is wide enough; pictures are omitted."""
     for block in blocks:
-        for part in _shown(block, console):
+        for part in _render_block(block, console):
             console.print(part, markup=False, highlight=False, soft_wrap=isinstance(part, str))
 
 
 @singledispatch
-def _shown(block: Block, console: Console) -> Iterator[RenderableType]:
+def _render_block(block: Block, console: Console) -> Iterator[RenderableType]:
     """Yield the terminal output of a block."""
     del block, console
     yield from ()
 
 
-@_shown.register(Paragraph)
+@_render_block.register(Paragraph)
 def _(block: Paragraph, console: Console) -> Iterator[RenderableType]:
     del console
     yield printable(block.text)
 
 
-@_shown.register(Code)
+@_render_block.register(Code)
 def _(block: Code, console: Console) -> Iterator[RenderableType]:
     del console
     yield printable(block.text)
 
 
-@_shown.register(Banner)
+@_render_block.register(Banner)
 def _(block: Banner, console: Console) -> Iterator[RenderableType]:
     del console
     yield printable(f"{block.title}. {block.text}")
 
 
-@_shown.register(Verdict)
+@_render_block.register(Verdict)
 def _(block: Verdict, console: Console) -> Iterator[RenderableType]:
     yield printable(block.headline)
     for inner in block.blocks:
-        yield from _shown(inner, console)
+        yield from _render_block(inner, console)
 
 
-@_shown.register(Statements)
+@_render_block.register(Statements)
 def _(block: Statements, console: Console) -> Iterator[RenderableType]:
     del console
     for statement in block.rows:
         sentence = f"{statement.before}{statement.strong}{statement.after} {statement.caveat}".strip()
         yield printable(f"{statement.subject}: {sentence}")
         yield from (
-            printable(f"  {check.name}: {check.measured}, allowed {check.limit}: {check.level}")
+            printable(f"  {check.name}: {check.measured_value}, allowed {check.limit}: {check.level}")
             for check in statement.checks
         )
 
 
-@_shown.register(Cards)
+@_render_block.register(Cards)
 def _(block: Cards, console: Console) -> Iterator[RenderableType]:
     del console
     for card in block.cards:
@@ -93,24 +93,24 @@ def _(block: Cards, console: Console) -> Iterator[RenderableType]:
         yield from (printable(f"  {item.text}") for item in card.items)
 
 
-@_shown.register(Definitions)
+@_render_block.register(Definitions)
 def _(block: Definitions, console: Console) -> Iterator[RenderableType]:
     del console
     yield from (printable(f"{term}: {meaning.text}") for term, meaning in block.pairs)
 
 
-@_shown.register(Fold)
+@_render_block.register(Fold)
 def _(block: Fold, console: Console) -> Iterator[RenderableType]:
     for inner in block.blocks:
-        yield from _shown(inner, console)
+        yield from _render_block(inner, console)
 
 
-@_shown.register(Table)
+@_render_block.register(Table)
 def _(block: Table, console: Console) -> Iterator[RenderableType]:
     """Yield a table with the columns that fit the console; if sentences or whole words do not fit, a line per row."""
     from rich.measure import Measurement  # noqa: PLC0415 - keeps the import of documents cheap
 
-    shorter = _without_extras(block)
+    shorter = _drop_extra_columns(block)
     for shown in (block, shorter):
         whole = _table(shown, is_narrow=False)
         wanted = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), whole).maximum
@@ -147,7 +147,7 @@ def _longest(column: Column, separator: str | None) -> int:
     return max(map(cell_len, parts), default=0)
 
 
-def _without_extras(block: Table) -> Table:
+def _drop_extra_columns(block: Table) -> Table:
     """Return a table without the columns that a narrow screen omits."""
     kept = [index for index, heading in enumerate(block.headings) if not heading.is_extra]
     groups = (

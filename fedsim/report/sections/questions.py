@@ -7,7 +7,7 @@ from typing import Any
 
 from fedsim.record import QuestionInfo, Record
 from fedsim.report.document import Banner, Block, Fold, Paragraph, Strong, paragraph
-from fedsim.report.tables.findings import by_arm, doubts, examples, findings_table
+from fedsim.report.tables.findings import doubts, examples, findings_table, group_by_arm
 
 HOW = "How these numbers are made"
 
@@ -20,7 +20,7 @@ def question_blocks(record: Record[Any, Any], question: QuestionInfo, confidence
         question: description of the question.
         confidence: coverage of the intervals.
     """
-    arms = by_arm(record, question)
+    arms = group_by_arm(record, question)
     of_question = [finding for _, findings in arms for finding in findings]
     roles = (
         ' A "positive-control" knows more than an attack; a "negative-control" has nothing to find.'
@@ -29,7 +29,7 @@ def question_blocks(record: Record[Any, Any], question: QuestionInfo, confidence
     )
     yield paragraph(f"{question.summary}{roles} Each value is followed by its {100 * confidence:g}% interval.")
     for arm, findings in arms:
-        yield from (of_arm(record, arm.name, finding.note) for finding in findings if finding.note)
+        yield from (arm_paragraph(record, arm.name, finding.note) for finding in findings if finding.note)
     for arm, findings in arms:
         if doubt := doubts(findings):
             prefix = f"{arm.name}: " if len(record.arms) > 1 else ""
@@ -42,6 +42,6 @@ def question_blocks(record: Record[Any, Any], question: QuestionInfo, confidence
         yield Fold(HOW, (paragraph(question.method),))
 
 
-def of_arm(record: Record[Any, Any], names: str, text: str) -> Paragraph:
+def arm_paragraph(record: Record[Any, Any], names: str, text: str) -> Paragraph:
     """Return a paragraph that starts with the names of its arms, unless the record has a single arm."""
     return paragraph(Strong(names), f": {text}") if len(record.arms) > 1 else paragraph(text)

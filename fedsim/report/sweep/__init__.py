@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedsim.core.glossary import TERMS
-from fedsim.core.sanitize import csv_table, printable, without_empty_columns
+from fedsim.core.sanitize import csv_table, drop_empty_columns, printable
 from fedsim.record.store import RunFolder
 from fedsim.report import figures
 from fedsim.report.document import (
@@ -60,7 +60,7 @@ def build(path: Path) -> Path:
     """
     sweep = gather(path)
     settings = points(sweep)
-    numbers = csv_table(*without_empty_columns(tables.columns(sweep), tables.rows(sweep, settings)))
+    numbers = csv_table(*drop_empty_columns(tables.columns(sweep), tables.rows(sweep, settings)))
     verdicts, table = verdict.verdicts(sweep, settings), tables.settings_table(sweep, settings)
     wall = pictures.wall_of(sweep, settings) if sweep.seeds else None
     sheets = [figures.wall_sheet(wall, 1)] if wall else []
@@ -106,7 +106,9 @@ def _document(
         Section("Left out, and why", (_left_out(sweep),), "failures"),
         Section("Make it again", (*reproduce(sweep), _glossary()), "reproduce"),
     )
-    counts = f"{sweep.runs} of {sweep.planned} runs · {len(sweep.settings)} settings · seeds {sweep.seeds_in_words}"
+    counts = (
+        f"{sweep.runs} of {sweep.planned_runs} runs · {len(sweep.settings)} settings · seeds {sweep.seeds_in_words}"
+    )
     return Document(
         title=sweep.title,
         kicker=f"fedsim report of a sweep · {counts}",
@@ -123,7 +125,7 @@ def _summary(sweep: SweepRecords, page: Document, verdicts: Sequence[Statement],
     if len(sweep.problems) > _MOST_PROBLEMS:
         missing.append(paragraph(f"and {len(sweep.problems) - _MOST_PROBLEMS} more"))
     left_out = [Cards((Card("Left out", tuple(missing)),))] if missing else []
-    return replace(page, opening=(Statements(tuple(verdicts)), tables.in_short(table), *left_out), sections=())
+    return replace(page, opening=(Statements(tuple(verdicts)), tables.shorten_table(table), *left_out), sections=())
 
 
 def _verdict(sweep: SweepRecords, verdicts: Sequence[Statement]) -> Iterator[Block]:
@@ -270,7 +272,7 @@ def _health(sweep: SweepRecords, settings: Sequence[Point]) -> Iterator[Block]:
     if charts := health.histories(sweep, settings):
         yield paragraph("Objective over iterations on the undefended control, a line a victim.")
         yield Figures(tuple(charts))
-    yield Fold("Every attack on every setting", (tables.by_attack(sweep, settings),))
+    yield Fold("Every attack on every setting", (tables.attack_table(sweep, settings),))
 
 
 def _sensitivity(charts: Sequence[Picture]) -> Iterator[Block]:

@@ -44,13 +44,13 @@ class Attacked(NamedTuple):
 
 
 class Searches(NamedTuple):
-    """Counts of victims by the end of an attack's searches; `converged` guesses explain the update like the truth."""
+    """Counts of victims by the end of an attack's searches; guesses of `converged_victims` explain the update."""
 
     victims: int
     gave_up: int
-    searched: int
-    converged: int
-    falling: int
+    searched_victims: int
+    converged_victims: int
+    falling_victims: int
 
 
 class Tried(NamedTuple):
@@ -112,7 +112,7 @@ class SweepCell:
 def cell_of(planned: PlannedRun, judge: RunJudge, number: int, arm: ArmRecord) -> SweepCell:
     """Return the cell of an arm in the record of a planned run."""
     seed = int(planned.values.get("seed", judge.seed))
-    utilities = [utility for entry in arm.rounds if (utility := entry.utility(judge.declared)) is not None]
+    utilities = [utility for entry in arm.rounds if (utility := entry.utility(judge.metrics_by_name)) is not None]
     attacking = sum(finding.seconds for finding in arm.findings)
     return SweepCell(
         digest=planned.digest,
@@ -150,7 +150,7 @@ def _attack(victim: VictimRecord, seed: int, judge: RunJudge) -> Attacked:
         seed,
         victim.round,
         victim.client,
-        judge.recovered(victim) / victim.examples,
+        judge.count_recovered(victim) / victim.examples,
         {
             name: tuple(item.values[name] for item in victim.scores if name in item.values)
             for name in dict.fromkeys(name for item in victim.scores for name in item.values)
@@ -166,7 +166,7 @@ def _searches(attack: AttackFinding) -> Searches:
     return Searches(
         victims=len(attack.victims),
         gave_up=sum(v.failure is not None for v in attack.victims),
-        searched=len(judged),
-        converged=sum(v.converged is True for v in judged),
-        falling=sum(v.iterations > 1 and v.best_iteration >= _LATE * v.iterations for v in ended),
+        searched_victims=len(judged),
+        converged_victims=sum(v.converged is True for v in judged),
+        falling_victims=sum(v.iterations > 1 and v.best_iteration >= _LATE * v.iterations for v in ended),
     )

@@ -68,7 +68,7 @@ def compare(first: Path, second: Path) -> SweepComparison:
         FedsimError: a folder is neither a sweep nor a run, or the sweeps have no setting in common.
     """
     first_sweep, second_sweep = gather(first), gather(second)
-    a, b = (_by_values(sweep.settings) for sweep in (first_sweep, second_sweep))
+    a, b = (_index_by_values(sweep.settings) for sweep in (first_sweep, second_sweep))
     common = [key for key in a if key in b]
     if not common:
         raise FedsimError(
@@ -88,7 +88,7 @@ def compare(first: Path, second: Path) -> SweepComparison:
     return SweepComparison((first_sweep.title, second_sweep.title), tuple(rows), findings, _names(a, b), _names(b, a))
 
 
-def in_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterator[Block]:
+def comparison_blocks(comparison: SweepComparison, first: Path, second: Path) -> Iterator[Block]:
     """Yield the comparison of two folders as document blocks."""
     for side, title, path in zip("AB", comparison.titles, (first, second), strict=True):
         yield paragraph(f"{side}: {title} ({path})")
@@ -155,7 +155,7 @@ def _findings(a: SweepSetting, b: SweepSetting, sweep: SweepRecords) -> Iterator
         seeds = first_figures[key].keys() & second_figures[key].keys()
         if not seeds:
             continue
-        metric = sweep.judge.declared[name]
+        metric = sweep.judge.metrics_by_name[name]
         differences = [second_figures[key][seed] - first_figures[key][seed] for seed in sorted(seeds)]
         value, p = mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
         more_is: Literal["A", "B"] = "A" if metric.better == "higher" else "B"
@@ -191,7 +191,7 @@ def _judge(value: Interval | None, p: float | None, left: Iterator[float], more_
     return Difference(value, p, more_is if value.value > 0 else less_is)
 
 
-def _by_values(settings: Sequence[SweepSetting]) -> dict[str, SweepSetting]:
+def _index_by_values(settings: Sequence[SweepSetting]) -> dict[str, SweepSetting]:
     return {json.dumps(setting.values): setting for setting in settings}
 
 

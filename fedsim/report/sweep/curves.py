@@ -10,7 +10,7 @@ import numpy as np
 from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.core.sanitize import slug
-from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
+from fedsim.report.drawing import DASHES, PALETTE, Picture, apply_style, blank, picture
 from fedsim.report.sweep.cells import Attacked
 from fedsim.report.sweep.gathered import UNDEFENDED, SweepRecords, SweepSetting
 from fedsim.report.sweep.points import Point
@@ -30,11 +30,11 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
     return dict(islice(by_family.items(), _MOST_FAMILIES))
 
 
-@styled()
+@apply_style()
 def exceedance(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
     """Return a picture per family: P(score > t) of each distribution metric, under each setting's strongest attack."""
     attacked = [point for point in points if point.strongest]
-    known = {**registry.every_metric(), **sweep.judge.declared}.values()
+    known = {**registry.every_metric(), **sweep.judge.metrics_by_name}.values()
     given = {name for point in attacked for victim in _victims(point) for name in victim.values}
     metrics = [metric for metric in known if metric.spread and metric.name in given]
     if not metrics:
@@ -42,7 +42,7 @@ def exceedance(sweep: SweepRecords, points: Sequence[Point]) -> list[Picture]:
     return [_exceedance(name, members, metrics) for name, members in families(attacked).items()]
 
 
-@styled()
+@apply_style()
 def rocs(points: Sequence[Point]) -> list[Picture]:
     """Return a picture per family: log-log ROC curve of the best membership attack of each setting."""
     judged = [point for point in points if point.membership]

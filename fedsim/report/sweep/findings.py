@@ -11,7 +11,7 @@ from fedsim.record import Finding, Interval, QuestionInfo
 from fedsim.report.document import Table, TableCell, TableRow, number
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.tables.figures import figure
-from fedsim.report.tables.findings import chance_of, count_of, in_words, p_of, tags_of
+from fedsim.report.tables.findings import chance_of, count_of, format_extra_metrics, p_of, tags_of
 
 
 def findings_tables(sweep: SweepRecords) -> list[tuple[QuestionInfo, Table]]:
@@ -50,9 +50,9 @@ def mean_finding(findings: Sequence[Finding], declared: Mapping[str, Metric], co
 
 
 def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
-    declared = sweep.judge.declared
+    declared = sweep.judge.metrics_by_name
     for setting in sweep.settings:
-        for alike in by_label(setting, question):
+        for alike in group_by_label(setting, question):
             mean = mean_finding(alike, declared, sweep.judge.scoring.confidence)
             metric = declared[mean.metric]
             yield TableRow.of(
@@ -65,7 +65,7 @@ def _rows(sweep: SweepRecords, question: str) -> Iterator[TableRow]:
                 p_of(mean),
                 count_of(mean),
                 f"{len(alike)}",
-                in_words(mean, declared),
+                format_extra_metrics(mean, declared),
             )
 
 
@@ -85,7 +85,7 @@ def worst_figure(setting: SweepSetting, metric: str, confidence: float) -> Inter
     return max(means, key=lambda mean: mean.value, default=None)
 
 
-def by_label(setting: SweepSetting, question: str) -> list[list[Finding]]:
+def group_by_label(setting: SweepSetting, question: str) -> list[list[Finding]]:
     """Return the findings of a question grouped by label and metric, so that a group differs only in the seed."""
     alike: dict[tuple[str, str], list[Finding]] = {}
     for finding in (finding for finding in setting.findings if finding.question == question):

@@ -54,14 +54,14 @@ class SweepSetting:
         return self.family == UNDEFENDED
 
     @property
-    def measured(self) -> Metric | None:
+    def test_metric(self) -> Metric | None:
         """Test metric of the setting's models; None if nothing was evaluated."""
         return next((cell.utility.metric for cell in self.cells if cell.utility is not None), None)
 
     @property
     def measure(self) -> str:
         """Title of the test metric; empty if nothing was evaluated."""
-        return self.measured.title if self.measured else ""
+        return self.test_metric.title if self.test_metric else ""
 
     @property
     def recovered_noun(self) -> str:
@@ -86,7 +86,7 @@ class SweepSetting:
         """Return all victims of an attack."""
         return [victim for tried in self.attempt(label) for victim in tried.victims]
 
-    def unproved(self, labels: Sequence[str]) -> int:
+    def count_unproved(self, labels: Sequence[str]) -> int:
         """Return the number of victims without evidence: no attack in `labels` recovered them or converged."""
         victims = [victim for label in labels for victim in self.victims(label)]
         proved = {victim[:3] for victim in victims if victim.is_evidence}
@@ -122,7 +122,7 @@ class SweepRecords:
     scenario: dict[str, Any]
     digest: str
     policy: Policy
-    planned: int
+    planned_runs: int
     judge: RunJudge
     settings: list[SweepSetting] = field(default_factory=list)
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -165,7 +165,7 @@ def gather(path: Path) -> SweepRecords:
             sweep.problems.append((planned.name or planned.digest, record))
             continue
         judge = RunJudge.of(record)
-        sweep.judge = replace(sweep.judge, declared={**sweep.judge.declared, **record.declared})
+        sweep.judge = replace(sweep.judge, metrics_by_name={**sweep.judge.metrics_by_name, **record.metrics_by_name})
         _note(sweep, record)
         for number, arm in enumerate(record.arms):
             setting = _setting(planned, record, arm, judge, settings)
@@ -186,7 +186,9 @@ def _empty(path: Path) -> SweepRecords:
         scenario, digest, planned = record.plan, record.digest, 1
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
-    declared = next((record.declared for _, record in iterate_records(path) if isinstance(record, RunRecord)), {})
+    declared = next(
+        (record.metrics_by_name for _, record in iterate_records(path) if isinstance(record, RunRecord)), {}
+    )
     return SweepRecords(path, title, scenario, digest, policy, planned, RunJudge.reading(scenario, declared))
 
 
@@ -211,7 +213,15 @@ def _setting(
         rule = judge.rule(*arm.attacks)
         threat, data, knobs = _threat(scenario, judge.server(arm)), _data(scenario, rule), dict(_numbers(scenario))
         settings[key] = SweepSetting(
-            "", values, family, threat, data, knobs, rule, judge.deciding(*arm.attacks), judge.verdict(*arm.attacks)
+            "",
+            values,
+            family,
+            threat,
+            data,
+            knobs,
+            rule,
+            judge.deciding_metric(*arm.attacks),
+            judge.verdict(*arm.attacks),
         )
     return settings[key]
 

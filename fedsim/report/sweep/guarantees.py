@@ -19,7 +19,7 @@ class EpsilonFloor(NamedTuple):
     """Lower bound on a setting's epsilon from its membership attacks, at 95% confidence."""
 
     setting: str
-    stated: str
+    stated_epsilon: str
     attack: str
     floor: float
 
@@ -56,7 +56,9 @@ def marks_table(marks: Sequence[BoundComparison]) -> Table:
     """Return a table of attack success with its chance level and its ceiling."""
     headings = ["setting", "what", "attack", *map(number, ("epsilon", "seeing nothing", "reached", "ceiling"))]
     rows = [
-        TableRow.of(m.arm, m.quantity, m.attack, f"{m.epsilon:.3g}", *map(_odds, (m.prior, m.measured, m.ceiling)))
+        TableRow.of(
+            m.arm, m.quantity, m.attack, f"{m.epsilon:.3g}", *map(_odds, (m.prior, m.measured_value, m.ceiling))
+        )
         for m in marks
     ]
     return Table.of("Epsilon against attacks", headings, rows, is_sortable=False)
@@ -65,7 +67,7 @@ def marks_table(marks: Sequence[BoundComparison]) -> Table:
 def floors_table(floors: Sequence[EpsilonFloor]) -> Table:
     """Return a table of lower bounds on epsilon with the stated epsilon."""
     headings = ["setting", "attack", *map(number, ("epsilon is at least", "stated"))]
-    rows = [TableRow.of(floor.setting, floor.attack, f"{floor.floor:.2f}", floor.stated) for floor in floors]
+    rows = [TableRow.of(floor.setting, floor.attack, f"{floor.floor:.2f}", floor.stated_epsilon) for floor in floors]
     return Table.of("Lower bounds on epsilon", headings, rows, is_sortable=False)
 
 
@@ -91,7 +93,7 @@ def _reconstructions(
 
 def _floor(point: Point, confidence: float) -> EpsilonFloor | None:
     labels = sorted({curve.finding.label for cell in point.setting.cells for curve in cell.curves})
-    counts = [(label, *accused) for label in labels for accused in _accused(point.setting.curves(label))]
+    counts = [(label, *accused) for label in labels for accused in _accusation_counts(point.setting.curves(label))]
     if not counts:
         return None
     level = 1 - (1 - confidence) / len(counts)
@@ -104,7 +106,7 @@ def _floor(point: Point, confidence: float) -> EpsilonFloor | None:
     return EpsilonFloor(point.name, stated, label, floor)
 
 
-def _accused(curves: Sequence[FindingCurve]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+def _accusation_counts(curves: Sequence[FindingCurve]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
     """Yield (accused, all) of members and of non-members, over all seeds, at each threshold common to all seeds."""
     for fpr in set.intersection(*(set(curve.rates) for curve in curves)):
         members = sum(round(curve.rates[fpr] * curve.members) for curve in curves), sum(c.members for c in curves)

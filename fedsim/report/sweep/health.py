@@ -10,7 +10,7 @@ from fedsim.report import figures
 from fedsim.report.document import Picture, Table, TableRow, number
 from fedsim.report.sweep.gathered import SweepRecords
 from fedsim.report.sweep.points import Point, risk
-from fedsim.report.sweep.tables import estimated
+from fedsim.report.sweep.tables import estimate_cell
 from fedsim.report.tables.figures import NOTHING
 
 
@@ -46,11 +46,13 @@ def _row(sweep: SweepRecords, label: str) -> TableRow:
     reasons = dict.fromkeys(reason for tried in attempts for reason in tried.reasons)
     return TableRow.of(
         label,
-        estimated(best, 100, 0, "%") if best or not controls else "failed",
+        estimate_cell(best, 100, 0, "%") if best or not controls else "failed",
         f"{victims}",
         f"{gave_up}",
-        _share(sum(search.converged for search in searches), sum(search.searched for search in searches)),
-        _share(sum(search.falling for search in searches), victims - gave_up),
+        _share(
+            sum(search.converged_victims for search in searches), sum(search.searched_victims for search in searches)
+        ),
+        _share(sum(search.falling_victims for search in searches), victims - gave_up),
         "; ".join(list(reasons)[:3]),
     )
 

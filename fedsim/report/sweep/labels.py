@@ -53,11 +53,11 @@ def annotate(axes: Axes, points: Sequence[NamedPoint]) -> list[str]:
     return [
         point.name
         for point in ordered
-        if not any(_placed(axes, point, sizes[point.name], taken, is_clear=clear) for clear in (True, False))
+        if not any(_place_name(axes, point, sizes[point.name], taken, is_clear=clear) for clear in (True, False))
     ]
 
 
-def _placed(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
+def _place_name(axes: Axes, point: NamedPoint, size: tuple[float, float], taken: _Taken, *, is_clear: bool) -> bool:
     """Write a name at the first free position and return whether one was free; `is_clear`: no line crosses a name."""
     x, y = (float(part) for part in axes.transData.transform((point.x, point.y)))
     scale = axes.figure.dpi / 72

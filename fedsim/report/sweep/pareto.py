@@ -7,10 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.metrics.comparison import frontier
 from fedsim.record import Interval
-from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
+from fedsim.report.drawing import MARKERS, PALETTE, Picture, apply_style, blank, picture, utility_axis
 from fedsim.report.sweep.gathered import UNDEFENDED
 from fedsim.report.sweep.labels import NamedPoint, annotate
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, Risk, measure, measured, succeeded, turned
+from fedsim.report.sweep.points import (
+    FEW_FALSE_ALARMS,
+    Point,
+    Risk,
+    common_test_metric,
+    measure,
+    orient_figure,
+    success_words,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,12 +40,12 @@ class Place(NamedTuple):
     @property
     def gain(self) -> Interval:
         """The utility, negated if lower values are better."""
-        return turned(self.utility, self.point.setting.measured)
+        return orient_figure(self.utility, self.point.setting.test_metric)
 
     @property
     def scale(self) -> float:
         """Factor from the stored to the displayed utility."""
-        metric = self.point.setting.measured
+        metric = self.point.setting.test_metric
         return metric.scale if metric else 1.0
 
     @property
@@ -77,7 +85,7 @@ def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
     return {title: places for title, places in places_by_title.items() if places}
 
 
-@styled()
+@apply_style()
 def draw(points: Sequence[Point], blind: Mapping[str, float]) -> list[Picture]:
     """Return a picture per panel.
 
@@ -128,8 +136,8 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
         label = f"no information, {data}" if len(nothing) > 1 else "no information"
         axes.axhline(100 * share, color="#555555", lw=1, ls=(0, (1, 2 + 2 * index)), label=label)
     settings = [place.point for place in places]
-    recovered = "members found (%)" if is_membership else f"{succeeded(settings)} (%)"
-    axes.set(title=title, xlabel=utility_axis(measured(settings)), ylabel=recovered)
+    recovered = "members found (%)" if is_membership else f"{success_words(settings)} (%)"
+    axes.set(title=title, xlabel=utility_axis(common_test_metric(settings)), ylabel=recovered)
     axes.set(ylim=(-3, 103))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     _name(

@@ -39,7 +39,7 @@ def wall_of(sweep: SweepRecords, points: Sequence[Point]) -> ImageGrid | None:
     median and the least success. `image_grid.choose` selects the examples on the first row; every row shows the same
     examples.
     """
-    shown = [row for point in representatives(points) if (row := _shown(sweep, point, sweep.seeds[0]))]
+    shown = [row for point in representatives(points) if (row := _read_shown(sweep, point, sweep.seeds[0]))]
     if not shown:
         return None
     first = shown[0]
@@ -75,7 +75,7 @@ def blind(sweep: SweepRecords, points: Sequence[Point]) -> dict[str, float]:
 
 
 def _blind(sweep: SweepRecords, point: Point) -> float | None:
-    shown = [_shown(sweep, point, seed) for seed in sweep.seeds[:_MOST_SEEDS]]
+    shown = [_read_shown(sweep, point, seed) for seed in sweep.seeds[:_MOST_SEEDS]]
     rates = [ceilings.blind(setting.attack, setting.arrays, setting.judge) for setting in shown if setting]
     known = [rate for rate in rates if rate is not None]
     return fmean(known) if known else None
@@ -85,7 +85,7 @@ def _risk(point: Point) -> float:
     return point.strongest.rate.value if point.strongest else 0.0
 
 
-def _shown(sweep: SweepRecords, point: Point, seed: int) -> _Shown | None:
+def _read_shown(sweep: SweepRecords, point: Point, seed: int) -> _Shown | None:
     cell = next((cell for cell in point.setting.cells if cell.seed == seed), None)
     if cell is None or point.strongest is None:
         return None

@@ -45,7 +45,7 @@ class Point:
         loss: utility of the undefended control minus that of this setting, paired by seed, for the same metric.
         strongest: strongest attacker; `median` is the median attacker; `unaware` the strongest attacker without
             knowledge of the defense, or None if all or none know it.
-        unproved: victims that no attacker recovered and on which none converged: no evidence.
+        unproved_victims: victims that no attacker recovered and on which none converged: no evidence.
         reach: result of the ideal attacker on the same updates; None if it was not computed.
         success_difference: success of the strongest attack minus that on the control, paired by victim.
         p: p-value of the null hypothesis that this difference is 0, after Holm over all settings.
@@ -65,7 +65,7 @@ class Point:
     strongest: Risk | None
     median: Risk | None
     unaware: Risk | None
-    unproved: int
+    unproved_victims: int
     reach: Reach | None
     success_difference: Interval | None
     p: float | None
@@ -91,13 +91,13 @@ class Point:
     @property
     def utility_in_words(self) -> str:
         """Test metric with its mean value, as text."""
-        measured = self.setting.measured
+        measured = self.setting.test_metric
         return f"{measured.title} {measured.format(self.utility.value)}" if measured and self.utility else ""
 
     @property
     def gain(self) -> Interval | None:
         """The utility, negated if lower values are better."""
-        return turned(self.utility, self.setting.measured) if self.utility else None
+        return orient_figure(self.utility, self.setting.test_metric) if self.utility else None
 
     @property
     def epsilon(self) -> float:
@@ -110,7 +110,7 @@ class Point:
         return 4 * self.setting.cells[0].parameters
 
 
-def turned(figure: Interval, metric: Metric | None) -> Interval:
+def orient_figure(figure: Interval, metric: Metric | None) -> Interval:
     """Return a figure with more as better: negated if lower values of its metric are better."""
     if metric is None or metric.better == "higher":
         return figure
@@ -147,7 +147,7 @@ def strongest_attack(setting: SweepSetting) -> str | None:
     return max(attackers(setting), key=lambda label: _strength(setting, label), default=None)
 
 
-def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
+def group_by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
     """Return the recovered shares of victims, grouped by seed; failed victims are skipped."""
     seeds: dict[int, list[float]] = {}
     for victim in victims:
@@ -158,7 +158,7 @@ def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
 
 def risk(setting: SweepSetting, label: str, judge: RunJudge) -> Risk | None:
     """Return the success of an attack; None if it returned no guess."""
-    shares = tuple(map(tuple, by_seed(setting.victims(label))))
+    shares = tuple(map(tuple, group_by_seed(setting.victims(label))))
     return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
 
 
@@ -185,7 +185,7 @@ def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepReco
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
         unaware=risk(setting, best_unaware, judge) if best_unaware and is_informed else None,
-        unproved=setting.unproved(attackers(setting)),
+        unproved_victims=setting.count_unproved(attackers(setting)),
         reach=reach([v.ceiling for v in setting.victims(strongest)], judge.success) if strongest else None,
         success_difference=difference,
         p=p,
@@ -202,7 +202,7 @@ def _point(setting: SweepSetting, control: SweepSetting | None, sweep: SweepReco
 
 def _utility(setting: SweepSetting, confidence: float) -> Interval | None:
     values = [cell.utility.value for cell in setting.cells if cell.utility is not None]
-    return mean_over_seeds(values, confidence, setting.measured.limits) if setting.measured else None
+    return mean_over_seeds(values, confidence, setting.test_metric.limits) if setting.test_metric else None
 
 
 def _strength(setting: SweepSetting, label: str) -> tuple[float, float]:
@@ -241,28 +241,28 @@ def gains(before: SweepSetting, after: SweepSetting) -> list[float]:
     ]
 
 
-def measured(points: Sequence[Point]) -> Metric | None:
+def common_test_metric(points: Sequence[Point]) -> Metric | None:
     """Return the common test metric of all points; None if it differs."""
-    metrics = {metric.name: metric for point in points if (metric := point.setting.measured)}
+    metrics = {metric.name: metric for point in points if (metric := point.setting.test_metric)}
     return next(iter(metrics.values())) if len(metrics) == 1 else None
 
 
 def measure(points: Sequence[Point]) -> str:
     """Return the title of the common test metric, or ``utility`` if it differs."""
-    metric = measured(points)
+    metric = common_test_metric(points)
     return metric.title if metric else "utility"
 
 
-def attacked(points: Sequence[Point]) -> str:
+def example_noun(points: Sequence[Point]) -> str:
     """Return the plural noun of attacked examples."""
     nouns = {point.setting.decides.noun for point in points}
     return f"{nouns.pop()}s" if len(nouns) == 1 else "examples"
 
 
-def succeeded(points: Sequence[Point]) -> str:
+def success_words(points: Sequence[Point]) -> str:
     """Return examples and their verdict in words, such as "images identified"."""
     words = {point.setting.recovered_noun for point in points}
-    return words.pop() if len(words) == 1 else f"{attacked(points)} recovered"
+    return words.pop() if len(words) == 1 else f"{example_noun(points)} recovered"
 
 
 def _success_difference(

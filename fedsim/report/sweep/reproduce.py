@@ -26,7 +26,7 @@ def reproduce(sweep: SweepRecords) -> Iterator[Block]:
             ("Scenario hash", paragraph(Code(sweep.digest), " (the policy is no part of it)")),
             ("Seeds", paragraph(sweep.seeds_in_words)),
             ("Start and end", paragraph(f"{sweep.started or 'none'} to {sweep.ended or 'no end recorded'}")),
-            ("Runs", paragraph(f"{sweep.runs} used, {len(sweep.problems)} left out, {sweep.planned} planned")),
+            ("Runs", paragraph(f"{sweep.runs} used, {len(sweep.problems)} left out, {sweep.planned_runs} planned")),
         )
     )
     yield Fold("Scenario as resolved (TOML)", (Code(toml(sweep.scenario), "Scenario"),))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled, utility_axis
+from fedsim.report.drawing import DASHES, PALETTE, Picture, apply_style, blank, picture, utility_axis
 from fedsim.report.sweep.pareto import highest, lowest
-from fedsim.report.sweep.points import Point, measure, measured, succeeded
+from fedsim.report.sweep.points import Point, common_test_metric, measure, success_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ def knobs(points: Sequence[Point]) -> list[Knob]:
     return [Knob(name, key, _lines(alike, key)) for name, alike in by_family.items() for key in _vary(alike)]
 
 
-@styled()
+@apply_style()
 def draw(points: Sequence[Point]) -> list[Picture]:
     """Return a picture with a panel per knob; empty if no number varies."""
     varied = knobs([point for point in points if point.strongest])[:_MOST_PANELS]
@@ -46,7 +46,7 @@ def draw(points: Sequence[Point]) -> list[Picture]:
     for axes in grid.flat[len(varied) :]:
         axes.set_visible(False)
     settings = [p for knob in varied for line in knob.lines for _, p in line]
-    success, metric = succeeded(settings), measured(settings)
+    success, metric = success_words(settings), common_test_metric(settings)
     scale = metric.scale if metric else 100.0
     for axes, knob in zip(grid.flat, varied, strict=False):
         for index, line in enumerate(knob.lines):
@@ -68,7 +68,7 @@ def draw(points: Sequence[Point]) -> list[Picture]:
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     rows = [_row(knob, value, p) for knob in varied for line in knob.lines for value, p in line]
     caption = f"{success.capitalize()} by the strongest attack and test {measure(settings)} over each varied number."
-    alt = " ".join([caption, *map(_in_words, varied)])
+    alt = " ".join([caption, *map(_format_knob, varied)])
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
 
@@ -101,6 +101,6 @@ def _row(knob: Knob, value: float, point: Point) -> tuple[object, ...]:
     return knob.family, knob.key, value, point.name, utility, rate.value, rate.low, rate.high
 
 
-def _in_words(knob: Knob) -> str:
+def _format_knob(knob: Knob) -> str:
     steps = [(value, p.strongest.rate.value) for line in knob.lines for value, p in line if p.strongest]
     return f"{knob.family}, {knob.key}: " + ", ".join(f"{rate:.0%} at {value:g}" for value, rate in steps) + "."

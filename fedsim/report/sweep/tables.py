@@ -71,7 +71,7 @@ def columns(sweep: SweepRecords) -> dict[str, str]:
     """Return the CSV columns with their meanings."""
     extremes = {
         name: meaning
-        for metric in counted(sweep)
+        for metric in counted_metrics(sweep)
         for name, meaning in (
             (f"{metric.name}_p95", f"95th percentile of its {metric.title}{_unit(metric)}"),
             (f"{metric.name}_max", f"its best {metric.noun}{_unit(metric)}"),
@@ -80,9 +80,9 @@ def columns(sweep: SweepRecords) -> dict[str, str]:
     return {**_FIRST, **extremes, **_REST}
 
 
-def counted(sweep: SweepRecords) -> list[Metric]:
+def counted_metrics(sweep: SweepRecords) -> list[Metric]:
     """Return the metrics with thresholds for counting examples: installed and recorded metrics."""
-    known = {**registry.every_metric(), **sweep.judge.declared}.values()
+    known = {**registry.every_metric(), **sweep.judge.metrics_by_name}.values()
     return [metric for metric in known if metric.steps]
 
 
@@ -92,13 +92,13 @@ def _unit(metric: Metric) -> str:
 
 def rows(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[Any, ...]]:
     """Return the CSV rows, in the order of `columns`."""
-    metrics = counted(sweep)
+    metrics = counted_metrics(sweep)
     return [_row(point, metrics) for point in points]
 
 
 def settings_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
     """Return the sortable table of all settings, tagged by policy state, control and dominance."""
-    shown, beaten = _shown(sweep, points), _beaten(points)
+    shown, beaten = _setting_columns(sweep, points), _beaten(points)
     headings = ["setting", *(number(heading) for heading, _ in shown)]
     lines = [
         TableRow(
@@ -114,7 +114,7 @@ def settings_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
     return Table.of("All settings", headings, lines)
 
 
-def in_short(table: Table) -> Table:
+def shorten_table(table: Table) -> Table:
     """Return the table of all settings reduced to the columns of the summary."""
     heads = enumerate(table.headings)
     wanted = [index for index, heading in heads if index < _FIRST_SHOWN or heading.text in _ALSO_SHOWN]
@@ -125,7 +125,7 @@ def in_short(table: Table) -> Table:
 def thresholds(sweep: SweepRecords, points: Sequence[Point]) -> list[Table]:
     """Return a table per metric with thresholds: P(score > t) of each setting's strongest attack."""
     attacked = [point for point in points if point.strongest]
-    return [_thresholds(metric, attacked) for metric in counted(sweep) if attacked]
+    return [_thresholds(metric, attacked) for metric in counted_metrics(sweep) if attacked]
 
 
 def _thresholds(metric: Metric, attacked: Sequence[Point]) -> Table:
@@ -140,21 +140,21 @@ def _shares(point: Point, metric: Metric) -> np.ndarray:
     return shares_above(point.setting.victims(point.strongest.attack), metric.name, np.array(metric.steps))
 
 
-def by_attack(sweep: SweepRecords, points: Sequence[Point]) -> Table:
+def attack_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
     """Return the table of every attack on every setting, including attacks without a guess."""
-    lines = [_by_attack(sweep, point.setting, label) for point in points for label in point.setting.labels]
+    lines = [_attack_row(sweep, point.setting, label) for point in points for label in point.setting.labels]
     headings = ("setting", "attack", number("success"), number("victims"), "why it gave no guess")
     return Table.of("Every attack on every setting", headings, lines, is_sortable=False, layout="long")
 
 
-def _by_attack(sweep: SweepRecords, setting: SweepSetting, label: str) -> TableRow:
+def _attack_row(sweep: SweepRecords, setting: SweepSetting, label: str) -> TableRow:
     success = risk(setting, label, sweep.judge)
     reasons = dict.fromkeys(reason for tried in setting.attempt(label) for reason in tried.reasons)
     tags = () if label in attackers(setting) else ("control",)
     return TableRow.of(
         setting.name,
         TableCell(label, tags=tags),
-        estimated(success.rate, 100, 0, "%") if success else "failed",
+        estimate_cell(success.rate, 100, 0, "%") if success else "failed",
         f"{len(setting.victims(label))}",
         "; ".join(list(reasons)[:2]),
     )
@@ -180,23 +180,23 @@ def _cost(point: Point, first: float) -> TableRow:
     )
 
 
-def estimated(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
+def estimate_cell(interval: Interval | None, scale: float, digits: int, unit: str = "") -> TableCell:
     """Return a cell with value and interval, sorted by value; missing values sort last."""
     return replace(estimate(interval, scale, digits, unit), sort_by=_order(interval.value if interval else None))
 
 
-def _shown(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[str, Callable[[Point], TableCell]]]:
+def _setting_columns(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[str, Callable[[Point], TableCell]]]:
     """Return the columns of the settings table: heading, and cell of a point."""
     name = measure(points)
     return [
-        (name, lambda p: _of_measure(p, p.utility)),
-        (f"{name} loss", lambda p: _of_measure(p, p.loss, has_unit=False)),
+        (name, lambda p: _measure_cell(p, p.utility)),
+        (f"{name} loss", lambda p: _measure_cell(p, p.loss, has_unit=False)),
         ("attack success", _success),
         ("strongest attack", lambda p: _plain(p.strongest.attack if p.strongest else NOTHING)),
-        *((f"95th / best {metric.title}", partial(_late_and_best, metric)) for metric in counted(sweep)),
+        *((f"95th / best {metric.title}", partial(_late_and_best, metric)) for metric in counted_metrics(sweep)),
         ("ideal attacker", _ideal),
         ("p (Holm)", _p),
-        ("members found", lambda p: estimated(p.membership.rate if p.membership else None, 100, 1, "%")),
+        ("members found", lambda p: estimate_cell(p.membership.rate if p.membership else None, 100, 1, "%")),
         ("epsilon", _epsilon),
         ("train s", lambda p: TableCell(f"{p.seconds.value:.2g}", sort_by=_order(p.seconds.value))),
         ("bytes up", lambda p: TableCell(f"{p.upload_bytes:,}", sort_by=_order(p.upload_bytes))),
@@ -204,17 +204,17 @@ def _shown(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple[str, Call
     ]
 
 
-def _of_measure(point: Point, interval: Interval | None, *, has_unit: bool = True) -> TableCell:
-    metric = point.setting.measured
+def _measure_cell(point: Point, interval: Interval | None, *, has_unit: bool = True) -> TableCell:
+    metric = point.setting.test_metric
     if metric is None:
-        return estimated(None, 1.0, 0)
-    return estimated(interval, metric.scale, metric.digits, metric.suffix if has_unit else "")
+        return estimate_cell(None, 1.0, 0)
+    return estimate_cell(interval, metric.scale, metric.digits, metric.suffix if has_unit else "")
 
 
 def _success(point: Point) -> TableCell:
     if point.has_failed:
         return TableCell("failed", sort_by=_order(None))
-    return estimated(point.strongest.rate if point.strongest else None, 100, 0, "%")
+    return estimate_cell(point.strongest.rate if point.strongest else None, 100, 0, "%")
 
 
 def _late_and_best(metric: Metric, point: Point) -> TableCell:
@@ -227,7 +227,7 @@ def _late_and_best(metric: Metric, point: Point) -> TableCell:
 def _ideal(point: Point) -> TableCell:
     if point.reach is None:
         return TableCell(NOTHING, sort_by=_order(None))
-    return TableCell(point.reach.in_words, sort_by=_order(point.reach.psnr))
+    return TableCell(point.reach.text, sort_by=_order(point.reach.psnr))
 
 
 def _p(point: Point) -> TableCell:

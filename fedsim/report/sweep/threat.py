@@ -24,7 +24,7 @@ def assumptions(sweep: SweepRecords) -> Table:
                 granted.setdefault(knowledge, {})[label] = None
     rows = [
         TableRow.of(
-            GRANTS[name].called,
+            GRANTS[name].assumption_name,
             "every attack" if len(attacks) == len(labels) else ", ".join(attacks),
             GRANTS[name].realistic,
             GRANTS[name].why,

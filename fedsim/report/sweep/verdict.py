@@ -41,7 +41,7 @@ class JudgedSetting:
         return tuple(limit for limit in self.limits if limit.state == "broken")
 
     @property
-    def unmeasured(self) -> tuple[JudgedLimit, ...]:
+    def unmeasured_limits(self) -> tuple[JudgedLimit, ...]:
         """The limits without a measurement."""
         return tuple(limit for limit in self.limits if limit.figure.value is None)
 
@@ -66,7 +66,7 @@ def verdicts(sweep: SweepRecords, points: Sequence[Point]) -> list[Statement]:
 
 def banners(sweep: SweepRecords, points: Sequence[Point]) -> list[Banner]:
     """Return the warnings a reader must see first."""
-    return [*_about_controls(points), *_about_missing(sweep)]
+    return [*_control_banners(points), *_missing_run_banners(sweep)]
 
 
 def sentence(point: Point) -> str:
@@ -91,7 +91,7 @@ def sentence(point: Point) -> str:
 def _cost(point: Point) -> str:
     if point.loss is None:
         return "" if point.utility is None else f"reaches {point.utility_in_words}"
-    metric, loss = point.setting.measured, point.loss
+    metric, loss = point.setting.test_metric, point.loss
     if metric is None:
         return ""
     value, digits = metric.scale * loss.value, metric.digits
@@ -108,7 +108,7 @@ def _percent(rate: Interval) -> str:
 def _case(point: Point) -> Case:
     loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
     return Case(
-        recognisable=[_recovered(point)],
+        recognisable=[_recovery_figure(point)],
         accuracy_loss=Figure("accuracy", loss),
         members=[Figure(risk.attack, risk.rate) for risk in point.members],
         findings={name: [Figure(name, value)] for name, value in point.figures.items()},
@@ -116,10 +116,10 @@ def _case(point: Point) -> Case:
     )
 
 
-def _recovered(point: Point) -> Figure:
+def _recovery_figure(point: Point) -> Figure:
     if point.strongest is None:
-        return Figure("", None, missing="every attack failed" if point.has_failed else "")
-    doubts = ("no search converged on some victims",) if point.unproved else ()
+        return Figure("", None, missing_reason="every attack failed" if point.has_failed else "")
+    doubts = ("no search converged on some victims",) if point.unproved_victims else ()
     return Figure(point.strongest.attack, point.strongest.rate, doubts=doubts)
 
 
@@ -130,7 +130,7 @@ def _check(judged: JudgedLimit, point: Point) -> Check:
     if judged.rule == "max_epsilon":
         return Check(title, _epsilon(point), limit, judged.state)
     if value is None:
-        return Check(title, judged.figure.missing or "nothing", limit, "not measured")
+        return Check(title, judged.figure.missing_reason or "nothing", limit, "not measured")
     shown = f"{100 * value.value:.1f}%" if judged.rule in _SHARES else f"{value.value:.3g}"
     interval = bounds(value, 100, 1) if judged.rule in _SHARES else bounds(value, 1, 2)
     return Check(title, with_bounds(shown, interval), limit, judged.state)
@@ -167,7 +167,7 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
     unbroken, best = [setting for setting in judged if not setting.broken], judged[0]
     if not unbroken:
         nearest, checks = best, [_check(limit, best.point) for limit in best.broken]
-        misses = "; ".join(f"{check.name} {check.measured}, allowed {check.limit}" for check in checks)
+        misses = "; ".join(f"{check.name} {check.measured_value}, allowed {check.limit}" for check in checks)
         text = f" {nearest.point.name} comes nearest, and misses: {misses}. It {sentence(nearest.point)}"
         return Statement(subject, "No setting keeps every threshold.", "broken", after=text, checks=nearest.checks)
     if _protects_nowhere(points):
@@ -176,8 +176,8 @@ def _verdict(subject: str, points: Sequence[Point], policy: Policy, can_judge: b
         )
         return Statement(subject, _NOWHERE, after=f"{text}settings break none.", checks=best.checks)
     also = [point.point.name for point in unbroken if point is not best and point.state == "kept"]
-    ending = f" Within the thresholds as well: {_shortened(also)}." if also else ""
-    verb, doubt = ("keeps", "") if best.state == "kept" else ("may keep", _missing(best))
+    ending = f" Within the thresholds as well: {_shorten_names(also)}." if also else ""
+    verb, doubt = ("keeps", "") if best.state == "kept" else ("may keep", _missing_evidence(best))
     return Statement(
         subject,
         f"{best.point.name} {verb} every threshold.",
@@ -208,12 +208,12 @@ def _rank(judged: JudgedSetting) -> Rank:
     return rank(judged.state, judged.limits, cost=(-_utility(point),), risk=_risk(point))
 
 
-def _missing(judged: JudgedSetting) -> str:
+def _missing_evidence(judged: JudgedSetting) -> str:
     """Return sentences on the additional evidence that would decide."""
-    if judged.unmeasured:
-        titles = ", ".join(_title(limit.rule, judged.point) for limit in judged.unmeasured)
+    if judged.unmeasured_limits:
+        titles = ", ".join(_title(limit.rule, judged.point) for limit in judged.unmeasured_limits)
         return f" Not measured: {titles}. Add attacks that measure it."
-    if number := judged.point.unproved:
+    if number := judged.point.unproved_victims:
         return (
             f" On {number} victim{'s' * (number > 1)} no search converged: none explained the update as well as the "
             "truth does, so longer searches may recover more."
@@ -221,7 +221,7 @@ def _missing(judged: JudgedSetting) -> str:
     return " Its intervals include a threshold: add seeds or victims to decide."
 
 
-def _shortened(names: Sequence[str], limit: int = 6) -> str:
+def _shorten_names(names: Sequence[str], limit: int = 6) -> str:
     shown = "; ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown}; and {len(names) - limit} more"
 
@@ -234,11 +234,11 @@ def _caveat(point: Point, points: Sequence[Point]) -> str:
         return f"Not a guarantee: {'the attacks that were tried failed, another may succeed' if failed else _MORE}."
     stated = point.guarantee
     caveat = "" if stated.holds_against_server else " It does not hold against the server, which is trusted here."
-    price = _of_choice(stated, points)
+    price = _choice_sentence(stated, points)
     return f"Guaranteed: {stated.figure} for {stated.neighbours}, against {stated.adversary}.{caveat}{price}"
 
 
-def _of_choice(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
+def _choice_sentence(stated: GuaranteeRecord, points: Sequence[Point]) -> str:
     """Return a sentence on the epsilon of choosing among all private runs on the same data."""
     cells = (cell for point in points for cell in point.setting.cells)
     guarantees = [guarantee for cell in cells for guarantee in cell.guarantees if guarantee.unit == stated.unit]
@@ -261,7 +261,7 @@ def _utility(point: Point) -> float:
     return point.gain.value if point.gain else 0.0
 
 
-def _about_controls(points: Sequence[Point]) -> Iterator[Banner]:
+def _control_banners(points: Sequence[Point]) -> Iterator[Banner]:
     attacked = [point for point in points if point.strongest or point.membership]
     controls = [point for point in attacked if point.setting.is_undefended]
     if attacked and not controls:
@@ -288,16 +288,16 @@ def _succeeds(point: Point) -> bool:
     return point.membership is not None and (point.membership.rate.low or 0.0) > 0.01  # noqa: PLR2004 - the false alarms
 
 
-def _about_missing(sweep: SweepRecords) -> Iterator[Banner]:
+def _missing_run_banners(sweep: SweepRecords) -> Iterator[Banner]:
     if not sweep.settings:
         yield Banner(
             "caution",
             "This sweep is empty",
-            f"None of its {sweep.planned} runs has a usable record; the list below says why.",
+            f"None of its {sweep.planned_runs} runs has a usable record; the list below says why.",
         )
     elif sweep.problems:
         yield Banner(
             "caution",
-            f"{len(sweep.problems)} of {sweep.planned} runs are missing",
+            f"{len(sweep.problems)} of {sweep.planned_runs} runs are missing",
             "They are left out of every number; the list at the end says why.",
         )

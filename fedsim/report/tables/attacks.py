@@ -11,7 +11,7 @@ from fedsim.judgement.evidence import reach
 from fedsim.record import ArmRecord, AttackFinding, Interval, ItemScore, RunRecord, VictimRecord
 from fedsim.report.document import Heading, Paragraph, RowGroup, Strong, Table, TableCell, TableRow, number, paragraph
 from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific
-from fedsim.report.verdict import Column, Count, RunJudge, failed_on, knowledge, listed
+from fedsim.report.verdict import Column, Count, RunJudge, failed_on, join_words, knowledge
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ def results(record: RunRecord, judge: RunJudge) -> Table:
 def _columns(record: RunRecord, judge: RunJudge) -> list[tuple[Heading, _Cell]]:
     """Return the columns after the attack label: heading, and cell of an attack."""
     attacks = attacks_of(record)
-    deciding = judge.deciding(*attacks)
+    deciding = judge.deciding_metric(*attacks)
     columns: list[tuple[Heading, _Cell]] = [
         (number(f"{deciding.noun}s {judge.verdict(*attacks)}", keeps_interval=True), _success),
         (
             number(judge.verdict(*attacks), is_extra=True),
-            lambda tried: f"{tried.count.recovered} of {tried.count.examples}",
+            lambda tried: f"{tried.count.recovered_examples} of {tried.count.examples}",
         ),
     ]
     for column in judge.columns(attacks):
@@ -85,7 +85,7 @@ def _figure(column: Column, tried: _Tried) -> TableCell:
 
 
 def _victims(tried: _Tried) -> TableCell:
-    failed = failed_on(tried.count.failed, len(tried.attack.victims))
+    failed = failed_on(tried.count.failed_victims, len(tried.attack.victims))
     return TableCell(f"{tried.count.victims}", notes=(failed,) if failed else ())
 
 
@@ -101,18 +101,18 @@ def _about(arm: ArmRecord, judge: RunJudge) -> str:
 
 
 def _utility(arm: ArmRecord, judge: RunJudge) -> str:
-    evaluated = [entry for entry in arm.rounds if entry.utilities(judge.declared)]
+    evaluated = [entry for entry in arm.rounds if entry.utilities(judge.metrics_by_name)]
     if not evaluated:
         return "accuracy not evaluated"
     last = evaluated[-1]
-    figures = " and ".join(f"{utility.name} {utility.in_words}" for utility in last.utilities(judge.declared)[::-1])
+    figures = " and ".join(f"{utility.name} {utility.text}" for utility in last.utilities(judge.metrics_by_name)[::-1])
     return f"test {figures} after round {last.round}"
 
 
 def _ceiling(attack: AttackFinding, judge: RunJudge) -> str:
     """Return the ideal attacker's result on the same updates as text; empty if it was not computed."""
     ideal = reach([victim.ceiling for victim in attack.victims], judge.success)
-    return "" if ideal is None else ideal.in_words
+    return "" if ideal is None else ideal.text
 
 
 def readings(record: RunRecord, judge: RunJudge) -> Table:
@@ -167,10 +167,10 @@ def _diagnosis(attack: AttackFinding, victim: VictimRecord, judge: RunJudge) -> 
 
 def _how_it_went(victim: VictimRecord, judge: RunJudge) -> str:
     """Return the number of recovered examples, and reasons for the rest."""
-    recovered = judge.recovered(victim)
+    recovered = judge.count_recovered(victim)
     levels = {judge.success.level(item) for item in victim.scores}
     if victim.examples and recovered == victim.examples:
-        return listed(sorted(levels))
+        return join_words(sorted(levels))
     word = judge.success.verdict(next((item.values for item in victim.scores), {}))
     return "; ".join((f"{recovered} of {victim.examples} {word}", *victim.explanations))
 

@@ -28,8 +28,8 @@ class RoundParticipation:
 
     round: int
     cohort: int
-    counted: int
-    lost: tuple[int, ...]
+    counted_updates: int
+    lost_updates: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,16 @@ def ownerships(record: RunRecord) -> list[Ownership]:
     for arm in record.arms:
         if arm.partition is not None and arm.partition.clients > 1:
             names.setdefault(arm.partition, []).append(arm.name)
-    return [Ownership("; ".join(arms), _owned(partition), partition) for partition, arms in names.items()]
+    return [Ownership("; ".join(arms), _partition_sentence(partition), partition) for partition, arms in names.items()]
 
 
 def attendances(record: RunRecord) -> list[ArmParticipation]:
     """Return the participation of every arm with varying cohort sizes or a lost update."""
     by_arm = [(arm.name, tuple(_turnout(entry) for entry in arm.rounds)) for arm in record.arms]
     return [
-        ArmParticipation(name, _attended(rounds), rounds)
+        ArmParticipation(name, _participation_sentence(rounds), rounds)
         for name, rounds in by_arm
-        if len({turnout.cohort for turnout in rounds}) > 1 or any(any(turnout.lost) for turnout in rounds)
+        if len({turnout.cohort for turnout in rounds}) > 1 or any(any(turnout.lost_updates) for turnout in rounds)
     ]
 
 
@@ -80,11 +80,11 @@ def _turnout(entry: RoundRecord) -> RoundParticipation:
     return RoundParticipation(entry.round, cohort, cohort - lost.total(), tuple(lost[cause] for cause in CAUSES))
 
 
-def _attended(rounds: tuple[RoundParticipation, ...]) -> str:
-    cohort, counted = sum(turnout.cohort for turnout in rounds), sum(turnout.counted for turnout in rounds)
-    totals = [sum(column) for column in zip(*(turnout.lost for turnout in rounds), strict=True)]
+def _participation_sentence(rounds: tuple[RoundParticipation, ...]) -> str:
+    cohort, counted = sum(turnout.cohort for turnout in rounds), sum(turnout.counted_updates for turnout in rounds)
+    totals = [sum(column) for column in zip(*(turnout.lost_updates for turnout in rounds), strict=True)]
     lost = [f"{total:,} {cause}" for cause, total in zip(CAUSES, totals, strict=True) if total]
-    blank = sum(turnout.counted == 0 for turnout in rounds)
+    blank = sum(turnout.counted_updates == 0 for turnout in rounds)
     sentence = f"Of {with_noun(cohort, 'update')} requested in {with_noun(len(rounds), 'round')}, "
     sentence += f"{counted:,} counted" + (f"; lost: {', '.join(lost)}." if lost else ".")
     return sentence + (f" No update counted in {with_noun(blank, 'round')}, which kept the weights." if blank else "")
@@ -98,7 +98,7 @@ def _clients_by_reason(entry: RoundRecord) -> dict[str, list[str]]:
     return reasons
 
 
-def _owned(partition: PartitionRecord) -> str:
+def _partition_sentence(partition: PartitionRecord) -> str:
     sizes = f"between {partition.examples_min:,} and {partition.examples_max:,} examples, median "
     sizes += f"{partition.examples_median:,g}"
     if partition.examples_min == partition.examples_max:

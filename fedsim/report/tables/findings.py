@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from fedsim.core.metric import Metric
-from fedsim.judgement.outcome import at_least
+from fedsim.judgement.outcome import binomial_tail
 from fedsim.record import SIGNIFICANT, ArmFindings, ArmRecord, Finding, QuestionInfo, Record, RunRecord
 from fedsim.report.document import Heading, RowGroup, Statement, Table, TableCell, TableRow, number
 from fedsim.report.tables.figures import NOTHING, figure
@@ -21,10 +21,12 @@ _MOST_EXAMPLES = 200  # rows of a table of examples on a page
 
 def questions(record: Record[Any, Any]) -> list[QuestionInfo]:
     """Return the questions with findings in the record."""
-    return [question for question in record.questions if any(findings for _, findings in by_arm(record, question))]
+    return [
+        question for question in record.questions if any(findings for _, findings in group_by_arm(record, question))
+    ]
 
 
-def by_arm(record: Record[Any, Any], question: QuestionInfo) -> list[tuple[ArmFindings, list[Finding]]]:
+def group_by_arm(record: Record[Any, Any], question: QuestionInfo) -> list[tuple[ArmFindings, list[Finding]]]:
     """Return the findings of every arm about a question."""
     return [(arm, list(arm.findings_of(question.name))) for arm in record.arms]
 
@@ -34,8 +36,10 @@ def findings_table(record: Record[Any, Any], question: QuestionInfo) -> Table:
 
     Metrics common to all findings have columns; others are listed as text. Columns without content are omitted.
     """
-    arms = by_arm(record, question)
-    columns = _columns([finding for _, findings in arms for finding in findings], record.declared, question.baseline)
+    arms = group_by_arm(record, question)
+    columns = _columns(
+        [finding for _, findings in arms for finding in findings], record.metrics_by_name, question.baseline
+    )
     groups = (
         RowGroup(arm.name, tuple(_row(finding, columns) for finding in findings)) for arm, findings in arms if findings
     )
@@ -64,8 +68,10 @@ def _columns(findings: Sequence[Finding], declared: Mapping[str, Metric], baseli
     columns += [(number(declared[name].title), partial(_further, name, declared[name])) for name in names]
     columns.append((number("n"), count_of))
     columns.append((Heading("of what", is_extra=True), lambda finding: finding.scope_in_words))
-    if any(in_words(finding, declared, names) for finding in findings):
-        columns.append((Heading("beside it", is_extra=True), lambda finding: in_words(finding, declared, names)))
+    if any(format_extra_metrics(finding, declared, names) for finding in findings):
+        columns.append(
+            (Heading("beside it", is_extra=True), lambda finding: format_extra_metrics(finding, declared, names))
+        )
     return columns
 
 
@@ -100,7 +106,7 @@ def p_of(finding: Finding) -> str:
     return NOTHING if finding.p_value is None else f"{finding.p_value:.2f}"
 
 
-def in_words(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
+def format_extra_metrics(finding: Finding, declared: Mapping[str, Metric], columns: Sequence[str] = ()) -> str:
     """Return the additional figures of a finding that have no column."""
     remaining = [(declared[name], value) for name, value in finding.extra_metrics.items() if name not in columns]
     return ", ".join(
@@ -119,7 +125,7 @@ def doubts(findings: Sequence[Finding]) -> str:
     ]
     controls = [finding for finding in findings if finding.role == "negative-control" and finding.value is not None]
     strange = [control.label for control in controls if control.is_above_chance]
-    if at_least(len(strange), len(controls), _BY_LUCK) > SIGNIFICANT:
+    if binomial_tail(len(strange), len(controls), _BY_LUCK) > SIGNIFICANT:
         strange = []
     parts = [f"Not above chance, though it must be: {'; '.join(failed)}."] if failed else []
     parts += [f"Above chance although a negative control has nothing to find: {'; '.join(strange)}."] if strange else []
@@ -128,16 +134,16 @@ def doubts(findings: Sequence[Finding]) -> str:
 
 def examples(record: Record[Any, Any], question: QuestionInfo) -> Iterator[tuple[str, Table]]:
     """Yield (arm, table) of single examples behind findings with text, such as planted and generated text."""
-    for arm, findings in by_arm(record, question):
+    for arm, findings in group_by_arm(record, question):
         for name in dict.fromkeys(finding.items for finding in findings if finding.items):
             items = arm.items[name]
             if "text" in items:
                 rows = list(zip(*items.values(), strict=True))[:_MOST_EXAMPLES]
-                cells = [TableRow.of(*map(_in_a_cell, row)) for row in rows]
+                cells = [TableRow.of(*map(_format_cell, row)) for row in rows]
                 yield arm.name, Table.of(f"Single examples of {arm.name}", tuple(items), cells, is_sortable=False)
 
 
-def _in_a_cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return NOTHING
     return f"{value:.2f}" if isinstance(value, float) else str(value)
@@ -158,7 +164,11 @@ def _alarms(finding: Finding) -> Iterator[str]:
 def finding_sentences(record: RunRecord) -> list[Statement]:
     """Return a statement per arm and question: its best finding, or that none is above chance."""
     pairs = [(arm, question) for arm in record.arms for question in record.questions]
-    return [sentence for arm, question in pairs if (sentence := _sentence(arm, question, record.declared)) is not None]
+    return [
+        sentence
+        for arm, question in pairs
+        if (sentence := _sentence(arm, question, record.metrics_by_name)) is not None
+    ]
 
 
 def _sentence(arm: ArmRecord, question: QuestionInfo, declared: Mapping[str, Metric]) -> Statement | None:

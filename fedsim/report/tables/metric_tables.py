@@ -15,13 +15,13 @@ from fedsim.report.verdict import Column, RunJudge
 def metric_tables(record: RunRecord, judge: RunJudge) -> list[Table]:
     """Return a table of attacks by arm for every table title that a declared metric names."""
     attacks = attacks_of(record)
-    titles = dict.fromkeys(metric.table for metric in judge.declared.values() if metric.table)
+    titles = dict.fromkeys(metric.table for metric in judge.metrics_by_name.values() if metric.table)
     return [_table(record, judge, title, columns) for title in titles if (columns := judge.columns(attacks, title))]
 
 
 def _table(record: RunRecord, judge: RunJudge, title: str, columns: list[Column]) -> Table:
     ranges = (
-        number(f"{judge.declared[column.metric.by].title} {low} to {high}")
+        number(f"{judge.metrics_by_name[column.metric.by].title} {low} to {high}")
         for column in columns
         for low, high in column.metric.ranges
     )

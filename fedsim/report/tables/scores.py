@@ -16,7 +16,7 @@ _AFTER = ("success", "objective", "objective_at_truth", "iterations", "stopped",
 
 def score_columns(judge: RunJudge) -> tuple[str, ...]:
     """Return the columns of `scores.csv`: every example metric, except metrics that repeat the column `success`."""
-    return (*_BEFORE, *(metric.in_tables for metric in _metrics(judge)), *_AFTER)
+    return (*_BEFORE, *(metric.column_name for metric in _metrics(judge)), *_AFTER)
 
 
 def scores(record: RunRecord, judge: RunJudge) -> Iterator[tuple[Any, ...]]:
@@ -30,7 +30,7 @@ def scores(record: RunRecord, judge: RunJudge) -> Iterator[tuple[Any, ...]]:
 
 def _metrics(judge: RunJudge) -> list[Metric]:
     """Return the installed metrics, and the metrics of the record, in order."""
-    known = {**registry.every_metric(), **judge.declared}.values()
+    known = {**registry.every_metric(), **judge.metrics_by_name}.values()
     return [
         metric for metric in known if metric.over == "item" and metric.tables != "none" and not _says_success(metric)
     ]

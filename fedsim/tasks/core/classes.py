@@ -29,7 +29,7 @@ class ClassTask(Task[Config]):
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return each example's cross-entropy, the mean over its tokens if tokens have labels."""
-        return losses.per_example(outputs, targets)
+        return losses.compute_example_losses(outputs, targets)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy of the examples."""
@@ -54,7 +54,7 @@ def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
     """Evaluate a model in batches, since logits of every token of a test set would exceed the memory."""
     batch_losses: list[Tensor] = []
     guesses: list[Tensor] = []
-    for batch in data.test.split(task.at_once):
+    for batch in data.test.split(task.eval_batch_size):
         outputs = task.outputs(model, batch, {})
         batch_losses.append(task.losses(outputs, batch.labels))
         guesses.append(outputs.argmax(-1))
@@ -66,6 +66,6 @@ def token_answers(task: ClassTask, model: Model, data: Dataset) -> TokenAnswers:
 
 def class_answers(task: ClassTask, model: Model, data: Dataset) -> dict[str, float]:
     """Return accuracy and mean loss of a model with one prediction per example."""
-    outputs = torch.cat([task.outputs(model, batch, {}) for batch in data.test.split(task.at_once)])
+    outputs = torch.cat([task.outputs(model, batch, {}) for batch in data.test.split(task.eval_batch_size)])
     accuracy = test_accuracy(outputs.argmax(1), data.test.labels)
     return {"test_accuracy": accuracy, "test_loss": test_loss(task.loss(outputs, data.test.labels))}

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedsim.core.types import Batch, Dataset, Reconstruction, Truth
 from fedsim.core.types.tasks import Scored
 from fedsim.metrics.composites import with_composites
-from fedsim.metrics.identification import gallery, identified
+from fedsim.metrics.identification import gallery, identify_guesses
 from fedsim.metrics.image import ScoredItems, nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.missing import complete
@@ -29,7 +29,7 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
     made, spec = len(guess.inputs), data.spec
     guess = complete(guess, len(examples))
     scored = score_items(guess, examples, spec)
-    items = with_composites(_identified(scored, guess, examples, data), guess, truth, examples, spec)
+    items = with_composites(_add_identified(scored, guess, examples, data), guess, truth, examples, spec)
     public = _public_images(data)
     public_scores = {} if public is None else {"public": _next_to(to_pixels(guess.inputs[scored.order], spec), public)}
     return Scored(
@@ -37,7 +37,7 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
         values=label_values(items),
         order=scored.order,
         guess=guess,
-        notes=() if made >= len(examples) else (_missing(made, len(examples)),),
+        notes=() if made >= len(examples) else (_describe_missing(made, len(examples)),),
         arrays=public_scores,
     )
 
@@ -49,19 +49,19 @@ def label_values(items: Sequence[ItemScore]) -> dict[str, float]:
     return {"label_accuracy": label_accuracy((item.guessed_label for item in items), (item.label for item in items))}
 
 
-def _identified(scored: ScoredItems, guess: Reconstruction, examples: Batch, data: Dataset) -> ScoredItems:
+def _add_identified(scored: ScoredItems, guess: Reconstruction, examples: Batch, data: Dataset) -> ScoredItems:
     """Add to each image whether an adversary with the test set identifies it by its guess."""
     public = gallery(data)
     if public is None:
         return scored
     guesses = guess.inputs[scored.order]
-    known = identified(to_pixels(guesses, data.spec), to_pixels(examples.inputs, data.spec), public)
+    known = identify_guesses(to_pixels(guesses, data.spec), to_pixels(examples.inputs, data.spec), public)
     is_usable = guesses.flatten(1).isfinite().all(1)
     pairs = zip(scored.items, known.where(is_usable, 0.0).tolist(), strict=True)
     return scored._replace(items=tuple(item.with_values({"identified": value}) for item, value in pairs))
 
 
-def _missing(made: int, count: int) -> str:
+def _describe_missing(made: int, count: int) -> str:
     return f"it guessed {made} of {count} examples; examples without a guess count as missing, with the worst scores"
 
 

@@ -33,7 +33,7 @@ ConfigT = TypeVar("ConfigT", bound=NoisyImageConfig)
 class NoisyImageTask(Task[ConfigT]):
     """A task with images as inputs and outputs. Subclasses implement draws, outputs, targets and losses."""
 
-    at_once: ClassVar[int] = 256
+    eval_batch_size: ClassVar[int] = 256
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
 
     def refuses(self, data: Dataset) -> str | None:
@@ -47,7 +47,7 @@ class NoisyImageTask(Task[ConfigT]):
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return the loss on the test set."""
         losses: list[Tensor] = []
-        for batch in data.test.split(self.at_once):
+        for batch in data.test.split(self.eval_batch_size):
             for _ in range(self.config.drawn_in_tests):
                 draws = self.draw(batch, generator)
                 losses.append(self.losses(self.outputs(model, batch, draws), self.targets(batch, draws)))

@@ -27,7 +27,7 @@ class TextTask(Task[ConfigT]):
         batch.
         """
         assert data.tokenizer is not None, "data sets of text have a vocabulary"
-        planted = [secret.span for secret in data.planted]
+        planted = [secret.span for secret in data.planted_secrets]
         sentences = score_sentences(guess, examples, data.tokenizer, planted).sentences
         values = score_words(guess, examples, data.tokenizer)
         if READ_WORDS in guess.extras:

@@ -14,7 +14,7 @@ from fedsim.core.types import Batch, Dataset, InputSpec, Knowledge, Reconstructi
 from fedsim.core.types.configured import ConfigT
 from fedsim.core.types.tasks import Model, Scored, Shown, Task
 from fedsim.metrics.image import to_pixels
-from fedsim.metrics.targets import aligned
+from fedsim.metrics.targets import align_guesses
 from fedsim.record import ItemScore
 from fedsim.tasks.core.images import score_images
 from fedsim.tasks.core.rows import score_rows
@@ -62,7 +62,7 @@ class TargetTask(Task[ConfigT]):
         order, completed = scored.order, scored.guess
         assert order is not None
         assert completed is not None
-        score, guessed = self.target_score(data), aligned(completed.labels[order].cpu(), examples.labels)
+        score, guessed = self.target_score(data), align_guesses(completed.labels[order].cpu(), examples.labels)
         items = cast("tuple[ItemScore, ...]", scored.items)
         pairs = zip(items, guessed, examples.labels, strict=True)
         return replace(scored, items=tuple(item.with_values(score(guess, true)) for item, guess, true in pairs))
@@ -75,4 +75,4 @@ class TargetTask(Task[ConfigT]):
 
     def outputs_of(self, model: Model, data: Dataset) -> Tensor:
         """Return a model's outputs for the whole test set."""
-        return torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
+        return torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.eval_batch_size)])

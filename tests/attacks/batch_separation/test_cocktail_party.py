@@ -123,10 +123,10 @@ def test_some_noise_is_bearable(watched, attack_named, psnr_of):
 def test_it_says_so_when_there_is_nothing_to_unmix(mixed, attack_named, without_information):
     observation = without_information(mixed(4)[0])
     guess = solve(attack_named, NAME, observation)
-    assert guess.stopped.startswith("gave up: 4 directions hold")
+    assert guess.stop_reason.startswith("gave up: 4 directions hold")
     assert not len(guess.inputs)
     unknown = solve(attack_named, NAME, replace(observation, batch_size=None, labels=None))
-    assert "full rank" in unknown.stopped
+    assert "full rank" in unknown.stop_reason
     assert not len(unknown.inputs)
 
 

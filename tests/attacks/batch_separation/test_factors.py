@@ -25,9 +25,9 @@ def test_factors_multiply_to_the_rest_without_its_rows_of_zeros() -> None:
     even = torch.ones(9, dtype=torch.float64)
     as_it_is = factorise(gradient, gradient, lambda _singular: 3, even)
     assert torch.allclose(as_it_is.basis @ as_it_is.right, gradient[found.live])
-    assert torch.allclose(found.left, torch.ones(7, dtype=torch.float64))
+    assert torch.allclose(found.residual_shares, torch.ones(7, dtype=torch.float64))
     half = factorise(gradient, gradient / 2, lambda _singular: 2)
-    assert torch.allclose(half.left, torch.full((7,), 0.5, dtype=torch.float64))
+    assert torch.allclose(half.residual_shares, torch.full((7,), 0.5, dtype=torch.float64))
     assert half.basis.shape == (7, 2)
 
 

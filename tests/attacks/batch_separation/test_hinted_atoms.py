@@ -35,9 +35,9 @@ def test_all_atoms_are_taken_with_their_factors_and_the_position_stays_as_it_was
     before = position(atoms)
     assert before.is_hard(basis.shape[1])
     found = separate_hinted(before, hints, basis, torch.Generator().manual_seed(0))
-    assert before.left == IMAGES
+    assert before.remaining_tokens == IMAGES
     assert not before.atoms
-    assert found.left == 0
+    assert found.remaining_tokens == 0
     assert found.is_done
     errors = torch.cdist(atoms[0], torch.stack(found.atoms)).amin(1) / atoms[0].norm(dim=1)
     assert float(errors.max()) < 1e-8
@@ -56,5 +56,5 @@ def test_a_wrong_hint_costs_its_own_atom_alone() -> None:
 def test_without_a_hint_for_every_token_nothing_is_taken() -> None:
     atoms, basis, hints = made()
     found = separate_hinted(position(atoms, hints[1:]), hints, basis, torch.Generator().manual_seed(0))
-    assert found.left == IMAGES
+    assert found.remaining_tokens == IMAGES
     assert not found.atoms

@@ -13,7 +13,7 @@ from attacks.batch_separation._intersection import (
     is_elementwise,
     keeps_factor,
     solve_points,
-    spanned,
+    span_rows,
 )
 from tests.attacks.batch_separation.crossing import MLP, MNIST
 
@@ -22,8 +22,8 @@ def problem_of(observation, rank):
     first = first_layer(observation)
     row_space = row_space_behind(observation, first.behind, rank)
     right = torch.linalg.svd(first.gradient, full_matrices=False).Vh[:rank]
-    span = spanned(right, has_bias=first.has_bias)
-    return first, span, Intersection.of_layer(span, first.weight, first.behind.inputs, row_space)
+    span = span_rows(right, has_bias=first.has_bias)
+    return first, span, Intersection.from_layer(span, first.weight, first.behind.inputs, row_space)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -88,14 +88,14 @@ def test_silence_explains_nothing():
 def test_spans_hold_the_one_of_the_bias_and_starts_are_as_large_as_standardised_inputs():
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn((4, 10), generator=generator, dtype=torch.float64)
-    span = spanned(rows, has_bias=True)
+    span = span_rows(rows, has_bias=True)
     starts = span.starts(5, generator)
     inputs = span.offset + starts @ span.directions
     torch.testing.assert_close(inputs[:, -1], torch.ones(5).double())
     assert float((inputs @ (torch.eye(10).double() - torch.linalg.pinv(rows) @ rows)).abs().max()) < 1e-10
     assert (starts @ span.directions).norm(dim=1).tolist() == pytest.approx([10**0.5] * 5)
-    assert isinstance(spanned(rows, has_bias=False), InputSpan)
-    assert spanned(rows, has_bias=False).directions.shape == (4, 10)
+    assert isinstance(span_rows(rows, has_bias=False), InputSpan)
+    assert span_rows(rows, has_bias=False).directions.shape == (4, 10)
 
 
 def test_what_lies_between_two_layers_is_recognised():

@@ -48,7 +48,7 @@ def test_fewer_units_than_rows_tell_nothing(toy):
     observation, *_ = gradient_of(toy, network(6), census(), chosen(8))
     guess = attacked(NAME, observation)
     assert not len(guess.inputs)
-    assert "candidates" in guess.stopped
+    assert "candidates" in guess.stop_reason
 
 
 def test_neither_rates_nor_batch_size_need_be_known(toy):
@@ -78,7 +78,7 @@ def test_rows_that_depend_on_each_other_are_missing_and_the_others_are_read(toy)
     order = torch.cdist(inputs[4:], guess.inputs).argmin(1)
     torch.testing.assert_close(guess.inputs[order], inputs[4:], atol=1e-8, rtol=0)
     assert len(guess.inputs) == 5
-    assert "depend on each other" in guess.stopped
+    assert "depend on each other" in guess.stop_reason
 
 
 def test_wrong_public_statistics_give_no_rows(toy):
@@ -100,7 +100,7 @@ def test_numbers_of_a_public_scale_stand_in_for_categories_that_a_real_table_lac
     observation, truth, _ = watched(**SURVEY, model=model, federation={"batch_size": 8}, knows=KNOWS, client=1)
     alone = attacked(NAME, observation)
     assert not len(alone.inputs)
-    assert "missing" in alone.stopped
+    assert "missing" in alone.stop_reason
     guess, batch = attacked(NAME, observation, steps=STEPS), truth.batches[0]
     order = torch.cdist(batch.inputs, guess.inputs).argmin(1)
     # The client's own rows are in single precision, of standardised values up to ten.
@@ -114,8 +114,8 @@ def test_sixteen_rows_of_two_categories_are_refused_with_the_count(watched):
     observation, *_ = watched(**SURVEY, model=model, federation={"batch_size": 16}, knows=KNOWS)
     guess = attacked(NAME, observation)
     rank, fixed = int(guess.diagnostics["numerical rank"]), int(guess.diagnostics["dimensions fixed"])
-    assert f"{rank} rows are in the gradient" in guess.stopped
-    assert guess.stopped.endswith(f"{rank - fixed} missing")
+    assert f"{rank} rows are in the gradient" in guess.stop_reason
+    assert guess.stop_reason.endswith(f"{rank - fixed} missing")
 
 
 def refusal(observation, **settings):

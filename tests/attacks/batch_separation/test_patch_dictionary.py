@@ -154,14 +154,14 @@ def test_a_rate_of_zero_leaves_nothing_to_find(toy, attack_named):
     if attack.applicable(observation).holds:
         guess = solve(attack_named, NAME, observation)
         assert not len(guess.inputs)
-        assert "were separated" in guess.stopped
+        assert "were separated" in guess.stop_reason
 
 
 def test_noise_is_named_and_nothing_is_returned(toy, attack_named, without_information):
     observation, _ = toy(build(), SHAPE, 2)
     guess = solve(attack_named, NAME, without_information(observation))
     assert not len(guess.inputs)
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
 
 
 def test_auto_chooses_it(toy, attack_named):

@@ -2,7 +2,11 @@
 
 import torch
 
-from attacks.batch_separation._rows_of_gradient import by_derivatives, by_zeros, in_column_space
+from attacks.batch_separation._rows_of_gradient import (
+    candidates_by_derivatives,
+    candidates_by_zeros,
+    is_in_column_space,
+)
 from tests.attacks.solving import network
 
 
@@ -16,13 +20,13 @@ def test_the_rows_are_those_whose_factor_has_most_zeros():
     rows = torch.eye(6, dtype=torch.float64)
     left = torch.randn((64, 6), generator=generator, dtype=torch.float64)
     left = left * (torch.rand((64, 6), generator=generator) > 0.5)
-    *_, chosen = by_zeros(left @ rows, candidates_of(rows), 8, generator)
+    *_, chosen = candidates_by_zeros(left @ rows, candidates_of(rows), 8, generator)
     assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4, 5]
 
 
 def test_nothing_is_chosen_where_candidates_do_not_span_the_gradient():
     generator = torch.Generator().manual_seed(0)
-    assert not list(by_zeros(torch.ones(8, 3).double(), torch.eye(3).double()[:2], 2, generator))
+    assert not list(candidates_by_zeros(torch.ones(8, 3).double(), torch.eye(3).double()[:2], 2, generator))
 
 
 def test_derivatives_tell_the_rows_without_any_zero(toy):
@@ -32,7 +36,7 @@ def test_derivatives_tell_the_rows_without_any_zero(toy):
     known = torch.column_stack([examples, torch.ones(len(examples)).double()])
     frame = torch.linalg.qr(known[:5].T).Q
     gradient = torch.column_stack([observation.update.tensors[name] for name in ("1.weight", "1.bias")])
-    (chosen,) = by_derivatives(observation, "1", examples, gradient @ frame, known @ frame)
+    (chosen,) = candidates_by_derivatives(observation, "1", examples, gradient @ frame, known @ frame)
     assert chosen.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -40,7 +44,7 @@ def test_derivatives_tell_nothing_where_there_are_more_unknowns_than_equations(t
     observation, truth = toy(network(8, 2), (8,), 5)
     examples = candidates_of(truth.batches[0].inputs)
     parts, known = torch.ones(2, 5).double(), torch.ones(len(examples), 5).double()
-    assert not list(by_derivatives(observation, "1", examples, parts, known))
+    assert not list(candidates_by_derivatives(observation, "1", examples, parts, known))
 
 
 def test_each_row_that_depends_on_no_other_shows_in_the_column_space_by_itself(toy):
@@ -49,5 +53,5 @@ def test_each_row_that_depends_on_no_other_shows_in_the_column_space_by_itself(t
     examples = candidates_of(inputs)
     gradient = torch.column_stack([observation.update.tensors[name] for name in ("1.weight", "1.bias")])
     frame = torch.linalg.qr(torch.column_stack([inputs, torch.ones(7).double()]).T).Q
-    assert in_column_space(observation, "1", examples, gradient @ frame).nonzero().flatten().tolist() == [*range(7)]
-    assert not bool(in_column_space(observation, "1", examples, gradient @ frame[:, :3]).any())
+    assert is_in_column_space(observation, "1", examples, gradient @ frame).nonzero().flatten().tolist() == [*range(7)]
+    assert not bool(is_in_column_space(observation, "1", examples, gradient @ frame[:, :3]).any())

@@ -112,7 +112,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     guess = solve(attack_named, NAME, observation, restarts=3, rounds=1)
     found = int(guess.diagnostics["examples found"])
     assert 1 <= found <= 3
-    assert guess.stopped == f"found {found} of 8 examples in 1 rounds"
+    assert guess.stop_reason == f"found {found} of 8 examples in 1 rounds"
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
     assert psnr[found - 1] > 100
     assert len(guess.inputs) == len(guess.labels) == found
@@ -122,7 +122,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
 def test_a_random_gradient_gives_nothing(toy, attack_named, without_information, size):
     observation, _ = toy(dense(64, bias=True), (3, 4, 4), 4)
     guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size), rounds=2)
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
     assert not len(guess.inputs)
 
 
@@ -131,7 +131,7 @@ def test_unknown_rates_are_tried_and_dropout_in_between_is_reported(watched, att
         data=MNIST, model={**MLP, "width": 128, "dropout": 0.5}, federation={"batch_size": 4}, knows=("batch-size",)
     )
     guess = solve(attack_named, NAME, observation, rounds=1)
-    assert guess.stopped.startswith("gave up: no start converged")
+    assert guess.stop_reason.startswith("gave up: no start converged")
     assert not len(guess.inputs)
 
 

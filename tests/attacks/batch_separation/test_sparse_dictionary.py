@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation import sparse_dictionary
-from attacks.batch_separation._sparsest import Sparse, searched
+from attacks.batch_separation._sparsest import Sparse, search_vectors
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from tests.attacks.solving import attacked, network, solve
@@ -146,7 +146,7 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
 def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
     observation, _, _ = watched(data=MNIST, model={**MLP, "dropout": 0.0}, federation={"batch_size": 4})
     guess = solve(attack_named, NAME, observation, rounds=2, restarts=256)
-    assert guess.stopped.startswith("gave up: 0 of 4 examples separated")
+    assert guess.stop_reason.startswith("gave up: 0 of 4 examples separated")
     assert guess.objective > 0.5
     assert not len(guess.inputs)
     assert guess.masks is None
@@ -173,11 +173,11 @@ def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, 
 
 
 def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of, monkeypatch):
-    monkeypatch.setattr(sparse_dictionary, "searched", lambda *arguments: first_two(searched(*arguments)))
+    monkeypatch.setattr(sparse_dictionary, "search_vectors", lambda *arguments: first_two(search_vectors(*arguments)))
     observation, truth, world = watched(data=MNIST, model={**MLP, "dropout": 0.25}, federation={"batch_size": 6})
     monkeypatch.setattr(sparse_dictionary, "_complete", once(sparse_dictionary._complete))
     guess = solve(attack_named, NAME, observation, restarts=256)
-    assert guess.stopped.startswith("separated 2 of 6 examples")
+    assert guess.stop_reason.startswith("separated 2 of 6 examples")
     assert guess.diagnostics["examples found"] == 2
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
     assert psnr[1] > 100
@@ -238,7 +238,7 @@ def test_noise_without_zeros_gives_no_data(watched, attack_named):
         defenses=[{"name": "gradient-noise", "scale": 1e-5}],
     )
     guess = solve(attack_named, NAME, observation)
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
     assert not len(guess.inputs)
 
 
@@ -262,7 +262,7 @@ def test_the_rank_is_the_number_of_different_examples_with_a_gradient(toy, attac
 def test_a_random_gradient_gives_nothing(toy, attack_named, without_information, size):
     observation, _ = toy(dense(64, 0.5, bias=True), (3, 4, 4), 4)
     guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size))
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
     assert not len(guess.inputs)
 
 

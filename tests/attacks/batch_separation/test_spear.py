@@ -34,7 +34,7 @@ def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate
     guess = solve(attack_named, NAME, replace(observation, labels=None), draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
-    assert guess.stopped == "all examples separated"
+    assert guess.stop_reason == "all examples separated"
     assert guess.diagnostics["sign agreement"] == 1.0
     assert guess.diagnostics["draws"] <= 4096
 
@@ -55,7 +55,7 @@ def test_relu_without_bias_leaves_the_scale_a_guess(toy, attack_named):
     images = nn.functional.normalize(truth.batches[0].inputs.flatten(1))
     agreement = (images @ nn.functional.normalize(guess.inputs.flatten(1)).T).max(1).values
     assert float(agreement.min()) > 1 - 1e-9
-    assert guess.stopped == "separated, but the gradient is not matched"
+    assert guess.stop_reason == "separated, but the gradient is not matched"
 
 
 @pytest.mark.parametrize(("size", "rate"), [(2, 0.25), (8, 0.5)])
@@ -87,7 +87,7 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
     }
     for reason, observation in cases.items():
         guess = solve(attack_named, NAME, observation)
-        assert re.search(reason, guess.stopped)
+        assert re.search(reason, guess.stop_reason)
         assert not len(guess.inputs)
         assert guess.masks is None
 
@@ -95,7 +95,7 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
 def test_too_few_draws_end_with_nothing(toy, attack_named):
     observation, _ = toy(dense(0.0), (1, 8, 8), 14)
     guess = solve(attack_named, NAME, observation, draws=20_500)
-    assert re.match(r"gave up: \d+ of 14 examples separated in 21504 draws", guess.stopped)
+    assert re.match(r"gave up: \d+ of 14 examples separated in 21504 draws", guess.stop_reason)
     assert not len(guess.inputs)
     assert guess.diagnostics["draws"] == 21504
 

@@ -40,11 +40,11 @@ def test_with_enough_equations_it_gives_what_r_gap_gives(toy, attack_named, acti
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
 def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, activation, rate):
     observation, truth = toy(net(activation, (1, 8, 3, 4), (1, 2, 2), 6, rate), (1, 6, 6), 1)
-    assert solve(attack_named, "r-gap", observation).stopped.startswith("gave up")
+    assert solve(attack_named, "r-gap", observation).stop_reason.startswith("gave up")
     guess = solve(attack_named, NAME, observation)
     assert guess.is_exact
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
-    assert guess.stopped == "solved layer by layer"
+    assert guess.stop_reason == "solved layer by layer"
     assert guess.diagnostics["rank of '2'"] < guess.diagnostics["unknowns of '2'"]
 
 
@@ -79,7 +79,7 @@ def test_convnets_of_the_zoo_on_digits(watched, attack_named, psnr_of):
 def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_named):
     observation, truth = toy(net("identity", (1, 3, 2), (1, 2), 8, 0.5), (1, 8, 8), 1)
     guess = solve(attack_named, NAME, observation)
-    assert guess.stopped == "solved in part: '0' has 62 independent equations for 64 unknowns"
+    assert guess.stop_reason == "solved in part: '0' has 62 independent equations for 64 unknowns"
     assert guess.objective < 1e-12
     assert not guess.is_exact
     error = float((guess.inputs - truth.batches[0].inputs).norm() / truth.batches[0].inputs.norm())
@@ -88,7 +88,7 @@ def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_
 
 def test_narrow_relu_layers_are_admitted_to_fail(toy, attack_named):
     guess = solve(attack_named, NAME, toy(net("relu", (1, 6, 3), (1, 2), 10), (1, 10, 10), 1)[0], walks=3)
-    assert guess.stopped == "walks used up, the gradient is not matched"
+    assert guess.stop_reason == "walks used up, the gradient is not matched"
     assert guess.iterations == len(guess.history) == 3
     assert not guess.is_exact
     assert guess.objective == min(value for _, value in guess.history)

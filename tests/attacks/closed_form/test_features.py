@@ -55,6 +55,6 @@ def test_it_refuses_what_it_cannot_divide(watched: Watched) -> None:
         attacked(NAME, digits)
     one, _ = seen_row(watched)
     shared = {name: tensor for name, tensor in one.update.tensors.items() if name != "tokens.bias"}
-    hidden = replace(one, update=replace(one.update, tensors=shared), hidden=frozenset({"tokens.bias"}))
+    hidden = replace(one, update=replace(one.update, tensors=shared), hidden_parameters=frozenset({"tokens.bias"}))
     with pytest.raises(NotApplicable, match=r"the gradient of 'tokens.bias' is not shared"):
         attacked(NAME, hidden)

@@ -91,7 +91,7 @@ def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named
         observation = replace(observation, update=replace(observation.update, tensors=pruned))
     guess = solve(attack_named, NAME, observation)
     assert guess.diagnostics == {"sites read": 0, "entries read": 0}
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
 
 
 def test_hidden_layers_are_replaced_by_their_neighbours(watched, attack_named):

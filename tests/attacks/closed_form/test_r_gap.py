@@ -46,7 +46,7 @@ def test_recovers_image_label_and_masks(toy, attack_named, rate, bias, activatio
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-9
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
-    assert guess.stopped == "solved layer by layer"
+    assert guess.stop_reason == "solved layer by layer"
     assert guess.diagnostics["rank of '2'"] == guess.diagnostics["unknowns of '2'"] == 144
 
 
@@ -113,7 +113,7 @@ def test_dropout_of_pixels_leaves_grey_holes(toy, attack_named):
 
 def test_too_few_equations_are_reported_without_an_image(toy, attack_named):
     guess = solve(attack_named, NAME, toy(net(stride=2), (1, 6, 6), 1)[0])
-    assert guess.stopped.startswith("gave up: '2' gives ")
+    assert guess.stop_reason.startswith("gave up: '2' gives ")
     assert guess.diagnostics["rank of '2'"] < guess.diagnostics["unknowns of '2'"] == 144
     assert not len(guess.inputs)
 
@@ -168,7 +168,7 @@ def test_a_batch_whose_last_layer_is_noisy_ends_without_a_guess(toy, attack_name
     noisy = replace(observation, update=replace(observation.update, tensors=tensors))
     for name in (NAME, "copa"):
         guess = solve(attack_named, name, noisy)
-        assert guess.stopped == "gave up: the gradient of the last layer does not separate the examples"
+        assert guess.stop_reason == "gave up: the gradient of the last layer does not separate the examples"
         assert len(guess.inputs) == 0
 
 

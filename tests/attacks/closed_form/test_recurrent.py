@@ -106,7 +106,9 @@ def test_a_hidden_gradient_is_refused_and_a_disturbed_one_is_not_exact(toy, atta
     del tensors["layer.weight_hh_l0"]
     with pytest.raises(NotApplicable, match=r"the gradient of 'layer.weight_hh_l0' is not shared"):
         solve(
-            attack_named, NAME, replace(observation, update=replace(observation.update, tensors=tensors), hidden=hidden)
+            attack_named,
+            NAME,
+            replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=hidden),
         )
 
 

@@ -47,7 +47,7 @@ def test_a_dense_chain_gives_image_label_and_masks_in_one_walk(toy: Toy, rate: f
     assert len(steps) == len(recursion.history) == 1
     guess = recursion.reconstruction(observation, "solved")
     assert guess.diagnostics["unknowns of '1'"] == 12.0
-    assert guess.stopped == "solved"
+    assert guess.stop_reason == "solved"
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

@@ -102,7 +102,7 @@ def test_refuses_what_is_no_chain(toy):
         "is called twice": toy(nn.Sequential(nn.Linear(3, 4), shared, nn.Tanh(), shared), (3,), 1)[0],
         "class scores": toy(nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.LeakyReLU()), shape, 1)[0],
         "hidden or the layer is frozen": replace(
-            hidden, update=replace(hidden.update, tensors=tensors), hidden=frozenset({"0.weight"})
+            hidden, update=replace(hidden.update, tensors=tensors), hidden_parameters=frozenset({"0.weight"})
         ),
     }
     for reason, observation in cases.items():

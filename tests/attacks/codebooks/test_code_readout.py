@@ -48,7 +48,7 @@ def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_nam
         assert torch.equal(guess.extras[f"codebook.{place}"], rows)
         assert guess.diagnostics[f"codes read at '{place}'"] == rows.sum()
     (component,) = world.stack.components
-    scores = component.scores(world.models.holding(world.models.first_weights), truth, guess)
+    scores = component.scores(world.models.load_weights(world.models.first_weights), truth, guess)
     assert len(scores) == 4
     assert set(scores.values()) == {1.0}
     assert not len(guess.inputs)
@@ -65,7 +65,7 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
         for place in places:
             assert not bool((guess.extras[f"codebook.{place}"] & ~expected[place]).any())
         (component,) = world.stack.components
-        read[loss] = component.scores(world.models.holding(world.models.first_weights), truth, guess)
+        read[loss] = component.scores(world.models.load_weights(world.models.first_weights), truth, guess)
     name = "share of the codes fired at 'blocks.0.mlp' that were read"
     assert read["aeloss"][name] == 1.0
     assert read["base"][name] < 0.5  # only the class token is read behind the last block
@@ -80,11 +80,13 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
     rows[0, silent[:4]] = True
     (component,) = world.stack.components
     scores = component.scores(
-        world.models.holding(world.models.first_weights), truth, replace(guess, extras={"codebook.2": rows})
+        world.models.load_weights(world.models.first_weights), truth, replace(guess, extras={"codebook.2": rows})
     )
     assert scores["share of the codes fired at '2' that were read"] == 0.5
     assert scores["share of the codes read at '2' that fired"] == 0.2
-    assert component.scores(world.models.holding(world.models.first_weights), truth, replace(guess, extras={})) == {}
+    assert (
+        component.scores(world.models.load_weights(world.models.first_weights), truth, replace(guess, extras={})) == {}
+    )
 
 
 def test_the_record_holds_the_score(scenario):

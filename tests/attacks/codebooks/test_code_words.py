@@ -55,7 +55,7 @@ def test_the_guess_is_every_token_whose_codes_all_fired(
     assert guess.diagnostics["tokens that alone explain a code"] == len({own_[0] for own_ in by_code if len(own_) == 1})
     assert codes.codes.shape[0] == groups
     (component,) = world.stack.components
-    assert set(component.scores(world.models.holding(world.models.first_weights), truth, guess).values()) == {1.0}
+    assert set(component.scores(world.models.load_weights(world.models.first_weights), truth, guess).values()) == {1.0}
 
 
 def test_codes_behind_an_attention_depend_on_more_than_their_token(

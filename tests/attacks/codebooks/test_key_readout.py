@@ -23,7 +23,7 @@ def table(**settings: Any) -> list[dict[str, Any]]:
 
 def scores_of(world: worlds.World, truth: Any, guess: Any) -> dict[str, float]:
     (component,) = world.stack.components
-    return dict(component.scores(world.models.holding(world.models.first_weights), truth, guess))
+    return dict(component.scores(world.models.load_weights(world.models.first_weights), truth, guess))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -121,7 +121,7 @@ def test_where_all_that_ran_found_nothing_it_returns_nothing(watched: Watched) -
     )
     nothing = attacked(observation, leave_out=others)
     assert nothing.inputs.shape == (0, *observation.spec.shape)
-    assert nothing.stopped == "no attack that applies found anything"
+    assert nothing.stop_reason == "no attack that applies found anything"
     assert any(note.startswith("sparse-dictionary found nothing: gave up: 0 of 4") for note in nothing.notes)
     assert any(note.startswith("closed-form-vit does not apply") for note in nothing.notes)
 
@@ -131,7 +131,7 @@ def test_a_part_of_a_batch_is_compared_with_blanks_and_returned_without(
 ) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 24, "dropout": 0.0})
     batch = truth.batches[0]
-    part = Reconstruction.of(batch.inputs[[2, 0]], batch.labels[[2, 0]], objective=0.5, stopped="found 2 of 4")
+    part = Reconstruction.of(batch.inputs[[2, 0]], batch.labels[[2, 0]], objective=0.5, stop_reason="found 2 of 4")
     inverting = registry.get("attack", "inverting-gradients").make
     monkeypatch.setattr(inverting, "search", lambda *_args: part)
     others = tuple(name for name in registry.methods("attack", Attack) if name != "inverting-gradients")
@@ -202,7 +202,9 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
 def found(batch: Batch, examples: list[int], *, noise: float = 0.0) -> Reconstruction:
     """What an attack found of a batch, blurred by noise."""
     blur = noise * torch.randn(batch.inputs.shape, generator=torch.Generator().manual_seed(3))
-    return Reconstruction.of((batch.inputs + blur)[examples], batch.labels[examples], objective=0.5, stopped="in part")
+    return Reconstruction.of(
+        (batch.inputs + blur)[examples], batch.labels[examples], objective=0.5, stop_reason="in part"
+    )
 
 
 def returning(monkeypatch: pytest.MonkeyPatch, **guesses: Reconstruction) -> tuple[str, ...]:
@@ -325,7 +327,7 @@ def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: py
     observation, truth, world = watched(model={"name": "benchmarks._frontier_models:lenet"}, knows=UNKNOWN_LABELS)
     others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=0.2))
     second_order = registry.get("attack", "gauss-newton").make
-    nothing = Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
+    nothing = Reconstruction.of(torch.zeros(0, *observation.spec.shape), stop_reason="found nothing")
     monkeypatch.setattr(second_order, "search", lambda *_args: nothing)
     guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
     assert guess.notes[0] == "won: gauss-newton from inverting-gradients, which explains the gradient exactly"
@@ -354,7 +356,7 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
     def use_up(name: str) -> Reconstruction:
         shares[name] = time_budget.seconds_left()
         now[0] += shares[name]
-        return Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
+        return Reconstruction.of(torch.zeros(0, *observation.spec.shape), stop_reason="found nothing")
 
     names = ("copa", "gauss-newton", "inverting-gradients", "dropout-inversion", "gradinversion")
     for name in names:

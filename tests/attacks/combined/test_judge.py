@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, GuessJudge, _filled, _is_among, unite
+from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, GuessJudge, _fill_missing, _is_among, unite
 from attacks.core.batches import OrderedGuess
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
@@ -130,8 +130,8 @@ def test_what_does_not_lower_the_distance_is_left_out() -> None:
 
 def test_an_example_fills_no_place_of_another_label() -> None:
     of_class_one = OrderedGuess(TRUTH[[1, 0, 2]], None, torch.tensor([False, True, False]))
-    assert _filled(batch(1, 2), of_class_one, LABELS) is None  # what is empty is of class 0
-    assert _filled(batch(0, 2), of_class_one, LABELS) is None  # and this example is there already
+    assert _fill_missing(batch(1, 2), of_class_one, LABELS) is None  # what is empty is of class 0
+    assert _fill_missing(batch(0, 2), of_class_one, LABELS) is None  # and this example is there already
 
 
 def test_an_example_in_an_empty_place_is_found_there() -> None:

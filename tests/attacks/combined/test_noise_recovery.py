@@ -181,7 +181,7 @@ def test_a_generator_that_is_taken_as_unpredictable_is_left_alone(seen):
 def test_hidden_tensors_and_unknown_defenses_are_refused(seen):
     observation, _ = seen()
     assert attack().fits(observation).holds
-    assert "hidden" in str(attack().not_applicable(replace(observation, hidden=frozenset({"x"}))))
+    assert "hidden" in str(attack().not_applicable(replace(observation, hidden_parameters=frozenset({"x"}))))
     assert "no defense is known" in str(attack().not_applicable(replace(observation, known_methods=())))
 
 

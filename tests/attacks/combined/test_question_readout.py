@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from attacks.combined import question_readout
-from attacks.combined.question_readout import QuestionReadout, QuestionReadoutConfig, QuestionText, arranged
+from attacks.combined.question_readout import QuestionReadout, QuestionReadoutConfig, QuestionText, arrange_words
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Knowledge, Observation, WireEntry
@@ -44,14 +44,14 @@ def attack(**settings: object) -> QuestionReadout:
 
 
 def test_every_order_of_the_words_is_one_text() -> None:
-    assert set(arranged([5, 6, 7], 2, 0)) == {
+    assert set(arrange_words([5, 6, 7], 2, 0)) == {
         QuestionText((first, second), (third,))
         for first, second, third in ((5, 6, 7), (5, 7, 6), (6, 5, 7), (6, 7, 5), (7, 5, 6), (7, 6, 5))
     }
-    short = list(arranged([0, 5, 6, 7], 3, 0))
+    short = list(arrange_words([0, 5, 6, 7], 3, 0))
     assert len(short) == len(set(short)) == 12  # one word and two that answer, or two and one, in any order
     assert all(own.question[-1] == 0 and set(own.question) | set(own.answer) == {0, 5, 6, 7} for own in short)
-    assert list(arranged([5, 6], 2, 0)) == []
+    assert list(arrange_words([5, 6], 2, 0)) == []
 
 
 def read_of(record: VictimRecord) -> tuple[float, float]:
@@ -101,6 +101,8 @@ def test_what_cannot_be_read_is_refused() -> None:
         attack(attack="gauss-newton", options={"restarts": 0})(seen(victim()), torch.Generator())
     own = seen(victim())
     hidden = {name: one for name, one in own.update.tensors.items() if name != "embed_tokens.weight"}
-    without = replace(own, update=replace(own.update, tensors=hidden), hidden=frozenset({"embed_tokens.weight"}))
+    without = replace(
+        own, update=replace(own.update, tensors=hidden), hidden_parameters=frozenset({"embed_tokens.weight"})
+    )
     with pytest.raises(NotApplicable, match="the gradient of the embedding 'embed_tokens' is not sent"):
         attack()(without, torch.Generator())

@@ -88,7 +88,7 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
     bare = replace(
         observation,
         update=replace(update, tensors={n: t for n, t in update.tensors.items() if n != "7.weight"}),
-        hidden=frozenset({"7.weight"}),
+        hidden_parameters=frozenset({"7.weight"}),
     )
     for name, settings in (
         ("inverting-gradients", {"max_iterations": 10}),
@@ -116,7 +116,7 @@ def test_being_informed_twice_is_being_informed_once(watched: Watched) -> None:
     observation, _, _ = watched(knows=(*KNOWN, "defenses"), defenses=[{"name": "soteria"}], model=PLAIN)
     once = without_unreliable_tensors(observation)
     twice = without_unreliable_tensors(once)
-    assert once.hidden == twice.hidden == {"7.weight"}
+    assert once.hidden_parameters == twice.hidden_parameters == {"7.weight"}
     assert once is twice
 
 

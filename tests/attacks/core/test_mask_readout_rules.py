@@ -46,7 +46,7 @@ def test_zeros_of_several_examples_or_beside_noise_are_no_masks(toy: Toy) -> Non
 def test_where_one_matrix_is_hidden_its_neighbour_shows_the_mask(toy: Toy) -> None:
     observation, truth = toy(dense(), (3, 2, 2), 1)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden=("4.weight",))
+    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=("4.weight",))
     found = read_masks(hidden)
     assert torch.equal(found[0], truth.masks[0][0])
     assert torch.equal(found[1], truth.masks[0][1])

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.core.masks_by_layer import _decided, _labels, _read_added, _split_at_widest_gap, peel
+from attacks.core.masks_by_layer import _infer_mask, _labels, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
@@ -49,7 +49,7 @@ def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open(toy: 
 def test_a_hidden_layer_ends_it(toy: Toy) -> None:
     observation, truth = toy(dense(nn.Identity(), nn.Identity()), (3, 2, 2), 2)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden=("4.weight",))
+    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=("4.weight",))
     found = peel(hidden, truth.batches[0].inputs)
     assert (found.masks, found.labels, found.deltas) == (None, None, None)
 
@@ -66,7 +66,7 @@ def test_an_entry_between_rounding_and_a_small_one_is_decided_by_the_layer_behin
     sizes[0, 3] = 1e-6 * sizes[1, 3].abs().clamp_min(1.0)
     sizes[1, 5] = 1e-6 * sizes[0, 5].abs().clamp_min(1.0)
     errors = torch.full((2, 1), 1e-7, dtype=torch.float64)
-    assert torch.equal(_decided(sizes, errors, activations, behind @ (activations * mask)), mask)
+    assert torch.equal(_infer_mask(sizes, errors, activations, behind @ (activations * mask)), mask)
 
 
 def test_a_mask_in_front_of_a_sum_is_corrected_by_the_layer_behind() -> None:

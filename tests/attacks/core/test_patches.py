@@ -46,7 +46,7 @@ def test_patches_are_those_that_the_projection_sees(toy, linear) -> None:
     example = truth.batches[0].inputs
     patches = found.cut(example)
     assert torch.equal(patches, F.unfold(example, 2, stride=2)[0].T)
-    assert torch.equal(found.joined(patches, (2, 4, 6)), example)
+    assert torch.equal(found.assemble_example(patches, (2, 4, 6)), example)
 
 
 @pytest.mark.parametrize("linear", [False, True])

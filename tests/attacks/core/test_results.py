@@ -26,7 +26,7 @@ def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason(watched
     assert nothing.labels.shape == (0,)
     assert nothing.masks is None
     assert nothing.objective == math.inf
-    assert (nothing.stopped, nothing.iterations, nothing.notes) == ("gave up: why", 4, ("told",))
+    assert (nothing.stop_reason, nothing.iterations, nothing.notes) == ("gave up: why", 4, ("told",))
     assert nothing.diagnostics == {"rank": 2.0}
     assert not nothing.is_exact
 
@@ -54,7 +54,7 @@ def test_a_search_without_a_number_returns_nothing(watched: Watched, attack_name
     nothing = attack_named(attack, max_iterations=3)(broken, torch.Generator().manual_seed(0))
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert len(nothing.labels) == 0
-    assert nothing.stopped == "objective is not a number"
+    assert nothing.stop_reason == "objective is not a number"
 
 
 def test_labels_are_granted_or_unknown(watched: Watched) -> None:
@@ -62,5 +62,5 @@ def test_labels_are_granted_or_unknown(watched: Watched) -> None:
     assert observation.labels is not None
     assert labels_or_unknown(observation, 3).tolist() == observation.labels.tolist()
     assert labels_or_unknown(observation, 5).tolist() == [int(observation.labels.mode().values)] * 5
-    hidden = replace(observation, labels=None, hidden=frozenset({"7.weight", "7.bias"}))
+    hidden = replace(observation, labels=None, hidden_parameters=frozenset({"7.weight", "7.bias"}))
     assert labels_or_unknown(hidden, 2).tolist() == [-1, -1]

@@ -29,7 +29,7 @@ def test_a_curved_activation_shows_scale_and_sign(activation: Callable[[Tensor],
     found = signed_scales(activation, outputs, torch.ones_like(outputs), row_space)
     assert torch.allclose(found.values, TRUE, rtol=1e-6)  # Newton steps end at relative changes of 1e-13
     assert bool((found.residuals < 1e-8).all())
-    assert bool(found.identified.all())
+    assert bool(found.is_identified.all())
 
 
 def test_dropped_units_are_left_out_of_the_comparison() -> None:
@@ -43,7 +43,7 @@ def test_dropped_units_are_left_out_of_the_comparison() -> None:
 def test_relu_shows_the_sign_alone_and_an_odd_function_neither() -> None:
     outputs, row_space = planted(F.relu)
     relu = signed_scales(F.relu, outputs, torch.ones_like(outputs), row_space)
-    assert not bool(relu.identified.any())
+    assert not bool(relu.is_identified.any())
     assert torch.equal(relu.values.sign(), TRUE.sign())
     outputs, row_space = planted(torch.tanh)
     odd = signed_scales(torch.tanh, outputs, torch.ones_like(outputs), row_space)

@@ -32,7 +32,7 @@ def answer(name: str, given: TraceCase) -> torch.Tensor:
 def test_it_answers_for_every_seen_text_and_the_same_again(name: str, question: Any, view: Any) -> None:
     given = case(question, view)
     first, second = answer(name, given), answer(name, given)
-    assert len(first) == len(given.seen)
+    assert len(first) == len(given.observations)
     assert torch.equal(first, second)
     assert first.dtype == torch.double
 
@@ -52,6 +52,6 @@ def test_it_refuses_another_question_and_a_view_of_which_it_makes_nothing(name: 
     given = case(question, "counts")
     with pytest.raises(NotApplicable, match=f"it answers .*, not {other}"):
         answer(name, replace(given, question=other))
-    strange = replace(given, seen=tuple(replace(own, views=("activations",)) for own in given.seen))
+    strange = replace(given, observations=tuple(replace(own, views=("activations",)) for own in given.observations))
     with pytest.raises(NotApplicable, match="it makes nothing of the view activations"):
         answer(name, strange)

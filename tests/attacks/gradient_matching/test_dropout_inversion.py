@@ -187,7 +187,7 @@ def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
     observation, _ = toy(model, (1, 8, 8), 1)
     shared = {name: t for name, t in observation.update.tensors.items() if name != "positions"}
     observation = replace(
-        observation, update=replace(observation.update, tensors=shared), hidden=frozenset({"positions"})
+        observation, update=replace(observation.update, tensors=shared), hidden_parameters=frozenset({"positions"})
     )
     mask = read_masks(observation).get(0)
     assert mask is None or float(mask.isnan().double().mean()) > 0.7

@@ -34,7 +34,7 @@ def test_one_image_and_its_label_are_exact(toy: Toy, name: str) -> None:
     found = found_by(name, replace(observation, labels=None), threshold=1e-12, **settings)
     assert error(found, truth) < 1e-4
     assert torch.equal(found.labels, truth.batches[0].labels)
-    assert found.stopped == "objective below threshold"
+    assert found.stop_reason == "objective below threshold"
     assert found.diagnostics["squared distance relative to the gradient"] < 1e-12
     assert found.masks is None
 
@@ -86,7 +86,7 @@ def test_a_start_that_ends_well_is_the_last(toy: Toy) -> None:
 def test_a_start_ends_on_its_plateau(toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     found = found_by("cpl", observation, patience=4)
-    assert found.stopped == "no improvement"
+    assert found.stop_reason == "no improvement"
     objectives = [value for _, value in found.history]
     assert min(objectives[:-4]) * (1 - 1e-4) <= min(objectives[-4:])
     assert min(objectives[:-5]) * (1 - 1e-4) > min(objectives[:-4])
@@ -97,7 +97,7 @@ def test_an_objective_that_is_not_a_number_ends_without_an_image(toy: Toy) -> No
     broken = replace(observation, loss=lambda outputs, labels: F.cross_entropy(outputs, labels) * torch.nan)
     for name in ("dlg", "idlg", "cpl"):
         found = found_by(name, broken, max_iterations=4, restarts=1)
-        assert found.stopped == "objective is not a number"
+        assert found.stop_reason == "objective is not a number"
         assert found.diagnostics["starts"] == 2
         assert not len(found.inputs)
         assert not len(found.labels)

@@ -36,7 +36,7 @@ def test_the_granted_masks_are_used_and_bring_the_image_back(watched: Watched) -
     observation, truth, _ = watched(model=model, knows=(*KNOWN, "masks"))
     (block,) = Wiig(MatchingConfig()).unknowns([observation]).blocks
     assert isinstance(block, GivenMasks)
-    (given,) = block.given
+    (given,) = block.victim_masks
     assert all(torch.equal(ours, own) for ours, own in zip(given, truth.masks[0], strict=True))
     assert observation.masks is not None
     inverted = replace(observation, masks=(tuple(1.0 - mask for mask in observation.masks[0]),))

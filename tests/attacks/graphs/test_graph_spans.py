@@ -58,7 +58,7 @@ def test_a_graph_of_another_client_is_not_taken_for_it(scenario: Build) -> None:
     observation.update.tensors.update(mixed)  # type: ignore[attr-defined]
     guess = searched(observation)
     assert len(guess.inputs) == 0
-    assert "has the gradient" in guess.stopped
+    assert "has the gradient" in guess.stop_reason
 
 
 def test_rows_of_what_layers_read_lie_in_the_span_of_their_gradients(scenario: Build) -> None:
@@ -98,7 +98,7 @@ def test_the_list_of_blocks_is_whole() -> None:
 def test_blocks_are_glued_to_every_graph_that_they_make_and_to_no_other() -> None:
     """Ends of one kind and middles of another, with two neighbours: rings of middles and one path each length."""
     blocks = [Star(0, (1,)), Star(1, (0, 1)), Star(1, (1, 1)), Star(1, (0, 0))]
-    closed = {(len(graph.kinds), len(graph.joins)) for graph in Gluing(blocks, [1, 2], 5, 10_000).closed()}
+    closed = {(len(graph.kinds), len(graph.joins)) for graph in Gluing(blocks, [1, 2], 5, 10_000).find_closed_graphs()}
     assert closed == {(3, 2), (4, 3), (5, 4), (3, 3), (4, 4), (5, 5)}
 
 

@@ -27,7 +27,7 @@ def test_steps_labels_and_scale_follow_from_directions_in_any_order(watched, mom
     labels = torch.cat([batch.labels for batch in truth.batches])
     order = torch.tensor([8, 3, 0, 5, 7, 1, 4, 2, 6])
     path = follow(observation, _as_one_step(observation), 1.01 * inputs[order])
-    assert path.left < 1e-5
+    assert path.residual < 1e-5
     assert [sorted(order[step].tolist()) for step in path.steps] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert torch.equal(path.labels, labels[order])
     assert torch.allclose(path.inputs, inputs[order], atol=1e-4)

@@ -34,7 +34,7 @@ def errors(found, batch):
 def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
     observation, truth, _ = steps(watched, bias=bias, momentum=momentum)
     guess = solve(attack_named, NAME, observation)
-    assert guess.stopped == "all steps solved"
+    assert guess.stop_reason == "all steps solved"
     assert guess.is_exact
     assert len(guess.inputs) == 12
     for step, batch in enumerate(truth.batches):  # in the order of the steps

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.unknowns import Unknowns, Values
-from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
+from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, make_path_unknown
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Truth
 from tests.attacks.core.matching.measures import cosine
@@ -83,7 +83,7 @@ def test_gradients_of_every_unknown_agree_with_finite_differences(observation: O
     place = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
     ours = SurrogateComparison(client_of(observation), [observation], path)
     curve = bends(observation.update.tensors, 0.1, 1e-3) if path == "quadratic" else ()
-    unknown = Unknowns((on_the_path(0.4, 1e-3), *curve))
+    unknown = Unknowns((make_path_unknown(0.4, 1e-3), *curve))
 
     def objective(x: Tensor, place: Tensor, *variables: Tensor) -> Tensor:
         values = on_path(observation, place, variables[: len(bent)])

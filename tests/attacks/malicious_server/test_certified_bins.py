@@ -95,7 +95,7 @@ def test_noise_on_the_wire_leaves_nothing_certified(toy, attack_named) -> None:
     }
     guess = answer(attack, replace(observation, update=replace(observation.update, tensors=noisy)))
     assert guess.diagnostics["certified"] == 0
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
 
 
 def test_several_steps_of_a_federation_leave_certificates_right(watched, attack_named) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.malicious_server.head_inversion import _isolated
+from attacks.malicious_server.head_inversion import _isolate_features
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
@@ -72,7 +72,7 @@ def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_fo
     with torch.no_grad():
         fired = model[:2](inputs) > 0  # type: ignore[index, operator]
     several = ((fired & (fired.sum(0) == 1)).sum(1) > 1).sum()
-    _, diagnostics = _isolated(replace(observation, update=sent), "1")
+    _, diagnostics = _isolate_features(replace(observation, update=sent), "1")
     assert diagnostics["examples seen in several units"] == int(several)
 
 
@@ -143,8 +143,8 @@ def test_only_the_heads_first_layer_changes_and_the_images_are_not_sent(scenario
     head = [{"name": "transfer-head", "width": 20}]
     attacks = [{"name": NAME}]
     world = worlds.build(scenario(model=model, components=head, threat={"server": "malicious"}, attacks=attacks))
-    assert world.models.crafted.tensors.keys() == {"4.0.weight", "4.0.bias"}
-    assert not world.models.crafted.added
+    assert world.models.crafted_changes.tensors.keys() == {"4.0.weight", "4.0.bias"}
+    assert not world.models.crafted_changes.added_names
     assert all("images" not in name for name in world.models.first_weights)
 
 
@@ -165,7 +165,9 @@ def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, transferred()), 2)
     shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "1.bias"}
-    hidden = replace(observation, update=replace(observation.update, tensors=shown), hidden=frozenset({"1.bias"}))
+    hidden = replace(
+        observation, update=replace(observation.update, tensors=shown), hidden_parameters=frozenset({"1.bias"})
+    )
     honest, _ = client(toy, transferred(), 2)
     for changed, reason in (
         (honest, "did not write the clients' head"),

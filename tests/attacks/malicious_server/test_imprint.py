@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.malicious_server._imprint import check_public, without_imprint
+from attacks.malicious_server._imprint import check_public, explain_missing_imprint
 from fedsim.core.errors import NotApplicable
 
 
@@ -27,6 +27,6 @@ def test_one_example_places_no_bins() -> None:
 
 def test_an_honest_model_and_a_hidden_layer_are_told_apart_from_an_imprint() -> None:
     crafted, both = nn.Sequential(Block(), nn.Linear(2, 2)), ("0.1.weight", "0.1.bias")
-    assert without_imprint(seen(crafted, *both), Block, "0.1") is None
-    assert "does not see the gradient" in str(without_imprint(seen(crafted, both[0]), Block, "0.1"))
-    assert "has no imprint" in str(without_imprint(seen(nn.Sequential(nn.Linear(2, 2)), *both), Block, "0.1"))
+    assert explain_missing_imprint(seen(crafted, *both), Block, "0.1") is None
+    assert "does not see the gradient" in str(explain_missing_imprint(seen(crafted, both[0]), Block, "0.1"))
+    assert "has no imprint" in str(explain_missing_imprint(seen(nn.Sequential(nn.Linear(2, 2)), *both), Block, "0.1"))

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from attacks.malicious_server._isolated_units import (
     Singles,
-    above_rounding,
+    exceeds_rounding,
     expected_examples,
-    in_pixel_range,
+    is_in_pixel_range,
     linear,
     reconstruction,
 )
@@ -23,18 +23,18 @@ Toy = Callable[..., tuple[Observation, Truth]]
 
 def test_what_rounding_leaves_of_a_bias_gradient_shows_no_example() -> None:
     bias = torch.tensor([1.0, -1e-3, 1e-6, 0.0])
-    assert above_rounding(bias, torch.float32).tolist() == [True, True, False, False]
-    assert above_rounding(bias, torch.float64).tolist() == [True, True, True, False]
+    assert exceeds_rounding(bias, torch.float32).tolist() == [True, True, False, False]
+    assert exceeds_rounding(bias, torch.float64).tolist() == [True, True, True, False]
 
 
 def test_examples_outside_of_the_pixel_range_are_told_where_the_range_is_known(toy: Toy) -> None:
     observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), (1, 2, 2), 1)
     observation = replace(observation, spec=InputSpec((1, 2, 2), 4, (0.5,), (0.25,)))  # black is -2, white is 2
     examples = torch.tensor([0.0, 2.0, 2.1, -2.3]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
-    assert in_pixel_range(examples, observation, 0.0).tolist() == [True, True, False, False]
-    assert in_pixel_range(examples, observation, 0.05).tolist() == [True, True, True, False]
+    assert is_in_pixel_range(examples, observation, 0.0).tolist() == [True, True, False, False]
+    assert is_in_pixel_range(examples, observation, 0.05).tolist() == [True, True, True, False]
     untold = replace(observation, threat=ThreatModel(knows=()))
-    assert bool(in_pixel_range(examples, untold, 0.0).all())
+    assert bool(is_in_pixel_range(examples, untold, 0.0).all())
 
 
 def test_examples_are_counted_by_labels_then_by_what_the_update_holds(toy: Toy) -> None:
@@ -69,7 +69,7 @@ def test_labels_follow_from_the_slopes_of_the_units(batch: tuple[Observation, Tr
         assert guess.labels is not None
         assert torch.equal(guess.labels, truth.batches[0].labels)
         assert guess.diagnostics == {"own": 2.0, "examples returned": 3.0}
-        assert guess.stopped == "read 3 of 3 examples off the gradient"
+        assert guess.stop_reason == "read 3 of 3 examples off the gradient"
         assert guess.objective < 1e-9  # of gradients in double precision
     assert [(step.iteration, step.iterations) for step in steps] == [(1, 1)] * 2
 
@@ -78,7 +78,7 @@ def test_what_was_not_found_is_missing_and_nothing_is_no_guess(batch: tuple[Obse
     observation, truth, singles = batch
 
     def guessed(places: list[int]) -> Tensor:
-        chosen = singles.chosen(torch.tensor(places, dtype=torch.long))
+        chosen = singles.select(torch.tensor(places, dtype=torch.long))
         return reconstruction(observation, "1", chosen, lambda _step: None, diagnostics={}, notes=()).inputs
 
     assert torch.equal(guessed([2, 0]), truth.batches[0].inputs[[2, 0]])

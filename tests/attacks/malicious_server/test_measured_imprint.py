@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.malicious_server.measured_imprint import _measured
+from attacks.malicious_server.measured_imprint import _measure_imprint_input
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
@@ -114,7 +114,7 @@ def test_what_an_imprint_behind_convolutions_reads_is_the_affine_map_by_derivati
     source = torch.Generator().manual_seed(0)
     corners = (torch.rand((100, *SHAPE), generator=source).double() > 0.5).double()
     images = (torch.cat([corners, torch.rand((9, *SHAPE), generator=source).double()]) - 0.5) / 0.2
-    affine = _measured(model, "6", SPEC)
+    affine = _measure_imprint_input(model, "6", SPEC)
     slopes = torch.autograd.functional.jacobian(model[:6], images[-1:]).view(80, PIXELS)  # type: ignore[index]
     torch.testing.assert_close(affine.matrix, slopes)
     with torch.no_grad():
@@ -180,8 +180,8 @@ def test_only_weights_of_three_layers_change(scenario) -> None:
     model = {"name": "mlp", "width": 16, "depth": 3, "bias": True, "activation": "relu"}
     world = worlds.build(scenario(model=model, threat={"server": "malicious"}, attacks=[{"name": NAME}]))
     names = {f"{layer}.{part}" for layer in (1, 4, 7) for part in ("weight", "bias")}
-    assert world.models.crafted.tensors.keys() == names
-    assert not world.models.crafted.added
+    assert world.models.crafted_changes.tensors.keys() == names
+    assert not world.models.crafted_changes.added_names
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,9 @@ def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, dense()), 2)
     shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = replace(observation, update=replace(observation.update, tensors=shown), hidden=frozenset({"4.weight"}))
+    hidden = replace(
+        observation, update=replace(observation.update, tensors=shown), hidden_parameters=frozenset({"4.weight"})
+    )
     honest, _ = client(toy, dense(), 2)
     for changed, reason in (
         (honest, "has no imprint"),

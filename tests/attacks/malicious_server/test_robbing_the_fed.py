@@ -253,7 +253,7 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
     guess = answer(attack_named(**settings_), observation)
     assert guess.diagnostics["bins hit"] == 2
     assert guess.diagnostics["mixtures dropped"] == 2
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
     assert not len(guess.inputs)
 
 
@@ -294,6 +294,6 @@ def test_a_random_gradient_shows_nothing(watched, attack_named, without_informat
     observation, _, world = watched(**tables)
     guess = answer(attack_named(NAME), without_information(observation))
     assert not len(guess.inputs)
-    assert guess.stopped.startswith("gave up")
+    assert guess.stop_reason.startswith("gave up")
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert torch.equal(update.tensors["0.1.weight"], observation.update.tensors["0.1.weight"])

@@ -121,8 +121,8 @@ def test_only_the_first_layer_changes(scenario):
     honest = worlds.build(scenario(model=RELU_MLP)).models.first_weights
     assert world.models.first_weights.keys() == honest.keys()
     differing = {name for name, tensor in world.models.first_weights.items() if not torch.equal(tensor, honest[name])}
-    assert differing == world.models.crafted.tensors.keys() == {"1.weight", "1.bias"}
-    assert not world.models.crafted.added
+    assert differing == world.models.crafted_changes.tensors.keys() == {"1.weight", "1.bias"}
+    assert not world.models.crafted_changes.added_names
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,8 @@ def federated(tables: dict[str, Any]) -> Trained:
         world,
         journal,
         {
-            "model": membership.of_model(world, journal, wanted),
-            "update": membership.of_updates(world, journal, truths, wanted),
+            "model": membership.observe_model(world, journal, wanted),
+            "update": membership.observe_updates(world, journal, truths, wanted),
         },
     )
 

@@ -115,7 +115,7 @@ def case() -> Built:
         journal = runner.train(worlds.build(scenario), lambda _: None)
         world = worlds.build(scenario)
         truths = [replay(world, entry).truth for entry in journal.entries]
-        return membership.of_updates(world, journal, truths, tables["membership"]["candidates"])
+        return membership.observe_updates(world, journal, truths, tables["membership"]["candidates"])
 
     return build
 
@@ -216,7 +216,7 @@ def as_peft(observation: MembershipObservation) -> MembershipObservation:
     updates = tuple(
         replace(
             update,
-            received=renamed(update.received),
+            received_weights=renamed(update.received_weights),
             update=replace(update.update, tensors=renamed(update.update.tensors)),
         )
         for update in observation.updates

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from attacks.membership._labels import is_right, without_classes
+from attacks.membership._labels import explain_missing_classes, is_right
 from fedsim.core.types import Batch
 from tests.attacks.membership.linear import observed
 
@@ -18,6 +18,6 @@ def test_it_is_the_class_of_the_last_weights() -> None:
 
 def test_labels_that_are_no_classes_are_refused() -> None:
     seen = observed()
-    assert without_classes(seen) is None
+    assert explain_missing_classes(seen) is None
     tokens = Batch(seen.candidates.inputs, torch.zeros(6, 3, dtype=torch.long))
-    assert "no class" in (without_classes(replace(seen, candidates=tokens)) or "")
+    assert "no class" in (explain_missing_classes(replace(seen, candidates=tokens)) or "")

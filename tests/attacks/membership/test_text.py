@@ -115,8 +115,8 @@ def memorising(tmp_path_factory: pytest.TempPathFactory) -> Any:
     journal = runner.train(world, lambda _: None)
     truths = [replay(world, entry).truth for entry in journal.entries]
     cases = {
-        "model": membership.of_model(world, journal, CANDIDATES),
-        "update": membership.of_updates(world, journal, truths, CANDIDATES),
+        "model": membership.observe_model(world, journal, CANDIDATES),
+        "update": membership.observe_updates(world, journal, truths, CANDIDATES),
     }
     return world, cases
 
@@ -162,6 +162,6 @@ def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any)
 
 def test_planted_secrets_are_no_candidates(memorising: Any) -> None:
     world, cases = memorising
-    planted = world.data.dataset.train.inputs[[own.examples[0] for own in world.data.dataset.planted]]
+    planted = world.data.dataset.train.inputs[[own.examples[0] for own in world.data.dataset.planted_secrets]]
     candidates = cases["model"].observation.candidates.inputs
     assert not (candidates[:, None] == planted).all(-1).any()

@@ -23,7 +23,7 @@ def test_alignment_is_that_of_the_closed_form_gradient(attack_of: Make, measure:
     for i in range(6):
         agreements = []
         for watched in updates:
-            own, x = watched.received, seen.candidates.inputs[i].double()
+            own, x = watched.received_weights, seen.candidates.inputs[i].double()
             logits = own["weight"].double() @ x + own["bias"].double()
             error = logits.softmax(0) - F.one_hot(seen.candidates.labels[i], CLASSES)
             gradient, update = torch.outer(error, x).flatten(), watched.update.tensors["weight"].double().flatten()

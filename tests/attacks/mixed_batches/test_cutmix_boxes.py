@@ -15,7 +15,7 @@ def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
     cutmix, generator = CutMix(CutMixConfig(probability=1.0)), torch.Generator().manual_seed(seed)
     draw = cutmix.draw(images, generator)
     partners = torch.tensor([1, 2, 0])
-    composites = cutmix.mixed(images, draw._replace(partners=partners))
+    composites = cutmix.mix_inputs(images, draw._replace(partners=partners))
     weight = float(draw.weights[0])
     assert 0.1 < weight < 0.9, "something is pasted"
     own = torch.eye(3)

@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps
-from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balance, covered
+from attacks.mixed_batches._cutmix_client import (
+    GrantedPasting,
+    PastedComparison,
+    PastingStep,
+    balance,
+    compute_coverage,
+)
 from attacks.mixed_batches.cutmix_inversion import compare, pasting_of
 from fedsim.core.examples import example_indices, unique_examples
 from fedsim.metrics.boxes import CutMixRecord, inside
@@ -56,8 +62,8 @@ def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
 def test_whole_edges_cover_what_the_box_holds_and_others_a_part_of_a_pixel() -> None:
     boxes = torch.tensor([[2, 7, 3, 9], [0, 28, 0, 32], [5, 5, 1, 4]])
     edges = boxes / torch.tensor([28, 28, 32, 32])
-    assert torch.allclose(covered(edges, (28, 32)), inside(boxes, 28, 32).float(), atol=1e-5)
-    (part,) = covered(torch.tensor([[0.25, 1.0, 0.0, 0.75]]), (2, 2))
+    assert torch.allclose(compute_coverage(edges, (28, 32)), inside(boxes, 28, 32).float(), atol=1e-5)
+    (part,) = compute_coverage(torch.tensor([[0.25, 1.0, 0.0, 0.75]]), (2, 2))
     assert torch.allclose(part, torch.tensor([[0.5, 0.25], [1.0, 0.5]]))
 
 

@@ -62,10 +62,10 @@ def test_what_entered_the_model_that_pastes_maps_are_the_originals(
     attack = attack_named("cutmix-inversion", max_iterations=3, restarts=2)
     found, again = (attack(observation, seeding.generator(1, "attack")) for _ in range(2))
     assert torch.equal(found.inputs, again.inputs)
-    assert found.trained is not None
-    assert torch.equal(found.trained.inputs, found.inputs)
-    assert found.trained.labels.shape == (2, 10)
-    assert torch.allclose(found.trained.labels.sum(1), torch.ones(2), atol=0.02)
+    assert found.trained_batch is not None
+    assert torch.equal(found.trained_batch.inputs, found.inputs)
+    assert found.trained_batch.labels.shape == (2, 10)
+    assert torch.allclose(found.trained_batch.labels.sum(1), torch.ones(2), atol=0.02)
 
 
 @pytest.mark.slow

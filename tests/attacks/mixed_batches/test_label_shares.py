@@ -89,7 +89,7 @@ def test_one_local_step_gives_composites_and_labels_up_to_the_rounding_of_the_we
 ) -> None:
     federation = {"clients": 50, "batch_size": 4, "algorithm": "fedavg", "local_steps": 1}
     found, items = attacked(watched, attack_named("label-shares"), 1, federation=federation)
-    assert found.trained is not None
+    assert found.trained_batch is not None
     assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 50
     assert all(item.values.get("minor_found") in (True, None) for item in items)
     assert max(item.values.get("share_error") or 0.0 for item in items) < 0.01

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from attacks.mixed_batches._unmixing import (
     Encodings,
-    _by_turns,
     _pair_weights,
+    _solve_alternately,
     mixed_labels,
     regress,
     regress_together,
@@ -51,7 +51,7 @@ def test_the_regression_of_one_pixel_equals_the_search_of_all_signs() -> None:
     weights = torch.rand(5, 2, dtype=torch.float64, generator=generator)
     low, high = torch.tensor([-1.0]).double(), torch.tensor([2.0]).double()
     magnitudes = torch.rand(5, 1, dtype=torch.float64, generator=generator)
-    found = _by_turns(magnitudes, weights, low, high, generator)
+    found = _solve_alternately(magnitudes, weights, low, high, generator)
     best = min(
         2.0 * lsq_linear(weights.numpy(), (torch.tensor(signs) * magnitudes[:, 0]).numpy(), (-1.0, 2.0)).cost
         for signs in itertools.product((-1.0, 1.0), repeat=5)

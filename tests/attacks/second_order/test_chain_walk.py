@@ -27,7 +27,7 @@ def test_an_input_whose_stage_shows_its_scale_is_sharpened_by_all_equations_behi
     stem = walk.facts[0].stage
     inputs = stem.close(stem.apply(stem.weights(), image))
     noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    misfit, sharp = walk._refined(1, inputs + 1e-3 * noise)
+    misfit, sharp = walk._refine_input(1, inputs + 1e-3 * noise)
     assert misfit < 1e-20  # the square of rounding in double precision, over some ten tensors
     assert float((sharp - inputs).norm() / inputs.norm()) < 1e-8
 

@@ -59,5 +59,5 @@ def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
     )
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-2  # a change of weights has the rounding of the weights
-    assert guess.stopped == "the equations hold up to rounding"
+    assert guess.stop_reason == "the equations hold up to rounding"
     assert guess.diagnostics["restarts"] == 1

@@ -60,7 +60,7 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-6
-    assert guess.stopped == "the equations hold up to rounding"
+    assert guess.stop_reason == "the equations hold up to rounding"
 
 
 @pytest.mark.parametrize("grants", [(), pytest.param(("labels",), marks=pytest.mark.slow)])
@@ -109,7 +109,7 @@ def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenar
     one = victim(scenario, 1, data={"name": "made-series", "times": 10}, model=narrow)
     guess = attacked(one, NAME, BLIND)
     assert guess.diagnostics["equations"] > guess.diagnostics["unknowns"]
-    assert guess.stopped == "the equations hold up to rounding"
+    assert guess.stop_reason == "the equations hold up to rounding"
     assert not guess.is_exact
     assert "the equations hold for other examples too: entries of the update depend on each other" in guess.notes
     assert scored(one, guess).scores[0].values["row_exact"] == 0.0
@@ -189,11 +189,11 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
 
 def test_a_gradient_of_noise_is_not_called_solved(toy: Toy, without_information: Any) -> None:
     observation, truth = toy(lenet(1, 8, 4), (1, 8, 8), 1, classes=10)
-    guess = solve(without_information(observation), repeated=0)
+    guess = solve(without_information(observation), max_restart_unknowns=0)
     assert guess.diagnostics["restarts"] == 1
     assert not guess.is_exact
     assert guess.objective > 0.1
-    assert guess.stopped != "the equations hold up to rounding"
+    assert guess.stop_reason != "the equations hold up to rounding"
     assert float(distances(guess, truth).min()) > 0.5
 
 
@@ -215,7 +215,7 @@ def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.
     solve_equations(
         equations,
         start,
-        SolverLimits(iterations=30, products=1, dense=10**9, converged=1e-26),
+        SolverLimits(iterations=30, products=1, dense=10**9, convergence_threshold=1e-26),
         lambda _iteration, _objective, values: errors.append(float((values - image).norm() / image.norm())),
     )
     assert errors[-1] < 1e-12

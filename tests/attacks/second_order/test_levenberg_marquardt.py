@@ -50,7 +50,7 @@ class Zeros:
 
 def solve_zeros(function: Callable[[Tensor], Tensor], converged: float) -> Solution:
     start = torch.tensor([-1.2, 1.0], dtype=torch.float64)
-    limits = SolverLimits(iterations=60, products=10, dense=100, converged=converged)
+    limits = SolverLimits(iterations=60, products=10, dense=100, convergence_threshold=converged)
     return solve_from(cast("Equations", cast("Any", Zeros(function))), start, limits, lambda *_: None)
 
 

@@ -36,7 +36,7 @@ def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
     assert guess.is_exact
     assert guess.diagnostics["equal bit by bit"] == 1.0
     assert "the pixel grid was used" in guess.notes[0]
-    assert guess.stopped == "every stage is solved"
+    assert guess.stop_reason == "every stage is solved"
 
 
 @pytest.mark.slow
@@ -98,8 +98,8 @@ def test_a_gradient_of_noise_loses_a_stage_and_gives_no_image(toy: Toy, without_
     guess = answer(attack(starts=1), without_information(observation))
     assert not len(guess.inputs)
     assert not guess.is_exact
-    assert guess.stopped.startswith("lost at the input of '4.first'")
-    assert "it has 256 unknowns" in guess.stopped
+    assert guess.stop_reason.startswith("lost at the input of '4.first'")
+    assert "it has 256 unknowns" in guess.stop_reason
 
 
 def test_a_deadline_ends_it_without_an_image(toy: Toy) -> None:
@@ -129,7 +129,7 @@ def test_what_it_cannot_solve_it_refuses_in_a_sentence(toy: Toy) -> None:
         "does not separate 10 examples of 10 classes": toy(residual(4, 8), (1, 8, 8), 10, classes=10)[0],
         "the equations do not hold exactly": replace(observation, known_methods=known(AddedNoise("gaussian", 1.0))),
         "clips the gradient": replace(observation, known_methods=known(Clipped(1.0))),
-        "is hidden": replace(observation, hidden=hidden),
+        "is hidden": replace(observation, hidden_parameters=hidden),
     }
     for reason, refused in cases.items():
         verdict = attack(**({"dense": 100} if "(100)" in reason else {})).fits(refused)

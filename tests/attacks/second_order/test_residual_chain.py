@@ -8,7 +8,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from attacks.second_order._residual_chain import Chain, chain_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from tests.attacks.second_order.residual import Toy, group, residual
 
 
@@ -25,7 +25,7 @@ def test_the_stages_one_behind_the_other_are_what_the_head_reads(toy: Toy, activ
     chain = chain_of(observation)
     images = truth.batches[0].inputs
     head = observation.model.get_submodule(chain.head)
-    with without_dropout():
+    with disable_dropout():
         expected = observation.model(images)
     torch.testing.assert_close(head(features(chain, images)), expected)
     assert [stage.name for stage in chain.stages] == ["0", "3.first", "4.first", "5.first"]

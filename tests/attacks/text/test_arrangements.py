@@ -8,7 +8,7 @@ import torch
 
 from attacks.core.results import NothingFound
 from attacks.text import _arrangements
-from attacks.text._arrangements import arrange, arranged
+from attacks.text._arrangements import arrange, arrange_tokens
 from attacks.text._masked_places import spans_with_masks
 from fedsim.core import seeding
 from fedsim.core.nets.masked_positions import mask_token
@@ -28,11 +28,11 @@ def test_all_arrangements_and_descents_find_what_the_client_read(
     assert mask is not None
     true = truth.original_batches[0].inputs.masked_fill(truth.draws[0]["task.masked"], mask)
     reading, tokens = spans_with_masks(observation)
-    found = arranged(reading, tokens, 2, 20, seeding.generator(0, "attack"))
+    found = arrange_tokens(reading, tokens, 2, 20, seeding.generator(0, "attack"))
     assert sorted(found.tolist()) == sorted(true.tolist())
     wrong = [torch.tensor([(int(token[0]) + 7) % mask]) for token in tokens]
     with pytest.raises(NothingFound, match="no arrangement of the tokens"):
-        arranged(reading, wrong, 2, 2, seeding.generator(0, "attack"))
+        arrange_tokens(reading, wrong, 2, 2, seeding.generator(0, "attack"))
 
 
 def test_arrangements_of_all_lengths_are_those_that_trying_all_finds() -> None:

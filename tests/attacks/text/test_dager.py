@@ -206,7 +206,7 @@ def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: 
     tensors = {**observation.update.tensors, **noisy}
     nothing = attacked(replace(observation, update=replace(observation.update, tensors=tensors)))
     assert not len(nothing.inputs)
-    assert "no arrangement of the tokens at their places that was tried lies in" in nothing.stopped
+    assert "no arrangement of the tokens at their places that was tried lies in" in nothing.stop_reason
 
 
 def test_sentences_come_out_of_the_real_model(smollm2: Path, watched: Watched, tables: dict[str, Any]) -> None:
@@ -227,7 +227,7 @@ def test_unshared_attention_is_named(watched: Watched, tables: dict[str, Any]) -
     hidden = frozenset(name for name in observation.update.tensors if "layers.1.self_attn" in name)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name not in hidden}
     with pytest.raises(NotApplicable, match=r"no gradient of queries, keys or values of 'layers\.1\.self_attn'"):
-        attacked(replace(observation, hidden=hidden, update=replace(observation.update, tensors=tensors)))
+        attacked(replace(observation, hidden_parameters=hidden, update=replace(observation.update, tensors=tensors)))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -262,7 +262,7 @@ def test_noise_leaves_no_token_in_the_span(watched: Watched, tables: dict[str, A
     observation, _, _ = watched(knows=KNOWN, **tables, defenses=noise, federation={"clients": 2, "batch_size": 1})
     nothing = attacked(observation)
     assert nothing.inputs.shape == (0, *observation.spec.shape)
-    assert nothing.stopped.startswith("no token's embedding lies in the span")
+    assert nothing.stop_reason.startswith("no token's embedding lies in the span")
 
 
 def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does(
@@ -375,7 +375,9 @@ def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
     observation, truth, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
     name = "embed_tokens.weight"
     tensors = {own: tensor for own, tensor in observation.update.tensors.items() if own != name}
-    hidden = replace(observation, hidden=frozenset({name}), update=replace(observation.update, tensors=tensors))
+    hidden = replace(
+        observation, hidden_parameters=frozenset({name}), update=replace(observation.update, tensors=tensors)
+    )
     found = attacked(hidden)
     (sentence,) = truth_of(truth)
     assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))

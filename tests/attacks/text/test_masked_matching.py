@@ -30,7 +30,7 @@ def draws(truth: Truth) -> _Draws:
 def objective(observation: Observation, truth: Truth, given: _Draws) -> Tensor:
     task = _Task.of(observation, MaskedMatchingConfig(temperature=0.02), given)
     vectors = task.table[truth.original_batches[0].inputs]
-    others = {"masked": (given.masked[None],), "rate": (given.rate[None],)}
+    others = {"masked": (given.masked_positions[None],), "rate": (given.rate[None],)}
     distance = RelativeSquaredDistance(DistanceConfig())
     return distance(task.comparison.gradients(vectors[None], (), torch.zeros(1, 1), [0], others)).detach()
 
@@ -38,9 +38,9 @@ def objective(observation: Observation, truth: Truth, given: _Draws) -> Tensor:
 def test_the_objective_is_zero_at_the_truth_and_nowhere_near_it_at_other_draws(masked_texts: Texts) -> None:
     observation, truth = masked_texts(1)
     true = draws(truth)
-    assert 0 < true.masked.sum() < true.masked.numel()
+    assert 0 < true.masked_positions.sum() < true.masked_positions.numel()
     assert float(objective(observation, truth, true)) < 1e-6
-    assert float(objective(observation, truth, true._replace(masked=1 - true.masked))) > 0.1
+    assert float(objective(observation, truth, true._replace(masked_positions=1 - true.masked_positions))) > 0.1
     assert float(objective(observation, truth, true._replace(rate=true.rate / 2))) > 0.1
 
 
@@ -57,8 +57,8 @@ def test_draws_are_told_estimated_or_searched(how: str, masked_texts: Texts, att
     assert {step.guess.shape for step in steps} == {found.inputs.shape}
     assert found.inputs.shape == truth.original_batches[0].inputs.shape
     if how != "searched":
-        assert found.diagnostics["masked places"] == true.masked.sum()
-    wanted = {"told": float(true.rate), "estimated": float(true.masked.mean())}
+        assert found.diagnostics["masked places"] == true.masked_positions.sum()
+    wanted = {"told": float(true.rate), "estimated": float(true.masked_positions.mean())}
     if how in wanted:
         assert found.diagnostics["masking rate of text 1"] == pytest.approx(wanted[how], rel=1e-6)
     else:
@@ -72,7 +72,7 @@ def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_b
     config, own = MaskedMatchingConfig(draws="estimated"), seeding.generator(0, "attack")
     true, found = truth.draws[0]["task.masked"], _draws(observation, config, own)
     assert found.stand
-    assert sorted(found.masked.bool().tolist()) == sorted(true.tolist())
+    assert sorted(found.masked_positions.bool().tolist()) == sorted(true.tolist())
     assert sorted(found.rate.tolist()) == pytest.approx(sorted(true.float().mean(1).tolist()))
     monkeypatch.setattr(masked_matching, "masked_places", lambda *_: true[:1])
     half = _draws(observation, config, own)

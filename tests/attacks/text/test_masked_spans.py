@@ -48,7 +48,7 @@ def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts
     hidden = replace(
         observation,
         update=replace(observation.update, tensors=tensors),
-        hidden=observation.hidden | {"lm_head.weight"},
+        hidden_parameters=observation.hidden_parameters | {"lm_head.weight"},
     )
     found = read(attack_named, hidden)
     masked, inputs = truth.draws[0]["task.masked"], truth.original_batches[0].inputs
@@ -61,7 +61,7 @@ def test_noise_instead_of_the_gradient_gives_nothing(
 ) -> None:
     found = read(attack_named, without_information(masked_texts(2)[0]))
     assert not len(found.inputs)
-    assert "lies in the span" in found.stopped
+    assert "lies in the span" in found.stop_reason
 
 
 def test_models_without_a_mask_token_are_refused(

@@ -21,9 +21,9 @@ def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span(
 
 def test_too_many_prefixes_within_a_threshold_are_no_answer() -> None:
     test = ShareThreshold(tolerance=0.1, max_inside=2)
-    assert test.kept(torch.zeros(2)).tolist() == [True, True]
+    assert test.select_prefixes(torch.zeros(2)).tolist() == [True, True]
     with pytest.raises(NothingFound, match="3 prefixes of equal length lie in the span"):
-        test.kept(torch.zeros(3))
+        test.select_prefixes(torch.zeros(3))
 
 
 def test_outliers_lie_far_below_the_median_logit_of_all() -> None:
@@ -44,7 +44,7 @@ def test_a_prefix_goes_on_with_what_is_nearer_to_its_own_mean_than_to_the_median
     assert test.prefixes(before, scores).tolist() == [True, True, False, False, False, False, False]
     assert test.prefixes(torch.empty(7, 0), scores).tolist() == [True, True, True, False, False, False, False]
     assert test.sequences(before).tolist() == [-10.0] * 7
-    assert test.kept(scores).tolist() == [True, True, False, False, False, False, False]
+    assert test.select_prefixes(scores).tolist() == [True, True, False, False, False, False, False]
 
 
 def test_a_deviation_is_that_of_a_normal_distribution_and_ends_of_the_range_have_a_score() -> None:

@@ -90,7 +90,7 @@ def test_the_fast_comparison_is_the_general_one(
     figures, slopes = [], []
     for task in tasks:
         gradients = task.comparison.gradients(vectors, masks, torch.stack([task.labels] * 2), [0, 0])
-        figures.append(torch.stack((gradients.inner(), gradients.squared())))
-        slopes += torch.autograd.grad(gradients.inner().sum() + gradients.squared().sum(), vectors)
+        figures.append(torch.stack((gradients.inner(), gradients.squared_norms())))
+        slopes += torch.autograd.grad(gradients.inner().sum() + gradients.squared_norms().sum(), vectors)
     torch.testing.assert_close(*figures, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)

@@ -26,7 +26,7 @@ KNOWN = ("batch-size", "dropout-rates")
 def shared(observation: Observation, *names: str) -> Observation:
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name in names}
     hidden = frozenset(observation.update.tensors.keys() - set(names))
-    return replace(observation, update=replace(observation.update, tensors=tensors), hidden=hidden)
+    return replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=hidden)
 
 
 def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
@@ -47,10 +47,10 @@ def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(
     read, following = tokens_of(truth)
     words = words_of(observation)
     assert words.read is not None
-    assert words.following is not None
+    assert words.next_tokens is not None
     assert words.is_exact
     assert set(words.read.tolist()) == set(read.tolist())
-    assert set(words.following.tolist()) == set(following.tolist())
+    assert set(words.next_tokens.tolist()) == set(following.tolist())
     lengths = (truth.original_batches[0].labels != IGNORED).sum(1).sort().values
     assert lengths_of(observation) == tuple(lengths.tolist())
 
@@ -115,7 +115,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
     assert guess.extras == {}
     nothing = attack_named("word-readout")(under(10.0)[0], torch.Generator())
     assert nothing.inputs.shape == (0, *observation.spec.shape)
-    assert nothing.stopped.startswith("no row of the gradient is distinct")
+    assert nothing.stop_reason.startswith("no row of the gradient is distinct")
 
 
 def test_it_says_what_is_missing(
@@ -135,8 +135,8 @@ def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_
     assert 0 < masked.sum() < masked.numel()
     words = words_of(observation)
     assert words.read is not None
-    assert words.following is not None
+    assert words.next_tokens is not None
     torch.testing.assert_close(words.read, inputs[~masked].unique())
-    torch.testing.assert_close(words.following, inputs[masked].unique())
+    torch.testing.assert_close(words.next_tokens, inputs[masked].unique())
     found = registry.get("attack", "word-readout").make(Config())(observation, torch.Generator())
     assert sorted(found.inputs[found.inputs >= 0].tolist()) == inputs.unique().tolist()

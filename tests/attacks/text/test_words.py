@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks.text._words import Following, counts_of, following_of, in_rows, lengths_of
+from attacks.text._words import Following, counts_of, following_of, lengths_of, pad_to_rows
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
@@ -73,4 +73,4 @@ def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
 )
 def test_rows_of_words_never_outnumber_the_batch(count: int, batch_size: int | None, rows: list[list[int]]) -> None:
     observation: Any = SimpleNamespace(spec=SimpleNamespace(shape=(4,)), batch_size=batch_size)
-    assert in_rows(torch.arange(count), observation).tolist() == rows
+    assert pad_to_rows(torch.arange(count), observation).tolist() == rows

@@ -27,7 +27,7 @@ LONG = {
         "move_interval": 20,
         "drafts": 20,
         "candidates": 20,
-        "finishing": 3000,
+        "final_moves": 3000,
         "restarts": 1,
     },
 }
@@ -40,7 +40,7 @@ SHORT = {
         "drafts": 2,
         "candidates": 4,
         "burn_in": 0.0,
-        "finishing": 8,
+        "final_moves": 8,
         "restarts": 1,
     },
 }

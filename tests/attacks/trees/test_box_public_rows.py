@@ -12,10 +12,10 @@ from tests.attacks.trees.seats import answer, seat
 
 def test_guesses_lie_in_their_boxes_and_are_public_rows_where_one_fits() -> None:
     view, _ = seat(trees=1)
-    boxes, guesses = RowBoxes.unpacked(answer("boxes", view)), answer("box-public-rows", view).float()
+    boxes, guesses = RowBoxes.from_tensor(answer("boxes", view)), answer("box-public-rows", view).float()
     assert bool(((boxes.low <= guesses) & (guesses <= boxes.high)).all())
     public = view.public
-    fitting = boxes.holding(public) & (boxes.labels[:, None] == view.public_labels)
+    fitting = boxes.contains_rows(public) & (boxes.labels[:, None] == view.public_labels)
     is_public = (guesses[:, None] == public).all(2).any(1)
     assert bool(fitting.any())
     assert torch.equal(is_public, fitting.any(1))

@@ -13,7 +13,7 @@ from tests.attacks.trees.seats import answer, seat
 
 
 def covered(packed: torch.Tensor, rows: Batch) -> float:
-    return float(match_boxes(RowBoxes.unpacked(packed), rows.inputs, rows.labels).float().mean())
+    return float(match_boxes(RowBoxes.from_tensor(packed), rows.inputs, rows.labels).float().mean())
 
 
 def true_share(rows: Batch):
@@ -22,7 +22,7 @@ def true_share(rows: Batch):
     def share(sharing: _groups.Sharing):
         places = sharing.places
         boxes = RowBoxes(*map(torch.from_numpy, (places.label, places.low, places.high)))
-        return (boxes.holding(rows.inputs) & (boxes.labels[:, None] == rows.labels)).sum(1).numpy()
+        return (boxes.contains_rows(rows.inputs) & (boxes.labels[:, None] == rows.labels)).sum(1).numpy()
 
     return share
 

@@ -31,7 +31,7 @@ def made_seat(gradients: Tensor, labels: Tensor, classes: int = 2) -> CutView:
     rows = torch.arange(len(labels))
     return CutView(
         party="a", place=(0, gradients.shape[1]), classes=classes, shape=(3,), rows=rows,
-        steps=[CutStep(rows, {}, {"a": gradients})], known=known, labels=labels[known],
+        steps=[CutStep(rows, {}, {"a": gradients})], known_rows=known, labels=labels[known],
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def test_rows_are_exact_where_dropout_keeps_as_many_units_as_there_are_columns(r
 
 def test_of_relu_only_units_above_zero_count() -> None:
     view, originals = seat(split_federation(columns=60, width=64), "cut-inversion")
-    enough = (view.sent(view.rows) > 0).sum(1) >= 30
+    enough = (view.sent_activations(view.rows) > 0).sum(1) >= 30
     assert 20 < int(enough.sum()) < 200
     assert bool((errors(guessed("cut-inversion", view), originals)[enough] < EXACT).all())
 

@@ -18,7 +18,7 @@ def test_every_label_is_read_however_well_the_model_is_trained(epoch: int) -> No
 @pytest.mark.parametrize("rate", [0.25, 0.5, 0.75])
 def test_under_dropout_behind_concatenation_every_example_that_kept_an_entry_is_read(rate: float) -> None:
     view, labels = trained_seat(2, dropout=rate, dropout_at="top")
-    kept = (view.received(view.rows) != 0).any(1)
+    kept = (view.received_gradients(view.rows) != 0).any(1)
     expected = 200 * (1 - rate**8)  # eight entries an example; four deviations of that many coins
     assert abs(int(kept.sum()) - expected) <= 4 * (200 * rate**8 * (1 - rate**8)) ** 0.5 + 1
     assert torch.equal(guessed("cut-line", view)[kept], labels[kept])

@@ -18,7 +18,7 @@ def test_every_label_of_ten_classes_is_read() -> None:
 @pytest.mark.parametrize("rate", [0.5, 0.8])
 def test_under_dropout_every_example_with_enough_kept_entries_is_read(rate: float) -> None:
     view, labels = trained_seat(1, classes=CLASSES, width=32, dropout=rate, dropout_at="top")
-    enough = (view.received(view.rows) != 0).sum(1) >= CLASSES - 1
+    enough = (view.received_gradients(view.rows) != 0).sum(1) >= CLASSES - 1
     assert int(enough.sum()) >= 10
     assert torch.equal(guessed("head-algebra", view)[enough], labels[enough])
 

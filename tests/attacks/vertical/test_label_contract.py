@@ -38,7 +38,10 @@ def test_a_sum_of_losses_tells_what_their_mean_tells(name: str) -> None:
 def test_without_what_it_needs_it_refuses(name: str) -> None:
     view, _ = trained_seat()
     bare = replace(
-        view, known=view.known[:0], labels=view.labels[:0], steps=[replace(step, top=None) for step in view.steps]
+        view,
+        known_rows=view.known_rows[:0],
+        labels=view.labels[:0],
+        steps=[replace(step, top=None) for step in view.steps],
     )
     with pytest.raises(NotApplicable):
         guessed(name, bare)

@@ -3,7 +3,7 @@
 from fedsim.audit import AuditPlan
 from fedsim.audit.record import KNOWS
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import Subject, checked
+from fedsim.audit.subject import Subject, check_subject
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.judgement.outcome import outcome_of
 from fedsim.questions.base import QuestionContext
@@ -15,7 +15,7 @@ SECONDS = 60.0  # far more than these attacks take: the clock decides nothing
 
 def attacked(subject: Subject, batch: int = 1, most: int = 2, iterations: int = 10) -> AttackFinding:
     """Attack updates of a subject's client with a short search after the exact attacks."""
-    world = world_of(checked(subject, "test"), AuditPlan(target="test"), batch)
+    world = world_of(check_subject(subject, "test"), AuditPlan(target="test"), batch)
     return UpdateAttacker(KNOWS, lambda _line: None).inspect(
         world, updates(world), QuestionContext(), most, iterations, SECONDS
     )

@@ -13,7 +13,7 @@ from fedsim.audit import AuditPlan, auditing, verdict
 from fedsim.audit.captured import read_update
 from fedsim.audit.loading import load, load_subject
 from fedsim.audit.record import AuditRecord
-from fedsim.audit.subject import Subject, checked
+from fedsim.audit.subject import Subject, check_subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
@@ -42,7 +42,7 @@ def audited(path: Path, folder: Path, seconds: float = 60.0, **plan: Any) -> Aud
 
 def moved(subject: Subject) -> torch.Tensor:
     assert subject.reply is not None
-    return torch.cat([tensor.flatten() for tensor in subject.reply.moved.values()])
+    return torch.cat([tensor.flatten() for tensor in subject.reply.weight_delta.values()])
 
 
 def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: Path) -> None:
@@ -53,8 +53,8 @@ def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: 
         (arm,) = record.arms
         assert record.is_captured
         assert verdict.sentence(record) == "No defense was tried, as requested."
-        assert arm.recovered is not None
-        assert arm.recovered.value == 1.0
+        assert arm.recovered_share is not None
+        assert arm.recovered_share.value == 1.0
         assert record.notes[0] == (
             "Understood: Flower app, 4 tensors are sent by its ClientApp (no mods) after 1 step of 1 example, SGD at "
             "0.1, loss cross_entropy."
@@ -70,7 +70,7 @@ def test_members_and_defenses_of_the_loop_are_measured(apps: Apps, tmp_path: Pat
     assert (reply.name, reply.training.batch_size, reply.training.test_examples) == ("captured", 8, 40)
     assert reply.findings_of("membership")
     assert record.control is not None
-    assert "captured update cannot be defended" not in verdict.sentence(record) + verdict.unused(record)
+    assert "captured update cannot be defended" not in verdict.sentence(record) + verdict.unused_time_reason(record)
 
 
 @pytest.mark.slow
@@ -91,7 +91,7 @@ def test_steps_batches_and_settings_are_those_of_the_clients_own_loop(apps: Apps
     assert [len(batch) for batch in subject.reply.batches] == [2, 2, 1]
     assert (subject.local_steps, subject.learning_rate, subject.optimizer) == (3, 0.1, "sgd")
     assert "after 3 steps of 1 or 2 examples, SGD at 0.1" in subject.notes[0]
-    victim = read_update(checked(subject, "app"), AuditPlan(target="app")).victim
+    victim = read_update(check_subject(subject, "app"), AuditPlan(target="app")).victim
     weights = {name: p.clone().requires_grad_() for name, p in subject.model.named_parameters()}
     for batch in victim.truth.batches:  # the client's loop by hand
         scores = torch.func.functional_call(subject.model, weights, (batch.inputs,))
@@ -329,7 +329,7 @@ def test_a_client_that_trains_with_opacus_is_unwrapped(apps: Apps) -> None:
     assert "SGD at 0.1" in private.notes[0]
     assert float(moved(private).norm()) == pytest.approx(0.1 * 0.001, rel=1e-3)  # Opacus adds 1e-6 to the norm
     assert torch.allclose(moved(private) / moved(private).norm(), moved(open_) / moved(open_).norm(), atol=1e-3)
-    assert checked(private, "app").dataset.spec.classes == 10
+    assert check_subject(private, "app").dataset.spec.classes == 10
 
 
 def test_an_app_that_sends_an_adapter_of_peft_names_its_arrays_as_peft_does(apps: Apps) -> None:
@@ -345,6 +345,6 @@ def test_an_app_that_sends_an_adapter_of_peft_names_its_arrays_as_peft_does(apps
     )
     subject = load_subject(path, "app")
     assert subject.reply is not None
-    assert len(subject.reply.moved) == 4
+    assert len(subject.reply.weight_delta) == 4
     assert subject.notes[0].startswith("Understood: peft LoRA, 2 tensors of rank 2 and 2 saved whole are sent")
     assert subject.notes[1].startswith("Understood: Flower app, 4 tensors are sent by its ClientApp")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, StackDataset
 
 from fedsim.audit import Subject
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import LabelHead
 
@@ -65,7 +65,7 @@ def test_outputs_and_labels_are_tuples_or_have_names(client: Any, names: tuple[s
         f"Understood: a model with 2 heads, '{names[0]}' (3 classes), '{names[1]}' (2 labels of 0 and 1); 4 "
         "tensors are sent.",
     )
-    sound = checked(subject, "mine")
+    sound = check_subject(subject, "mine")
     assert sound.task.name == "multi-head"
     batch, model = sound.dataset.train, Two(lambda a, b: (a, b))
     expected = of_tuples(model(batch.inputs), (CLASSES[:12], SETS[:12]))
@@ -81,7 +81,7 @@ def test_numbers_and_maps_of_classes_are_heads_too() -> None:
     subject = load_subject(lambda: (model, loss, loader(StackDataset(INPUTS.mean((1, 2, 3)), maps))), "mine")
     assert subject.heads == (LabelHead("1", "numbers", (), 1), LabelHead("2", "mask", (1, 1), 2))
     assert "'1' (1 number), '2' (2 classes of each place)" in subject.notes[0]
-    assert checked(subject, "mine").task.name == "multi-head"
+    assert check_subject(subject, "mine").task.name == "multi-head"
 
 
 @pytest.mark.parametrize(

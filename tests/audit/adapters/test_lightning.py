@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import share
 
@@ -41,7 +41,7 @@ def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(
     subject = load_subject((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")
     assert subject.notes == (f"Understood: {line} sent after a single step; loss: from training_step.",)
     assert (subject.optimizer, subject.learning_rate) == ("adam", 0.02)
-    sound = checked(subject, "train:make")
+    sound = check_subject(subject, "train:make")
     assert (len(sound.dataset.train), len(sound.dataset.test), sound.dataset.spec.classes) == (24, 8, 4)
     batch = sound.dataset.train.select(torch.arange(3))
     scores = sound.model(batch.inputs)

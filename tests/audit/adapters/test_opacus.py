@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import Subject, checked
+from fedsim.audit.subject import Subject, check_subject
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.privates import BATCH, EXAMPLES, private, tensors
 from tests.audit.adapters.recovering import share
@@ -132,7 +132,7 @@ IMAGES, CLASSES = tensors()
 )
 def test_data_and_loss_are_checked_as_of_any_model(thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(load_subject(thing(), "train:private"), "train:private")
+        check_subject(load_subject(thing(), "train:private"), "train:private")
     assert "\n" not in str(raised.value).partition("Wrap it:\n")[0]
 
 
@@ -178,7 +178,7 @@ def test_the_optimizer_can_be_left_out_if_the_user_names_clip_and_noise() -> Non
         "accountant of Opacus claims an epsilon, and it is not known whether the generator of the noise is "
         "cryptographic.",
     )
-    assert checked(subject, "train:private").is_scored
+    assert check_subject(subject, "train:private").is_scored
 
 
 def test_the_optimizer_can_be_left_out_if_clip_and_noise_are_on_the_model() -> None:

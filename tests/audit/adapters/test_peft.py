@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.audit import AuditPlan, Subject, auditing
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
@@ -81,7 +81,7 @@ def test_one_line_says_what_is_sent(config: Any, line: str) -> None:
     trained = {name for name, p in subject.model.named_parameters() if p.requires_grad}
     assert set(subject.names.values()) == trained
     assert set(subject.names) == set(peft.get_peft_model_state_dict(subject.model))
-    assert checked(subject, "train:make").dataset.spec.classes == 4
+    assert check_subject(subject, "train:make").dataset.spec.classes == 4
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # by peft
@@ -91,7 +91,7 @@ def test_virtual_tokens_of_a_prompt_are_no_text() -> None:
     subject = load_subject((model, None, DataLoader(rows, batch_size=4)), "train:make")  # type: ignore[arg-type]
     assert subject.notes[0] == "Understood: peft prompt tuning, 1 tensor is sent; base frozen."
     assert subject.names == {"prompt_embeddings": "prompt_encoder.default.embedding.weight"}
-    sound = checked(subject, "train:make")
+    sound = check_subject(subject, "train:make")
     batch = sound.dataset.train.select(torch.arange(2))
     assert sound.model(batch.inputs).shape == (*batch.labels.shape, 50)
     assert sound.loss(sound.model(batch.inputs), batch.labels).isfinite()
@@ -119,8 +119,8 @@ def test_a_file_as_peft_names_its_tensors_is_an_update(tmp_path: Path) -> None:
     )
     record = auditing.run(load_subject((model, loss, data), "train:make"), plan, Policy(), tmp_path, TimeBudget(60.0))
     (arm,) = record.arms
-    assert arm.recovered is not None
-    assert arm.recovered.value == 1.0
+    assert arm.recovered_share is not None
+    assert arm.recovered_share.value == 1.0
 
 
 def frozen() -> Any:
@@ -166,7 +166,7 @@ IMAGES, CLASSES = loader().dataset.tensors  # type: ignore[attr-defined]
 )
 def test_loss_and_loader_are_checked_as_of_any_model(loss: Any, data: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(load_subject((of_images(LORA), loss, data), "train:make"), "train:make")
+        check_subject(load_subject((of_images(LORA), loss, data), "train:make"), "train:make")
     assert "\n" not in str(raised.value)
 
 

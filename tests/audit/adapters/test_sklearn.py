@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import Subject, checked
+from fedsim.audit.subject import Subject, check_subject
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked, share
 
@@ -44,7 +44,7 @@ def test_the_twin_has_the_probabilities_of_the_estimator(make: Any, classes: int
     subject = load_subject((estimator, x, y), "train:model")
     expected = torch.tensor(estimator.predict_proba(x), dtype=torch.float32)
     assert torch.allclose(scores(subject, x).softmax(1), expected, atol=1e-5)  # float32 against float64
-    assert checked(subject, "train:model").task.noun == "row"
+    assert check_subject(subject, "train:model").task.noun == "row"
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "logistic", "identity"])

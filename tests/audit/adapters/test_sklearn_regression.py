@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked
 
@@ -45,7 +45,7 @@ def test_the_twin_foretells_what_the_estimator_does(estimator: Any, y: np.ndarra
     subject = load_subject((estimator, X, y), "train:model")
     rows = torch.cat([one for one, _ in subject.loader])  # type: ignore[union-attr]
     np.testing.assert_allclose(subject.model(rows).detach().numpy(), expected, atol=1e-4)  # float32 against float64
-    assert checked(subject, "train:model").task.name == "regression"
+    assert check_subject(subject, "train:model").task.name == "regression"
 
 
 @pytest.mark.parametrize("y", [Y, TWO])

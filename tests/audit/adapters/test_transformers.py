@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import Trainer
 
 from fedsim.audit.loading import load_subject
-from fedsim.audit.subject import checked
+from fedsim.audit.subject import check_subject
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked, share
 from tests.audit.adapters.trainers import Net, pictures, trainer
@@ -27,7 +27,7 @@ def test_model_data_and_settings_are_those_of_the_trainer(tmp_path: Path) -> Non
         ),
     )
     assert (subject.optimizer, subject.learning_rate, subject.loss) == ("sgd", 0.02, None)
-    sound = checked(subject, "train:trainer")
+    sound = check_subject(subject, "train:trainer")
     assert (len(sound.dataset.train), len(sound.dataset.test), sound.dataset.spec.classes) == (24, 8, 4)
     assert sound.model.training
 
@@ -99,7 +99,7 @@ def test_texts_of_a_trainer_are_next_tokens(tmp_path: Path) -> None:
         subject.notes[1]
         == "Texts of a batch have equal weight, whatever their length; a Trainer weights tokens equally."
     )
-    sound = checked(subject, "train:trainer")
+    sound = check_subject(subject, "train:trainer")
     assert (sound.task.name, sound.dataset.spec.shape) == ("next-token", (5,))
     assert subject.loss is not None
     batch = sound.dataset.train.select(torch.arange(2))
@@ -194,7 +194,7 @@ def test_a_head_of_transformers_may_foretell_a_number(tmp_path: Path) -> None:
     rows = [{"pixel_values": one["pixel_values"], "label": float(one["pixel_values"].mean())} for one in pictures()]
     subject = load_subject(trainer(tmp_path, model, data=rows), "train:trainer")
     assert "loss: squared error;" in subject.notes[0]
-    assert checked(subject, "train:trainer").task.name == "regression"
+    assert check_subject(subject, "train:trainer").task.name == "regression"
 
 
 def without_data(folder: Path) -> Any:
@@ -251,12 +251,12 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, thing: Any, message: str) -> 
 )
 def test_what_a_trainer_trains_is_checked_as_any_model(tmp_path: Path, thing: Any, message: str) -> None:
     with pytest.raises(FedsimError, match=message) as raised:
-        checked(load_subject(thing(tmp_path), "train:trainer"), "train:trainer")
+        check_subject(load_subject(thing(tmp_path), "train:trainer"), "train:trainer")
     assert "\n" not in str(raised.value)
 
 
 def test_texts_whose_labels_are_numbers_are_refused(tmp_path: Path) -> None:
     subject = load_subject(of_numbers(tmp_path), "train:trainer")
     with pytest.raises(FedsimError, match="labels") as raised:
-        checked(subject, "train:trainer")
+        check_subject(subject, "train:trainer")
     assert "\n" not in str(raised.value)

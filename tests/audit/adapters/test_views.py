@@ -14,7 +14,7 @@ from fedsim.audit import AuditPlan, Subject
 from fedsim.audit.captured import read_update
 from fedsim.audit.loading import load_subject
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import LossOfViews, checked
+from fedsim.audit.subject import LossOfViews, check_subject
 from fedsim.audit.update_attacks import updates
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked
@@ -60,7 +60,7 @@ def test_the_clients_gradient_is_that_of_the_users_loss_of_both_views(
         "Understood: pairs, 2 views of each image, so a batch of 1 holds 2; loss of both embeddings; 4 tensors "
         "are sent."
     )
-    sound = checked(subject, "mine")
+    sound = check_subject(subject, "mine")
     assert (sound.task.name, len(sound.dataset.train), len(sound.dataset.test)) == ("contrastive", 24, 24)
     victim = next(updates(world_of(sound, AuditPlan(target="mine"), 3)))
     inputs, labels = victim.examples.inputs, victim.examples.labels
@@ -88,7 +88,7 @@ def test_test_data_and_rows_are_taken_too() -> None:
     rows = [part.flatten(1) for part in (FIRST, SECOND)]
     subject = load_subject(lambda: client(loader=views(*rows), test=views(*(part[:5] for part in rows))), "mine")
     assert "2 views of each row" in subject.notes[0]
-    sound = checked(subject, "mine")
+    sound = check_subject(subject, "mine")
     assert (len(sound.dataset.train), len(sound.dataset.test)) == (48, 10)
 
 
@@ -99,7 +99,7 @@ def test_a_captured_gradient_is_of_the_first_pairs(tmp_path: Path) -> None:
     named = zip(dict(model.named_parameters()), gradient, strict=True)
     np.savez(tmp_path / "sent.npz", **{name: tensor.numpy() for name, tensor in named})
     plan = AuditPlan(target="mine", batches=(2,), gradients=tmp_path / "sent.npz")
-    victim = read_update(checked(load_subject(client, "mine"), "mine"), plan).victim
+    victim = read_update(check_subject(load_subject(client, "mine"), "mine"), plan).victim
     assert victim.examples.labels.tolist() == [0.0, 0.0, 1.0, 1.0]
     assert torch.equal(victim.examples.inputs[:2], torch.stack([FIRST[0], SECOND[0]]))
     assert victim.objective_at_truth == pytest.approx(0.0, abs=1e-6)  # single precision

@@ -95,14 +95,14 @@ def test_an_interrupted_training_says_what_continues_it(monkeypatch: pytest.Monk
     def interrupted(_tell: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(grids, "trained", interrupted)
+    monkeypatch.setattr(grids, "load_trained_model", interrupted)
     ended = CliRunner().invoke(app, ["bench", "model", "digit-grids"])
     assert ended.exit_code == 130
     assert ended.stderr == "Interrupted. The same command goes on where it was.\n"
 
 
 def test_the_model_of_grids_is_tested_on_every_kind_of_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grids, "trained", lambda _tell: grids.fresh())
+    monkeypatch.setattr(grids, "load_trained_model", lambda _tell: grids.fresh())
     shown = told("model", "digit-grids", "--samples", "4")
     rows = {line.split()[0]: line.split()[1:3] for line in shown.splitlines() if line.strip()}
     assert rows["position"] == rows["presence"] == rows["counting"] == ["0.0", "0.0-49.0"]  # Wilson's, none of four
@@ -113,7 +113,7 @@ def test_parts_of_rcp_are_trained_once_and_tested_on_every_kind_of_question(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path))
-    monkeypatch.setattr(grids, "trained", lambda _tell: grids.fresh())
+    monkeypatch.setattr(grids, "load_trained_model", lambda _tell: grids.fresh())
     monkeypatch.setattr(pruning, "RECIPES", {"rcp-37": pruning.PruningRecipe(0.5, steps=1)})
     monkeypatch.setattr(pruning, "BATCH", 2)
     monkeypatch.setattr(pruning, "_IMAGES", 4)

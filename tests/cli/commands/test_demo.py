@@ -100,7 +100,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(clock: list[float]) -> None:
     out = io.StringIO()
-    with demo.counted(Console(file=out, width=100)) as told:
+    with demo.show_progress(Console(file=out, width=100)) as told:
         for seconds, done in ((0.0, 0), (4.0, 1), (12.0, 2), (13.0, 3), (30.0, 4)):
             clock[0] = seconds
             told(done, 6)
@@ -112,7 +112,7 @@ def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(clock: li
 
 def test_settings_that_were_recorded_before_took_no_time(clock: list[float]) -> None:
     out = io.StringIO()
-    with demo.counted(Console(file=out, width=100)) as told:
+    with demo.show_progress(Console(file=out, width=100)) as told:
         told(40, 44)
         clock[0] = 20.0
         told(42, 44)
@@ -121,7 +121,7 @@ def test_settings_that_were_recorded_before_took_no_time(clock: list[float]) -> 
 
 def test_on_a_terminal_it_is_a_bar(clock: list[float]) -> None:
     out = io.StringIO()
-    with demo.counted(Console(file=out, width=100, force_terminal=True)) as told:
+    with demo.show_progress(Console(file=out, width=100, force_terminal=True)) as told:
         clock[0] = 99.0
         told(3, 3)
     assert "3/3" in out.getvalue()

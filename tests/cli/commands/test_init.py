@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.cli.commands.init import TEMPLATE, write_start
 from fedsim.core.errors import FedsimError
-from fedsim.core.source import shipped
+from fedsim.core.source import find_shipped_folder
 from fedsim.scenario import Federation, Participation, Scoring, Threat, load
 from tests.cli.typed import Say
 
@@ -21,7 +21,7 @@ def test_an_empty_folder_gets_a_scenario_and_a_template_that_load(
     code, told, _ = command("init")
     assert code == 0
     assert "fedsim run quickstart.toml" in told
-    assert (tmp_path / "quickstart.toml").read_bytes() == (shipped() / "00_quickstart.toml").read_bytes()
+    assert (tmp_path / "quickstart.toml").read_bytes() == (find_shipped_folder() / "00_quickstart.toml").read_bytes()
     assert len(load(tmp_path / "scenario.toml").arms["model.dropout"]) == 2
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli.commands._console import in_minutes
+from fedsim.cli.commands._console import duration_suffix
 from tests.cli.typed import Say, fedsim
 
 
@@ -58,7 +58,7 @@ def test_a_run_that_is_resumed_says_which_arm_begins_anew(
     ("minutes", "told"), [(None, ""), (1, " (about 1 minute on two cores)"), (2.5, " (about 2.5 minutes on two cores)")]
 )
 def test_the_title_says_how_long_it_takes(minutes: float | None, told: str) -> None:
-    assert in_minutes(minutes) == told
+    assert duration_suffix(minutes) == told
 
 
 def test_a_scenario_of_this_folder_with_the_name_of_a_shipped_scenario_is_named(

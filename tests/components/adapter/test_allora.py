@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.components.adapter.allora import Allora, AlloraConfig, AlloraLinear, product_norms
 from fedsim.components.adapter.lora import LoraConfig, LoraLinear
-from fedsim.components.core.low_rank import LowRankLinear, merged
+from fedsim.components.core.low_rank import LowRankLinear, merge_adapters
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.core import registry
 from fedsim.core.errors import ScenarioError
@@ -91,7 +91,7 @@ def test_the_model_starts_unchanged_bit_by_bit_and_the_output_is_that_of_the_for
     own = layer(**settings)
     expected = own.base(inputs()) + inputs() @ (own.lora_b.weight @ own.lora_a.weight).T
     assert torch.allclose(own(inputs()), expected, atol=1e-12)
-    assert torch.allclose(own.merged()(inputs()), expected, atol=1e-12)
+    assert torch.allclose(own.merge_adapter()(inputs()), expected, atol=1e-12)
 
 
 def test_there_is_no_dropout_in_it() -> None:
@@ -292,7 +292,7 @@ def test_by_default_a_row_of_the_product_counts_and_eta_squared_is_four() -> Non
     assert (own.norm, own.eta, own.power, own.dependence, own.apply_to) == ("BA", 2.0, "sqrt", "weight", "gradient")
     a, b = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0], [0.15]])
     # Rows of B A have norms 0 and 0.15 * 5 = 3/4, so c is 1 / sqrt(1/4) and 1 / sqrt(3/4 + 1/4).
-    assert own.of_rows(a, b).tolist() == pytest.approx([2.0, 1.0])
+    assert own.row_factors(a, b).tolist() == pytest.approx([2.0, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -342,8 +342,8 @@ def test_only_adapters_travel_and_a_merged_model_is_ordinary(scenario: Callable[
         if isinstance(module, AlloraLinear):
             module.lora_b.weight.data.normal_(generator=generator())
     tokens = torch.randint(11, (2, 6), generator=generator())
-    assert merged(model).state_dict().keys() == names
-    assert torch.allclose(merged(model)(tokens), model(tokens), atol=1e-5)
+    assert merge_adapters(model).state_dict().keys() == names
+    assert torch.allclose(merge_adapters(model)(tokens), model(tokens), atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused_in_one_sentence(scenario: Callable[..., Scenario]) -> None:

@@ -263,7 +263,9 @@ def test_a_federation_trains_and_evaluates_with_the_same_blocks_open(
     if engine == "vectorized":
         cohort.check(world)
     seen: list[Tensor] = []
-    world.models.holding(world.models.first_weights).register_forward_hook(lambda _m, own, out: seen.append(out))
+    world.models.load_weights(world.models.first_weights).register_forward_hook(lambda _m, own, out: seen.append(out))
     evaluate_model(world, world.models.first_weights)
-    closed = worlds.build(scenario(**{**tables, "components": []})).models.holding(world.models.first_weights).eval()
+    closed = (
+        worlds.build(scenario(**{**tables, "components": []})).models.load_weights(world.models.first_weights).eval()
+    )
     assert not torch.allclose(seen[0], closed(world.data.dataset.test.inputs[: len(seen[0])]), atol=1e-6)

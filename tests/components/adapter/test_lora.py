@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.components.adapter.lora import Lora, LoraConfig, LoraLinear
-from fedsim.components.core.low_rank import merged
+from fedsim.components.core.low_rank import merge_adapters
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import dropout_sites
@@ -63,13 +63,13 @@ def test_the_output_is_that_of_the_formula_and_of_the_merged_layer(scaling: str,
     x = torch.randn(4, 2, 7, dtype=torch.float64)
     expected = x @ base.weight.T + base.bias + factor * x @ (layer.lora_b.weight @ layer.lora_a.weight).T
     assert torch.allclose(layer(x), expected, atol=1e-10)
-    assert torch.allclose(layer.merged()(x), expected, atol=1e-10)
+    assert torch.allclose(layer.merge_adapter()(x), expected, atol=1e-10)
     assert torch.equal(layer.base.weight, base.weight)
 
 
 def test_a_merged_model_is_ordinary_and_does_the_same() -> None:
     model = trained(adapted(language_model())).eval()
-    plain = merged(model)
+    plain = merge_adapters(model)
     assert plain.state_dict().keys() == language_model().state_dict().keys()
     assert torch.allclose(plain(tokens()), model(tokens()), atol=1e-5)
     assert any(isinstance(module, LoraLinear) for module in model.modules())

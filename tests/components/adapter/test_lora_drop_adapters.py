@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsim.components.core.drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.nets.losses import cross_entropy
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from tests.components.generating import make, tiny_llama
 
 DEPTH, DROPPED, CYCLE = 5, (1, 3), 3
@@ -55,7 +55,7 @@ def written_out(model: nn.Module, text: Tensor, prompt: int, reuse: str) -> Tens
 def test_a_pass_is_what_blocks_anchors_and_adapters_give_token_by_token(prompt: int, reuse: str) -> None:
     model = prepared(prompt=prompt, reuse=reuse)
     for mode in (True, False):
-        with without_dropout():
+        with disable_dropout():
             found = model.train(mode)(TOKENS)
         for row, text in enumerate(TOKENS):
             torch.testing.assert_close(found[row], written_out(model, text, prompt, reuse), rtol=0, atol=ROUNDING)
@@ -84,7 +84,7 @@ def test_adapters_alone_are_trained() -> None:
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {f"layers.{number}.lora_drop.lora_{own}.weight" for number in DROPPED for own in "ab"}
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-    with without_dropout():
+    with disable_dropout():
         cross_entropy(model(TOKENS[:, :-1]), TOKENS[:, 1:]).backward()
     assert all(p.grad is not None and p.grad.any() for name, p in model.named_parameters() if name in trained)
     optimizer.step()
@@ -99,7 +99,7 @@ def test_the_gradient_spans_the_inputs_of_leaning_tokens_alone() -> None:
         inputs.append(given[0][0].detach())
 
     model.get_submodule("layers.1").register_forward_hook(note)
-    with without_dropout():
+    with disable_dropout():
         cross_entropy(model(TOKENS[:1, :-1]), TOKENS[:1, 1:]).backward()
     gradient = model.get_parameter("layers.1.lora_drop.lora_a.weight").grad
     assert gradient is not None
@@ -129,7 +129,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(NotApplicable, match="rank is 17, expected at most 16"):
         prepared(rank=17)
     with pytest.raises(NotApplicable, match="replaces a whole block, and cannot be merged"):
-        adapters_of(prepared())[1].merged()
+        adapters_of(prepared())[1].merge_adapter()
     hidden = torch.zeros(1, 4, 16, dtype=torch.double)
     with pytest.raises(FedsimError, match="needs an attention that is given a mask"):
         prepared().get_submodule("layers.1")(hidden, attention_mask=None)

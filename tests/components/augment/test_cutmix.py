@@ -45,7 +45,7 @@ def test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partn
     inputs = tagged(4, height, width)
     for _ in range(250):
         draw = component.draw(inputs, generator)
-        mixed = component.mixed(inputs, draw)
+        mixed = component.mix_inputs(inputs, draw)
         for index, (partner, weight) in enumerate(zip(draw.partners.tolist(), draw.weights.tolist(), strict=True)):
             if partner == index:
                 assert bool((mixed[index] == index).all())
@@ -75,7 +75,7 @@ def test_rows_are_clipped_by_the_height_and_columns_by_the_width(height: int, wi
 def test_switched_off_it_changes_nothing(mode: str, settings: dict[str, float]) -> None:
     component, inputs = cutmix(mode=mode, **settings), torch.rand(4, 1, 8, 8)
     draw = component.draw(inputs, random())
-    assert torch.equal(component.mixed(inputs, draw), inputs)
+    assert torch.equal(component.mix_inputs(inputs, draw), inputs)
     assert draw.weights.tolist() == [1.0] * 4
 
 
@@ -84,7 +84,7 @@ def test_the_mixed_label_gives_the_two_weighted_losses_and_their_gradients() -> 
     inputs, labels = torch.rand(6, 1, 8, 8, generator=generator).double(), torch.randint(CLASSES, (6,))
     component = cutmix(per_sample=True)
     draw = component.draw(inputs, generator)
-    outputs = network(component.mixed(inputs, draw))
+    outputs = network(component.mix_inputs(inputs, draw))
     ours = F.cross_entropy(outputs, mixed_labels(labels, draw, CLASSES, inputs))
     first = F.cross_entropy(outputs, labels, reduction="none")
     second = F.cross_entropy(outputs, labels[draw.partners], reduction="none")
@@ -105,7 +105,7 @@ def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same
     component = cutmix()
     draw = component.draw(inputs, generator)
     (weight,) = set(draw.weights.tolist())
-    outputs, weights = network(component.mixed(inputs, draw)), list(network.parameters())
+    outputs, weights = network(component.mix_inputs(inputs, draw)), list(network.parameters())
 
     def gradient(target: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return torch.autograd.grad(F.cross_entropy(outputs, target), weights, retain_graph=True)
@@ -120,7 +120,7 @@ def test_the_callers_images_stay_and_the_same_state_gives_the_same_batch(mode: s
     component, inputs = cutmix(mode=mode), torch.rand(4, 3, 8, 8)
     before = inputs.clone()
     draws = [component.draw(inputs, random(5)) for _ in range(2)]
-    mixed = [component.mixed(inputs, draw) for draw in draws]
+    mixed = [component.mix_inputs(inputs, draw) for draw in draws]
     assert torch.equal(inputs, before)
     assert torch.equal(*mixed)
     for first, second in zip(*draws, strict=True):
@@ -131,11 +131,11 @@ def test_the_variants_do_what_their_names_say() -> None:
     inputs = torch.rand(4, 2, 8, 8) + 1.0
     draw = cutmix(per_sample=True).draw(inputs, random(2))
     box = inside(draw.boxes, 8, 8)[:, None].expand_as(inputs)
-    assert torch.equal(cutmix(mode="label-only").mixed(inputs, draw), inputs)
-    erased = cutmix(mode="cutout").mixed(inputs, draw)
+    assert torch.equal(cutmix(mode="label-only").mix_inputs(inputs, draw), inputs)
+    erased = cutmix(mode="cutout").mix_inputs(inputs, draw)
     assert not bool(erased[box].any())
     assert torch.equal(erased[~box], inputs[~box])
-    blended = cutmix(mode="mixup").mixed(inputs, draw)
+    blended = cutmix(mode="mixup").mix_inputs(inputs, draw)
     for index in range(4):
         own = draw.weights[index].float()
         assert torch.allclose(blended[index], own * inputs[index] + (1 - own) * inputs[draw.partners[index]])
@@ -159,7 +159,7 @@ def test_a_client_trains_on_what_its_written_draws_say(scenario: Build, mode: st
     component = CutMix(CutMixConfig(mode=mode))  # type: ignore[arg-type]
     assert ("cutmix.boxes" in drawn) is (mode in ("cutmix", "cutout"))
     assert ("cutmix.partners" in drawn) is (mode != "cutout")
-    assert torch.equal(trained.inputs, component.mixed(private.inputs, draw))
+    assert torch.equal(trained.inputs, component.mix_inputs(private.inputs, draw))
     if mode == "cutout":
         assert torch.equal(trained.labels, private.labels)
     else:

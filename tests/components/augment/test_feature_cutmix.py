@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.nets.masks import dropout_sites
-from fedsim.core.nets.step_draws import Showing, shown
+from fedsim.core.nets.step_draws import Showing, get_current_draws
 from fedsim.core.types import Draws
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
@@ -81,7 +81,7 @@ def test_weights_keep_their_names_and_other_passes_let_features_pass(scenario: B
     _, truth = local_training(world, world.models.first_weights, 1, 0)
     model, twin = world.models.new(), plain.models.new()
     inputs = truth.original_batches[0].inputs
-    assert shown() == {}
+    assert get_current_draws() == {}
     assert torch.equal(model.eval()(inputs), twin.eval()(inputs))
     with Showing(truth.draws[0]):
         assert torch.equal(model(inputs), twin(inputs))  # evaluation
@@ -94,7 +94,7 @@ def test_the_same_arguments_give_the_same_bits_and_the_truth_explains_the_gradie
     (first, truth), (second, again) = (local_training(world, world.models.first_weights, 2, 1) for _ in range(2))
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert all(torch.equal(truth.draws[0][name], again.draws[0][name]) for name in truth.draws[0])
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     sites = dropout_sites(model, truth.batches[0].inputs.shape[1:], len(truth.batches[0]))
     at_truth = objective_at_truth(model, first, truth, cross_entropy, sites)
     assert at_truth == pytest.approx(0.0, abs=1e-9)

@@ -28,7 +28,7 @@ def test_the_loss_is_that_of_torch(scenario: Build) -> None:
     world = worlds.build(scenario(model={"name": "mlp", "dropout": 0.0}, components=[SMOOTHING]))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     with torch.no_grad():
-        outputs = world.models.holding(world.models.first_weights)(truth.original_batches[0].inputs)
+        outputs = world.models.load_weights(world.models.first_weights)(truth.original_batches[0].inputs)
     expected = F.cross_entropy(outputs, truth.original_batches[0].labels, label_smoothing=0.2)
     assert update.loss == pytest.approx(float(expected), rel=1e-6)
 

@@ -153,7 +153,7 @@ def test_k_goes_on_falling_from_round_to_round(scenario: Build) -> None:
     world.check()
     weights, lengths = world.models.first_weights, []
     for round_ in (1, 2, 3):
-        lengths.append(codebooks(world.models.holding(weights))["2"].active)
+        lengths.append(codebooks(world.models.load_weights(weights))["2"].active)
         update, _ = local_training(world, weights, round_, 0)
         changes = {**update.tensors, **update.buffers}
         weights = {name: tensor - changes[name] for name, tensor in weights.items()}

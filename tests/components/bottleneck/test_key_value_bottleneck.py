@@ -108,7 +108,7 @@ def test_only_values_are_trained_and_all_else_stays_bit_by_bit(scenario: Build) 
     update, _ = local_training(world, before, 1, 0)
     assert list(update.tensors) == ["table.entries.weight"]
     assert not update.buffers
-    after = world.models.holding(before).state_dict()
+    after = world.models.load_weights(before).state_dict()
     local_training(world, before, 1, 0)
     for name, tensor in after.items():
         assert torch.equal(tensor, before[name]) is (name != "table.entries.weight")

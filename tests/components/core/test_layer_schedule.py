@@ -18,11 +18,11 @@ def drawn_schedules(count: int) -> list[LayerSchedule]:
 
 def test_budgets_never_rise_and_sets_of_layers_are_nested() -> None:
     for own in drawn_schedules(200):
-        counts = [own.count(number) for number in range(own.expected + 5)]
+        counts = [own.count(number) for number in range(own.expected_tokens + 5)]
         assert counts == sorted(counts, reverse=True)
         assert counts[0] == own.first
-        assert set(counts[own.expected :]) == {own.last}
-        sets = [set(own.layers(number)) for number in range(own.expected + 5)]
+        assert set(counts[own.expected_tokens :]) == {own.last}
+        sets = [set(own.layers(number)) for number in range(own.expected_tokens + 5)]
         assert [len(layers) for layers in sets] == counts
         assert all(later <= before for before, later in pairwise(sets))
         assert all(layers <= set(range(own.depth)) for layers in sets)
@@ -31,8 +31,8 @@ def test_budgets_never_rise_and_sets_of_layers_are_nested() -> None:
 
 def test_the_mean_budget_is_that_of_both_ends_and_the_default_is_the_papers() -> None:
     for own in drawn_schedules(200):
-        if own.expected > 1:
-            mean = sum(own.count(number) for number in range(own.expected)) / own.expected
+        if own.expected_tokens > 1:
+            mean = sum(own.count(number) for number in range(own.expected_tokens)) / own.expected_tokens
             assert abs(mean - (own.first + own.last) / 2) <= 0.5
     assert [budgets(24, own, 1) for own in (2, 5)] == [(16, 8), (6, 4)]
     assert [budgets(32, own, 1) for own in (3, 4, 5)] == [(14, 8), (10, 6), (8, 5)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.core.low_rank import LowRankConfig, LowRankLinear, adapt, merged
+from fedsim.components.core.low_rank import LowRankConfig, LowRankLinear, adapt, merge_adapters
 from fedsim.core.errors import NotApplicable
 
 
@@ -29,7 +29,7 @@ def test_outputs_are_those_of_the_changed_weight_and_of_the_merged_layer() -> No
     adapter, twin = learned()
     inputs = torch.randn(3, 4, 6, generator=generator(), dtype=torch.float64)
     assert torch.allclose(adapter(inputs), twin(inputs))
-    assert torch.allclose(adapter.merged().weight, twin.weight)
+    assert torch.allclose(adapter.merge_adapter().weight, twin.weight)
     assert torch.allclose(adapter.change(), twin.weight - adapter.base.weight)
 
 
@@ -57,7 +57,7 @@ def test_patterns_choose_layers_and_all_else_is_frozen() -> None:
     assert type(model[0]) is nn.Linear  # type: ignore[index]
     trained = {name for name, own in model.named_parameters() if own.requires_grad}
     assert trained == {"0.bias", "2.head.lora_a.weight", "2.head.lora_b.weight"}
-    plain = merged(model)
+    plain = merge_adapters(model)
     assert not [module for module in plain.modules() if isinstance(module, LowRankLinear)]
     assert all(parameter.requires_grad for parameter in plain.parameters())
 

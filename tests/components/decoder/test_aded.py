@@ -92,12 +92,12 @@ def test_every_node_of_a_searched_tree_has_the_scores_of_its_way() -> None:
 def test_the_table_learns_every_trigram_of_the_window_and_nothing_else() -> None:
     before = {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
     text = [9, 9, 9, *[7] * 8, 1, 2, 3, 1, 2, 3, 1, 2]  # the nines lie in front of the last 16
-    after = TrigramTable(before).learned(text)
+    after = TrigramTable(before).learn_text(text)
     assert after.successors_of((1, 2)) == pytest.approx({3: 0.5 + 2 * 0.04, 4: 2.99})
     assert after.successors_of((7, 7)) == pytest.approx({7: 6 * 0.04, 1: 0.04})
     assert after.successors_of((9, 9)) == {9: 0.1}
     assert after.successors_of((9, 7)) == {}
-    assert TrigramTable(before).learned([1, 2, 4] * 2).successors_of((1, 2))[4] == 3.0
+    assert TrigramTable(before).learn_text([1, 2, 4] * 2).successors_of((1, 2))[4] == 3.0
     assert before == {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
 
 
@@ -186,7 +186,7 @@ def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
     first = len(generate(make("aded"), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))[0].trace.tokens)
     (found,) = generate(make("aded", prompt=True), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))
     assert len(found.trace.tokens) <= first
-    table = TrigramTable({}).learned([1, 2, 3] * 9, 27)
+    table = TrigramTable({}).learn_text([1, 2, 3] * 9, 27)
     assert table.successors_of((1, 2)) == pytest.approx({3: 9 * 0.04})
 
 

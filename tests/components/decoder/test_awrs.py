@@ -48,7 +48,9 @@ def populations(
         context = GenerationContext(every.generators[: len(state)], limits, tokenizer=Letters())
         state, _ = method.step(Table(), state, context)
         over = [population.is_over or population.is_full for population in state.populations]
-        found += [population.ended() for population, is_over in zip(state.populations, over, strict=True) if is_over]
+        found += [
+            population.drop_unfinished() for population, is_over in zip(state.populations, over, strict=True) if is_over
+        ]
         state = state.keep([place for place, is_over in enumerate(over) if not is_over])
     return found
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim.components.decoder.damro import _Looking, contrasted
+from fedsim.components.decoder.damro import _Looking, contrast_scores
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.visual import Stream
@@ -87,7 +87,7 @@ def test_both_branches_equal_reading_from_the_beginning(recount: bool) -> None:
         for count, state in enumerate(states):
             answer = torch.tensor(state.tokens)[:, QUESTIONS.shape[1] : QUESTIONS.shape[1] + count]
             few = model.sequence(encoded.keep(torch.tensor(state.outliers)), QUESTIONS, answer)
-            few = few.reindexed() if recount else few
+            few = few.reindex_positions() if recount else few
             for number, sequence in enumerate((model.sequence(encoded, QUESTIONS, answer), few)):
                 whole = model.language().score(model.read(sequence).hidden[:, -1])
                 torch.testing.assert_close(torch.stack([own[number] for own in state.last]), whole)
@@ -111,9 +111,9 @@ def test_texts_do_not_depend_on_those_beside_them() -> None:
 
 def test_the_closed_form() -> None:
     every, few = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([2.0, 0.0, 0.0])
-    assert contrasted(every, few, 1.0, 0.1).tolist() == [2.0, 2.0, 0.0]
-    assert contrasted(every, few, 1.0, 0.2).tolist() == [2.0, 2.0, -torch.inf]
-    assert contrasted(every, few, 1.0, 0.0).tolist() == [2.0, 2.0, 0.0]
+    assert contrast_scores(every, few, 1.0, 0.1).tolist() == [2.0, 2.0, 0.0]
+    assert contrast_scores(every, few, 1.0, 0.2).tolist() == [2.0, 2.0, -torch.inf]
+    assert contrast_scores(every, few, 1.0, 0.0).tolist() == [2.0, 2.0, 0.0]
 
 
 def looked(queries: Tensor, keys: Tensor, is_joint: bool) -> Tensor:
@@ -151,7 +151,7 @@ def test_outliers_are_those_of_the_projected_layer_in_the_order_that_is_asked_fo
         own = Stream(stream, torch.zeros(stream.shape[:2], dtype=torch.long), patches, front=1)
         for number in range(model.visual.feature_layer + 1):
             rows.append(model.vision().view(number).attention(own).mean(1)[:, 0, 1:])
-            own = own.with_(model.vision().run(number, own))
+            own = own.with_hidden_states(model.vision().run(number, own))
     expected = rows[-1].topk(4).indices
     assert torch.equal(torch.tensor(state.outliers), expected)
     assert torch.equal(make("damro", outliers=4, heads="mean").outliers(model, IMAGES, QUESTIONS), expected)

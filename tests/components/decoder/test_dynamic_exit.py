@@ -119,8 +119,8 @@ def test_the_choice_is_the_best_of_the_grid_and_of_equals_the_smallest() -> None
 def test_an_exit_that_always_agrees_is_taken_and_one_that_never_does_drafts_nothing() -> None:
     *_, last = rounds(silenced(tiny_llama(blocks=DEPTH).eval(), 2), [1, 2, 3], 4)
     exits = last.exits[0]
-    assert exits.known[2].rate == exits.known[3].rate == 1.0
-    assert exits.known[1].rate < 1
+    assert exits.agreements[2].rate == exits.agreements[3].rate == 1.0
+    assert exits.agreements[1].rate < 1
     assert (exits.layers, exits.length) == (2, 17)
     model = tiny_llama(blocks=DEPTH).eval()
     with torch.no_grad():  # the layers up to the last say the opposite of what comes out
@@ -135,7 +135,7 @@ def test_an_exit_that_always_agrees_is_taken_and_one_that_never_does_drafts_noth
         up.zero_(), gate.zero_()
         up[0, 0], gate[0, 0], down[0, 0] = -1.0, -9.0, 9.0
     *_, last = rounds(model, [1, 2, 3], 3)
-    assert all(own.rate == 0 for own in last.exits[0].known.values())
+    assert all(own.rate == 0 for own in last.exits[0].agreements.values())
     assert last.exits[0].length == 0
 
 
@@ -153,7 +153,7 @@ def test_counts_are_those_of_a_pass_over_the_text_that_stands(model: nn.Module, 
                 lambda _m, _a, out, number=number: hidden.__setitem__(number + 1, out)
             )
         said = model(torch.tensor([text[:-1]]))[0, first:].argmax(-1)
-        for layers, own in state.exits[0].known.items():
+        for layers, own in state.exits[0].agreements.items():
             confidence, token = stack.score(hidden[layers])[0, first:].softmax(-1).max(-1)
             agrees = token == said
             assert (own.matches, own.misses) == (int(agrees.sum()), int((~agrees).sum()))
@@ -164,7 +164,7 @@ def test_counts_are_those_of_a_pass_over_the_text_that_stands(model: nn.Module, 
 def test_old_counts_decay() -> None:
     agreement, n, u, omega = Agreement(), 7, 3, 0.9
     for _ in range(n):
-        agreement = agreement.updated(omega, torch.tensor([True] * u + [False]), torch.full((u + 1,), 0.5))
+        agreement = agreement.update_statistics(omega, torch.tensor([True] * u + [False]), torch.full((u + 1,), 0.5))
     assert agreement.matches == pytest.approx(u * (1 - omega**n) / (1 - omega))
     assert agreement.sure_misses == pytest.approx(0.5 * (1 - omega**n) / (1 - omega))
     assert agreement.threshold == pytest.approx(0.5)
@@ -178,7 +178,7 @@ def test_after_every_round_what_is_read_is_the_text_that_stands(model: nn.Module
         with torch.no_grad():
             (scores,) = past.scores(model, [text])
             torch.testing.assert_close(scores[0], model(torch.tensor([text]))[0, -1], rtol=0, atol=ROUNDING)
-        assert past.held == [[len(text)]] * DEPTH
+        assert past.key_counts == [[len(text)]] * DEPTH
         read = state.exits[0].past
         assert len(text) - 1 <= read.lengths[0]
 

@@ -52,4 +52,4 @@ def test_a_real_model_writes_on(smollm2: Path) -> None:
     asked, limits = prompts(range(100, 108), range(200, 204)), Limits(max_new_tokens=3, context=8192)
     texts = generate(make("greedy"), model, asked, limits, sources(2))
     for prompt, text in zip(asked.prompts, texts, strict=True):
-        assert list(text.tokens) == model.continued(torch.tensor([prompt]), 3)[0].tolist()
+        assert list(text.tokens) == model.generate_greedy(torch.tensor([prompt]), 3)[0].tolist()

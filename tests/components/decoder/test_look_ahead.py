@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.decoder._look_ahead import LookAhead, _nearest, _shared
+from fedsim.components.decoder._look_ahead import LookAhead, _count_shared, _nearest
 from fedsim.components.decoder.awrs import Awrs, AwrsConfig
 from fedsim.core.errors import GenerationError
 from fedsim.core.nets.kv_cache import DecodingCache
@@ -47,7 +47,7 @@ def test_branches_have_the_scores_of_reading_anew_and_share_what_was_read() -> N
         sizes.append(sum(read))
         fresh = torch.cat(DecodingCache().scores(model, texts))
         torch.testing.assert_close(found.scores, fresh, rtol=0, atol=1e-9)  # rounding of doubles
-        assert found.shown == [rows.count(0), rows.count(1)]
+        assert found.text_counts == [rows.count(0), rows.count(1)]
     assert sizes == [2 * 3, 3, 4, 2, 1]
 
 
@@ -94,7 +94,7 @@ def test_scores_are_those_of_each_text_and_equal_texts_of_a_row_are_asked_once()
         found = LookAhead().scores(model, TEXTS, OWNERS, 3)
         for text, scores in zip(TEXTS, found.scores, strict=True):
             torch.testing.assert_close(scores, anew(model, text), rtol=0, atol=ROUNDING)
-    assert found.shown == [1, 3, 0]
+    assert found.text_counts == [1, 3, 0]
 
 
 def test_texts_that_branch_end_and_come_back_have_the_scores_of_reading_anew() -> None:
@@ -133,4 +133,4 @@ def test_the_nearest_text_shares_the_longest_beginning() -> None:
         asked = tuple(dice.choices(range(3), k=dice.randint(1, 6)))
         found = _nearest(texts, asked)
         assert found in texts
-        assert _shared(found, asked) == max(_shared(text, asked) for text in texts)
+        assert _count_shared(found, asked) == max(_count_shared(text, asked) for text in texts)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsim.components.core.drop_adapter import adapters_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import Generated, Limits
 from fedsim.generation import generate
 from tests.components.generating import greedy, make, prompts, sources, tiny_llama
@@ -57,7 +57,7 @@ def test_with_nothing_dropped_it_is_greedy(settings: dict[str, Any]) -> None:
 @pytest.mark.parametrize("length", [1, 4])
 def test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text(length: int, reuse: str) -> None:
     model, text = adapted(length, reuse=reuse), [1, 2, 3, 4, 5, 6, 1, 1, 2, 3, 5, 4, 4, 6]
-    with without_dropout():
+    with disable_dropout():
         expected = model(torch.tensor([text]))[0]
     method, context = make("lora-drop"), GenerationContext(tuple(sources(1)), Limits(max_new_tokens=100))
     state = method.start(model, prompts(text[:length]), context)
@@ -65,7 +65,7 @@ def test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text(length: int
         scores, anchors = state.clock.read(state)
         torch.testing.assert_close(scores[0], expected[place - 1], rtol=0, atol=ROUNDING)
         anew, again = state.clock.read(
-            method.start(model, prompts(text[:length]), context).extended([text[length:place]])
+            method.start(model, prompts(text[:length]), context).append_tokens([text[length:place]])
         )
         torch.testing.assert_close(anew, scores, rtol=0, atol=ROUNDING)
         torch.testing.assert_close(again, anchors, rtol=0, atol=ROUNDING)

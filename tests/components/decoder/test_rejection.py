@@ -16,7 +16,7 @@ from fedsim.components.decoder._rejection import (
     draw_geometric,
     draw_recursive,
     draw_two_loops,
-    in_random_order,
+    tokens_in_random_order,
 )
 
 Draw = Callable[[Tensor, Callable[[int], bool], torch.Generator], TokenDraw]
@@ -100,7 +100,7 @@ def check_weights(draw: Draw, runs: int, seed: int) -> None:
         drawn = draw(SIX.log(), accepts, source)
         assert len(asked) == drawn.calls <= 2 * len(SIX)
         refused = [token for token in asked if token not in allowed]
-        assert len(refused) == len(set(refused)) == drawn.rejected, "a rejected token is asked once"
+        assert len(refused) == len(set(refused)) == drawn.rejected_calls, "a rejected token is asked once"
         if drawn.token is not None:
             weights[run, drawn.token] = math.exp(drawn.log_weight)
     means, errors = weights.mean(0), weights.std(0) / math.sqrt(runs)
@@ -126,7 +126,7 @@ def test_where_everything_is_accepted_the_weight_is_1_and_the_token_follows_the_
         drawn = SETTINGS[name](ODDS.log(), lambda _token: True, source)
         assert drawn.log_weight == pytest.approx(0, abs=1e-12)
         assert drawn.calls == 2 or name != "recursive None"
-        assert drawn.rejected == 0
+        assert drawn.rejected_calls == 0
         counts[drawn.token or 0] += 1
     statistic = float(((counts - 500 * ODDS).square() / (500 * ODDS)).sum())
     assert statistic < 21.1  # chi-square with 3 degrees of freedom, exceeded once in 10,000
@@ -166,7 +166,7 @@ def test_tiny_masses_keep_their_precision() -> None:
 def test_an_order_of_many_tokens_holds_each_once_with_what_is_left() -> None:
     odds = torch.randn(300, generator=torch.Generator().manual_seed(0)).double().log_softmax(0)
     odds[7] = -math.inf
-    found = list(in_random_order(odds, torch.Generator().manual_seed(1)))
+    found = list(tokens_in_random_order(odds, torch.Generator().manual_seed(1)))
     assert sorted(own.token for own in found) == [token for token in range(300) if token != 7]
     for place in (0, 1, 63, 64, 65, 200, 298):
         rest = odds[[own.token for own in found[place:]]].logsumexp(0)

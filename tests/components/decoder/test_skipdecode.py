@@ -69,7 +69,7 @@ def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.M
             torch.testing.assert_close(kept[row], anew[row], rtol=0, atol=ROUNDING)
         for layer in range(DEPTH):
             ran = sum(layer in schedule.layers(number) for number in range(count))
-            assert past.held[layer] == [size + ran for size in sizes]
+            assert past.key_counts[layer] == [size + ran for size in sizes]
 
 
 def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> None:
@@ -80,7 +80,7 @@ def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> Non
             calls[number] += inputs[0].shape[0] * inputs[0].shape[1]
 
         model.get_submodule(f"layers.{number}").register_forward_hook(count)
-    texts = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected=7)
+    texts = write(model, [[1, 2, 3], [4, 5, 6]], 10, first=5, last=2, expected_tokens=7)
     schedule = LayerSchedule(DEPTH, 5, 2, 1, 7)
     sets = [schedule.layers(number) for number in range(9)]  # the tenth token is written and never read
     assert calls == [2 * (3 + sum(number in layers for layers in sets)) for number in range(DEPTH)]

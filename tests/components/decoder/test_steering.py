@@ -7,9 +7,9 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from fedsim.components.decoder._steering import (
     SteeredPlaces,
-    joined,
+    concat_positions,
     places,
-    steered,
+    steer_scores,
     steering_vector,
     strength_of,
     sure_tokens,
@@ -89,7 +89,7 @@ def test_calibrated_strengths_do_what_they_promise() -> None:
     step = 1e-5
     second = (own.costs(step) - 2 * own.costs(0.0) + own.costs(-step)) / step**2
     torch.testing.assert_close(second, curvature, rtol=1e-2, atol=1e-4)
-    same = joined([part(own, place) for place in range(1000)])
+    same = concat_positions([part(own, place) for place in range(1000)])
     assert [strength_of(same, mode) for mode in MODES] == pytest.approx([strength_of(own, mode) for mode in MODES])
 
 
@@ -108,7 +108,7 @@ def test_the_mask_leaves_unsure_tokens_out_of_norms_and_search(refuses: bool) ->
     delta = steering_vector(tuned, base).where(is_sure, 0.0)[kept]
     torch.testing.assert_close(own.deltas.square().sum(1), delta.square().sum(1))
     for strength in (0.0, 2.0, -2.0):
-        moved = steered(tuned, base, strength, 0.1, refuses=refuses)
+        moved = steer_scores(tuned, base, strength, 0.1, refuses=refuses)
         torch.testing.assert_close(own.costs(strength), cross_entropy(moved, true, reduction="none")[kept])
         odds = moved.softmax(-1)
         assert odds.isfinite().all()
@@ -120,5 +120,5 @@ def test_the_mask_leaves_unsure_tokens_out_of_norms_and_search(refuses: bool) ->
 
 def test_a_confidence_of_1_leaves_the_likeliest_token_alone() -> None:
     tuned, base, _ = random_scores(20)
-    odds = steered(tuned, base, 3.0, 1.0, refuses=True).softmax(-1)
+    odds = steer_scores(tuned, base, 3.0, 1.0, refuses=True).softmax(-1)
     assert torch.equal(odds, nn.functional.one_hot(tuned.argmax(-1), 50).double())

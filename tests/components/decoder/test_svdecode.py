@@ -14,7 +14,7 @@ from fedsim.components.decoder._second_model import second_model
 from fedsim.components.decoder._steering import (
     Mode,
     places,
-    steered,
+    steer_scores,
     strength_of,
 )
 from fedsim.components.decoder.svdecode import BesideBase, Svdecode, SvdecodeConfig, calibrate, costs
@@ -78,7 +78,7 @@ def test_a_steered_text_is_that_of_the_steered_scores_token_by_token() -> None:
     with torch.no_grad():
         for prompt, own in zip(ASKED.prompts, texts, strict=True):
             text = torch.tensor([[*prompt, *own.tokens]])
-            scores = steered(model.tuned(text), model.base(text), strength, 0.1, refuses=True)
+            scores = steer_scores(model.tuned(text), model.base(text), strength, 0.1, refuses=True)
             assert scores[0, len(prompt) - 1 : -1].argmax(-1).tolist() == list(own.tokens)
     assert {event["rows"] for own in texts for event in own.trace.events} == {2}, "every step does the same work"
 
@@ -262,7 +262,7 @@ def test_of_top_k_the_likeliest_alone_are_drawn_by_their_steered_odds() -> None:
     found = generate(method, model, prompts(*[[1, 2, 3]] * count), Limits(max_new_tokens=1), sources(count))
     text = torch.tensor([[1, 2, 3]])
     with torch.no_grad():
-        scores = steered(model.tuned(text), model.base(text), 4.0, 0.1, refuses=False)[0, -1].double() / 1.5
+        scores = steer_scores(model.tuned(text), model.base(text), 4.0, 0.1, refuses=False)[0, -1].double() / 1.5
     top = scores.topk(k)
     counts = torch.tensor([sum(own.tokens[0] == token for own in found) for token in top.indices.tolist()])
     assert int(counts.sum()) == count
@@ -298,13 +298,13 @@ def test_fitted_it_writes_with_the_strength_that_calibration_gives(mode: Mode) -
     open_one = make("svdecode", strength="calibrate", mode=mode)
     strength = calibrate(model, texts, open_one.config, mode)
     assert strength != 0
-    fitted = open_one.fitted(model, texts)
+    fitted = open_one.fit_to_texts(model, texts)
     assert (fitted.config.strength, fitted.name) == (strength, "svdecode")
     stated = make("svdecode", strength=strength)
     assert [own.tokens for own in generate(fitted, model, ASKED, LONG, sources(4))] == [
         own.tokens for own in generate(stated, model, ASKED, LONG, sources(4))
     ]
-    assert stated.fitted(model, texts) is stated
+    assert stated.fit_to_texts(model, texts) is stated
 
 
 def test_a_strength_to_calibrate_needs_texts() -> None:
@@ -312,7 +312,7 @@ def test_a_strength_to_calibrate_needs_texts() -> None:
         generate(make("svdecode", strength="calibrate"), pair(), ASKED, LONG, sources(4))
     nothing = Batch(torch.zeros(0, 4).long(), torch.zeros(0, 4).long())
     with pytest.raises(FedsimError, match='every text of the clients was. Set generation.calibration = "test"'):
-        make("svdecode", strength="calibrate").fitted(pair(), nothing)
+        make("svdecode", strength="calibrate").fit_to_texts(pair(), nothing)
 
 
 def test_steered_texts_do_not_depend_on_those_beside_them() -> None:

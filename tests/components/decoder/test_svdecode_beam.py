@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from fedsim.components.decoder._steering import steered
+from fedsim.components.decoder._steering import steer_scores
 from fedsim.components.decoder.svdecode import BesideBase, calibrate
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Limits
@@ -32,7 +32,7 @@ def steered_law(model: BesideBase, prompt: list[int]) -> dict[tuple[int, ...], f
     """ln of the steered probability of every text that ends at a stop or at its longest."""
     every = torch.tensor([[*prompt, *text] for text in itertools.product(range(SMALL), repeat=LENGTH)])
     with torch.no_grad():
-        scores = steered(model.tuned(every), model.base(every), STRENGTH, 0.1, refuses=False).double()
+        scores = steer_scores(model.tuned(every), model.base(every), STRENGTH, 0.1, refuses=False).double()
     each = scores.log_softmax(-1)[:, len(prompt) - 1 : -1].gather(-1, every[:, len(prompt) :, None])[..., 0]
     law: dict[tuple[int, ...], float] = {}
     for text, costs in zip(every[:, len(prompt) :].tolist(), each.tolist(), strict=True):
@@ -77,7 +77,7 @@ def test_what_is_refused_is_never_written() -> None:
 def test_it_is_calibrated_as_svdecode_is() -> None:
     model, tokens = pair(), torch.randint(SMALL, (20, 8), generator=torch.Generator().manual_seed(0))
     examples, method = Batch(tokens[:, :-1], tokens[:, 1:]), make("svdecode-beam", strength="calibrate")
-    assert method.fitted(model, examples).config.strength == calibrate(model, examples, method.config)
+    assert method.fit_to_texts(model, examples).config.strength == calibrate(model, examples, method.config)
     with pytest.raises(FedsimError, match="strength = 'calibrate' needs texts of clients"):
         generate(method, model, prompts([1]), LIMITS, sources(1))
     with pytest.raises(FedsimError, match="neither removable adapters nor a base"):

@@ -17,11 +17,11 @@ from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.nets.masks import dropout_sites, inject_masks, prefix_mask, record_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, dropout_sites, inject_masks, prefix_mask, record_masks
 from fedsim.core.types import Batch, Reconstruction
 from fedsim.federation import apps, cohort
 from fedsim.federation.client import local_training
-from fedsim.federation.stepping import trained
+from fedsim.federation.stepping import train_rounds
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from tests.federating import recorded
@@ -233,7 +233,7 @@ def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario:
     length = float(truth.masks[0][0][0].sum())
     guess = Reconstruction(truth.batches[0].inputs, truth.batches[0].labels, None, 0.0, 1, 1, (), "")
     (own,) = world.stack.components
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     assert own.scores(model, truth, guess) == {}
     changed = replace(guess, extras={"nested-dropout.6": torch.tensor(length + 2)})
     assert own.scores(model, truth, changed) == {"distance between the k at '6' and that found": 2.0}
@@ -260,8 +260,8 @@ def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_w
         for round_ in (1, 2, 3):
             update, _ = local_training(world, weights, round_, 0)
             weights = {key: t - update.tensors[key] for key, t in weights.items()}
-        model, test = world.models.holding(weights), world.data.dataset.test
-        with torch.no_grad(), without_dropout():
+        model, test = world.models.load_weights(weights), world.data.dataset.test
+        with torch.no_grad(), disable_dropout():
             features = model[:3](test.inputs)  # type: ignore[index]
         logits = (features * (torch.arange(32) < 10)) @ model.get_parameter("4.weight").T
         accuracies[name] = float((logits.argmax(1) == test.labels).double().mean())
@@ -327,10 +327,10 @@ def test_after_each_round_the_global_model_is_cut_and_the_test_lacks_the_validat
     world = worlds.build(scenario(**tables))
     world.check()
     (name,) = (name for name, _ in world.models.new().named_buffers())
-    first, *later = trained(world, 2)
+    first, *later = train_rounds(world, 2)
     assert float(first[name]) == 0
     assert len({float(weights["1.weight"].sum()) for weights in (first, *later)}) == 3, "each round has its own tensors"
-    test, accuracy = world.validation.tested.test, 0.0
+    test, accuracy = world.validation.reduced_dataset.test, 0.0
     for weights in later:
         model = world.models.new()
         model.load_state_dict(dict(weights))

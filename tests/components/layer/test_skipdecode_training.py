@@ -12,7 +12,7 @@ from fedsim.components.decoder.skipdecode import read_by_schedule
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.kv_cache import DecodingCache
-from fedsim.core.nets.masks import without_dropout
+from fedsim.core.nets.masks import disable_dropout
 from tests.components.generating import make, tiny_llama
 
 DEPTH, PROMPT = 6, 3
@@ -21,14 +21,14 @@ TEXT = (1, 2, 3, 4, 1, 2, 5, 6, 1, 4)
 
 
 def prepared(**settings: Any) -> nn.Module:
-    chosen: dict[str, Any] = {"first": 5, "last": 2, "expected": 6, "prompt": PROMPT}
+    chosen: dict[str, Any] = {"first": 5, "last": 2, "expected_tokens": 6, "prompt": PROMPT}
     component = make("skipdecode-training", **(chosen | settings))
     return component.prepare(tiny_llama(blocks=DEPTH), torch.Generator()).train()
 
 
 def test_scores_in_training_are_those_of_the_decoder_step_by_step() -> None:
     model, past, schedule = prepared(), DecodingCache(), LayerSchedule(DEPTH, 5, 2, 1, 6)
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         trained = model(torch.tensor([TEXT]))[0]
         model.eval()
         for count in range(len(TEXT) - PROMPT + 1):
@@ -42,7 +42,7 @@ def test_scores_in_training_are_those_of_the_decoder_step_by_step() -> None:
 def test_evaluation_and_names_of_weights_stay_and_copies_jump_too() -> None:
     plain, model, tokens = tiny_llama(blocks=DEPTH), prepared(), torch.tensor([TEXT])
     assert plain.state_dict().keys() == model.state_dict().keys()
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         assert torch.equal(plain.eval()(tokens), model.eval()(tokens))
         assert torch.equal(copy.deepcopy(model).train()(tokens), model.train()(tokens))
 
@@ -54,7 +54,7 @@ def test_a_layer_gets_gradients_from_those_tokens_alone_that_it_runs_on() -> Non
         output.register_hook(reached.append)
 
     own = nn.Module.register_forward_hook(model.get_submodule("layers.4"), note, prepend=True)
-    with without_dropout():
+    with disable_dropout():
         model(torch.tensor([TEXT])).square().sum().backward()
     own.remove()
     assert [bool(place.any()) for place in reached[0][0]] == [place < PROMPT for place in range(len(TEXT))]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.components.core.feature_prefix import Prefix, prefixes
-from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, kept, small_losses
+from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, count_kept, small_losses
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import PublicFederation
@@ -101,7 +101,7 @@ def test_exactly_the_smallest_losses_are_kept(count: int, rate: float) -> None:
     logits = torch.randn(count, CLASSES, generator=torch.Generator().manual_seed(count))
     labels = torch.arange(count) % CLASSES
     chosen = small_losses(logits, labels, rate)
-    assert len(chosen) == kept(count, rate) == count - -(-round(rate * 10) * count // 10)
+    assert len(chosen) == count_kept(count, rate) == count - -(-round(rate * 10) * count // 10)
     losses = F.cross_entropy(logits, labels, reduction="none")
     left = torch.ones(count, dtype=torch.bool)
     left[chosen] = False

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim.components.loss.early_exits import skip_chances
 from fedsim.core.errors import NotApplicable
-from fedsim.core.nets.masks import keep_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, keep_masks
 from fedsim.core.types import Limits
 from fedsim.federation.client import local_training
 from fedsim.generation import generate
@@ -38,14 +38,14 @@ def shortened(layers: int) -> nn.Module:
 
 
 def test_each_exit_scores_as_the_model_without_later_layers() -> None:
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         found = prepared()(TOKENS)
         for place, layers in enumerate((*EXITS, DEPTH)):
             torch.testing.assert_close(found[:, place], shortened(layers)(TOKENS), rtol=0, atol=ROUNDING)
 
 
 def test_the_loss_is_the_weighed_sum_of_the_exits_losses() -> None:
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         outputs = prepared()(TOKENS)
         early, late, whole = (
             F.cross_entropy(shortened(own)(TOKENS).flatten(0, 1), LABELS.flatten()) for own in (*EXITS, DEPTH)
@@ -68,7 +68,7 @@ def test_the_schedule_says_which_exits_count_in_a_round() -> None:
 
 
 def test_exits_that_do_not_count_have_no_weight_and_the_others_share_it() -> None:
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         outputs = prepared()(TOKENS)
         early, late, whole = (F.cross_entropy(outputs[:, place].flatten(0, 1), LABELS.flatten()) for place in range(3))
     rotating = make("early-exits", exits=EXITS, share=SHARE, schedule="rotating")
@@ -101,7 +101,7 @@ def test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none()
         for layer in reversed(range(1, DEPTH)):
             if not runs[layer - 1, row]:
                 del blocks[layer]
-        with torch.no_grad(), without_dropout():
+        with torch.no_grad(), disable_dropout():
             torch.testing.assert_close(scores[[row]], short(TOKENS[[row]]), rtol=0, atol=ROUNDING)
     with torch.no_grad():
         assert torch.equal(dropping.eval()(TOKENS), tiny_llama(blocks=DEPTH).eval()(TOKENS))
@@ -109,7 +109,7 @@ def test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none()
 
 def test_evaluation_stays_and_copies_have_exits_of_their_own() -> None:
     model = prepared()
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         twin = copy.deepcopy(model)
         assert torch.equal(twin(TOKENS), model(TOKENS))
         assert torch.equal(model.eval()(TOKENS), tiny_llama(blocks=DEPTH).eval()(TOKENS))
@@ -127,7 +127,7 @@ def agreement(share: float | None) -> float:
     trained = (component.prepare(model, torch.Generator()) if share is not None else model).train()
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     tokens = (torch.arange(VOCABULARY)[:, None] + torch.arange(4)) % VOCABULARY
-    with without_dropout():
+    with disable_dropout():
         for _ in range(60):
             optimizer.zero_grad()
             component.objective(trained(tokens), (tokens + 1) % VOCABULARY, 1).backward()
@@ -139,7 +139,7 @@ def agreement(share: float | None) -> float:
         seen.append(output)
 
     blocks[0].register_forward_hook(note)
-    with torch.no_grad(), without_dropout():
+    with torch.no_grad(), disable_dropout():
         whole = model(tokens).argmax(-1)
         assert (whole == (tokens + 1) % VOCABULARY).double().mean() > 0.95, "it has learned"
         return float((stack.score(seen[0]).argmax(-1) == whole).double().mean())

@@ -20,17 +20,17 @@ from fedsim.cli import display
 from fedsim.components.loss.esimcse import (
     EsimCse,
     EsimCseConfig,
+    compute_queue_loss,
     contrast,
-    followed,
     most_repeated,
-    queued,
     repeat,
-    repeated,
+    sample_repeats,
     two_views,
+    update_follower,
 )
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.types import Memory, Tensors, WireEntry
 from fedsim.experiment import training
 from fedsim.federation import cohort
@@ -100,7 +100,7 @@ def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused
 @given(st.integers(1, 6), st.integers(0, 7), st.floats(0.05, 2))
 def test_the_loss_is_the_one_written_out_and_negatives_never_lower_it(batch: int, more: int, t: float) -> None:
     first, second, queue = rows(batch), rows(batch, seed=1), rows(more, seed=2)
-    plain, added = float(contrast(first, second, t)), float(queued(first, second, queue, t))
+    plain, added = float(contrast(first, second, t)), float(compute_queue_loss(first, second, queue, t))
     assert plain == pytest.approx(simcse(first, second, t), abs=1e-6)
     assert plain + added == pytest.approx(simcse(first, second, t, queue), abs=1e-6)
     assert added >= 0
@@ -109,7 +109,9 @@ def test_the_loss_is_the_one_written_out_and_negatives_never_lower_it(batch: int
 
 def test_the_gradient_of_the_loss_is_right_for_both_views_and_one_sided() -> None:
     first, second, queue = rows(3).requires_grad_(), rows(3, seed=1).requires_grad_(), rows(4, seed=2)
-    assert torch.autograd.gradcheck(lambda a, b: contrast(a, b, 0.5) + queued(a, b, queue, 0.5), (first, second))
+    assert torch.autograd.gradcheck(
+        lambda a, b: contrast(a, b, 0.5) + compute_queue_loss(a, b, queue, 0.5), (first, second)
+    )
     ways = [float(contrast(*views, 0.5).detach()) for views in ((first, second), (second, first))]
     assert ways[0] != pytest.approx(ways[1], abs=1e-4)
 
@@ -123,7 +125,7 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
     mode = data.draw(st.sampled_from(["paper", "bpe"]))
     rate = data.draw(st.floats(0, 1))
     tokens = torch.tensor([sentence, sentence])
-    places = repeated(
+    places = sample_repeats(
         tokens, PADDING, (BEGIN, END), mode, rate, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     )
     more = most_repeated(len(sentence), mode, rate)
@@ -146,7 +148,7 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
 def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: float, length: int, most: int) -> None:
     assert most_repeated(length, mode, rate) == most
     tokens = torch.full((20_000, length), 5)
-    numbers = repeated(tokens, None, (), mode, rate, torch.Generator().manual_seed(4)).sum(1)
+    numbers = sample_repeats(tokens, None, (), mode, rate, torch.Generator().manual_seed(4)).sum(1)
     counts = numbers.bincount(minlength=most + 1)
     assert len(counts) == most + 1
     if most:
@@ -155,7 +157,7 @@ def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: fl
 
 def test_places_are_uniform_among_words() -> None:
     tokens = torch.tensor([[BEGIN, 5, 6, 7, 8, END, PADDING]]).repeat(20_000, 1)
-    places = repeated(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
+    places = sample_repeats(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
     counts = places.sum(0)
     assert counts[[0, 5, 6]].tolist() == [0, 0, 0]
     assert chisquare(counts[1:5].numpy()).pvalue > 1e-3
@@ -163,7 +165,7 @@ def test_places_are_uniform_among_words() -> None:
 
 def test_a_sentence_with_too_few_words_repeats_all_it_has() -> None:
     tokens = torch.tensor([[BEGIN, 5, END]]).repeat(300, 1)
-    places = repeated(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
+    places = sample_repeats(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
     assert Counter(places.sum(1).tolist()).keys() == {0, 1}
 
 
@@ -173,12 +175,12 @@ def test_a_sentence_with_too_few_words_repeats_all_it_has() -> None:
 @given(st.integers(1, 30), st.floats(0, 0.999))
 def test_the_follower_comes_closer_by_the_momentum_to_the_power_of_the_steps(steps: int, momentum: float) -> None:
     encoder = nn.Linear(3, 2)
-    first = followed(encoder, {}, momentum)
+    first = update_follower(encoder, {}, momentum)
     assert all(torch.equal(first[f"follower.{name}"], p) for name, p in encoder.named_parameters())
     start = {name: t + rows(1, t.numel()).view_as(t).float() for name, t in first.items()}
     memory = dict(start)
     for _ in range(steps):
-        memory = followed(encoder, memory, momentum)
+        memory = update_follower(encoder, memory, momentum)
     for name, p in encoder.named_parameters():
         expected = momentum**steps * (start[f"follower.{name}"] - p.detach())
         assert torch.allclose(memory[f"follower.{name}"] - p.detach(), expected, atol=1e-5)
@@ -201,7 +203,7 @@ def test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them(
     world = sentences(queue_size=12, momentum=0.9)
     memory: Memory = {}
     seen = stepped(world, memory, 4)
-    model = copy.deepcopy(world.models.holding(world.models.first_weights))
+    model = copy.deepcopy(world.models.load_weights(world.models.first_weights))
     views = two_views(model)
     assert views is not None
     follower: Tensors = {}
@@ -239,7 +241,7 @@ def test_a_batch_is_not_among_its_own_negatives_and_the_first_loss_is_plain_simc
 
 def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     """Both views of the private batch, made by hand from masks and repetitions that were written down."""
-    model = world.models.holding(weights)
+    model = world.models.load_weights(weights)
     views = two_views(model)
     assert views is not None
     padding = world.facts.federation.padding
@@ -276,11 +278,11 @@ def test_queue_entries_are_deterministic_and_the_step_leaves_modes_as_they_were(
     sentences: Callable[..., World],
 ) -> None:
     world = sentences(queue_size=4)
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     views = two_views(model)
     assert views is not None
     tokens = world.data.dataset.train.inputs[:4]
-    memory = followed(views.encoder, {}, 0.9)
+    memory = update_follower(views.encoder, {}, 0.9)
     assert torch.equal(views.entries(tokens, memory), views.entries(tokens, memory))
     assert model.training
     assert all(module.training for module in model.modules())
@@ -306,7 +308,7 @@ def test_what_is_sent_is_encoder_and_head_and_what_stays_is_remembered_over_roun
 def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences: Callable[..., World]) -> None:
     world = sentences()
     utility = evaluate_model(world, world.models.first_weights)
-    model = world.models.holding(world.models.first_weights).eval()
+    model = world.models.load_weights(world.models.first_weights).eval()
     views = two_views(model)
     assert views is not None
     assert world.data.dataset.similarities is not None
@@ -325,8 +327,8 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
 
 def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sentences: Callable[..., World]) -> None:
     world = sentences()
-    model, tokens = world.models.holding(world.models.first_weights), world.data.dataset.train.inputs[:3]
-    with torch.no_grad(), without_dropout():
+    model, tokens = world.models.load_weights(world.models.first_weights), world.data.dataset.train.inputs[:3]
+    with torch.no_grad(), disable_dropout():
         first, second = model(tokens).unbind(1)
     assert torch.allclose(first, second, atol=1e-6)
     view = EsimCse(EsimCseConfig(queue_size=5)).public_description()

@@ -11,7 +11,7 @@ from fedsim.components.loss import pad_blocks
 from fedsim.components.loss.pad_blocks import sure_of
 from fedsim.core import registry
 from fedsim.core.hooks import HookContext
-from fedsim.core.nets.losses import per_example
+from fedsim.core.nets.losses import compute_example_losses
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -22,7 +22,7 @@ from tests.components.loss.padding import BLOCKS, packed_scores, padded, texts
 def test_a_packed_loss_is_that_of_separate_samples() -> None:
     model, batch = padded(), texts()
     scores, targets = packed_scores(model)
-    own = per_example(scores[:, batch.inputs.shape[1] :], targets)
+    own = compute_example_losses(scores[:, batch.inputs.shape[1] :], targets)
     for row, blocks in enumerate(BLOCKS):
         costs: list[torch.Tensor] = []
         for place, pads in blocks:

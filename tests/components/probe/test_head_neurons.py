@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from fedsim.components.probe.head_neurons import (
     auc,
-    clamped,
+    clamp_neurons,
     moved_neurons,
     name_neurons,
     neuron_rows,
@@ -109,9 +109,9 @@ def test_a_clamp_to_the_own_value_changes_nothing_and_ends_with_its_context() ->
     model = llama()
     with torch.no_grad(), layer_outputs(model, [UP]) as seen:
         before = model(TOKENS[:, :1])
-    with torch.no_grad(), clamped(model, UP, {4: float(seen[0][1][0, 0, 4])}):
+    with torch.no_grad(), clamp_neurons(model, UP, {4: float(seen[0][1][0, 0, 4])}):
         torch.testing.assert_close(model(TOKENS[:, :1]), before)
-    with torch.no_grad(), clamped(model, UP, {4: 9.0}):
+    with torch.no_grad(), clamp_neurons(model, UP, {4: 9.0}):
         assert not torch.allclose(model(TOKENS[:, :1]), before)
     with torch.no_grad():
         assert torch.equal(model(TOKENS[:, :1]), before)
@@ -126,14 +126,14 @@ def test_a_clamp_behind_the_gate_moves_the_residual_along_the_neurons_column() -
         return out[0][1], read[0][1]
 
     before, read = block()
-    with clamped(model, DOWN, {4: 2.5}, "input"):
+    with clamp_neurons(model, DOWN, {4: 2.5}, "input"):
         after, _ = block()
     torch.testing.assert_close(after - before, (2.5 - read[..., 4, None]) * column.detach())
 
 
 def test_a_clamp_holds_in_cached_generation() -> None:
     model = llama()
-    with clamped(model, UP, {1: 4.0, 2: -4.0}):
+    with clamp_neurons(model, UP, {1: 4.0, 2: -4.0}):
         (text,) = generate(make("greedy"), model, GenerationInputs(((1, 2, 3),)), Limits(max_new_tokens=5), sources(1))
         tokens = [1, 2, 3]
         for _ in range(5):
@@ -183,9 +183,9 @@ def test_moved_neurons_are_sorted_and_those_that_stand_still_are_left_out() -> N
 def test_mistakes_are_named() -> None:
     model, source = llama(), torch.Generator()
     with pytest.raises(FedsimError, match=r"no layer 'layers.0.mlp.up_porj'. Did you mean 'layers.0.mlp.up_proj'"):  # noqa: SIM117
-        with clamped(model, "layers.0.mlp.up_porj", {0: 1.0}):
+        with clamp_neurons(model, "layers.0.mlp.up_porj", {0: 1.0}):
             pass
-    with pytest.raises(FedsimError, match="has no neuron 16, expected 0 to 15"), clamped(model, UP, {16: 1.0}):
+    with pytest.raises(FedsimError, match="has no neuron 16, expected 0 to 15"), clamp_neurons(model, UP, {16: 1.0}):
         pass
     with pytest.raises(NotApplicable, match="has no layer 'up_proj'"):
         neuron_rows(nn.Linear(2, 2))

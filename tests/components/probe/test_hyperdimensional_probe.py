@@ -95,7 +95,7 @@ def test_a_true_code_gives_every_missing_word() -> None:
         a, b, c, d = torch.randperm(200, generator=source)[:4].tolist()
         found = extract(analogy(codes, (a, b, c, d)), codes, [a, b, c])
         assert found.concept == d
-        assert found.removed in {(c,), (a, b, c)}  # both hold it: see the closed form of a bundle of two
+        assert found.removed_concepts in {(c,), (a, b, c)}  # both hold it: see the closed form of a bundle of two
         assert found.chance < 1e-9
 
 
@@ -122,7 +122,7 @@ def test_a_query_whose_own_word_comes_back_is_no_answer() -> None:
     code = bundle(codes[A], codes[A], codes[A], codes[D], codes[D], bind(codes[A], codes[B]))
     found = extract(code, codes, [A, B])
     assert found.concept == D
-    assert found.removed == ()
+    assert found.removed_concepts == ()
 
 
 @pytest.mark.parametrize("compared", [1, 40])

@@ -73,7 +73,7 @@ def test_a_window_of_levels_is_the_identity_outside() -> None:
 
 def test_a_fading_rho_falls_in_even_steps_of_the_solver() -> None:
     """Levels are even steps of their root, so rho of step j of N falls from its value to 1 in even steps too."""
-    fading = make("skip-tuning", bottom=0.5, top=0.5, over_levels="fading", steps=5)
+    fading = make("skip-tuning", bottom=0.5, top=0.5, level_schedule="fading", steps=5)
     steps = levels(fading.config)[:5]
     expected = [0.5, 0.625, 0.75, 0.875, 1.0]
     assert fading.factor(0, 3, steps).tolist() == pytest.approx(expected, abs=1e-5)  # single precision

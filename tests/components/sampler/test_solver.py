@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.components.core.skips import Skip
-from fedsim.components.sampler._solver import SolverConfig, guided, levels
+from fedsim.components.sampler._solver import SolverConfig, apply_guidance, levels
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.types import Generated
@@ -61,7 +61,7 @@ def test_guidance_goes_beyond_the_class_and_costs_twice(name: str) -> None:
 
 def test_guidance_by_hand() -> None:
     x, level = torch.zeros(2, 3, 4, 4), torch.ones(2)
-    assert guided(Told(), x, level, torch.tensor([2, -1]), 2.0)[:, 0, 0, 0].tolist() == [6.0, 0.0]
+    assert apply_guidance(Told(), x, level, torch.tensor([2, -1]), 2.0)[:, 0, 0, 0].tolist() == [6.0, 0.0]
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

@@ -28,7 +28,7 @@ def test_the_highest_of_the_class_tokens_row_are_kept() -> None:
     assert torch.equal(passes[0].patches[0], kept)
     plain = small_vlm()
     sequence = plain.sequence(plain.encode(images, question).keep(kept), question, answer)
-    expected = plain.language().score(plain.read(sequence).hidden[:, sequence.predicting])
+    expected = plain.language().score(plain.read(sequence).hidden_states[:, sequence.prediction_slice])
     torch.testing.assert_close(found, expected)
 
 

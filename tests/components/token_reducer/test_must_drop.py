@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.components.token_reducer.must_drop import merged, unneeded
+from fedsim.components.token_reducer.must_drop import find_unneeded, merge_windows
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.visual import Stream, VisualReducer, visual_passes
 from fedsim.models import _vision_language
@@ -49,7 +49,7 @@ def test_without_merging_and_thresholds_it_is_the_model_itself() -> None:
 def test_windows_are_merged_from_the_stated_likeness_on() -> None:
     apart = torch.eye(4).double()[:, :3]
     image = grid_of([pair(0.81), pair(0.79), torch.ones(4, 3).double(), apart])
-    found = merged(encoder_stream(image[None]), (4, 4), 2, 0.8)
+    found = merge_windows(encoder_stream(image[None]), (4, 4), 2, 0.8)
     assert found.patches.tolist() == [[0, 2, 3, 6, 7, 8, 10, 11, 14, 15]]  # windows 0 and 2 are one token each
     torch.testing.assert_close(found.hidden[0, 1], pair(0.81).mean(0))
     torch.testing.assert_close(found.hidden[0, 6], torch.ones(3).double())
@@ -60,17 +60,17 @@ def test_windows_are_merged_from_the_stated_likeness_on() -> None:
 def test_each_image_merges_its_own_windows_whatever_stands_beside_it() -> None:
     alike, apart = torch.ones(4, 3).double(), torch.eye(4).double()[:, :3]
     images = torch.stack([grid_of([alike] * 4), grid_of([apart] * 4), grid_of([alike, apart, apart, apart])])
-    found = merged(encoder_stream(images), (4, 4), 2, 0.8)
+    found = merge_windows(encoder_stream(images), (4, 4), 2, 0.8)
     assert list(torch.as_tensor(found.counts)) == [4, 16, 13]
     assert found.patches[0].tolist() == [0, 2, 8, 10] + [-1] * 12
 
 
 def test_only_what_both_criteria_call_low_is_unneeded() -> None:
     rows = torch.tensor([[[0.9, 0.02, 0.06, 0.02], [0.7, 0.02, 0.02, 0.26]]])  # columns: high, low, single, overall
-    assert unneeded(rows, overall=0.05, single=0.05)[0].tolist() == [False, True, False, False]
-    assert unneeded(rows, overall=0.2, single=0.1)[0].tolist() == [False, True, True, False]
-    assert not unneeded(rows, overall=0.0, single=1.0).any()
-    assert not unneeded(rows, overall=1.0, single=0.0).any()
+    assert find_unneeded(rows, overall=0.05, single=0.05)[0].tolist() == [False, True, False, False]
+    assert find_unneeded(rows, overall=0.2, single=0.1)[0].tolist() == [False, True, True, False]
+    assert not find_unneeded(rows, overall=0.0, single=1.0).any()
+    assert not find_unneeded(rows, overall=1.0, single=0.0).any()
 
 
 @torch.no_grad()
@@ -85,7 +85,7 @@ def test_where_all_others_go_the_protected_tokens_stay_through_every_drop() -> N
                 heads.append(layer.attention(before)[:, :, 0, 1:].mean(1))
             return after
 
-    own, model = examples(), prepared("must-drop", protected=0.2, **ALL_GO)
+    own, model = examples(), prepared("must-drop", protected_share=0.2, **ALL_GO)
     small_vlm(Looking())(*own)
     with visual_passes(model) as passes:
         model(*own)
@@ -99,7 +99,7 @@ def test_it_projects_each_layers_queries_once_and_keeps_what_attention_computed_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def found() -> tuple[torch.Tensor, list[torch.Tensor], list[int], list[int]]:
-        model = prepared("must-drop", layers=(1, 2), overall=0.06, single=0.12, protected=0.1, recount=False)
+        model = prepared("must-drop", layers=(1, 2), overall=0.06, single=0.12, protected_share=0.1, recount=False)
         queries, last = list[int](), list[int]()
         for number, block in enumerate(model.layers):
             block.self_attn.q_proj.register_forward_hook(  # type: ignore[union-attr]
@@ -125,7 +125,7 @@ def test_it_projects_each_layers_queries_once_and_keeps_what_attention_computed_
 
 @torch.no_grad()
 def test_without_protected_tokens_the_best_one_stays() -> None:
-    model = prepared("must-drop", protected=0.0, **ALL_GO)
+    model = prepared("must-drop", protected_share=0.0, **ALL_GO)
     with visual_passes(model) as passes:
         model(*examples())
     assert passes[0].visual == [[16] * 3, [16] * 3, [1] * 3, [1] * 3]
@@ -134,13 +134,13 @@ def test_without_protected_tokens_the_best_one_stays() -> None:
 @torch.no_grad()
 def test_behind_the_prompt_layers_hold_the_survivors_and_count_positions_by_them() -> None:
     images, question, answer = examples()
-    model = prepared("must-drop", protected=0.2, **ALL_GO)
+    model = prepared("must-drop", protected_share=0.2, **ALL_GO)
     read = model.begin(model.encode(images, question), question)
-    held = read.held.store.held
+    held = read.prompt_cache.store.held
     assert held[1] == held[2] == held[3]
     assert held[0][0] - held[1][0] == 12
     for layer in range(4):
-        assert read.held.following[layer].tolist() == held[layer]
+        assert read.prompt_cache.following[layer].tolist() == held[layer]
     assert torch.isfinite(model.follow(read, answer[:, 0])).all()
 
 
@@ -148,7 +148,7 @@ def test_behind_the_prompt_layers_hold_the_survivors_and_count_positions_by_them
 def test_a_step_reads_what_is_held_at_the_positions_that_layers_count() -> None:
     """Against attention over explicit keys and values: those of survivors, at the positions of the prompt's pass."""
     images, question, answer = examples(1)
-    model = prepared("must-drop", protected=0.2, **ALL_GO)
+    model = prepared("must-drop", protected_share=0.2, **ALL_GO)
     read = model.begin(model.encode(images, question), question)
     streams: list[Stream] = []
 
@@ -164,12 +164,12 @@ def test_a_step_reads_what_is_held_at_the_positions_that_layers_count() -> None:
     for number, (block, stream) in enumerate(zip(model.layers, streams, strict=True)):
         places = [
             place
-            for place in range(stream.hidden.shape[1])
+            for place in range(stream.hidden_states.shape[1])
             if number < 1
             or not stream.visual.start <= place < stream.visual.stop
             or bool((survivors == stream.patches[0, place - stream.front]).any())
         ]
-        past, at = stream.hidden[:, places], stream.positions[:, places]
+        past, at = stream.hidden_states[:, places], stream.positions[:, places]
         whole = torch.cat((past, hidden), 1)
         where = torch.cat((at, torch.tensor([[len(places)]])), 1)
         mask = torch.zeros(1, 1, len(places) + 1, len(places) + 1, dtype=torch.double)

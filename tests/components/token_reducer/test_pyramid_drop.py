@@ -71,7 +71,7 @@ def test_an_answer_is_written_as_a_pass_over_all_of_it_predicts() -> None:
     whole = model(images, question, answer)
     read = model.begin(model.encode(images, question), question)
     torch.testing.assert_close(torch.stack((read.scores, model.follow(read, answer[:, 0])), 1), whole)
-    assert read.held.store.held[3][0] < read.held.store.held[1][0] < read.held.store.held[0][0]
+    assert read.prompt_cache.store.held[3][0] < read.prompt_cache.store.held[1][0] < read.prompt_cache.store.held[0][0]
 
 
 def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> None:
@@ -81,8 +81,8 @@ def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> 
     class Keeping(VisualReducer):
         def before_layer(self, stream, layer):
             if layer.number == 1:
-                stream.hidden.retain_grad()
-                states.append(stream.hidden)
+                stream.hidden_states.retain_grad()
+                states.append(stream.hidden_states)
             return stream
 
     model.reducers.insert(0, Keeping())
@@ -113,11 +113,13 @@ def test_the_answers_loss_is_that_of_the_gathered_sequence() -> None:
     """Layers are run by hand on what stays, and the same places predict the same targets as without a drop."""
     model, plain, (images, question, answer) = prepared("pyramid-drop", **STAGES), small_vlm(), examples()
     sequence = plain.sequence(plain.encode(images, question), question, answer)
-    hidden, positions, patches, language = sequence.hidden, sequence.positions, 16, plain.language()
+    hidden, positions, patches, language = sequence.hidden_states, sequence.positions, 16, plain.language()
     for number in range(plain.visual.layers):
         if number in STAGES["layers"]:
             count = int(16 * STAGES["shares"][STAGES["layers"].index(number)])
-            now = replace(sequence, hidden=hidden, positions=positions, patches=torch.arange(patches).expand(3, -1))
+            now = replace(
+                sequence, hidden_states=hidden, positions=positions, patches=torch.arange(patches).expand(3, -1)
+            )
             seen = language.view(number).attention(now)[:, :, now.last, 1 : 1 + patches].mean(1)
             kept = 1 + seen.topk(count).indices.sort(1).values
             behind = torch.arange(1 + patches, hidden.shape[1]).expand(3, -1)

@@ -85,8 +85,8 @@ def test_only_places_that_predict_the_answer_are_mended() -> None:
         model.reducers.append(looking)
         model.train()(*own)
     before, after = plain.came[1], mended.came[1]
-    assert torch.equal(before.hidden[:, : before.last], after.hidden[:, : after.last])
-    assert bool((before.hidden[:, before.last :] != after.hidden[:, after.last :]).any(-1).all())
+    assert torch.equal(before.hidden_states[:, : before.last], after.hidden_states[:, : after.last])
+    assert bool((before.hidden_states[:, before.last :] != after.hidden_states[:, after.last :]).any(-1).all())
 
 
 @torch.no_grad()

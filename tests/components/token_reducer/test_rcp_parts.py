@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.components.token_reducer._rcp_parts import Lost, Pruner, Repair, baseline, chosen
+from fedsim.components.token_reducer._rcp_parts import Lost, Pruner, Repair, baseline, choose_tokens
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -13,14 +13,14 @@ def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_a_choice_is_zero_or_one_with_the_gradient_of_a_sigmoid() -> None:
     logits = drawn(50).requires_grad_()
-    found = chosen(logits, 0.7)
+    found = choose_tokens(logits, 0.7)
     assert set(found.tolist()) == {0.0, 1.0}
     assert torch.equal(found > 0, logits > 0)
     found.sum().backward()
     bounded = 4 * (logits.detach() / 4).tanh()
     soft = (bounded / 0.7).sigmoid()
     torch.testing.assert_close(logits.grad, soft * (1 - soft) / 0.7 * (1 - (bounded / 4).square()))
-    assert torch.equal(chosen(logits, 0.7, torch.full((50,), 9.0)), torch.ones(50))
+    assert torch.equal(choose_tokens(logits, 0.7, torch.full((50,), 9.0)), torch.ones(50))
 
 
 def test_the_baseline_is_a_logarithm_less_its_mean_over_what_is_left() -> None:

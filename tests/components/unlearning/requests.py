@@ -17,7 +17,7 @@ class Simple:
 
     view: View = "single-update"
     rounds: int = 1
-    watched: tuple[int, ...] = (1,)
+    watched_rounds: tuple[int, ...] = (1,)
     rate: float = RATE
     forgotten: int = 1
 
@@ -32,7 +32,7 @@ class Simple:
     def weights(self, round_: int) -> Tensors:
         return self._trained(round_, "all")
 
-    def retrained(self, round_: int) -> Tensors:
+    def retrained_weights(self, round_: int) -> Tensors:
         return self._trained(round_, "rest")
 
     def update(self, round_: int, weights: Tensors, part: Part) -> tuple[Update, Truth]:

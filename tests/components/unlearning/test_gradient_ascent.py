@@ -10,7 +10,7 @@ def test_it_is_one_more_round_of_the_client_whatever_the_server_sees() -> None:
     for request in (Simple(rounds=4), Simple("sum", rounds=4)):
         (own,) = GradientAscent(GradientAscentConfig()).forget(request)
         assert own.round == 5
-        assert torch.equal(own.received["w"], request.weights(5)["w"])
+        assert torch.equal(own.received_weights["w"], request.weights(5)["w"])
         assert torch.equal(own.update.tensors["w"], request.weights(5)["w"] - 7)
         assert own.update.loss == float((request.weights(5)["w"] - 7).square()) / 2
         assert own.truth is not None

@@ -10,15 +10,17 @@ from tests.components.unlearning.requests import RATE, Simple
 
 def forget(request: Simple) -> list[tuple[int, float, float, float]]:
     shown = Retraining(RetrainingConfig()).forget(request)
-    return [(own.round, float(own.received["w"]), float(own.update.tensors["w"]), own.update.loss) for own in shown]
+    return [
+        (own.round, float(own.received_weights["w"]), float(own.update.tensors["w"]), own.update.loss) for own in shown
+    ]
 
 
 def test_updates_of_later_rounds_are_off_by_what_the_trainings_have_drifted_apart() -> None:
     """In round r the sums are 3 (w - 4) and 2 (w' - 2.5), so what is missing is w' - 7 + 3 (w - w')."""
-    request = Simple(rounds=3, watched=(1, 3))
+    request = Simple(rounds=3, watched_rounds=(1, 3))
     found = forget(request)
     for (round_, at, gradient, loss), expected in zip(found, (1, 3), strict=True):
-        before, after = request.weights(expected)["w"], request.retrained(expected)["w"]
+        before, after = request.weights(expected)["w"], request.retrained_weights(expected)["w"]
         assert round_ == expected
         assert at == float(after)
         assert math.isclose(gradient, float(after - 7 + 3 * (before - after)), abs_tol=1e-5)
@@ -32,7 +34,7 @@ def test_models_after_many_rounds_show_the_mean_step_and_no_single_gradient() ->
     ((round_, at, gradient, loss),) = forget(request)
     factor = (1 - (1 - RATE) ** 5) / (RATE * 5)
     assert (round_, math.isnan(loss)) == (5, True)
-    assert at == float(request.retrained(6)["w"])
+    assert at == float(request.retrained_weights(6)["w"])
     assert math.isclose(gradient, (4 * (10 - 3.5) - 3 * (10 - 7 / 3)) * factor, rel_tol=1e-5)
 
 

@@ -30,7 +30,7 @@ def test_at_temperature_zero_the_likeliest_token_is_proposed_at_each_masked_plac
     assert (found.places, found.tokens.tolist()) == ((1, 3), [1, 2])
     expected = scores[[1, 3]].double().softmax(-1)
     torch.testing.assert_close(found.confidence, expected[[0, 1], [1, 2]], rtol=0, atol=0)
-    assert found.taken([1]) == {3: 2}
+    assert found.select_tokens([1]) == {3: 2}
 
 
 def test_drawn_proposals_have_the_law_of_the_softmax_at_their_temperature() -> None:
@@ -77,4 +77,4 @@ def test_blocks_must_divide_the_answer_and_a_step_counts_what_it_did() -> None:
     assert first == {"unmasked": 2, "masked": 4, "positions": 5}
     assert second == {"unmasked": 1, "masked": 3, "positions": 6}
     assert BlockConfig().block is None
-    assert Proposed((), torch.zeros(0), torch.zeros(0)).taken([]) == {}
+    assert Proposed((), torch.zeros(0), torch.zeros(0)).select_tokens([]) == {}

@@ -134,7 +134,7 @@ def test_grammars_of_lark_are_read_too() -> None:
 def test_several_places_a_step_are_checked_one_after_the_other() -> None:
     # Each of the two places may be either sign, both together only in one way.
     scores = torch.tensor([[0.0, 0, 6, 0, 0, -9], [0.0, 5, 0, 0, 0, -9]])
-    (own,) = write(Fixed(scores), 2, at_once=2, grammar='S = "(" ")" | "[" "]"')
+    (own,) = write(Fixed(scores), 2, positions_per_step=2, grammar='S = "(" ")" | "[" "]"')
     assert (shown(own), own.trace.tokens) == ("[]", (2,))
 
 
@@ -189,7 +189,7 @@ def all_of_the_grammar(grammar: str, spells: tuple[str, ...], runs: int, **setti
 def test_tokens_of_several_signs_never_leave_the_grammar_and_no_text_fails(
     grammar: str, spells: tuple[str, ...]
 ) -> None:
-    for settings in ({}, {"at_once": 2}, {"rejections": 1}, {"block": 2}):
+    for settings in ({}, {"positions_per_step": 2}, {"rejections": 1}, {"block": 2}):
         assert all_of_the_grammar(grammar, spells, 2, **settings)["failed"] == 0
 
 

@@ -19,13 +19,13 @@ def credits(odds: list[list[float]], **settings: Any) -> list[Tensor]:
     """The credit after each step of one place with these odds, one list a step."""
     method, credit, found = make("credit-decoding", **settings), torch.zeros(1, len(odds[0])), list[Tensor]()
     for own in odds:
-        credit = method.earned(credit, torch.tensor([own]).log(), [0], 0.0)
+        credit = method.update_credit(credit, torch.tensor([own]).log(), [0], 0.0)
         found.append(credit[0])
     return found
 
 
 def fused(odds: list[float], credit: Tensor, **settings: Any) -> Tensor:
-    return make("credit-decoding", **settings).fused(torch.tensor([odds]).log(), credit[None], 0.0)[0].softmax(-1)
+    return make("credit-decoding", **settings).add_bonus(torch.tensor([odds]).log(), credit[None], 0.0)[0].softmax(-1)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.9])
@@ -74,12 +74,12 @@ def test_sparse_slots_hold_the_same_credit() -> None:
     method, credit, slots = make("credit-decoding"), torch.zeros(1, 50), dict[int, float]()
     for _ in range(20):
         scores = 2 * torch.randn(1, 50, generator=generator)
-        credit = method.earned(credit, scores, [0], 0.0)
+        credit = method.update_credit(credit, scores, [0], 0.0)
         odds = scores[0].softmax(-1)
         slots = {token: 0.7 * slot for token, slot in slots.items()}
         likeliest = int(odds.argmax())
         slots[likeliest] = slots.get(likeliest, 0.0) + float(odds[likeliest]) ** 0.2
-        dense = method.fused(scores, credit, 0.0)[0]
+        dense = method.add_bonus(scores, credit, 0.0)[0]
         gained = sum(float(odds[token]) * ((1 + slot) ** 0.65 - 1) for token, slot in slots.items())
         normaliser = float(scores[0].logsumexp(-1)) + math.log1p(gained)
         assert float(dense.logsumexp(-1)) == pytest.approx(normaliser, abs=1e-5)
@@ -111,15 +111,15 @@ def test_tuning_free_begins_each_block_without_a_bonus_and_credit_ends_with_its_
     for step in range(8):
         if step == 4:  # poison what the first block left
             (old,) = state.credit
-            state = type(state)(state.tokens, state.begins, state.masked, (old + 100,), state.block)
+            state = type(state)(state.tokens, state.begins, state.masked_positions, (old + 100,), state.block)
         (scores,) = method.place_scores(model, state)
         after, (own,) = method.proposals([scores], state, context.generators)
         if step % 4 == 0:
             places = list(own.places)
             torch.testing.assert_close(own.confidence, scores[places].softmax(-1).amax(-1), rtol=0, atol=1e-12)
             assert float(after.credit[0].max()) <= 1
-        state = after.filled([own.taken(method.choose(own.confidence, after, 0))])
-    assert state.masked == ((),)
+        state = after.write_tokens([own.select_tokens(method.choose(own.confidence, after, 0))])
+    assert state.masked_positions == ((),)
 
 
 def test_a_steady_token_passes_earlier_than_by_the_threshold_alone() -> None:

@@ -16,7 +16,7 @@ from tests.components.generating import make, prompts, sources
 from tests.components.unmasking import Fixed, run, tiny_llada
 
 PROMPTS = [[1, 2, 3], [4, 5, 6], [7, 8, 0]]
-PLAIN = {"explored": 0, "later_blocks": 0}
+PLAIN = {"explored_positions": 0, "later_blocks": 0}
 
 
 def toy(groups: int, bits: int, letters: int = 8) -> TableModel:
@@ -36,7 +36,7 @@ def states(model: nn.Module, places: int, seed: int = 0, **settings: Any) -> lis
     context = GenerationContext(tuple(sources(1, seed)), Limits(max_new_tokens=places))
     with torch.no_grad():
         found = [method.start(model, prompts([]), context)]
-        while found[-1].masked[0]:
+        while found[-1].masked_positions[0]:
             found.append(method.step(model, found[-1], context)[0])
     return found
 
@@ -54,7 +54,7 @@ def test_information_is_that_of_the_path_and_bounds_hold(seeds: range) -> None:
     generator = torch.Generator().manual_seed(0)
     for seed in seeds:  # three ways each: 201 runs in all
         scores = 3 * torch.randn(6, 4, generator=generator, dtype=torch.double)
-        for settings in ({}, PLAIN, {"explored": 2, "apart": 2}):
+        for settings in ({}, PLAIN, {"explored_positions": 2, "apart": 2}):
             path = states(Fixed(scores), 6, seed, temperature=1, confidence="max", **settings)
             rounds = path[-1].rounds[0]
             found = analyse(rounds)
@@ -90,7 +90,7 @@ def test_one_unsure_token_a_round_keeps_the_law(settings: dict[str, Any]) -> Non
 
 
 def test_two_unsure_tokens_of_a_group_break_it_and_spacing_mends_it() -> None:
-    drawn = {"temperature": 1, "confidence": "max", "near": 99, "least": 0.0, "explored": 2}
+    drawn = {"temperature": 1, "confidence": "max", "near": 99, "least": 0.0, "explored_positions": 2}
     together = run("one-unsure-place", toy(1, 0, 4), [[]] * 200, 4, apart=0, **drawn)
     is_wrong = [len(set(own.tokens)) > 1 for own in together]
     # The first round draws two places of the group: they differ with probability 3 / 4.
@@ -102,17 +102,17 @@ def test_two_unsure_tokens_of_a_group_break_it_and_spacing_mends_it() -> None:
 def test_later_blocks_are_open_above_their_own_threshold_alone() -> None:
     odds = torch.tensor([[0.6, 0.4], [0.6, 0.4], [0.93, 0.07], [0.97, 0.03], [0.99, 0.01], [0.99, 0.01]])
     model = Fixed(odds.log())
-    (own,) = run("one-unsure-place", model, [[]], 6, block=2, explored=0)
+    (own,) = run("one-unsure-place", model, [[]], 6, block=2, explored_positions=0)
     assert own.trace.places[0] == (3,)  # block 1 above 0.95; block 2 is not open, and nothing is sure in block 0
-    (closed,) = run("one-unsure-place", model, [[]], 6, block=2, explored=0, later_blocks=0)
+    (closed,) = run("one-unsure-place", model, [[]], 6, block=2, explored_positions=0, later_blocks=0)
     assert closed.trace.places[0] == (0,)
-    (wide,) = run("one-unsure-place", model, [[]], 6, block=2, explored=0, later_blocks=2)
+    (wide,) = run("one-unsure-place", model, [[]], 6, block=2, explored_positions=0, later_blocks=2)
     assert wide.trace.places[0] == (3, 4, 5)
 
 
 def test_where_nothing_is_sure_the_surest_place_of_the_first_block_is_written() -> None:
     odds = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1], [0.6, 0.4]])  # none above 0.9 there and 0.95 behind
-    (own,) = run("one-unsure-place", Fixed(odds.log()), [[]], 4, block=2, explored=0)
+    (own,) = run("one-unsure-place", Fixed(odds.log()), [[]], 4, block=2, explored_positions=0)
     assert own.trace.places[0] == (1,)
 
 
@@ -170,14 +170,14 @@ def test_an_explored_token_is_taken_back_once_where_what_it_made_sure_denies_it(
     assert path[-1].tokens[0] == text
     (found,) = run("one-unsure-place", Doubting(behind), [[]], 2, verify=verify, least=0.4)
     assert (found.tokens, found.trace.places, found.trace.series()["rows"]) == (text, places, rows)
-    logged = [place for each in path[-1].rounds[0] for place in (*each.sure, *each.explored)]
+    logged = [place for each in path[-1].rounds[0] for place in (*each.sure, *each.explored_positions)]
     assert sorted(logged) == [0, 1]
 
 
 @pytest.mark.parametrize("branches", [1, 3])
 @pytest.mark.parametrize("block", [None, 3])
 def test_where_every_token_stands_verifying_costs_rounds_and_passes_alone(block: int | None, branches: int) -> None:
-    settings: dict[str, Any] = {"block": block, "branches": branches, "explored": 2, "apart": 1}
+    settings: dict[str, Any] = {"block": block, "branches": branches, "explored_positions": 2, "apart": 1}
     for prompt in PROMPTS:
         (found,) = run("one-unsure-place", tiny_llada(std=0.7), [prompt], 6, verify=1e-300, **settings)
         (plain,) = run("one-unsure-place", tiny_llada(std=0.7), [prompt], 6, **settings)

@@ -25,7 +25,7 @@ def stepped(model: nn.Module, places: int = 10, **settings: Any) -> list[tuple[A
     context = GenerationContext(tuple(sources(1)), Limits(max_new_tokens=places))
     with torch.no_grad():
         states = [method.start(model, prompts([1, 2, 3]), context)]
-        while states[-1].masked[0]:
+        while states[-1].masked_positions[0]:
             states.append(method.step(model, states[-1], context)[0])
     return [(method, state) for state in states[:-1]]
 
@@ -83,7 +83,7 @@ def test_behind_a_fresh_cache_that_shows_everything_a_part_has_the_scores_of_a_f
         fresh, at, cache = method.read(model, replace(state, phase=(None,)), 0)
         filled = Phase(tuple(cache.keys), tuple(cache.values), tuple(range(13)), phase.again, 1)
         part, some, _ = method.read(model, replace(state, phase=(filled,)), 0)
-    is_open = [place in state.masked[0] for place in some]
+    is_open = [place in state.masked_positions[0] for place in some]
     scored = [number for number, masked in enumerate(is_open) if masked or not isinstance(model, Shifted)]
     assert sum(is_open) == 3
     torch.testing.assert_close(part[scored], fresh[list(some)][scored], rtol=0, atol=1e-10)
@@ -96,7 +96,7 @@ def test_what_lies_behind_the_window_changes_nothing_bit_for_bit() -> None:
         phase = phase_of(method, state)
         if phase is None:
             continue
-        hidden = [place for place in range(13) if place not in phase.seen]
+        hidden = [place for place in range(13) if place not in phase.attended_positions]
         noisy = [own.clone() for own in phase.keys]
         for own in noisy:
             own[:, :, hidden] = torch.randn(
@@ -107,7 +107,7 @@ def test_what_lies_behind_the_window_changes_nothing_bit_for_bit() -> None:
             assert torch.equal(method.read(model, state, 0)[0], method.read(model, other, 0)[0])
     first = phase_of(*stepped(model, **SMALL)[1])
     assert first is not None
-    assert len(first.seen) == 3 + 1 + 4  # prompt, the token of the full pass, and the window
+    assert len(first.attended_positions) == 3 + 1 + 4  # prompt, the token of the full pass, and the window
 
 
 def test_places_are_the_true_ones() -> None:
@@ -149,12 +149,12 @@ def test_places_and_pairs_are_those_of_the_cost_model() -> None:
 def test_a_token_of_a_full_pass_is_computed_once_or_until_the_next() -> None:
     once, always = (
         [
-            method.computed(tiny_llada(), state, 0)
+            method.select_computed(tiny_llada(), state, 0)
             for method, state in stepped(tiny_llada(), keeps_refreshed=keeps, **SMALL)[1:3]
         ]
         for keeps in (False, True)
     )
-    (first,) = {*range(3, 13)} - {*stepped(tiny_llada(), **SMALL)[1][1].masked[0]}
+    (first,) = {*range(3, 13)} - {*stepped(tiny_llada(), **SMALL)[1][1].masked_positions[0]}
     assert [first in own for own in once] == [True, False]
     assert [first in own for own in always] == [True, True]
 

@@ -151,7 +151,7 @@ def test_tensors_that_are_hidden_may_lack_and_labels_must_be_one_an_example(watc
     tensors = dict(observation.update.tensors)
     del tensors["1.weight"]
     update = replace(observation.update, tensors=tensors)
-    check_update(replace(observation, update=update, hidden=frozenset({"1.weight"})))
+    check_update(replace(observation, update=update, hidden_parameters=frozenset({"1.weight"})))
     with pytest.raises(FedsimError, match="2 labels were returned, expected a label per example: 1"):
         check_update(replace(observation, labels=torch.zeros(2, dtype=torch.long)))
     with pytest.raises(FedsimError, match="10"):
@@ -203,7 +203,7 @@ def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) ->
     first, *rest = observation.update.tensors
     found = without_unreliable_tensors(knowing(observation, first, "no such tensor"))
     assert list(found.update.tensors) == rest
-    assert found.hidden == observation.hidden | {first}
+    assert found.hidden_parameters == observation.hidden | {first}
     assert found.unreliable_tensors[first] is observation.update.tensors[first]
 
 

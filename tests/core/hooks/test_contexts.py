@@ -15,9 +15,9 @@ def test_masks_of_the_step_are_those_of_its_forward_passes() -> None:
         expected = model(batch.inputs)
     parameters = dict(model.named_parameters())
     local_step = LocalStep(model, parameters, batch, 2.0, tuple(recording.masks), tuple(recording.sites))
-    with local_step.dropping():
+    with local_step.apply_masks():
         assert torch.equal(model(batch.inputs), expected)
-    with LocalStep(model, parameters, batch, 2.0).dropping():
+    with LocalStep(model, parameters, batch, 2.0).apply_masks():
         assert torch.equal(model(batch.inputs), model[0](batch.inputs))
 
 

@@ -48,12 +48,12 @@ def test_a_field_without_rows_says_what_it_should_be() -> None:
 
 def test_texts_grow_each_by_its_own_tokens_and_keep_what_was_read() -> None:
     state = TextState(((1, 2), (3,)))
-    more = state.extended([[4], [5, 6]])
+    more = state.append_tokens([[4], [5, 6]])
     assert (more.tokens, len(more)) == (((1, 2, 4), (3, 5, 6)), 2)
     assert state.tokens == ((1, 2), (3,))
     assert more.past is state.past
     with pytest.raises(ValueError, match="zip"):
-        state.extended([[4]])
+        state.append_tokens([[4]])
 
 
 def test_a_condition_has_as_many_rows_as_prompts_and_takes_what_is_given_along() -> None:
@@ -70,7 +70,7 @@ def test_a_decoder_asks_for_the_scores_behind_each_row_and_names_rows_without_an
         with pytest.raises(GenerationError, match="not finite") as raised:
             decoder.next_scores(Breaking(model, token=3, length=1), TextState(((1, 2), (3,))))
     assert raised.value.rows == (1,)
-    assert decoder.finished(TextState(((1,), (2,)))) == [False, False]
+    assert decoder.are_finished(TextState(((1,), (2,)))) == [False, False]
 
 
 def test_only_the_scores_behind_the_text_must_be_numbers() -> None:

@@ -12,7 +12,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
 from fedsim.core.nets import masks
-from fedsim.core.nets.masks import inject_masks, keep_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks, keep_masks
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.scenario.world import World
 
@@ -81,7 +81,7 @@ def test_a_draw_from_the_global_generator_is_refused_and_undone(observation: Obs
 
 def given(observation: Observation, generator: torch.Generator) -> None:
     torch.rand(1, generator=generator)
-    with without_dropout():
+    with disable_dropout():
         passed(observation)
     with keep_masks(generator):
         passed(observation)
@@ -92,7 +92,7 @@ def given(observation: Observation, generator: torch.Generator) -> None:
 
 def differentiated(observation: Observation, _generator: torch.Generator) -> None:
     def gradient(inputs: Tensor) -> Tensor:
-        with without_dropout():
+        with disable_dropout():
             return torch.func.grad(lambda own: observation.model(own).square().sum())(inputs)
 
     torch.func.vmap(gradient)(torch.zeros(2, 1, *observation.spec.shape))
@@ -112,7 +112,7 @@ def test_a_model_that_is_random_in_itself_may_draw_but_not_its_dropout(observati
     restless = replace(restless, update=replace(observation.update, tensors=named))
 
     def inside(seen: Observation, _generator: torch.Generator) -> None:
-        with without_dropout():
+        with disable_dropout():
             passed(seen)
 
     attacked(restless, inside)
@@ -132,7 +132,7 @@ def test_nothing_is_accumulated_in_the_observed_model(observation: Observation) 
     first.grad = kept = torch.ones_like(first)
 
     def backward(seen: Observation, _generator: torch.Generator) -> None:
-        with without_dropout():
+        with disable_dropout():
             passed(seen).sum().backward()
         assert all(parameter.grad is None for parameter in seen.model.parameters())
 
@@ -140,7 +140,7 @@ def test_nothing_is_accumulated_in_the_observed_model(observation: Observation) 
     assert first.grad is kept
     assert torch.equal(first.grad, torch.ones_like(first))
     assert all(parameter.grad is None for parameter in list(observation.model.parameters())[1:])
-    with without_dropout():
+    with disable_dropout():
         passed(observation).sum().backward()
     assert all(parameter.grad is not None for parameter in observation.model.parameters())
 

@@ -92,15 +92,15 @@ def test_converting_again_gives_the_same_weights(smollm2: Path, cache: Path) -> 
 
 def test_a_file_that_was_changed_behind_its_seal_is_named(tmp_path: Path) -> None:
     write(tmp_path)
-    assert checkpoints.unchanged(tmp_path / "one") == tmp_path / "one", "nobody sealed it"
+    assert checkpoints.verify_checksum(tmp_path / "one") == tmp_path / "one", "nobody sealed it"
     checkpoints.seal(tmp_path)
-    assert checkpoints.unchanged(tmp_path / "one") == tmp_path / "one"
+    assert checkpoints.verify_checksum(tmp_path / "one") == tmp_path / "one"
     (tmp_path / "one").write_text("3")
     with pytest.raises(
         FedsimError, match=r"one does not have the checksum in sha256\.json: .* Delete the folder .*again"
     ):
-        checkpoints.unchanged(tmp_path / "one")
-    assert checkpoints.unchanged(tmp_path / "two") == tmp_path / "two"
+        checkpoints.verify_checksum(tmp_path / "one")
+    assert checkpoints.verify_checksum(tmp_path / "two") == tmp_path / "two"
     (tmp_path / "sha256.json").write_text("cut off")
     with pytest.raises(FedsimError, match="does not have the checksum"):
-        checkpoints.unchanged(tmp_path / "two")
+        checkpoints.verify_checksum(tmp_path / "two")

@@ -62,7 +62,7 @@ def test_shares_by_degrees_are_those_of_the_normalised_adjacency() -> None:
     layer = network(gcn).layers[0]
     assert isinstance(layer, GraphLayer)
     graphs = graphs_of(path(0, 1, 2, 0, 1, 0).double())
-    around = graphs.joined[0] + torch.eye(6)
+    around = graphs.adjacency[0] + torch.eye(6)
     scale = torch.diag(around.sum(1).rsqrt())
     torch.testing.assert_close(layer.shares(graphs.features, graphs)[0], scale @ around @ scale)
 

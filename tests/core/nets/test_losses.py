@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.losses import IGNORED, NumberLoss, are_tokens, cross_entropy, is_cross_entropy, per_example
+from fedsim.core.nets.losses import (
+    IGNORED,
+    NumberLoss,
+    are_tokens,
+    compute_example_losses,
+    cross_entropy,
+    is_cross_entropy,
+)
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 100))
@@ -15,14 +22,14 @@ def test_several_answers_are_averaged_answer_by_answer(examples: int, answers: i
     labels = torch.randint(3, (examples,), generator=generator)
     labels = torch.rand(examples, 3, generator=generator, dtype=torch.float64).softmax(1) if soft else labels
     singles = torch.stack([F.cross_entropy(outputs[:, m], labels, reduction="none") for m in range(answers)])
-    assert torch.allclose(per_example(outputs, labels), singles.mean(0))
+    assert torch.allclose(compute_example_losses(outputs, labels), singles.mean(0))
     assert torch.allclose(cross_entropy(outputs, labels), singles.mean())
 
 
 def test_one_answer_is_torchs_own_loss_bit_by_bit() -> None:
     outputs, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 1])
     assert torch.equal(cross_entropy(outputs, labels), F.cross_entropy(outputs, labels))
-    assert torch.equal(per_example(outputs, labels), F.cross_entropy(outputs, labels, reduction="none"))
+    assert torch.equal(compute_example_losses(outputs, labels), F.cross_entropy(outputs, labels, reduction="none"))
 
 
 @given(st.integers(1, 6), st.integers(0, 100))
@@ -53,7 +60,7 @@ def test_next_tokens_are_averaged_sentence_by_sentence_without_what_is_ignored(
     for sentence, following in zip(outputs, labels, strict=True):
         losses = [-sentence[t].log_softmax(0)[k] for t, k in enumerate(following.tolist()) if k != IGNORED]
         expected.append(torch.stack(losses).mean() if losses else torch.tensor(0.0, dtype=torch.float64))
-    assert torch.allclose(per_example(outputs, labels), torch.stack(expected))
+    assert torch.allclose(compute_example_losses(outputs, labels), torch.stack(expected))
     assert torch.allclose(cross_entropy(outputs, labels), torch.stack(expected).mean())
 
 
@@ -63,15 +70,15 @@ def test_as_many_tokens_as_probabilities_are_not_mistaken_for_them() -> None:
     assert are_tokens(tokens)
     assert not are_tokens(torch.eye(3)[:2])
     assert not are_tokens(torch.tensor([0, 1]))
-    assert torch.allclose(per_example(outputs, tokens)[0], F.cross_entropy(outputs[0], tokens[0]))
+    assert torch.allclose(compute_example_losses(outputs, tokens)[0], F.cross_entropy(outputs[0], tokens[0]))
 
 
 def test_several_answers_at_every_token_are_averaged_and_padding_is_left_out() -> None:
     outputs = torch.randn(3, 4, 5, 7, generator=torch.Generator().manual_seed(0))
     tokens = torch.randint(7, (3, 5), generator=torch.Generator().manual_seed(1))
     tokens[0, 2:] = IGNORED
-    singles = torch.stack([per_example(outputs[:, answer], tokens) for answer in range(4)])
-    assert torch.allclose(per_example(outputs, tokens), singles.mean(0))
+    singles = torch.stack([compute_example_losses(outputs[:, answer], tokens) for answer in range(4)])
+    assert torch.allclose(compute_example_losses(outputs, tokens), singles.mean(0))
     assert torch.allclose(cross_entropy(outputs, tokens), singles.mean())
 
 

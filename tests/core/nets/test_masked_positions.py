@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from fedsim.core.nets.masked_positions import mask_token, scoring_places, without_mask
+from fedsim.core.nets.masked_positions import exclude_mask_token, mask_token, scoring_places
 from tests.components.generating import tiny_llama
 from tests.components.unmasking import tiny_llada
 
@@ -19,8 +19,8 @@ def test_a_model_that_fills_in_places_names_its_token_and_any_other_none() -> No
 
 def test_the_mask_alone_is_never_scored_whatever_is_numbered_behind_it() -> None:
     scores = torch.arange(10.0).view(2, 5)
-    assert torch.equal(without_mask(scores, 5), scores), "the model does not score it"
-    assert without_mask(scores, 3).tolist() == [[0, 1, 2, -torch.inf, 4], [5, 6, 7, -torch.inf, 9]]
+    assert torch.equal(exclude_mask_token(scores, 5), scores), "the model does not score it"
+    assert exclude_mask_token(scores, 3).tolist() == [[0, 1, 2, -torch.inf, 4], [5, 6, 7, -torch.inf, 9]]
     assert scores[0, 3] == 3, "the scores of the model stay as they are"
 
 

@@ -5,27 +5,27 @@ import threading
 import pytest
 import torch
 
-from fedsim.core.nets.step_draws import Showing, shown
+from fedsim.core.nets.step_draws import Showing, get_current_draws
 
 
 def test_draws_are_there_inside_and_gone_behind_also_after_an_error() -> None:
     outer, inner = {"a.partners": torch.ones(1)}, {"b.partners": torch.zeros(1)}
-    assert not shown()
+    assert not get_current_draws()
     with Showing(outer):
-        assert shown() is outer
+        assert get_current_draws() is outer
         with Showing(inner):
-            assert shown() is inner
-        assert shown() is outer
-    assert not shown()
+            assert get_current_draws() is inner
+        assert get_current_draws() is outer
+    assert not get_current_draws()
     with pytest.raises(ValueError, match="own"), Showing(outer):
         raise ValueError("own")
-    assert not shown()
+    assert not get_current_draws()
 
 
 def test_another_thread_sees_nothing() -> None:
     seen: list[int] = []
     with Showing({"a.partners": torch.ones(1)}):
-        thread = threading.Thread(target=lambda: seen.append(len(shown())))
+        thread = threading.Thread(target=lambda: seen.append(len(get_current_draws())))
         thread.start()
         thread.join()
     assert seen == [0]

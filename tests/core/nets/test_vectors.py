@@ -44,7 +44,7 @@ def test_flat_and_named_are_inverse_bit_by_bit(parts: list[tuple[list[int], torc
     vector = layout.flat(trainable, buffers)
     assert vector.shape == (layout.size,)
     assert layout.parameters == sum(tensor.numel() for tensor in trainable.values())
-    named, named_buffers = layout.named(vector)
+    named, named_buffers = layout.unflatten(vector)
     assert same(named, trainable)
     assert same(named_buffers, buffers)
     assert torch.equal(layout.flat(named, named_buffers), vector)

@@ -37,7 +37,7 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
 )
 def test_the_name_of_a_paper_finds_the_method(kind: registry.Kind, alias: str, name: str) -> None:
     assert registry.get(kind, alias) is registry.get(kind, name)
-    assert registry.named(alias) == registry.named(name)
+    assert registry.find_entries(alias) == registry.find_entries(name)
     assert alias not in registry.methods(kind)
 
 

@@ -40,7 +40,7 @@ def test_a_long_history_is_thinned_and_begins_where_it_began(points: int) -> Non
 
 def test_it_is_told_in_a_line() -> None:
     guess = Reconstruction.of(
-        IMAGES, torch.tensor([3, 4]), objective=2.5e-8, iterations=9, best_iteration=7, stopped="s"
+        IMAGES, torch.tensor([3, 4]), objective=2.5e-8, iterations=9, best_iteration=7, stop_reason="s"
     )
     assert repr(guess) == (
         "Reconstruction(2 examples of 1 x 2 x 2, labels [3, 4], objective 2.5e-08 at iteration 7 of 9: s)"
@@ -50,7 +50,7 @@ def test_it_is_told_in_a_line() -> None:
 
 
 def test_a_guess_without_examples_is_told_shown_and_saved(tmp_path: Path) -> None:
-    nothing = Reconstruction.of(torch.zeros(0, 1, 2, 2), stopped="gave up: why", objective=float("inf"))
+    nothing = Reconstruction.of(torch.zeros(0, 1, 2, 2), stop_reason="gave up: why", objective=float("inf"))
     assert repr(nothing).startswith("Reconstruction(0 examples of 1 x 2 x 2, labels [], objective inf")
     figure = nothing.show()
     assert not isinstance(figure, str)

@@ -66,7 +66,7 @@ def test_the_accuracy_score_is_best_for_uncorrelated_rows() -> None:
 
 
 def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
-    config = AtsConfig(policies=(), candidates=6, kept=2, images=3, warm_up=2)
+    config = AtsConfig(policies=(), candidates=6, kept_policies=2, images=3, warm_up=2)
     model = small()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     defense, other = Ats(config), Ats(config)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses.core.support import dropped, largest, zero_outside
+from defenses.core.support import count_dropped, largest, zero_outside
 
 SCORES = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 
@@ -14,7 +14,7 @@ SCORES = st.lists(st.integers(0, 3), min_size=1, max_size=12)
 def kept(scores: list[int], rate: float) -> list[bool]:
     """The first of the largest."""
     order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    chosen = set(order[: len(scores) - dropped(len(scores), rate)])
+    chosen = set(order[: len(scores) - count_dropped(len(scores), rate)])
     return [place in chosen for place in range(len(scores))]
 
 
@@ -31,8 +31,8 @@ def test_exactly_so_many_are_kept_of_each_tensor_or_of_all_together(
 
 
 def test_a_product_that_ought_to_be_an_integer_is_one() -> None:
-    assert dropped(100, 0.29) == 29
-    assert all(dropped(n, 0.9) == math.floor(n * 9 / 10) for n in range(1, 2000))
+    assert count_dropped(100, 0.29) == 29
+    assert all(count_dropped(n, 0.9) == math.floor(n * 9 / 10) for n in range(1, 2000))
 
 
 def test_entries_outside_are_zero_and_others_stay() -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses.core.support import dropped
+from defenses.core.support import count_dropped
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Memory, Tensors
 from fedsim.core.types.effects import Sparsified
@@ -35,7 +35,7 @@ def test_exactly_k_entries_of_each_tensor_are_kept_also_with_ties(
     for name in ("pruning", "random-pruning"):
         sent = make(name, rate=rate).on_gradient(tensors, here())
         for key, tensor in tensors.items():
-            assert int((sent[key] != 0).sum()) == tensor.numel() - dropped(tensor.numel(), rate)
+            assert int((sent[key] != 0).sum()) == tensor.numel() - count_dropped(tensor.numel(), rate)
             assert torch.equal(sent[key][sent[key] != 0], tensor[sent[key] != 0])
 
 
@@ -47,7 +47,7 @@ def test_the_entries_kept_are_the_largest(shapes: list[tuple[int, ...]], rate: f
         groups = [[name] for name in tensors] if per == "tensor" else [list(tensors)]
         for group in groups:
             whole, kept = (torch.cat([source[name].flatten().abs() for name in group]) for source in (tensors, sent))
-            expected = whole.sort(descending=True).values[: len(whole) - dropped(len(whole), rate)]
+            expected = whole.sort(descending=True).values[: len(whole) - count_dropped(len(whole), rate)]
             assert torch.equal(kept.sort(descending=True).values[: len(expected)], expected)
             assert float(kept.sum()) == float(expected.sum())
 
@@ -111,7 +111,7 @@ def test_several_steps_pruned_each_send_more_entries_than_their_sum_pruned_once(
         update, _ = local_training(world, world.models.first_weights, 1, 0)
         counts.append(sum(int(t.count_nonzero()) for t in update.tensors.values()))
     sizes = [t.numel() for t in update.tensors.values()]
-    assert counts[1] == sum(size - dropped(size, 0.9) for size in sizes)
+    assert counts[1] == sum(size - count_dropped(size, 0.9) for size in sizes)
     assert counts[0] > 1.2 * counts[1]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, LocalStep
-from fedsim.core.nets.losses import per_example
+from fedsim.core.nets.losses import compute_example_losses
 from fedsim.core.nets.masks import keep_masks
 from fedsim.core.types import Batch, Config, MethodDescription, Tensors, Update
 from fedsim.federation.client import local_training
@@ -260,7 +260,7 @@ def test_a_layer_that_is_called_for_some_examples_is_an_error_that_says_so(mode)
         sum_clipped(
             layer,
             dict(layer.named_parameters()),
-            lambda: per_example(layer(some.inputs[:3])[[0, 1, 2, 2]], some.labels),
+            lambda: compute_example_losses(layer(some.inputs[:3])[[0, 1, 2, 2]], some.labels),
             1.0,
             mode,
         )

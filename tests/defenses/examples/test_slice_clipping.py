@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defenses.core.slices import sensitivities, slices_of
 from fedsim.core.hooks import LocalStep
-from fedsim.core.nets.losses import per_example
+from fedsim.core.nets.losses import compute_example_losses
 from fedsim.core.types import Tensors
 from tests.defenses.stepping import gradient, here, local_step, make, rules
 
@@ -23,7 +23,7 @@ class Centred(nn.Module):
 
 def clipped(local: LocalStep, **settings: float) -> Tensors:
     def losses() -> Tensor:
-        return per_example(local.model(local.batch.inputs), local.batch.labels)
+        return compute_example_losses(local.model(local.batch.inputs), local.batch.labels)
 
     loss, found = make("slice-clipping", **settings).on_examples(losses, here(local=local))
     assert loss == pytest.approx(float(losses().detach().mean()), rel=1e-6)

@@ -52,7 +52,7 @@ def test_the_chosen_slices_and_only_they_get_noise_of_the_stated_scale() -> None
     noises = []
     chosen: set[tuple[int, ...]] = set()
     for seed in range(300):
-        after = make("grad-defense", slices=4, perturbed=2, scale=0.1).on_gradient(plain, here(seed, 0, local))
+        after = make("grad-defense", slices=4, noisy_slices=2, scale=0.1).on_gradient(plain, here(seed, 0, local))
         noise = torch.cat([(after[name] - plain[name]).flatten() for name in plain])
         hit = torch.cat([slices[name] for name in plain])
         touched = tuple(sorted({int(number) for number in hit[noise != 0]}))
@@ -74,5 +74,5 @@ def test_an_empty_batch_gets_noise_too() -> None:
 
 def test_more_slices_than_there_are_cannot_be_disturbed() -> None:
     model = local_step().model
-    assert make("grad-defense", slices=3, perturbed=3).refuses(rules(), model) is None
-    assert "the number of slices is 3" in str(make("grad-defense", slices=3, perturbed=4).refuses(rules(), model))
+    assert make("grad-defense", slices=3, noisy_slices=3).refuses(rules(), model) is None
+    assert "the number of slices is 3" in str(make("grad-defense", slices=3, noisy_slices=4).refuses(rules(), model))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses.core.support import dropped
+from defenses.core.support import count_dropped
 from defenses.layers.outpost import risk
 from tests.defenses.stepping import gradient, here, local_step, make
 
@@ -45,7 +45,7 @@ def test_without_noise_it_prunes_each_tensor(rate: float, seed: int) -> None:
     after = make("outpost", rate=rate, noise=0.0, beta=0.0).on_gradient(plain, here(seed, 3, local_step()))
     for name, tensor in plain.items():
         kept = after[name] != 0
-        assert int(kept.sum()) == tensor.numel() - dropped(tensor.numel(), rate)
+        assert int(kept.sum()) == tensor.numel() - count_dropped(tensor.numel(), rate)
         assert torch.equal(after[name][kept], tensor[kept])
 
 
@@ -58,7 +58,7 @@ def test_noise_follows_the_risk_of_the_layer_and_hits_the_largest_squared_gradie
     noise = torch.stack(sent) - plain["first.weight"]
     hit = noise.any(0).flatten()
     total = sum(p.numel() for p in plain.values())
-    assert hit.nonzero().flatten().tolist() == list(range(30 - (total - dropped(total, 0.75)), 30))
+    assert hit.nonzero().flatten().tolist() == list(range(30 - (total - count_dropped(total, 0.75)), 30))
     weights = local.parameters["first.weight"].detach()
     expected = 0.5 * min(float(weights.var(correction=0)), 1.0)
     assert float(noise.flatten(1)[:, hit].std()) == pytest.approx(expected, rel=0.03)

@@ -100,7 +100,7 @@ def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tens
     naive, _, _ = watched(model=model, knows=known, defenses=soteria)
     told, _, _ = watched(model=model, knows=(*known, "defenses"), defenses=soteria)
     assert told.effects(UnreliableTensors) == (UnreliableTensors(("7.weight",)),)
-    assert without_unreliable_tensors(told).hidden == {"7.weight"} == plain.hidden
+    assert without_unreliable_tensors(told).hidden_parameters == {"7.weight"} == plain.hidden_parameters
     found = {name: attacked(one) for name, one in (("plain", plain), ("naive", naive), ("told", told))}
     assert found["told"].history == found["plain"].history
     assert found["told"].objective < 0.2 * found["naive"].objective

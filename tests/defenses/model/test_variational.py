@@ -96,7 +96,7 @@ def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name:
     }
     assert gradients[0.0].loss < gradients[0.5].loss
     built = world(scenario, name)
-    defense, model = built.stack.defenses[0], built.models.holding(built.models.first_weights)
+    defense, model = built.stack.defenses[0], built.models.load_weights(built.models.first_weights)
     batch = next(iter(built.data.batches(1, 0)))
     here = HookContext(
         1, 0, 0, generator(), local=LocalStep(model, built.models.parameters, Batch(batch.inputs, batch.labels), 3.0)

@@ -43,7 +43,7 @@ def test_a_delta_as_large_as_a_clients_share_of_all_is_refused(name: str) -> Non
 
 
 def test_both_say_against_whom_they_hold() -> None:
-    local, told = make("local-dp").mechanism(rules()), make("distributed-dp", colluding=2).mechanism(rules())
+    local, told = make("local-dp").mechanism(rules()), make("distributed-dp", colluding_clients=2).mechanism(rules())
     assert local is not None
     assert told is not None
     assert local.adversary == "the server and everybody else with access to a client's uploads"

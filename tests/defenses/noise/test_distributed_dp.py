@@ -45,7 +45,7 @@ def test_where_cohorts_may_be_small_only_two_shares_are_relied_on(scenario: Buil
 
 def test_colluding_clients_add_no_noise(scenario: Build) -> None:
     def deviation(colluding: int) -> float:
-        settings = {"name": "distributed-dp", "colluding": colluding, "clip": 0.25}
+        settings = {"name": "distributed-dp", "colluding_clients": colluding, "clip": 0.25}
         world = worlds.build(scenario(**SECURE, defenses=[settings]))
         world.check()
         here = HookContext(1, 0, 1, torch.Generator().manual_seed(0), federation=world.facts.federation)

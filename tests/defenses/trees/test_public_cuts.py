@@ -2,7 +2,7 @@
 
 import torch
 
-from fedsim.questions.trees.metrics import leaf_counts_exact, occurring
+from fedsim.questions.trees.metrics import find_occurring, leaf_counts_exact
 from fedsim.questions.trees.observe import leaf_sums
 from tests.attacks.trees.seats import answer, seat
 
@@ -10,8 +10,8 @@ from tests.attacks.trees.seats import answer, seat
 def test_thresholds_are_public_values_alone() -> None:
     view, rows = seat(defense={"name": "public-cuts", "cuts": 16})
     listed = answer("thresholds", view)
-    assert bool(occurring(listed, view.public).all())
-    assert not bool(occurring(listed, rows.inputs).any())
+    assert bool(find_occurring(listed, view.public).all())
+    assert not bool(find_occurring(listed, rows.inputs).any())
 
 
 def test_raw_rows_come_to_the_leaves_in_which_they_were_trained() -> None:

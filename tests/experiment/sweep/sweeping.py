@@ -57,7 +57,7 @@ def scenario(**sweep: Any) -> Scenario:
 def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Outcome]:
     runs = sweeps.plan_runs(wanted, "test")
     folder = SweepFolder(path)
-    with folder.opened(plan_of(wanted, runs)):
+    with folder.lock_for_sweep(plan_of(wanted, runs)):
         options = {"executor": Here(), "command": "test", **options}
         return sweeps.sweep(folder, runs, wanted.sweep or Sweep(), jobs=jobs, **options)
 

@@ -110,13 +110,15 @@ def test_the_best_attack_on_an_example_comes_first_whichever_direction_is_better
     (low,) = [own for own in every.values() if own.name == "number_error"]
     leading = next(own for own in every.values() if own.leads and own.better == "higher")
     assert low.better == "lower"
-    record = SimpleNamespace(plan={"scoring": {"metric": low.name}}, declared={"a": leading, "b": low})
+    record = SimpleNamespace(plan={"scoring": {"metric": low.name}}, metrics_by_name={"a": leading, "b": low})
     monkeypatch.setattr(export, "read", lambda _path: [("run", record), ("broken", "it cannot be read")])
     table = tmp_path / "table.csv"
-    table.write_text(f"run,{leading.in_tables},{low.in_tables}\n")
-    assert export._order(Path(), table) == (f'"{leading.in_tables}" desc nulls last, "{low.in_tables}" asc nulls last')
-    table.write_text(f"run,{low.in_tables}\n")  # no example has a value of the other metric
-    assert export._order(Path(), table) == f'"{low.in_tables}" asc nulls last'
+    table.write_text(f"run,{leading.column_name},{low.column_name}\n")
+    assert export._order(Path(), table) == (
+        f'"{leading.column_name}" desc nulls last, "{low.column_name}" asc nulls last'
+    )
+    table.write_text(f"run,{low.column_name}\n")  # no example has a value of the other metric
+    assert export._order(Path(), table) == f'"{low.column_name}" asc nulls last'
 
 
 def test_what_an_export_writes_into_a_run_goes_with_it(tmp_path: Path) -> None:

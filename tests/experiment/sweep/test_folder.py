@@ -38,7 +38,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         made(tmp_path / "mine", scenario(seeds=[1]))
     with pytest.raises(FedsimError, match=r"holds no sweep\.json"):
         SweepFolder(tmp_path / "mine").plan()
-    with RunFolder(tmp_path / "s").locked(), pytest.raises(FedsimError, match="another fedsim is at work"):
+    with RunFolder(tmp_path / "s").lock(), pytest.raises(FedsimError, match="another fedsim is at work"):
         made(tmp_path / "s", scenario(seeds=[1]))
 
 
@@ -63,8 +63,8 @@ def test_locks_of_killed_workers_go_and_locks_in_use_stay(tmp_path: Path) -> Non
     stale, used = (folder.run_path(run.digest) for run in folder.plan().runs)
     stale.mkdir()
     (stale / LOCK).touch()
-    with RunFolder(used).locked():
-        with folder.opened(folder.plan()):
+    with RunFolder(used).lock():
+        with folder.lock_for_sweep(folder.plan()):
             assert not (stale / LOCK).exists()
             assert (used / LOCK).exists()
             (stale / LOCK).touch()

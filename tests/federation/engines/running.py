@@ -133,7 +133,7 @@ def assert_same(journal: ServerLog, scenario: Scenario) -> None:
         assert (ours.round, ours.client, ours.update.kind) == (theirs.round, theirs.client, theirs.update.kind)
         assert (ours.update.examples, ours.update.loss) == (theirs.update.examples, theirs.update.loss)
         for mine, other in (
-            (ours.received, theirs.received),
+            (ours.received_weights, theirs.received_weights),
             (ours.update.tensors, theirs.update.tensors),
             (ours.update.buffers, theirs.update.buffers),
         ):

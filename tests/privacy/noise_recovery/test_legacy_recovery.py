@@ -41,8 +41,8 @@ def test_most_pairs_of_a_chunk_without_update_are_placed(seed):
     """Twice as many pairs in a chunk leave chains of links whose residuals do not converge: 955 to 2,542 are placed."""
     noise = np.random.RandomState(seed).normal(size=60_000).astype(np.float32).astype(np.float64)
     attempts = legacy_recovery._attempts(noise)
-    assert {attempt.held for attempt in attempts} == {0}, "the first value begins a pair"
-    assert all(len(attempt.placed.pairs) > 0.45 * len(attempt.pairs) for attempt in attempts)
+    assert {attempt.pair_offset for attempt in attempts} == {0}, "the first value begins a pair"
+    assert all(len(attempt.positions.pairs) > 0.45 * len(attempt.pairs) for attempt in attempts)
     assert len({attempt.start for attempt in attempts}) == len(attempts) == 7
 
 
@@ -53,10 +53,10 @@ def test_the_chunk_with_most_placed_pairs_comes_first_and_places_stand_in_the_me
     for begin, length in ((10_000, 4_608), (40_000, 4_608), (80_000, 7_000)):
         is_quiet[begin : begin + length] = True
     attempts = legacy_recovery._attempts(np.where(is_quiet, noise, noise + 1e-3))
-    assert attempts[0].held == 1
+    assert attempts[0].pair_offset == 1
     assert 80_000 <= 2 * attempts[0].before < 82_000
     assert is_quiet[attempts[0].used].all()
-    sizes = [len(attempt.placed.pairs) for attempt in attempts]
+    sizes = [len(attempt.positions.pairs) for attempt in attempts]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] >= 1_200
 

@@ -26,9 +26,9 @@ def test_no_outputs_of_a_count_of_0():
 @pytest.mark.parametrize("count", [0, 1, 226, 624, 777, 1300])
 def test_a_state_goes_back_by_any_number_of_outputs(count):
     words = state(11)
-    second = mersenne.following(words)
-    third = mersenne.following(second)
-    line = np.concatenate([words, second, third, mersenne.following(third)])
+    second = mersenne.advance_state(words)
+    third = mersenne.advance_state(second)
+    line = np.concatenate([words, second, third, mersenne.advance_state(third)])
     earlier = mersenne.rewind(line[count : count + 624], count)
     np.testing.assert_array_equal(mersenne.outputs(earlier, 1300), reference(11, 1300))
 

@@ -11,7 +11,7 @@ from fedsim.privacy.noise_recovery import mersenne, polar
 def drawn(seed, attempts):
     """Return pairs of values of NumPy's legacy generator, and the attempt of each."""
     uniform = np.random.RandomState(seed).random_sample((attempts, 2))
-    accepted = np.flatnonzero(polar.accepted(uniform))
+    accepted = np.flatnonzero(polar.is_accepted(uniform))
     return np.random.RandomState(seed).normal(size=(len(accepted), 2)), accepted, uniform
 
 
@@ -46,7 +46,7 @@ def test_uniforms_of_accepted_attempts_come_back():
 
 def test_accepted_attempts_lie_inside_the_circle():
     points = np.array([[0.5, 0.5], [0.5, 0.75], [0.0, 0.5], [0.001, 0.5], [0.9, 0.9], [0.85, 0.85]])
-    assert polar.accepted(points).tolist() == [False, True, False, True, False, True]
+    assert polar.is_accepted(points).tolist() == [False, True, False, True, False, True]
 
 
 @pytest.mark.parametrize("seed", [1_000_000, 1_000_002, 1_000_008, 1_000_012])  # all but the first have wrong links

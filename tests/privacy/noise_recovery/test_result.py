@@ -9,10 +9,10 @@ from fedsim.privacy.noise_recovery.result import (
     AGREES,
     ComputedNoise,
     UnknownNoise,
-    concatenated,
     disagreement,
     fits,
     fitting_part,
+    flatten_tensors,
 )
 
 
@@ -88,5 +88,5 @@ def test_unrelated_noise_disagrees_and_an_update_of_a_fifth_does_not():
 
 
 def test_tensors_are_joined_in_order_as_float64():
-    vector = concatenated([torch.ones(2, 1), torch.tensor(3.0)])
+    vector = flatten_tensors([torch.ones(2, 1), torch.tensor(3.0)])
     assert (vector.tolist(), vector.dtype) == ([1.0, 1.0, 3.0], torch.float64)

@@ -48,7 +48,7 @@ def test_a_dense_update_of_which_nothing_is_known_comes_back_exactly():
     check(found, noise)
     assert 0.02 < found.disagreement < 0.05
     assert "state from" in str(found)
-    assert found.dropped == 0
+    assert found.dropped_equations == 0
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def test_what_enough_clients_changed_is_the_plain_sum_and_the_rest_is_zero(weigh
         [sum(bool(updates[c, e] != 0) and weights[c] > 0 for c in range(6)) >= LEAST for e in range(200)]
     )
     assert 0 < int(by_hand.sum()) < len(by_hand)
-    assert aggregate.revealed is not None
-    assert torch.equal(aggregate.revealed, by_hand)
+    assert aggregate.disclosed_mask is not None
+    assert torch.equal(aggregate.disclosed_mask, by_hand)
     assert torch.equal(aggregate.total[:-2][by_hand], plain.total[:-2][by_hand])
     assert not aggregate.total[:-2][~by_hand].any()
     assert torch.equal(aggregate.total[-2:], plain.total[-2:])
@@ -71,7 +71,7 @@ def test_nothing_that_is_told_depends_on_a_concealed_value() -> None:
         changed = updates + value * alone
         uploads = [with_contributions(levels(own, 1, c), own) for c, own in enumerate(changed)]
         aggregate = ideal_aggregate(enumerate(uploads), 6, CONFIG)
-        told.append((aggregate.total, aggregate.revealed))
+        told.append((aggregate.total, aggregate.disclosed_mask))
     assert all(torch.equal(told[0][0], total) and torch.equal(told[0][1], kept) for total, kept in told)  # type: ignore[arg-type]
 
 

@@ -49,11 +49,11 @@ def uploads(clients: int = N, bits: int = BITS) -> dict[int, Tensor]:
 def same_as_ideal(found: Aggregate, vectors: dict[int, Tensor], gone: set[int], config: SecureAggregation) -> bool:
     there = [(client, vector) for client, vector in vectors.items() if client not in gone]
     ideal = ideal_aggregate(there, len(vectors), config)
-    assert found.revealed is not None
-    assert ideal.revealed is not None
+    assert found.disclosed_mask is not None
+    assert ideal.disclosed_mask is not None
     return (
         torch.equal(found.total, ideal.total)
-        and torch.equal(found.revealed, ideal.revealed)
+        and torch.equal(found.disclosed_mask, ideal.disclosed_mask)
         and found.participants == ideal.participants
     )
 
@@ -63,8 +63,8 @@ def test_it_tells_what_the_ideal_one_tells_whoever_falls_silent(stage: str, bits
     config = SecureAggregation(mode="masked", least_contributors=LEAST, modulus_bits=bits)
     vectors, silent = uploads(bits=bits), set(range(1, 1 + N - NEEDED))
     found = SecureRound(vectors, config, {stage: silent}).run()
-    assert found.revealed is not None
-    assert 0 < int(found.revealed.sum()) < SIZE
+    assert found.disclosed_mask is not None
+    assert 0 < int(found.disclosed_mask.sum()) < SIZE
     assert same_as_ideal(found, vectors, silent if STAGES.index(stage) <= STAGES.index("upload") else set(), config)
 
 
@@ -151,7 +151,7 @@ class Insiders:
     def side(self, client: int) -> tuple[ConcealingClient, dict[int, bytes]]:
         got = {stage: message for stage, who, message, _ in self.round_.wire if who == client}
         memory = Memory(1, N, 3, got["share"].mask_keys, got["share"].seal_keys)
-        return ConcealingClient(0, 1, client, N, self.round_.config, memory), got["upload"].sealed
+        return ConcealingClient(0, 1, client, N, self.round_.config, memory), got["upload"].sealed_shares
 
     def group_key(self) -> bytes:
         side, sealed = self.side(self.clients[0])
@@ -192,7 +192,7 @@ def at(stage: str, client: int = 0, silent: dict[str, set[int]] | None = None) -
 
     @dataclass
     class Stopping(SecureRound):
-        def received(self, stage_: str, client_: int, message: Any) -> Any:
+        def receive_message(self, stage_: str, client_: int, message: Any) -> Any:
             if (stage_, client_) == (stage, client):
                 memory = Memory.from_config(self._memories[client])
                 raise Reached(ConcealingClient(0, 1, client, N, CONFIG, memory), message)
@@ -229,7 +229,7 @@ class Forging(SecureRound):
 
     forged: MaskedCounts | None = None
 
-    def received(self, stage: str, client: int, message: Any) -> Any:
+    def receive_message(self, stage: str, client: int, message: Any) -> Any:
         del client
         return self.forged if stage == "open" else message
 
@@ -241,8 +241,8 @@ def test_a_server_that_deviates_and_runs_a_client_opens_what_it_likes() -> None:
     everybody = [counting.encode(torch.ones(SIZE, dtype=torch.int64), key, N, BITS)] * N
     forged = MaskedCounts(as_bytes(modular_sum(everybody, BITS)))
     found = Forging(vectors, CONFIG, forged=forged).run()
-    assert found.revealed is not None
-    assert found.revealed.all()
+    assert found.disclosed_mask is not None
+    assert found.disclosed_mask.all()
     assert torch.equal(found.total, modular_sum(vectors.values(), BITS)[: SIZE + 2])
 
 
@@ -306,15 +306,15 @@ def test_the_server_takes_openings_that_fit_each_other() -> None:
     server.count(answers["reveal"])
     openings = dict(answers["open"])
     first: Opening = openings[0]
-    fewer = bytes(1) + first.disclosed[1:]
+    fewer = bytes(1) + first.disclosed_elements[1:]
     kept = 2 + sum(byte.bit_count() for byte in fewer)
     for bad, why in [
-        (replace(first, disclosed=fewer, values=first.values[: 8 * kept]), "at other elements than most"),
+        (replace(first, disclosed_elements=fewer, values=first.values[: 8 * kept]), "at other elements than most"),
         (replace(first, values=first.values[8:]), "it opened .* entries, expected"),
         (replace(first, values=first.values[1:]), "are no vector of int64"),
         (replace(first, values=as_bytes(as_vector(first.values) - 2**BITS)), r"entries in \[0, 2\*\*40\)"),
         (
-            replace(first, disclosed=first.disclosed + bytes(1)),
+            replace(first, disclosed_elements=first.disclosed_elements + bytes(1)),
             "6 bytes do not encode a revealed flag for each of 40 elements",
         ),
     ]:

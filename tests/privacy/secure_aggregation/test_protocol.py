@@ -284,9 +284,9 @@ def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
     sealed = server.forward({c: side.share(keys[c]) for c, side in sides.items()})
     vector = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(FedsimError, match="2 clients of its neighbourhood are left"):
-        sides[0].upload(vector, ForwardedShares({1: sealed[0].sealed[1]}))
+        sides[0].upload(vector, ForwardedShares({1: sealed[0].sealed_shares[1]}))
     with pytest.raises(FedsimError, match=r"clients \[9\], which are not neighbours"):
-        sides[0].upload(vector, ForwardedShares({**sealed[0].sealed, 9: b""}))
+        sides[0].upload(vector, ForwardedShares({**sealed[0].sealed_shares, 9: b""}))
     for bad in (torch.tensor([0.5]), torch.tensor([-1]), torch.tensor([2**BITS]), torch.tensor([[1]])):
         with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
             sides[0].upload(bad, sealed[0])
@@ -308,7 +308,7 @@ def test_shares_do_not_open_when_they_were_swapped(federation):
     sides, server, keys = introduced(federation)
     sealed = server.forward({c: side.share(keys[c]) for c, side in sides.items()})
     vector = torch.zeros(3, dtype=torch.int64)
-    mixed = {**sealed[0].sealed, 1: sealed[0].sealed[2]}
+    mixed = {**sealed[0].sealed_shares, 1: sealed[0].sealed_shares[2]}
     sides[0].upload(vector, ForwardedShares(mixed))
     with pytest.raises(FedsimError, match="does not open"):
         sides[0].reveal(UnmaskRequest((0, 1, 2, 3), ()))
@@ -433,7 +433,7 @@ def test_a_mask_key_that_was_not_advertised_aborts_the_round_although_it_was_com
     values = shamir.shares(other._mask_key, 3, points, other._polynomials["mask key"])
     requests = server.ask(vectors)
     for side in sides.values():
-        side.memory = replace(side.memory, sealed={c: s for c, s in side.memory.sealed.items() if c != 3})
+        side.memory = replace(side.memory, sealed_shares={c: s for c, s in side.memory.sealed_shares.items() if c != 3})
     answers = {
         c: RevealedShares(sides[c].reveal(UnmaskRequest((0, 1, 2), ())).self_masks if c < 3 else {}, {3: values[c + 1]})
         for c in requests

@@ -117,10 +117,10 @@ def test_no_observation_holds_it(scenario: Build) -> None:
     own = victim(scenario)
     found = ceiling_of(own)
     assert isinstance(found.ceiling, Ceiling)
-    assert found.known is not None
+    assert found.known_share is not None
     seen = tensors(observe(own, KNOWN))
     assert seen
-    assert not holds(seen, found.known)
+    assert not holds(seen, found.known_share)
     assert not holds(seen, torch.tensor(found.ceiling.psnr))
 
 

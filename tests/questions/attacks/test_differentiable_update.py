@@ -47,7 +47,7 @@ def summed(scenario: Build, clients: int = 2, **tables: Any) -> Victim:
 
 def change(world: World, truth: Truth, places: Sequence[Tensor], rate: float, momentum: float) -> Callable[..., Tensor]:
     """Return the function from examples (N, *shape) to the flat change of the weights, in double precision."""
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     first = {name: p.detach().double().requires_grad_() for name, p in model.named_parameters()}
 
     def trained(inputs: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def spread(victim: Victim) -> Tensor:
 def slopes(victim: Victim) -> tuple[Tensor, Tensor]:
     """J (P, n) of what is sent without noise, and that, of the victim's model written down here."""
     world, (batch,) = victim.world, victim.truth.batches
-    model = world.models.holding(victim.entry.received)
+    model = world.models.load_weights(victim.entry.received_weights)
     first = {name: p.detach().double().requires_grad_() for name, p in model.named_parameters()}
 
     def gradient(inputs: Tensor) -> Tensor:
@@ -118,9 +118,9 @@ def test_each_client_of_a_sum_draws_noise_of_its_own(scenario: Build) -> None:
     shaped = [{"name": "shaped-noise", "scale": 0.3}]
     victim = summed(scenario, defenses=shaped)
     own = [
-        spread(Victim(victim.world, WireEntry(1, client, victim.entry.received, update), truth))
+        spread(Victim(victim.world, WireEntry(1, client, victim.entry.received_weights, update), truth))
         for client in range(2)
-        for update, truth in [local_training(victim.world, victim.entry.received, 1, client)]
+        for update, truth in [local_training(victim.world, victim.entry.received_weights, 1, client)]
     ]
     columns = spread(victim)
     assert len(columns) == sum(map(len, own))
@@ -179,7 +179,7 @@ def test_a_sum_has_the_jacobian_of_all_clients_side_by_side(scenario: Build) -> 
     own = summed(scenario, federation={**STEPS, "optimizer": {"name": "sgd", "learning_rate": 0.5}})
     world = own.world
     of_steps = example_indices(own.truth.original_batches)
-    truths = [local_training(world, own.entry.received, 1, client)[1] for client in (0, 1)]
+    truths = [local_training(world, own.entry.received_weights, 1, client)[1] for client in (0, 1)]
     places = [[whole.split(1)[client] for whole in of_steps] for client in (0, 1)]
     parts = [change(world, truth, own_places, 0.5, 0.0) for truth, own_places in zip(truths, places, strict=True)]
     close(information(own), lambda x: (parts[0](x) + parts[1](x)) / 2, own)
@@ -198,7 +198,7 @@ def test_one_step_has_the_ceiling_of_its_gradient(scenario: Build, applies: str)
 def test_a_sum_of_gradients_has_the_ceiling_of_their_union(scenario: Build) -> None:
     own = summed(scenario, defenses=[{**NOISE, "relative": False}])
     assert len(own.truth.batches) == 1
-    union = Victim(own.world, WireEntry(1, 0, own.entry.received, own.truth.raw), own.truth)
+    union = Victim(own.world, WireEntry(1, 0, own.entry.received_weights, own.truth.raw), own.truth)
     expected = 2 * information(union)  # the mean of two clients has half the variance of one's noise
     torch.testing.assert_close(information(own), expected, rtol=1e-6, atol=1e-9 * float(expected.max()))
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from fedsim.questions.attacks.ideal_attacker import (
     Products,
-    estimated,
-    left,
+    compute_uncertainty,
+    estimate_error,
     left_to_who_knows,
     matrix,
     products,
-    restricted,
+    restrict_products,
     root_of,
     rounding_noise,
 )
@@ -52,13 +52,13 @@ def of_network(model: nn.Module, x: Tensor, labels: Tensor, relative: float, lay
 
 def floor(times: Products, n: int, variance: Tensor | None = None) -> float:
     prior = torch.ones(n, dtype=torch.float64) if variance is None else variance
-    return float(left(matrix(times, n), prior).error.mean())
+    return float(compute_uncertainty(matrix(times, n), prior).error.mean())
 
 
 def test_a_linear_map_has_the_closed_form_and_the_posterior_mean_reaches_it() -> None:
     map_, noise, variance = draw(7, 5), 0.3, torch.tensor([1.0, 2.0, 0.5, 1.0, 4.0], dtype=torch.float64)
     posterior = torch.linalg.inv(map_.T @ map_ / noise**2 + torch.diag(1 / variance))
-    found = left(matrix(linear(map_, noise), 5, chunk=2), variance)
+    found = compute_uncertainty(matrix(linear(map_, noise), 5, chunk=2), variance)
     assert torch.allclose(found.error, posterior.diagonal(), rtol=1e-6)
     truths = draw(4000, 5, seed=4) * variance.sqrt()
     seen = truths @ map_.T + noise * draw(4000, 7, seed=5)
@@ -95,7 +95,7 @@ def test_noise_along_the_map_leaves_noise_of_the_inputs_however_small_the_rest_i
 def test_what_the_ideal_guess_looks_like_is_as_far_from_the_truth_as_the_floor_says() -> None:
     map_, mean = draw(4, 6), torch.zeros(6, dtype=torch.float64)
     variance = torch.full((6,), 2.0, dtype=torch.float64)
-    found = left(matrix(linear(map_, 0.5), 6), variance)
+    found = compute_uncertainty(matrix(linear(map_, 0.5), 6), variance)
     truths, one = draw(3000, 6, seed=7) * variance.sqrt(), source(8)
     errors = torch.stack([(found.guess(truth, mean, one) - truth).square().mean() for truth in truths])
     assert abs(float(errors.mean()) - float(found.error.mean())) < 3 * float(errors.std()) / math.sqrt(3000)
@@ -137,7 +137,7 @@ def test_less_noise_helps_by_20_db_a_decade_and_not_in_directions_that_nothing_d
     assert steps == pytest.approx([20.0, 20.0], abs=0.01)
     map_[:, 2] = 0.0  # a dead pixel
     variance = torch.full((5,), 3.0, dtype=torch.float64)
-    found = left(matrix(linear(map_, 1e-9), 5), variance)
+    found = compute_uncertainty(matrix(linear(map_, 1e-9), 5), variance)
     assert float(found.error[2]) == 3.0
     assert float(found.error[[0, 1, 3, 4]].max()) < 1e-12
     assert (found.rank, round(found.known)) == (4, 4)
@@ -150,7 +150,7 @@ def test_fewer_layers_more_examples_and_hidden_masks_never_help() -> None:
     for layers in (slice(0, 2), slice(2, 4), slice(0, 1)):
         assert floor(of_network(model, x[:1], labels[:1], 1e-2, layers), 9) >= whole
     batch = of_network(model, x, labels, 1e-2)
-    assert float(left(matrix(batch, 27), torch.ones(27, dtype=torch.float64)).error[:9].mean()) >= whole
+    assert float(compute_uncertainty(matrix(batch, 27), torch.ones(27, dtype=torch.float64)).error[:9].mean()) >= whole
 
 
 def test_masks_that_are_not_told_never_help() -> None:
@@ -162,7 +162,7 @@ def test_masks_that_are_not_told_never_help() -> None:
     noise = [torch.full(own.shape, 1e-2, dtype=torch.float64) for own in sent]
     told = floor(products(sent, [x], noise), 9)
     variance = torch.cat([torch.ones(9), torch.full((12,), 0.25)]).double()
-    untold = left(matrix(products(sent, [x, mask], noise), 21), variance).error[:9].mean()
+    untold = compute_uncertainty(matrix(products(sent, [x, mask], noise), 21), variance).error[:9].mean()
     assert float(untold) > told
 
 
@@ -172,10 +172,12 @@ def test_the_estimate_covers_the_exact_figure_and_chunks_change_nothing(relative
     model, x, labels = network(inputs=30), draw(2, 30, seed=3), torch.tensor([0, 3])
     times, variance = of_network(model, x, labels, relative), torch.full((60,), 1.5, dtype=torch.float64)
     exact = floor(times, 60, variance)
-    assert float(left(matrix(times, 60, chunk=7), variance).error.mean()) == pytest.approx(exact, rel=1e-6)
-    found = estimated(times, variance, source(), probes=8, steps=20)
+    assert float(compute_uncertainty(matrix(times, 60, chunk=7), variance).error.mean()) == pytest.approx(
+        exact, rel=1e-6
+    )
+    found = estimate_error(times, variance, source(), probes=8, steps=20)
     assert found.low <= exact <= found.high
-    whole = estimated(times, variance, source(), probes=32, steps=60)
+    whole = estimate_error(times, variance, source(), probes=32, steps=60)
     assert whole.low == pytest.approx(whole.high, rel=0.5)
 
 
@@ -190,14 +192,17 @@ def test_what_hardly_shows_is_known_as_well_as_its_own_product_says() -> None:
 
     information, ones = matrix(times, 12), torch.ones(12, dtype=torch.float64)
     truth = turned.square() @ (1 / (1 + sizes.square()))
-    for found in (left(information, ones, times), left_to_who_knows(information, torch.diag(ones), times)):
+    for found in (
+        compute_uncertainty(information, ones, times),
+        left_to_who_knows(information, torch.diag(ones), times),
+    ):
         assert torch.allclose(found.error, truth, rtol=1e-2, atol=0.0)
-    assert float(left(information, ones).error.max()) > 1e3 * float(truth.max())
+    assert float(compute_uncertainty(information, ones).error.max()) > 1e3 * float(truth.max())
 
 
 def test_a_restricted_product_is_that_of_the_part() -> None:
     times, own = linear(draw(9, 6), 0.5), torch.tensor([True, False, True, True, False, False])
-    torch.testing.assert_close(matrix(restricted(times, own), 3), matrix(times, 6)[own][:, own])
+    torch.testing.assert_close(matrix(restrict_products(times, own), 3), matrix(times, 6)[own][:, own])
 
 
 def test_rounding_is_relative_to_each_tensor_and_never_zero() -> None:
@@ -217,7 +222,7 @@ def test_who_knows_how_entries_vary_together_comes_further_and_has_the_closed_fo
     posterior = torch.linalg.inv(map_.T @ map_ / noise**2 + torch.linalg.inv(prior))
     found = left_to_who_knows(information, root)
     assert torch.allclose(found.error, posterior.diagonal(), rtol=1e-6)
-    assert float(found.error.mean()) <= float(left(information, prior.diagonal()).error.mean())
+    assert float(found.error.mean()) <= float(compute_uncertainty(information, prior.diagonal()).error.mean())
     whitener = torch.linalg.cholesky(prior)
     mean, one = torch.zeros(6, dtype=torch.float64), source(8)
     truths = draw(2000, 6, seed=7) @ whitener.T

@@ -42,7 +42,7 @@ def small(scenario: Build, **tables: Any) -> tuple[World, ServerLog]:
 def by_hand(victim: Victim) -> dict[str, Tensor]:
     """The mean gradient of the private examples at the weights that the entry answers."""
     world, (examples,) = victim.world, victim.truth.original_batches
-    model = world.models.holding(victim.entry.received)
+    model = world.models.load_weights(victim.entry.received_weights)
     return gradient_of(
         torch.nn.functional.cross_entropy(model(examples.inputs), examples.labels), world.models.parameters
     )
@@ -74,7 +74,7 @@ def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario:
     unlearning.check(world)
     asked = world.scenario.unlearning
     assert asked is not None
-    victims = unlearning.shown(world, journal)
+    victims = unlearning.unlearning_victims(world, journal)
     assert [victim.entry.client for victim in victims] == list(range(asked.clients))
     for victim in victims:
         (forgotten,) = victim.truth.original_batches
@@ -85,7 +85,10 @@ def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario:
 def test_it_is_no_gradient_of_examples_that_stay(scenario: Build) -> None:
     world, journal = small(scenario, unlearning={"method": "retraining", "scored_on": "retained"})
     asked_world, asked_journal = small(scenario)
-    (victim,), asked = unlearning.shown(world, journal), unlearning.shown(asked_world, asked_journal)
+    (victim,), asked = (
+        unlearning.unlearning_victims(world, journal),
+        unlearning.unlearning_victims(asked_world, asked_journal),
+    )
     assert distance(victim.entry.update.tensors, asked[0].entry.update.tensors) == 0
     assert not torch.equal(victim.truth.original_batches[0].inputs, asked[0].truth.original_batches[0].inputs)
     assert distance(victim.entry.update.tensors, by_hand(victim)) > 0.1
@@ -94,7 +97,7 @@ def test_it_is_no_gradient_of_examples_that_stay(scenario: Build) -> None:
 def test_noise_is_drawn_anew_and_stands_in_the_difference_as_often_as_there_are_examples(scenario: Build) -> None:
     scale, n = 1e-3, 30
     world, journal = small(scenario, defenses=[{"name": "gradient-noise", "scale": scale}])
-    victim = unlearning.shown(world, journal)[0]
+    victim = unlearning.unlearning_victims(world, journal)[0]
     expected = by_hand(victim)
     rest = torch.cat([(victim.entry.update.tensors[name] - expected[name]).flatten() for name in expected])
     # Normal noise of both trainings; the standard deviation of P entries is known to 5 in the root of 2 P.
@@ -104,9 +107,9 @@ def test_noise_is_drawn_anew_and_stands_in_the_difference_as_often_as_there_are_
 def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenario: Build) -> None:
     dropping = {"model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.5}}
     world, journal = small(scenario, **dropping)
-    assert unlearning.shown(world, journal)[0].truth.masks == ()
+    assert unlearning.unlearning_victims(world, journal)[0].truth.masks == ()
     world, journal = small(scenario, **dropping, unlearning={"method": "gradient-ascent"})
-    (victim,) = unlearning.shown(world, journal)
+    (victim,) = unlearning.unlearning_victims(world, journal)
     assert [len(mask) for mask in victim.truth.masks[0]] == [1] * len(world.models.sites)
     assert victim.objective_at_truth == pytest.approx(0, abs=1e-6)  # single precision
 
@@ -192,7 +195,7 @@ def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out
     scenario: Build, asking: dict[str, Any], is_step: bool
 ) -> None:
     world, journal = small(scenario, unlearning=asking)
-    (victim,) = unlearning.shown(world, journal)
+    (victim,) = unlearning.unlearning_victims(world, journal)
     (examples,) = victim.truth.original_batches
     assert victim.has_converged(Reconstruction.of(examples.inputs, examples.labels)) == (True if is_step else None)
 
@@ -218,6 +221,6 @@ def test_a_way_of_somebody_else_is_one_class(scenario: Build) -> None:
                 return (ServerEstimate(request.rounds, request.weights(request.rounds), update, truth),)
 
         world, journal = small(scenario, unlearning={"method": "nothing"}, threat={"knows": ["batch-size"]})
-        (victim,) = unlearning.shown(world, journal)
+        (victim,) = unlearning.unlearning_victims(world, journal)
         assert len(victim.truth.original_batches[0]) == 30
         assert Nothing.hook == "unlearning"

@@ -38,7 +38,7 @@ def entry(world: worlds.World, client: int = 0) -> WireEntry:
 
 
 def by_hand(world: worlds.World, inputs: Tensor, label: Tensor) -> Tensor:
-    model = world.models.holding(world.models.first_weights)
+    model = world.models.load_weights(world.models.first_weights)
     loss = torch.nn.functional.cross_entropy(model(inputs[None]), label[None])
     return torch.cat([own.flatten() for own in torch.autograd.grad(loss, list(model.parameters()))])
 
@@ -170,7 +170,7 @@ def test_an_attack_that_cannot_describe_a_change_leaves_the_others_alone(world: 
         "norms": InProcessRunner(norms.make(norms.config())),
     }
     own = attributes.describe_round(world, "parity", [entry(world)], attacks, 4)
-    assert own.known.keys() == own.unknown.keys() == {"norms"}
+    assert own.public_features.keys() == own.unknown.keys() == {"norms"}
     assert "ZeroDivisionError: a bug" in own.refusals["broken"]
     assert "expected a vector for each update: (4,)" in own.refusals["square"]
 

@@ -56,7 +56,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def starting(choice: Any, _should_stop: object) -> Any:
     """Start an attack that is its own title."""
-    return nullcontext(choice.reported)
+    return nullcontext(choice.report_name)
 
 
 def asked(*choices: AttributeChoice, told: list[Any]) -> list[Finding]:
@@ -140,7 +140,7 @@ def test_two_attacks_of_one_title_are_refused() -> None:
     with pytest.raises(ValidationError, match=message):
         Attributes.model_validate({"attacks": [plain, plain]})
     own = Attributes.model_validate({"attacks": [plain, {**plain, "label": "b"}]})
-    assert [attack.reported for attack in own.attacks] == ["change-norms (parity)", "b"]
+    assert [attack.report_name for attack in own.attacks] == ["change-norms (parity)", "b"]
 
 
 def test_its_attacker_is_described() -> None:

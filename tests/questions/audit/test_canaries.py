@@ -155,11 +155,11 @@ def test_canaries_overlap_less_at_crafted_weights(scenario: Callable[..., Scenar
     some = canaries._canaries(CANARIES, spec.shape, spec.classes)
     model = world.models.new().eval()
     as_is, crafted = (
-        canaries._overlap(world, canaries._loaded(each, model), some) for each in canaries._weights(model)
+        canaries._overlap(world, canaries._load_weights(each, model), some) for each in canaries._weights(model)
     )
     assert crafted < as_is / 4
 
 
 def test_scores_are_taken_beside_their_class() -> None:
     scores, labels = torch.tensor([1.0, 5.0, 3.0, 10.0]), torch.tensor([0, 2, 0, 2])
-    assert canaries._beside_their_class(scores, labels).tolist() == [-1.0, -2.5, 1.0, 2.5]
+    assert canaries._center_by_class(scores, labels).tolist() == [-1.0, -2.5, 1.0, 2.5]

@@ -40,7 +40,7 @@ def test_dp_sgd_moves_as_far_as_it_states_and_no_further(scenario: Build) -> Non
     assert outcome is not None
     assert outcome.faults == ()
     assert outcome.neighbours == 81
-    assert 0.8 < outcome.distance / outcome.stated <= 1.0  # measured noise of few entries is known within a tenth
+    assert 0.8 < outcome.distance / outcome.max_distance <= 1.0  # measured noise of few entries is known within a tenth
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ STATED = GuaranteeRecord(
     noise_multiplier=1.0, sampling_rate=0.01, steps=100, composition="100 steps", adversary="the server",
 )  # fmt: skip
 FOR_CLIENTS = STATED.model_copy(update={"source": "t", "unit": "client"})
-NEAR = Coupled(neighbours=81, distance=0.98, stated=1.0, faults=())
+NEAR = Coupled(neighbours=81, distance=0.98, max_distance=1.0, faults=())
 SETTINGS = AuditSettings(canaries=10, guesses=8, client=2, confidence=0.9)
 
 
@@ -92,7 +92,7 @@ def test_an_audit_that_could_show_little_says_so(monkeypatch: pytest.MonkeyPatch
 def test_neighbours_that_differ_too_much_are_an_alarm_though_canaries_show_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    far = Coupled(neighbours=3, distance=2.0, stated=1.0, faults=("one record: it moves too much",))
+    far = Coupled(neighbours=3, distance=2.0, max_distance=1.0, faults=("one record: it moves too much",))
     (own,), _ = asked(monkeypatch, 0.0, STATED, tried=far)
     assert "With equal randomness, one record: it moves too much. " in own.alarm
     assert own.note.endswith("With equal randomness, one record: it moves too much.")

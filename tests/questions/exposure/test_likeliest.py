@@ -94,7 +94,7 @@ def test_what_was_learned_by_heart_is_found_at_once_in_a_space_that_nobody_enume
     found = likeliest(Heart(), "It is", " #########.", tokenizer, limit=1000)
     assert found is not None
     assert found.text == secret
-    assert found.seen < 1000
+    assert found.evaluated_prefixes < 1000
 
 
 def test_it_gives_up_where_it_is_told_to() -> None:

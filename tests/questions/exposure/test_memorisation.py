@@ -142,8 +142,8 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     tables["federation"]["local_epochs"] = 1
     world = worlds.build(scenario(**tables))
     form = " ##."
-    planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.data.dataset.planted[:2])
-    world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted=planted)))
+    planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.data.dataset.planted_secrets[:2])
+    world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted_secrets=planted)))
     journal = runner.train(world, lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
     assert [(own.candidates, own.is_exact) for own in found] == [(99, True)] * 2
@@ -168,7 +168,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     tables["federation"]["local_epochs"] = 1
     world = worlds.build(scenario(**tables))
     memorisation.check(world)
-    assert [own.kind for own in world.data.dataset.planted] == ["identity"] * 2 + ["address"] * 2
+    assert [own.kind for own in world.data.dataset.planted_secrets] == ["identity"] * 2 + ["address"] * 2
     journal = runner.train(world, lambda _: None)
     found = memorisation.measure_exposure(world, journal, **MEASURED)
     findings = summarise(found, world.scenario.scoring, 0)

@@ -29,7 +29,7 @@ def test_decoders_and_attacks_are_filled_in_and_may_be_named_alone(scenario: Cal
     assert attack.settings == {"trees": 100}
     assert attack.mitigation is not None
     assert attack.mitigation.settings == {"steps": 4}
-    assert attack.reported == "trace-forest, counts, trace-grouping"
+    assert attack.report_name == "trace-forest, counts, trace-grouping"
     assert asked(scenario(generation={})).decoder.name == "greedy"
     assert "generation" not in scenario().questions
 

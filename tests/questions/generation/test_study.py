@@ -125,8 +125,8 @@ def _probability(model: nn.Module, prompt: tuple[int, ...], text: tuple[int, ...
 
 def test_a_secret_that_is_written_counts() -> None:
     own = speaker("greedy")
-    (text,) = own.write([SECRETS[0].known], "written")
-    whole = own.tokenizer.decode([*SECRETS[0].known, *text.tokens])
+    (text,) = own.write([SECRETS[0].known_prefix], "written")
+    whole = own.tokenizer.decode([*SECRETS[0].known_prefix, *text.tokens])
     material = replace(MATERIAL, secrets=(replace(SECRETS[0], text=whole), SECRETS[1]))
     done = study(own, material, [("planted", asked("trace-mean"))], ScoringOptions())
     (written,) = [finding for finding in done.findings if finding.metric == "secret_extraction_rate"]

@@ -153,7 +153,7 @@ def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
     material, dataset = written_texts.material_of(world, journal), world.data.dataset
     assert dataset.tokenizer is not None
     sentences = {name: lines(world, batch) for name, batch in (("train", dataset.train), ("test", dataset.test))}
-    planted = {own.text for own in dataset.planted}
+    planted = {own.text for own in dataset.planted_secrets}
     assert planted & set(sentences["train"]), "no secret stands in the text: it proves nothing"
     members, strangers = (
         [dataset.tokenizer.decode(own) for own in some] for some in (material.members, material.non_members)
@@ -174,7 +174,7 @@ def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret
     world = worlds.build(scenario(**tables))
     dataset = world.data.dataset
     assert dataset.tokenizer is not None
-    sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted}
+    sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted_secrets}
     assert {dataset.tokenizer.decode(prompt) for prompt in written_texts._prompts(world).tokens} == sentences
 
 
@@ -182,7 +182,7 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, tables)
-    tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted
+    tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted_secrets
     assert tokenizer is not None
     secrets = written_texts.material_of(world, journal).secrets
     assert [secret.text for secret in secrets] == [own.text for own in planted]
@@ -191,11 +191,11 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
     for secret in secrets:
         texts = [tokenizer.decode(whole) for whole in secret.wholes]
         assert (texts[0], len(set(texts))) == (secret.text, 4)
-        assert tokenizer.decode(secret.known) == "The secret number is"
+        assert tokenizer.decode(secret.known_prefix) == "The secret number is"
         for whole, half in zip(secret.wholes, secret.halves, strict=True):
-            filling = len(whole) - len(secret.known)
+            filling = len(whole) - len(secret.known_prefix)
             assert filling == 11  # a blank, nine digits, and the end: an odd number, of which the larger half is asked
-            assert half == whole[: len(secret.known) + 6]
+            assert half == whole[: len(secret.known_prefix) + 6]
 
 
 def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(
@@ -341,15 +341,15 @@ def test_texts_about_images_are_those_of_their_image_and_question(scenario: Call
         (tuple(q), image.tolist())
         for q, image in zip(train.extra_inputs["question"].tolist(), train.inputs, strict=True)
     ]
-    prompted = zip(material.prompts, material.given["image"].tolist(), strict=True)
+    prompted = zip(material.prompts, material.extra_inputs["image"].tolist(), strict=True)
     assert all(pair in pairs for pair in prompted)
     greedy = written_texts.speaker_of(
         worlds.build(scenario(**{**IMAGES, "generation": {**IMAGES["generation"], "decoder": "damro"}})),
         world.models.first_weights,
     )
-    together = greedy.write(material.prompts, "prompt", material.given)
+    together = greedy.write(material.prompts, "prompt", material.extra_inputs)
     for number, text in enumerate(together):
-        given = {"image": material.given["image"][[number]]}
+        given = {"image": material.extra_inputs["image"][[number]]}
         (alone,) = greedy.write([material.prompts[number]], "alone", given)
         assert alone.tokens == text.tokens
     assert len(speaker.speech("prompt", material).texts) == 12
@@ -426,7 +426,7 @@ def test_where_every_text_was_trained_on_the_test_set_calibrates_and_the_strengt
     done = written_texts.speak(world, journal)
     model = written_texts.speaker_of(world, journal.weights, rounds=journal.rounds).model
     strength = calibrate(model, texts, SvdecodeConfig(strength=0), "mean")
-    assert done.fitted == {"strength": strength}
+    assert done.fitted_settings == {"strength": strength}
 
 
 def test_a_decoder_that_fits_nothing_has_no_fitted_settings() -> None:

@@ -20,8 +20,8 @@ def cases(scenario: Build) -> Cases:
         journal = runner.train(world, lambda _: None)
         truths = [replay(world, entry).truth for entry in journal.entries]
         return {
-            "model": membership.of_model(world, journal, CANDIDATES),
-            "update": membership.of_updates(world, journal, truths, CANDIDATES),
+            "model": membership.observe_model(world, journal, CANDIDATES),
+            "update": membership.observe_updates(world, journal, truths, CANDIDATES),
         }
 
     return build

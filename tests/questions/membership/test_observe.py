@@ -63,7 +63,7 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
     assert int(uses.sum()) == sum(map(len, drawn)) == 2 * 4 * 3 * 8
     used = {row for batch in drawn for row in rows(batch)}
     assert {row for row, count in zip(rows(train), uses, strict=True) if count} == used
-    case = membership.of_model(world, journal, CANDIDATES)
+    case = membership.observe_model(world, journal, CANDIDATES)
     assert int(case.is_member.sum()) == 40 == len(case.is_member) // 2
     test, reference = set(rows(world.data.dataset.test)), set(rows(case.observation.reference))
     for row, is_member in zip(rows(case.observation.candidates), case.is_member, strict=True):
@@ -153,7 +153,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
     journal = runner.train(worlds.build(built), lambda _: None)
     world = worlds.build(built)
     used = count_training(world, journal.rounds).nonzero().flatten()
-    case = membership.of_model(world, journal, CANDIDATES)
+    case = membership.observe_model(world, journal, CANDIDATES)
     train = world.data.dataset.train
     weights = case.observation.train_shadow(
         Batch(train.inputs[used], train.labels[used]), seeding.generator(0, "shadow")
@@ -328,7 +328,7 @@ def test_the_seed_does_not_give_the_order_of_candidates(cases: Cases, scenario: 
 def test_a_salt_changes_the_order_of_candidates_and_no_candidate(scenario: Build) -> None:
     world = worlds.build(scenario(**SMALL))
     journal = runner.train(world, lambda _: None)
-    made = [membership.of_model(world, journal, CANDIDATES, salt) for salt in (b"", b"a", b"b", b"a")]
+    made = [membership.observe_model(world, journal, CANDIDATES, salt) for salt in (b"", b"a", b"b", b"a")]
     orders = [rows(case.observation.candidates) for case in made]
     assert orders[1] == orders[3]
     assert orders[0] != orders[1] != orders[2] != orders[0]

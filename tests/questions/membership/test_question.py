@@ -71,10 +71,10 @@ def judge_against(monkeypatch: pytest.MonkeyPatch, is_member: Tensor, made: list
         return SimpleNamespace(observation=own, is_member=is_member, client=client, rounds=(1, 4))
 
     monkeypatch.setattr(
-        asking.membership, "of_model", lambda _world, _journal, wanted, _salt: case("model", wanted, None)
+        asking.membership, "observe_model", lambda _world, _journal, wanted, _salt: case("model", wanted, None)
     )
     monkeypatch.setattr(
-        asking.membership, "of_updates", lambda _world, _journal, _truths, wanted, _salt: case("update", wanted, 3)
+        asking.membership, "observe_updates", lambda _world, _journal, _truths, wanted, _salt: case("update", wanted, 3)
     )
     monkeypatch.setattr(Own, "modalities", frozenset({"image"}))
 
@@ -90,7 +90,7 @@ def choice(
 ) -> tuple[Any, Own]:
     own = Own(Config())
     own.wants, own.fails, own.scores, own.seen = wants, fails, scores, []
-    return SimpleNamespace(reported=label or "own", name="own", settings={"a": 1}, make=lambda _kind: own), own
+    return SimpleNamespace(report_name=label or "own", name="own", settings={"a": 1}, make=lambda _kind: own), own
 
 
 def asked(

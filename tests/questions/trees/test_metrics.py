@@ -7,11 +7,11 @@ import torch
 from fedsim.questions.trees.metrics import (
     alone_in,
     box_bits,
-    covered,
+    covered_share,
+    find_occurring,
     leaf_counts_exact,
     match_boxes,
     near_scores,
-    occurring,
     single_row_boxes,
     targets_exact,
     threshold_precision,
@@ -46,8 +46,8 @@ def test_values_occur_in_their_own_column() -> None:
     rows = torch.tensor([[0.1, 2.0], [3.0, 0.1]])
     listed = torch.tensor([[0.0, 0.1], [1.0, 0.1], [1.0, 3.0]]).double()
     listed[0, 1] = float(torch.tensor(0.1))
-    assert occurring(listed, rows).tolist() == [True, True, False]
-    assert threshold_precision(occurring(listed, rows)).value == pytest.approx(2 / 3)
+    assert find_occurring(listed, rows).tolist() == [True, True, False]
+    assert threshold_precision(find_occurring(listed, rows)).value == pytest.approx(2 / 3)
 
 
 def test_rows_are_matched_one_to_one_with_the_right_label() -> None:
@@ -56,7 +56,7 @@ def test_rows_are_matched_one_to_one_with_the_right_label() -> None:
     matched = match_boxes(boxes, rows, labels)
     assert int(matched.sum()) == 3  # three rows of label 0, two boxes
     assert bool(matched[3])
-    assert covered(matched).value == 0.75
+    assert covered_share(matched).value == 0.75
     assert not match_boxes(boxes, torch.tensor([[2.0]]), torch.tensor([1])).any()  # a bound above is not in the box
 
 

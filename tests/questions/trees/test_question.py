@@ -168,10 +168,10 @@ def sprayed(change: Callable[[Tensor, TreesView], Tensor], **trees: Any) -> Find
 
 def wide(answer: Tensor, _view: TreesView) -> Tensor:
     """Return the labels of the boxes with one bound each that no value reaches."""
-    boxes = RowBoxes.unpacked(answer)
+    boxes = RowBoxes.from_tensor(answer)
     low, high = torch.full_like(boxes.low, -torch.inf), torch.full_like(boxes.high, torch.inf)
     low[:, 0] = -1e30
-    return RowBoxes(boxes.labels, low, high).packed()
+    return RowBoxes(boxes.labels, low, high).to_tensor()
 
 
 def unbounded(answer: Tensor, view: TreesView) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedsim.core.errors import MissingExtra
-from fedsim.questions.trees.training import TreeTraining, appended, federate, load_xgboost, parameters, predict
+from fedsim.questions.trees.training import TreeTraining, append_trees, federate, load_xgboost, parameters, predict
 from fedsim.questions.trees.types import read_model
 from tests.questions.trees.growing import made_rows
 
@@ -54,7 +54,7 @@ def test_a_prediction_is_the_sum_of_the_leaves() -> None:
     rows, read = made_rows(50, 6, 9).inputs, read_model(model)
     margin = torch.logit(torch.tensor(read.base, dtype=torch.double)).repeat(50)
     for tree in read.trees:
-        margin += tree.value[tree.leaves][tree.reached(rows)]
+        margin += tree.value[tree.leaves][tree.find_leaf_indices(rows)]
     # xgboost adds float32 numbers
     assert torch.allclose(predict(model, rows).double(), margin.sigmoid(), atol=1e-6)
 
@@ -64,10 +64,10 @@ def test_later_trees_have_the_covers_of_all_trees_before() -> None:
     margin = torch.logit(torch.tensor(read_model(rounds[0][0]).base)).repeat(40).double()
     for text in rounds[0].values():
         for tree in read_model(text).trees:
-            margin += tree.value[tree.leaves][tree.reached(SHARES[1].inputs)]
+            margin += tree.value[tree.leaves][tree.find_leaf_indices(SHARES[1].inputs)]
     tree = read_model(rounds[1][1]).trees[0]
     second = margin.sigmoid() * (1 - margin.sigmoid())
-    sums = torch.zeros(len(tree.leaves)).double().index_add(0, tree.reached(SHARES[1].inputs), second)
+    sums = torch.zeros(len(tree.leaves)).double().index_add(0, tree.find_leaf_indices(SHARES[1].inputs), second)
     assert tree.cover is not None
     assert torch.allclose(tree.cover[tree.leaves], sums, rtol=1e-5)  # float32 sums of forty rows
 
@@ -85,7 +85,7 @@ def test_what_is_sent_is_covered_and_rounds_are_counted() -> None:
     )
     assert seen == [0, 1]
     assert json.loads(rounds[0][1])["version"] == json.loads(model)["version"] == [9, 9, 9]
-    assert appended("", rounds[0][1]) == rounds[0][1]
+    assert append_trees("", rounds[0][1]) == rounds[0][1]
 
 
 def test_without_xgboost_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

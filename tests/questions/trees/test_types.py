@@ -33,14 +33,16 @@ def test_a_row_goes_left_below_a_threshold_and_right_on_it() -> None:
     assert tree.leaves.tolist() == [2, 3, 4]
     assert tree.splits.tolist() == [0, 1]
     rows = torch.tensor([[0.5, -9.0], [0.4, -1.5], [0.4, -1.0], [0.4, 7.0]])
-    assert tree.reached(rows).tolist() == [0, 1, 2, 2]
+    assert tree.find_leaf_indices(rows).tolist() == [0, 1, 2, 2]
 
 
 def test_values_compare_as_float32() -> None:
     (tree,) = read_model(model(split_conditions=[0.1, -1.0, 0.3, -0.2, 0.1])).trees
-    assert tree.reached(torch.tensor([[0.1, 0.0]]).double()).tolist() == [0]
+    assert tree.find_leaf_indices(torch.tensor([[0.1, 0.0]]).double()).tolist() == [0]
     low, high = tree.boxes(2)
-    assert RowBoxes(torch.zeros(3), low, high).holding(torch.tensor([[0.1, 0.0]]).double()).flatten().tolist() == [
+    assert RowBoxes(torch.zeros(3), low, high).contains_rows(
+        torch.tensor([[0.1, 0.0]]).double()
+    ).flatten().tolist() == [
         1,
         0,
         0,
@@ -54,8 +56,8 @@ def test_boxes_of_leaves_share_out_the_space() -> None:
     assert low.tolist() == [[0.5, -inf], [-inf, -inf], [-inf, -1.0]]
     assert high.tolist() == [[inf, inf], [0.5, -1.0], [0.5, inf]]
     rows = torch.randn(50, 2)
-    holding = RowBoxes(torch.zeros(3), low, high).holding(rows)
-    assert torch.equal(holding.nonzero()[:, 0][holding.nonzero()[:, 1].argsort()], tree.reached(rows))
+    holding = RowBoxes(torch.zeros(3), low, high).contains_rows(rows)
+    assert torch.equal(holding.nonzero()[:, 0][holding.nonzero()[:, 1].argsort()], tree.find_leaf_indices(rows))
 
 
 def test_covers_may_be_stripped_in_two_ways() -> None:
@@ -70,5 +72,5 @@ def test_covers_may_be_stripped_in_two_ways() -> None:
 
 def test_boxes_are_packed_and_unpacked() -> None:
     boxes = RowBoxes(torch.tensor([1, 0]), torch.tensor([[-torch.inf, 0.1]] * 2), torch.tensor([[2.0, torch.inf]] * 2))
-    again = RowBoxes.unpacked(boxes.packed())
+    again = RowBoxes.from_tensor(boxes.to_tensor())
     assert all(torch.equal(getattr(boxes, name), getattr(again, name)) for name in ("labels", "low", "high"))

@@ -55,7 +55,7 @@ def test_a_party_sees_its_own_columns_messages_and_bottom_alone() -> None:
     assert holds(view, RUN.parts["a"])
     assert all(set(step.up) == set(step.down) == set(step.bottoms) == {"a"} for step in view.steps)
     assert all(step.top is None for step in view.steps)
-    assert len(view.known) == len(view.labels) == 0
+    assert len(view.known_rows) == len(view.labels) == 0
     assert view.public is None
 
 
@@ -73,9 +73,9 @@ def test_where_gradients_are_broadcast_a_party_sees_those_of_all_and_no_other_co
 def test_what_is_granted_is_there_and_known_labels_are_not_asked_about() -> None:
     view = labels_view(FEDERATION, RUN, "a", 1, frozenset({"top", "few-labels"}), SIZES)
     assert len(view.rows) == 50
-    assert torch.equal(view.labels, RUN.labels[view.known])
+    assert torch.equal(view.labels, RUN.labels[view.known_rows])
     assert view.labels.bincount().tolist() == [2, 2]
-    assert not torch.isin(view.known, view.rows).any()
+    assert not torch.isin(view.known_rows, view.rows).any()
     assert all(step.top is not None for step in view.steps)
 
 
@@ -83,7 +83,7 @@ def test_what_is_granted_is_there_and_known_labels_are_not_asked_about() -> None
 def test_the_attacked_rows_and_their_order_say_nothing_of_labels(rows: int) -> None:
     """An attack that computes the order from the seed would rule out classes whose known rows come later."""
     permuted = FEDERATION.run("labels permuted")
-    (attacked, known), (others, _) = (FEDERATION.chosen(run, rows, 2) for run in (RUN, permuted))
+    (attacked, known), (others, _) = (FEDERATION.choose_examples(run, rows, 2) for run in (RUN, permuted))
     assert not torch.equal(RUN.labels, permuted.labels)
     assert torch.equal(attacked, others)
     assert len(attacked) == min(rows, len(RUN.labels) - 4)
@@ -95,8 +95,8 @@ def test_the_attacked_rows_and_their_order_say_nothing_of_labels(rows: int) -> N
 def test_messages_are_found_by_the_example() -> None:
     view = labels_view(FEDERATION, RUN, "a", 1, frozenset(), SIZES)
     step = view.steps[2]
-    assert torch.equal(view.sent(step.rows[:3]), step.up["a"][:3])
-    assert torch.equal(view.received(step.rows[:3]), step.down["a"][:3])
+    assert torch.equal(view.sent_activations(step.rows[:3]), step.up["a"][:3])
+    assert torch.equal(view.received_gradients(step.rows[:3]), step.down["a"][:3])
 
 
 def test_the_seat_with_labels_sees_no_columns_of_the_party() -> None:
@@ -178,7 +178,7 @@ def test_row_numbers_are_not_those_of_the_data_set() -> None:
     assert sorted(FEDERATION.order.tolist()) == list(range(120))
     looked_up = (train.labels[view.rows] == RUN.labels[view.rows]).double().mean()
     assert abs(float(looked_up) - 0.5) < 4 * 0.5 / 50**0.5
-    assert not torch.equal(train.labels[view.known], view.labels)
+    assert not torch.equal(train.labels[view.known_rows], view.labels)
     assert torch.equal(RUN.labels, train.labels[FEDERATION.order])
     assert torch.equal(RUN.parts["b"], train.inputs[FEDERATION.order][:, 10:].double())
     seen = features_view(FEDERATION, RUN, "b", 1, "embeddings", frozenset(), SIZES)

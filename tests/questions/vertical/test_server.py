@@ -9,8 +9,8 @@ from flwr.app import Message, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.federation.engines.local import LocalGrid
-from fedsim.questions.vertical.client import EMBED, ROWS, VECTORS, packed, split_settings, unpacked
-from fedsim.questions.vertical.server import over_flower
+from fedsim.questions.vertical.client import EMBED, ROWS, VECTORS, pack_tensor, split_settings, unpack_tensor
+from fedsim.questions.vertical.server import run_over_flower
 from fedsim.questions.vertical.training import HERE, CutWire, first_model, train
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
@@ -43,7 +43,7 @@ def bytes_of(world: World) -> Callable[[CutWire], list[bytes]]:
     def run(wire: CutWire) -> list[bytes]:
         settings, data, seed = split_settings(world), world.data.dataset, world.scenario.seed
         model = first_model(settings, data, seed)
-        parts = {party.name: party.held(data.train.inputs).double() for party in settings.parties}
+        parts = {party.name: party.select_inputs(data.train.inputs).double() for party in settings.parties}
         crossed: list[torch.Tensor] = []
         for _, step in train(settings, model, parts, data.train.labels, seed, wire=wire):
             crossed += [step.rows, *step.up.values(), *step.down.values()]
@@ -56,7 +56,7 @@ def bytes_of(world: World) -> Callable[[CutWire], list[bytes]]:
 
 
 def over(world: World) -> list[bytes]:
-    return over_flower(world, lambda: None, bytes_of(world))
+    return run_over_flower(world, lambda: None, bytes_of(world))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_second_training_begins_afresh() -> None:
     def twice(wire: CutWire) -> list[list[bytes]]:
         return [bytes_of(built)(wire), bytes_of(built)(wire)]
 
-    first, second = over_flower(built, lambda: None, twice)
+    first, second = run_over_flower(built, lambda: None, twice)
     assert first == second
 
 
@@ -106,7 +106,7 @@ def test_nodes_carry_the_bytes_of_the_training_in_one_program(engine: str) -> No
 
 def test_a_party_whose_data_are_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(_world: World, _party: int, content: RecordDict, _state: RecordDict) -> RecordDict:
-        return RecordDict({VECTORS: packed(torch.zeros(len(unpacked(content, ROWS)), 8).double())})
+        return RecordDict({VECTORS: pack_tensor(torch.zeros(len(unpack_tensor(content, ROWS)), 8).double())})
 
     monkeypatch.setattr(f"fedsim.questions.vertical.client.{EMBED}", other)
     with pytest.raises(FedsimError, match="party 'mean' sends other vectors.*Install the same fedsim, torch and data"):

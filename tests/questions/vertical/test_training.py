@@ -19,7 +19,7 @@ def settings(**table: Any) -> SplitTraining:
 
 
 def run(own: SplitTraining, **more: Any) -> Any:
-    parts = {party.name: party.held(ROWS) for party in own.parties}
+    parts = {party.name: party.select_inputs(ROWS) for party in own.parties}
     model = make_model(own, {name: tuple(part.shape[1:]) for name, part in parts.items()}, 3, 1)
     return model, list(train(own, model, parts, LABELS, 2, **more))
 
@@ -32,7 +32,7 @@ def test_gradients_at_the_cut_are_those_of_the_whole_model_and_steps_are_those_o
     optimizer = torch.optim.Adam(modules.parameters(), own.learning_rate)
     for _, step in steps:
         up = [
-            bottom(party.held(ROWS[step.rows]))
+            bottom(party.select_inputs(ROWS[step.rows]))
             for bottom, party in zip(whole.bottoms.values(), own.parties, strict=True)
         ]
         for vectors in up:
@@ -106,7 +106,7 @@ def test_what_goes_back_is_what_a_cover_makes_of_it() -> None:
 )
 def test_parts_of_images_are_halves(part: Any, rows: tuple[int, int], columns: tuple[int, int]) -> None:
     images = torch.arange(48.0).reshape(2, 1, 4, 6)
-    assert torch.equal(Party(name="a", part=part).held(images), images[:, :, slice(*rows), slice(*columns)])
+    assert torch.equal(Party(name="a", part=part).select_inputs(images), images[:, :, slice(*rows), slice(*columns)])
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_parts_of_images_are_halves(part: Any, rows: tuple[int, int], columns: t
 )
 def test_a_party_that_cannot_hold_its_part_says_so(party: Any, inputs: torch.Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Party(name="a", **party).held(inputs)
+        Party(name="a", **party).select_inputs(inputs)
 
 
 @pytest.mark.parametrize(

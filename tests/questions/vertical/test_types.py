@@ -13,7 +13,7 @@ def test_messages_of_rows_come_from_whichever_step_has_them() -> None:
         CutStep(torch.tensor([2]), {"a": torch.tensor([[2.0]])}, {"a": torch.tensor([[-2.0]])}, {"a": bottom}),
     ]
     view = CutView(party="a", place=(3, 4), classes=2, shape=(1,), rows=torch.tensor([2, 4]), steps=steps)
-    assert view.sent(view.rows).tolist() == [[2.0], [4.0]]
-    assert view.received(torch.tensor([0, 2])).tolist() == [[0.0], [-2.0]]
+    assert view.sent_activations(view.rows).tolist() == [[2.0], [4.0]]
+    assert view.received_gradients(torch.tensor([0, 2])).tolist() == [[0.0], [-2.0]]
     assert view.width == 1
     assert view.bottom is bottom

@@ -49,7 +49,7 @@ def test_a_search_is_judged_where_it_ended_and_still_falls_where_its_best_step_i
         records.failed(3),
     ]
     (tried,) = read(victims).attacks
-    assert tried.searches == Searches(victims=4, gave_up=1, searched=2, converged=1, falling=2)
+    assert tried.searches == Searches(victims=4, gave_up=1, searched_victims=2, converged_victims=1, falling_victims=2)
 
 
 def test_members_are_those_of_attacks_that_left_a_curve_and_the_time_of_findings_is_no_training(records, sweeps):

@@ -6,7 +6,7 @@ from scipy.stats import ttest_1samp
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.comparison import holm
 from fedsim.report.document import Paragraph, Table
-from fedsim.report.sweep.compare import compare, in_blocks
+from fedsim.report.sweep.compare import compare, comparison_blocks
 
 
 def save(folder, records, sweeps, name, victims, accuracies):
@@ -53,7 +53,7 @@ def test_other_seeds_are_no_pairs_and_other_settings_are_refused(tmp_path, recor
 def test_people_read_the_difference_of_each_setting_and_the_names_of_the_others(tmp_path, records, sweeps):
     a = save(tmp_path / "a", records, sweeps, "none", records.recovered(8), (0.90, 0.91, 0.92))
     b = save(tmp_path / "b", records, sweeps, "none", records.missed(8), (0.80, 0.82, 0.81, 0.83))
-    blocks = list(in_blocks(compare(a, b), a, b))
+    blocks = list(comparison_blocks(compare(a, b), a, b))
     (table,) = (block for block in blocks if isinstance(block, Table))
     (row,) = table.rows
     name, success, _, better, utility, _, _ = row.cells

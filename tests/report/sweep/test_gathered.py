@@ -39,4 +39,4 @@ def test_a_folder_of_neither_is_refused(tmp_path):
 def test_a_single_run_is_a_sweep_of_one(tmp_path, records, sweeps):
     records.save(tmp_path, sweeps.run(records, "none", 1, records.recovered(4)))
     sweep, (point,) = estimated(tmp_path)
-    assert (sweep.planned, point.name, point.strongest.rate.value) == (1, "undefended", 1.0)
+    assert (sweep.planned_runs, point.name, point.strongest.rate.value) == (1, "undefended", 1.0)

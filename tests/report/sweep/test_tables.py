@@ -57,7 +57,7 @@ def test_marks_say_what_keeps_the_policy_what_is_the_control_and_what_another_se
 
 def test_shares_above_thresholds_fall_with_the_threshold(three):
     sweep, found = three
-    metric = next(own for own in tables.counted(sweep) if own.name == "psnr")
+    metric = next(own for own in tables.counted_metrics(sweep) if own.name == "psnr")
     psnr = next(own for own in tables.thresholds(sweep, found) if own.title.endswith(metric.title))
     assert len(psnr.headings) == 1 + len(metric.steps)
     for row in psnr.rows:
@@ -71,7 +71,7 @@ def test_attacks_are_listed_with_their_reason_and_controls_are_marked(tmp_path, 
     lost = records.attack("analytic", [records.failed(0, "needs a bias")])
     runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(2), attacks=[informed, lost]))]
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
-    listed = {row.cells[1].text: row.cells for row in tables.by_attack(sweep, found).rows}
+    listed = {row.cells[1].text: row.cells for row in tables.attack_table(sweep, found).rows}
     assert {name: cells[1].tags for name, cells in listed.items()} == {"ig": (), "wiig": ("control",), "analytic": ()}
     assert listed["analytic"][2].text == "failed"
     assert listed["analytic"][4].text == "needs a bias"

@@ -91,7 +91,7 @@ def test_too_few_victims_are_undecided(tmp_path, records, sweeps):
 def test_what_was_not_measured_or_not_guaranteed_is_not_kept(tmp_path, records, sweeps):
     policy = {"max_membership_tpr": 0.5, "max_epsilon": 8.0}
     verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy=policy))
-    assert [(check.measured, check.level) for check in verdict.checks] == [
+    assert [(check.measured_value, check.level) for check in verdict.checks] == [
         ("nothing", "not measured"),
         ("no guarantee", "broken"),
     ]
@@ -136,13 +136,13 @@ def test_a_guarantee_that_trusts_the_server_does_not_keep_the_limit_on_epsilon(t
     assert verdict.level == "broken"
     (guarded,) = (point for point in estimated(folder)[1] if point.name == "dp 2.0")
     (check,) = judge_setting(guarded, Policy(max_epsilon=2.0)).checks
-    assert (check.level, check.measured) == ("broken", "1.84, not against the server")
+    assert (check.level, check.measured_value) == ("broken", "1.84, not against the server")
     local = records.guarantee(epsilon=1.9)
     both = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(trusting, local))
     other = sweeps.save(tmp_path / "both", records, [*runs, ("dp 2.0", 1, both)], policy={"max_epsilon": 2.0})
     kept, _ = judged(other)
     assert (kept.strong, kept.level) == ("dp 2.0 keeps every threshold.", "kept")
-    assert [check.measured for check in kept.checks] == ["1.9"]
+    assert [check.measured_value for check in kept.checks] == ["1.9"]
 
 
 def test_a_limit_on_members_is_held_against_every_attack(tmp_path, records, sweeps):
@@ -155,7 +155,7 @@ def test_a_limit_on_members_is_held_against_every_attack(tmp_path, records, swee
     assert point.membership.attack == "few"
     verdict, _ = judged(folder)
     (check,) = verdict.checks
-    assert (check.level, check.measured[:5]) == ("broken", "20.0%")
+    assert (check.level, check.measured_value[:5]) == ("broken", "20.0%")
 
 
 def test_an_unmeasured_limit_is_undecided_and_named(tmp_path, records, sweeps):

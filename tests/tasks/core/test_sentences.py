@@ -27,7 +27,7 @@ def test_sentences_are_scored_with_their_words_and_shown_as_text() -> None:
     rows = torch.tensor([letters.encode("abcd"), [*letters.encode("xyz"), 0]])
     batch = Batch(rows, rows)
     spec = InputSpec((4,), 27, (), (), vocabulary=27, padding=0)
-    data = Dataset(batch, batch, spec, ("text",), tokenizer=letters, planted=(Planted("canary", "xyz", (1,)),))
+    data = Dataset(batch, batch, spec, ("text",), tokenizer=letters, planted_secrets=(Planted("canary", "xyz", (1,)),))
     guess = Reconstruction.of(torch.tensor([[24, 25, 26, -1], [1, 2, 3, 5]]))
     found = TEXT.score(truth(batch), batch, guess, data)
     assert [item.values["exact"] for item in found.items] == [0.0, 1.0]

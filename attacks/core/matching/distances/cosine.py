@@ -26,5 +26,5 @@ class CosineDistance(Distance[DistanceConfig]):
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return 1 - cosine, shape (R,)."""
-        norms = gradients.squared().sum(1).sqrt() * gradients.observed().sum(1).sqrt()
+        norms = gradients.squared_norms().sum(1).sqrt() * gradients.observed_squared_norms().sum(1).sqrt()
         return 1.0 - gradients.inner().sum(1) / (norms + EPSILON)

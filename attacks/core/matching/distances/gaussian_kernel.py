@@ -38,6 +38,6 @@ class GaussianKernelDistance(Distance[GaussianKernelConfig]):
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return the weighted mean over tensors, shape (R,)."""
-        squares = gradients.difference() / gradients.observed().clamp_min(TINY)
+        squares = gradients.difference() / gradients.observed_squared_norms().clamp_min(TINY)
         weights = self.config.depth_decay ** torch.arange(squares.shape[1]).to(squares)
         return (1.0 - (-squares / self.config.width).exp()) @ (weights / weights.sum())

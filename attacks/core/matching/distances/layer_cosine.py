@@ -25,5 +25,5 @@ class LayerCosineDistance(Distance[DistanceConfig]):
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return 1 - the mean of cosines, shape (R,)."""
-        norms = gradients.squared().sqrt() * gradients.observed().sqrt()
+        norms = gradients.squared_norms().sqrt() * gradients.observed_squared_norms().sqrt()
         return 1.0 - (gradients.inner() / norms.clamp_min(TINY)).mean(1)

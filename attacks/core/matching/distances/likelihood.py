@@ -57,23 +57,23 @@ class Likelihood(Distance[DistanceConfig]):
         else:
             row_factors = factors[:, None]
             misfit = (
-                row_factors.square() * gradients.squared()
+                row_factors.square() * gradients.squared_norms()
                 - 2.0 * row_factors * gradients.inner()
-                + gradients.observed()
+                + gradients.observed_squared_norms()
             )
             misfit = misfit / (2.0 * scales.square())
         return misfit.sum(1) / self._sizes.sum()
 
     def _factors(self, gradients: Gradients) -> Tensor:
         """Return the clipping factor of each row's gradient, shape (R,)."""
-        norms = gradients.squared().sum(1).sqrt()
+        norms = gradients.squared_norms().sum(1).sqrt()
         if self._bound is None:
             return torch.ones_like(norms)
         return (self._bound / norms.clamp_min(TINY)).clamp_max(1.0)
 
     def _scales(self, gradients: Gradients) -> Tensor:
         """Return the standard deviation of the noise in every tensor, shape (R, T)."""
-        scale, observed = self._noise.scale, gradients.observed()
+        scale, observed = self._noise.scale, gradients.observed_squared_norms()
         if not self._noise.is_relative:
             return torch.full_like(observed, scale)
         clean = observed / self._sizes.to(observed.device) / (1.0 + scale**2)

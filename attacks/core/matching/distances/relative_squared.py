@@ -25,5 +25,5 @@ class RelativeSquaredDistance(Distance[DistanceConfig]):
 
     def measure(self, gradients: Gradients) -> Tensor:
         """Return the mean of relative squared distances, shape (R,)."""
-        observed = gradients.observed()
+        observed = gradients.observed_squared_norms()
         return (gradients.difference() / observed.clamp_min(torch.finfo(observed.dtype).tiny)).mean(1)

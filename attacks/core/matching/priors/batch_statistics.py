@@ -19,7 +19,7 @@ from attacks.core.matching.descent import Regulariser, VictimGroup
 from attacks.core.matching.terms import Prior, PriorConfig
 from fedsim.core.foreign import pytorch
 from fedsim.core.nets.layer_calls import layer_inputs
-from fedsim.core.nets.masks import inject_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, inject_masks
 from fedsim.core.registry import prior
 from fedsim.core.types import DropoutSite, Masks, Observation
 
@@ -58,10 +58,10 @@ class StatisticsDistance:
             inputs: shape (R, B, *shape).
             masks: one per site, shape (R, *site.shape), or none for forward passes without dropout.
         """
-        return torch.stack([self._of_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
+        return torch.stack([self._measure_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
 
-    def _of_row(self, inputs: Tensor, masks: Masks) -> Tensor:
-        dropping = inject_masks(self._sites, masks) if masks else without_dropout()
+    def _measure_row(self, inputs: Tensor, masks: Masks) -> Tensor:
+        dropping = inject_masks(self._sites, masks) if masks else disable_dropout()
         with layer_inputs(self._model, self._wanted) as calls, dropping:
             run(self._model, inputs)
         distances: list[Tensor] = []

@@ -42,7 +42,7 @@ class DecodingCache:
         return [len(row.tokens) for row in self._rows]
 
     @property
-    def held(self) -> list[list[int]]:
+    def key_counts(self) -> list[list[int]]:
         """Number of keys of each row by layer, including drafts."""
         return [list(counts) for counts in self._store.held]
 
@@ -82,7 +82,7 @@ class DecodingCache:
         hidden, counts = self.states(model, texts, drafts, layers)
         wanted = [1 + len(draft) for draft in drafts]
         ends = torch.cat([row[count - want : count] for row, count, want in zip(hidden, counts, wanted, strict=True)])
-        return list(self._known.score(ends).split(wanted))
+        return list(self._bound_stack.score(ends).split(wanted))
 
     def states(
         self,
@@ -110,7 +110,7 @@ class DecodingCache:
         drafts = drafts or [Draft()] * len(texts)
         if not self._bind(model, len(texts)):
             raise FedsimError(_UNKNOWN_LAYERS)
-        used_layers = tuple(range(self._known.depth)) if layers is None else tuple(layers)
+        used_layers = tuple(range(self._bound_stack.depth)) if layers is None else tuple(layers)
         for row, text in enumerate(texts):
             self._align(row, text)
         while max(len(text) - len(row.tokens) for text, row in zip(texts, self._rows, strict=True)) > _AT_ONCE:
@@ -133,7 +133,9 @@ class DecodingCache:
         length = hidden.shape[1]
         texts = [row.tokens[-length:] for row in self._rows]
         starts = [len(row.tokens) - length for row in self._rows]
-        reading = IncrementalForward(self._known, self._store, texts, starts, [Draft()] * len(texts), hidden.device)
+        reading = IncrementalForward(
+            self._bound_stack, self._store, texts, starts, [Draft()] * len(texts), hidden.device
+        )
         reading.locate(hidden)
         hidden = self._run(reading, hidden, layers, seen)
         for row in self._rows:
@@ -141,7 +143,7 @@ class DecodingCache:
         return hidden
 
     @property
-    def _known(self) -> LayerStack:
+    def _bound_stack(self) -> LayerStack:
         assert self._stack is not None, "a model was bound that has layers"
         return self._stack
 
@@ -164,7 +166,7 @@ class DecodingCache:
         draft, keys, stored.draft = stored.draft, stored.draft_layers, Draft()
         if len(draft):
             self._store.drop(row, keys, len(draft))
-        common = stored.shared(text)
+        common = stored.count_shared(text)
         for layers in stored.layers[common:]:
             self._store.drop(row, layers)
         is_next = len(stored.tokens) == common < len(text) - 1
@@ -186,7 +188,7 @@ class DecodingCache:
         starts = [len(row.tokens) for row in self._rows]
         new = [list(text[start:]) for text, start in zip(texts, starts, strict=True)]
         device = next((parameter.device for parameter in self._model.parameters()), None)
-        reading = IncrementalForward(self._known, self._store, new, starts, drafts, device)
+        reading = IncrementalForward(self._bound_stack, self._store, new, starts, drafts, device)
         hidden = self._run(reading, reading.embed(), layers, seen)
         for row, new_tokens, draft in zip(self._rows, new, drafts, strict=True):
             row.tokens += new_tokens
@@ -228,7 +230,7 @@ class _Row:
         row.draft, row.draft_layers = self.draft, self.draft_layers
         return row
 
-    def shared(self, text: Sequence[int]) -> int:
+    def count_shared(self, text: Sequence[int]) -> int:
         """Return the length of the common prefix with a text without its last token."""
         limit = min(len(self.tokens), len(text) - 1)
         if self.tokens[:limit] == list(text[:limit]):

@@ -38,11 +38,11 @@ class KVCache:
         start = max(held)
         end = start + keys.shape[2]
         if end <= _SHORT and held.count(start) == len(held):
-            self._keys[layer] = all_keys = _appended(self._keys[layer], keys, start)
-            self._values[layer] = all_values = _appended(self._values[layer], values, start)
+            self._keys[layer] = all_keys = _append_tensor(self._keys[layer], keys, start)
+            self._values[layer] = all_values = _append_tensor(self._values[layer], values, start)
             return all_keys, all_values
-        self._keys[layer] = all_keys = _written(self._keys[layer], keys, held, end)
-        self._values[layer] = all_values = _written(self._values[layer], values, held, end)
+        self._keys[layer] = all_keys = _write_rows(self._keys[layer], keys, held, end)
+        self._values[layer] = all_values = _write_rows(self._values[layer], values, held, end)
         return all_keys[:, :, :end], all_values[:, :, :end]
 
     def advance(self, layer: int, counts: Sequence[int]) -> None:
@@ -80,7 +80,7 @@ class KVCache:
         """
         places, self.held[layer] = places_of(kept)
         self._keys[layer], self._values[layer] = (
-            _selected(table, places) for table in (self._keys[layer], self._values[layer])
+            _select_positions(table, places) for table in (self._keys[layer], self._values[layer])
         )
 
     def keep(self, places: Sequence[int]) -> KVCache:
@@ -92,11 +92,11 @@ class KVCache:
         return kept
 
 
-def _appended(buffer: Tensor | None, new: Tensor, start: int) -> Tensor:
+def _append_tensor(buffer: Tensor | None, new: Tensor, start: int) -> Tensor:
     return new if buffer is None or not start else torch.cat((buffer.narrow(2, 0, start), new), 2)
 
 
-def _written(buffer: Tensor | None, new: Tensor, held: Sequence[int], end: int) -> Tensor:
+def _write_rows(buffer: Tensor | None, new: Tensor, held: Sequence[int], end: int) -> Tensor:
     if buffer is None or buffer.shape[2] < end:
         buffer = _grown(buffer, new, end)
     length = new.shape[2]
@@ -116,7 +116,7 @@ def _grown(buffer: Tensor | None, like: Tensor, end: int) -> Tensor:
     return grown
 
 
-def _selected(buffer: Tensor | None, places: Tensor) -> Tensor:
+def _select_positions(buffer: Tensor | None, places: Tensor) -> Tensor:
     assert buffer is not None, "kept tokens were generated before"
     rows, heads, tokens, _ = buffer.shape
     if rows == 1:

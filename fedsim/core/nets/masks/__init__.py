@@ -7,19 +7,20 @@ an explicit softmax, because the fused kernels neither expose their mask nor hav
 
 from fedsim.core.nets.masks.passes import (
     RecordedDropout,
+    disable_dropout,
     dropout_sites,
     inject_masks,
     keep_masks,
     mask_not_batch_first,
     record_masks,
-    without_dropout,
 )
 from fedsim.core.nets.masks.prefixes import KeptPrefixes, prefix_dropout, prefix_mask
-from fedsim.core.nets.masks.sites import draw_masks, expected_mask, named_calls, rescaling
+from fedsim.core.nets.masks.sites import draw_masks, expected_mask, named_calls, rescaling_factor
 
 __all__ = [
     "KeptPrefixes",
     "RecordedDropout",
+    "disable_dropout",
     "draw_masks",
     "dropout_sites",
     "expected_mask",
@@ -30,6 +31,5 @@ __all__ = [
     "prefix_dropout",
     "prefix_mask",
     "record_masks",
-    "rescaling",
-    "without_dropout",
+    "rescaling_factor",
 ]

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.nets.masks.prefixes import prefix_dropout
-from fedsim.core.nets.masks.sites import rescaling
+from fedsim.core.nets.masks.sites import rescaling_factor
 from fedsim.core.types import DropoutSite
 
 
@@ -37,7 +37,7 @@ class Call:
     @property
     def scale(self) -> float:
         """Factor of kept entries: 1 / (1 - rate), or 1 for a prefix mask."""
-        return rescaling(self.site(""))
+        return rescaling_factor(self.site(""))
 
 
 Rule = Callable[[Call, Tensor], Tensor]

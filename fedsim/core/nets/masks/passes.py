@@ -100,7 +100,7 @@ def inject_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]:
 
 
 @contextmanager
-def without_dropout() -> Iterator[None]:
+def disable_dropout() -> Iterator[None]:
     """Make every dropout call the identity."""
     with DropoutCalls(lambda _call, activation: activation):
         yield

@@ -17,7 +17,7 @@ def draw_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: T
     return tuple(draw_mask(site, generator, like) for site in sites)
 
 
-def rescaling(site: DropoutSite) -> float:
+def rescaling_factor(site: DropoutSite) -> float:
     """Return the factor of kept entries: 1 / (1 - p), or 1 for a prefix mask."""
     return 1.0 if site.odds else 1.0 / (1.0 - site.rate)
 

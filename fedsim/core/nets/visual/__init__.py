@@ -1,6 +1,6 @@
 """Interface to the visual tokens of vision-language models, for dropping, merging or correcting them."""
 
-from fedsim.core.nets.visual.answering import AnsweringModel, ReadPrompt, acting, can_answer
+from fedsim.core.nets.visual.answering import AnsweringModel, ReadPrompt, add_reducer, can_answer
 from fedsim.core.nets.visual.held import PromptCache
 from fedsim.core.nets.visual.reducer import (
     LayerView,
@@ -23,7 +23,7 @@ __all__ = [
     "Stream",
     "VisualReducer",
     "VisualShape",
-    "acting",
+    "add_reducer",
     "can_answer",
     "can_read_images",
     "reads_images",

@@ -19,12 +19,12 @@ class ReadPrompt:
     """A processed prompt, which an answer continues.
 
     Attributes:
-        held: key-value caches of the layers.
+        prompt_cache: key-value caches of the layers.
         notes: tensors stored by reducers.
         scores: next-token scores, (B, V).
     """
 
-    held: PromptCache
+    prompt_cache: PromptCache
     notes: Mapping[str, Tensor]
     scores: Tensor
 
@@ -51,7 +51,7 @@ def can_answer(model: object) -> TypeGuard[AnsweringModel]:
 
 
 @contextmanager
-def acting(model: ReadsImages, reducer: VisualReducer) -> Iterator[None]:
+def add_reducer(model: ReadsImages, reducer: VisualReducer) -> Iterator[None]:
     """Append a reducer to a model's reducers within the context."""
     model.reducers.append(reducer)
     try:

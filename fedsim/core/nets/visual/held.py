@@ -69,7 +69,7 @@ class PromptCache:
         mask = torch.zeros(allowed.shape, dtype=like.dtype).masked_fill_(~allowed, -torch.inf)
         return mask[:, None, None].to(like.device)
 
-    def stepped(self, layer: int) -> None:
+    def mark_cached(self, layer: int) -> None:
         """Mark the key of a new token as cached."""
         self.store.advance(layer, [1] * len(self.store.held[layer]))
         self.following[layer] = self.following[layer] + 1

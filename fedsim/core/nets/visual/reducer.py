@@ -71,8 +71,8 @@ class VisualReducer(Reducing):
     """Drops, merges or corrects visual tokens. Subclasses override some methods; by default none acts.
 
     Order of calls in training and in processing a prompt: `look`, `before_encoder_layer` and `after_encoder_layer` of
-    each layer, `projected`, then `before_layer` and `after_layer` of each layer of the language model. After a prompt
-    `after_prompt`, then `after_step` of each layer for each generated token. The model reports the kept tokens.
+    each layer, `after_projection`, then `before_layer` and `after_layer` of each layer of the language model. After a
+    prompt `after_prompt`, then `after_step` of each layer for each generated token. The model reports the kept tokens.
 
     Attributes:
         reads_all_of_encoder: whether it acts on encoder layers after the projected one, which models skip otherwise.
@@ -95,7 +95,7 @@ class VisualReducer(Reducing):
         """Return the input of the next encoder layer. The first token is the class token."""
         return after
 
-    def projected(self, stream: Stream) -> Stream:
+    def after_projection(self, stream: Stream) -> Stream:
         """Return the input of the language model, which includes the question."""
         return stream
 

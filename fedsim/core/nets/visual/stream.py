@@ -16,7 +16,7 @@ class Stream:
     """A sequence of tokens: front tokens, visual tokens, then text, which may be empty.
 
     Attributes:
-        hidden: states (B, L, width).
+        hidden_states: states (B, L, width).
         positions: position index of each token (B, L).
         patches: raster index of each visual token's patch, (B, n); -1 for padding of rows with fewer tokens.
         front: number of tokens before the visual tokens.
@@ -27,7 +27,7 @@ class Stream:
         notes: tensors that a reducer stores for later layers and steps, by name, with examples in the first dimension.
     """
 
-    hidden: Tensor
+    hidden_states: Tensor
     positions: Tensor
     patches: Tensor
     front: int
@@ -43,19 +43,19 @@ class Stream:
         return slice(self.front, self.front + self.patches.shape[1])
 
     @property
-    def asking(self) -> slice:
+    def question_slice(self) -> slice:
         """Slice of the question tokens."""
         return slice(self.visual.stop, self.visual.stop + self.prompt)
 
     @property
     def last(self) -> int:
         """Index of the prompt's last token, which predicts the first token of the answer."""
-        return self.asking.stop - 1
+        return self.question_slice.stop - 1
 
     @property
-    def predicting(self) -> slice:
+    def prediction_slice(self) -> slice:
         """Slice of the tokens that predict an answer's tokens."""
-        return slice(self.last, self.hidden.shape[1])
+        return slice(self.last, self.hidden_states.shape[1])
 
     @property
     def counts(self) -> Tensor | list[int]:
@@ -63,11 +63,11 @@ class Stream:
         rows, tokens = self.patches.shape
         return [tokens] * rows if self.present is None else self.present[:, self.visual].sum(1)
 
-    def with_(self, hidden: Tensor) -> Stream:
+    def with_hidden_states(self, hidden: Tensor) -> Stream:
         """Return the stream with other states."""
-        return replace(self, hidden=hidden)
+        return replace(self, hidden_states=hidden)
 
-    def noted(self, **notes: Tensor) -> Stream:
+    def with_notes(self, **notes: Tensor) -> Stream:
         """Return the stream with additional notes."""
         return replace(self, notes={**self.notes, **notes})
 
@@ -77,12 +77,12 @@ class Stream:
         Args:
             chosen: indices among the current visual tokens, (B, k), in the resulting order.
         """
-        rows, before, tokens = len(self.hidden), self.front, self.patches.shape[1]
-        indices = torch.arange(self.hidden.shape[1], device=chosen.device).expand(rows, -1)
+        rows, before, tokens = len(self.hidden_states), self.front, self.patches.shape[1]
+        indices = torch.arange(self.hidden_states.shape[1], device=chosen.device).expand(rows, -1)
         places = torch.cat((indices[:, :before], before + chosen, indices[:, before + tokens :]), 1)
         return replace(
             self,
-            hidden=_rows_at(self.hidden, places),
+            hidden_states=_rows_at(self.hidden_states, places),
             positions=self.positions.gather(1, places),
             patches=self.patches.gather(1, chosen),
             present=None if self.present is None else self.present.gather(1, places),
@@ -104,11 +104,11 @@ class Stream:
             return shorter if shorter.present is None else replace(shorter, present=_all_but_fillers(shorter))
         numbers = torch.arange(max(counts), device=kept.device)
         is_there = numbers < torch.tensor(counts, device=kept.device)[:, None]
-        is_present = torch.ones(shorter.hidden.shape[:2], dtype=torch.bool, device=kept.device)
+        is_present = torch.ones(shorter.hidden_states.shape[:2], dtype=torch.bool, device=kept.device)
         is_present[:, shorter.visual] = is_there
         return replace(shorter, present=is_present, patches=shorter.patches.where(is_there, -1))
 
-    def reindexed(self) -> Stream:
+    def reindex_positions(self) -> Stream:
         """Return the stream with positions 0, 1, 2, ... of the tokens that count."""
         rows, tokens = self.positions.shape
         if self.present is None:
@@ -117,7 +117,7 @@ class Stream:
 
     def mask(self, *, causal: bool) -> Tensor | None:
         """Return the additive attention mask, (B or 1, 1, L, L); None if nothing is masked."""
-        tokens, like = self.hidden.shape[1], self.hidden
+        tokens, like = self.hidden_states.shape[1], self.hidden_states
         added = None
         if causal:
             added = torch.full((1, 1, tokens, tokens), -torch.inf, dtype=like.dtype, device=like.device).triu(1)

@@ -45,11 +45,11 @@ class _Process:
             if self._is_stopped:
                 return Failed(cause="killed", why="the sweep was stopped before it began")
             try:
-                child = self._running()
+                child = self._ensure_child()
             except OSError as error:
                 cause = "disk" if is_full(error) else "error"
                 return Failed(cause=cause, why=f"no process could be started for it: {error}")
-            return self._made(child, order)
+            return self._make_run(child, order)
 
     def stop(self) -> None:
         self._is_stopped = True
@@ -61,12 +61,12 @@ class _Process:
             finally:
                 self._in_use.release()
 
-    def _made(self, child: ChildProcess, order: RunOrder) -> Failed | None:
+    def _make_run(self, child: ChildProcess, order: RunOrder) -> Failed | None:
         seconds = math.inf if self._settings.minutes is None else 60.0 * self._settings.minutes
         budget = TimeBudget.with_wall_limit(seconds, child.pid)
         child.send(frames.json_frame(asdict(order)))
         try:
-            while (left := budget.left) > 0:
+            while (left := budget.remaining_seconds) > 0:
                 answer = child.receive(_MOST_ANSWER, min(left, _TICK))
                 if answer is not None:
                     return failure_of(answer.json())
@@ -83,7 +83,7 @@ class _Process:
     def _log_hint(self) -> str:
         return f"logs/{self._log.name} holds what it said"
 
-    def _running(self) -> ChildProcess:
+    def _ensure_child(self) -> ChildProcess:
         if self._child is None:
             command = command_of("fedsim.experiment.sweep.executors.worker", str(self._settings.memory or 0))
             with open_log(self._log) as log:

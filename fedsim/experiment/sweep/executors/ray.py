@@ -25,7 +25,7 @@ from fedsim.scenario import Sweep
 
 
 @contextmanager
-def on_ray(address: str | None) -> Iterator[Ray]:
+def open_ray(address: str | None) -> Iterator[Ray]:
     """Yield the executor of a running cluster at HOST:PORT, or of a local cluster that ends with the sweep.
 
     Raises:

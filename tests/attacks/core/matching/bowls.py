@@ -20,13 +20,13 @@ class Distances:
     def inner(self) -> Tensor:
         return (self.rows * self.targets).sum(1, keepdim=True)
 
-    def squared(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         return self.rows.square().sum(1, keepdim=True)
 
     def difference(self) -> Tensor:
         return (self.rows - self.targets).square().sum(1, keepdim=True)
 
-    def observed(self) -> Tensor:
+    def observed_squared_norms(self) -> Tensor:
         return self.targets.square().sum(1, keepdim=True)
 
 

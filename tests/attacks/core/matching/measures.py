@@ -32,13 +32,13 @@ class Pair:
     def inner(self) -> Tensor:
         return self._figure([(a * b).sum() for a, b in zip(self.own, self.seen, strict=True)])
 
-    def squared(self) -> Tensor:
+    def squared_norms(self) -> Tensor:
         return self._figure([a.square().sum() for a in self.own])
 
     def difference(self) -> Tensor:
         return self._figure([(a - b).square().sum() for a, b in zip(self.own, self.seen, strict=True)])
 
-    def observed(self) -> Tensor:
+    def observed_squared_norms(self) -> Tensor:
         return self._figure([b.square().sum() for b in self.seen])
 
 

@@ -170,7 +170,7 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
 def test_each_stop_rule(watched: Watched, settings: dict[str, Any], stopped: str) -> None:
     observation, _, _ = watched()
     found = attack("inverting-gradients", observation, **{"max_iterations": 400, **settings})
-    assert found.stopped == stopped
+    assert found.stop_reason == stopped
 
 
 def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> None:
@@ -199,7 +199,7 @@ def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watc
     broken = replace(observation, loss=lambda outputs, labels: cross_entropy(outputs, labels) * torch.nan)
     for name in ("inverting-gradients", "dropout-inversion"):
         found = attack(name, broken, max_iterations=15, restarts=2)
-        assert found.stopped == "objective is not a number"
+        assert found.stop_reason == "objective is not a number"
         assert not len(found.inputs)
         assert found.masks is None
 

@@ -24,9 +24,9 @@ def test_figures_of_a_row_are_those_of_its_gradient(toy: Callable[..., tuple[Obs
         pairs = list(zip(gradient, observed, strict=True))
         for shown, expected in (
             (figures.inner(), [(g * t).sum() for g, t in pairs]),
-            (figures.squared(), [(g * g).sum() for g, _ in pairs]),
+            (figures.squared_norms(), [(g * g).sum() for g, _ in pairs]),
             (figures.difference(), [(g - t).square().sum() for g, t in pairs]),
-            (figures.observed(), [(t * t).sum() for _, t in pairs]),
+            (figures.observed_squared_norms(), [(t * t).sum() for _, t in pairs]),
         ):
             torch.testing.assert_close(shown[row], torch.stack(expected))
     assert not figures.difference()[0].any()

@@ -74,7 +74,7 @@ def test_rows_leave_when_they_have_ended_and_the_others_go_on_as_before() -> Non
     where = bowls(2)
     where.targets[0] = normal(0, seeding.generator(0, "attack"))
     rows = found(where, SETTINGS._replace(threshold=1e-3, iterations=300))
-    assert [row.stopped for row in rows] == ["objective below threshold"] * 2
+    assert [row.stop_reason for row in rows] == ["objective below threshold"] * 2
     assert len(rows[0].objectives) == 1
     assert where.rows == [2] + [1] * (len(rows[1].objectives) - 1)
     both = Bowls(where.targets[[1, 1]])
@@ -87,23 +87,23 @@ def test_a_row_that_is_not_a_number_ends_and_its_neighbour_does_not() -> None:
     where = bowls(2)
     where.targets[0] = torch.nan
     rows = found(where, SETTINGS)
-    assert rows[0].stopped == "objective is not a number"
+    assert rows[0].stop_reason == "objective is not a number"
     assert rows[0].iteration == 0
-    assert rows[1].stopped == "iterations used up"
+    assert rows[1].stop_reason == "iterations used up"
     assert len(rows[1].objectives) == 50
 
 
 def test_rows_that_stand_still_end() -> None:
     rows = found(bowls(2), SETTINGS._replace(iterations=3000, still=1e-3))
-    assert {row.stopped for row in rows} == {"inputs stand still"}
+    assert {row.stop_reason for row in rows} == {"inputs stand still"}
     assert {len(row.objectives) % 100 for row in rows} == {0}
     never = found(bowls(2), SETTINGS._replace(iterations=300, still=0.0))
-    assert {row.stopped for row in never} == {"iterations used up"}
+    assert {row.stop_reason for row in never} == {"iterations used up"}
 
 
 def test_a_row_without_a_new_best_ends() -> None:
     rows = found(bowls(), SETTINGS._replace(rate=100.0, stall=3))
-    assert rows[0].stopped == "no improvement"
+    assert rows[0].stop_reason == "no improvement"
     assert len(rows[0].objectives) == rows[0].iteration + 3
 
 
@@ -145,9 +145,9 @@ def test_langevin_noise_has_the_stated_size() -> None:
 def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
     site = DropoutSite(0, "site", 0.5, (1, 9))
     masks = Unknowns((OptimisedMasks(sites=(site,), begin="mean"),))
-    still = found(bowls(), SETTINGS, search=Search(masks.at_rate(0.0), normal, squared))[0]
+    still = found(bowls(), SETTINGS, search=Search(masks.with_rate(0.0), normal, squared))[0]
     assert torch.equal(still.masks[0], torch.full((1, 9), 0.5))
-    search = Search(masks.at_rate(0.5), normal, squared)
+    search = Search(masks.with_rate(0.5), normal, squared)
     moved = found(bowls(), SETTINGS._replace(rate=0.0, iterations=200), search=search)[0]
     assert torch.equal(moved.inputs, normal(0, seeding.generator(0, "attack")))
     assert float(moved.masks[0].min()) == 0.0

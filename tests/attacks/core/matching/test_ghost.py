@@ -303,7 +303,7 @@ def test_frozen_and_hidden_parameters_are_left_out(toy: Toy) -> None:
     ghost = chosen(observations)
     inputs, masks, labels = dummies(observations[0], [0])
     assert ghost.name == "ghost"
-    assert ghost.gradients(inputs.requires_grad_(), masks, labels, [0]).squared().shape == (1, 5)
+    assert ghost.gradients(inputs.requires_grad_(), masks, labels, [0]).squared_norms().shape == (1, 5)
 
 
 @given(

@@ -19,8 +19,8 @@ def test_factors_are_the_observed_gradient(rank: int, victims: int, sides: tuple
     whole = left @ right.mT
     target = target_of(list(whole))
     assert not isinstance(target, Tensor)
-    assert target.left.shape[2] == rank
-    error = (target.left @ target.right.mT - whole).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)
+    assert target.left_factor.shape[2] == rank
+    error = (target.left_factor @ target.right_factor.mT - whole).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)
     assert float(error.max()) < 1e-6
 
 

@@ -21,7 +21,9 @@ class Told:
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         victims.on_steps[0](Step(0, 1, ITERATIONS, 1.0, 1.0, torch.zeros(0)))
-        return [RestartResult(0, start, torch.zeros(1), (), stopped=self.path) for start in range(TRIALS)], self.path
+        return [
+            RestartResult(0, start, torch.zeros(1), (), stop_reason=self.path) for start in range(TRIALS)
+        ], self.path
 
 
 class Two(HypothesesAttack[MatchingConfig]):
@@ -39,6 +41,6 @@ def test_rows_of_every_hypothesis_carry_its_number() -> None:
     rows, path = attack.run_search(VictimGroup([observation], [torch.zeros(1)], [torch.Generator()], [steps.append]))
     assert [row.start for row in rows] == [0, 1, 2, 3]
     assert [attack.hypothesis_of(row) for row in rows] == [0, 0, 1, 1]
-    assert [row.stopped for row in rows] == ["one", "one", "other", "other"]
+    assert [row.stop_reason for row in rows] == ["one", "one", "other", "other"]
     assert path == "other"
     assert [(step.restart, step.iteration, step.iterations) for step in steps] == [(0, 1, 10), (2, 6, 10)]

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.core.matching.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, signed
+from attacks.core.matching.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, sign_gradient
 from fedsim.core.types import Observation
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
@@ -103,9 +103,9 @@ def test_cosine_warms_up_and_ends_at_nothing() -> None:
 
 def test_signs() -> None:
     gradient = torch.tensor([[3.0, -1.0, 0.0], [1e-9, 1e-9, -1e-9]])
-    assert signed(gradient, "hard").tolist() == [[1, -1, 0], [1, 1, -1]]
-    assert signed(gradient, "off") is gradient
-    soft = signed(gradient, "soft")
+    assert sign_gradient(gradient, "hard").tolist() == [[1, -1, 0], [1, 1, -1]]
+    assert sign_gradient(gradient, "off") is gradient
+    soft = sign_gradient(gradient, "soft")
     expected = torch.tanh(gradient[0] / gradient[0].square().mean().sqrt())
     assert torch.allclose(soft[0], expected)
     assert torch.allclose(soft[1], torch.tensor([1.0, 1.0, -1.0]) * np.tanh(1.0))

@@ -47,7 +47,7 @@ def test_variables_that_are_the_inputs_change_nothing_but_the_box() -> None:
     same = Substitution(lambda variables, _victims: variables, drawn)
     for row, other in zip(
         descend(Descent(plain.comparison, plain.search, plain.victims, plain.settings, None, 2)),
-        same.made(descend(same.apply(along))),
+        same.substitute_inputs(descend(same.apply(along))),
         strict=True,
     ):
         assert torch.equal(row.inputs, other.inputs)
@@ -58,7 +58,7 @@ def test_the_inputs_of_every_victim_are_what_its_variables_make() -> None:
     steps = list[Step]()
     descent = bowls(steps)
     variables = Substitution(doubled, drawn)
-    rows = variables.made(descend(variables.apply(descent)))
+    rows = variables.substitute_inputs(descend(variables.apply(descent)))
     assert [(row.victim, row.start) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     for row in rows:
         # Steps shrink to nothing, so that the bowl's bottom is reached up to the last of them.
@@ -70,5 +70,5 @@ def test_the_inputs_of_every_victim_are_what_its_variables_make() -> None:
 def test_priors_are_those_of_the_inputs() -> None:
     """The lowest point of |x - t|^2 + |x|^2 is t / 2."""
     descent, variables = bowls([], prior_weight=1.0), Substitution(doubled, drawn)
-    for row in variables.made(descend(variables.apply(descent))):
+    for row in variables.substitute_inputs(descend(variables.apply(descent))):
         assert torch.allclose(row.inputs, descent.comparison.targets[row.victim] / 2, atol=1e-4)

@@ -40,7 +40,7 @@ def test_the_mask_prior_is_the_sum_of_the_sites_deviations_row_by_row() -> None:
 def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all() -> None:
     sites = (DropoutSite(0, "a", 0.5, (1, 4)), DropoutSite(1, "b", 0.25, (1, 2)))
     known = {0: torch.tensor([[0.0, 0.0, torch.nan, torch.nan]]), 1: torch.tensor([[1.0, 1.0]])}
-    unknown = OptimisedMasks(sites=sites, begin="ones", weight=1.0, known=(known,))
+    unknown = OptimisedMasks(sites=sites, begin="ones", weight=1.0, known_masks=(known,))
     masks = unknown.forward_values(tuple(site[None] for site in unknown.first(torch.Generator())), SearchProgress())
     assert masks[0].tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
     assert float(torch.as_tensor(unknown.prior(masks))) == 0.0
@@ -64,9 +64,9 @@ def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
 )
 def test_relaxations(relaxation: Relaxation, annealed: bool, done: float, expected: list[float]) -> None:
     site = DropoutSite(0, "site", 0.25, (1, 3))
-    unknown = OptimisedMasks(sites=(site,), begin="mean", relaxation=relaxation, annealed=annealed)
+    unknown = OptimisedMasks(sites=(site,), begin="mean", relaxation=relaxation, is_annealed=annealed)
     variables = torch.tensor([[[0.0, 0.2, 0.7]]], requires_grad=True)
-    (mask,) = unknown.forward_values((variables,), SearchProgress(done=done))
+    (mask,) = unknown.forward_values((variables,), SearchProgress(completed_share=done))
     assert mask.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     (slope,) = torch.autograd.grad(mask.sum(), variables)
     temperature = 0.1**done if annealed else 1.0

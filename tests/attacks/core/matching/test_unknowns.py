@@ -9,7 +9,7 @@ from torch import Tensor
 
 from attacks.core.matching.unknown_masks import DrawnMasks, GivenMasks, OptimisedMasks
 from attacks.core.matching.unknowns import Block, Bounded, Gaussian, Logits, SearchProgress, Unknowns, UnknownWeight
-from attacks.local_steps._surrogate import bends, on_the_path
+from attacks.local_steps._surrogate import bends, make_path_unknown
 from attacks.mixed_batches._cutmix_client import Boxes
 from fedsim.core.types import DropoutSite, Masks
 
@@ -27,7 +27,7 @@ class Kind:
 
 
 def optimised(**settings: object) -> Kind:
-    block = replace(OptimisedMasks(sites=SITES, known=(KNOWN,), weight=0.1), **settings)  # type: ignore[arg-type]
+    block = replace(OptimisedMasks(sites=SITES, known_masks=(KNOWN,), weight=0.1), **settings)  # type: ignore[arg-type]
     return Kind(block) if block.relaxation == "sigmoid" else Kind(block, 0.0, 1.0)
 
 
@@ -36,13 +36,13 @@ KINDS = {
     "masks from ones": optimised(begin="ones"),
     "masks from means": optimised(begin="mean"),
     "rounded masks": optimised(relaxation="straight-through"),
-    "logits of masks": optimised(relaxation="sigmoid", annealed=True),
+    "logits of masks": optimised(relaxation="sigmoid", is_annealed=True),
     "bounded": Kind(Bounded("place", start=(torch.tensor(0.5),)), 0.0, 1.0),
     "share": Kind(UnknownWeight("share"), 0.0, 1.0),
     "logits": Kind(Logits("order", shape=(3, 3), coldest=0.1)),
     "noise": Kind(Gaussian("noise", shapes=((2, 3), (4,)), weight=0.5)),
     "no noise": Kind(Gaussian("noise", shapes=((3,),), weight=0.5, is_zero=True)),
-    "place": Kind(on_the_path(0.5, 1e-3), 0.0, 1.0),
+    "place": Kind(make_path_unknown(0.5, 1e-3), 0.0, 1.0),
     "bend": Kind(bends({"w": torch.randn(2, 3)}, 0.1, 1e-3)[0]),
     "boxes": Kind(Boxes("boxes", count=3), 0.0, 1.0),
 }
@@ -107,7 +107,7 @@ def test_values_and_their_prior_are_finite_row_by_row_and_differentiable(kind: K
 @EVERY
 def test_it_steps(kind: Kind) -> None:
     assert kind.block.rate > 0.0
-    assert Unknowns((kind.block,)).at_rate(0.25).rates() == {kind.block.name: 0.25}
+    assert Unknowns((kind.block,)).with_rate(0.25).rates() == {kind.block.name: 0.25}
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name not in ("noise", "no noise", "bend")])
@@ -132,14 +132,14 @@ def test_logits_harden_as_the_search_goes_on() -> None:
     logits = Logits("order", shape=(2,), coldest=0.1)
     variables = (torch.tensor([[1.0, -2.0]]),)
     assert logits.forward_values(variables, SearchProgress())[0].tolist() == [[1.0, -2.0]]
-    assert logits.forward_values(variables, SearchProgress(done=1.0))[0].flatten().tolist() == pytest.approx(
+    assert logits.forward_values(variables, SearchProgress(completed_share=1.0))[0].flatten().tolist() == pytest.approx(
         [10.0, -20.0]
     )
 
 
 def test_known_masks_are_their_victims_and_drawn_ones_their_generators() -> None:
     masks = [(torch.zeros(2, 4),), (torch.ones(2, 4),)]
-    given = GivenMasks(given=tuple(masks))
+    given = GivenMasks(victim_masks=tuple(masks))
     assert given.first(torch.Generator()) == ()
     assert given.forward_values((), SearchProgress([1, 0, 1]))[0].mean((1, 2)).tolist() == [1.0, 0.0, 1.0]
     fresh = DrawnMasks(sites=SITES[:1], sets=3)

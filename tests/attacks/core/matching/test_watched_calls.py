@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.core.matching.watched_calls import Outer, Part, Unsuited, Watch, joined
+from attacks.core.matching.watched_calls import Outer, Part, Unsuited, Watch, combine_parts
 
 ROWS, EXAMPLES = 2, 3
 
@@ -28,16 +28,16 @@ def test_squared_norms_are_those_of_the_whole_gradient(count: int, inputs: int, 
     expected = torch.stack([sum((torch.outer(d, z) for d, z in zip(*own, strict=True)), torch.zeros(()))
                             for own in zip(outer.deltas, outer.inputs, strict=True)])  # fmt: skip
     assert torch.allclose(outer.whole(), expected)
-    assert torch.allclose(outer.squared(), expected.square().sum((1, 2)))
+    assert torch.allclose(outer.squared_norms(), expected.square().sum((1, 2)))
 
 
 def test_parts_of_a_parameter_that_is_used_twice_add_up() -> None:
     first, second = (Outer(drawn(2, 3, 4, seed=s), drawn(2, 3, 5, seed=s + 1)) for s in (0, 2))
-    assert joined([first]) is first
-    assert torch.allclose(whole(joined([first, second])), first.whole() + second.whole())
-    assert torch.allclose(whole(joined([first, second.whole()])), first.whole() + second.whole())
+    assert combine_parts([first]) is first
+    assert torch.allclose(whole(combine_parts([first, second])), first.whole() + second.whole())
+    assert torch.allclose(whole(combine_parts([first, second.whole()])), first.whole() + second.whole())
     with pytest.raises(Unsuited):
-        joined([])
+        combine_parts([])
 
 
 Call = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -142,7 +142,7 @@ def test_a_saturated_loss_bounds_the_target() -> None:
     assert bool(read.are_bounded.all())
     assert float(read.values) == pytest.approx(2.5, abs=1e-12)  # 1.5 + 1, and no more is told
     assert (
-        read.in_words == "0 of 1 targets are read from the output layer, 1 are only bounded: the loss is linear in them"
+        read.summary == "0 of 1 targets are read from the output layer, 1 are only bounded: the loss is linear in them"
     )
 
 

@@ -55,7 +55,7 @@ def test_no_token_is_read_twice(model: nn.Module) -> None:
             text.append(token)
     assert counts == [4, 1, 1, 1, 1]
     assert past.lengths == [8]
-    assert past.held == [[8], [8]]
+    assert past.key_counts == [[8], [8]]
 
 
 @pytest.mark.parametrize("short", [0, 6, 1000])
@@ -82,7 +82,7 @@ def test_a_text_that_takes_another_way_is_read_from_there(model: nn.Module) -> N
     for _ in range(30):
         text = text[: source.randint(1, len(text))] + source.choices(range(VOCABULARY), k=source.randint(0, 4))
         check(past, model, [text, text[::-1]])
-        assert past.held == [[len(text)] * 2] * 2
+        assert past.key_counts == [[len(text)] * 2] * 2
     with counted(model) as counts:
         check(past, model, [[*text, 7], [*text[::-1], 7]])
     assert counts[0] == 2, "one for each row; the other passes are those of the check"
@@ -110,7 +110,7 @@ def test_the_way_that_a_text_took_is_kept_and_the_others_are_forgotten(model: nn
     with counted(model) as counts:
         check(past, model, after)
     assert counts[0] == 2 * (1 + len(way) - shared)  # rows are filled up to the longest
-    assert past.held == [[len(own) for own in after]] * 2
+    assert past.key_counts == [[len(own) for own in after]] * 2
     check(past, model, [[*own, 1] for own in after])
 
 
@@ -132,19 +132,19 @@ def test_layers_are_run_as_they_are_asked_for_and_deepened_later(model: nn.Modul
         hidden, counts = past.states(model, [text], layers=[0], seen=lambda layer, own: seen[layer].append(own))
         assert counts == [1]
         torch.testing.assert_close(hidden, seen[0][-1])
-    assert past.held == [[6], [4]]
+    assert past.key_counts == [[6], [4]]
     deep = past.deepen(torch.cat(seen[0], 1), [1], seen=lambda layer, own: seen[layer].append(own))
-    assert past.held == [[6], [6]]
+    assert past.key_counts == [[6], [6]]
     stack = model.stack()  # type: ignore[operator]
     for place in (0, 1):
         torch.testing.assert_close(stack.score(deep)[0, place], anew(model, text[: 5 + place]), rtol=0, atol=ROUNDING)
     check(past, model, [[1, 2, 3, 4, 5, 9]])
-    assert past.held == [[6], [6]]
+    assert past.key_counts == [[6], [6]]
     text.append(7)
     past.scores(model, [[1, 2, 3, 4, 5, 9, 7]], layers=[1])
-    assert past.held == [[6], [7]]
+    assert past.key_counts == [[6], [7]]
     past.scores(model, [[1, 2, 3, 4, 8]])
-    assert past.held == [[5], [5]], "every layer forgets what it holds of the tokens that left, and no more"
+    assert past.key_counts == [[5], [5]], "every layer forgets what it holds of the tokens that left, and no more"
 
 
 def test_the_first_layers_alone_are_a_model_of_its_own(model: nn.Module) -> None:
@@ -160,7 +160,7 @@ def test_a_long_text_is_read_in_parts(model: nn.Module, monkeypatch: pytest.Monk
         past, texts = DecodingCache(), [list(range(14)), [1, 2]]
         check(past, model, texts)
     assert max(counts[:-2]) == 2 * 4
-    assert past.held == [[14, 2]] * 2
+    assert past.key_counts == [[14, 2]] * 2
     check(past, model, [[*text, 5] for text in texts])
 
 
@@ -188,7 +188,7 @@ def test_a_model_of_another_make_says_how_its_layers_run(model: nn.Module) -> No
     for more in ([], [5], [5, 6], [5, 6, 7]):
         for text, score in zip(texts, past.scores(breaking, [[*own, *more] for own in texts]), strict=True):
             torch.testing.assert_close(score[0], anew(breaking, [*text, *more]), rtol=0, atol=ROUNDING, equal_nan=True)
-    assert past.held == [[6, 4]] * 3
+    assert past.key_counts == [[6, 4]] * 3
 
 
 def test_with_gradients_everything_is_read_so_that_they_reach_every_token(model: nn.Module) -> None:
@@ -220,4 +220,4 @@ def test_half_a_read_leaves_nothing_behind(model: nn.Module) -> None:
         past.scores(model, [[1, 2, 3]])
     hook.remove()
     check(past, model, [[1, 2, 3, 4]])
-    assert past.held == [[4], [4]]
+    assert past.key_counts == [[4], [4]]

@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.masks import record_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, record_masks
 
 
 def test_attention_with_masks_and_weights_equals_the_fused_kernel() -> None:
     attention = nn.MultiheadAttention(8, 2, batch_first=True)
     x, allowed = torch.randn(2, 4, 8), torch.ones(4, 4).tril().bool()
     plain, weights = attention(x, x, x, attn_mask=~allowed)
-    with without_dropout():
+    with disable_dropout():
         ours, our_weights = attention(x, x, x, attn_mask=~allowed)
     assert torch.allclose(plain, ours, atol=1e-6)
     assert torch.allclose(weights, our_weights, atol=1e-6)

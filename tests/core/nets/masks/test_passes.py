@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.nets.masks import draw_masks, dropout_sites, inject_masks, record_masks, without_dropout
+from fedsim.core.nets.masks import disable_dropout, draw_masks, dropout_sites, inject_masks, record_masks
 from tests.core.nets.masks.networks import build
 
 
@@ -42,9 +42,9 @@ def test_without_dropout_equals_plain_evaluation() -> None:
     model, x = build()
     model.eval()
     plain = model(x)
-    with without_dropout():
+    with disable_dropout():
         assert torch.allclose(model(x), plain, atol=1e-6)
-    with without_dropout():
+    with disable_dropout():
         assert torch.allclose(model.train()(x), plain, atol=1e-6)
 
 

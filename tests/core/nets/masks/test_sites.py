@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core.nets.masks import dropout_sites, expected_mask, rescaling
+from fedsim.core.nets.masks import dropout_sites, expected_mask, rescaling_factor
 from fedsim.core.types import DropoutSite
 from tests.core.nets.masks.networks import Prefix, build
 
@@ -39,7 +39,7 @@ def test_a_prefix_site_tells_its_odds_and_its_expected_rate() -> None:
 def test_the_expected_mask_of_a_prefix_falls_and_kept_entries_stay_as_they_are() -> None:
     (site,) = dropout_sites(Prefix(), (8,), 2)
     assert torch.allclose(expected_mask(site), torch.tensor([[1.0, 0.6, 0.3, 0.1]] * 2))
-    assert rescaling(site) == 1.0
+    assert rescaling_factor(site) == 1.0
     plain = DropoutSite(0, "x", 0.25, (2, 3))
     assert torch.equal(expected_mask(plain), torch.full((2, 3), 0.75))
-    assert rescaling(plain) == pytest.approx(1.0 / 0.75)
+    assert rescaling_factor(plain) == pytest.approx(1.0 / 0.75)

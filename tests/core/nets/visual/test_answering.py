@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.core.nets.visual import VisualReducer, acting, can_answer
+from fedsim.core.nets.visual import VisualReducer, add_reducer, can_answer
 from tests.models.vlms import small_vlm
 
 
@@ -25,10 +25,10 @@ def test_a_reducer_acts_in_its_context_alone() -> None:
     model, own, first = small_vlm(), Counting(), Counting()
     model.reducers.append(first)
     images, question = torch.zeros(1, 1, 28, 28, dtype=torch.double), torch.zeros(1, 4, dtype=torch.long)
-    with acting(model, own):
+    with add_reducer(model, own):
         model.encode(images, question)
     model.encode(images, question)
     assert (own.seen, first.seen) == (1, 2)
-    with pytest.raises(ValueError, match="broken"), acting(model, own):
+    with pytest.raises(ValueError, match="broken"), add_reducer(model, own):
         raise ValueError("broken")
     assert list(model.reducers) == [first]

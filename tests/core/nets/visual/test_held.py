@@ -48,7 +48,7 @@ def test_a_layer_forgets_visual_tokens() -> None:
 def test_rows_of_one_length_need_no_mask() -> None:
     own, _ = held(torch.ones(2, 4).bool())
     assert own.mask(0, torch.zeros(1)) is None
-    own.stepped(0)
+    own.mark_cached(0)
     assert own.store.held == [[9, 9]]
     assert own.following[0].tolist() == [9, 9]
 
@@ -60,9 +60,9 @@ def test_a_step_behind_a_cut_cache_is_one_with_those_keys_masked() -> None:
     kept = torch.rand(3, 16, generator=torch.Generator().manual_seed(2)) < 0.4
     kept[:, 0] = True
     for layer in (1, 3):
-        read.held.keep(layer, kept)
+        read.prompt_cache.keep(layer, kept)
     found = model.follow(read, token[:, 0])
-    hidden, whole = model.embed_tokens(token), model.begin(model.encode(images, question), question).held
+    hidden, whole = model.embed_tokens(token), model.begin(model.encode(images, question), question).prompt_cache
     stays = torch.cat((torch.ones(3, 1).bool(), kept, torch.ones(3, 7).bool()), 1)
     for number, block in enumerate(model.layers):
         mask = torch.zeros(3, 1, 1, 24).double()

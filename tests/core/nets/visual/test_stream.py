@@ -19,7 +19,12 @@ def stream(rows: int = 2, **more: Tensor) -> Stream:
 
 def test_segments_are_places_in_the_sequence() -> None:
     own = stream()
-    assert (own.visual, own.asking, own.last, own.predicting) == (slice(2, 7), slice(7, 9), 8, slice(8, 10))
+    assert (own.visual, own.question_slice, own.last, own.prediction_slice) == (
+        slice(2, 7),
+        slice(7, 9),
+        8,
+        slice(8, 10),
+    )
     assert own.counts == [5, 5]
 
 
@@ -28,10 +33,10 @@ def test_kept_tokens_bring_everything_along() -> None:
     found = stream(shares=shares).keep(torch.tensor([[0, 3], [1, 4]]))
     assert found.patches.tolist() == [[0, 3], [1, 4]]
     assert found.positions.tolist() == [[0, 1, 2, 5, 7, 8, 9], [0, 1, 3, 6, 7, 8, 9]]
-    assert found.hidden[..., 1].tolist() == found.positions.tolist()
+    assert found.hidden_states[..., 1].tolist() == found.positions.tolist()
     assert torch.equal(found.shares, shares.gather(1, found.positions))
-    assert (found.last, found.predicting) == (5, slice(5, 7))
-    assert found.reindexed().positions.tolist() == [list(range(7))] * 2
+    assert (found.last, found.prediction_slice) == (5, slice(5, 7))
+    assert found.reindex_positions().positions.tolist() == [list(range(7))] * 2
 
 
 def test_rows_may_keep_different_numbers() -> None:
@@ -40,7 +45,7 @@ def test_rows_may_keep_different_numbers() -> None:
     assert found.present is not None
     assert found.present.sum(1).tolist() == [8, 6]
     assert list(found.counts) == [3, 1]
-    assert found.reindexed().positions.where(found.present, -1).tolist()[1] == [0, 1, 2, -1, -1, 3, 4, 5]
+    assert found.reindex_positions().positions.where(found.present, -1).tolist()[1] == [0, 1, 2, -1, -1, 3, 4, 5]
     again = found.keep_where(torch.tensor([[False, True, True], [True, True, True]]))
     assert again.patches.tolist() == [[2, 4], [1, -1]], "what fills up is not kept"
 
@@ -66,5 +71,5 @@ def test_masks_hide_later_tokens_and_fillers() -> None:
 
 
 def test_notes_are_added() -> None:
-    own = stream().noted(a=torch.ones(2)).noted(b=torch.zeros(2))
+    own = stream().with_notes(a=torch.ones(2)).with_notes(b=torch.zeros(2))
     assert set(own.keep(torch.zeros(2, 1).long()).notes) == {"a", "b"}

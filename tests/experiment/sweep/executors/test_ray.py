@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core.errors import MissingExtra
-from fedsim.experiment.sweep.executors.ray import on_ray
+from fedsim.experiment.sweep.executors.ray import open_ray
 from fedsim.experiment.sweep.export import write_csv
 from tests.experiment.sweep.sweeping import HERE, command
 
@@ -55,5 +55,5 @@ def test_a_run_on_ray_fails_at_the_limits_of_the_sweep(tmp_path: Path, mood: str
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtra, match=r"fedsim-privacy\[flower-sim\]"), on_ray(None):
+    with pytest.raises(MissingExtra, match=r"fedsim-privacy\[flower-sim\]"), open_ray(None):
         pass
