@@ -142,7 +142,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         can_read = config.read_out and bool(sites) and sites[0].shape[0] == 1
         return config.searched_masks(
             sites,
-            rate=config.mask_learning_rate or config.learning_rate,
+            rate=config.mask_learning_rate,
             known=tuple(read_masks(observation) if can_read else {} for observation in observations),
             begin=config.first_masks,
             relaxation=config.relaxation,

@@ -32,7 +32,7 @@ from attacks.core.matching.optimizers import Sign
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from attacks.core.matching.starts import Start, first_inputs
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, left_out, prior_settings, sum_of
-from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks
+from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, map_tensors, without_masks
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
@@ -274,10 +274,27 @@ class MaskSearchConfig(MatchingConfig):
 
     mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior of DIA")
 
-    def searched_masks(self, sites: tuple[DropoutSite, ...], **options: Any) -> Unknowns:
-        """Return the masks of these sites as unknowns, with the step of the inputs; options of `OptimisedMasks`."""
-        settings = {"rate": self.learning_rate, "weight": self.mask_weight, **options}
-        return Unknowns((OptimisedMasks(sites=sites, **settings),))
+    def searched_masks(
+        self,
+        sites: tuple[DropoutSite, ...],
+        *,
+        rate: float | None = None,
+        known: tuple[dict[int, Tensor], ...] = ({},),
+        begin: FirstMasks = "bernoulli",
+        relaxation: Relaxation = "box",
+        annealed: bool = False,
+    ) -> Unknowns:
+        """Return the masks of these sites as unknowns; see `OptimisedMasks`. The default rate is that of the inputs."""
+        masks = OptimisedMasks(
+            rate=self.learning_rate if rate is None else rate,
+            sites=sites,
+            known=known,
+            begin=begin,
+            relaxation=relaxation,
+            annealed=annealed,
+            weight=self.mask_weight,
+        )
+        return Unknowns((masks,))
 
 
 MaskSearchT = TypeVar("MaskSearchT", bound=MaskSearchConfig)
