@@ -16,6 +16,7 @@ from typing import final
 import torch
 
 from fedsim.components.token_reducer._choosing import KeptConfig, refuses_count
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import VisualTokenReducer
 from fedsim.core.nets.visual import Stream, VisualReducer, VisualShape
 from fedsim.core.registry import component
@@ -28,7 +29,8 @@ class RandomTokens(VisualTokenReducer[KeptConfig]):
 
     def reducer(self, visual: VisualShape, generator: torch.Generator) -> VisualReducer:
         """Return a module with newly drawn positions."""
-        return _Random(torch.randperm(visual.patches, generator=generator)[: self.config.kept].sort().values)
+        places = torch.randperm(visual.patches, generator=generator)[: self.config.kept].sort().values
+        return _Random(places, visual.patches)
 
     def does_not_fit(self, visual: VisualShape) -> str | None:
         """Refuse to keep more tokens than an image has."""
@@ -36,11 +38,22 @@ class RandomTokens(VisualTokenReducer[KeptConfig]):
 
 
 class _Random(VisualReducer):
-    def __init__(self, places: torch.Tensor) -> None:
+    def __init__(self, places: torch.Tensor, patches: int) -> None:
         super().__init__()
+        self._patches = patches
         self.register_buffer("places", places)
 
     def after_projection(self, stream: Stream) -> Stream:
-        """Keep the tokens at the drawn positions."""
+        """Keep the tokens at the drawn positions.
+
+        Raises:
+            NotApplicable: tokens were dropped before.
+        """
         assert isinstance(self.places, torch.Tensor)
+        if stream.patches.shape[1] != self._patches:
+            raise NotApplicable(
+                f"component 'random-tokens' draws positions among all {self._patches} visual tokens of an image, and "
+                f"only {stream.patches.shape[1]} are left. Decoder 'damro' shows its second branch few tokens, and "
+                "other token reducers drop tokens before: use neither with 'random-tokens'."
+            )
         return stream.keep(self.places.expand(len(stream.patches), -1))

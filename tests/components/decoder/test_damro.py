@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsim.components.decoder.damro import _Looking, contrast_scores
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import GenerationInputs
 from fedsim.core.nets.visual import Stream
 from fedsim.core.types import Generated, Limits
@@ -166,6 +166,18 @@ def test_it_contrasts_what_a_reducer_left() -> None:
     assert len(model.reducers) == 1
     alike = written(model=model, outliers=PATCHES, strength=3.0, recount=False)
     assert tokens(alike) == tokens(written(model=model, strength=0.0))
+
+
+@pytest.mark.parametrize(("outliers", "fits"), [(2, False), (PATCHES - 1, False), (PATCHES, True)])
+def test_random_positions_need_all_tokens_which_the_second_branch_lacks(outliers: int, fits: bool) -> None:
+    model = prepared("random-tokens", kept=5)
+    if fits:
+        assert len(written(model=model, outliers=outliers)) == len(ASKED)
+        return
+    message = f"among all 16 visual tokens of an image, and only {outliers} are left. Decoder 'damro'"
+    with pytest.raises(NotApplicable, match=message):
+        written(model=model, outliers=outliers)
+    assert len(written(model=model, outliers=outliers, strength=0.0)) == len(ASKED), "a single branch has all tokens"
 
 
 @pytest.mark.parametrize(
