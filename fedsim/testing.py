@@ -28,8 +28,10 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
     def audited(client: Any, **settings: Any) -> AuditRecord:
         __tracebackhide__ = True
         from fedsim.audit import audit_client, verdict  # noqa: PLC0415
+        from fedsim.audit.limits import client_thresholds  # noqa: PLC0415
         from fedsim.core.errors import FedsimError  # noqa: PLC0415
         from fedsim.judgement.policy import policy_of  # noqa: PLC0415
+        from fedsim.report.limits import policy_outcome  # noqa: PLC0415
 
         project = pytestconfig.rootpath / "pyproject.toml"
         settings = {"policy": policy_of(project), "out": tmp_path_factory.mktemp("audit"), "defend": False, **settings}
@@ -42,9 +44,10 @@ def fedsim_audit(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathF
             record = audit_client(client, **settings)
         except FedsimError as error:
             pytest.fail(str(error), pytrace=False)
-        if verdict.exit_code(record):
-            reasons = (verdict.answer(record).sentence, *verdict.broken(record), *verdict.undecided_sentences(record))
-            pytest.fail("\n".join((*reasons, f"Page: {settings['out'] / 'audit.html'}")), pytrace=False)
+        found = policy_outcome(record.policy, client_thresholds(record))
+        if found.exit_code:
+            lines = (verdict.answer(record).sentence, *found.sentences, f"Page: {settings['out'] / 'audit.html'}")
+            pytest.fail("\n".join(lines), pytrace=False)
         return record
 
     return audited

@@ -59,7 +59,8 @@ def test_a_client_that_leaks_fails_with_what_was_recovered_and_where_the_page_is
     result.stdout.fnmatch_lines(
         [
             "Updates of one image give the image back exactly (2 of 2): 2 updates were attacked for * s.",
-            "max_recovered = 0.05, but 100 % (34 to 100) of the attacked examples of batch 1 were identified.",
+            "The policy is broken: max_recovered = 0.05, but 100 % (34 to 100) of the attacked examples of batch 1 "
+            "were identified.",
             "Page: *audit.html",
         ]
     )
@@ -77,7 +78,9 @@ def test_what_is_undecided_fails_unless_the_policy_lets_it_pass(
     result = ended(pytester, monkeypatch, f'max_recovered = 0.1\nundecided = "{word}"', attacked(0))
     result.assert_outcomes(**{outcome: 1})
     if word == "fail":
-        result.stdout.fnmatch_lines(["Undecided: max_recovered on batch 1, since n = 4 leaves 0 to 49 % open*"])
+        result.stdout.fnmatch_lines(
+            ["The policy is undecided: max_recovered on batch 1, since n = 4 leaves 0 to 49 %*"]
+        )
 
 
 def test_without_a_threshold_nothing_passes(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 from fedsim.audit import evidence, limits
 from fedsim.audit.record import AuditArm, AuditRecord
 from fedsim.audit.scoring import verdict_of
-from fedsim.judgement import limits as judging
 from fedsim.judgement import ranking
 from fedsim.judgement.evidence import count_recovered
 from fedsim.judgement.limits import LimitState
@@ -148,11 +147,6 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
     return tuple(
         sentence_of(threshold) for threshold in limits.client_thresholds(record) if threshold.state == "broken"
     )
-
-
-def exit_code(record: AuditRecord) -> int:
-    """Return the exit code of `fedsim audit`."""
-    return judging.exit_code(record.policy, (threshold.state for threshold in limits.client_thresholds(record)))
 
 
 def undecided_sentences(record: AuditRecord) -> tuple[str, ...]:

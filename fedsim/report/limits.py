@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from fedsim.core import registry
-from fedsim.judgement.limits import JudgedLimit, judge_limit
+from fedsim.judgement.limits import JudgedLimit, exit_code, judge_limit
+from fedsim.judgement.policy import Policy
 from fedsim.record import Interval
 from fedsim.report.verdict import bounds, with_bounds
+
+
+class PolicyOutcome(NamedTuple):
+    """Outcome of a policy: a sentence for each limit that is broken or undecided, and the exit code."""
+
+    sentences: tuple[str, ...]
+    exit_code: int
 
 
 def sentence(judged: JudgedLimit) -> str:
@@ -15,6 +24,13 @@ def sentence(judged: JudgedLimit) -> str:
     if judged.state == "broken":
         return f"{_broken(judged)}."
     return f"Undecided: {_undecided_reason(judged)}." if judged.state == "undecided" else ""
+
+
+def policy_outcome(policy: Policy, limits: Sequence[JudgedLimit]) -> PolicyOutcome:
+    """Return the outcome of a policy's limits; limits open for the same reason share a sentence."""
+    open_limits = [limit for limit in limits if limit.state != "kept"]
+    said = (f"The policy is {limit.state}: {sentence(limit).removeprefix('Undecided: ')}" for limit in open_limits)
+    return PolicyOutcome(tuple(dict.fromkeys(said)), exit_code(policy, (limit.state for limit in open_limits)))
 
 
 def reasons(judged: JudgedLimit) -> tuple[str, ...]:

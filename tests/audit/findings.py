@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fedsim.audit.auditing import QUESTIONS
+from fedsim.audit.limits import client_thresholds
 from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
 from fedsim.judgement.limits import MEMBERS_FOUND
 from fedsim.judgement.policy import Policy
@@ -10,6 +11,7 @@ from fedsim.questions.attacks.question import finding_of
 from fedsim.questions.exposure.question import ITEMS
 from fedsim.record import Columns, Finding, GuaranteeRecord, Interval, ItemScore, VictimRecord
 from fedsim.record.environment import environment
+from fedsim.report.limits import policy_outcome
 from fedsim.scenario import AttackChoice, Scoring
 
 HOSTILE = "pkg:<script>alert(1)</script>"
@@ -141,3 +143,8 @@ def record(
         arms=(trained, *rest, *([control] if control else []), *tried),
     )
     return base.model_copy(update=more).with_declarations()
+
+
+def exit_code_of(found: AuditRecord) -> int:
+    """Return the exit code of `fedsim audit`."""
+    return policy_outcome(found.policy, client_thresholds(found)).exit_code

@@ -6,7 +6,17 @@ from fedsim.judgement.limits import UNDECIDED
 from fedsim.judgement.policy import Policy
 from fedsim.report.limits import sentence
 from tests.audit.audited import audited
-from tests.audit.findings import ENOUGH, attacked, defended, exposure, failed, guarantee, membership, record
+from tests.audit.findings import (
+    ENOUGH,
+    attacked,
+    defended,
+    exit_code_of,
+    exposure,
+    failed,
+    guarantee,
+    membership,
+    record,
+)
 
 
 def test_every_threshold_is_judged_alone_and_together_they_are_the_verdict() -> None:
@@ -26,9 +36,9 @@ def test_the_limit_of_a_batch_size_that_failed_is_undecided_beside_one_that_is_k
     assert (first.state, second.state, second.where) == ("kept", "undecided", "batch 16")
     assert sentence(second) == "Undecided: max_recovered on batch 16 was not judged: too many."
     assert verdict.undecided_sentences(found) == (sentence(second),)
-    assert verdict.exit_code(found) == UNDECIDED
+    assert exit_code_of(found) == UNDECIDED
     passing = found.model_copy(update={"policy": Policy(max_recovered=0.1, undecided="pass")})
-    assert verdict.exit_code(passing) == 0
+    assert exit_code_of(passing) == 0
 
 
 def test_where_nothing_was_scored_each_batch_size_says_so() -> None:

@@ -18,6 +18,7 @@ from fedsim.judgement.policy import Policy
 from fedsim.questions.base import QuestionContext
 from fedsim.record.environment import environment
 from tests.audit import clients
+from tests.audit.findings import exit_code_of
 
 
 def perceptron() -> nn.Module:
@@ -58,14 +59,14 @@ NOISE = ({"name": "gradient-noise", "scale": 10.0, "relative": True},)
 def test_what_leaks_exactly_is_recovered() -> None:
     record = audited(inspected(subject(perceptron()), 3), 0.05)
     assert outcome_of(record.arms[0].victims, record.plan.scoring.rule) == "recovered"
-    assert verdict.exit_code(record) == BROKEN
+    assert exit_code_of(record) == BROKEN
 
 
 def test_what_noise_destroyed_withstands_and_keeps_a_limit_that_its_sample_supports() -> None:
     found = inspected(subject(perceptron(), defenses=NOISE), 2)
     record = audited(found, 0.7)  # 0 of 2: at most 66 %
     assert outcome_of(found.victims, record.plan.scoring.rule) == "withstood"
-    assert (verdict.undecided_sentences(record), verdict.exit_code(record)) == ((), 0)
+    assert (verdict.undecided_sentences(record), exit_code_of(record)) == ((), 0)
 
 
 def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None:
@@ -74,7 +75,7 @@ def test_a_sample_too_small_is_undecided_though_every_search_converged() -> None
     assert doubts(found, record.plan.scoring.rule) == ()
     (reason,) = verdict.undecided_sentences(record)
     assert "n = 1 leaves 0 to 79 % open and the limit is 5 %: about 72 more updates" in reason
-    assert verdict.exit_code(record) == UNDECIDED
+    assert exit_code_of(record) == UNDECIDED
 
 
 def test_a_search_that_is_too_weak_is_undecided() -> None:
@@ -82,7 +83,7 @@ def test_a_search_that_is_too_weak_is_undecided() -> None:
     record = audited(found, 0.9)
     assert outcome_of(found.victims, record.plan.scoring.rule) == "undecided"
     assert "1 of 1 searches did not converge" in verdict.undecided_sentences(record)[0]
-    assert verdict.exit_code(record) == UNDECIDED
+    assert exit_code_of(record) == UNDECIDED
 
 
 def test_a_control_with_labels_drawn_by_lot_does_not_learn() -> None:

@@ -20,6 +20,7 @@ from tests.audit.findings import (
     as_control,
     attacked,
     defended,
+    exit_code_of,
     failed,
     guarantee,
     membership,
@@ -200,7 +201,7 @@ def test_of_several_batch_sizes_each_is_judged_by_itself() -> None:
     ]
     (undecided,) = verdict.undecided_sentences(found)
     assert undecided.startswith("Undecided: max_recovered on batch 8, since n = 4 leaves 5 to 70 % open")
-    assert verdict.exit_code(found) == BROKEN
+    assert exit_code_of(found) == BROKEN
 
 
 def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:
@@ -359,10 +360,10 @@ def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> Non
 )
 def test_an_audit_whose_every_batch_size_failed_keeps_no_threshold(client: list[AuditArm]) -> None:
     found = record(Policy(max_recovered=0.1), client=client, control=None)
-    assert verdict.exit_code(found) == UNDECIDED
-    assert verdict.exit_code(record(Policy(max_recovered=0.1, undecided="pass"), client=client, control=None)) == 0
+    assert exit_code_of(found) == UNDECIDED
+    assert exit_code_of(record(Policy(max_recovered=0.1, undecided="pass"), client=client, control=None)) == 0
     assert verdict.undecided_sentences(found)
-    assert verdict.unused_time_reason(found) == ""  # more updates could change the verdict
+    assert verdict.unused(found) == ""  # more updates could change the verdict
     sheet_text, page_text = to_html(sheet.build(found)), to_html(page.build(found, {}))
     for text in (sheet_text, page_text):
         assert "Undecided: every attack failed (" in text
@@ -373,13 +374,13 @@ def test_an_audit_whose_every_batch_size_failed_keeps_no_threshold(client: list[
 
 def test_a_batch_size_that_failed_is_undecided_and_the_answer_is_about_the_others() -> None:
     found = record(Policy(max_recovered=0.1), client=[failed("it broke"), attacked(0, ENOUGH, batch=4)])
-    assert verdict.exit_code(found) == UNDECIDED
+    assert exit_code_of(found) == UNDECIDED
     assert verdict.answer(found).sentence.startswith("Withstood: ")
 
 
 def test_an_audit_that_ended_before_the_first_update_is_undecided() -> None:
     found = record(Policy(max_recovered=0.1)).model_copy(update={"arms": ()})
-    assert verdict.exit_code(found) == UNDECIDED
+    assert exit_code_of(found) == UNDECIDED
     assert verdict.answer(found) == (
         "undecided",
         "Undecided: no update was attacked within the time. Give the audit more minutes.",
@@ -412,11 +413,11 @@ def test_where_the_control_fails_nothing_is_recommended() -> None:
 
 def test_a_pipeline_sees_what_is_undecided_unless_its_policy_lets_that_pass() -> None:
     open_ = (attacked(0, ENOUGH, converged=False),)
-    assert verdict.exit_code(record(Policy(max_recovered=0.1), client=open_)) == UNDECIDED == 4
-    assert verdict.exit_code(record(Policy(max_recovered=0.1, undecided="pass"), client=open_)) == 0
-    assert verdict.exit_code(record(Policy(max_recovered=0.1), client=(attacked(0, ENOUGH),))) == 0
-    assert verdict.exit_code(record(Policy(max_recovered=0.1), client=(attacked(4, converged=False),))) == 3
-    assert verdict.exit_code(record(Policy(), client=open_)) == 0
+    assert exit_code_of(record(Policy(max_recovered=0.1), client=open_)) == UNDECIDED == 4
+    assert exit_code_of(record(Policy(max_recovered=0.1, undecided="pass"), client=open_)) == 0
+    assert exit_code_of(record(Policy(max_recovered=0.1), client=(attacked(0, ENOUGH),))) == 0
+    assert exit_code_of(record(Policy(max_recovered=0.1), client=(attacked(4, converged=False),))) == 3
+    assert exit_code_of(record(Policy(), client=open_)) == 0
     assert Policy(undecided="pass").is_empty
 
 

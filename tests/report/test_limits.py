@@ -4,7 +4,7 @@ import pytest
 
 from fedsim.judgement.limits import Case, Figure, judge
 from fedsim.judgement.policy import Policy
-from fedsim.report.limits import reasons, sentence, share_in_words
+from fedsim.report.limits import PolicyOutcome, policy_outcome, reasons, sentence, share_in_words
 from tests.judgement.cases import figure, guarantee, interval
 
 LIMITS = Policy(
@@ -98,3 +98,19 @@ def test_a_share_is_told_in_percent() -> None:
     assert share_in_words(interval(0.5, 0.4, 0.6)) == "50 % (40 to 60)"
     assert share_in_words(interval(0.5, None, None)) == "50 %"
     assert share_in_words(None) == "an unknown share"
+
+
+def test_limits_open_for_one_reason_share_a_sentence_and_the_code_is_that_of_the_worst() -> None:
+    unscored = [Figure(name, None, missing="nothing was scored") for name in ("a", "b")]
+    told = "The policy is undecided: nothing was scored."
+    limits = judge(Policy(max_recovered=0.2), Case(recognisable=unscored))
+    assert policy_outcome(Policy(max_recovered=0.2), limits) == PolicyOutcome((told,), 4)
+    assert policy_outcome(Policy(max_recovered=0.2, undecided="pass"), limits) == PolicyOutcome((told,), 0)
+    worse = judge(
+        Policy(max_recovered=0.2), Case(recognisable=[*unscored, figure("c", 0.5, 0.4, 0.6, word="identified")])
+    )
+    first, second = policy_outcome(Policy(max_recovered=0.2, undecided="pass"), worse).sentences
+    assert (first, second.partition(":")[0]) == (told, "The policy is broken")
+    assert policy_outcome(Policy(max_recovered=0.2), worse).exit_code == 3
+    kept = judge(Policy(max_recovered=0.2), Case(recognisable=[figure("c", 0.01, 0.0, 0.1)]))
+    assert policy_outcome(Policy(max_recovered=0.2), kept) == PolicyOutcome((), 0)

@@ -37,14 +37,13 @@ def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> No
 
 def check_limits(policy: Policy, limits: Sequence[JudgedLimit]) -> None:
     """Print the limits of a policy that are broken or undecided, and exit with the policy's code unless it is 0."""
-    from fedsim.judgement.limits import exit_code
-    from fedsim.report.limits import sentence
+    from fedsim.report.limits import policy_outcome
 
-    open_limits = [limit for limit in limits if limit.state != "kept"]
-    for limit in open_limits:
-        complain(f"The policy is {limit.state}: {sentence(limit).removeprefix('Undecided: ')}")
-    if code := exit_code(policy, (limit.state for limit in open_limits)):
-        raise typer.Exit(code)
+    found = policy_outcome(policy, limits)
+    for text in found.sentences:
+        complain(text)
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
 
 
 def check_figures(
