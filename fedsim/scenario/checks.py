@@ -11,6 +11,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import RUN_AFTERWARDS, Attack, ConfiguredMethod, Defense, Grants
 from fedsim.core.registry import Kind, Method
 from fedsim.scenario.choices import AttackChoice, crafts_model
+from fedsim.scenario.clients import Federation
 from fedsim.scenario.tables import Scenario
 
 _TABLES = {
@@ -40,6 +41,7 @@ def check_choice(method: Method, place: tuple[str | int, ...], choice: Choice, s
         FedsimError: it does not fit; the message gives the fix.
     """
     _check_hook(method, place, choice)
+    _check_is_used(method, place, choice, scenario)
     configured = method.derived_from(ConfiguredMethod)
     reason = configured.missing_grants(_granted_by(scenario, choice)) if configured is not None else None
     if reason is not None:
@@ -55,6 +57,20 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
         masks_updates=scenario.secure_aggregation is not None,
         is_attacked=bool(scenario.attacks),
     )
+
+
+def _check_is_used(method: Method, place: tuple[str | int, ...], choice: Choice, scenario: Scenario) -> None:
+    """Refuse a client optimizer other than the default under fedsgd; arms that vary the algorithm are checked alone."""
+    is_open = not scenario.varied.isdisjoint(("federation", "federation.algorithm"))
+    if place != ("federation", "optimizer") or scenario.federation.algorithm != "fedsgd" or is_open:
+        return
+    default = registry.get("component", Federation().optimizer.name)
+    if method.name != default.name or method.config.model_validate(choice.settings) != default.config():
+        raise FedsimError(
+            "with federation.algorithm = 'fedsgd' clients send a gradient and take no step, so their optimizer has no "
+            "effect. Remove federation.optimizer, set federation.algorithm = 'fedavg', or set aggregation.optimizer, "
+            "the server's."
+        )
 
 
 def _check_hook(method: Method, place: tuple[str | int, ...], choice: Choice) -> None:

@@ -44,6 +44,33 @@ def test_a_component_stands_where_its_hook_is_run(
         checked(scenario(), "component", Choice(name=name), *place)
 
 
+STEPPING = {"algorithm": "fedavg", "local_steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("federation", "arms", "is_refused"),
+    [
+        ({"optimizer": {"name": "adam"}}, {}, True),
+        ({"optimizer": {"name": "sgd", "learning_rate": 0.2}}, {}, True),
+        ({"optimizer": {"name": "sgd", "learning_rate": 0.1}}, {}, False),
+        ({**STEPPING, "optimizer": {"name": "adam"}}, {}, False),
+        ({"optimizer": {"name": "adam"}}, {"group": {"b": {"federation.algorithm": "fedavg"}}}, False),
+        ({"optimizer": {"name": "adam"}}, {"federation.algorithm": ["fedavg"]}, False),
+        ({"optimizer": {"name": "adam"}}, {"federation.algorithm": ["fedavg", "fedsgd"]}, True),
+        ({}, {"federation.optimizer": [{"name": "sgd"}, {"name": "adam"}]}, True),
+    ],
+)
+def test_an_optimizer_of_clients_that_take_no_step_is_refused(
+    federation: dict[str, Any], arms: dict[str, Any], is_refused: bool
+) -> None:
+    tables = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp"}, "federation": federation}
+    if not is_refused:
+        parse({**tables, "arms": arms}, "test")
+        return
+    with pytest.raises(ScenarioError, match=r"federation.optimizer.name: .* 'fedsgd' .* take no step, .* no effect"):
+        parse({**tables, "arms": arms}, "test")
+
+
 class Answers(ConfiguredMethod[Config]):
     """The base class of one question's attacks."""
 

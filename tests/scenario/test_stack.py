@@ -53,7 +53,7 @@ def test_an_objective_takes_the_place_of_the_loss_and_is_told_the_round(stack: C
 
 
 def test_a_step_is_the_optimizers(stack: Callable[..., HookSet]) -> None:
-    own = stack(federation={"optimizer": {"name": "sgd", "learning_rate": 0.5}})
+    own = stack(federation={"algorithm": "fedavg", "optimizer": {"name": "sgd", "learning_rate": 0.5}})
     weights = {"w": torch.ones(2)}
     own.step(weights, {"w": torch.tensor([1.0, -2.0])}, {})
     assert weights["w"].tolist() == [0.5, 2.0]
@@ -71,7 +71,10 @@ class Halving(Layer[Config]):
 
 def test_a_component_says_by_how_much_a_step_is_taken(stack: Callable[..., HookSet], own_methods: None) -> None:
     registry.component("halving", summary="halves")(Halving)
-    own = stack(components=[{"name": "halving"}], federation={"optimizer": {"name": "sgd", "learning_rate": 0.5}})
+    own = stack(
+        components=[{"name": "halving"}],
+        federation={"algorithm": "fedavg", "optimizer": {"name": "sgd", "learning_rate": 0.5}},
+    )
     weights = {"w": torch.ones(1), "other": torch.ones(1)}
     own.step(weights, {name: torch.ones(1) for name in weights}, {})
     assert (float(weights["w"]), float(weights["other"])) == (0.75, 0.5)
