@@ -26,8 +26,21 @@ from fedsim.metrics.statistics import wilson
 from fedsim.questions.generation.metrics import trace_exposure
 from fedsim.questions.generation.sample_distance import sample_distance
 from fedsim.questions.generation.settings import GenerationSettings
-from fedsim.questions.generation.side_channels import about
-from fedsim.questions.generation.texts import GenerationStudy, check_trained, generation_of, trained_weights
+from fedsim.questions.generation.side_channels import (
+    Answer,
+    GeneratedTexts,
+    ScoringOptions,
+    about,
+    answer_here,
+    judge,
+)
+from fedsim.questions.generation.texts import (
+    GenerationStudy,
+    check_trained,
+    generation_of,
+    inquiries_of,
+    trained_weights,
+)
 from fedsim.questions.generation.types import TraceQuestion
 from fedsim.record import Finding, Interval, Role
 from fedsim.scenario.world import World
@@ -62,20 +75,23 @@ def check(world: World) -> None:
         raise ScenarioError(f"generation: {error}") from error
     if tried.ending == "failed":
         raise ScenarioError(f"generation: sampler '{settings.decoder.name}' draws nothing here: {tried.reason}")
-    if settings.attacks:
+    others = sorted({question for question, _ in inquiries_of(world)} - {"bits"})
+    if others:
         raise ScenarioError(
-            f"generation.attacks: sampler '{settings.decoder.name}' runs the same steps for "
-            "every image, so its traces carry no information. Remove generation.attacks; "
-            "repeated training images are always measured."
+            f"generation.attacks: question '{others[0]}' is about texts, and sampler '{settings.decoder.name}' draws "
+            "images. Traces of images have the question 'bits', about the class: choose an attack such as "
+            "'trace-figures', or remove generation.attacks; repeated training images are always measured."
         )
 
 
-def draw(world: World, journal: ServerLog) -> GenerationStudy:
-    """Sample from the trained model, and return samples and findings.
+def draw(world: World, journal: ServerLog, answer: Answer = answer_here, salt: bytes = b"") -> GenerationStudy:
+    """Sample from the trained model, run every attack on the traces, and return samples and findings.
 
     Args:
         world: a scenario with a sampler, accepted by `check`.
         journal: journal of the whole training.
+        answer: runs an attack on a case, in this process or in a subprocess.
+        salt: the run's salt; empty without a salt.
 
     Raises:
         FedsimError: the sampler failed.
@@ -86,7 +102,19 @@ def draw(world: World, journal: ServerLog) -> GenerationStudy:
     samples = torch.stack(
         [picture.x for picture in generated if picture.ending == "finished" and picture.x is not None]
     )
-    return GenerationStudy(generated, tuple(_findings(world, journal, model, samples)))
+    train, scoring = world.data.dataset.train, world.scenario.scoring
+    judging = ScoringOptions(world.scenario.seed, scoring.confidence, answer, (train.inputs, train.labels), salt)
+    findings = (*_findings(world, journal, model, samples), *_bits(world, generated, judging))
+    return GenerationStudy(generated, findings)
+
+
+def _bits(world: World, generated: Sequence[Generated], judging: ScoringOptions) -> Iterator[Finding]:
+    """Yield what each attack infers about the class of an image from the trace of its sampling."""
+    count, classes = len(generated), world.data.dataset.spec.classes
+    classes_of_images = tuple(number % classes for number in range(count))  # as `_sample` requests them
+    pictures = GeneratedTexts("bits", tuple(generated), classes_of_images, (False,) * count)
+    for _, inquiry in inquiries_of(world):
+        yield judge(pictures, inquiry, judging)
 
 
 def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:

@@ -109,9 +109,15 @@ def times(after: int, before: int, n: int) -> Interval:
     summary="mean over texts of the tokens that a step wrote",
     over="finding",
 )
-def tokens_per_step(paces: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
-    """Return the mean over texts with a bootstrap interval."""
-    return mean_interval([[pace] for pace in paces], generator, confidence)
+@metric(
+    "mean_count",
+    title="mean count",
+    summary="mean of a count of the traces, such as layers or passes, per token of a text or per image",
+    over="finding",
+)
+def mean_over_texts(values: Sequence[float], generator: np.random.Generator, confidence: float = 0.95) -> Interval:
+    """Return the mean over texts or images with a bootstrap interval."""
+    return mean_interval([[value] for value in values], generator, confidence)
 
 
 @metric(

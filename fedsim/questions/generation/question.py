@@ -25,7 +25,7 @@ from fedsim.questions.base import Evidence, Question, QuestionContext
 from fedsim.questions.generation import images as sampled_images
 from fedsim.questions.generation import texts as written_texts
 from fedsim.questions.generation.hooks import TraceAttack
-from fedsim.questions.generation.metrics import tokens_per_step
+from fedsim.questions.generation.metrics import mean_over_texts
 from fedsim.questions.generation.settings import GenerationSettings
 from fedsim.questions.generation.side_channels import Answer
 from fedsim.questions.generation.types import TraceCase
@@ -92,14 +92,15 @@ class GenerationQuestion(Question[GenerationSettings]):
         if written.traces:
             work.items[_TRACES] = written.traces
         yield self._summary(evidence.world, written, time.perf_counter() - begin)
+        yield from self._counts(evidence.world, written)
         for finding in written.findings:
             label = f"{finding.label} ({finding.scope['question']})"
             yield finding.model_copy(update={"label": label, "scope": {**finding.scope, "by": self._decoder_name}})
 
     def _run_study(self, evidence: Evidence, work: QuestionContext) -> written_texts.GenerationStudy:
-        if sampled_images.draws(self.config):
-            return sampled_images.draw(evidence.world, evidence.journal)
         with _open_attacks(work) as answer:
+            if sampled_images.draws(self.config):
+                return sampled_images.draw(evidence.world, evidence.journal, answer, work.salt)
             return written_texts.speak(evidence.world, evidence.journal, answer, work.salt)
 
     @property
@@ -124,11 +125,26 @@ class GenerationQuestion(Question[GenerationSettings]):
         scope = {**self._context().scope, "texts": len(written.texts), **{f"ended {k}": n for k, n in endings.items()}}
         paces = [sum(text.trace.tokens) / len(text.trace.tokens) for text in written.texts if any(text.trace.tokens)]
         draws = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
-        pace = tokens_per_step(paces, draws, world.scenario.scoring.confidence) if paces else None
+        pace = mean_over_texts(paces, draws, world.scenario.scoring.confidence) if paces else None
         settings = {**self.config.decoder.settings, **written.fitted_settings}
         note = self._note(written, endings, settings)
         update = {"scope": scope, "value": pace, "note": note, "seconds": seconds, "settings": settings}
         return self._context().model_copy(update={**update, "items": _TRACES if written.traces else ""})
+
+    def _counts(self, world: World, written: written_texts.GenerationStudy) -> Iterator[Finding]:
+        """Yield the mean of each count of the traces: per token of a text, or per image."""
+        draws_images, scoring = sampled_images.draws(self.config), world.scenario.scoring
+        traces = [text.trace for text in written.texts if draws_images or any(text.trace.tokens)]
+        for name in sorted({name for trace in traces for name in trace.series()}):
+            shares = [
+                sum(trace.series().get(name, ())) / (1 if draws_images else sum(trace.tokens)) for trace in traces
+            ]
+            source = np.random.default_rng(seeding.derive(world.scenario.seed, f"bootstrap {name}"))
+            value = mean_over_texts(shares, source, scoring.confidence)
+            label = f"{name} per {'image' if draws_images else 'token'}"
+            yield self._context().model_copy(
+                update={"label": label, "metric": "mean_count", "settings": {}, "value": value}
+            )
 
     def _note(self, written: written_texts.GenerationStudy, endings: Counter[str], settings: Mapping[str, Any]) -> str:
         named = ", ".join(

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from fedsim.cli import display
 from fedsim.core.errors import ScenarioError
+from fedsim.core.types import Event, Generated, Trace
 from fedsim.experiment import runner
 from fedsim.questions.generation import images as sampled_images
 from fedsim.questions.generation.images import copied_share, image_extraction_rate, is_among, nearness
+from fedsim.questions.generation.side_channels import ScoringOptions
 from fedsim.record import Finding
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
@@ -93,12 +95,28 @@ def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: 
         assert (exposure.value.value > 5) == bool(copies)
 
 
+def test_a_trace_that_follows_the_class_tells_it_and_a_constant_one_does_not(scenario: Built) -> None:
+    attacks = [{"name": "trace-figures", "view": view} for view in ("work", "counts")]
+    world = worlds.build(scenario(**changed(generation={"attacks": attacks})))
+    image = torch.zeros(1, 8, 8)
+    drawn = [
+        Generated(Trace((1, 1), (Event(passes=number % 10), Event(passes=1))), "finished", x=image)
+        for number in range(60)
+    ]
+    work, counts = sampled_images._bits(world, drawn, ScoringOptions())
+    assert (work.metric, counts.metric, work.role) == ("trace_bits", "trace_bits", "attack")
+    assert work.value is not None
+    assert counts.value is not None
+    assert work.value.value > 2.5  # of log2(10) = 3.3 bits, by an estimate that is biased downwards
+    assert counts.value.value == 0.0
+
+
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
         (
-            {"generation": {"attacks": [{"name": "trace-mean"}]}},
-            "sampler 'heun' runs the same steps for every image.*Remove generation.attacks",
+            {"generation": {"attacks": [{"name": "trace-figures"}, {"name": "trace-mean"}]}},
+            "question 'member' is about texts, and sampler 'heun' draws images.*remove generation.attacks",
         ),
         (
             {"generation": {"decoder": {"name": "euler", "guidance": 1.0}}, "model": {"classes": False}},

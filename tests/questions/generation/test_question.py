@@ -7,7 +7,7 @@ import pytest
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Generated, Trace
+from fedsim.core.types import Event, Generated, Trace
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.generation import question as asking
 from fedsim.questions.generation.question import GenerationQuestion
@@ -83,6 +83,31 @@ def test_samples_are_no_texts_and_have_no_pace(monkeypatch: pytest.MonkeyPatch) 
     (context,), _ = asked(monkeypatch, GenerationStudy(drawn, ()), decoder="heun")
     assert "2 samples; ended 2 by finished." in context.note
     assert context.value is None
+
+
+COUNTED = [
+    Generated(Trace((2, 1), (Event(layers=6), Event(layers=3))), "length", (1, 2, 3)),
+    Generated(Trace((1,), (Event(layers=5, rows=2),)), "length", (4,)),
+    Generated(Trace(), "failed", reason="no way on."),
+]
+
+
+def test_each_count_of_the_traces_is_a_mean_over_texts_per_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    (_, layers, rows), _ = asked(monkeypatch, GenerationStudy(COUNTED, ()))
+    assert [found.label for found in (layers, rows)] == ["layers per token", "rows per token"]
+    assert {(found.role, found.metric) for found in (layers, rows)} == {("context", "mean_count")}
+    assert layers.value is not None
+    assert rows.value is not None
+    assert (layers.value.value, layers.n) == ((9 / 3 + 5 / 1) / 2, 2)
+    assert rows.value.value == (0 / 3 + 2 / 1) / 2
+
+
+def test_counts_of_images_are_sums_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = [Generated(Trace((0, 0), (Event(passes=count), Event(passes=1))), "finished") for count in (1, 4)]
+    (_, passes), _ = asked(monkeypatch, GenerationStudy(drawn, ()), decoder="heun")
+    assert passes.label == "passes per image"
+    assert passes.value is not None
+    assert (passes.value.value, passes.n) == (3.5, 2)
 
 
 @pytest.mark.parametrize("error", [FedsimError("the draft is gone."), RuntimeError("the draft is gone.")])
