@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks._results import ROOT
 from fedsim.core.errors import FedsimError, did_you_mean
@@ -33,14 +34,7 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     Raises:
         FedsimError: there is no such scenario, metric, arm or attack, or it expects nothing.
     """
-    file = folder / f"{name}.toml"
-    if not file.is_file():
-        known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
-        raise FedsimError(f"unknown scenario '{name}'.{known}")
-    scenario = tomllib.loads(file.read_text(encoding="utf-8"))
-    figures = Expected.model_validate(scenario.get("expected", {})).figures
-    if not figures:
-        raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
+    scenario, figures = _read(name, folder)
     discover("question")  # the metrics of questions stand in their files
     metrics = every_metric()
     figures = _choose_figures(figures, name, [word for word in re.split(r",\s*", chosen) if word], pattern)
@@ -49,6 +43,43 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     return "\n\n".join(
         [*tables, _origin(f"fedsim {'sweep' if 'sweep' in scenario else 'run'} scenarios/{name}.toml", tables)]
     )
+
+
+def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SCENARIOS) -> tuple[str, str]:
+    """Return the title of a figure that a scenario expects, and its cell.
+
+    Args:
+        name: of the scenario's file.
+        arm: of the scenario.
+        attack: label of the attack or question; empty for a figure of the arm itself.
+        metric: name of the metric.
+        folder: of scenarios.
+
+    Raises:
+        FedsimError: there is no such scenario, or it does not expect this figure.
+    """
+    _, figures = _read(name, folder)
+    wanted = (arm, attack, metric)
+    for figure in figures:
+        if (figure.arm, figure.attack, figure.metric) == wanted:
+            discover("question")
+            metrics = every_metric()
+            return _title(metric, metrics), _cell(figure, _metric(metric, metrics))
+    known = [f"{figure.arm}: {figure.attack}: {figure.metric}" for figure in figures]
+    raise FedsimError(f"scenario '{name}' expects no '{': '.join(wanted)}'.{did_you_mean(': '.join(wanted), known)}")
+
+
+def _read(name: str, folder: Path) -> tuple[dict[str, Any], Sequence[ExpectedFigure]]:
+    """Return a scenario's tables and the figures that it expects."""
+    file = folder / f"{name}.toml"
+    if not file.is_file():
+        known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
+        raise FedsimError(f"unknown scenario '{name}'.{known}")
+    scenario = tomllib.loads(file.read_text(encoding="utf-8"))
+    figures = Expected.model_validate(scenario.get("expected", {})).figures
+    if not figures:
+        raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
+    return scenario, figures
 
 
 def _choose_figures(

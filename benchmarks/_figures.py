@@ -2,8 +2,8 @@
 
 ``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- experiments -->`` all experiments by the pages
 that show them, ``<!-- papers -->`` what methods are to their papers, ``<!-- map: NAME -->`` an experiment as a picture,
-which lies in docs/images, ``<!-- costs: NAME -->`` what defenses cost and keep as one, and ``<!-- expected: NAME -->``
-what a scenario expects (or some of it: `benchmarks._expected`).
+which lies in docs/images, ``<!-- costs: NAME -->`` what defenses cost and keep as one, ``<!-- systems -->`` the
+published systems, and ``<!-- expected: NAME -->`` what a scenario expects (or some of it: `benchmarks._expected`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from benchmarks import _costs, _expected, _map, _papers
+from benchmarks import _costs, _expected, _map, _papers, _systems
 from benchmarks._experiments import experiments
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
@@ -30,7 +30,7 @@ _EXPECTED = re.compile(
     r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
-_LIST = re.compile(r"(<!-- (?P<kind>papers|experiments) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+_LIST = re.compile(r"(<!-- (?P<kind>papers|experiments|systems) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
 def pages() -> Iterator[Path]:
@@ -72,7 +72,11 @@ def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
         return f"{match[1]}\n{tables}\n\n{match['end']}"
 
     text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
-    lists = {"papers": _papers.as_tables, "experiments": lambda: _experiment_index(page)}
+    lists = {
+        "papers": _papers.as_tables,
+        "experiments": lambda: _experiment_index(page),
+        "systems": lambda: _systems.as_markdown(page),
+    }
     text = _LIST.sub(lambda match: f"{match[1]}\n{lists[match['kind']]()}\n\n{match['end']}", text)
     return _BLOCK.sub(block, text)
 

@@ -61,8 +61,9 @@ def _lines_of_steps() -> Iterator[str]:
 def _lines(kind: Kind) -> Iterator[str]:
     for name, entry in sorted(entries_of(kind).items()):
         if entry.paper:
-            yield f"| `{name}` | {entry.tier} | {_link(entry.paper)} | {entry.fidelity} | {entry.deviates} |"
+            yield f"| `{name}` | {entry.tier} | {link(entry.paper)} | {entry.fidelity} | {entry.deviates} |"
 
 
-def _link(paper: str) -> str:
+def link(paper: str) -> str:
+    """Return a paper as a link to arXiv, if it is there."""
     return f"[{paper}](https://arxiv.org/abs/{paper})" if _ARXIV.fullmatch(paper) else paper

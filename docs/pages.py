@@ -39,6 +39,7 @@ NAVIGATION: dict[str, tuple[str, ...]] = {
     "Reference": (
         "scenarios.md",
         "fidelity.md",
+        "systems.md",
         "reference/scenario.md",
         METHODS,
         "reference/python.md",

@@ -288,10 +288,10 @@ class MaskSearchConfig(MatchingConfig):
         masks = OptimisedMasks(
             rate=self.learning_rate if rate is None else rate,
             sites=sites,
-            known=known,
+            known_masks=known,
             begin=begin,
             relaxation=relaxation,
-            annealed=annealed,
+            is_annealed=annealed,
             weight=self.mask_weight,
         )
         return Unknowns((masks,))

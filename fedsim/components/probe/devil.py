@@ -98,6 +98,11 @@ class ShownLayers(NamedTuple):
         ("training with places and layers left out", "Devil.train", "test_only_the_translator_learns"),
         ("text of a single place", "see_places", "test_a_text_of_a_place_depends_on_its_vector_alone"),
         ("open-vocabulary saliency map", "map_phrase", "test_a_phrase_is_found_in_its_cell"),
+        (
+            "text about an image from its features",
+            "fedsim.questions.phrases.PhrasesQuestion",
+            "tests/questions/test_phrases.py::test_features_that_hold_the_caption_are_put_into_words",
+        ),
     ),
 )
 class Devil(Probe[DevilConfig]):
