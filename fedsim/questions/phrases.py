@@ -222,7 +222,7 @@ def _vision_language(model: nn.Module) -> VisionLanguage:
 def _images(model: VisionLanguage, batch: Batch) -> _Images:
     """Return the visual tokens of a batch's images, and the answers as captions."""
     pairs = zip(batch.inputs.split(_BATCH), batch.extra_inputs["question"].split(_BATCH), strict=True)
-    tokens = torch.cat([model.encode(images, question).hidden for images, question in pairs])
+    tokens = torch.cat([model.encode(images, question).hidden_states for images, question in pairs])
     captions = [[word for word in row if word not in (IGNORED, model.end)] for row in batch.labels.tolist()]
     return _Images(tokens.transpose(1, 2).unflatten(2, model.visual.grid), captions)
 

@@ -61,7 +61,7 @@ def _granted_by(scenario: Scenario, choice: Choice) -> Grants:
 
 def _check_is_used(method: Method, place: tuple[str | int, ...], choice: Choice, scenario: Scenario) -> None:
     """Refuse a client optimizer other than the default under fedsgd; arms that vary the algorithm are checked alone."""
-    is_open = not scenario.varied.isdisjoint(("federation", "federation.algorithm"))
+    is_open = not scenario.varied_keys.isdisjoint(("federation", "federation.algorithm"))
     if place != ("federation", "optimizer") or scenario.federation.algorithm != "fedsgd" or is_open:
         return
     default = registry.get("component", Federation().optimizer.name)

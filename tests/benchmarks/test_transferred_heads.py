@@ -55,7 +55,7 @@ def test_undecided_is_an_image_whose_search_ended_early_and_which_is_not_identif
     items = [SimpleNamespace(values={"identified": value}) for value in (1.0, 0.0, 0.0, 0.0)]
     apart = torch.tensor([0.5, 0.5, 0.0])
     # The last image has no guess, the third one is not identified by a guess that has its features.
-    assert transferred_heads._undecided(items, torch.tensor([0, 1, 2, 3]), apart) == 1  # type: ignore[arg-type]
+    assert transferred_heads._count_undecided(items, torch.tensor([0, 1, 2, 3]), apart) == 1  # type: ignore[arg-type]
 
 
 def test_a_refusal_is_counted_and_told() -> None:

@@ -44,7 +44,7 @@ def test_images_are_saved_as_pictures_numbers_and_facts(tmp_path: Path) -> None:
         "guess.json", "image-0.png", "image-1.png", "inputs.npy",
     ]  # fmt: skip
     told = json.loads((tmp_path / "new" / "guess" / "guess.json").read_text())
-    assert (told["labels"], told["stopped"], told["diagnostics"], told["is_exact"]) == (
+    assert (told["labels"], told["stop_reason"], told["diagnostics"], told["is_exact"]) == (
         [3, 4],
         "s",
         {"rank": 1.0},

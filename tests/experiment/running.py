@@ -45,13 +45,13 @@ class Silent:
         self.attacks.append(f"{self.name}: {label} {victim}/{victims}")
         return lambda _step: None
 
-    def attacked(self, label: str, victim: VictimRecord) -> None:
+    def report_victim(self, label: str, victim: VictimRecord) -> None:
         self.victim = victim
 
     def progress(self, what: str, number: int, of: int) -> None:
         self.step = (what, number, of)
 
-    def answered(self, finding: Finding) -> None:
+    def report_finding(self, finding: Finding) -> None:
         self.finding = finding
 
 

@@ -24,7 +24,7 @@ def test_a_text_goes_on_with_the_token_of_the_highest_score() -> None:
 @pytest.mark.parametrize("tied", [False, True])
 def test_the_output_layer_is_ours_where_it_is_tied_or_scores_tags(tied: bool) -> None:
     model = CausalModel(reference(tied), spec())
-    assert model.known == VOCABULARY
+    assert model.vocabulary_size == VOCABULARY
     kinds = [type(module) for module in model.modules()]
     assert (TiedHead in kinds) is tied
     assert len({id(p) for p in model.parameters()}) == len(list(model.named_parameters()))
@@ -36,7 +36,7 @@ def test_a_folder_without_a_checkpoint_and_a_short_context_are_one_sentence(tmp_
     with pytest.raises(FedsimError, match="cannot be loaded"):
         load("AutoModelForCausalLM", tmp_path)
     reference().save_pretrained(tmp_path)
-    assert causal_model(tmp_path, spec()).known == VOCABULARY
+    assert causal_model(tmp_path, spec()).vocabulary_size == VOCABULARY
     with pytest.raises(FedsimError, match=r"data\.length is 33, expected at most 32, the context of the model"):
         causal_model(tmp_path, spec(length=33))
     assert SIZES["width"] == load("AutoModelForCausalLM", tmp_path).config.hidden_size

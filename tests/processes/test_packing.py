@@ -23,15 +23,15 @@ def test_a_guess_comes_back_as_it_was() -> None:
         masks=(torch.ones(2, 4),),
         notes=("one", "two"),
         diagnostics={"rank": 2.0},
-        trained=Batch(torch.rand(2, 1, 3, 3), torch.rand(2, 5)),
+        trained_batch=Batch(torch.rand(2, 1, 3, 3), torch.rand(2, 5)),
         extras={"part.what": torch.arange(3)},
         is_exact=True,
     )
     (back,) = packing.unpack_values(packing.pack_values([whole]))
     assert torch.equal(back.inputs, whole.inputs)
-    assert back.trained is not None
+    assert back.trained_batch is not None
     assert whole.trained_batch is not None
-    assert torch.equal(back.trained.labels, whole.trained_batch.labels)
+    assert torch.equal(back.trained_batch.labels, whole.trained_batch.labels)
     assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
     plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "diagnostics", "is_exact")
     assert all(getattr(back, name) == getattr(whole, name) for name in plain)

@@ -19,7 +19,7 @@ SMALL = {"dimension": 512, "width": 64, "epochs": 30}
 
 
 def ask(evidence: Evidence) -> list[Finding]:
-    config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, "probe": SMALL})
+    config = Binding.model_validate({"known_attribute": "topic", "target_attribute": "name", "means": 1, "probe": SMALL})
     return list(BindingQuestion(config).run(evidence, QuestionContext()))
 
 
@@ -80,12 +80,12 @@ def test_a_real_model_is_read_in_its_upper_half(evidence: Evidence) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"wanted": "nam"}, r"binding.wanted: data 'named-news' has no attribute 'nam'.*'name'"),
-        ({"wanted": "topic"}, "'topic' is known already"),
+        ({"target_attribute": "nam"}, r"binding.target_attribute: data 'named-news' has no attribute 'nam'.*'name'"),
+        ({"target_attribute": "topic"}, "'topic' is known already"),
         ({"means": 2}, "binding.means: 2, expected at most 1"),
     ],
 )
 def test_what_has_no_answer_is_refused_before_training(scenario: Build, settings: dict[str, Any], message: str) -> None:
-    config = Binding.model_validate({"known": "topic", "wanted": "name", "means": 1, **settings})
+    config = Binding.model_validate({"known_attribute": "topic", "target_attribute": "name", "means": 1, **settings})
     with pytest.raises(ScenarioError, match=message):
         BindingQuestion(config).check(worlds.build(scenario(**TEXTS)))

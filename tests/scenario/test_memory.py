@@ -13,10 +13,10 @@ from fedsim.scenario.memory import free, refusing_too_large
 
 def test_the_smallest_room_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (free() or 0) > 1 << 20
-    for name, room in (("_of_machine", 30), ("_of_group", None), ("_of_process", 20)):
+    for name, room in (("_machine_memory", 30), ("_group_memory", None), ("_process_memory", 20)):
         monkeypatch.setattr(memory, name, lambda room=room: room)
     assert free() == 20
-    for name in ("_of_machine", "_of_process"):
+    for name in ("_machine_memory", "_process_memory"):
         monkeypatch.setattr(memory, name, lambda: None)
     assert free() is None
     with refusing_too_large("a model"):

@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
         return called
 
-    for name in ("unique_examples", "dropout_sites", "objective_at_truth", "unexplained"):
+    for name in ("unique_examples", "dropout_sites", "objective_at_truth", "update_distance"):
         monkeypatch.setattr(victims, name, counting(name))
     return counted
 
@@ -57,7 +57,7 @@ def test_two_attacks_on_two_victims_in_two_arms_work_everything_out_once_a_victi
     assert all(victim.objective_at_truth is not None and victim.scores for victim in answers)
     assert any(victim.masks for victim in answers)
     once = {"unique_examples": 4, "dropout_sites": 4, "objective_at_truth": 4}
-    assert calls == {**once, "unexplained": 4 + 8}  # of each truth, and of each guess
+    assert calls == {**once, "update_distance": 4 + 8}  # of each truth, and of each guess
 
 
 def test_who_asks_first_changes_no_randomness_of_an_attack(scenario: Build) -> None:

@@ -53,7 +53,7 @@ def test_of_equal_codes_those_numbered_first_fire(active: int) -> None:
     with torch.no_grad():
         codebook.codes[0, 10:] = codebook.codes[0, 7]
         codebook.codes[0, :7] = -codebook.codes[0, 7]
-    ranked = codebook.chosen(codebook.codes[:, 7].detach())
+    ranked = codebook.select_codes(codebook.codes[:, 7].detach())
     assert ranked.tolist() == [[7, 10, 11][:active]] if active > 1 else [[7]]
 
 
@@ -181,7 +181,7 @@ def test_codes_are_forced_at_chosen_positions_alone() -> None:
     model = nn.Sequential(codebook)
     with force_codes(model, "there", [3], positions=slice(2, 3)), reading(model) as seen:
         model(a)
-    plain = codebook.chosen(codebook.normalise(a))
+    plain = codebook.select_codes(codebook.normalise(a))
     assert bool((seen["there"][0][:, 2] == 3).all())
     others = [0, 1, 3, 4]
     assert torch.equal(seen["there"][0][:, others], plain[:, others])

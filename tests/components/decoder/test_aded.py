@@ -174,7 +174,7 @@ def test_what_lasts_belongs_to_one_decoder_and_its_states_and_only_where_it_pers
     assert other.lasting.table is None
     assert plain.lasting.table is None
     state = lasting.start(model, asked, GenerationContext(tuple(sources(2)), limits))
-    assert state.lasting is state.keep([1]).lasting is lasting.lasting
+    assert state.persistent_state is state.keep([1]).persistent_state is lasting.lasting
     assert state.tables[0] is state.tables[1] is lasting.lasting.table
     assert plain.start(model, asked, GenerationContext(tuple(sources(2)), limits)).lasting is not plain.lasting
 

@@ -131,8 +131,8 @@ def test_a_perplexity_is_that_of_one_pass_over_the_trial_and_the_least_stays() -
     before, after = steps(2)[1:]
     seen = 0
     for text, own, whole in zip(before.tokens, after.last, after.tokens, strict=True):
-        assert whole == (*text, *own.trials[own.chosen])
-        assert own.perplexities[own.chosen] == min(own.perplexities)
+        assert whole == (*text, *own.trials[own.chosen_trial])
+        assert own.perplexities[own.chosen_trial] == min(own.perplexities)
         for trial, perplexity in zip(own.trials, own.perplexities, strict=True):
             scores = behind([*text, *trial])[len(text) - 1 : -1] / 1.3
             costs = nn.functional.cross_entropy(scores, torch.tensor(trial))

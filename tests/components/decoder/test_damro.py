@@ -89,7 +89,7 @@ def test_both_branches_equal_reading_from_the_beginning(recount: bool) -> None:
             few = model.sequence(encoded.keep(torch.tensor(state.outliers)), QUESTIONS, answer)
             few = few.reindex_positions() if recount else few
             for number, sequence in enumerate((model.sequence(encoded, QUESTIONS, answer), few)):
-                whole = model.language().score(model.read(sequence).hidden[:, -1])
+                whole = model.language().score(model.read(sequence).hidden_states[:, -1])
                 torch.testing.assert_close(torch.stack([own[number] for own in state.last]), whole)
 
 

@@ -105,7 +105,7 @@ def test_dropped_blocks_hold_the_keys_of_prompt_and_anchors_and_layers_are_count
     states = steps(model, [[1, 2, 3]], 1 + read)
     held = [3 + (read // CYCLE if number in DROPPED else read) for number in range(DEPTH)]
     assert calls == held
-    assert states[-1].past.held == [[own] for own in held]
+    assert states[-1].past.key_counts == [[own] for own in held]
     assert sum(calls) - 3 * DEPTH == read * (DEPTH - len(DROPPED) * (CYCLE - 1) / CYCLE)
     (found,) = write(adapted(), [[1, 2, 3]], 1 + read)
     assert sum(found.trace.series()["layers"][1:]) == sum(calls) - 3 * DEPTH

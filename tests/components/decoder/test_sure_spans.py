@@ -111,7 +111,7 @@ def test_what_was_read_of_pads_is_forgotten() -> None:
             fresh = DecodingCache().scores(model, state.tokens)
             for own, other in zip(kept, fresh, strict=True):
                 torch.testing.assert_close(own, other, rtol=0, atol=1e-9)  # rounding of doubles
-            assert state.past.held == [list(map(len, state.tokens))] * 2
+            assert state.past.key_counts == [list(map(len, state.tokens))] * 2
             assert all(0 <= event["accepted"] <= event["proposed"] for event in events)
     assert isinstance(state, TextState)
 

@@ -51,10 +51,10 @@ def test_windows_are_merged_from_the_stated_likeness_on() -> None:
     image = grid_of([pair(0.81), pair(0.79), torch.ones(4, 3).double(), apart])
     found = merge_windows(encoder_stream(image[None]), (4, 4), 2, 0.8)
     assert found.patches.tolist() == [[0, 2, 3, 6, 7, 8, 10, 11, 14, 15]]  # windows 0 and 2 are one token each
-    torch.testing.assert_close(found.hidden[0, 1], pair(0.81).mean(0))
-    torch.testing.assert_close(found.hidden[0, 6], torch.ones(3).double())
+    torch.testing.assert_close(found.hidden_states[0, 1], pair(0.81).mean(0))
+    torch.testing.assert_close(found.hidden_states[0, 6], torch.ones(3).double())
     sizes = torch.tensor([4 if number in (0, 8) else 1 for number in found.patches[0].tolist()]).double()
-    torch.testing.assert_close((sizes[:, None] * found.hidden[0, 1:]).sum(0) / 16, image.mean(0))
+    torch.testing.assert_close((sizes[:, None] * found.hidden_states[0, 1:]).sum(0) / 16, image.mean(0))
 
 
 def test_each_image_merges_its_own_windows_whatever_stands_beside_it() -> None:

@@ -203,7 +203,7 @@ def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) ->
     first, *rest = observation.update.tensors
     found = without_unreliable_tensors(knowing(observation, first, "no such tensor"))
     assert list(found.update.tensors) == rest
-    assert found.hidden_parameters == observation.hidden | {first}
+    assert found.hidden_parameters == observation.hidden_parameters | {first}
     assert found.unreliable_tensors[first] is observation.update.tensors[first]
 
 

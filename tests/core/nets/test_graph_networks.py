@@ -53,7 +53,7 @@ def test_numbering_and_filling_change_nothing(build: object) -> None:
 def test_a_node_sees_no_farther_than_there_are_layers(build: object) -> None:
     near, far = path(0, 1, 0, 0, 0, 0).double(), path(0, 1, 0, 0, 0, 1).double()
     layers = network(build)
-    hidden = [layers.hidden(0, graphs_of(graph).features, graphs_of(graph)) for graph in (near, far)]
+    hidden = [layers.apply_layer(0, graphs_of(graph).features, graphs_of(graph)) for graph in (near, far)]
     torch.testing.assert_close(hidden[0][0, :4], hidden[1][0, :4])
     assert not torch.allclose(hidden[0][0, 4], hidden[1][0, 4])
 

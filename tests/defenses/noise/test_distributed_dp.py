@@ -53,7 +53,7 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
         return float(world.stack.defenses[0].on_upload(zero, here).tensors["w"].std())
 
     assert deviation(2) == pytest.approx(3**0.5 * deviation(0))
-    with pytest.raises(ScenarioError, match="colluding is 3, but a sum may hold 3"):
+    with pytest.raises(ScenarioError, match="colluding_clients is 3, but a sum may hold 3"):
         deviation(3)
 
 

@@ -140,7 +140,7 @@ def test_less_noise_helps_by_20_db_a_decade_and_not_in_directions_that_nothing_d
     found = compute_uncertainty(matrix(linear(map_, 1e-9), 5), variance)
     assert float(found.error[2]) == 3.0
     assert float(found.error[[0, 1, 3, 4]].max()) < 1e-12
-    assert (found.rank, round(found.known)) == (4, 4)
+    assert (found.rank, round(found.known_entries)) == (4, 4)
 
 
 def test_fewer_layers_more_examples_and_hidden_masks_never_help() -> None:

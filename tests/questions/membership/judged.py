@@ -39,5 +39,5 @@ class Watching(Silent):
             raise KeyboardInterrupt
         self.shadows.append(f"{what} {number}/{of}")
 
-    def answered(self, finding: Finding) -> None:
+    def report_finding(self, finding: Finding) -> None:
         self.findings.append(finding)
