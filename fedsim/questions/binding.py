@@ -89,7 +89,7 @@ class BindingQuestion(Question[Binding]):
         """Check that the data have both attributes, and that hidden states can be read."""
         hidden_states.check(world, "binding")
         attributes = world.data.dataset.attributes
-        for key in ("known", "wanted"):
+        for key in ("known_attribute", "target_attribute"):
             name = getattr(self.config, key)
             if name not in attributes:
                 raise ScenarioError(

@@ -119,7 +119,7 @@ def test_idle_codes_move_onto_activations_in_training_alone() -> None:
     assert not codebook.idle.any()
     model.train()(a)
     assert torch.equal(codebook.codes, before)
-    fired = find_fired_codes(codebook.chosen(codebook.normalise(a)), 1, 50)
+    fired = find_fired_codes(codebook.select_codes(codebook.normalise(a)), 1, 50)
     assert torch.equal(codebook.idle.bool(), ~fired)
     model(a)
     assert torch.equal(codebook.codes[fired], before[fired])
