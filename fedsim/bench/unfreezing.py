@@ -58,4 +58,4 @@ def seen_loss(model: Any, generator: torch.Generator) -> Tensor:
     digits = draw_digits(_IMAGES, grids.CELLS, grids.OCCUPIED, 0.5, generator)
     images = paint(digits, grids.CELLS, stocks("mnist5k")[0], generator)
     no_question = torch.zeros(_IMAGES, QUESTION_LENGTH, dtype=torch.long)  # not read by the encoder
-    return grids.turns_loss(model, digits, model.encode(images, no_question).hidden, MIX, _TURNS, generator)
+    return grids.turns_loss(model, digits, model.encode(images, no_question).hidden_states, MIX, _TURNS, generator)

@@ -98,7 +98,8 @@ class BindingQuestion(Question[Binding]):
                 )
         if self.config.known_attribute == self.config.target_attribute:
             raise ScenarioError(
-                f"binding.target_attribute: '{self.config.target_attribute}' is known already. Ask for another attribute."
+                f"binding.target_attribute: '{self.config.target_attribute}' is known already. Ask for another "
+                "attribute."
             )
         upper = len(self._layers(world))
         if self.config.means > upper:

@@ -36,7 +36,7 @@ def test_packed_questions_are_answered_as_one_by_one() -> None:
     single = model(images.repeat_interleave(3, 0), question, answer)
     front, asking = model.laid_out(question)
     turns = torch.cat((asking, answer), 1).view(2, 3, -1)
-    packed = packed_scores(model, model.encode(images, question[:2]).hidden, front[:2], turns)
+    packed = packed_scores(model, model.encode(images, question[:2]).hidden_states, front[:2], turns)
     torch.testing.assert_close(packed.flatten(0, 1)[:, 5:], single, rtol=1e-4, atol=1e-4)  # sums in another order
 
 

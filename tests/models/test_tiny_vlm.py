@@ -74,7 +74,7 @@ def test_attention_on_demand_is_that_of_the_layer() -> None:
             torch.testing.assert_close(fused, weights @ values)
             hidden = before.hidden_states + block.self_attn.o_proj(fused.transpose(1, 2).flatten(2))
             own = hidden + block.mlp(block.post_attention_layernorm(hidden))
-            torch.testing.assert_close(own, after.hidden)
+            torch.testing.assert_close(own, after.hidden_states)
             found.append(layer.number)
 
     model = small_vlm(Looking())

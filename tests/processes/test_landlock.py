@@ -59,7 +59,7 @@ def test_a_process_that_is_shut_off_reads_what_is_granted_and_reaches_nothing_el
     (tmp_path / "file").write_text("whatever")
     places = {
         "readable": [str(tmp_path / "granted"), "/nowhere"],
-        "listed": [str(tmp_path / "listed")],
+        "listable": [str(tmp_path / "listed")],
         "devices": ["/dev/null"],
         "writable": [str(tmp_path / "writable"), str(tmp_path / "file")],
     }

@@ -33,7 +33,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
     assert whole.trained_batch is not None
     assert torch.equal(back.trained_batch.labels, whole.trained_batch.labels)
     assert torch.equal(back.extras["part.what"], whole.extras["part.what"])
-    plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "diagnostics", "is_exact")
+    plain = ("objective", "iterations", "best_iteration", "history", "stop_reason", "notes", "diagnostics", "is_exact")
     assert all(getattr(back, name) == getattr(whole, name) for name in plain)
 
 

@@ -19,7 +19,8 @@ SMALL = {"dimension": 512, "width": 64, "epochs": 30}
 
 
 def ask(evidence: Evidence) -> list[Finding]:
-    config = Binding.model_validate({"known_attribute": "topic", "target_attribute": "name", "means": 1, "probe": SMALL})
+    asked = {"known_attribute": "topic", "target_attribute": "name"}
+    config = Binding.model_validate({**asked, "means": 1, "probe": SMALL})
     return list(BindingQuestion(config).run(evidence, QuestionContext()))
 
 

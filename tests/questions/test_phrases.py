@@ -75,7 +75,7 @@ def test_real_features_are_read_as_a_map_with_the_answer_as_caption(evidence: Ev
     model = evidence.world.models.workspace.model
     features, captions = asking._images(model, dataset.test)  # type: ignore[arg-type]
     assert features.shape == (40, 32, 8, 8)
-    tokens = model.encode(dataset.test.inputs[:2], dataset.test.extra_inputs["question"][:2]).hidden  # type: ignore[operator]
+    tokens = model.encode(dataset.test.inputs[:2], dataset.test.extra_inputs["question"][:2]).hidden_states  # type: ignore[operator]
     assert torch.allclose(features[1, :, 2, 3], tokens[1, 2 * 8 + 3], atol=1e-5)
     end = dataset.test.labels[0].tolist().index(dataset.tokenizer.end)  # type: ignore[union-attr]
     assert captions[0] == dataset.test.labels[0, :end].tolist()

@@ -176,7 +176,7 @@ def test_what_lasts_belongs_to_one_decoder_and_its_states_and_only_where_it_pers
     state = lasting.start(model, asked, GenerationContext(tuple(sources(2)), limits))
     assert state.persistent_state is state.keep([1]).persistent_state is lasting.lasting
     assert state.tables[0] is state.tables[1] is lasting.lasting.table
-    assert plain.start(model, asked, GenerationContext(tuple(sources(2)), limits)).lasting is not plain.lasting
+    assert plain.start(model, asked, GenerationContext(tuple(sources(2)), limits)).persistent_state is not plain.lasting
 
 
 def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
