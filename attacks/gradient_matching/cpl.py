@@ -13,19 +13,20 @@ Source: Wei et al. 2020, arXiv 2004.10397.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.labels import labels_of
-from attacks.core.matching.simulated_client import SimulatedClient
+from attacks.core.matching.descent import Search, VictimGroup
 from attacks.core.matching.starts import Start
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation, change_default
+from fedsim.core.types import Masks, change_default
 
 
 class CplConfig(LbfgsConfig):
@@ -51,12 +52,12 @@ class CplConfig(LbfgsConfig):
         ),
         (
             "label term of the objective",
-            "Cpl.penalty",
+            "Cpl.plan",
             "test_its_objective_has_a_term_of_the_label",
         ),
         (
             "search by L-BFGS",
-            "attacks.gradient_matching._lbfgs.LbfgsAttack.search",
+            "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search",
             "tests/attacks/gradient_matching/test_lbfgs.py::test_one_image_and_its_label_are_exact",
         ),
     ),
@@ -66,14 +67,14 @@ class Cpl(LbfgsAttack[CplConfig]):
 
     effort: ClassVar[Effort] = "descent"
 
-    def known_labels(self, observation: Observation) -> Tensor | None:
-        """Return granted or inferred labels."""
-        return labels_of(observation, self.config.label_rule)
+    def plan(self, victims: VictimGroup) -> Search:
+        """Return the search with the prior a |F(x) - onehot(y)|^2 under the masks of the search."""
+        search, client = super().plan(victims), self.simulated_client(victims.observations[0])
+        weight, (labels,) = self.config.label_weight, victims.labels
 
-    def penalty(self, client: SimulatedClient, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
-        """Return a |F(x) - onehot(y)|^2 under the masks of the search."""
-        if self.config.label_weight == 0.0:
-            return 0.0
-        probabilities = client.outputs(inputs, masks, {}).softmax(1)
-        wanted = F.one_hot(labels, probabilities.shape[1]).to(probabilities)
-        return self.config.label_weight * (probabilities - wanted).square().sum()
+        def prior(inputs: Tensor, masks: Masks, rows: Sequence[int]) -> Tensor:
+            odds = client.outputs(inputs[0], tuple(mask[0] for mask in masks), {}).softmax(1)
+            error = (odds - F.one_hot(labels.to(odds.device), odds.shape[1]).to(odds)).square().sum()
+            return search.prior(inputs, masks, rows) + weight * error
+
+        return replace(search, prior=prior) if weight else search

@@ -13,13 +13,18 @@ Source: Zhu, Liu, Han 2019, arXiv 1906.08935, equation 4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
+import torch
 from torch import Tensor
 
+from attacks.core.matching.attack import best_row
+from attacks.core.matching.descent import RestartResult
+from attacks.core.matching.unknowns import LABELS, Logits, Unknowns
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation
+from fedsim.core.types import NO_LABEL, Observation, Reconstruction
 
 
 @final
@@ -33,7 +38,7 @@ from fedsim.core.types import Observation
     paper_steps=(
         (
             "joint search for images and soft labels by L-BFGS",
-            "attacks.gradient_matching._lbfgs.LbfgsAttack.search",
+            "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search",
             "test_it_finds_the_label_with_the_image_and_asks_for_none",
         ),
     ),
@@ -41,6 +46,18 @@ from fedsim.core.types import Observation
 class Dlg(LbfgsAttack[LbfgsConfig]):
     """Searches images and soft labels."""
 
-    def known_labels(self, observation: Observation) -> Tensor | None:
-        """Return None: the labels are unknowns of the search."""
-        return None
+    def labels(self, observation: Observation) -> Tensor:
+        """Return a placeholder: the labels are unknowns of the search."""
+        return torch.full((self.dummies(observation),), NO_LABEL)
+
+    def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
+        """Return the logits of labels and masks."""
+        shape = (self.dummies(observations[0]), observations[0].spec.classes)
+        return Unknowns((Logits(LABELS, shape=shape), *super().unknowns(observations).blocks))
+
+    def report(
+        self, observation: Observation, rows: Sequence[RestartResult], labels: Tensor, path: str
+    ) -> Reconstruction:
+        """Return the best reconstruction with its likeliest labels."""
+        (logits,) = best_row(rows).extra_values[LABELS]
+        return super().report(observation, rows, logits.argmax(1), path)

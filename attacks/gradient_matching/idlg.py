@@ -14,12 +14,8 @@ from __future__ import annotations
 
 from typing import final
 
-from torch import Tensor
-
-from attacks.core.labels import labels_of
 from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation
 
 
 @final
@@ -38,14 +34,10 @@ from fedsim.core.types import Observation
         ),
         (
             "search for the image alone",
-            "attacks.gradient_matching._lbfgs.LbfgsAttack.search",
+            "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search",
             "tests/attacks/gradient_matching/test_lbfgs.py::test_one_image_and_its_label_are_exact",
         ),
     ),
 )
 class Idlg(LbfgsAttack[LbfgsConfig]):
     """Searches images under granted or inferred labels."""
-
-    def known_labels(self, observation: Observation) -> Tensor | None:
-        """Return granted or inferred labels."""
-        return labels_of(observation, self.config.label_rule)

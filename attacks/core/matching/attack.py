@@ -7,6 +7,7 @@ unknowns u of the attack. By default it is 1 - cos(g, g*) + w TV(x) (arXiv 2003.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeVar
@@ -62,6 +63,12 @@ class GradientSearchConfig(Config):
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="where the search runs, if the scenario says no device"
     )
+    distance: DistanceChoice = distance_setting("cosine")
+    priors: tuple[PriorChoice, ...] = prior_settings({"total-variation": 1e-5})
+    statistics: Statistics = Field(
+        default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
+    )
+    restarts: int = Field(default=1, ge=1, description="independent restarts, run at once; the lowest objective wins")
 
 
 class MatchingConfig(GradientSearchConfig):
@@ -74,8 +81,6 @@ class MatchingConfig(GradientSearchConfig):
         description="hard: only the sign of the inputs' gradient; soft: tanh(g / its RMS); off: as it is",
     )
     boxed: bool = Field(default=True, description="clamp the dummy to the pixel range after every step")
-    distance: DistanceChoice = distance_setting("cosine")
-    priors: tuple[PriorChoice, ...] = prior_settings({"total-variation": 1e-5})
     schedule: ScheduleName = Field(
         default="plateau", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
     )
@@ -92,10 +97,6 @@ class MatchingConfig(GradientSearchConfig):
     still: float = Field(
         default=0.0, ge=0, description="stop when 100 iterations move the dummy by less (normalised units); 0: never"
     )
-    statistics: Statistics = Field(
-        default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
-    )
-    restarts: int = Field(default=1, ge=1, description="independent restarts, run at once; the lowest objective wins")
     engine: Literal["fastest", "general", "compiled"] = Field(
         default="fastest",
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
@@ -103,18 +104,20 @@ class MatchingConfig(GradientSearchConfig):
     )
 
 
+SearchT = TypeVar("SearchT", bound=GradientSearchConfig)
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 
 
-class MatchingAttack(Attack[ConfigT]):
-    """An attack that matches a single gradient. Subclasses with unknowns besides the inputs override `unknowns`.
+class GradientSearch(Attack[SearchT]):
+    """A search for inputs whose gradient matches a single gradient. Subclasses define the settings of the descent.
+
+    Subclasses with unknowns besides the inputs override `unknowns`.
 
     Attributes:
         training_mode: whether normalisation layers use batch statistics, unless the settings override it.
         searches_draws: whether the attack simulates the task's random draws in a step.
     """
 
-    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
     training_mode: ClassVar[bool] = True
     searches_draws: ClassVar[bool] = False
 
@@ -145,11 +148,6 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the dropout sites of the model; an attack may assume other rates."""
         return observation.sites
 
-    @classmethod
-    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return this number of iterations."""
-        return {"max_iterations": gradients}
-
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search on a single victim."""
         return self.search_batch([observation], [generator], [on_step])[0]
@@ -168,22 +166,9 @@ class MatchingAttack(Attack[ConfigT]):
             results.update(zip(group, self._match(chosen, *of_group), strict=True))
         return [results[index] for index in range(len(observations))]
 
+    @abstractmethod
     def descent_settings(self) -> DescentSettings:
-        """Return the settings of the descent; an attack may override them."""
-        config = self.config
-        return DescentSettings(
-            iterations=config.max_iterations,
-            rate=config.learning_rate,
-            sign=config.sign,
-            schedule=config.schedule,
-            patience=config.plateau_patience,
-            factor=config.plateau_factor,
-            warm_up=config.warm_up,
-            langevin=config.langevin,
-            threshold=config.threshold,
-            stall=config.patience,
-            still=config.still,
-        )
+        """Return the settings of the descent."""
 
     def first(self, observations: Sequence[Observation]) -> Callable[[int, torch.Generator], Tensor]:
         """Return the function that draws a victim's dummy inputs according to the settings."""
@@ -211,7 +196,7 @@ class MatchingAttack(Attack[ConfigT]):
         for victim, (observation, label) in enumerate(zip(observations, labels, strict=True)):
             results = [row for row in rows if row.victim == victim]
             # Reports of subclasses need a row with a finite objective.
-            report = partial(MatchingAttack.report, self) if has_failed(results) else self.report
+            report = partial(GradientSearch.report, self) if has_failed(results) else self.report
             reconstructions.append(report(observation, results, label, path))
         return reconstructions
 
@@ -236,12 +221,58 @@ class MatchingAttack(Attack[ConfigT]):
         return best_of(rows, labels, path, self.remarks(observation))
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
-        """Return the pixel range, or None if the settings do not clamp dummy inputs."""
-        return pixel_box(observation) if self.config.boxed else None
+        """Return the range of dummy inputs, or None, the default, if they are not clamped."""
+        return None
 
     def simulated_client(self, observation: Observation) -> SimulatedClient:
         """Return the simulated client, with a copy of the model; the observed model is not changed."""
         return simulated_client(observation, self.sites(observation), self._uses_batch_statistics())
+
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        """Return the comparison of gradients for the search; by default every gradient is built explicitly."""
+        return GeneralComparison(self.simulated_client(observations[0]), observations)
+
+    def _uses_batch_statistics(self) -> bool:
+        return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
+
+    def max_victims(self, observation: Observation) -> int:
+        """Return the number of victims per computation: at most 32 rows and 4 million unknowns."""
+        numbers = sum(math.prod(site.shape) for site in observation.sites)
+        numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
+        rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
+        return max(1, rows // self.config.restarts)
+
+
+class MatchingAttack(GradientSearch[ConfigT]):
+    """A search by Adam."""
+
+    label_kinds: ClassVar[frozenset[LabelKind]] = ANY_LABELS
+
+    @classmethod
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
+        """Return this number of iterations."""
+        return {"max_iterations": gradients}
+
+    def descent_settings(self) -> DescentSettings:
+        """Return the settings of the descent; an attack may override them."""
+        config = self.config
+        return DescentSettings(
+            iterations=config.max_iterations,
+            rate=config.learning_rate,
+            sign=config.sign,
+            schedule=config.schedule,
+            patience=config.plateau_patience,
+            factor=config.plateau_factor,
+            warm_up=config.warm_up,
+            langevin=config.langevin,
+            threshold=config.threshold,
+            stall=config.patience,
+            still=config.still,
+        )
+
+    def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
+        """Return the pixel range, or None if the settings do not clamp dummy inputs."""
+        return pixel_box(observation) if self.config.boxed else None
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return the comparison of gradients for the settings and the search."""
@@ -257,16 +288,6 @@ class MatchingAttack(Attack[ConfigT]):
         if self.config.engine == "compiled" and isinstance(chosen, GhostComparison):
             return CompiledComparison(chosen)
         return chosen
-
-    def _uses_batch_statistics(self) -> bool:
-        return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
-
-    def max_victims(self, observation: Observation) -> int:
-        """Return the number of victims per computation: at most 32 rows and 4 million unknowns."""
-        numbers = sum(math.prod(site.shape) for site in observation.sites)
-        numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
-        rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
-        return max(1, rows // self.config.restarts)
 
 
 class MaskSearchConfig(MatchingConfig):

@@ -1,6 +1,7 @@
 """Gradient descent on dummy inputs, shared by all gradient-matching attacks.
 
 Victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
+Adam is the default optimizer. An optimizer with line searches, such as L-BFGS, minimises the sum of all rows.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -27,6 +29,7 @@ from attacks.core.matching.optimizers import (
     sign_gradient,
 )
 from attacks.core.matching.unknowns import (
+    LABELS,
     MASKS,
     SearchProgress,
     Unknowns,
@@ -60,7 +63,10 @@ class DescentSettings(NamedTuple):
         langevin: standard deviation of the noise on the inputs' gradient, in units of the current step.
         threshold: stop below this objective.
         stall: stop after this many iterations without a new best.
+        improvement: relative decrease of the objective from which a best counts as new for `stall`.
         still: stop when 100 iterations move the inputs by less than this root mean square; 0 for never.
+        optimizer: function from the variables of all rows to an optimizer that evaluates the objective itself, such as
+            L-BFGS. It replaces Adam, and the settings from `rate` to `langevin` and `still` have no effect.
     """
 
     iterations: int
@@ -74,6 +80,8 @@ class DescentSettings(NamedTuple):
     threshold: float = 0.0
     stall: int = sys.maxsize
     still: float = 0.0
+    improvement: float = 0.0
+    optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None
 
 
 def no_prior(inputs: Tensor, _masks: Masks, _rows: Sequence[int]) -> Tensor:
@@ -153,7 +161,9 @@ class RestartResult:
         inputs: inputs of the lowest objective, shape (B, *shape).
         masks: masks of the same iteration, one per site that the search optimised.
         extra_values: values of the other blocks of unknowns in that iteration, by name.
-        objectives: the objective of every iteration.
+        objectives: the lowest objective of every iteration.
+        distance: the gradient distance of the lowest objective.
+        last_improvement: its iteration and objective; see `DescentSettings.improvement`.
     """
 
     victim: int
@@ -165,6 +175,8 @@ class RestartResult:
     objectives: list[float] = field(default_factory=list[float])
     stop_reason: str = "iterations used up"
     extra_values: Values = field(default_factory=dict[str, Masks])
+    distance: float = math.inf
+    last_improvement: tuple[int, float] = (0, math.inf)
 
 
 @dataclass
@@ -212,22 +224,42 @@ def descend(descent: Descent) -> list[RestartResult]:
 
     At a deadline, rows return their state at the lowest objective.
     """
-    settings = descent.settings
     rows = _first_rows(descent)
     all_results = list(rows.results)
+    if descent.settings.optimizer is None:
+        _descend_by_adam(descent, rows)
+    else:
+        _descend_by(descent.settings.optimizer(rows.all()), descent, rows)
+    return all_results
+
+
+def _descend_by(optimizer: torch.optim.Optimizer, descent: Descent, rows: _Rows) -> None:
+    """Minimise the sum of all objectives, until all rows have ended."""
+
+    def evaluate(iteration: int) -> float:
+        objectives, distances = _objectives(descent, rows, iteration)
+        gradients = torch.autograd.grad(objectives.sum(), rows.all(), materialize_grads=True)
+        for variable, gradient in zip(rows.all(), gradients, strict=True):
+            variable.grad = gradient
+        _note(descent, rows, objectives.detach(), distances, iteration)
+        return float(objectives.detach().sum())
+
+    for iteration in range(1, descent.settings.iterations + 1):
+        optimizer.step(partial(evaluate, iteration))
+        if not _report(descent, rows, iteration):
+            break
+    rows.settle()
+
+
+def _descend_by_adam(descent: Descent, rows: _Rows) -> None:
+    settings = descent.settings
     adam = RowAdam(rows.all())
     schedule = _schedule(settings, rows.inputs)
     earlier = rows.inputs.detach().clone()
     for iteration in range(1, settings.iterations + 1):
-        objectives = _objectives(descent, rows, iteration)
-        _note(descent, rows, objectives.detach(), iteration)
-        try:
-            _report(descent, rows, iteration)
-        except DeadlineReached:
-            for row in rows.results:
-                row.stop_reason = OUT_OF_TIME
-            break
-        going = [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, settings)]
+        objectives, distances = _objectives(descent, rows, iteration)
+        _note(descent, rows, objectives.detach(), distances, iteration)
+        going = _report(descent, rows, iteration)
         if not going or iteration == settings.iterations:
             break
         gradients = torch.autograd.grad(objectives.sum(), rows.all(), materialize_grads=True)
@@ -250,7 +282,6 @@ def descend(descent: Descent) -> list[RestartResult]:
             schedule.keep(index)
             earlier = earlier[index]
     rows.settle()
-    return all_results
 
 
 def _first_rows(descent: Descent) -> _Rows:
@@ -280,30 +311,33 @@ def _steps(search: Search, rows: _Rows) -> list[float]:
     return [rates[name] for name, tensors in rows.variables.items() for _ in tensors]
 
 
-def _objectives(descent: Descent, rows: _Rows, iteration: int) -> Tensor:
+def _objectives(descent: Descent, rows: _Rows, iteration: int) -> tuple[Tensor, Tensor]:
+    """Return objectives and gradient distances of the rows, (R,) each."""
     search, like = descent.search, descent.comparison.like
     victims, draws = rows.victims, search.unknowns.draws
     values = search.unknowns.forward_values(rows.variables, descent.progress(rows, iteration))
     values = map_tensors(values, lambda value: value.to(like))
     masks, variables = values.get(MASKS, ()), without_masks(values)
+    row_labels = values[LABELS][0].softmax(-1) if LABELS in values else rows.labels
     repeated = [1] * (rows.inputs.ndim - 2)
     inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs
-    labels = rows.labels.repeat(1, draws, *([1] * (rows.labels.ndim - 2))) if draws > 1 else rows.labels
+    labels = row_labels.repeat(1, draws, *([1] * (row_labels.ndim - 2))) if draws > 1 else row_labels
     distance = search.distance(descent.comparison.gradients(inputs, masks, labels, victims, variables))
-    return distance + search.prior(rows.inputs, masks, victims) + search.unknowns.prior(values)
+    return distance + search.prior(rows.inputs, masks, victims) + search.unknowns.prior(values), distance.detach()
 
 
 @torch.no_grad()
-def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> None:
-    """Record the objectives, and store each improved row's inputs and values."""
-    values = objectives.tolist()
+def _note(descent: Descent, rows: _Rows, objectives: Tensor, distances: Tensor, iteration: int) -> None:
+    """Record the objectives of an evaluation, and store each improved row's inputs and values."""
+    values, lengths = objectives.tolist(), distances.tolist()
     better = [
         index for index, (row, value) in enumerate(zip(rows.results, values, strict=True)) if value < row.objective
     ]
     for row, value in zip(rows.results, values, strict=True):
-        row.objectives.append(value)
+        row.objectives[iteration - 1 :] = [min([*row.objectives[iteration - 1 :], value])]
     for index in better:
-        rows.results[index].objective, rows.results[index].iteration = values[index], iteration
+        row = rows.results[index]
+        row.objective, row.distance, row.iteration = values[index], lengths[index], iteration
     if not better:
         return
     values = descent.search.unknowns.reported_values(rows.variables, descent.progress(rows, iteration))
@@ -316,7 +350,8 @@ def _note(descent: Descent, rows: _Rows, objectives: Tensor, iteration: int) -> 
         kept[index] = present[index]
 
 
-def _report(descent: Descent, rows: _Rows, iteration: int) -> None:
+def _report(descent: Descent, rows: _Rows, iteration: int) -> list[int]:
+    """Report the iteration, and return the indices of the rows that go on; none at a deadline."""
     leading: dict[int, int] = {}
     best: dict[int, float] = {}
     for index, row in enumerate(rows.results):
@@ -327,16 +362,24 @@ def _report(descent: Descent, rows: _Rows, iteration: int) -> None:
     for victim, index in leading.items():
         row = rows.results[index]
         step = Step(row.start, iteration, descent.settings.iterations, row.objectives[-1], best[victim], guesses[index])
-        descent.victims.on_steps[victim](step)
+        try:
+            descent.victims.on_steps[victim](step)
+        except DeadlineReached:
+            for ended in rows.results:
+                ended.stop_reason = OUT_OF_TIME
+            return []
+    return [index for index, row in enumerate(rows.results) if not _has_ended(row, iteration, descent.settings)]
 
 
 def _has_ended(row: RestartResult, iteration: int, settings: DescentSettings) -> bool:
     value = row.objectives[-1]
+    if value < row.last_improvement[1] * (1.0 - settings.improvement):
+        row.last_improvement = iteration, value
     if math.isnan(value):
         row.stop_reason = "objective is not a number"
     elif value < settings.threshold:
         row.stop_reason = "objective below threshold"
-    elif iteration - row.iteration >= settings.stall:
+    elif iteration - row.last_improvement[0] >= settings.stall:
         row.stop_reason = "no improvement"
     else:
         return False

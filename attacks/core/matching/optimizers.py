@@ -1,6 +1,6 @@
 """Adam and step-size schedules for many rows at once, each row with its own step size.
 
-Own implementation, because importing `torch.optim` takes a second, longer than many attacks run.
+Own implementation, because the first optimizer of `torch.optim` takes seconds to make, longer than many attacks run.
 """
 
 from __future__ import annotations

@@ -17,6 +17,9 @@ from torch import Tensor
 from fedsim.core.types import Masks
 
 MASKS = "masks"
+LABELS = "labels"
+"""Name of the block of label logits (B, K), if labels are searched."""
+
 Values = Mapping[str, tuple[Tensor, ...]]
 """Tensors by the name of their block; if many rows are searched at once, the first dimension is the row (R, ...)."""
 

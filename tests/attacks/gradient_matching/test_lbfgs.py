@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
+from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Observation, Reconstruction, Step, Truth
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet
 from tests.attacks.solving import attacked
@@ -66,7 +67,7 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     steps: list[Step] = []
     found = found_by(
-        "dlg", observation, steps.append, max_iterations=3, inner=1, restarts=2, diverged=1e-9
+        "dlg", observation, steps.append, max_iterations=3, inner=1, restarts=2, divergence_threshold=1e-9
     )  # three single steps never suffice
     assert found.diagnostics["starts"] == found.diagnostics["starts that diverged"] == 3
     assert sorted({step.restart for step in steps}) == [0, 1, 2]
@@ -78,7 +79,7 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
 
 def test_a_start_that_ends_well_is_the_last(toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
-    found = found_by("idlg", observation, diverged=1e9, max_iterations=1)
+    found = found_by("idlg", observation, divergence_threshold=1e9, max_iterations=1)
     assert found.diagnostics["starts"] == 1
     assert found.diagnostics["starts that diverged"] == 0
 
@@ -134,3 +135,54 @@ def test_several_steps_are_refused(toy: Toy, attack_named: Callable[..., Attack[
     verdict = attack_named("dlg").applicable(replace(observation, local_steps=2))
     assert not verdict.holds
     assert "2 local steps" in verdict.reason
+
+
+@ThreeAttacks
+def test_a_sum_is_one_large_batch(name: str, attack_named: Callable[..., Attack[Any]], toy: Toy) -> None:
+    observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 2)
+    threat = observation.threat.model_copy(update={"view": "sum"})
+    assert attack_named(name).applicable(replace(observation, threat=threat)).holds
+
+
+@pytest.mark.parametrize("name", ["dlg", "idlg"])
+def test_out_of_time_the_best_image_comes_back_with_its_label(toy: Toy, name: str) -> None:
+    def over(step: Step) -> None:
+        if step.iteration == 2:
+            raise DeadlineReached
+
+    observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
+    found = found_by(name, observation, over, divergence_threshold=1e-30)
+    assert (found.stop_reason, found.iterations, found.diagnostics["starts"]) == (OUT_OF_TIME, 2, 1)
+    assert torch.equal(found.labels, truth.batches[0].labels)
+
+
+@pytest.mark.parametrize("name", ["idlg", "cpl"])
+def test_a_prior_and_a_distance_may_be_chosen(toy: Toy, name: str) -> None:
+    observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
+    prior = {"name": "squared-norm", "weight": 0.1}
+    plain, damped = (found_by(name, observation, priors=priors, restarts=0) for priors in ((), (prior,)))
+    assert float(damped.inputs.norm()) < 0.95 * float(plain.inputs.norm())
+    cosine = found_by(name, observation, distance="cosine", threshold=0.0)
+    assert error(cosine, truth) < 0.2
+
+
+def test_the_threshold_is_a_share_of_the_gradients_squared_norm(toy: Toy) -> None:
+    observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
+    small = replace(
+        observation,
+        loss=lambda outputs, labels: 1e-3 * F.cross_entropy(outputs, labels),
+        update=replace(
+            observation.update, tensors={name: 1e-3 * tensor for name, tensor in observation.update.tensors.items()}
+        ),
+    )
+    found = found_by("idlg", small)
+    assert found.stop_reason == "objective below threshold"
+    assert found.diagnostics["squared distance relative to the gradient"] < 1e-10
+
+
+def test_a_start_diverges_by_its_distance_and_not_by_its_label_term(toy: Toy) -> None:
+    observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
+    size = sum(float(tensor.square().sum()) for tensor in observation.update.tensors.values())
+    found = found_by("cpl", observation, label_weight=0.1, restarts=1, divergence_threshold=1e-3)
+    assert found.objective > 1e-3 * size
+    assert (found.diagnostics["starts"], found.diagnostics["starts that diverged"]) == (1, 0)

@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.optim import LBFGS, SGD
 
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, VictimGroup, descend
 from attacks.core.matching.unknown_masks import OptimisedMasks
-from attacks.core.matching.unknowns import Unknowns
+from attacks.core.matching.unknowns import LABELS, Logits, Unknowns
 from fedsim.core import registry, seeding
+from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import DropoutSite, Observation, Step
-from tests.attacks.core.matching.bowls import Bowls
+from tests.attacks.core.matching.bowls import Bowls, Distances
 from tests.attacks.core.matching.measures import squared
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
@@ -178,3 +180,108 @@ def test_victims_of_other_shapes_follow_in_a_computation_of_their_own(watched: W
     own = [seeding.generator(client, "attack") for client in range(3)]
     guesses = attack.together([one, two, one], own, [lambda _s: None] * 3)
     assert [len(guess.inputs) for guess in guesses] == [1, 2, 1]
+
+
+def by_lbfgs(inner: int = 4) -> DescentSettings:
+    return SETTINGS._replace(
+        optimizer=lambda variables: LBFGS(variables, lr=0.3, max_iter=inner, tolerance_grad=0.0, tolerance_change=0.0)
+    )
+
+
+def test_an_optimizer_that_evaluates_by_itself_has_the_lowest_objective_of_each_iteration_on_record() -> None:
+    where, told = bowls(), list[Step]()
+    (row,) = found(where, by_lbfgs()._replace(iterations=6), on_step=told.append)
+    assert len(where.rows) > 12
+    assert len(row.objectives) == 6
+    assert row.objectives == sorted(row.objectives, reverse=True)
+    assert [(step.iteration, step.iterations, step.objective) for step in told] == [
+        (iteration, 6, objective) for iteration, objective in enumerate(row.objectives, 1)
+    ]
+    assert (row.objective, row.iteration) == (row.objectives[-1], 6)
+    assert row.objective == pytest.approx((row.inputs - where.targets[0]).square().sum().item(), rel=1e-5)
+
+
+def test_the_optimizer_gets_the_gradients_of_inputs_and_unknowns() -> None:
+    where, site = bowls(), DropoutSite(0, "site", 0.5, (1, 1, 3, 3))
+    masks = Unknowns((OptimisedMasks(sites=(site,), begin="mean", relaxation="sigmoid"),))
+    (row,) = found(where, by_lbfgs(), search=Search(masks, normal, squared))
+    first = normal(0, seeding.generator(0, "attack"))
+    assert row.objective < 1e-6
+    assert not torch.equal(row.inputs, first)
+    assert not torch.equal(row.masks[0], torch.full((1, 1, 3, 3), 0.5))
+
+
+def test_the_distance_of_a_row_leaves_the_prior_out() -> None:
+    where = bowls()
+    search = Search(Unknowns(), normal, squared, lambda inputs, _masks, _rows: inputs.flatten(1).square().sum(1))
+    for settings in (SETTINGS, by_lbfgs()):
+        (row,) = found(where, settings, search=search)
+        assert row.distance == pytest.approx((row.inputs - where.targets[0]).square().sum().item(), rel=1e-5)
+        assert row.objective == pytest.approx(row.distance + row.inputs.square().sum().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("improvement", "iterations"), [(0.0, 40), (0.6, 40), (0.7, 4), (0.9, 4)])
+def test_a_stall_counts_improvements_of_a_relative_size(improvement: float, iterations: int) -> None:
+    where = Falls(torch.zeros(1, 1, 1, 3, 3))
+    settings = SETTINGS._replace(iterations=40, stall=3, improvement=improvement)
+    (row,) = found(where, settings, search=Search(Unknowns(), normal, lambda gradients: gradients.squared_norms().sum(1)))
+    assert len(row.objectives) == iterations
+    assert row.stop_reason == ("no improvement" if iterations < 40 else "iterations used up")
+
+
+class Falls(Bowls):
+    """Objectives 1, 0.7, 0.49, ..."""
+
+    def gradients(self, inputs: Tensor, *others: Any) -> Distances:
+        self.rows.append(len(inputs))
+        objective = 0.7 ** (len(self.rows) - 1)
+        return Distances(0.0 * inputs.flatten(1) + (objective / 9) ** 0.5, self.targets[[0]].flatten(1))
+
+
+def test_searched_labels_are_compared_as_probabilities() -> None:
+    class Told(Bowls):
+        labels: list[Tensor]
+
+        def gradients(self, inputs: Tensor, masks: Any, labels: Tensor, *others: Any) -> Distances:
+            self.labels.append(labels.detach().clone())
+            return super().gradients(inputs + 0.0 * labels.sum(), masks, labels, *others)
+
+    where = Told(bowls().targets)
+    where.labels = []
+    logits = torch.tensor([[1.0, 2.0, 4.0]])
+    search = Search(Unknowns((Logits(LABELS, shape=(1, 3), start=(logits,)),)), normal, squared)
+    (row,) = found(where, by_lbfgs()._replace(iterations=1), search=search)
+    assert torch.allclose(where.labels[0], logits.softmax(1)[None])
+    assert torch.equal(row.extra_values[LABELS][0], logits)
+
+
+def test_at_the_deadline_the_best_of_an_optimizer_that_evaluates_by_itself_is_kept() -> None:
+    def over(step: Step) -> None:
+        if step.iteration == 2:
+            raise DeadlineReached
+
+    where = bowls()
+    (row,) = found(where, by_lbfgs(), on_step=over)
+    assert (row.stop_reason, len(row.objectives)) == (OUT_OF_TIME, 2)
+    assert row.objective == pytest.approx((row.inputs - where.targets[0]).square().sum().item(), rel=1e-5)
+
+
+class Worsening(SGD):
+    """Evaluates, moves far away, and evaluates again."""
+
+    def step(self, closure: Any = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        closure()
+        with torch.no_grad():
+            self.param_groups[0]["params"][0].add_(10.0)
+        closure()
+
+
+def test_of_several_evaluations_in_an_iteration_the_lowest_counts() -> None:
+    where = bowls()
+    (row,) = found(where, SETTINGS._replace(iterations=2, optimizer=Worsening))
+    first = normal(0, seeding.generator(0, "attack"))
+    assert torch.equal(row.inputs, first)
+    assert row.objectives == [
+        pytest.approx((first + moved - where.targets[0]).square().sum().item(), rel=1e-5) for moved in (0.0, 10.0)
+    ]
+    assert row.iteration == 1
