@@ -55,7 +55,12 @@ def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
 
 @pytest.mark.slow
 def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_path: Path) -> None:
-    context, *own = drawn(scenario(**TABLES), tmp_path / "run")
+    context, evaluations, *own = drawn(scenario(**TABLES), tmp_path / "run")
+    assert (evaluations.label, evaluations.metric, evaluations.role) == (
+        "evaluations per image",
+        "mean_count",
+        "context",
+    )
     assert (context.role, context.failure, context.value) == ("context", "", None)
     assert (context.scope["texts"], context.scope["ended finished"]) == (11, 11)
     assert "11 samples" in context.note
