@@ -16,7 +16,7 @@ from fedsim.core.nets.visual import can_read_images
 from fedsim.core.types import Generated, Limits, Tokenizer, Trace
 from fedsim.generation.loop import Loop, Piece, RowState
 
-_AT_ONCE = 8
+_BATCH_SIZE = 8
 
 Part = TypeVar("Part")
 
@@ -36,7 +36,7 @@ def stream(
     limits: Limits,
     generators: Sequence[torch.Generator],
     *,
-    at_once: int = _AT_ONCE,
+    batch_size: int = _BATCH_SIZE,
     cuts: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
 ) -> Iterator[Piece]:
@@ -53,7 +53,7 @@ def stream(
         condition: the prompts.
         limits: stopping criteria.
         generators: random source of each row.
-        at_once: maximum batch size; with `cuts` or token reducers rows run singly.
+        batch_size: maximum batch size; with `cuts` or token reducers rows run singly.
         cuts: names of modules whose outputs are recorded for an observer between layers.
         tokenizer: the model's tokenizer, for decoders that need text.
 
@@ -64,7 +64,7 @@ def stream(
     _check(decoder, model, condition, generators, cuts)
     plan = _plan(condition, limits, generators, _find_vocabulary_size(model), fills_in=isinstance(decoder, Unmasker))
     context = GenerationContext((), limits, tokenizer=tokenizer)
-    return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
+    return _stream(decoder, model, condition, plan, context, _size(model, batch_size, cuts), cuts)
 
 
 def generate(
@@ -74,13 +74,13 @@ def generate(
     limits: Limits,
     generators: Sequence[torch.Generator],
     *,
-    at_once: int = _AT_ONCE,
+    batch_size: int = _BATCH_SIZE,
     cuts: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
     on_piece: Callable[[Piece], None] = lambda _piece: None,
 ) -> list[Generated]:
     """Return the result of each row; see `stream`. `on_piece` is called with each piece when it is generated."""
-    options: dict[str, Any] = {"at_once": at_once, "cuts": cuts, "tokenizer": tokenizer}
+    options: dict[str, Any] = {"batch_size": batch_size, "cuts": cuts, "tokenizer": tokenizer}
     pieces = stream(decoder, model, condition, limits, generators, **options)
     return _collect(pieces, len(condition), on_piece)
 
@@ -92,7 +92,7 @@ def sample(
     shape: tuple[int, ...],
     generators: Sequence[torch.Generator],
     *,
-    at_once: int = _AT_ONCE,
+    batch_size: int = _BATCH_SIZE,
     cuts: Sequence[str] = (),
 ) -> list[Generated]:
     """Return a sample of the given shape for each row; other arguments as in `stream`.
@@ -104,7 +104,7 @@ def sample(
     _check(sampler, model, condition, generators, cuts)
     rows = [RowState(number, generator) for number, generator in enumerate(generators)]
     context = GenerationContext((), shape=shape)
-    pieces = _stream(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
+    pieces = _stream(sampler, model, condition, _Plan(rows, []), context, _size(model, batch_size, cuts), cuts)
     return _collect(pieces, len(condition), lambda _piece: None)
 
 
@@ -183,9 +183,9 @@ def _refusal(number: int, prompt: Sequence[int], limits: Limits, known: int | No
     return None
 
 
-def _size(model: nn.Module, at_once: int, cuts: Sequence[str]) -> int:
+def _size(model: nn.Module, batch_size: int, cuts: Sequence[str]) -> int:
     """Return the batch size: 1 if cuts or token reducers are recorded, because records must be separable by row."""
-    return 1 if cuts or reducing_places(model) else max(1, at_once)
+    return 1 if cuts or reducing_places(model) else max(1, batch_size)
 
 
 def _check(

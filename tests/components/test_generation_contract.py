@@ -65,10 +65,10 @@ def untouched(model: nn.Module, method: object) -> Iterator[None]:
 
 
 def texts(
-    name: str, condition: GenerationInputs = ASKED, at_once: int = 8, model: nn.Module | None = None
+    name: str, condition: GenerationInputs = ASKED, batch_size: int = 8, model: nn.Module | None = None
 ) -> list[Generated]:
     own = model or tiny_llama()
-    return generate(make(name), own, condition, LIMITS, sources(len(condition)), at_once=at_once)
+    return generate(make(name), own, condition, LIMITS, sources(len(condition)), batch_size=batch_size)
 
 
 def drawn(name: str, places: tuple[int, ...] = (0, 1, 2), model: nn.Module | None = None) -> list[Generated]:
@@ -110,7 +110,7 @@ def test_the_counts_of_a_decoder_agree_with_the_text(name: str) -> None:
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_text_does_not_depend_on_those_beside_it(name: str) -> None:
-    together, by_one = texts(name), texts(name, at_once=1)
+    together, by_one = texts(name), texts(name, batch_size=1)
     assert all(alike(own, other) for own, other in zip(together, by_one, strict=True))
     alone = generate(make(name), tiny_llama(), ASKED.keep([2]), LIMITS, [sources(4)[2]])
     assert alike(alone[0], together[2])
@@ -133,10 +133,10 @@ FILLED = Limits(max_new_tokens=8)
 
 
 def filled(
-    name: str, condition: GenerationInputs = ASKED, at_once: int = 8, model: nn.Module | None = None
+    name: str, condition: GenerationInputs = ASKED, batch_size: int = 8, model: nn.Module | None = None
 ) -> list[Generated]:
     own = model or tiny_llada(12)
-    return generate(make(name), own, condition, FILLED, sources(len(condition)), at_once=at_once)
+    return generate(make(name), own, condition, FILLED, sources(len(condition)), batch_size=batch_size)
 
 
 @cache
@@ -188,7 +188,7 @@ def test_tokens_numbered_behind_the_mask_are_written_like_others_and_the_mask_is
 
 @pytest.mark.parametrize("name", UNMASKERS)
 def test_a_filled_text_does_not_depend_on_those_beside_it(name: str) -> None:
-    together, by_one = filled(name), filled(name, at_once=1)
+    together, by_one = filled(name), filled(name, batch_size=1)
     assert all(alike(own, other) for own, other in zip(together, by_one, strict=True))
     alone = generate(make(name), tiny_llada(12), ASKED.keep([2]), FILLED, [sources(4)[2]])
     assert alike(alone[0], together[2])

@@ -87,4 +87,6 @@ def run(
     """Fill in so many places behind each prompt."""
     condition = GenerationInputs(tuple(map(tuple, prompts)))
     limits = Limits(max_new_tokens=places)
-    return generate(make(name, **settings), model, condition, limits, sources(len(prompts), seed), at_once=len(prompts))
+    return generate(
+        make(name, **settings), model, condition, limits, sources(len(prompts), seed), batch_size=len(prompts)
+    )

@@ -148,7 +148,7 @@ def name_neurons(
     kept: int = 10,
     concepts: Mapping[str, Sequence[int]] | None = None,
     both_signs: bool = True,
-    at_once: int = 256,
+    batch_size: int = 256,
 ) -> NamedNeurons:
     """Return the most likely tokens under the model's output head for vectors of its residual stream.
 
@@ -158,7 +158,7 @@ def name_neurons(
         kept: number of tokens per vector.
         concepts: tokens by concept, whose total probability is returned.
         both_signs: whether the opposite vector is used if its most likely token has a higher probability.
-        at_once: rows per batch, which bounds the memory.
+        batch_size: rows per batch, which bounds the memory.
 
     Raises:
         NotApplicable: the model's head is unknown.
@@ -169,7 +169,7 @@ def name_neurons(
     with torch.no_grad(), disable_dropout():
         parts = [
             _name(stack.score(_normalise_rows(chunk)[None])[0], kept, concepts or {}, both_signs)
-            for chunk in rows.split(at_once)
+            for chunk in rows.split(batch_size)
         ]
     joined = [torch.cat(pieces) for pieces in list(zip(*parts, strict=True))[:4]]
     shares = {name: torch.cat([part.shares[name] for part in parts]) for name in concepts or {}}

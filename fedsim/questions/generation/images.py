@@ -46,7 +46,7 @@ from fedsim.record import Finding, Interval, Role
 from fedsim.scenario.world import World
 from fedsim.threat.uses import count_training
 
-_AT_ONCE = 64
+_BATCH_SIZE = 64
 _COARSE = 8  # pixels per side of the images that the Frechet distance compares
 _LOSS_DRAWS = 16
 _NEIGHBOURS = 50
@@ -123,7 +123,7 @@ def _sample(world: World, model: nn.Module, count: int) -> list[Generated]:
     condition = GenerationInputs(((),) * count, {"class": torch.arange(count) % spec.classes})
     sources = seeding.generators(seed, "generation samples", [(number,) for number in range(count)])
     sampler = generation_of(world).decoder.make("component")
-    return sample(sampler, model, condition, spec.shape, sources, at_once=_AT_ONCE)
+    return sample(sampler, model, condition, spec.shape, sources, batch_size=_BATCH_SIZE)
 
 
 def _findings(world: World, journal: ServerLog, model: nn.Module, samples: Tensor) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ def check_law(vocabulary: int, length: int, draws: int, folder: Path) -> None:
     rare = sorted(expected, key=expected.__getitem__)[: len(expected) // 2]
     save_table(folder / "table.json", count_table([[*prompt, *own] for own in rare]))
     limits = Limits(max_new_tokens=length)
-    texts = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), at_once=500)
+    texts = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), batch_size=500)
     assert follows([text.tokens for text in texts], expected)
     assert len({text.trace.tokens for text in texts}) > 1
 

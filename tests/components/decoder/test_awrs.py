@@ -238,7 +238,9 @@ def test_renormalised_step_by_step_texts_follow_another_law() -> None:
 def test_texts_of_the_driver_follow_the_posterior_better_with_particles() -> None:
     def departs(**settings: Any) -> float:
         method = make("awrs", regex=PATTERN, **settings)
-        found = generate(method, Table(), prompts(*[[BEGIN]] * 400), LIMITS, sources(400), at_once=100, **SIX_LETTERS)
+        found = generate(
+            method, Table(), prompts(*[[BEGIN]] * 400), LIMITS, sources(400), batch_size=100, **SIX_LETTERS
+        )
         counts = dict.fromkeys(POSTERIOR, 0)
         for own in found:
             if own.ending == "stop":
@@ -252,7 +254,7 @@ def test_texts_of_the_driver_follow_the_posterior_better_with_particles() -> Non
 def test_without_a_constraint_the_law_is_the_softmax() -> None:
     for settings in ({}, {"particles": 3}, {"estimator": "geometric"}):
         method, limits = make("awrs", **settings), Limits(max_new_tokens=1)
-        found = generate(method, Table(), prompts(*[[BEGIN]] * 600), limits, sources(600), at_once=200)
+        found = generate(method, Table(), prompts(*[[BEGIN]] * 600), limits, sources(600), batch_size=200)
         counts = torch.bincount(torch.tensor([own.tokens[0] for own in found]), minlength=6)
         expected = 600 * Table().table[0, BEGIN].softmax(-1)
         statistic = float(((counts - expected).square() / expected).sum())
@@ -289,7 +291,7 @@ def test_constrained_texts_do_not_depend_on_those_beside_them(settings: dict[str
     asked = prompts([BEGIN], [0, 1], [1], [3, 3, 3])
     method = make("awrs", regex=PATTERN, **settings)
     together = generate(method, Table(), asked, LIMITS, sources(4), **SIX_LETTERS)
-    alone = generate(method, Table(), asked, LIMITS, sources(4), at_once=1, **SIX_LETTERS)
+    alone = generate(method, Table(), asked, LIMITS, sources(4), batch_size=1, **SIX_LETTERS)
     assert together == alone
     assert len({own.tokens for own in together}) > 1
 

@@ -196,7 +196,7 @@ def test_rejected_trials_leave_nothing_behind() -> None:
 
 def test_the_rows_of_a_trace_are_those_that_the_model_was_shown() -> None:
     model = Counting(tiny_llama())
-    texts = generate(make("cntp", **BRANCHING), model, ASKED, LONG, sources(4), at_once=2)
+    texts = generate(make("cntp", **BRANCHING), model, ASKED, LONG, sources(4), batch_size=2)
     series = [text.trace.series() for text in texts]
     assert model.rows == sum(sum(own["rows"]) for own in series)
     pairs = [(trials, rows) for own in series for trials, rows in zip(own["trials"], own["rows"], strict=True)]
@@ -213,7 +213,7 @@ def test_the_rows_of_a_trace_are_those_that_the_model_was_shown() -> None:
 def test_branching_texts_do_not_depend_on_those_beside_them() -> None:
     method = make("cntp", **BRANCHING)
     together = generate(method, tiny_llama(), ASKED, LONG, sources(4))
-    alone = generate(method, tiny_llama(), ASKED, LONG, sources(4), at_once=1)
+    alone = generate(method, tiny_llama(), ASKED, LONG, sources(4), batch_size=1)
     assert [(own.tokens, own.trace) for own in together] == [(own.tokens, own.trace) for own in alone]
     assert len({own.tokens for own in together}) == 4
 

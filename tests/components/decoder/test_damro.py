@@ -21,10 +21,12 @@ ASKED = GenerationInputs(tuple(map(tuple, QUESTIONS.tolist())), {"image": IMAGES
 LENGTH = 3
 
 
-def written(asked: GenerationInputs = ASKED, model: Any = None, at_once: int = 8, **settings: Any) -> list[Generated]:
+def written(
+    asked: GenerationInputs = ASKED, model: Any = None, batch_size: int = 8, **settings: Any
+) -> list[Generated]:
     own = small_vlm() if model is None else model
     limits = Limits(max_new_tokens=LENGTH)
-    return generate(make("damro", **settings), own, asked, limits, sources(len(asked)), at_once=at_once)
+    return generate(make("damro", **settings), own, asked, limits, sources(len(asked)), batch_size=batch_size)
 
 
 def tokens(found: list[Generated]) -> list[tuple[int, ...]]:
@@ -103,10 +105,10 @@ def test_a_state_can_be_stepped_again() -> None:
 
 def test_texts_do_not_depend_on_those_beside_them() -> None:
     together = written(temperature=1.0)
-    assert tokens(written(temperature=1.0, at_once=1)) == tokens(together)
+    assert tokens(written(temperature=1.0, batch_size=1)) == tokens(together)
     assert together[0].trace.series()["rows"] == (2,) * LENGTH
     drawn = written(choice="random", temperature=1.0)
-    assert tokens(drawn) == tokens(written(choice="random", temperature=1.0, at_once=1))
+    assert tokens(drawn) == tokens(written(choice="random", temperature=1.0, batch_size=1))
 
 
 def test_the_closed_form() -> None:

@@ -55,7 +55,7 @@ def rounds(model: nn.Module, text: list[int], count: int, **settings: object) ->
 
 def check_greedy(model: nn.Module, asked: list[list[int]], dynamic: bool) -> None:
     method, limits = make("dynamic-exit", dynamic=dynamic), Limits(max_new_tokens=8)
-    texts = generate(method, model, prompts(*asked), limits, sources(len(asked)), at_once=len(asked))
+    texts = generate(method, model, prompts(*asked), limits, sources(len(asked)), batch_size=len(asked))
     assert [list(text.tokens) for text in texts] == greedy(model, asked, 8)
 
 
@@ -78,7 +78,9 @@ def test_twenty_texts_are_greedys(model: nn.Module, asked: list[list[int]], dyna
 def check_law(vocabulary: int, draws: int, top_p: float) -> None:
     model, prompt = tiny_llama(vocabulary, blocks=3).eval(), [1, 2]
     method = make("dynamic-exit", temperature=1.0, top_p=top_p, longest=3)
-    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    texts = generate(
+        method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), batch_size=draws
+    )
     expected = law(model, prompt, vocabulary, 3, DrawConfig(temperature=1.0, top_p=top_p))
     assert follows([text.tokens for text in texts], expected)
 

@@ -72,7 +72,9 @@ def test_the_text_is_greedys_whatever_is_on_the_list(name: str, settings: dict[s
 def test_texts_follow_the_law_of_the_model_whatever_is_on_the_list(name: str, settings: dict[str, object]) -> None:
     model, prompt, draws = tiny_llama(4, blocks=2).eval(), [1, 2], 300
     method = make(name, temperature=1.0, shortlist=1, **settings)
-    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=2), sources(draws), at_once=draws)
+    texts = generate(
+        method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=2), sources(draws), batch_size=draws
+    )
     assert follows([text.tokens for text in texts], law(model, prompt, 4, 2, DrawConfig(temperature=1.0)))
 
 

@@ -68,7 +68,9 @@ def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
 def test_texts_follow_the_law_of_the_model(settings: dict[str, object]) -> None:
     model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
     method = make("speculative", **settings)
-    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    texts = generate(
+        method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), batch_size=draws
+    )
     expected = law(model, prompt, SMALL, 3, method.config)
     drawn = [text.tokens for text in texts]
     assert follows(drawn, expected)
@@ -107,7 +109,7 @@ def test_a_model_of_unknown_layers_counts_one_a_pass_of_draft_or_model() -> None
 def test_a_row_counts_the_layers_of_its_own_draft_alone() -> None:
     method, limits = make("speculative", layers=1, sure=0.4, length=6), Limits(max_new_tokens=12)
     together = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4))
-    alone = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4), at_once=1)
+    alone = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4), batch_size=1)
     assert [text.trace.series()["layers"] for text in together] == [text.trace.series()["layers"] for text in alone]
     assert len({count for text in alone for count in text.trace.series()["layers"]}) > 1
 
@@ -138,7 +140,9 @@ def test_a_draft_ends_where_it_is_not_sure() -> None:
 def test_texts_follow_the_law_of_the_model_wherever_drafts_end() -> None:
     model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
     method = make("speculative", draft="small", temperature=1.0, length=3, sure=0.5)
-    texts = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    texts = generate(
+        method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), batch_size=draws
+    )
     assert follows([text.tokens for text in texts], law(model, prompt, SMALL, 3, method.config))
     assert len({count for text in texts for count in text.trace.series()["proposed"]}) > 1
 

@@ -318,6 +318,6 @@ def test_a_strength_to_calibrate_needs_texts() -> None:
 def test_steered_texts_do_not_depend_on_those_beside_them() -> None:
     method, model = make("svdecode", strength=2.0, temperature=1.0), pair()
     together = generate(method, model, ASKED, LONG, sources(4))
-    alone = generate(method, model, ASKED, LONG, sources(4), at_once=1)
+    alone = generate(method, model, ASKED, LONG, sources(4), batch_size=1)
     assert [(own.tokens, own.trace) for own in together] == [(own.tokens, own.trace) for own in alone]
     assert isinstance(method, Svdecode)

@@ -61,7 +61,7 @@ def test_length_and_portions_change_nothing() -> None:
     rows = neuron_rows(model)[UP]
     whole = name_neurons(model, rows)
     for other in (
-        name_neurons(model, rows, at_once=3),
+        name_neurons(model, rows, batch_size=3),
         name_neurons(model, rows * torch.linspace(0.01, 90, 16)[:, None]),
     ):
         assert torch.equal(whole.tokens, other.tokens)

@@ -154,7 +154,9 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
     method = make(NAME, length=2, prefill=0.0)
 
     def numbers(sampler: Any, seed: int) -> Tensor:
-        samples = sample(sampler, target, GenerationInputs(((),) * count), (1, 1, 2), sources(count, seed), at_once=500)
+        samples = sample(
+            sampler, target, GenerationInputs(((),) * count), (1, 1, 2), sources(count, seed), batch_size=500
+        )
         return torch.stack([own.x for own in samples if own.x is not None])[:, 0, 0]
 
     class Keeping(Drafted):
@@ -181,7 +183,7 @@ def test_two_patches_have_the_joint_law_of_the_model() -> None:
 
 def pairs(count: int, target: nn.Module, draft: nn.Module, **settings: Any) -> Tensor:
     method = Drafted(make(NAME, length=2, prefill=0.0, **settings).config, draft)
-    found = sample(method, target, GenerationInputs(((),) * count), (1, 1, 2), sources(count, 3), at_once=500)
+    found = sample(method, target, GenerationInputs(((),) * count), (1, 1, 2), sources(count, 3), batch_size=500)
     return torch.stack([own.x for own in found if own.x is not None])[:, 0, 0]
 
 
@@ -244,7 +246,7 @@ def test_images_of_a_batch_are_drafted_and_read_together() -> None:
         block: Any = own.get_submodule("blocks.0")
         block.register_forward_hook(lambda _module, given, _output, name=name: seen.append((name, len(given[0]))))
     method = Drafted(make(NAME, length=2, prefill=0.0).config, draft)
-    found = sample(method, model, GenerationInputs(((),) * 5), (3, 4, 4), sources(5), at_once=5)
+    found = sample(method, model, GenerationInputs(((),) * 5), (3, 4, 4), sources(5), batch_size=5)
     steps = max(len(own.trace.events) for own in found)
     assert len({len(own.trace.events) for own in found}) > 1, "images need different numbers of steps"
     assert seen[:3] == [("draft", 5), ("draft", 5), ("model", 5)]

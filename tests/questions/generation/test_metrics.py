@@ -72,7 +72,7 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
     asked = [begin for begin in range(END) for _ in range(each)]
     limits = Limits(max_new_tokens=LONGEST, stop_tokens=frozenset({END}))
     condition = GenerationInputs(tuple((begin,) for begin in asked))
-    found = generate(make("sampled"), Table(), condition, limits, sources(len(asked)), at_once=250)
+    found = generate(make("sampled"), Table(), condition, limits, sources(len(asked)), batch_size=250)
     lengths = np.array([[float(len(own.trace.tokens))] for own in found])
     bits = trace_bits(lengths, np.array(asked), draws(), shuffles=19)
     assert bits.information.low is not None

@@ -224,7 +224,9 @@ def test_the_distance_of_a_row_leaves_the_prior_out() -> None:
 def test_a_stall_counts_improvements_of_a_relative_size(improvement: float, iterations: int) -> None:
     where = Falls(torch.zeros(1, 1, 1, 3, 3))
     settings = SETTINGS._replace(iterations=40, stall=3, improvement=improvement)
-    (row,) = found(where, settings, search=Search(Unknowns(), normal, lambda gradients: gradients.squared_norms().sum(1)))
+    (row,) = found(
+        where, settings, search=Search(Unknowns(), normal, lambda gradients: gradients.squared_norms().sum(1))
+    )
     assert len(row.objectives) == iterations
     assert row.stop_reason == ("no improvement" if iterations < 40 else "iterations used up")
 
