@@ -30,7 +30,11 @@ _BATCHES = (16, 128)
 _CLIENTS, _LONG = 5, 20
 _STEPS: Mapping[str, dict[str, Any]] = {
     "FedSGD": {"algorithm": "fedsgd"},
-    "FedAvg, 2 epochs": {"algorithm": "fedavg", "local_epochs": 2},
+    "FedAvg, 2 epochs": {
+        "algorithm": "fedavg",
+        "local_epochs": 2,
+        "optimizer": {"name": "sgd", "learning_rate": 0.01},
+    },
 }
 _ATTACKS: Mapping[str, dict[str, Any]] = {
     "certified-bins": {"name": "certified-bins", "bins": _UNITS // 2},
@@ -81,7 +85,6 @@ def _world(attack: str, size: int, steps: str) -> World:
         "federation": {
             "clients": _LONG,
             "batch_size": size,
-            "optimizer": {"name": "sgd", "learning_rate": 0.01},
             **_STEPS[steps],
         },
         "threat": {"server": "malicious"},

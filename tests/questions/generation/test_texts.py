@@ -311,6 +311,7 @@ def test_what_cannot_work_is_refused_before_training(
     tables = changed(tables, changes)
     if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
         del tables["federation"]["local_epochs"]
+        tables["federation"].pop("optimizer", None)
     with pytest.raises((ScenarioError, FedsimError), match=message):
         written_texts.check(worlds.build(scenario(**tables)))
 
