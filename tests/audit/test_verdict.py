@@ -363,7 +363,7 @@ def test_an_audit_whose_every_batch_size_failed_keeps_no_threshold(client: list[
     assert exit_code_of(found) == UNDECIDED
     assert exit_code_of(record(Policy(max_recovered=0.1, undecided="pass"), client=client, control=None)) == 0
     assert verdict.undecided_sentences(found)
-    assert verdict.unused(found) == ""  # more updates could change the verdict
+    assert verdict.unused_time_reason(found) == ""  # more updates could change the verdict
     sheet_text, page_text = to_html(sheet.build(found)), to_html(page.build(found, {}))
     for text in (sheet_text, page_text):
         assert "Undecided: every attack failed (" in text
