@@ -101,7 +101,7 @@ def test_a_share_is_told_in_percent() -> None:
 
 
 def test_limits_open_for_one_reason_share_a_sentence_and_the_code_is_that_of_the_worst() -> None:
-    unscored = [Figure(name, None, missing="nothing was scored") for name in ("a", "b")]
+    unscored = [Figure(name, None, missing_reason="nothing was scored") for name in ("a", "b")]
     told = "The policy is undecided: nothing was scored."
     limits = judge(Policy(max_recovered=0.2), Case(recognisable=unscored))
     assert policy_outcome(Policy(max_recovered=0.2), limits) == PolicyOutcome((told,), 4)

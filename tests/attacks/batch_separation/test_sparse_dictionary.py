@@ -33,7 +33,7 @@ def assert_recovered(guess, truth):
     torch.testing.assert_close(guess.inputs[order], batch.inputs, atol=1e-8, rtol=1e-8)
     assert torch.equal(guess.labels[order], batch.labels)
     assert guess.objective < 1e-12
-    assert guess.stopped == "all examples separated"
+    assert guess.stop_reason == "all examples separated"
     for found, mask in zip(guess.masks or (), truth.masks[0], strict=True):
         assert torch.equal(found[order], mask)
 

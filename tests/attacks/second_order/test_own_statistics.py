@@ -106,7 +106,7 @@ def test_a_deadline_ends_it_without_an_image(toy: Toy) -> None:
     observation, _ = of_digits(toy, residual(4, 8))
     guess = attack()(observation, seeding.generator(0, "attack"), seconds=0.0)
     assert not len(guess.inputs)
-    assert guess.stopped == "out of time"
+    assert guess.stop_reason == "out of time"
 
 
 def known(effect: Any) -> tuple[MethodDescription, ...]:

@@ -316,7 +316,7 @@ def test_a_descent_that_its_deadline_ends_returns_labels_masks_and_its_best_iter
     method = registry.get("attack", "dropout-inversion")
     attack = method.make(method.config.model_validate({"max_iterations": 10**9, "patience": 10**9}))
     guess = attack(observation, seeding.generator(1, "attack"), seconds=0.3)
-    assert guess.stopped == OUT_OF_TIME
+    assert guess.stop_reason == OUT_OF_TIME
     assert 0 < guess.best_iteration <= guess.iterations < 10**9
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.masks is not None
