@@ -66,7 +66,7 @@ def test_rows_of_what_layers_read_lie_in_the_span_of_their_gradients(scenario: B
     graphs = graphs_of(molecule[None].double())
     network = observation.model.double()
     assert isinstance(network, GraphNetwork)
-    hidden = network.hidden(0, graphs.features, graphs).detach()
+    hidden = network.apply_layer(0, graphs.features, graphs).detach()
     for layer, rows in enumerate((graphs.features[0], hidden[0])):
         basis = span_of(observation.update.tensors[f"layers.{layer}.linear.weight"].double(), 1e-7, 99)[0]
         real = rows[graphs.is_node[0] > 0]
