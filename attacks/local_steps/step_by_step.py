@@ -35,7 +35,7 @@ from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
 
-_DENSE: tuple[str, dict[str, Any]] = ("sparse-dictionary", {"confirmed": 0.5})  # deeper layers have changed
+_DENSE: tuple[str, dict[str, Any]] = ("sparse-dictionary", {"max_outside_share": 0.5})  # deeper layers have changed
 _PATCHES: tuple[str, dict[str, Any]] = ("patch-dictionary", {})
 
 
