@@ -1,5 +1,7 @@
 """The simulated client computes what autograd computes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,8 @@ from torch.nn.functional import batch_norm
 
 from attacks.core.client_gradient import client_gradient
 from attacks.second_order._client import Client
+from fedsim.core.types import MethodDescription
+from fedsim.core.types.effects import Clipped
 from tests.attacks.second_order.solved import SMOOTH, Toy, Watched, distances, lenet, solve
 
 
@@ -61,3 +65,13 @@ def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
     assert float(distances(guess, truth).max()) < 1e-2  # a change of weights has the rounding of the weights
     assert guess.stop_reason == "the equations hold up to rounding"
     assert guess.diagnostics["restarts"] == 1
+
+
+@pytest.mark.parametrize("share", [0.5, 2.0])
+def test_a_gradient_is_clipped_to_the_declared_norm_and_a_shorter_one_is_not(toy: Toy, share: float) -> None:
+    observation, truth = toy(lenet(1, 8, 4), (1, 8, 8), 1, classes=10)
+    batch = truth.batches[0]
+    whole = Client(observation).gradient(batch.inputs, batch.labels, ((),))
+    clipped = MethodDescription("clipping", effects=(Clipped(share * float(whole.norm())),))
+    ours = Client(replace(observation, known_methods=(clipped,))).gradient(batch.inputs, batch.labels, ((),))
+    torch.testing.assert_close(ours, whole * min(1.0, share))

@@ -75,3 +75,21 @@ def test_what_only_small_equations_tell_is_solved_too() -> None:
     found = solve_zeros(lambda x: torch.stack([x[0] - 3.0, 1e-4 * (x[1] ** 3 - 125.0)]), 1e-3)
     assert found.has_converged
     torch.testing.assert_close(found.values, torch.tensor([3.0, 5.0]).double(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dense", [0, 100])
+def test_linear_equations_with_a_prior_are_ridge_regression(dense: int) -> None:
+    """Minimise |A x - b|^2 + sum of precision (x - mean)^2: (A^T A + P) x = A^T b + P mean."""
+    matrix, right = (
+        torch.tensor([[2.0, 1.0], [-1.0, 3.0], [0.5, 0.25]]).double(),
+        torch.tensor([1.0, 2.0, -3.0]).double(),
+    )
+    precision, mean = torch.tensor([4.0, 0.5]).double(), torch.tensor([3.0, -2.0]).double()
+    equations = Zeros(lambda x: matrix @ x - right)
+    equations.count, equations.prior_precision, equations.prior_mean = 3, precision, mean
+    equations.objective = lambda residual, x: float(residual.square().sum() + (precision * (x - mean).square()).sum())
+    limits = SolverLimits(iterations=60, products=20, dense=dense, convergence_threshold=1e-30)
+    found = solve_from(cast("Equations", equations), torch.zeros(2).double(), limits, lambda *_: None)
+    expected = torch.linalg.solve(matrix.T @ matrix + precision.diag(), matrix.T @ right + precision * mean)
+    torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=1e-6)
+    assert found.is_dense is bool(dense)

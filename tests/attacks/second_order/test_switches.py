@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.second_order._switches import switch_units
+from attacks.second_order._switches import keep_own_masks, switch_units, unit_values
+from fedsim.core.nets.masks import inject_masks
 from tests.attacks.second_order.solved import Toy, distances, lenet, solve
 
 
@@ -39,3 +40,18 @@ def test_switches_in_place_and_as_functions_are_found(toy: Toy) -> None:
     assert switches == (0, 1)
     assert [site.shape for site in smooth.sites] == [(1, 8, 6, 6)] * 2
     assert list(dict(smooth.model.named_parameters())) == list(observation.update.tensors)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.3)])
+def test_with_the_switches_of_its_units_the_model_computes_the_same(toy: Toy, activation: nn.Module) -> None:
+    layers = (nn.Linear(16, 9), activation, nn.Dropout(0.5), nn.Linear(9, 7), activation, nn.Linear(7, 4))
+    observation, truth = toy(nn.Sequential(nn.Flatten(), *layers), (1, 4, 4), 3)
+    inputs, (mask,) = truth.batches[0].inputs, truth.masks[0]
+    smooth, switches = switch_units(observation)
+    assert switches == (0, 2)
+    first, second = ((values > 0).double() for values in unit_values(observation, inputs, (mask,)))
+    with inject_masks(smooth.sites, (first, mask, second)):
+        found = smooth.model(inputs)
+    with inject_masks(observation.sites, (mask,)):
+        torch.testing.assert_close(found, observation.model(inputs))
+    assert [own is mask for own in keep_own_masks((first, mask, second), switches)] == [True]

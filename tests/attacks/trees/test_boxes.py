@@ -27,7 +27,14 @@ def true_share(rows: Batch):
     return share
 
 
-@pytest.mark.parametrize("settings", [{"trees": 8}, {"trees": 2, "rounds": 3, "depth": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"trees": 8},
+        {"trees": 2, "rounds": 3, "depth": 2},
+        {"client": 1, "seed": 6, "trees": 2, "rounds": 3, "depth": 2},
+    ],
+)
 def test_the_true_assignment_fits_and_covers_every_row(settings) -> None:
     view, rows = seat(**settings)
     boxes, misfit = follow(view, true_share(rows))
