@@ -83,6 +83,7 @@ def test_real_features_are_read_as_a_map_with_the_answer_as_caption(evidence: Ev
 
 def test_words_count_as_often_as_they_occur_and_in_any_order() -> None:
     assert asking._f1([1, 2, 2], [2, 1]) == 2 * 2 / 5
+    assert asking._f1([2, 1, 2], [2, 2]) == 2 * 2 / 5  # two of the three words, not one
     assert asking._f1([3], [2, 1]) == 0.0
     assert asking._f1([], []) == 0.0
     value = asking.mean_over_images([1.0, 0.0, 0.5], [4, 4, 7], np.random.default_rng(0))
