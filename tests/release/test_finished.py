@@ -1,5 +1,6 @@
 """What a user names is read, and what does not fit is one sentence."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -82,9 +83,10 @@ def test_a_file_that_holds_no_tensors_is_refused(tmp_path: Path) -> None:
 
 
 def test_hashes_are_of_weights_and_of_code(tmp_path: Path) -> None:
-    plan = hospital.plan(hospital.saved(tmp_path, 1))
+    plan = hospital.plan(hospital.saved(tmp_path, 1), reference=hospital.saved(tmp_path, 3))
     before = finished.hashes(plan)
-    assert sorted(before) == ["hospital.py", "on-1.pt"]
+    assert sorted(before) == ["hospital.py", "on-1.pt", "on-3.pt"]
+    assert before["on-3.pt"] == hashlib.sha256((tmp_path / "on-3.pt").read_bytes()).hexdigest()
     plan.weights.write_bytes(b"other")
     after = finished.hashes(plan)
     assert after["on-1.pt"] == "d9298a10d1b0735837dc4bd85dac641b0f3cef27a47e5d53a54f2f3f5b2fcffa" != before["on-1.pt"]

@@ -63,3 +63,22 @@ def test_a_model_of_pictures_has_no_secrets(tmp_path: Path) -> None:
     assert memory.read_secrets(None, model) == []
     with pytest.raises(FedsimError, match=r"--secrets needs a language model with Subject\(tokenizer="):
         memory.read_secrets(f"{texts.__name__}:secrets", model)
+
+
+def test_texts_of_the_shortest_length_count_and_shorter_texts_do_not() -> None:
+    mask = torch.tensor([[1] * length + [0] * (12 - length) for length in (7, 8, 9)])
+    tokens = torch.arange(36).reshape(3, 12)
+    assert [len(text) for text in memory._texts(Batch(tokens, tokens, {"attention_mask": mask}))] == [8, 9]
+
+
+def test_at_most_a_hundred_texts_are_completed() -> None:
+    tokens = torch.arange(101 * 8).reshape(101, 8)
+    assert memory._texts(Batch(tokens, tokens)) == [tuple(row) for row in tokens[:100].tolist()]
+
+
+def test_every_decoy_has_the_form_and_its_own_value(tmp_path: Path) -> None:
+    planted = memory.read_secrets(f"{texts.__name__}:secrets", finished.read(texts.plan(tmp_path, 1)))[0]
+    decoys = [memory._never_planted(planted, 0, number).text.removeprefix(planted.prompt) for number in range(6)]
+    assert len({*decoys, planted.text.removeprefix(planted.prompt)}) == 7
+    assert all(len(value) == 4 and value.isdigit() for value in decoys)
+    assert memory._never_planted(planted, 1, 0).text.removeprefix(planted.prompt) != decoys[0]

@@ -39,3 +39,11 @@ def test_the_page_loads_nothing() -> None:
     assert "<title>Release check of model.npz" in html
     assert "http://" not in html
     assert "https://" not in html
+
+
+def test_each_option_that_was_given_is_no_longer_listed_as_not_tested() -> None:
+    made = record(figure(0.4, 0.5, 0.6))
+    options = ("--secrets", "--reference")
+    for given, missing in (({"secrets": "pkg:secrets"}, "--reference"), ({"reference": "other.npz"}, "--secrets")):
+        listed = page.not_tested(made.model_copy(update={"plan": made.plan.model_copy(update=given)}))
+        assert [name for name in options if any(f"{name} was not given" in line for line in listed)] == [missing]

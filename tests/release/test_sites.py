@@ -1,6 +1,7 @@
 """Whose example it is: told by the sites' own models where they know their examples by heart."""
 
 import pytest
+import torch
 
 from fedsim.core.errors import FedsimError
 from fedsim.release import sites
@@ -33,3 +34,11 @@ def test_without_sites_nothing_is_said() -> None:
 def test_sites_that_cannot_be_told_apart_are_refused(targets: dict[str, str], sentence: str) -> None:
     with pytest.raises(FedsimError, match=sentence):
         sites.read(targets)
+
+
+def test_models_that_share_a_tensor_are_two_models() -> None:
+    first, second = hospital.network(), hospital.network()
+    assert sites._are_alike(first, second)
+    with torch.no_grad():
+        second[3].bias[1] += 1
+    assert not sites._are_alike(first, second)

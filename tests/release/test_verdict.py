@@ -10,6 +10,7 @@ from fedsim.release import verdict
 from fedsim.report import limits
 from tests.release.records import RARE, figure, record
 
+WORST = figure(0.7, 0.8, 0.9, p=0.001, label="tight", chance_level=0.2)
 CLEAR, NEAR, WIDE = figure(0.8, 0.9, 0.95, p=0.001), figure(0.45, 0.5, 0.58), figure(0.4, 0.5, 0.7)
 
 
@@ -24,6 +25,7 @@ CLEAR, NEAR, WIDE = figure(0.8, 0.9, 0.95, p=0.001), figure(0.45, 0.5, 0.58), fi
                 "0.95), n = 200; the control gives 0.50)."
             ),
         ),
+        ([CLEAR, WORST], "recovered", "Recovered: members are distinguished from non-members (tight, AUC 0.80"),
         (
             [NEAR, WIDE],
             "undecided",
