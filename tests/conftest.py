@@ -10,6 +10,7 @@ import random  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
+import time  # noqa: E402
 import zlib  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -48,7 +49,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SLOW = 3600.0  # seconds; the others have `timeout` of pyproject.toml
-_QUICK = 20.0  # processor seconds of a test that is not marked slow
+_QUICK = 20.0  # processor seconds of a test that is not marked slow, on a machine that needs _REFERENCE
+_REFERENCE = 0.04  # processor seconds of `_time_reference_work`
 _BEGAN = pytest.StashKey[float]()
 
 # A shared machine can stall any single example. Slow tests draw as many examples as hypothesis does by default.
@@ -125,9 +127,26 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     spent = _processor_seconds() - item.stash[_BEGAN]
     report.user_properties.append(("processor_seconds", round(spent, 2)))
     if report.passed and spent > _QUICK and not item.get_closest_marker("slow"):
-        report.outcome = "failed"
-        report.longrepr = f"it took {spent:.0f} processor seconds, more than {_QUICK:.0f}: mark it slow"
+        limit = _QUICK * max(1.0, _time_reference_work() / _REFERENCE)
+        if spent > limit:
+            report.outcome = "failed"
+            report.longrepr = (
+                f"it took {spent:.0f} processor seconds, more than {limit:.0f} on this machine: mark it slow"
+            )
     return report
+
+
+def _time_reference_work() -> float:
+    """Return the processor seconds that this machine needs for a fixed amount of work, the least of three times."""
+    seconds = []
+    for _ in range(3):
+        began = time.process_time()
+        matrix = torch.ones(200, 200)
+        for _ in range(100):
+            matrix = (matrix @ matrix).clamp(0, 1)
+        assert sum(range(2_000_000)) > 0
+        seconds.append(time.process_time() - began)
+    return min(seconds)
 
 
 def _processor_seconds() -> float:

@@ -39,7 +39,7 @@ def test_what_only_declares_needs_no_tests(code: str, expected: bool) -> None:
 def test_every_public_file_with_behaviour_has_a_test_file_of_its_own() -> None:
     parts = (path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")) if not path.name.startswith("_"))
     files = [path.relative_to(ROOT) for path in parts if behaves(path.read_text(encoding="utf-8"))]
-    assert len(files) > 350
+    assert Path("fedsim/threat/observe.py") in files
     missing = [
         f"{file} has no test file. Write {mirrored(file)}." for file in files if not (ROOT / mirrored(file)).exists()
     ]

@@ -8,6 +8,7 @@ import random
 import re
 import zlib
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,18 @@ import torch
 REPOSITORY = Path(__file__).parent.parent
 
 
+@cache
+def count_classes() -> Counter[str]:
+    """Return how many classes have each name, from one parse of all files."""
+    files = [file for room in ("fedsim", "attacks", "defenses") for file in (REPOSITORY / room).rglob("*.py")]
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    return Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
+
+
 @pytest.mark.parametrize("package", ["fedsim", "fedsim.core.hooks", "fedsim.core.types", "fedsim.record"])
 def test_an_exported_class_has_a_name_that_no_other_class_has(package: str) -> None:
     exported = set(importlib.import_module(package).__all__)
-    files = [file for room in ("fedsim", "attacks", "defenses") for file in (REPOSITORY / room).rglob("*.py")]
-    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
-    names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef) and node.name in exported)
-    assert [name for name, count in names.items() if count > 1] == []
+    assert [name for name, count in count_classes().items() if count > 1 and name in exported] == []
 
 
 def test_no_test_imports_another_tests_file() -> None:

@@ -186,10 +186,6 @@ def test_a_mistake_is_one_sentence_that_names_the_remedy(mistake: str) -> None:
     assert wrapper or sentence.endswith(".")
 
 
-def test_there_are_thirty() -> None:
-    assert len(WRONG) >= 30
-
-
 @pytest.mark.slow
 def test_the_command_ends_with_2_and_the_sentence_alone(tmp_path: Path) -> None:
     (tmp_path / "client.py").write_text(

@@ -84,7 +84,7 @@ def test_every_attack_of_the_family_has_a_case_that_its_scenario_takes(name: str
 
 def test_cases_are_of_attacks_that_exist_and_an_attack_without_one_has_the_usual() -> None:
     files = {path.stem for path in attack_family.CASES.glob("*.toml")}
-    assert len(files) > 40
+    assert files
     assert files <= {*registry.methods("attack", Attack)}
     assert attack_family.case_of("of somebody else") == attack_family.Case()
 

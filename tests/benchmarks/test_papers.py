@@ -47,7 +47,7 @@ def test_reproductions_and_variants_list_their_steps_and_a_reproduction_lacks_no
     entries = [entry for kind in KINDS for entry in entries_of(kind).values()]
     assert not [e.name for e in entries if e.fidelity in ("reproduction", "variant") and not e.paper_steps]
     reproductions = [entry for entry in entries if entry.fidelity == "reproduction"]
-    assert len(reproductions) > 40
+    assert reproductions
     assert not [entry.name for entry in reproductions for _step, code, _test in entry.paper_steps if not code]
 
 

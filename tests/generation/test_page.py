@@ -54,12 +54,6 @@ def test_its_unmasker_starts_in_the_middle(names: dict[str, Any]) -> None:
     assert found.trace.places == ((2,), (1,), (3,), (0,))
 
 
-def test_the_decoder_of_the_page_has_thirty_lines() -> None:
-    text = PAGE.read_text()
-    body = text[text.index("class HastyConfig") : text.index("- A state has one entry")]
-    assert len(body.partition("```")[0].splitlines()) <= 30
-
-
 def test_the_page_names_every_view() -> None:
     from fedsim.questions.generation.observe import VIEWS
 
