@@ -66,3 +66,12 @@ def test_the_alignment_is_that_of_all_positions_with_an_interval_around_it() -> 
     assert told.high is not None
     assert told.low < told.value < told.high
     assert told.n == 10
+
+
+def test_contributions_of_clients_are_what_the_alignment_loses_without_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jackknife of a mean: three clients' values are 1, 4 and 10, and their mean is 5."""
+    monkeypatch.setattr(asking, "spectral_alignment", lambda hidden, _tokens: float(hidden.mean()))
+    monkeypatch.setattr(asking, "mean_interval", lambda values, *_: values)
+    hidden, clients = torch.tensor([[1.0], [4.0], [10.0]]), torch.tensor([7, 2, 5])
+    values = asking.alignment(hidden, torch.zeros(3, 1), clients, np.random.default_rng(0))
+    assert sorted(value for (value,) in values) == pytest.approx([1.0, 4.0, 10.0])  # type: ignore[attr-defined]

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from fedsim.cli import templates
-from fedsim.core.types import Reconstruction
+from fedsim.core.types import Reconstruction, Update, WireEntry
+from fedsim.questions.attacks import question as asking
 from fedsim.record import RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
 from fedsim.report import writing
@@ -136,3 +138,14 @@ def test_attacks_that_are_one_search_give_one_guess(
     expected, other = victims[names[0]].scores[0].values, victims["longer"].scores[0].values
     assert all(victims[name].scores[0].values == expected for name in names)
     assert other != expected
+
+
+def test_an_attack_over_rounds_sees_the_same_clients_updates_of_earlier_rounds_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asking, "observe", lambda _victim, _knows, before: before)
+    update = Update("gradient", {}, {}, 1, 0.0)
+    entries = [WireEntry(number, client, {}, update) for number in (1, 2, 3) for client in (0, 1)]
+    victims = [SimpleNamespace(entry=entry) for entry in entries]
+    assert asking._observe(victims[4], victims, ()) == [victims[0], victims[2]]  # type: ignore[arg-type]
+    assert asking._observe(victims[0], victims, ()) == []  # type: ignore[arg-type]
