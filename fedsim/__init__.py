@@ -6,6 +6,7 @@ Public names, each imported on first use:
     sweep        make every run of a scenario's sweep; returns `Runs`
     load         load the `Run` or `Runs` in a folder
     reconstruct  reconstruct the batch behind any gradient
+    which        list the attacks that apply to your model, without attacking
     audit_client measure the leakage of your own model, and the cost of defenses
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedsim.api import Run, Runs, load, run, sweep
+    from fedsim.applicability.models import which
     from fedsim.audit import audit_client
     from fedsim.reconstruction import reconstruct
 
@@ -25,12 +27,13 @@ try:
 except PackageNotFoundError:
     __version__ = "0+unknown"
 
-__all__ = ["Run", "Runs", "__version__", "audit_client", "load", "reconstruct", "run", "sweep"]
+__all__ = ["Run", "Runs", "__version__", "audit_client", "load", "reconstruct", "run", "sweep", "which"]
 
 _HOMES = {
     **dict.fromkeys(("Run", "Runs", "load", "run", "sweep"), "fedsim.api"),
     "audit_client": "fedsim.audit.client_audit",
     "reconstruct": "fedsim.reconstruction",
+    "which": "fedsim.applicability.models",
 }
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -52,6 +52,10 @@ class MaskReadout(Attack[Config]):
                 "attack needs a single example"
             )
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect milliseconds, and no exact answer: the result is masks, no inputs."""
+        return CostEstimate(0.01, 0.01)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the masks that zeros of the gradient show."""

@@ -28,7 +28,7 @@ from attacks.text._words import pad_to_rows
 from fedsim.components.bottleneck.codebook import reading
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -58,6 +58,10 @@ class CodeWords(Attack[Config]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without a codebook, updates without a codebook's gradient, and several local steps."""
         return why_no_codes(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect milliseconds, and no exact answer: the result is words without their order."""
+        return CostEstimate(0.01, 0.01)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens with only used codes, in rows of sentence length. The order of tokens is not recovered.

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, cast, final, get_args
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field
@@ -33,9 +33,9 @@ from attacks.core.results import no_guess
 from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, explains_mixtures, undone
 from attacks.text._sentences import complete, explains
 from attacks.text._words import words_of
-from fedsim.core import registry
+from fedsim.core.candidates import Candidate, rank_candidates
 from fedsim.core.errors import NotApplicable, describe_exception
-from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort, LabelFreeAttack
+from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, LabelFreeAttack
 from fedsim.core.registry import attack
 from fedsim.core.time_budget import OUT_OF_TIME, seconds_left, time_limit
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
@@ -74,24 +74,17 @@ class _Attempts:
         self.passed: list[str] = []
         self.ran = False
 
-    def price(self, name: str, candidate: Attack[Any]) -> float:
-        """Return an attack's expected cost; infinite, with the error noted, if it raises."""
-        try:
-            return candidate.outlook(self._observation).price
-        except Exception as error:  # a bug in an attack must not hide the guesses of the others
-            self.passed.append(f"{name} failed: {describe_exception(error)}")
-            return math.inf
+    def note_failure(self, candidate: Candidate) -> None:
+        """Note the error of an attack that failed to state its cost."""
+        if candidate.failure:
+            self.passed.append(f"{candidate.name} {candidate.failure}")
 
-    def fits(self, name: str, candidate: Attack[Any]) -> bool:
+    def fits(self, candidate: Candidate) -> bool:
         """Return whether an attack applies; the reason for a refusal is noted."""
-        try:
-            verdict = candidate.fits(self._observation)
-        except Exception as error:  # a bug in an attack must not hide the guesses of the others
-            self.passed.append(f"{name} failed: {describe_exception(error)}")
-            return False
-        if not verdict.holds:
-            self.passed.append(f"{name} does not apply: {verdict.reason}")
-        return verdict.holds
+        refusal = candidate.refusal(self._observation)
+        if refusal:
+            self.passed.append(f"{candidate.name} {refusal}")
+        return not refusal
 
     def leave_out(self, name: str) -> None:
         """Note that no time is left for an applicable attack."""
@@ -181,7 +174,11 @@ class Auto(LabelFreeAttack[AutoConfig]):
     ) -> tuple[list[_Tried], list[str], bool]:
         """Return the guesses up to the first exact guess, the failures of other attacks, and whether any attack ran."""
         attempts = _Attempts(observation, generator, counted)
-        fitting = (attempt for attempt in self._candidates(attempts, undoing=undoing) if attempts.fits(*attempt))
+        fitting = (
+            (candidate.name, candidate.attack)
+            for candidate in self._candidates(observation, attempts, undoing=undoing)
+            if attempts.fits(candidate)
+        )
         with time_limit(_FOR_SEARCHES * seconds_left()):
             for name, candidate, share in _with_shares(fitting):
                 if not share:
@@ -190,18 +187,14 @@ class Auto(LabelFreeAttack[AutoConfig]):
                     return attempts.tried, attempts.passed, True
         return attempts.tried, attempts.passed, attempts.ran
 
-    def _candidates(self, attempts: _Attempts, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
-        """Yield attacks ordered by effort, then by expected cost: either attacks that undo a change, or the others."""
-        methods = registry.methods("attack", Attack).items()
-        known = {name: m for name, m in methods if m.tier != "baseline" and name not in self.config.leave_out}
-        for effort in get_args(Effort)[:-1]:
-            group: list[tuple[str, Attack[Any]]] = []
-            for name, method in known.items():
-                kind = cast("type[Attack[Any]]", method.make)
-                if kind.effort == effort and kind.inverts_augmentation is undoing:
-                    settings = kind.settings_for_budget(self.config.max_iterations)
-                    group.append((name, method.make(method.config.model_validate(settings))))
-            yield from sorted(group, key=lambda attempt: attempts.price(*attempt))
+    def _candidates(self, observation: Observation, attempts: _Attempts, *, undoing: bool) -> Iterator[Candidate]:
+        """Yield the attacks in their order: either attacks that undo a change, or the others."""
+        config = self.config
+        for candidate in rank_candidates(
+            observation, config.max_iterations, config.leave_out, inverts_augmentation=undoing
+        ):
+            attempts.note_failure(candidate)
+            yield candidate
 
     def _continue_from_best(
         self,
@@ -216,11 +209,11 @@ class Auto(LabelFreeAttack[AutoConfig]):
         Attacks also continue from the guess of a winner that itself continued.
         """
         attempts = _Attempts(observation, generator, counted)
-        for name, candidate in self._candidates(attempts, undoing=False):
-            words = f"{name} from {best.name}"
-            if not candidate.accepts_initial_guess or words in known or not attempts.fits(name, candidate):
+        for candidate in self._candidates(observation, attempts, undoing=False):
+            words = f"{candidate.name} from {best.name}"
+            if not candidate.attack.accepts_initial_guess or words in known or not attempts.fits(candidate):
                 continue
-            way = partial(candidate.continue_in_time, observation, best.guess, generator, counted)
+            way = partial(candidate.attack.continue_in_time, observation, best.guess, generator, counted)
             if attempts.ends_with(words, way):
                 break
         return attempts.tried

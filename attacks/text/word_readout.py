@@ -39,7 +39,7 @@ from attacks.text._words import (
     words_of,
 )
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
@@ -85,6 +85,10 @@ class WordReadout(Attack[Config]):
         if f"{name}.weight" not in observation.update.tensors and following_of(observation) is None:
             return f"neither the gradient of '{name}' nor that of an output layer is shared"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect milliseconds, and no exact answer: the result is words without their order."""
+        return CostEstimate(0.01, 0.01)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens, repeated by their count, in rows of sentence length that are not sentences."""

@@ -29,6 +29,7 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     show,
     sweep,
     tune,
+    which,
 )
 from fedsim.cli.commands._console import app, complain
 from fedsim.core.errors import FedsimError

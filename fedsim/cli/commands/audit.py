@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.commands._checking import check_limits
+from fedsim.cli.commands._client_options import parse_knowledge, usable_memory
 from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import targets
-from fedsim.core.errors import FedsimError, did_you_mean
+from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
     from fedsim.audit import AuditRecord
-    from fedsim.core.types import Knowledge
-
-_GIB = 1 << 30
 
 _Target = Annotated[
     str,
@@ -94,11 +91,11 @@ def audit(
         defend=defenses,
         updates=updates,
         group_by=group_by,
-        memory=_physical() if memory is None else memory,
+        memory=usable_memory() if memory is None else memory,
         client_app=client_app,
         gradients=gradients,
         weights=weights,
-        knows=KNOWS if knows is None else _knowledge(knows),
+        knows=KNOWS if knows is None else parse_knowledge(knows),
     )
     rules = policy_of(policy)
     plan = plan.model_copy(update={"command": command_of(plan, folder, policy, memory)})
@@ -135,18 +132,3 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not sizes or min(sizes) < 1:
         raise FedsimError(f"--batch-sizes is '{text}', expected numbers from 1, separated by commas, as in 1,4,16.")
     return tuple(sorted(set(sizes)))
-
-
-def _knowledge(text: str) -> tuple[Knowledge, ...]:
-    from fedsim.core.types import GRANTS
-
-    words = tuple(part.strip() for part in text.split(",") if part.strip())
-    for word in words:
-        if word not in GRANTS:
-            raise FedsimError(f"--knows: there is no knowledge '{word}'.{did_you_mean(word, GRANTS)}")
-    return cast("tuple[Knowledge, ...]", words)
-
-
-def _physical() -> float:
-    """Return three quarters of the machine's memory in GiB."""
-    return 0.75 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB

@@ -1,0 +1,40 @@
+"""`fedsim which`, with the user's code in a subprocess."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.typed import Say
+
+CLIENT = """
+import torch
+from torch import nn
+def make():
+    print("printed by the client")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10))
+    return model, nn.functional.cross_entropy, [(torch.rand(16, 1, 8, 8), torch.randint(10, (16,)))]
+def broken():
+    raise ValueError("no data today")
+"""
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> str:
+    (tmp_path / "client.py").write_text(CLIENT)
+    return str(tmp_path / "client.py")
+
+
+def test_it_answers_first_and_as_json(client: str, command: Say) -> None:
+    code, told, wrong = command("which", f"{client}:make", "--json")
+    assert code == 0, wrong
+    answer = json.loads(told)
+    assert answer["sentence"].endswith("expect exact images from closed-form-linear within a second.")
+    assert answer["applicable"][0]["name"] == "closed-form-linear"
+
+
+def test_a_mistake_names_what_was_wrong(client: str, command: Say) -> None:
+    code, _, wrong = command("which", f"{client}:broken")
+    assert (code, "no data today" in wrong) == (2, True)
+    code, _, wrong = command("which", f"{client}:make", "--knows", "label")
+    assert (code, "Did you mean 'labels'" in wrong) == (2, True)
