@@ -264,7 +264,7 @@ def measure(strategy: Strategy, solver: Solver, samples: Sequence[Problem], seed
             GenerationInputs(tuple(map(solver.prompt, group))),
             Limits(max_new_tokens=places),
             seeding.generators(seed, f"answering {group[0].operation}", numbers),
-            at_once=32,
+            batch_size=32,
         )
         answers += [_score_answer(sample, text, solver) for sample, text in zip(group, texts, strict=True)]
     return Measured(samples[0].operation, strategy, tuple(answers))

@@ -99,6 +99,7 @@ def test_an_arm_makes_each_method_and_its_model_once_and_checks_no_settings_anew
         "attack inverting-gradients": 2,
         "attack closed-form-linear": 2,
         "distance cosine": 2,
+        "distance squared": 8,  # DLG searches each victim alone
         "prior total-variation": 6,  # of the three attacks that descend
         "question attacks": 2,
         "question sources": 2,
