@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from torch import Tensor, nn
 
-from fedsim.cli.commands.audit import _knowledge
+from fedsim.cli.commands._client_options import parse_knowledge
 from fedsim.core import registry
 from fedsim.core.hooks import Attack, Task
 from fedsim.core.types import GRANTS, Knowledge, Observation, WireEntry
@@ -87,7 +87,7 @@ def test_sentences_say_of_each_grant_who_has_it_and_who_lacks_it(
 def test_the_manual_and_the_command_line_know_each_of_them() -> None:
     manual = DOCS.read_text()
     assert [name for name in GRANTS if f"| `{name}` | " not in manual] == []
-    assert _knowledge(",".join(GRANTS)) == tuple(GRANTS)
+    assert parse_knowledge(",".join(GRANTS)) == tuple(GRANTS)
 
 
 def test_what_methods_and_tasks_ask_for_is_there() -> None:
