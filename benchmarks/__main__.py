@@ -9,7 +9,7 @@ process.prepare()
 import argparse  # noqa: E402
 import os  # noqa: E402
 import sys  # noqa: E402
-from collections.abc import Mapping, Sequence  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import torch  # noqa: E402
@@ -18,6 +18,7 @@ from benchmarks import _figures, _results, _sources  # noqa: E402
 from benchmarks._experiments import Budget, Cells, experiments, find  # noqa: E402
 from benchmarks._results import Done, Result  # noqa: E402
 from benchmarks._rows import Row  # noqa: E402
+from benchmarks._sources import LoadedFiles  # noqa: E402
 from fedsim.core.errors import FedsimError, did_you_mean  # noqa: E402
 
 QUICK = 1.5  # minutes of an experiment that `--check` runs again
@@ -81,11 +82,7 @@ def _stale() -> int:
     """Print the results that are older than the code they measure; the exit code is 1 if there are any."""
     known, is_stale = experiments(), False
     for name, result in _results.results().items():
-        changed = (
-            _sources.changed_files(result.sources, known[name].module)
-            if name in known
-            else ["the experiment, which is gone"]
-        )
+        changed = _sources.changed_files(result.sources) if name in known else ["the experiment, which is gone"]
         if changed:
             is_stale = True
             print(f"{name}: {result.date}; since then changed: {', '.join(changed)}")
@@ -115,10 +112,10 @@ def _check(chosen: str | None) -> int:
         known = {chosen: known[chosen]}
     else:
         raise FedsimError(f"there is no result of '{chosen}'.{did_you_mean(chosen, known)}")
-    has_moved = False
+    has_moved, loaded = False, _sources.LoadedFiles()
     for name, before in known.items():
         entry = find(name)
-        done = measure(entry.cells(before.budget), _sources.digests_of(entry.module), before.budget)
+        done = measure(entry.cells(before.budget), loaded, before.budget)
         after = _results.result_of(name, list(done.values()))
         lines = list(_results.changed_rows(before, after))
         print("\n".join([f"{name}: {f'{len(lines)} rows moved' if lines else 'as before'}", *lines]), flush=True)
@@ -131,8 +128,9 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.seconds is not None and entry.seconds is None:
         raise FedsimError(f"--seconds: '{entry.name}' bounds no attack, leave it out")
     budget = Budget(chosen.full, chosen.seconds if chosen.seconds is not None else entry.seconds)
+    loaded = _sources.LoadedFiles()
     cells, file = entry.cells(budget), _results.WAITING / f"{entry.name}.jsonl"
-    done = measure(cells, _sources.digests_of(entry.module), budget, chosen.cells, file)
+    done = measure(cells, loaded, budget, chosen.cells, file)
     result = _results.result_of(entry.name, [done[name] for name in _choose_cells(cells, chosen.cells)])
     print(_results.as_json(result) if chosen.json else _figures.as_table(result.rows))
     if set(done) == set(cells):
@@ -150,24 +148,24 @@ def _judge(result: Result) -> int:
 
 
 def measure(
-    cells: Cells, sources: Mapping[str, str], budget: Budget, text: str = "", file: Path | None = None
+    cells: Cells, loaded: LoadedFiles, budget: Budget, text: str = "", file: Path | None = None
 ) -> dict[str, Done]:
-    """Measure the cells that a text chooses, but for those that a file holds of the same code and budget.
+    """Measure the chosen cells, except those that a file holds for unchanged code and the same budget.
 
     Args:
-        cells: of an experiment.
-        sources: digests of its files.
-        budget: what they may take.
-        text: a name, or a part of names.
-        file: of cells that are done; None to keep none.
+        cells: cells of an experiment.
+        loaded: files that this process loads.
+        budget: budget of the run.
+        text: name of a cell, or a part of names.
+        file: file of measured cells; None: keep none.
 
     Returns:
-        These cells and all others that the file holds, in the experiment's order.
+        These cells and all others of the file, in the experiment's order.
 
     Raises:
         FedsimError: no name contains the text.
     """
-    done = _results.done_cells(file, sources, budget) if file else {}
+    done = _results.done_cells(file, budget) if file else {}
     waiting = [name for name in _choose_cells(cells, text) if name not in done]
     for number, name in enumerate(waiting, 1):
         print(f"[{number}/{len(waiting)}] {name}", file=sys.stderr, flush=True)
@@ -177,7 +175,7 @@ def measure(
             rows.append(row)
         minutes = (_processor_seconds() - begin) / 60
         done[name] = Done(
-            sources=dict(sources), full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
+            sources=loaded.digests(), full=budget.full, seconds=budget.seconds, cell=name, minutes=minutes, rows=rows
         )
         if file:
             _results.keep(done[name], file)

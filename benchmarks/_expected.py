@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,16 @@ def _read(name: str, folder: Path) -> tuple[dict[str, Any], Sequence[ExpectedFig
     if not file.is_file():
         known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
         raise FedsimError(f"unknown scenario '{name}'.{known}")
-    scenario = tomllib.loads(file.read_text(encoding="utf-8"))
-    figures = Expected.model_validate(scenario.get("expected", {})).figures
+    scenario, figures = _parse(file.read_text(encoding="utf-8"))
     if not figures:
         raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
     return scenario, figures
+
+
+@cache  # pages show hundreds of figures of the same files
+def _parse(text: str) -> tuple[dict[str, Any], Sequence[ExpectedFigure]]:
+    scenario = tomllib.loads(text)
+    return scenario, Expected.model_validate(scenario.get("expected", {})).figures
 
 
 def _choose_figures(

@@ -19,11 +19,13 @@ from benchmarks import _costs, _expected, _map, _papers, _systems
 from benchmarks._experiments import experiments
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
+from benchmarks._sources import changed_files
 from fedsim.core.errors import FedsimError, did_you_mean
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURE = re.compile(r"(<!-- (?P<kind>map|costs): (?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 _PICTURES = {"map": _map, "costs": _costs}
+_CHANGED = " The code has changed since: "
 IMAGES = ROOT / "docs" / "images"
 _EXPECTED = re.compile(
     r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[^:\n]+?))?(?:: (?P<part>[^\n]+?))? -->\n)"
@@ -31,6 +33,11 @@ _EXPECTED = re.compile(
     re.DOTALL,
 )
 _LIST = re.compile(r"(<!-- (?P<kind>papers|experiments|systems) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+
+
+def without_staleness(text: str) -> str:
+    """Return a page's text without the sentences on changed code, which each change of the code may add or remove."""
+    return re.sub(rf"{_CHANGED}[^*\n]*", "", text)
 
 
 def pages() -> Iterator[Path]:
@@ -103,13 +110,19 @@ def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
 
 
 def origin(result: Result, cell: str | None = None) -> str:
-    """Return the command that measured a result, and where and when."""
+    """Return the command of a result, its date, commit and processor, and whether the code has changed since."""
     options = f"{' --full' if result.full else ''}{f' --seconds {result.seconds:g}' if result.seconds else ''}"
     options += f' --cells "{cell}"' if cell else ""
     return (
         f"*`python -m benchmarks {result.experiment}{options}`, {result.date}, commit {result.commit}, "
-        f"{result.processor}; in brackets 95 % intervals.*"
+        f"{result.processor}; in brackets 95 % intervals.{_staleness(result)}*"
     )
+
+
+def _staleness(result: Result) -> str:
+    """Return a sentence if files of a result have changed; empty otherwise."""
+    first, *others = changed_files(result.sources) or [""]
+    return first and f"{_CHANGED}{first}{f' and {len(others)} more files' if others else ''}."
 
 
 def as_table(rows: Sequence[Row]) -> str:

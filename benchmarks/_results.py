@@ -12,34 +12,37 @@ from pydantic import BaseModel, ValidationError
 
 from benchmarks._experiments import FOLDER, Budget
 from benchmarks._rows import Row
+from benchmarks._sources import ROOT, changed_files
 from fedsim.core.errors import FedsimError, first_line
 from fedsim.record.atomic_files import write_atomic
 from fedsim.record.environment import environment
 
-ROOT = FOLDER.parent
 RESULTS = FOLDER / "results"
 WAITING = ROOT / "results" / "benchmarks"
+_PACKAGES = ("torch", "numpy", "flwr")
 _TIMES = ("s", "ms", "times", "tokens/s", "GFLOP/s", "GB/s")
 
 
 class Result(BaseModel, extra="forbid"):
-    """What an experiment measured.
+    """Result of an experiment.
 
     Attributes:
-        experiment: its name.
-        commit: that the code stood on.
-        sources: digests of the files that were measured, which tell what changed since.
-        date: of the last cell.
-        processor: that it ran on.
-        full: whether it was the long version.
-        seconds: of the processor that an attack on an update got; None where none was bounded.
-        minutes: of the processor that all cells took.
+        experiment: name of the experiment.
+        commit: commit of the measured code.
+        sources: digests of the files that the measurement loaded, by path; a different digest now makes it stale.
+        versions: versions of torch, numpy and flwr, by package.
+        date: date of the last cell.
+        processor: processor of the machine.
+        full: whether it is the long version.
+        seconds: processor seconds of each attack on an update; None without a limit.
+        minutes: processor minutes of all cells.
         cells: rows by cell.
     """
 
     experiment: str
     commit: str
     sources: dict[str, str]
+    versions: dict[str, str] = {}
     date: str
     processor: str
     full: bool
@@ -49,7 +52,7 @@ class Result(BaseModel, extra="forbid"):
 
     @property
     def budget(self) -> Budget:
-        """What the run could take."""
+        """Budget of the run."""
         return Budget(self.full, self.seconds)
 
     @property
@@ -59,7 +62,7 @@ class Result(BaseModel, extra="forbid"):
 
 
 class Done(BaseModel, extra="forbid"):
-    """One cell of a run that may not have ended, a line of its file; `sources` are digests of the code, by file."""
+    """A measured cell, a line of the file of an unfinished run; `sources` are digests of the loaded files, by path."""
 
     sources: dict[str, str]
     full: bool
@@ -69,13 +72,13 @@ class Done(BaseModel, extra="forbid"):
     rows: list[Row]
 
 
-def done_cells(file: Path, sources: Mapping[str, str], budget: Budget) -> dict[str, Done]:
-    """Return what a file holds of cells of the same code and budget. A line that a kill cut short counts for none."""
+def done_cells(file: Path, budget: Budget) -> dict[str, Done]:
+    """Return a file's cells of unchanged code and the same budget. A line that a kill cut short is skipped."""
     cells = map(_read_cell, file.read_text(encoding="utf-8").splitlines() if file.exists() else ())
     return {
         done.cell: done
         for done in cells
-        if done is not None and (done.sources, done.full, done.seconds) == (sources, *budget)
+        if done is not None and (done.full, done.seconds) == budget and not changed_files(done.sources)
     }
 
 
@@ -88,13 +91,14 @@ def keep(done: Done, file: Path) -> None:
 
 def result_of(name: str, cells: Sequence[Done]) -> Result:
     """Return the result of an experiment's cells."""
-    first = cells[0]
+    first, here = cells[0], environment("")
     return Result(
         experiment=name,
-        commit=(environment("").git_commit or "unknown")[:12],
-        sources=first.sources,
+        commit=(here.git_commit or "unknown")[:12],
+        sources=dict(sorted(pair for done in cells for pair in done.sources.items())),
+        versions={package: here.versions[package] for package in _PACKAGES},
         date=f"{datetime.now(UTC):%Y-%m-%d}",
-        processor=environment("").processor,
+        processor=here.processor,
         full=first.full,
         seconds=first.seconds,
         minutes=round(sum(done.minutes for done in cells), 2),

@@ -10,7 +10,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from benchmarks import _method_pages
+from benchmarks import _figures, _method_pages
 from fedsim.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
@@ -86,7 +86,7 @@ def _pages(pages: tuple[str, ...], named: set[str]) -> Iterator[str]:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add pages from the repository's root, and pages generated from docstrings."""
     for name, source in PAGES.items():
-        text = (ROOT / source).read_text(encoding="utf-8")
+        text = _figures.render_page((ROOT / source).read_text(encoding="utf-8"), source)
         files.append(File.generated(config, name, content=_TARGET.sub(_from_root, text)))
     files.append(File.generated(config, "reference/scenario.md", content="\n".join(_scenario())))
     files.append(File.generated(config, METHODS, content=_method_pages.listing(METHODS)))
@@ -98,12 +98,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links to pages of the repository's root lead to their copies; link methods and the recorded demo."""
+    """Let links to pages of the repository's root lead to their copies; link methods and the recorded demo.
+
+    Tables of results are rendered again: they name code that has changed since.
+    """
     here = page.file.src_uri
     if here == "demo.md" and RECORDED.exists():
         markdown = markdown.replace("\n\n", f"\n\n[Open a recorded page]({IN_SITE}).\n\n", 1)
     if here in PAGES or here == METHODS or here.startswith(f"{_method_pages.FOLDER}/"):
         return markdown
+    markdown = _figures.render_page(markdown, f"docs/{here}")
     for name, source in PAGES.items():
         markdown = re.sub(rf"\]\(((?:\.\./)+){source}", lambda up, name=name: f"]({up[1][3:]}{name}", markdown)
     return _method_pages.with_links(markdown, here)

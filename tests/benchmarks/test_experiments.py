@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from benchmarks import __main__ as runner
 from benchmarks import _results, _sources
 from benchmarks._experiments import FOLDER, Budget, Cells, Experiment, experiments
 from benchmarks._rows import Row
+from benchmarks._sources import digest
 
 _FILE = """'''Two cells of nothing.
 
@@ -68,7 +70,10 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Toy:
     monkeypatch.setattr(runner, "find", lambda _name: entry)
     monkeypatch.setattr(_results, "WAITING", tmp_path / "waiting")
     monkeypatch.setattr(_results, "ROOT", tmp_path)
-    monkeypatch.setattr(_sources, "digests_of", lambda _module: {"benchmarks/toy.py": "abc"})
+    monkeypatch.setattr(_sources, "ROOT", tmp_path)
+    (tmp_path / "attacks").mkdir()
+    (tmp_path / "attacks" / "toy.py").write_text("strength = 1")
+    monkeypatch.setattr(_sources.LoadedFiles, "digests", lambda _loaded: {"attacks/toy.py": digest("strength = 1")})
     monkeypatch.setattr(_results, "RESULTS", tmp_path / "results")
     return entry
 
@@ -85,15 +90,16 @@ def test_a_run_that_was_killed_goes_on_with_the_cell_that_it_was_at(toy: Toy, tm
     assert toy.measured == ["first", "second"]
     result = _results.read("toy", tmp_path / "results")
     assert [row.setting for row in result.rows] == ["first", "second"]
-    assert (result.sources, result.full, result.seconds) == ({"benchmarks/toy.py": "abc"}, False, None)
+    assert (result.sources, result.full, result.seconds) == ({"attacks/toy.py": digest("strength = 1")}, False, None)
+    assert result.versions == {package: version(package) for package in ("torch", "numpy", "flwr")}
 
 
-def test_cells_of_other_code_or_another_budget_are_measured_again(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cells_of_other_code_or_another_budget_are_measured_again(toy: Toy, tmp_path: Path) -> None:
     runner.main(["toy", "--cells", "first"])
     runner.main(["toy", "--cells", "first"])
     assert toy.measured == ["first"]
     runner.main(["toy", "--cells", "first", "--full"])
-    monkeypatch.setattr(_sources, "digests_of", lambda _module: {"benchmarks/toy.py": "def"})
+    (tmp_path / "attacks" / "toy.py").write_text("strength = 2")
     runner.main(["toy", "--cells", "first"])
     assert toy.measured == ["first"] * 3
 
@@ -152,6 +158,6 @@ def test_a_check_measures_quick_results_again_and_exits_with_1_where_a_figure_mo
 def test_stale_results_are_named_and_end_with_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], changed: list[str]
 ) -> None:
-    monkeypatch.setattr(_sources, "changed_files", lambda _sources, _module: changed)
+    monkeypatch.setattr(_sources, "changed_files", lambda _sources: changed)
     assert runner.main(["--stale"]) == (1 if changed else 0)
     assert ("since then changed: attacks/one.py" in capsys.readouterr().out) == bool(changed)

@@ -9,6 +9,7 @@ from benchmarks import _figures, _results
 from benchmarks._experiments import experiments
 from benchmarks._results import Result, as_json, changed_rows, read, write
 from benchmarks._rows import Row
+from benchmarks._sources import ROOT, digest_of_file
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry.index import entries_of
@@ -115,16 +116,36 @@ def test_a_page_shows_every_method_that_says_what_it_is_to_its_paper() -> None:
     assert "old" not in lines
 
 
-def test_pages_say_what_the_results_say() -> None:
-    texts = {page.relative_to(_results.ROOT): page.read_text(encoding="utf-8") for page in _figures.pages()}
-    differ = [str(page) for page, text in texts.items() if _figures.render_page(text, str(page)) != text]
+def test_pages_show_the_rows_of_the_results() -> None:
+    texts = {page.relative_to(ROOT): page.read_text(encoding="utf-8") for page in _figures.pages()}
+    differ = [
+        str(page)
+        for page, text in texts.items()
+        if _figures.without_staleness(_figures.render_page(text, str(page))) != _figures.without_staleness(text)
+    ]
     assert differ == [], "make figures"
+
+
+@pytest.mark.parametrize(
+    ("gone", "sentence"),
+    [
+        ([], ""),
+        (["attacks/gone.py"], " The code has changed since: attacks/gone.py."),
+        (["attacks/a.py", "b.py", "c.py"], " The code has changed since: attacks/a.py and 2 more files."),
+    ],
+)
+def test_the_line_under_a_table_names_code_that_has_changed(gone: list[str], sentence: str, tmp_path: Path) -> None:
+    same = {"benchmarks/_rows.py": digest_of_file(ROOT / "benchmarks" / "_rows.py")}
+    write(result(EXACT).model_copy(update={"sources": {**same, **dict.fromkeys(gone, "1")}}), tmp_path)
+    text = _figures.render_page("<!-- figures: toy -->\n<!-- end -->\n", "page.md", tmp_path)
+    assert f"in brackets 95 % intervals.{sentence}*" in text
+    assert "changed" not in _figures.without_staleness(text)
 
 
 def test_every_result_is_of_an_experiment_and_shown_on_its_page() -> None:
     known = experiments()
     for name, measured in _results.results().items():
-        page = _results.ROOT / "docs" / f"{known[name].page}.md"
+        page = ROOT / "docs" / f"{known[name].page}.md"
         assert measured.experiment == name
         assert f"<!-- figures: {name}" in page.read_text(encoding="utf-8")
 

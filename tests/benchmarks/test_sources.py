@@ -1,11 +1,13 @@
 """A result is stale after a change of behaviour; words, layout and imports of a file do not count."""
 
+import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from benchmarks import _sources
-from benchmarks._experiments import find
 
 SOURCE = '"""Doubles."""\n\ndef double(x):\n    """Return twice x."""\n    return 2 * x  # not x + x\n'
 
@@ -55,44 +57,66 @@ def test_a_function_of_nothing_but_imports_has_a_digest() -> None:
     assert _sources.digest(body + "import torch\n") == _sources.digest(body + "pass\n")
 
 
-def test_an_experiment_is_measured_by_its_file_its_helpers_what_these_import_and_methods_that_they_name() -> None:
-    files = set(_sources.digests_of(find("exact-attacks").module))
-    assert {"benchmarks/exact_attacks.py", "benchmarks/_victims.py", "fedsim/metrics/image.py"} <= files
-    assert "attacks/batch_separation/sparse_dictionary.py" in files
-    assert not {"fedsim/demo/page.py", "fedsim/scenario/__init__.py", "benchmarks/_rows.py"} & files
-
-
-def test_files_that_changed_came_or_went_make_a_result_old() -> None:
-    module = find("photographs").module
-    now = _sources.digests_of(module)
-    assert _sources.changed_files(now, module) == []
-    before = {**now, "benchmarks/gone.py": "1", "benchmarks/photographs.py": "2"}
-    del before["fedsim/metrics/image.py"]
-    assert _sources.changed_files(before, module) == [
-        "benchmarks/gone.py",
-        "benchmarks/photographs.py",
-        "fedsim/metrics/image.py",
-    ]
-
-
-CASES = "SIDE = 8\nSMALL = {'side': SIDE}\n\ndef many():\n    return [SMALL, 1]\n"
+SCENARIO = 'title = "a"\nseed = 1\n[data]\nname = "mnist"\n[expected]\nmodel_hash = { all = "0" }\n'
 
 
 @pytest.mark.parametrize(
     ("before", "after", "is_same"),
-    [("[SMALL, 1]", "[SMALL, 2]", True), ("SIDE = 8", "SIDE = 9", False), ("'side'", "'width'", False)],
+    [
+        ('title = "a"', 'title = "b"', True),
+        ('all = "0"', 'all = "1"', True),
+        ("seed = 1", "seed = 1  # any", True),
+        ("seed = 1", "seed = 2", False),
+        ("mnist", "digits", False),
+    ],
 )
-def test_of_a_helper_counts_what_is_imported_and_what_that_uses(
-    before: str, after: str, is_same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_digest_of_a_scenario_follows_its_run_alone(before: str, after: str, is_same: bool) -> None:
+    assert before in SCENARIO
+    assert (_sources.digest_of_table(SCENARIO.replace(before, after)) == _sources.digest_of_table(SCENARIO)) == is_same
+
+
+def test_the_files_of_a_measurement_are_modules_tables_and_programs_that_it_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_sources, "ROOT", tmp_path)
     monkeypatch.setattr(_sources, "FOLDER", tmp_path / "benchmarks")
-    (tmp_path / "benchmarks").mkdir()
-    (tmp_path / "benchmarks" / "sizes.py").write_text("from benchmarks._cases import SMALL\nprint(SMALL)\n")
-    helper = tmp_path / "benchmarks" / "_cases.py"
-    helper.write_text(CASES)
-    digests = _sources.digests_of("benchmarks.sizes")
-    _sources._used.cache_clear()
-    helper.write_text(CASES.replace(before, after))
-    assert (_sources.digests_of("benchmarks.sizes") == digests) == is_same
-    _sources._used.cache_clear()
+    written = {
+        **dict.fromkeys(("attacks/toy.py", "attacks/other.py", "fedsim/core/toy.py"), "depth = 1"),
+        **dict.fromkeys(("benchmarks/_program.py", "benchmarks/toy.py"), "depth = 2"),
+        **dict.fromkeys(("scenarios/toy.toml", "scenarios/other.toml", "pyproject.toml"), "seed = 3"),
+        **dict.fromkeys(("benchmarks/_peer.py", "benchmarks/_child.py"), ""),
+    }
+    for path, text in written.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    def load(*paths: str) -> None:
+        for path in paths:
+            module = types.ModuleType(path)
+            module.__file__ = str(tmp_path / path)
+            monkeypatch.setitem(sys.modules, path.removesuffix(".py").replace("/", "."), module)
+
+    load("benchmarks/_program.py")
+    loaded = _sources.LoadedFiles()
+    load("benchmarks/toy.py", "attacks/toy.py", "fedsim/core/toy.py")
+    (tmp_path / "scenarios" / "toy.toml").read_text()
+    (tmp_path / "pyproject.toml").read_bytes()
+    subprocess.run([sys.executable, "-c", "", tmp_path / "benchmarks" / "_peer.py"], check=True)
+    subprocess.run([sys.executable, "-c", "", "-m", "benchmarks._child"], check=True)
+    assert loaded.digests() == {
+        "attacks/toy.py": _sources.digest("depth = 1"),
+        "benchmarks/_child.py": _sources.digest(""),
+        "benchmarks/_peer.py": _sources.digest(""),
+        "benchmarks/toy.py": _sources.digest("depth = 2"),
+        "scenarios/toy.toml": _sources.digest_of_table("seed = 3"),
+    }
+
+
+def test_changed_and_removed_files_make_a_result_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sources, "ROOT", tmp_path)
+    (tmp_path / "toy.py").write_text("depth = 1  # any")
+    (tmp_path / "case.toml").write_text("depth = 2")
+    same = {"toy.py": _sources.digest("depth = 1"), "case.toml": _sources.digest_of_table("depth = 2")}
+    assert _sources.changed_files(same) == []
+    others = {"toy.py": _sources.digest("depth = 2"), "case.toml": _sources.digest_of_table("depth = 3")}
+    assert _sources.changed_files({**others, "gone.py": "12345678"}) == ["toy.py", "case.toml", "gone.py"]
