@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.core.registry import every_metric
 from fedsim.core.registry.discovery import discover
-from fedsim.scenario.expectations import Expected, ExpectedFigure
+from fedsim.scenario.expectations import Expected, ExpectedFigure, Measurement
 
 SCENARIOS = ROOT / "scenarios"
 
@@ -35,15 +35,14 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     Raises:
         FedsimError: there is no such scenario, metric, arm or attack, or it expects nothing.
     """
-    scenario, figures = _read(name, folder)
+    scenario, expected = _read(name, folder)
     discover("question")  # the metrics of questions stand in their files
     metrics = every_metric()
-    figures = _choose_figures(figures, name, [word for word in re.split(r",\s*", chosen) if word], pattern)
+    figures = _choose_figures(expected.figures, name, [word for word in re.split(r",\s*", chosen) if word], pattern)
     parts = [[figure for figure in figures if bool(figure.attack) is by_attack] for by_attack in (False, True)]
     tables = [_table(part, metrics) for part in parts if part]
-    return "\n\n".join(
-        [*tables, _origin(f"fedsim {'sweep' if 'sweep' in scenario else 'run'} scenarios/{name}.toml", tables)]
-    )
+    command = f"fedsim {'sweep' if 'sweep' in scenario else 'run'} scenarios/{name}.toml"
+    return "\n\n".join([*tables, _origin(command, tables, expected.measured)])
 
 
 def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SCENARIOS) -> tuple[str, str]:
@@ -59,7 +58,7 @@ def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SC
     Raises:
         FedsimError: there is no such scenario, or it does not expect this figure.
     """
-    _, figures = _read(name, folder)
+    figures = _read(name, folder)[1].figures
     wanted = (arm, attack, metric)
     for figure in figures:
         if (figure.arm, figure.attack, figure.metric) == wanted:
@@ -70,22 +69,22 @@ def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SC
     raise FedsimError(f"scenario '{name}' expects no '{': '.join(wanted)}'.{did_you_mean(': '.join(wanted), known)}")
 
 
-def _read(name: str, folder: Path) -> tuple[dict[str, Any], Sequence[ExpectedFigure]]:
-    """Return a scenario's tables and the figures that it expects."""
+def _read(name: str, folder: Path) -> tuple[dict[str, Any], Expected]:
+    """Return a scenario's tables, and its table `expected`."""
     file = folder / f"{name}.toml"
     if not file.is_file():
         known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
         raise FedsimError(f"unknown scenario '{name}'.{known}")
-    scenario, figures = _parse(file.read_text(encoding="utf-8"))
-    if not figures:
+    scenario, expected = _parse(file.read_text(encoding="utf-8"))
+    if not expected.figures:
         raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
-    return scenario, figures
+    return scenario, expected
 
 
 @cache  # pages show hundreds of figures of the same files
-def _parse(text: str) -> tuple[dict[str, Any], Sequence[ExpectedFigure]]:
+def _parse(text: str) -> tuple[dict[str, Any], Expected]:
     scenario = tomllib.loads(text)
-    return scenario, Expected.model_validate(scenario.get("expected", {})).figures
+    return scenario, Expected.model_validate(scenario.get("expected", {}))
 
 
 def _choose_figures(
@@ -152,9 +151,10 @@ def _cell(figure: ExpectedFigure, metric: Metric | None) -> str:
     return f"{value} ± {scale * figure.tolerance:.2g}" if is_count else value
 
 
-def _origin(command: str, tables: Sequence[str]) -> str:
+def _origin(command: str, tables: Sequence[str], run: Measurement | None) -> str:
     signs = {" [": "in brackets 95 % intervals", "±": "behind ± that tolerance"}
-    notes = [note for sign, note in signs.items() if any(sign in table for table in tables)]
+    notes = [] if run is None else [f"measured {run.date}, commit {run.commit}, {run.processor}"]
+    notes += [note for sign, note in signs.items() if any(sign in table for table in tables)]
     return (
         f"*`{command} --check` gives these figures again, each within the tolerance that the file states"
         f"{'; ' * bool(notes)}{', '.join(notes)}.*"

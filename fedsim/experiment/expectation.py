@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from fedsim.core.errors import did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.record import ATTACKS, ArmRecord, Interval, RunRecord
-from fedsim.scenario.expectations import Expected, ExpectedFigure
+from fedsim.scenario.expectations import Expected, ExpectedFigure, Measurement
 
 _SEARCHED = 60.0  # dB; higher values come from closed-form attacks, and their last digits from rounding
 
@@ -76,6 +76,12 @@ def hashes(record: RunRecord) -> dict[str, str]:
     return {arm.name: arm.model_hash for arm in record.arms}
 
 
+def measurement(record: RunRecord) -> Measurement:
+    """Return the date, commit and processor of a run."""
+    at = record.environment
+    return Measurement(date=record.started[:10], commit=(at.git_commit or "unknown")[:12], processor=at.processor)
+
+
 def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: Expected) -> list[str]:
     """Return a sentence for every expected value or hash that was not met; empty if all were met."""
     values = {(figure.arm, figure.attack, figure.metric): figure.value.value for figure in measured}
@@ -89,12 +95,13 @@ def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: 
     return [sentence for sentence in judged if sentence is not None]
 
 
-def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
-    """Return the table `expected` of measured values, with tolerances for another processor.
+def expectation(measured: Sequence[Figure], run: Measurement) -> dict[str, Any]:
+    """Return the table `expected` of a run's measured values, with tolerances for another processor.
 
     Redundant values are omitted: further means of images and words, and the test loss.
     """
     return {
+        "measured": run.model_dump(),
         "figures": [
             {
                 "arm": figure.arm,
@@ -105,7 +112,7 @@ def expectation(measured: Sequence[Figure]) -> dict[str, Any]:
             }
             for figure in measured
             if figure.is_told
-        ]
+        ],
     }
 
 

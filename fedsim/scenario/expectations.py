@@ -19,9 +19,18 @@ class ExpectedFigure(Config):
     tolerance: float = Field(default=0.0, ge=0, description="largest difference that is no departure")
 
 
+class Measurement(Config):
+    """Run of the unchanged scenario that gave the expected figures."""
+
+    date: str = Field(description="UTC, ISO 8601, of the run's start")
+    commit: str = Field(default="unknown", description="commit of fedsim's checkout")
+    processor: str = "unknown"
+
+
 class Expected(Config):
     """Metric values and hashes that a run of the unchanged scenario should reproduce."""
 
+    measured: Measurement | None = Field(default=None, description="the run that gave the figures, for pages")
     figures: tuple[ExpectedFigure, ...] = ()
     model_hash: dict[str, str] = Field(
         default_factory=dict, description="arm to the hash of its trained model; bits depend on the processor"

@@ -10,6 +10,7 @@ from fedsim.core.errors import FedsimError
 
 SCENARIO = """
 [expected]
+measured = { date = "2026-12-03", commit = "abc", processor = "a processor" }
 figures = [
     { arm = "a | b", metric = "test_accuracy", value = 0.917, tolerance = 0.02 },
     { arm = "a | b", attack = "auto", metric = "success", value = 0.5, low = 0.2993, high = 0.7007, tolerance = 0.05 },
@@ -40,6 +41,7 @@ def test_arms_and_attacks_have_a_line_each_and_figures_their_interval_or_what_is
         "| a \\| b | tag |  | 9 [8.5, 11] | 50 % ± 6 |",
     ]
     assert "fedsim run scenarios/one.toml --check" in origin
+    assert "; measured 2026-12-03, commit abc, a processor, in brackets 95 % intervals, behind ± that tol" in origin
 
 
 def test_of_one_metric_arms_stand_against_attacks(folder: Path) -> None:

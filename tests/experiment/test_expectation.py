@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.core import registry
-from fedsim.experiment.expectation import Figure, departures, expectation, figures, hashes
+from fedsim.experiment.expectation import Figure, departures, expectation, figures, hashes, measurement
 from fedsim.experiment.runner import scenario_hash
 from fedsim.record import Finding, Interval
 from fedsim.record.store import read_record
@@ -107,7 +107,7 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
         "no such value in the results. Did you mean 'all, IG, psnr_median'"
         in departures(figures(record), hashes(record), misspelt)[0]
     )
-    assert expectation(figures(record))["figures"]
+    assert expectation(figures(record), measurement(record))["figures"]
 
 
 @pytest.mark.parametrize(
@@ -141,9 +141,9 @@ def test_every_figure_of_a_finding_may_be_expected_and_one_that_failed_has_none(
     record = records.run([records.arm("all", [], findings=(own, lost), rounds=())])
     named = [(figure.attack, figure.metric, figure.value, figure.is_drawn_anew) for figure in figures(record)]
     assert named == [("lira", "tpr_at_fpr_0.01", value, True), ("lira", "auc", seen, True)]
-    names = [(row["attack"], row["metric"]) for row in expectation(figures(record))["figures"]]
+    names = [(row["attack"], row["metric"]) for row in expectation(figures(record), measurement(record))["figures"]]
     assert names == [("lira", "tpr_at_fpr_0.01"), ("lira", "auc")]
-    first, second = expectation(figures(record))["figures"]
+    first, second = expectation(figures(record), measurement(record))["figures"]
     assert (first["value"], first["low"], first["high"]) == (0.3, 0.2, 0.5)
     assert "low" not in second
     expected = Expected.model_validate(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,12 +19,14 @@ def expect(folder: Annotated[Path, typer.Argument(help="the folder of a run or a
     check_run_or_sweep(folder)
 
     from fedsim.experiment.expectation import expectation
-    from fedsim.experiment.sweep.expectation import figures
+    from fedsim.experiment.sweep.expectation import figures, measurement
 
-    lines = [
-        "    { "
-        + ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in figure.items())
-        + " },"
-        for figure in expectation(figures(folder))["figures"]
-    ]
-    say("\n".join(["", "[expected]", "figures = [", *lines, "]"]))
+    table = expectation(figures(folder), measurement(folder))
+    lines = [f"    {_inline(figure)}," for figure in table["figures"]]
+    say("\n".join(["", "[expected]", f"measured = {_inline(table['measured'])}", "figures = [", *lines, "]"]))
+
+
+def _inline(table: Mapping[str, Any]) -> str:
+    """Return an inline table of TOML."""
+    pairs = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
+    return f"{{ {', '.join(pairs)} }}"

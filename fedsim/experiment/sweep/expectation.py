@@ -1,4 +1,4 @@
-"""Metric values of a sweep: for each setting the mean over its seeds."""
+"""Metric values of a sweep: for each setting the mean over its seeds; and the run that gave them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.result_files import SWEEP
 from fedsim.experiment.expectation import Figure
 from fedsim.experiment.expectation import figures as figures_of
+from fedsim.experiment.expectation import measurement as measurement_of
 from fedsim.experiment.sweep.plan import format_values
 from fedsim.experiment.sweep.results import iterate_records
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.metrics.statistics import wilson
+from fedsim.scenario.expectations import Measurement
 
 
 def figures(folder: Path) -> list[Figure]:
@@ -31,6 +34,18 @@ def figures(folder: Path) -> list[Figure]:
             named = figure._replace(arm=format_values(swept) or figure.arm) if is_sweep else figure
             by_setting.setdefault((named.arm, named.attack, named.metric), []).append(named)
     return [_mean(setting) for setting in by_setting.values()]
+
+
+def measurement(folder: Path) -> Measurement:
+    """Return the date, commit and processor of a run folder, or of the last finished run of a sweep folder.
+
+    Raises:
+        FedsimError: the folder contains no finished run.
+    """
+    records = [record for _, record in iterate_records(folder) if not isinstance(record, str)]
+    if not records:
+        raise FedsimError(f"{folder}: expected a finished run, and there is none")
+    return measurement_of(max(records, key=lambda record: record.started))
 
 
 def _mean(seeds: Sequence[Figure]) -> Figure:
