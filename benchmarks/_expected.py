@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,17 @@ def as_tables(name: str, chosen: str = "", pattern: str = "", folder: Path = SCE
     figures = _choose_figures(expected.figures, name, [word for word in re.split(r",\s*", chosen) if word], pattern)
     parts = [[figure for figure in figures if bool(figure.attack) is by_attack] for by_attack in (False, True)]
     tables = [_table(part, metrics) for part in parts if part]
-    command = f"fedsim {'sweep' if 'sweep' in scenario else 'run'} scenarios/{name}.toml"
-    return "\n\n".join([*tables, _origin(command, tables, expected.measured)])
+    return "\n\n".join([*tables, _caption(_command(name, scenario), tables, expected.measured)])
+
+
+def origin(name: str, folder: Path) -> str:
+    """Return the command of a scenario, and the date, commit and processor of the run that gave its figures.
+
+    Raises:
+        FedsimError: there is no such scenario, or it expects nothing.
+    """
+    scenario, expected = _read(name, folder)
+    return f"`{_command(name, scenario)}`{f', {_format(expected.measured)}' if expected.measured else ''}."
 
 
 def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SCENARIOS) -> tuple[str, str]:
@@ -151,9 +160,17 @@ def _cell(figure: ExpectedFigure, metric: Metric | None) -> str:
     return f"{value} ± {scale * figure.tolerance:.2g}" if is_count else value
 
 
-def _origin(command: str, tables: Sequence[str], run: Measurement | None) -> str:
+def _command(name: str, scenario: Mapping[str, Any]) -> str:
+    return f"fedsim {'sweep' if 'sweep' in scenario else 'run'} scenarios/{name}.toml"
+
+
+def _format(run: Measurement) -> str:
+    return f"{run.date}, commit {run.commit}, {run.processor}"
+
+
+def _caption(command: str, tables: Sequence[str], run: Measurement | None) -> str:
     signs = {" [": "in brackets 95 % intervals", "±": "behind ± that tolerance"}
-    notes = [] if run is None else [f"measured {run.date}, commit {run.commit}, {run.processor}"]
+    notes = [] if run is None else [f"measured {_format(run)}"]
     notes += [note for sign, note in signs.items() if any(sign in table for table in tables)]
     return (
         f"*`{command} --check` gives these figures again, each within the tolerance that the file states"

@@ -15,17 +15,15 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from benchmarks import _costs, _expected, _map, _papers, _systems
+from benchmarks import _costs, _expected, _map, _papers, _systems, _values
 from benchmarks._experiments import experiments
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
-from benchmarks._sources import changed_files
 from fedsim.core.errors import FedsimError, did_you_mean
 
 _BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 _PICTURE = re.compile(r"(<!-- (?P<kind>map|costs): (?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 _PICTURES = {"map": _map, "costs": _costs}
-_CHANGED = " The code has changed since: "
 IMAGES = ROOT / "docs" / "images"
 _EXPECTED = re.compile(
     r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[^:\n]+?))?(?:: (?P<part>[^\n]+?))? -->\n)"
@@ -37,7 +35,7 @@ _LIST = re.compile(r"(<!-- (?P<kind>papers|experiments|systems) -->\n).*?(?P<end
 
 def without_staleness(text: str) -> str:
     """Return a page's text without the sentences on changed code, which each change of the code may add or remove."""
-    return re.sub(rf"{_CHANGED}[^*\n]*", "", text)
+    return re.sub(rf"{_values.CHANGED}[^*<\n]*", "", text)
 
 
 def pages() -> Iterator[Path]:
@@ -63,7 +61,7 @@ def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
             known = did_you_mean(cell, result.cells)
             raise FedsimError(f"{page}: the results of '{match['name']}' have no cell '{cell}'.{known}")
         rows = result.cells[cell] if cell else result.rows
-        return f"{match[1]}\n{as_table(rows)}\n\n{origin(result, cell)}\n\n{match[4]}"
+        return f"{match[1]}\n{as_table(rows)}\n\n{_caption(result, cell)}\n\n{match[4]}"
 
     def picture(match: re.Match[str]) -> str:
         name = match["name"]
@@ -78,6 +76,10 @@ def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
             raise FedsimError(f"{page}: {error}") from error
         return f"{match[1]}\n{tables}\n\n{match['end']}"
 
+    try:
+        text = _values.render(text, folder)
+    except FedsimError as error:
+        raise FedsimError(f"{page}: {error}") from error
     text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
     lists = {
         "papers": _papers.as_tables,
@@ -109,20 +111,8 @@ def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
         yield IMAGES / f"{name}.svg", _PICTURES[kind].draw(read(name, folder).rows, name)
 
 
-def origin(result: Result, cell: str | None = None) -> str:
-    """Return the command of a result, its date, commit and processor, and whether the code has changed since."""
-    options = f"{' --full' if result.full else ''}{f' --seconds {result.seconds:g}' if result.seconds else ''}"
-    options += f' --cells "{cell}"' if cell else ""
-    return (
-        f"*`python -m benchmarks {result.experiment}{options}`, {result.date}, commit {result.commit}, "
-        f"{result.processor}; in brackets 95 % intervals.{_staleness(result)}*"
-    )
-
-
-def _staleness(result: Result) -> str:
-    """Return a sentence if files of a result have changed; empty otherwise."""
-    first, *others = changed_files(result.sources) or [""]
-    return first and f"{_CHANGED}{first}{f' and {len(others)} more files' if others else ''}."
+def _caption(result: Result, cell: str | None) -> str:
+    return f"*{_values.origin(result, cell)}; in brackets 95 % intervals.{_values.staleness(result)}*"
 
 
 def as_table(rows: Sequence[Row]) -> str:
