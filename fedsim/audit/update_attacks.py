@@ -269,7 +269,7 @@ def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
 
 
 def _cost(world: World, batch_size: int) -> float:
-    """Return the seconds of a second-order gradient, the minimum of three measurements.
+    """Return the processor seconds of a second-order gradient, the minimum of three measurements.
 
     If the user's layer or loss has no second derivative, it counts as three first-order gradients.
     """
@@ -285,15 +285,15 @@ def _cost(world: World, batch_size: int) -> float:
                 batch = Batch(torch.randn(batch_size, *spec.shape), torch.zeros(batch_size, dtype=torch.long))
             if batch.inputs.is_floating_point():
                 batch.inputs.requires_grad_()
-            begin = time.perf_counter()
+            begin = time.process_time()
             loss = world.stack.criterion(*world.task.answer(model, batch, {}))
             gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
-            first = time.perf_counter() - begin
+            first = time.process_time() - begin
             total = torch.stack([g.square().sum() for g in gradient if g is not None]).sum()
             try:
                 torch.autograd.grad(total, batch.inputs, allow_unused=True)
             except RuntimeError:  # a layer without second derivative, or tokens
                 measured.append(3 * first)
             else:
-                measured.append(time.perf_counter() - begin)
+                measured.append(time.process_time() - begin)
     return min(measured)
