@@ -25,85 +25,20 @@ batch_size = 4
 @pytest.mark.parametrize(
     ("components", "told"),
     [
-        ('[{name = "cutmix"}]', "it mixes pairs of images of a batch, but a batch holds 1."),
-        (
-            '[{name = "feature-cutmix", at = "2", size = [4, 4]}]',
-            "it mixes pairs of maps of a batch, but a batch holds 1.",
-        ),
-        (
-            '[{name = "co-teaching"}]',
-            "each network scores a half of the batch, but a batch holds 1. Set same_batch = true.",
-        ),
-    ],
-)
-def test_a_batch_of_one_where_pairs_are_needed(
-    components: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    refused(tmp_path, monkeypatch, capsys, components, told, "--set", "federation.batch_size=1")
-
-
-@pytest.mark.parametrize(
-    ("components", "told"),
-    [
-        ('[{name = "codebook", at = ["2"], width = 40}]', "its codes have 40 entries, more than the 24 of '2'."),
-        ('[{name = "codebook", at = ["2"], groups = 5}]', "'2' returns 24 entries, not a multiple of the 5 groups."),
         ('[{name = "nested-dropout", kept = 25}]', "kept is 25, but its layer has 24 channels."),
-        (
-            '[{name = "lora", targets = ["*"], rank = 25}]',
-            "rank is 25, expected at most 24, the width of '1'.",
-        ),
-        (
-            '[{name = "allora", targets = ["*"], rank = 25}]',
-            "rank is 25, expected at most 24, the width of '1'.",
-        ),
+        ('[{name = "lora", targets = ["*"], rank = 25}]', "rank is 25, expected at most 24, the width of '1'."),
         (
             '[{name = "key-value-bottleneck", active = 300}]',
             "active is 300, expected at most 256, the pairs of a codebook.",
         ),
-    ],
-)
-def test_more_than_a_layer_is_wide(
-    components: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    refused(tmp_path, monkeypatch, capsys, components, told)
-
-
-@pytest.mark.parametrize(
-    ("components", "told"),
-    [
         ('[{name = "codebook", at = ["33"]}]', "no layer is called '33'. Did you mean '3'?"),
-        ('[{name = "feature-cutmix", at = "33", size = [4, 4]}]', "no layer is called '33'. Did you mean '3'?"),
-        ('[{name = "key-value-bottleneck", at = "33"}]', "no layer is called '33'. Did you mean '3'?"),
         (
-            '[{name = "multi-sample-dropout", at = "33"}]',
-            "no dropout, flattening or pooling layer is called '33'. Did you mean '3'?",
-        ),
-        ('[{name = "nested-dropout", at = "33"}]', "no dropout layer is called '33'. Did you mean '3'?"),
-        ('[{name = "lora", targets = ["linear*"]}]', "no linear layer"),
-        ('[{name = "freeze", parameters = ["1.wait"]}]', "no parameter matches '1.wait'. Did you mean '1.weight'?"),
-    ],
-)
-def test_no_layer_of_that_name(
-    components: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    refused(tmp_path, monkeypatch, capsys, components, told)
-
-
-@pytest.mark.parametrize(
-    ("components", "told"),
-    [
-        (
-            '[{name = "co-teaching"}, {name = "co-teaching"}]',
+            '[{name = "co-teaching", same_batch = true}, {name = "co-teaching"}]',
             "components: co-teaching and co-teaching both define the client's loss.",
         ),
-        ('[{name = "cutmix"}, {name = "cutmix", mode = "mixup"}]', "the components name it twice"),
-        (
-            '[{name = "codebook", at = ["2"]}, {name = "codebook", at = ["2"]}]',
-            "'2' has a codebook already. Name it once.",
-        ),
     ],
 )
-def test_two_components_where_one_has_room(
+def test_a_component_that_does_not_fit_is_refused_before_training(
     components: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(tmp_path, monkeypatch, capsys, components, told)

@@ -10,7 +10,6 @@ from torch import nn
 
 from fedsim.core import registry
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, HookContext, LossTerm, ModelComponent, Objective, VisualTokenReducer
-from fedsim.core.nets.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -89,9 +88,11 @@ def test_an_augmentation_keeps_shapes_and_depends_on_its_generator_alone(
     name: str, scenario: Callable[..., Scenario]
 ) -> None:
     batch = Batch(torch.rand(4, 3, 8, 8), torch.arange(4))
+    before = batch.inputs.clone()
     federation = worlds.build(scenario(federation={"batch_size": 4})).facts.federation
     first, second = (make(name).augment(batch, replace(here(), federation=federation)) for _ in range(2))
     assert first.inputs.shape == batch.inputs.shape
+    assert torch.equal(batch.inputs, before)
     assert torch.equal(first.inputs, second.inputs)
     assert torch.equal(first.labels, second.labels)
 
@@ -112,29 +113,3 @@ def test_a_loss_term_is_a_finite_scalar_that_changes_neither_weights_nor_global_
     assert any(g is not None and bool(g.any()) for g in gradients)
     assert all(torch.equal(before[key], t) for key, t in model.state_dict().items())
     assert torch.equal(state, torch.random.get_rng_state())
-
-
-def test_dropout_sets_the_rate_everywhere_and_refuses_models_without() -> None:
-    method = registry.get("component", "dropout")
-    component = method.make(method.config.model_validate({"rate": 0.4}))
-    generator = torch.Generator()
-    model = component.prepare(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)), generator)
-    assert [site.rate for site in dropout_sites(model, (2,), 1)] == [0.4]
-    encoder = component.prepare(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), generator)
-    assert {site.rate for site in dropout_sites(encoder, (3, 4), 1)} == {0.4}
-    with pytest.raises(Exception, match="no dropout layer"):
-        component.prepare(nn.Linear(2, 2), generator)
-
-
-def test_freezing_takes_parameters_out_of_training_and_refuses_what_is_not_there() -> None:
-    method = registry.get("component", "freeze")
-
-    def frozen(*patterns: str) -> nn.Module:
-        chosen = method.make(method.config.model_validate({"parameters": patterns}))
-        return chosen.prepare(network(), torch.Generator())
-
-    assert [name for name, p in frozen("1.*").named_parameters() if p.requires_grad] == ["4.weight", "4.bias"]
-    with pytest.raises(Exception, match=r"no parameter matches '1.wait'. Did you mean '1.weight'"):
-        frozen("1.wait")
-    with pytest.raises(Exception, match="no parameter is left to train"):
-        frozen("*")

@@ -311,3 +311,14 @@ def test_a_probe_tells_classes_apart_and_keeps_nothing(name: str) -> None:
     assert (found.argmax(1) == labels[30:]).all()  # classes lie six standard deviations apart
     one = probe(method, model, "0", known, inputs[30:31], torch.Generator().manual_seed(1))
     torch.testing.assert_close(one, found[:1])
+
+
+@pytest.mark.parametrize("name", [name for name in PROBES if name not in ("markov-categorical", "toy-nearest-mean")])
+def test_states_that_a_probe_cannot_learn_from_are_refused(name: str) -> None:
+    for states, labels, message in (
+        (torch.zeros(4, 2, 2), torch.arange(4), r"shape \(\d, 2, 2\)"),
+        (torch.full((4, 2), torch.nan), torch.arange(4), "not finite"),
+        (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), "a single class|one class"),
+    ):
+        with pytest.raises(NotApplicable, match=message):
+            make(name).fit(states, labels, torch.Generator())

@@ -10,11 +10,9 @@ import torch.nn.functional as F
 
 from fedsim.components.augment._mixing import Draw, boxes_of, mixed_labels
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
-from fedsim.federation import cohort
 from fedsim.federation.client import local_training
 from fedsim.metrics.boxes import inside
 from fedsim.scenario import Scenario
@@ -115,18 +113,6 @@ def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same
         assert torch.allclose(ours, weight * own + (1 - weight) * other, atol=1e-12)
 
 
-@pytest.mark.parametrize("mode", ["cutmix", "cutout", "mixup", "label-only"])
-def test_the_callers_images_stay_and_the_same_state_gives_the_same_batch(mode: str) -> None:
-    component, inputs = cutmix(mode=mode), torch.rand(4, 3, 8, 8)
-    before = inputs.clone()
-    draws = [component.draw(inputs, random(5)) for _ in range(2)]
-    mixed = [component.mix_inputs(inputs, draw) for draw in draws]
-    assert torch.equal(inputs, before)
-    assert torch.equal(*mixed)
-    for first, second in zip(*draws, strict=True):
-        assert torch.equal(first, second)
-
-
 def test_the_variants_do_what_their_names_say() -> None:
     inputs = torch.rand(4, 2, 8, 8) + 1.0
     draw = cutmix(per_sample=True).draw(inputs, random(2))
@@ -183,11 +169,6 @@ def test_a_last_batch_of_one_is_trained_plain(scenario: Build) -> None:
     assert torch.equal(truth.batches[1].labels, F.one_hot(truth.original_batches[1].labels, CLASSES).float())
 
 
-def test_training_clients_together_gives_the_same_updates(scenario: Build) -> None:
-    world = world_with(scenario, {"probability": 0.5}, federation={"batch_size": 4, "engine": "vectorized"})
-    cohort.check(world)
-
-
 def test_soft_labels_are_mixed_and_others_are_refused_in_one_sentence(scenario: Build) -> None:
     federation = world_with(scenario, {}).facts.federation
     here, inputs = HookContext(1, 0, 0, random(), federation=federation), torch.rand(4, 1, 8, 8)
@@ -210,11 +191,3 @@ def test_what_does_not_fit_ends_in_one_sentence_before_any_training(scenario: Bu
     twice = [{"name": "cutmix"}, {"name": "cutmix", "mode": "mixup"}]
     with pytest.raises(ScenarioError, match="the components name it twice"):
         world_with(scenario, {}, components=twice).check()
-    private = [{"name": "dp-sgd", "noise_multiplier": 1.0, "clip": 1.0}]
-    with pytest.raises(ScenarioError, match="CutMix works on whole batches"):
-        world_with(scenario, {}, defenses=private, federation={"batch_size": 4, "sampling": "poisson"}).check()
-
-
-def test_it_is_listed_with_its_paper() -> None:
-    method = registry.get("component", "cutmix")
-    assert (method.hook, method.paper) == ("augment", "1905.04899")

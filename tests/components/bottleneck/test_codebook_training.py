@@ -90,27 +90,6 @@ def test_the_code_losses_move_with_the_inputs(loss: str) -> None:
         assert float(found[row, column]) == pytest.approx(expected, rel=1e-5)
 
 
-def test_many_models_at_once_are_the_single_ones() -> None:
-    model = prepared(network(), at=("1",), groups=2)
-    generator = torch.Generator().manual_seed(5)
-    stacked = {
-        name: torch.stack(
-            [p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype) for _ in range(3)]
-        )
-        for name, p in model.named_parameters()
-    }
-    x = activations(3, 4, 5)
-    leaves = {name: p.clone().requires_grad_() for name, p in stacked.items()}
-    outputs = torch.func.vmap(lambda own, inputs: torch.func.functional_call(model, own, (inputs,)))(leaves, x)
-    gradients = torch.autograd.grad(outputs.square().sum(), list(leaves.values()))
-    for index in range(3):
-        own = {name: p[index].clone().requires_grad_() for name, p in stacked.items()}
-        alone = torch.func.functional_call(model, own, (x[index],))
-        assert torch.allclose(outputs[index], alone, atol=1e-12)
-        expected = torch.autograd.grad(alone.square().sum(), list(own.values()))
-        assert all(torch.allclose(g[index], e, atol=1e-12) for g, e in zip(gradients, expected, strict=True))
-
-
 def test_idle_codes_move_onto_activations_in_training_alone() -> None:
     model = prepared(nn.Sequential(nn.Identity()), at=("0",), width=6, revive_after=2, codes=50, active=1)
     codebook, a = codebooks(model)["0"], activations(8, 6)

@@ -16,7 +16,6 @@ from fedsim.components.core import key_value
 from fedsim.components.core.key_value import KeyValueModel, nearest
 from fedsim.core.errors import NotApplicable, ScenarioError
 from fedsim.federation.client import local_training
-from fedsim.federation.cohort import check
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.components.bottleneck.keys import component, drawn, network, prepared
@@ -226,20 +225,3 @@ def test_a_model_that_does_not_end_there_is_refused_before_the_first_round(scena
     world = worlds.build(scenario(model=MLP, components=both))
     with pytest.raises(ScenarioError, match="'multi-sample-dropout' does not fit"):  # a frozen encoder repeats nothing
         world.check()
-
-
-def test_vectorized_and_dp_sgd_train_it(scenario: Build) -> None:
-    def built(engine: str, defenses: list[dict[str, Any]]) -> worlds.World:
-        federation = {
-            "engine": engine,
-            "batch_size": 4,
-            "clients": 2,
-            "sampling": "poisson" if defenses else "shuffle",
-        }
-        return worlds.build(scenario(model=MLP, components=[SMALL], federation=federation, defenses=defenses))
-
-    check(built("vectorized", []))
-    private = built("local", [{"name": "dp-sgd", "noise_multiplier": 1.0}])
-    private.check()
-    update, _ = local_training(private, private.models.first_weights, 1, 0)
-    assert bool((update.tensors["table.entries.weight"] != 0).all())  # noise hides which cells were read

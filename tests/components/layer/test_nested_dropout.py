@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedsim.components.core.feature_prefix import Prefix, prefix_odds, prefixes
+from fedsim.components.core.feature_prefix import Prefix, prefix_odds
 from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError
@@ -205,28 +205,6 @@ def test_maps_and_more_channels_than_there_are_are_refused_before_training(scena
     assert reason == "it cuts feature vectors, but its layer gets maps of shape (2, 6, 6)"
 
 
-@pytest.mark.parametrize("defenses", [[], [{"name": "dp-sgd", "clip": 1.0, "noise_multiplier": 1.0}]])
-def test_it_runs_in_a_client_under_dp_sgd_and_with_clients_trained_together(
-    defenses: list[dict[str, Any]], scenario: Build
-) -> None:
-    federation = {"batch_size": 4, "clients": 4, **({"sampling": "poisson"} if defenses else {})}
-    world = worlds.build(
-        scenario(
-            components=[{"name": "nested-dropout", "eta": 3.0}],
-            model={"name": "mlp", "width": 16, "depth": 1, "bias": True},
-            federation=federation,
-            defenses=defenses,
-        )
-    )
-    world.check()
-    update, truth = local_training(world, world.models.first_weights, 1, 0)
-    if not defenses:
-        cohort.check(world)
-        length = int(truth.masks[0][0][0].sum())
-        assert bool((truth.masks[0][0].sum(1) == length).all())
-        assert not update.tensors["4.weight"][:, length:].any()
-
-
 def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario: Build) -> None:
     world = worlds.build(scenario(components=[{"name": "nested-dropout", "eta": 3.0}], model={"dropout": 0.0}))
     _, truth = local_training(world, world.models.first_weights, 1, 0)
@@ -266,10 +244,6 @@ def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_w
         logits = (features * (torch.arange(32) < 10)) @ model.get_parameter("4.weight").T
         accuracies[name] = float((logits.argmax(1) == test.labels).double().mean())
     assert accuracies["nested"] > accuracies["plain"] + 0.1
-
-
-def test_layers_of_a_model_are_found() -> None:
-    assert [type(layer) for layer in prefixes(nested())] == [Prefix]
 
 
 def by_hand(model: nn.Module, length: int, inputs: Tensor) -> Tensor:

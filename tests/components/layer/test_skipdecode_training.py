@@ -9,7 +9,6 @@ from torch import nn
 
 from fedsim.components.core.layer_schedule import LayerSchedule
 from fedsim.components.decoder.skipdecode import read_by_schedule
-from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.kv_cache import DecodingCache
 from fedsim.core.nets.masks import disable_dropout
@@ -65,10 +64,3 @@ def test_a_model_without_blocks_and_a_schedule_that_does_not_fit_are_refused() -
         make("skipdecode-training").prepare(nn.Linear(2, 2), torch.Generator())
     with pytest.raises(NotApplicable, match="expected warm_up < last <= first <= 6"):
         prepared(first=7)
-
-
-def test_an_attacker_who_knows_the_components_knows_the_schedule() -> None:
-    method = registry.get("component", "skipdecode-training")
-    view = method.make(method.config.model_validate({"prompt": 5})).public_description()
-    assert view is not None
-    assert view.settings["prompt"] == 5

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from fedsim.components.core.feature_prefix import Prefix, prefixes
 from fedsim.components.loss.co_teaching import CoTeaching, NetworkPair, count_kept, small_losses
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import PublicFederation
 from fedsim.core.nets.masks import dropout_sites, record_masks
 from fedsim.core.types import Batch
-from fedsim.federation import cohort
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -259,15 +258,6 @@ def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> Non
     reason = own.refuses(federation, own.prepare(several, torch.Generator()))
     expected = "each network must return an answer per example, (examples, 3 classes)"
     assert reason == f"{expected}, but a network returns (2, 2, 3)"
-
-
-def test_clipping_and_training_together_are_refused_with_the_reason(scenario: Build) -> None:
-    together = {"components": [{"name": "co-teaching"}], "federation": {"batch_size": 8, "sampling": "poisson"}}
-    private = scenario(defenses=[{"name": "dp-sgd", "clip": 1.0, "noise_multiplier": 1.0}], **together)
-    with pytest.raises(ScenarioError, match="the loss term CoTeaching is not clipped"):
-        worlds.build(private).check()
-    with pytest.raises(FedsimError, match="no place for loss terms such as 'co-teaching'"):
-        cohort.check(worlds.build(scenario(**{**together, "federation": {"batch_size": 8}})))
 
 
 def test_it_runs_in_a_client_beside_nested_dropout(scenario: Build) -> None:

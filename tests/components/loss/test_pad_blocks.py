@@ -9,7 +9,6 @@ from torch import nn
 from fedsim.components.core.pads import units
 from fedsim.components.loss import pad_blocks
 from fedsim.components.loss.pad_blocks import sure_of
-from fedsim.core import registry
 from fedsim.core.hooks import HookContext
 from fedsim.core.nets.losses import compute_example_losses
 from fedsim.federation.client import local_training
@@ -111,7 +110,3 @@ def test_pads_are_what_a_client_sends(of_news: Callable[..., Scenario]) -> None:
 def test_an_adapter_that_freezes_the_pad_is_refused(of_news: Callable[..., Scenario]) -> None:
     with pytest.raises(Exception, match="the pad is frozen. Name 'pad-blocks' behind the adapter"):
         worlds.build(of_news({"name": "pad-blocks"}, LORA)).check()
-
-
-def test_its_settings_are_those_of_the_registry() -> None:
-    assert registry.get("component", "pad-blocks").hook == "loss"

@@ -183,10 +183,3 @@ def test_mistakes_are_named() -> None:
         made.train(made.make_translator([3, 5], 16, source()), told, features(), captions(7), source())
     with pytest.raises(NotApplicable, match="cannot find the layers of this language model"):
         own.cost_of(trained(told), Language(nn.Linear(2, 2), 0), own.see_whole(features(), [0]), [1])
-    for states, labels, message in (
-        (torch.zeros(4, 2, 2), torch.arange(4), r"states have shape \(4, 2, 2\), expected \(4, width\)"),
-        (torch.full((4, 2), torch.nan), torch.arange(4), "some states are not finite"),
-        (torch.zeros(4, 2), torch.zeros(4, dtype=torch.long), "found a single class"),
-    ):
-        with pytest.raises(NotApplicable, match=message):
-            made.fit(states, labels, source())

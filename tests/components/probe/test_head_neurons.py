@@ -181,7 +181,7 @@ def test_moved_neurons_are_sorted_and_those_that_stand_still_are_left_out() -> N
 
 
 def test_mistakes_are_named() -> None:
-    model, source = llama(), torch.Generator()
+    model = llama()
     with pytest.raises(FedsimError, match=r"no layer 'layers.0.mlp.up_porj'. Did you mean 'layers.0.mlp.up_proj'"):  # noqa: SIM117
         with clamp_neurons(model, "layers.0.mlp.up_porj", {0: 1.0}):
             pass
@@ -191,12 +191,5 @@ def test_mistakes_are_named() -> None:
         neuron_rows(nn.Linear(2, 2))
     with pytest.raises(NotApplicable, match="the head of this model cannot be read"):
         name_neurons(nn.Linear(2, 2), torch.ones(1, 2))
-    probe = make("head-neurons")
-    for hidden, labels, message in (
-        (torch.zeros(2, 3), torch.zeros(2).long(), "there is one class"),
-        (torch.zeros(2, 3), torch.tensor([0, 2]), "class 1 has none"),
-        (torch.full((2, 3), torch.nan), torch.tensor([0, 1]), "not finite"),
-        (torch.zeros(2, 3, 4), torch.tensor([0, 1]), r"shape \(2, 3, 4\), expected \(2, width\)"),
-    ):
-        with pytest.raises(NotApplicable, match=message):
-            probe.fit(hidden, labels, source)
+    with pytest.raises(NotApplicable, match="class 1 has none"):
+        make("head-neurons").fit(torch.zeros(2, 3), torch.tensor([0, 2]), torch.Generator())

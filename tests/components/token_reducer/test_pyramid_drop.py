@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.visual import Stream, VisualReducer, visual_passes
-from fedsim.core.types import Batch
 from tests.models.vlms import WORDS, attended, examples, prepared, small_vlm
 
 METHOD = registry.get("task", "visual-question-answering")
@@ -135,19 +134,3 @@ def test_the_answers_loss_is_that_of_the_gathered_sequence() -> None:
     own = TASK.losses(outputs, labels)
     torch.testing.assert_close(own, F.cross_entropy(by_hand.mT, labels, reduction="none").mean(1))
     assert outputs.shape == plain(images, question, answer).shape
-
-
-@torch.no_grad()
-def test_a_batch_of_answers_of_unequal_lengths_is_its_examples_one_by_one() -> None:
-    model, (images, question, answer) = prepared("pyramid-drop", **STAGES), examples()
-    ended = torch.full((3, 2), WORDS.of("<eos>"))
-    labels = torch.cat((answer, ended), 1)
-    labels[0, 1] = WORDS.of("d3")
-    labels[1:, 2] = -100
-    batch = Batch(images, labels, {"question": question})
-    together = TASK.losses(TASK.outputs(model, batch, {}), labels)
-    for number, length in enumerate((3, 2, 2)):
-        some = torch.tensor([number])
-        own = Batch(images[some], labels[some, :length], {"question": question[some]})
-        alone = TASK.losses(TASK.outputs(model, own, {}), own.labels)
-        torch.testing.assert_close(together[number], alone[0])
