@@ -6,8 +6,9 @@ and replaces an update that is zero or not finite by noise: refusing it would re
 the server knows the participants. In large models the noise dominates: its norm is sigma S sqrt(P). With sigma = 2 a
 single round costs epsilon 4.38 at delta 1e-5. A common mistake is to apply the formula of one round to each of several
 rounds without composing them. As a Flower mod it keeps the cost of every call in the client's `Context.state`, as
-(noise multiplier over the sensitivity, rate, steps); `fedsim.privacy.history.spent` returns it. Models with buffers
-that training changes are refused.
+(noise multiplier over the sensitivity, rate, steps); `fedsim.privacy.history.spent` returns it. Running statistics of
+batch normalisation are sent as received, or with ``running_statistics = "noised"`` clipped and noised jointly with the
+weights at the same epsilon. Models with other buffers that training changes are refused.
 
 Idea: The noise hides every client's update, so no other party has to be trusted.
 Equation: u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)
@@ -20,8 +21,10 @@ Source: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon: Balle, W
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
+from pydantic import Field
 from torch import nn
 
 from defenses.noise._client_level import PROBE, ClientBudget, ClientLevelDefense
@@ -29,11 +32,18 @@ from fedsim.core.hooks import Distortion, HookContext, PublicFederation
 from fedsim.core.registry import defense
 from fedsim.core.types import MethodDescription, Tensors, Update
 from fedsim.core.types.effects import AddedNoise, Clipped
+from fedsim.privacy.batch_norm import RunningStatistics, is_running_statistic
 from fedsim.privacy.upload import clip_with_derivative, disturb, why_buffers_move
 
 
 class LocalDpConfig(ClientBudget):
     """Settings of local differential privacy."""
+
+    running_statistics: RunningStatistics = Field(
+        default="received",
+        description="running means and variances of batch normalisation: the server's values are sent back, or they "
+        "are part of the clipped and noised update",
+    )
 
 
 @final
@@ -67,15 +77,35 @@ class LocalDp(ClientLevelDefense[LocalDpConfig]):
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Return why the guarantee would not hold, or None."""
-        return self.why_delta_is_large(federation) or why_buffers_move(model, federation.probe(PROBE).inputs)
+        return self.why_delta_is_large(federation) or why_buffers_move(
+            model, federation.probe(PROBE).inputs, is_allowed=is_running_statistic
+        )
 
     def on_upload(self, update: Update, context: HookContext) -> Update:
         """Return the private update, with a single example and a loss of 0: the true figures depend on the data."""
         add_noise = self.config.noise_adder(context)
-        return disturb(update, self.config.clip, self.multiplier(context.federation) * self.config.clip, add_noise)
+        noised = self._noised_buffers(update)
+        private = disturb(
+            replace(update, tensors={**update.tensors, **noised}),
+            self.config.clip,
+            self.multiplier(context.federation) * self.config.clip,
+            add_noise,
+        )
+        return replace(
+            private,
+            tensors={name: private.tensors[name] for name in update.tensors},
+            buffers={**private.buffers, **{name: private.tensors[name] for name in noised}},
+        )
 
-    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion:
-        """Return clipping and noise."""
+    def _noised_buffers(self, update: Update) -> Tensors:
+        if self.config.running_statistics == "received":
+            return {}
+        return {name: change for name, change in update.buffers.items() if is_running_statistic(name)}
+
+    def describe_distortion(self, federation: PublicFederation, sent: Tensors) -> Distortion | None:
+        """Return clipping and noise; None for noised running statistics, which the clipped norm includes."""
+        if self.config.running_statistics == "noised":
+            return None
         clip, deviation = self.config.clip, self.multiplier(federation) * self.config.clip
         return Distortion(
             change=lambda tensors: clip_with_derivative(tensors, clip),

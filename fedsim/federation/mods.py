@@ -14,8 +14,9 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import ClientRefusal, FedsimError
 from fedsim.core.foreign.flower.messages import ClientAppCallable, message_with
 from fedsim.core.hooks import Defense, HookContext, PublicFederation
-from fedsim.core.types import Update
+from fedsim.core.types import Tensors, Update
 from fedsim.privacy import discrete_noise
+from fedsim.privacy.batch_norm import RunningStatistics, returned_arrays
 from fedsim.privacy.history import history_key, spend
 from fedsim.privacy.noise_recovery.torch_state import fresh_generator
 
@@ -55,14 +56,15 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> DefendingM
 
     A defense that inspects the received weights does so before the app; if it refuses or fails, the app does not run.
     The update is the difference between the weights in a train message, of any action, and the weights in the reply.
-    What cannot be defended is not sent: Flower gets an error with the reason. Integer arrays are sent unchanged. The
-    defense's memory and its number of calls are stored in `Context.state`, in records that the app does not see, as is
-    the privacy cost of every call: `fedsim.privacy.history.spent` returns it, and an outer mod can read it. A
-    `target_epsilon` refers to a single call.
+    What cannot be defended is not sent: Flower gets an error with the reason. An open defense sends integer arrays as
+    the app returns them. The defense's memory and its number of calls are stored in `Context.state`, in records that
+    the app does not see, as is the privacy cost of every call: `fedsim.privacy.history.spent` returns it, and an outer
+    mod can read it. A `target_epsilon` refers to a single call.
 
     A private defense sends only data that its guarantee covers. It writes its own reply: names, types and order of the
     received arrays, their private values, and `num-examples` as the defense states it; to other messages an empty
-    reply; of errors only the fact.
+    reply; of errors only the fact. Integer arrays are sent as received. So are running statistics of batch
+    normalisation, unless the defense has ``running_statistics="noised"``.
 
     Args:
         name: name of a defense that changes updates or inspects received weights; those with `applies` need
@@ -96,6 +98,7 @@ class DefendingMod:
     Attributes:
         mechanism: private mechanism of a call; None if the defense is not private.
         deviation: standard deviation of the private noise on each coordinate; None if there is none, or it differs.
+        running_statistics: how a private defense sends running statistics of batch normalisation.
         is_secure: whether Gaussian noise comes from ChaCha20 and the operating system, which holds without a seed.
     """
 
@@ -105,6 +108,7 @@ class DefendingMod:
         self._seed = seed
         self.mechanism = defense.mechanism(_ALONE)
         self.deviation = defense.noise_deviation(_ALONE)
+        self.running_statistics: RunningStatistics = getattr(defense.config, "running_statistics", "received")
         self.is_secure = seed is None
         self._kept = frozenset((_calls(name), _memory(name), history_key(name)))
 
@@ -120,6 +124,10 @@ class DefendingMod:
             # An error's text may reveal data.
             _LOG.exception("the app behind defense '%s' failed", self._name)
             return self._error(message, _FAILED)
+
+    def returned_arrays(self, received: Tensors) -> frozenset[str]:
+        """Return the names of the arrays that a private defense sends as received; an open defense has none."""
+        return frozenset() if self.mechanism is None else returned_arrays(received, self.running_statistics)
 
     def _reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         message_type = message.metadata.message_type
@@ -149,6 +157,9 @@ class DefendingMod:
     def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         name, record = _only_arrays(message.content, "the server's message")
         received = record.to_torch_state_dict()
+        returned = self.returned_arrays(received)
+        if self.mechanism is not None and returned == received.keys():
+            raise _Refusal("the server's message holds no array that the guarantee covers")
         hook_context = _hook_context_of(self._name, self._seed, context, received)
         self._inspect(received, hook_context)
         reply = self._answer(message, context, call_next)
@@ -158,8 +169,10 @@ class DefendingMod:
         arrays = trained.to_torch_state_dict()
         _check_update(received, arrays)
         if self.mechanism is not None:
-            _check_covered(received, arrays, reply.content)
-        moved = {n: received[n] - arrays[n] for n in received if arrays[n].is_floating_point()}
+            _check_covered(received, arrays, reply.content, returned)
+            arrays |= {name: received[name] for name in returned}
+        names = [name for name in received if name not in returned and arrays[name].is_floating_point()]
+        moved = {name: received[name] - arrays[name] for name in names}
         examples = 1 if self.mechanism is not None else _examples(reply.content)
         update = self._defense.on_upload(Update("delta", moved, {}, examples, 0.0), hook_context)
         sent = ArrayRecord({n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in received})
@@ -214,13 +227,14 @@ def _check_update(received: dict[str, Tensor], trained: dict[str, Tensor]) -> No
             raise _refusal("an array of the reply is complex, and would travel undefended. Send real numbers", name)
 
 
-def _check_covered(received: dict[str, Tensor], trained: dict[str, Tensor], content: RecordDict) -> None:
-    """Check that the guarantee of a private defense covers the whole reply."""
+def _check_covered(
+    received: dict[str, Tensor], trained: dict[str, Tensor], content: RecordDict, returned: frozenset[str]
+) -> None:
+    """Check that the guarantee of a private defense covers the whole reply, except the arrays sent as received."""
     for name, tensor in trained.items():
-        if tensor.dtype not in COVERED:
+        if name not in returned and tensor.dtype not in COVERED:
             raise _refusal(
-                "an array of the reply is of a type that the guarantee does not cover. Expected float32 or float64; in "
-                "place of batch normalisation, which counts steps, use group or layer normalisation",
+                "an array of the reply is of a type that the guarantee does not cover. Expected float32 or float64",
                 f"{name}, {tensor.dtype}",
             )
         if tensor.dtype != received[name].dtype:

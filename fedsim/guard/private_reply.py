@@ -103,7 +103,8 @@ class ReplyPrivatizer:
             raise ClientRefusal(f"a message has {len(records)} array records, expected 1")
         name, record = records[0]
         received = record.to_torch_state_dict()
-        if not received or any(tensor.dtype not in COVERED for tensor in received.values()):
+        covered = received.keys() - self._returned_arrays(received)
+        if not covered or any(received[array].dtype not in COVERED for array in covered):
             raise ClientRefusal("a message holds arrays that no defense covers, expected float32 or float64")
         return name, received
 
@@ -120,11 +121,16 @@ class ReplyPrivatizer:
             return Message(RecordDict({name: ArrayRecord(dict(received))}), reply_to=message)
 
     def _build_reply(self, message: Message, name: str, received: Mapping[str, Tensor], reply: Message) -> Message:
-        """Return the reply to send: names, order and types from the server, numbers from the defenses."""
+        """Return the reply to send: names, order and types from the server, numbers from server and defenses."""
         arrays = next(iter(reply.content.array_records.values())).to_torch_state_dict()
+        arrays |= {array: received[array] for array in self._returned_arrays(received)}
         sent = ArrayRecord({n: arrays[n].to(tensor.dtype) for n, tensor in received.items()})
         metrics = MetricRecord({EXAMPLES: 1, **self._policy.messages.metrics})
         return Message(RecordDict({name: sent, _METRICS: metrics}), reply_to=message)
+
+    def _returned_arrays(self, received: Mapping[str, Tensor]) -> frozenset[str]:
+        """Return the names of the arrays that leave as received, whatever app and open defenses did to them."""
+        return frozenset[str]().union(*(mod.returned_arrays(received) for mod in self._mods))
 
     def _context(self, message: Message) -> Context:
         """Return the defenses' own context, hidden from apps."""

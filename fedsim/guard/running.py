@@ -137,8 +137,7 @@ def _tensors(numbers: bytes, like: Tensors) -> Tensors:
     tensors: dict[str, torch.Tensor] = {}
     offset = 0
     for name, tensor in like.items():
-        kind = np.float64 if tensor.dtype == torch.float64 else np.float32
-        part = np.frombuffer(numbers, kind, tensor.numel(), offset).copy()
+        part = np.frombuffer(numbers, tensor.numpy().dtype, tensor.numel(), offset).copy()
         tensors[name], offset = torch.from_numpy(part).reshape(tensor.shape), offset + tensor.nbytes
     return tensors
 

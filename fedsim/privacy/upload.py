@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -50,12 +51,15 @@ def clip_with_derivative(tensors: Tensors, clip: float) -> dict[str, Tensor]:
     return {name: t * factor for name, t in tensors.items()}
 
 
-def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
+def why_buffers_move(
+    model: nn.Module, inputs: Tensor, is_allowed: Callable[[str], bool] = lambda _name: False
+) -> str | None:
     """Return why a model has buffers that training changes, or None if it has none.
 
     Args:
         model: in training mode; it does not change.
         inputs: at least two examples, since batch normalisation cannot train on a single example.
+        is_allowed: returns whether training may change the buffer of a name.
     """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), disable_dropout():
@@ -63,9 +67,10 @@ def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
         moved = [n for n, b in model.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
         for name, buffer in model.named_buffers():
             buffer.copy_(before[name])
-    if not moved:
+    refused = [name for name in moved if not is_allowed(name)]
+    if not refused:
         return None
     return (
-        f"training changes the buffer '{moved[0]}', which would have to stay with the client. Use group or layer "
+        f"training changes the buffer '{refused[0]}', which would have to stay with the client. Use group or layer "
         "normalisation"
     )

@@ -154,6 +154,46 @@ def test_scalars_are_clipped_integers_travel_as_they_are_and_an_unchanged_model_
     assert changed_by(mod, start, start) == start
 
 
+NORMED = {
+    "w": torch.zeros(2),
+    "bn.running_mean": torch.tensor([1.0, -2.0]),
+    "bn.running_var": torch.tensor([0.5, 3.0]),
+    "bn.num_batches_tracked": torch.tensor(7),
+}
+TRAINED = {
+    "w": torch.tensor([-6.0, 0.0]),
+    "bn.running_mean": torch.tensor([1.0, -10.0]),
+    "bn.running_var": torch.tensor([0.5, 3.0]),
+    "bn.num_batches_tracked": torch.tensor(13),
+}
+
+
+def test_a_private_mod_returns_counters_and_running_statistics_as_received() -> None:
+    sent = changed_by(as_mod("local-dp", clip=3.0, noise_multiplier=1e-6, seed=3), NORMED, TRAINED)
+    assert all(torch.equal(sent[name], NORMED[name]) for name in NORMED if name != "w")
+    assert sent["w"].tolist() == pytest.approx([-3.0, 0.0], abs=1e-4)
+
+
+def test_a_private_mod_clips_noised_statistics_with_the_weights_and_accounts_once() -> None:
+    """The norm of the weights is 6, with the running mean 10."""
+    mod = as_mod("local-dp", clip=5.0, noise_multiplier=1e-6, running_statistics="noised", seed=3)
+    context = Context(1, 7, {}, RecordDict(), {})
+    sent = answer_of(mod, NORMED, TRAINED, context)
+    assert sent["w"].tolist() == pytest.approx([-3.0, 0.0], abs=1e-4)
+    assert sent["bn.running_mean"].tolist() == pytest.approx([1.0, -6.0], abs=1e-4)
+    assert not torch.equal(sent["bn.running_var"], NORMED["bn.running_var"])  # unmoved, so noise alone
+    assert torch.equal(sent["bn.num_batches_tracked"], NORMED["bn.num_batches_tracked"])
+    assert spent(context.state, "local-dp") == (Spent(5e-7, 1.0, 1),)
+
+
+def test_a_private_mod_sends_nothing_of_a_message_without_weights() -> None:
+    received = {name: tensor for name, tensor in NORMED.items() if name != "w"}
+    reply = reply_of(
+        as_mod("local-dp"), received, RecordDict({"arrays": ArrayRecord(received)}), Context(1, 7, {}, RecordDict(), {})
+    )
+    assert "holds no array that the guarantee covers" in (reply.error.reason or "")
+
+
 def test_noise_is_never_used_twice_and_differs_between_nodes() -> None:
     mod = as_mod("gradient-noise", scale=1.0, applies="per_update", seed=3)
     start = {"w": torch.zeros(50)}

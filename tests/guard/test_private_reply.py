@@ -86,6 +86,54 @@ def test_a_server_cannot_compute_the_noise_of_a_guard_and_could_with_torchs_gene
         torch.testing.assert_close(cleaned[name], tensor, rtol=0, atol=1e-5)
 
 
+NORMED = {
+    "w": torch.zeros(3),
+    "bn.running_mean": torch.tensor([1.0, -2.0]),
+    "bn.num_batches_tracked": torch.tensor(7),
+    "last": torch.zeros(2, dtype=torch.float64),
+}
+MOVES = {
+    "w": torch.tensor([2.0, 0.0, 0.0]),
+    "bn.running_mean": torch.tensor([0.0, 4.0]),
+    "bn.num_batches_tracked": torch.tensor(40),
+    "last": torch.tensor([4.0, 0.0], dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize(("choice", "norm"), [("received", 20**0.5), ("noised", 6.0)])
+def test_a_network_with_batch_normalisation_is_clipped_and_noised_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, choice: str, norm: float
+) -> None:
+    """The expected reply is computed apart: norms 2, 4 and 4 of the parts, clip 0.5, noise of deviation 2."""
+    drawn, expected = (torch.Generator().manual_seed(5) for _ in range(2))
+
+    def add(tensor: torch.Tensor, deviation: float) -> torch.Tensor:
+        return tensor + deviation * torch.randn(tensor.shape, dtype=tensor.dtype, generator=drawn)
+
+    monkeypatch.setattr("fedsim.privacy.discrete_noise.add_discrete", add)
+    noise = {"name": "local-dp", "clip": 0.5, "noise_multiplier": 4.0, "running_statistics": choice}
+    guarded = Guarded(tmp_path, defenses=[noise], server_check=False)
+    sent = only_arrays(guarded.answer(message(weights=NORMED), lambda got: {n: got[n] + MOVES[n] for n in got}))
+    assert list(sent) == list(NORMED)
+    for name, received in NORMED.items():
+        is_noised = name in ("w", "last") or (choice == "noised" and name == "bn.running_mean")
+        if not is_noised:
+            assert torch.equal(sent[name], received)
+            continue
+        draws = torch.randn(received.shape, dtype=received.dtype, generator=expected)
+        torch.testing.assert_close(sent[name], received + MOVES[name] * 0.5 / norm - 2.0 * draws)
+    (entry,) = guarded.ledger.entries()
+    assert entry.spent == (Spent(2.0, 1.0, 1),)
+
+
+def test_an_open_defense_after_the_private_one_leaves_running_statistics_as_received(tmp_path: Path) -> None:
+    private = {"name": "local-dp", "clip": 0.5, "noise_multiplier": 4.0}
+    noisy = {"name": "gradient-noise", "scale": 1.0, "applies": "per_update"}
+    sent = only_arrays(Guarded(tmp_path, defenses=[private, noisy], server_check=False).answer(message(weights=NORMED)))
+    assert torch.equal(sent["bn.running_mean"], NORMED["bn.running_mean"])
+    assert torch.equal(sent["bn.num_batches_tracked"], NORMED["bn.num_batches_tracked"])
+
+
 def test_it_is_written_down_before_the_app_runs(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path)
     seen: list[int] = []

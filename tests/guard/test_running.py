@@ -200,6 +200,15 @@ def test_numbers_of_both_types_come_back() -> None:
     assert tensors["b"].dtype == torch.float64
 
 
+def test_integers_and_booleans_come_back() -> None:
+    like: Tensors = {"count": torch.tensor(0), "mask": torch.zeros(2, dtype=torch.bool), "w": torch.zeros(1)}
+    given = {"count": torch.tensor(9), "mask": torch.tensor([True, False]), "w": torch.tensor([1.5])}
+    numbers = b"".join(given[name].numpy().tobytes() for name in like)
+    tensors = running._tensors(numbers, like)
+    assert all(torch.equal(tensors[name], given[name]) for name in like)
+    assert {name: tensor.dtype for name, tensor in tensors.items()} == {name: t.dtype for name, t in like.items()}
+
+
 def drained(content: bytes, limit: int) -> bytes:
     """Return what is copied of a content that is larger than a pipe."""
     reading, writing = os.pipe()

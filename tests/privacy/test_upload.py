@@ -61,3 +61,11 @@ def test_models_with_running_statistics_are_refused_and_left_as_they_were() -> N
     assert "training changes the buffer '1.running_mean'" in (why_buffers_move(model, torch.ones(3, 4)) or "")
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert why_buffers_move(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), torch.ones(3, 4)) is None
+
+
+def test_a_buffer_that_may_move_is_no_reason_and_another_is() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    inputs = torch.ones(3, 4)
+    assert why_buffers_move(model, inputs, lambda name: name.startswith("1.running_")) is None
+    why = why_buffers_move(model, inputs, lambda name: name == "1.running_mean")
+    assert "training changes the buffer '1.running_var'" in (why or "")

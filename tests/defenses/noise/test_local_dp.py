@@ -65,3 +65,55 @@ def test_local_dp_needs_no_more_noise_than_the_classical_formula(target: float) 
     assert float(noise.std()) < classical
     assert gaussian_epsilon(2.0 / float(noise.std()), delta) == pytest.approx(target, rel=0.02)
     assert gaussian_epsilon(2.0 / (classical / 2.0), delta) > target  # as if S were the sensitivity
+
+
+UPDATE = {"w": torch.tensor([6.0, 0.0])}
+BUFFERS = {"bn.running_mean": torch.tensor([0.0, 8.0]), "scale": torch.tensor([5.0])}
+
+
+def test_running_statistics_are_sent_as_received_or_clipped_and_noised_with_the_weights() -> None:
+    """The norm of the weights is 6, with the running mean 10; the buffer that is no statistic never counts."""
+    kept = sent(make("local-dp", clip=3.0, noise_multiplier=0.0), UPDATE, BUFFERS)
+    assert kept.tensors["w"].tolist() == [3.0, 0.0]
+    assert {name: tensor.tolist() for name, tensor in kept.buffers.items()} == {
+        "bn.running_mean": [0.0, 0.0],
+        "scale": [0.0],
+    }
+    noised = {"clip": 5.0, "running_statistics": "noised"}
+    joint = sent(make("local-dp", **noised, noise_multiplier=0.0), UPDATE, BUFFERS)
+    assert joint.tensors.keys() == UPDATE.keys()
+    assert joint.tensors["w"].tolist() == [3.0, 0.0]
+    assert joint.buffers["bn.running_mean"].tolist() == [0.0, 4.0]
+    assert joint.buffers["scale"].tolist() == [0.0]
+    loud = sent(make("local-dp", **noised, noise_multiplier=2.0), UPDATE, BUFFERS, seed=7)
+    numbers = torch.Generator().manual_seed(7)
+    assert torch.equal(loud.tensors["w"], joint.tensors["w"] + 10.0 * torch.randn(2, generator=numbers))
+    mean = joint.buffers["bn.running_mean"] + 10.0 * torch.randn(2, generator=numbers)
+    assert torch.equal(loud.buffers["bn.running_mean"], mean)
+
+
+def test_noised_statistics_leave_the_description_of_the_update_open(scenario: Build) -> None:
+    facts = worlds.build(scenario()).facts.federation
+    assert make("local-dp").describe_distortion(facts, UPDATE) is not None
+    assert make("local-dp", running_statistics="noised").describe_distortion(facts, UPDATE) is None
+
+
+class Counting(torch.nn.Linear):
+    """A layer with a buffer that each call changes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size, 4)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(inputs)
+
+
+def test_batch_normalisation_is_no_reason_to_refuse_and_another_moving_buffer_is(scenario: Build) -> None:
+    facts = worlds.build(scenario()).facts.federation
+    flat, normed = torch.nn.Flatten(), torch.nn.BatchNorm1d(4)
+    size = math.prod(facts.shape)
+    assert make("local-dp").refuses(facts, torch.nn.Sequential(flat, torch.nn.Linear(size, 4), normed)) is None
+    why = make("local-dp").refuses(facts, torch.nn.Sequential(flat, Counting(size), normed))
+    assert "training changes the buffer '1.calls'" in (why or "")
