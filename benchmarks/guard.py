@@ -91,7 +91,7 @@ def _size_rows(parameters: int, repeats: int) -> Iterator[Row]:
             apps = AppsTable(sha256="any", isolation=isolation)
             check_sandbox(apps)
             processes = AppProcesses(apps, folder)
-            times = [_milliseconds(lambda run=processes: run.train(order, received)) for _ in range(repeats)]
+            times = [_milliseconds(lambda app=processes: app.run(order, received)) for _ in range(repeats)]
             yield median_row(f"an app's process, isolation {isolation}", setting, times, "ms")
 
 

@@ -26,7 +26,7 @@ _METRICS = "metrics"
 _NOTHING = "nothing is sent for this message"
 _LOG = logging.getLogger(__name__)
 
-Train = Callable[[Tensors], Tensors]
+RunApp = Callable[[Tensors], Tensors]
 """Runs the app, and returns arrays with names, shapes and types of the given arrays."""
 
 
@@ -55,18 +55,18 @@ class ReplyPrivatizer:
         self._check = [as_mod("server-check")] if policy.server_check else []
         self._run, self._state = 0, RecordDict()  # state of the defenses in the current run
 
-    def answer(self, message: Message, app: str, train: Train) -> PrivateReply:
+    def answer(self, message: Message, app: str, run_app: RunApp) -> PrivateReply:
         """Return the reply to a message; no failure sends data that did not pass the defenses.
 
         Args:
             message: from the server.
             app: SHA-256 of the app that it is for.
-            train: runs the app; its exceptions are failures of the app.
+            run_app: runs the app; its exceptions are failures of the app.
         """
         charge = _BudgetMod(partial(self._reserve, message, app))
         try:
             name, received = self._admit_message(message, app)
-            chain = _wrap_app([*self._check, charge, *self._mods], partial(self._train_app, train, name, received))
+            chain = _wrap_app([*self._check, charge, *self._mods], partial(self._train_app, run_app, name, received))
             reply = chain(message, self._context(message))
             if reply.has_error():
                 raise ClientRefusal((reply.error.reason or _NOTHING).rstrip("."))
@@ -109,11 +109,11 @@ class ReplyPrivatizer:
         return name, received
 
     def _train_app(
-        self, train: Train, name: str, received: Mapping[str, Tensor], message: Message, _context: Context
+        self, run_app: RunApp, name: str, received: Mapping[str, Tensor], message: Message, _context: Context
     ) -> Message:
         """Return the app's arrays as the reply that the defenses process."""
         try:
-            return Message(RecordDict({name: _rename_arrays(received, train(received))}), reply_to=message)
+            return Message(RecordDict({name: _rename_arrays(received, run_app(received))}), reply_to=message)
         except Exception as error:
             _LOG.warning("the app failed: %s", error)
             if self._policy.messages.on_app_failure == "error":

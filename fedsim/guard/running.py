@@ -62,7 +62,7 @@ class AppProcesses:
         self._apps, self._folder = apps, folder
         self._states: dict[int, bytes] = {}
 
-    def train(self, order: AppTask, received: Tensors) -> Tensors:
+    def run(self, order: AppTask, received: Tensors) -> Tensors:
         """Return the app's arrays, with names, shapes and types of the received arrays.
 
         The app's folder stays until `clean`: the app controls the time that its removal needs.
@@ -73,7 +73,7 @@ class AppProcesses:
         size = sum(tensor.nbytes for tensor in received.values())
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._folder))
         with tempfile.TemporaryFile() as answers:
-            self._run(folder, order, answers, size + _MOST_STATE + 2 * frames.HEAD_SIZE)
+            self._run_process(folder, order, answers, size + _MOST_STATE + 2 * frames.HEAD_SIZE)
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:
             raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
@@ -94,7 +94,7 @@ class AppProcesses:
         for oldest in list(self._states)[:-_MOST_SERIES]:
             del self._states[oldest]
 
-    def _run(self, folder: Path, order: AppTask, answers: IO[bytes], limit: int) -> None:
+    def _run_process(self, folder: Path, order: AppTask, answers: IO[bytes], limit: int) -> None:
         state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()
         with tempfile.TemporaryFile() as questions, self._log() as log:
             parts = (message_to_proto(order.message), context_to_proto(order.context))

@@ -128,4 +128,4 @@ class Guard:
             why = "this site runs ClientApps alone"
             return PrivateReply(error_reply(order.message, why), None, why)
         app = hashlib.sha256(order.fab).hexdigest()
-        return self._cover.answer(order.message, app, partial(self._apps.train, order))
+        return self._cover.answer(order.message, app, partial(self._apps.run, order))

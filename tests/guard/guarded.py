@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 
 from fedsim.core.types import Tensors
 from fedsim.guard.policy import read_policy
-from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, Train
+from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, RunApp
 from fedsim.privacy.ledger import Ledger
 from tests.guard.site import START, policy
 
@@ -34,5 +34,5 @@ class Guarded:
         self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
         self.cover = ReplyPrivatizer(self.policy, self.ledger)
 
-    def answer(self, sent: Message | None = None, train: Train = trained, app: str = APP) -> PrivateReply:
+    def answer(self, sent: Message | None = None, train: RunApp = trained, app: str = APP) -> PrivateReply:
         return self.cover.answer(sent or message(), app, train)

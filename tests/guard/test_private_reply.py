@@ -9,7 +9,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message
 
 from fedsim.core.types import Tensors
-from fedsim.guard.private_reply import PrivateReply, Train
+from fedsim.guard.private_reply import PrivateReply, RunApp
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
@@ -160,7 +160,7 @@ def failing(_received: Tensors) -> Tensors:
     raise RuntimeError("SECRET")
 
 
-MISFITS: dict[str, Train] = {
+MISFITS: dict[str, RunApp] = {
     "raises": failing,
     "lacks an array": lambda received: {"w": received["w"]},
     "has another shape": lambda received: {**received, "w": torch.ones(3)},
@@ -172,7 +172,7 @@ MISFITS: dict[str, Train] = {
 
 
 @pytest.mark.parametrize("train", MISFITS.values(), ids=MISFITS)
-def test_a_failure_of_the_app_sends_noise_or_a_sentence_and_costs_the_same(tmp_path: Path, train: Train) -> None:
+def test_a_failure_of_the_app_sends_noise_or_a_sentence_and_costs_the_same(tmp_path: Path, train: RunApp) -> None:
     quiet = Guarded(tmp_path / "noise")
     assert_is_noise(only_arrays(quiet.answer(train=train)))
     loud = Guarded(tmp_path / "error", messages={"on_app_failure": "error"})

@@ -46,7 +46,7 @@ def report(folder: Path, app: AppProcesses) -> dict[str, Any]:
     (folder / "ledger.jsonl").touch()
     (folder / "ledger.key").touch()
     places = {name: str(folder / file) for name, file in FILES.items()}
-    app.train(order("report", places=json.dumps({**places, "guard": os.getpid(), "port": 9})), site.START)
+    app.run(order("report", places=json.dumps({**places, "guard": os.getpid(), "port": 9})), site.START)
     return json.loads((folder / "app.log").read_text().splitlines()[-1])
 
 
@@ -81,7 +81,7 @@ def test_without_isolation_an_app_does_what_the_user_may_do(tmp_path: Path) -> N
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_4000_folders_of_an_app_are_removed_when_they_are_cleaned(tmp_path: Path, isolation: str) -> None:
     app = processes(tmp_path, isolation=isolation)
-    app.train(order("folders"), site.START)
+    app.run(order("folders"), site.START)
     (folder,) = tmp_path.glob("app-*")
     assert any(folder.iterdir()) is (isolation == "none")  # in the sandbox it is in memory, and gone with the app
     app.clean()
@@ -94,7 +94,7 @@ def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(
     tmp_path: Path, mode: str, word: str, least: int, most: int
 ) -> None:
     app = processes(tmp_path)
-    app.train(order(mode), site.START)
+    app.run(order(mode), site.START)
     (line,) = [line for line in (tmp_path / "app.log").read_text().splitlines() if line.startswith(word)]
     assert least <= int(line.split()[1]) <= most
 
@@ -103,14 +103,14 @@ def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(
 def test_what_an_app_in_the_sandbox_writes_to_a_writable_folder_stays(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     app = processes(tmp_path, writable=["cache"])
-    app.train(order("cache", cache=str(tmp_path / "cache")), site.START)
+    app.run(order("cache", cache=str(tmp_path / "cache")), site.START)
     assert (tmp_path / "cache" / "kept").read_text() == "kept"
     assert (tmp_path / "cache" / "kept").stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
 def test_an_apps_numbers_come_back_with_names_shapes_and_types(tmp_path: Path, isolation: str) -> None:
-    arrays = processes(tmp_path, isolation=isolation).train(order("metrics"), site.START)
+    arrays = processes(tmp_path, isolation=isolation).run(order("metrics"), site.START)
     assert {name: (t.shape, t.dtype) for name, t in arrays.items()} == {
         name: (t.shape, t.dtype) for name, t in site.START.items()
     }
@@ -128,13 +128,13 @@ def test_an_apps_numbers_come_back_with_names_shapes_and_types(tmp_path: Path, i
 )
 def test_an_app_that_fails_gives_no_numbers(tmp_path: Path, mode: str, code: int) -> None:
     with pytest.raises(FedsimError, match=f"the app's process ended with exit code {code}"):
-        processes(tmp_path, isolation="none").train(order(mode), site.START)
+        processes(tmp_path, isolation="none").run(order(mode), site.START)
 
 
 def test_an_app_prints_as_much_as_it_likes_and_the_log_grows_by_a_mebibyte(tmp_path: Path) -> None:
     app = processes(tmp_path, isolation="none")
     (tmp_path / "app.log").write_bytes(b"earlier\n")
-    assert set(app.train(order("print"), site.START)) == set(site.START)
+    assert set(app.run(order("print"), site.START)) == set(site.START)
     log = (tmp_path / "app.log").read_bytes()
     assert log.startswith(b"earlier\n")
     assert log.endswith(b"xxx")
@@ -144,19 +144,19 @@ def test_an_app_prints_as_much_as_it_likes_and_the_log_grows_by_a_mebibyte(tmp_p
 def test_an_app_without_a_log_prints_to_nowhere(tmp_path: Path) -> None:
     site.policy(tmp_path)
     apps = read_policy(tmp_path / "guard.toml").apps.model_copy(update={"log": None, "isolation": "none"})
-    assert set(AppProcesses(apps, tmp_path).train(order("print"), site.START)) == set(site.START)
+    assert set(AppProcesses(apps, tmp_path).run(order("print"), site.START)) == set(site.START)
     assert not (tmp_path / "app.log").exists()
 
 
 def test_an_archive_that_is_none_gives_no_numbers(tmp_path: Path) -> None:
     bad = replace(order(""), fab=b"no archive")
     with pytest.raises(FedsimError, match="ended with exit code 1"):
-        processes(tmp_path, isolation="none").train(bad, site.START)
+        processes(tmp_path, isolation="none").run(bad, site.START)
 
 
 def test_an_app_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match="longer than 0.01 seconds"):
-        processes(tmp_path, isolation="none", seconds=0.01).train(order(""), site.START)
+        processes(tmp_path, isolation="none", seconds=0.01).run(order(""), site.START)
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def writing(_self: AppProcesses, _folder: Path, _order: AppTask, answers: Any, _limit: int) -> None:
         frames.write_parts(answers, b"1234", b"")
 
-    monkeypatch.setattr(AppProcesses, "_run", writing)
+    monkeypatch.setattr(AppProcesses, "_run_process", writing)
     with pytest.raises(FedsimError, match="4 bytes of numbers, expected 8200"):
-        processes(tmp_path).train(order(""), site.START)
+        processes(tmp_path).run(order(""), site.START)
 
 
 def test_the_states_of_the_latest_series_are_kept(tmp_path: Path) -> None:

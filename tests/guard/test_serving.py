@@ -26,10 +26,10 @@ from tests.guard import site
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(_self: AppProcesses, _order: AppTask, received: Tensors) -> Tensors:
+    def run(_self: AppProcesses, _order: AppTask, received: Tensors) -> Tensors:
         return received
 
-    monkeypatch.setattr(AppProcesses, "train", train)
+    monkeypatch.setattr(AppProcesses, "run", run)
     monkeypatch.setattr(app_command, "check_sandbox", lambda _apps: None)
 
 

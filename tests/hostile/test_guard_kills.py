@@ -30,7 +30,7 @@ from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger
 from tests.guard import site
 
-AppProcesses.train = lambda _self, _order, received: {n: t + 1000.0 for n, t in received.items()}
+AppProcesses.run = lambda _self, _order, received: {n: t + 1000.0 for n, t in received.items()}
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
 rules = read_policy(folder / "guard.toml")
 
