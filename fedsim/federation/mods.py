@@ -87,7 +87,7 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> DefendingM
     return DefendingMod(name, defense, seed)
 
 
-class _Refusal(FedsimError):
+class _Refusal(ClientRefusal):
     """A reply that must not be sent. The message goes to the server, so it contains no text of the app."""
 
 
@@ -128,6 +128,16 @@ class DefendingMod:
     def returned_arrays(self, received: Tensors) -> frozenset[str]:
         """Return the names of the arrays that a private defense sends as received; an open defense has none."""
         return frozenset() if self.mechanism is None else returned_arrays(received, self.running_statistics)
+
+    def inspect(self, message: Message, context: Context) -> None:
+        """Inspect the weights in a message as before training; a defense without inspection does nothing.
+
+        Raises:
+            ClientRefusal: the defense refuses the weights, or fails.
+        """
+        _, record = _only_arrays(message.content, "the server's message")
+        received = record.to_torch_state_dict()
+        self._inspect(received, _hook_context_of(self._name, self._seed, context, received))
 
     def _reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         message_type = message.metadata.message_type

@@ -1,14 +1,18 @@
 """The process that runs an app for a single message. The app's standard output is redirected to standard error.
 
-It reads message, context, state and app from standard input, and writes numbers and the app's new state to standard
-output: bytes of each array, in the order and the types that the server sent. After a failure of the app it writes
+It reads message, context, state, the names of the expected figures, and the app from standard input, and writes numbers
+and the app's new state to standard output. The numbers of a training are the bytes of each array, in the order and the
+types that the server sent; those of an evaluation are the figures as float64. After a failure of the app it writes
 nothing.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim.core import process
@@ -37,11 +41,13 @@ def serve() -> None:
     """Read the guard's request, run the app, and write its arrays."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    order, header, state, fab = frames.read_parts(sys.stdin.buffer)
+    order, header, state, names, fab = frames.read_parts(sys.stdin.buffer)
     message = message_from_proto(MessageProto.FromString(order))
     context = context_from_proto(ContextProto.FromString(header))
     context.state = recorddict_from_proto(RecordDictProto.FromString(state))
-    numbers = train(load(fab), message, context)
+    figures = json.loads(names)
+    app = load(fab)
+    numbers = evaluate(app, message, context, figures) if figures else train(app, message, context)
     frames.write_parts(answers, numbers, recorddict_to_proto(context.state).SerializeToString())
 
 
@@ -52,10 +58,30 @@ def train(app: ClientApp, message: Message, context: Context) -> bytes:
         ValueError: it answers with an error, or with no arrays of the received names, shapes and types.
     """
     received = next(iter(message.content.array_records.values())).copy()
+    return b"".join(_bytes_like(received, _arrays_of(received, _content_of_reply(app, message, context))))
+
+
+def evaluate(app: ClientApp, message: Message, context: Context, names: Sequence[str]) -> bytes:
+    """Return the figures of these names as float64, NaN for a figure that is missing or no number.
+
+    Raises:
+        ValueError: the app answers with an error.
+    """
+    figures: dict[str, object] = {}
+    for record in _content_of_reply(app, message, context).metric_records.values():
+        figures |= record
+    return np.array([_number(figures.get(name)) for name in names], np.float64).tobytes()
+
+
+def _content_of_reply(app: ClientApp, message: Message, context: Context) -> RecordDict:
     reply = app(message=message, context=context)
     if reply.has_error():
         raise ValueError(f"the app answers with an error: {reply.error.reason}")
-    return b"".join(_bytes_like(received, _arrays_of(received, reply.content)))
+    return reply.content
+
+
+def _number(figure: object) -> float:
+    return float(figure) if isinstance(figure, int | float) else math.nan
 
 
 def load(fab: bytes) -> ClientApp:

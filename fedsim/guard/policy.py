@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import sysconfig
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from fedsim.core import registry
 from fedsim.core.choices import Choice
@@ -16,14 +17,21 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Defense
 from fedsim.core.registry import Kind, index
 from fedsim.core.source import read_tables
-from fedsim.core.types import Config
+from fedsim.core.types import Config, Mechanism
 from fedsim.federation.mods import DefendingMod, as_mod
+from fedsim.privacy.accounting import Spent, compose_rounds
 from fedsim.privacy.ledger import Allowance
 from fedsim.scenario.reading import read_table
 
 _LARGEST_EPSILON, _LARGEST_DELTA = 50.0, 1e-3
 EXAMPLES = "num-examples"  # by which Flower's strategies weigh a reply
-_TRAIN = "train"
+TRAIN, EVALUATE = "train", "evaluate"
+_SMALLEST_RANGE = 1e-9  # of a metric: its noise lies on a grid of a millionth of the range
+
+
+def category_of(message_type: str) -> str:
+    """Return the category of a message type: `train` of `train.ACTION`."""
+    return message_type.partition(".")[0]
 
 
 def _from_the_file(path: Path, info: ValidationInfo) -> Path:
@@ -82,9 +90,15 @@ class MessagesTable(Config):
     """Which messages are answered, and how."""
 
     types: tuple[str, ...] = Field(
-        default=(_TRAIN,), min_length=1, description="allowed message types: train, or train.ACTION"
+        default=(TRAIN,), min_length=1, description="allowed message types: train and evaluate, or train.ACTION"
     )
-    rounds: int = Field(default=100, ge=1, description="largest number of training messages per run")
+    rounds: int = Field(
+        default=100, ge=1, description="largest number of training messages, and of evaluations, per run"
+    )
+    evaluate: Literal["decline-silently", "run"] = Field(
+        default="decline-silently",
+        description="reply to an evaluate message: constants without running the app, or the app's noised [metrics]",
+    )
     on_app_failure: Literal["noise", "error"] = Field(
         default="noise",
         description="reply after a failure of the app: a zero update with noise, which hides the failure, or an error",
@@ -103,10 +117,10 @@ class MessagesTable(Config):
     @classmethod
     def _are_covered(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in types:
-            if pattern.split(".")[0] != _TRAIN:
+            if category_of(pattern) not in (TRAIN, EVALUATE):
                 raise ValueError(
-                    f"'{pattern}' is no message of training, and defenses cover updates alone. Leave it out, and have "
-                    "the server run with fraction_evaluate = 0"
+                    f"'{pattern}' is no message of training or evaluation, and no rule covers other replies. "
+                    "Leave it out"
                 )
         return types
 
@@ -116,6 +130,39 @@ class MessagesTable(Config):
         if EXAMPLES in metrics:
             raise ValueError(f"'{EXAMPLES}' is 1 for every site. Leave it out")
         return metrics
+
+
+class MetricTable(Config):
+    """A figure of an evaluation: its range, and its noise."""
+
+    low: float = Field(allow_inf_nan=False, description="smaller figures are sent as this, before noise")
+    high: float = Field(allow_inf_nan=False, description="larger figures are sent as this, before noise")
+    noise_multiplier: float = Field(
+        gt=0, allow_inf_nan=False, description="standard deviation of the noise, in units of high - low"
+    )
+    every: int = Field(
+        default=1,
+        ge=1,
+        description="each so many evaluations of a run send the figure; the others send the middle of the range for it",
+    )
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if not _SMALLEST_RANGE <= self.high - self.low < math.inf:
+            raise ValueError(
+                f"low is {self.low:g} and high is {self.high:g}, expected a larger high and a finite range"
+            )
+        return self
+
+    @property
+    def width(self) -> float:
+        """The largest change of the figure between two data sets of the site: its sensitivity."""
+        return self.high - self.low
+
+    @property
+    def middle(self) -> float:
+        """The figure that replaces a missing one."""
+        return self.low + self.width / 2
 
 
 class AppsTable(Config):
@@ -163,10 +210,41 @@ class GuardPolicy(Config):
         default=True, description="whether received weights that look crafted are refused before an app sees them"
     )
     messages: MessagesTable = MessagesTable()
+    metrics: dict[str, MetricTable] = Field(
+        default_factory=dict, description="figures of evaluations that are sent, by name and in this order"
+    )
 
     def mods(self) -> list[DefendingMod]:
         """Return the defenses as Flower's mods, the outermost first: the last mod changes an update first."""
         return [as_mod(choice.name, **choice.settings) for choice in reversed(self.defenses)]
+
+    def mechanisms(self) -> list[Mechanism]:
+        """Return the private mechanisms of a training message."""
+        return [mod.mechanism for mod in self.mods() if mod.mechanism is not None]
+
+    def metric_mechanisms(self, evaluation: int) -> list[Mechanism]:
+        """Return the mechanisms of an evaluation of a run: one for each metric, without a step if it is not due.
+
+        Args:
+            evaluation: number of the evaluation in its run, from 1.
+        """
+        return [
+            Mechanism(
+                unit="client",
+                adjacency="replace",
+                noise_multiplier=metric.noise_multiplier,
+                sampling_rate=1.0,
+                steps=int(evaluation % metric.every == 0),
+                delta=self.budget.delta,
+                adversary="the server and everybody else with access to a client's metrics",
+            )
+            for metric in self.metrics.values()
+        ]
+
+    def cost(self, rounds: int) -> list[Spent]:
+        """Return the noisy steps of a run: each round has a training message, and an evaluation if they run."""
+        training = [compose_rounds(mechanism, rounds) for mechanism in self.mechanisms()]
+        return [*training, *(Spent(m.noise_multiplier, 1.0, rounds // m.every) for m in self.metrics.values())]
 
 
 def read_policy(path: Path) -> GuardPolicy:
@@ -179,7 +257,7 @@ def read_policy(path: Path) -> GuardPolicy:
         raise ScenarioError(f"no policy {path}. docs/guard.md has a first example.")
     source = str(path)
     policy = read_table(GuardPolicy, read_tables(path), source, context=str(path.absolute().parent))
-    problems = [*_defense_problems(policy), *_place_problems(policy, path)]
+    problems = [*_defense_problems(policy), *_metric_problems(policy), *_place_problems(policy, path)]
     if problems:
         raise ScenarioError("\n".join(f"{source}: {problem}" for problem in problems))
     return policy
@@ -210,6 +288,26 @@ def _defense_problems(policy: GuardPolicy) -> list[str]:
     if not private and not problems:
         problems.append("defenses: none is private, so the privacy loss of an update is unbounded. Add local-dp.")
     return problems
+
+
+def _metric_problems(policy: GuardPolicy) -> list[str]:
+    """Return the problems of evaluations and their metrics, each with its key."""
+    rules = policy.messages
+    runs = rules.evaluate == "run"
+    problems = [f"metrics.{name}: {why}" for name in policy.metrics if (why := _why_no_metric(name, rules))]
+    if runs and not any(category_of(pattern) == EVALUATE for pattern in rules.types):
+        problems.append('messages.evaluate: "run" needs "evaluate" in messages.types. Add it.')
+    if runs and not policy.metrics:
+        problems.append("metrics: an evaluation has no metric to send. Add [metrics.accuracy] with low and high.")
+    if policy.metrics and not runs:
+        problems.append('metrics: only evaluations send them. Set evaluate = "run" under [messages].')
+    return problems
+
+
+def _why_no_metric(name: str, rules: MessagesTable) -> str:
+    if name == EXAMPLES:
+        return "it is 1 for every site. Leave it out."
+    return "messages.metrics has a constant of this name. Leave one out." if name in rules.metrics else ""
 
 
 def _place_problems(policy: GuardPolicy, source: Path) -> list[str]:

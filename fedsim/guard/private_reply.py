@@ -1,4 +1,4 @@
-"""Replies that leave a site: private arrays in a message built by the guard, or a fixed sentence.
+"""Replies that leave a site: private arrays or metrics in a message built by the guard, or a fixed sentence.
 
 Decisions before the app runs do not depend on the site's data, so their reason may be sent. After the app has run, the
 same sentence covers all failures.
@@ -7,18 +7,23 @@ same sentence covers all failures.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from flwr.app import ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from torch import Tensor
 
 from fedsim.core.errors import ClientRefusal, FedsimError
 from fedsim.core.foreign.flower.messages import ClientAppCallable, Mod
-from fedsim.core.types import Tensors
+from fedsim.core.hooks import NoiseAdder
+from fedsim.core.types import Mechanism, Tensors
 from fedsim.federation.mods import COVERED, as_mod
-from fedsim.guard.policy import EXAMPLES, GuardPolicy
+from fedsim.guard.noised_metrics import add_metric_noise
+from fedsim.guard.policy import EVALUATE, EXAMPLES, TRAIN, GuardPolicy, category_of
+from fedsim.privacy.discrete_noise import add_discrete
 from fedsim.privacy.ledger import BudgetSpent, Ledger
 
 _REFUSED = 6  # Flower's MOD_FAILED_PRECONDITION
@@ -27,7 +32,10 @@ _NOTHING = "nothing is sent for this message"
 _LOG = logging.getLogger(__name__)
 
 RunApp = Callable[[Tensors], Tensors]
-"""Runs the app, and returns arrays with names, shapes and types of the given arrays."""
+"""Runs the app, and returns tensors with names, shapes and types of the given tensors.
+
+They are the arrays of a training, or the figures of an evaluation as scalars, NaN for a missing figure.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class PrivateReply:
     Attributes:
         reply: the message itself.
         reservation: number of the ledger's entry, None if no app ran and nothing was spent.
-        why: reason of a missing update, for the site's log; '' if an update is sent.
+        why: reason of an error, for the site's log; '' if an update or metrics are sent.
     """
 
     reply: Message
@@ -48,29 +56,32 @@ class PrivateReply:
 class ReplyPrivatizer:
     """Answers messages under a policy, and records their cost in the ledger before an app runs."""
 
-    def __init__(self, policy: GuardPolicy, ledger: Ledger) -> None:
-        self._policy, self._ledger = policy, ledger
-        self._mods = policy.mods()
-        self._mechanisms = [mod.mechanism for mod in self._mods if mod.mechanism is not None]
+    def __init__(self, policy: GuardPolicy, ledger: Ledger, add_noise: NoiseAdder = add_discrete) -> None:
+        """Prepare the defenses.
+
+        Args:
+            policy: of the site.
+            ledger: that is charged.
+            add_noise: adds the noise of metrics.
+        """
+        self._policy, self._ledger, self._add_noise = policy, ledger, add_noise
+        self._mods, self._mechanisms = policy.mods(), policy.mechanisms()
         self._check = [as_mod("server-check")] if policy.server_check else []
         self._run, self._state = 0, RecordDict()  # state of the defenses in the current run
 
     def answer(self, message: Message, app: str, run_app: RunApp) -> PrivateReply:
-        """Return the reply to a message; no failure sends data that did not pass the defenses.
+        """Return the reply to a message; no failure sends data without the policy's noise.
 
         Args:
             message: from the server.
             app: SHA-256 of the app that it is for.
             run_app: runs the app; its exceptions are failures of the app.
         """
-        charge = _BudgetMod(partial(self._reserve, message, app))
+        charge = _Charge(partial(self._reserve, message, app))
         try:
-            name, received = self._admit_message(message, app)
-            chain = _wrap_app([*self._check, charge, *self._mods], partial(self._train_app, run_app, name, received))
-            reply = chain(message, self._context(message))
-            if reply.has_error():
-                raise ClientRefusal((reply.error.reason or _NOTHING).rstrip("."))
-            return PrivateReply(self._build_reply(message, name, received, reply), charge.reservation, "")
+            self._admit_message(message, app)
+            answer = self._evaluate if _category(message) == EVALUATE else self._train
+            return PrivateReply(answer(message, run_app, charge), charge.reservation, "")
         except FedsimError as error:
             why, said = str(error), _public_reason(error)
         except Exception as error:
@@ -80,33 +91,93 @@ class ReplyPrivatizer:
             error_reply(message, said if charge.reservation is None else _NOTHING), charge.reservation, why
         )
 
-    def _reserve(self, message: Message, app: str) -> int:
-        description = {"run": str(message.metadata.run_id), "app": app, "message": message.metadata.message_id}
-        return self._ledger.reserve(self._policy.subject, self._mechanisms, self._policy.budget.allowance, description)
+    def _reserve(self, message: Message, app: str, mechanisms: Sequence[Mechanism]) -> int:
+        metadata = message.metadata
+        description = {
+            "run": str(metadata.run_id),
+            "app": app,
+            "message": metadata.message_id,
+            "category": _category(message),
+        }
+        return self._ledger.reserve(self._policy.subject, mechanisms, self._policy.budget.allowance, description)
 
-    def _admit_message(self, message: Message, app: str) -> tuple[str, dict[str, Tensor]]:
-        """Return name and tensors of the received arrays.
+    def _admit_message(self, message: Message, app: str) -> None:
+        """Check the app, and type and number of the message.
 
         Raises:
-            ClientRefusal: the policy does not allow the message, or no defense covers such arrays.
+            ClientRefusal: the policy does not allow the message.
         """
         apps, rules = self._policy.apps, self._policy.messages
         if apps.sha256 != "any" and app not in apps.sha256:
             raise ClientRefusal(f"this site does not run the app with SHA-256 {app}")
         if message.metadata.message_type not in rules.types:
             raise ClientRefusal(f"this site answers {', '.join(rules.types)} alone")
-        run = str(message.metadata.run_id)
-        if sum(entry.about.get("run") == run for entry in self._ledger.entries()) >= rules.rounds:
+        if self._number_answered(message) >= rules.rounds:
             raise ClientRefusal(f"this site answers {rules.rounds} messages of a run")
-        records = list(message.content.array_records.items())
-        if len(records) != 1:
-            raise ClientRefusal(f"a message has {len(records)} array records, expected 1")
-        name, record = records[0]
+
+    def _number_answered(self, message: Message) -> int:
+        """Return the number of messages of this run and category in the ledger; older entries are of training."""
+        run, category = str(message.metadata.run_id), _category(message)
+        abouts = (entry.about for entry in self._ledger.entries())
+        return sum(about.get("run") == run and about.get("category", TRAIN) == category for about in abouts)
+
+    def _train(self, message: Message, run_app: RunApp, charge: _Charge) -> Message:
+        """Return the private update as a reply."""
+        name, received = self._received_arrays(message)
+        charging = partial(_record_first, charge, self._mechanisms)
+        chain = _wrap_app([*self._check, charging, *self._mods], partial(self._train_app, run_app, name, received))
+        reply = chain(message, self._context(message))
+        if reply.has_error():
+            raise ClientRefusal((reply.error.reason or _NOTHING).rstrip("."))
+        return self._build_reply(message, name, received, reply)
+
+    def _received_arrays(self, message: Message) -> tuple[str, dict[str, Tensor]]:
+        """Return name and tensors of the received arrays.
+
+        Raises:
+            ClientRefusal: no defense covers such arrays.
+        """
+        name, record = _only_record(message)
         received = record.to_torch_state_dict()
         covered = received.keys() - self._returned_arrays(received)
         if not covered or any(received[array].dtype not in COVERED for array in covered):
             raise ClientRefusal("a message holds arrays that no defense covers, expected float32 or float64")
         return name, received
+
+    def _evaluate(self, message: Message, run_app: RunApp, charge: _Charge) -> Message:
+        """Return the noised metrics that are due as a reply, and the middle of its range for each other metric."""
+        metrics = self._policy.metrics
+        if self._policy.messages.evaluate == "decline-silently":
+            return self._metrics_reply(message, {})
+        _only_record(message)
+        for check in self._check:
+            check.inspect(message, self._context(message))
+        mechanisms = self._policy.metric_mechanisms(self._number_answered(message) + 1)
+        due = [name for name, mechanism in zip(metrics, mechanisms, strict=True) if mechanism.steps]
+        reservation = charge.record(mechanisms)
+        figures = {name: metric.middle for name, metric in metrics.items()}
+        if not due:
+            self._ledger.settle(reservation)
+            charge.reservation = None  # nothing was spent
+            return self._metrics_reply(message, figures)
+        for name, figure in self._app_figures(due, run_app).items():
+            figures[name] = add_metric_noise(figure, metrics[name], self._add_noise)
+        return self._metrics_reply(message, figures)
+
+    def _app_figures(self, names: Sequence[str], run_app: RunApp) -> dict[str, float]:
+        """Return the app's figures, NaN after a failure of the app."""
+        try:
+            figures = run_app({name: torch.zeros((), dtype=torch.float64) for name in names})
+            return {name: float(figures[name]) for name in names}
+        except Exception as error:
+            _LOG.warning("the app failed: %s", error)
+            if self._policy.messages.on_app_failure == "error":
+                raise FedsimError(f"the app failed: {error}") from error
+            return dict.fromkeys(names, math.nan)
+
+    def _metrics_reply(self, message: Message, figures: Mapping[str, float]) -> Message:
+        metrics = MetricRecord({EXAMPLES: 1, **self._policy.messages.metrics, **figures})
+        return Message(RecordDict({_METRICS: metrics}), reply_to=message)
 
     def _train_app(
         self, run_app: RunApp, name: str, received: Mapping[str, Tensor], message: Message, _context: Context
@@ -139,16 +210,43 @@ class ReplyPrivatizer:
         return Context(self._run, message.metadata.dst_node_id, {}, self._state, {})
 
 
-class _BudgetMod:
-    """A mod that records the cost of a message, after the check of the server's content, before the app."""
+class _Charge:
+    """The cost of a message, recorded after the check of the server's content and before the app runs.
 
-    def __init__(self, reserve: Callable[[], int]) -> None:
+    Attributes:
+        reservation: number of the ledger's entry; None before the cost is recorded.
+    """
+
+    def __init__(self, reserve: Callable[[Sequence[Mechanism]], int]) -> None:
         self._reserve = reserve
         self.reservation: int | None = None
 
-    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        self.reservation = self._reserve()
-        return call_next(message, context)
+    def record(self, mechanisms: Sequence[Mechanism]) -> int:
+        self.reservation = self._reserve(mechanisms)
+        return self.reservation
+
+
+def _record_first(
+    charge: _Charge,
+    mechanisms: Sequence[Mechanism],
+    message: Message,
+    context: Context,
+    call_next: ClientAppCallable,
+) -> Message:
+    """As a mod, record the cost of a message before the next mod."""
+    charge.record(mechanisms)
+    return call_next(message, context)
+
+
+def _category(message: Message) -> str:
+    return category_of(message.metadata.message_type)
+
+
+def _only_record(message: Message) -> tuple[str, ArrayRecord]:
+    records = list(message.content.array_records.items())
+    if len(records) != 1:
+        raise ClientRefusal(f"a message has {len(records)} array records, expected 1")
+    return records[0]
 
 
 def _rename_arrays(received: Tensors, arrays: Tensors) -> ArrayRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -19,7 +20,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.foreign.flower.messages import context_to_proto, message_to_proto, recorddict_to_proto
 from fedsim.core.types import Tensors
 from fedsim.guard import app_command
-from fedsim.guard.policy import AppsTable
+from fedsim.guard.policy import EVALUATE, AppsTable, category_of
 from fedsim.processes import frames
 from fedsim.processes.child_process import ChildProcess
 from fedsim.processes.reaper import remove_tree
@@ -62,23 +63,26 @@ class AppProcesses:
         self._apps, self._folder = apps, folder
         self._states: dict[int, bytes] = {}
 
-    def run(self, order: AppTask, received: Tensors) -> Tensors:
-        """Return the app's arrays, with names, shapes and types of the received arrays.
+    def run(self, order: AppTask, expected: Tensors) -> Tensors:
+        """Return the app's arrays or figures, with names, shapes and types of the expected tensors.
+
+        A training returns arrays like the received arrays. An evaluation returns the named figures as float64 scalars,
+        NaN for a figure that is missing or no number.
 
         The app's folder stays until `clean`: the app controls the time that its removal needs.
 
         Raises:
             FedsimError: the app failed, exceeded its time, or wrote something else.
         """
-        size = sum(tensor.nbytes for tensor in received.values())
+        size = sum(tensor.nbytes for tensor in expected.values())
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._folder))
         with tempfile.TemporaryFile() as answers:
-            self._run_process(folder, order, answers, size + _MOST_STATE + 2 * frames.HEAD_SIZE)
+            self._run_process(folder, order, list(expected), answers, size + _MOST_STATE + 2 * frames.HEAD_SIZE)
             numbers, state = _parts(answers, max(size, _MOST_STATE))
         if len(numbers) != size:
             raise FedsimError(f"the app wrote {len(numbers)} bytes of numbers, expected {size}")
         self._keep(order.series, state)
-        return _tensors(numbers, received)
+        return _tensors(numbers, expected)
 
     def clean(self) -> None:
         """Remove the folders of all apps that have run. To be called when their replies were sent."""
@@ -94,11 +98,14 @@ class AppProcesses:
         for oldest in list(self._states)[:-_MOST_SERIES]:
             del self._states[oldest]
 
-    def _run_process(self, folder: Path, order: AppTask, answers: IO[bytes], limit: int) -> None:
+    def _run_process(self, folder: Path, order: AppTask, names: list[str], answers: IO[bytes], limit: int) -> None:
         state = self._states.get(order.series) or recorddict_to_proto(RecordDict()).SerializeToString()
         with tempfile.TemporaryFile() as questions, self._log() as log:
             parts = (message_to_proto(order.message), context_to_proto(order.context))
-            frames.write_parts(questions, *(part.SerializeToString() for part in parts), state, order.fab)
+            figures = names if category_of(order.message.metadata.message_type) == EVALUATE else []
+            frames.write_parts(
+                questions, *(part.SerializeToString() for part in parts), state, json.dumps(figures).encode(), order.fab
+            )
             questions.seek(0)
             app = ChildProcess(
                 app_command.command_of(self._apps, folder),

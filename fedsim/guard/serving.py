@@ -16,7 +16,7 @@ import httpx
 from fedsim.core.errors import FedsimError
 from fedsim.guard import app_command
 from fedsim.guard.node import NodeTask, RuntimeApi
-from fedsim.guard.policy import GuardPolicy
+from fedsim.guard.policy import EVALUATE, GuardPolicy, category_of
 from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, error_reply
 from fedsim.guard.running import AppProcesses
 from fedsim.privacy.ledger import Ledger
@@ -111,8 +111,7 @@ class Guard:
         finally:
             self._apps.clean()
         metadata = task.order.message.metadata
-        result = f"sent nothing: {covered.why}" if covered.why else "sent a private update"
-        self._tell(f"Run {metadata.run_id}, {metadata.message_type}: {result}")
+        self._tell(f"Run {metadata.run_id}, {metadata.message_type}: {_result(covered)}")
 
     def _wait(self, end: float) -> None:
         late = time.monotonic() - end
@@ -129,3 +128,11 @@ class Guard:
             return PrivateReply(error_reply(order.message, why), None, why)
         app = hashlib.sha256(order.fab).hexdigest()
         return self._cover.answer(order.message, app, partial(self._apps.run, order))
+
+
+def _result(covered: PrivateReply) -> str:
+    if covered.why:
+        return f"sent nothing: {covered.why}"
+    if category_of(covered.reply.metadata.message_type) != EVALUATE:
+        return "sent a private update"
+    return "sent constant metrics" if covered.reservation is None else "sent noised metrics"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedsim.guard.policy import GuardPolicy
-from fedsim.privacy.accounting import compose_rounds, epsilon
+from fedsim.guard.policy import EVALUATE, GuardPolicy
+from fedsim.privacy.accounting import epsilon
 from fedsim.privacy.ledger import Ledger, LedgerEntry, open_reservations
 
 _MOST_ROUNDS = 10_000  # that are counted ahead
@@ -18,14 +18,16 @@ class RunShare:
     Attributes:
         run: number of the run.
         app: SHA-256 of its app.
-        rounds: messages on which its app was run.
-        alone: epsilon of its rounds by themselves; epsilons of several runs do not add up.
-        last: time of its last round.
+        rounds: number of its training messages.
+        evaluations: number of its evaluations, also of those that sent no figure.
+        alone: epsilon of its messages by themselves; epsilons of several runs do not add up.
+        last: time of its last message.
     """
 
     run: str
     app: str
     rounds: int
+    evaluations: int
     alone: float
     last: str
 
@@ -39,7 +41,7 @@ class Status:
         spent: epsilon so far, at the policy's delta.
         allowed: epsilon that may be spent.
         delta: of both.
-        rounds_left: number of further rounds of the policy's defenses within the budget.
+        rounds_left: number of rounds of a further run within the budget, each with a training and an evaluation.
         unanswered_rounds: recorded rounds without a sent reply: running or aborted. They count.
         truncated_lines: number of lines truncated by a kill.
         entries: number of the last entry of the ledger. Note it: only this number reveals a removed end.
@@ -80,12 +82,10 @@ def status_of(policy: GuardPolicy) -> Status:
 
 
 def _rounds_left(policy: GuardPolicy, rounds: list[LedgerEntry]) -> int:
-    mechanisms = [mod.mechanism for mod in policy.mods() if mod.mechanism is not None]
     before = [part for entry in rounds for part in entry.spent]
 
     def fits(count: int) -> bool:
-        after = [*before, *(compose_rounds(mechanism, count) for mechanism in mechanisms)]
-        return epsilon(after, policy.budget.delta).value <= policy.budget.epsilon
+        return epsilon([*before, *policy.cost(count)], policy.budget.delta).value <= policy.budget.epsilon
 
     low, high = 0, _MOST_ROUNDS + 1
     while high - low > 1:
@@ -96,7 +96,15 @@ def _rounds_left(policy: GuardPolicy, rounds: list[LedgerEntry]) -> int:
 
 def _share(run: str, rounds: list[LedgerEntry], delta: float) -> RunShare:
     entries = [entry for entry in rounds if entry.about["run"] == run]
-    return RunShare(run, entries[-1].about["app"], len(entries), _epsilon(entries, delta), entries[-1].at)
+    evaluations = sum(entry.about.get("category") == EVALUATE for entry in entries)
+    return RunShare(
+        run=run,
+        app=entries[-1].about["app"],
+        rounds=len(entries) - evaluations,
+        evaluations=evaluations,
+        alone=_epsilon(entries, delta),
+        last=entries[-1].at,
+    )
 
 
 def _epsilon(rounds: list[LedgerEntry], delta: float) -> float:

@@ -443,3 +443,17 @@ def test_where_a_check_refuses_or_fails_the_app_is_not_run(own_methods: None, va
             assert not called
     arrays = reply.content.array_records["arrays"].to_torch_state_dict()
     assert all(torch.equal(arrays[name], tensor) for name, tensor in MOVED.items())
+
+
+def test_weights_can_be_inspected_without_training() -> None:
+    context = Context(1, 7, {}, RecordDict(), {})
+
+    def sent(weights: dict[str, torch.Tensor]) -> Message:
+        return Message(RecordDict({"arrays": ArrayRecord(weights)}), dst_node_id=7, message_type="evaluate")
+
+    check = as_mod("server-check")
+    check.inspect(sent(START), context)
+    as_mod("local-dp").inspect(sent({"w": torch.ones(40, 50)}), context)
+    with pytest.raises(ClientRefusal, match="refused: the weights look crafted"):
+        check.inspect(sent({"w": torch.ones(40, 50)}), context)
+    assert context.state == RecordDict()

@@ -6,9 +6,11 @@ from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, Metadata, RecordDict
 
+from fedsim.core.hooks import NoiseAdder
 from fedsim.core.types import Tensors
 from fedsim.guard.policy import read_policy
 from fedsim.guard.private_reply import PrivateReply, ReplyPrivatizer, RunApp
+from fedsim.privacy.discrete_noise import add_discrete
 from fedsim.privacy.ledger import Ledger
 from tests.guard.site import START, policy
 
@@ -28,11 +30,17 @@ def trained(received: Tensors) -> Tensors:
 
 
 class Guarded:
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    def __init__(self, folder: Path, add_noise: NoiseAdder = add_discrete, **changes: Any) -> None:
         policy(folder, **changes)
         self.policy = read_policy(folder / "guard.toml")
         self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
-        self.cover = ReplyPrivatizer(self.policy, self.ledger)
+        self.cover = ReplyPrivatizer(self.policy, self.ledger, add_noise)
 
     def answer(self, sent: Message | None = None, train: RunApp = trained, app: str = APP) -> PrivateReply:
         return self.cover.answer(sent or message(), app, train)
+
+
+def figures_of(covered: PrivateReply) -> dict[str, Any]:
+    """Return the metrics of a reply that holds nothing else, in their order."""
+    assert list(covered.reply.content) == ["metrics"]
+    return dict(covered.reply.content.metric_records["metrics"])

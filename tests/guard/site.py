@@ -176,7 +176,10 @@ def train(message, context):
 
 @app.evaluate()
 def evaluate(message, context):
-    return Message(RecordDict({"metrics": MetricRecord({"SECRET": 1.0})}), reply_to=message)
+    if "config" in message.content and message.content["config"]["mode"] == "error":
+        raise RuntimeError("SECRET")
+    metrics = MetricRecord({"SECRET": 1.0, "count": 3, "list": [1.0, 2.0], "accuracy": 0.75})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
 '''
 PROJECT = {
     "project": {"name": "smuggler", "version": "1.0.0"},

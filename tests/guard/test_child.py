@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,16 +23,27 @@ def record(arrays: dict[str, np.ndarray]) -> ArrayRecord:
 
 
 def numbers(answer: Callable[[Message], Message]) -> bytes:
+    return child.train(*asked("train", answer))
+
+
+def figures(names: list[str], answer: Callable[[Message], Message]) -> list[float]:
+    return np.frombuffer(child.evaluate(*asked("evaluate", answer), names)).tolist()
+
+
+def asked(
+    category: Literal["train", "evaluate"], answer: Callable[[Message], Message]
+) -> tuple[ClientApp, Message, Context]:
+    """Return an app with this answer, a message to it, and its context."""
     app = ClientApp()
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
+    @getattr(app, category)()
+    def answering(message: Message, context: Context) -> Message:
         del context
         return answer(message)
 
-    metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
+    metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, category)
     message = Message(RecordDict({"arrays": record(SENT)}), metadata=metadata)  # pyright: ignore[reportCallIssue]
-    return child.train(app, message, Context(5, 7, {}, RecordDict(), {}))
+    return app, message, Context(5, 7, {}, RecordDict(), {})
 
 
 def replying(**records: ArrayRecord | ConfigRecord | MetricRecord) -> Callable[[Message], Message]:
@@ -75,6 +87,17 @@ def test_an_app_that_changes_the_message_does_not_change_what_is_expected() -> N
 def test_what_is_no_update_is_an_error(answer: Callable[[Message], Message], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         numbers(answer)
+
+
+def test_figures_are_written_in_the_order_of_the_names_and_missing_ones_are_nan() -> None:
+    several = {"one": MetricRecord({"b": 2, "list": [1.0], "extra": 9.0}), "two": MetricRecord({"a": 0.5})}
+    told = figures(["a", "list", "b", "absent"], replying(**several, arrays=record(MOVED)))
+    assert told == pytest.approx([0.5, np.nan, 2.0, np.nan], nan_ok=True)
+
+
+def test_an_evaluation_that_answers_an_error_is_one() -> None:
+    with pytest.raises(ValueError, match="answers with an error: no data"):
+        figures(["a"], lambda message: Message(Error(3, "no data"), reply_to=message))
 
 
 def test_an_archive_gives_the_app_that_it_names(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:

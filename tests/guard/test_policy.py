@@ -12,10 +12,14 @@ import pytest
 import fedsim
 from fedsim.core.errors import ScenarioError
 from fedsim.guard.policy import read_policy
+from fedsim.privacy.accounting import Spent
 from tests.guard.site import policy
 
 INSTALLED = Path(fedsim.__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "guard.md"
+
+RUN = {"types": ["train", "evaluate"], "evaluate": "run"}
+ACCURACY = {"low": 0.0, "high": 1.0, "noise_multiplier": 2.0}
 
 
 def mistake(folder: Path, **changes: Any) -> str:
@@ -72,7 +76,22 @@ def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:
         ({"apps": {"log": "secret"}}, "apps.log: {folder}/secret is the file of 'node.secret' too"),
         ({"apps": {"log": "cache/log", "writable": ["cache"]}}, "apps.writable: {folder}/cache holds the file of 'app"),
         ({"apps": {"writable": ["guard.toml"]}}, "apps.writable: {folder}/guard.toml holds the file of 'guard.toml'"),
-        ({"messages": {"types": ["evaluate"]}}, "messages.types: 'evaluate' is no message of training"),
+        ({"messages": {"types": ["query"]}}, "messages.types: 'query' is no message of training or evaluation"),
+        ({"messages": {"evaluate": "run"}}, 'messages.evaluate: "run" needs "evaluate" in messages.types'),
+        ({"messages": {"evaluate": "yes"}}, "messages.evaluate: input should be 'decline-silently' or"),
+        ({"messages": RUN}, "metrics: an evaluation has no metric to send"),
+        ({"metrics": {"accuracy": ACCURACY}}, 'metrics: only evaluations send them. Set evaluate = "run"'),
+        ({"messages": RUN, "metrics": {"num-examples": ACCURACY}}, "metrics.num-examples: it is 1 for every site"),
+        (
+            {"messages": {**RUN, "metrics": {"accuracy": 0.0}}, "metrics": {"accuracy": ACCURACY}},
+            "metrics.accuracy: messages.metrics has a constant of this name",
+        ),
+        ({"metrics": {"accuracy": {**ACCURACY, "low": 1.0}}}, "metrics.accuracy: low is 1 and high is 1, expected a"),
+        ({"metrics": {"accuracy": {**ACCURACY, "high": float("inf")}}}, "metrics.accuracy.high: "),
+        ({"metrics": {"accuracy": {**ACCURACY, "low": -1e308, "high": 1e308}}}, "metrics.accuracy: low is -1e+308 and"),
+        ({"metrics": {"accuracy": {**ACCURACY, "noise_multiplier": 0.0}}}, "metrics.accuracy.noise_multiplier: "),
+        ({"metrics": {"accuracy": {**ACCURACY, "every": 0}}}, "metrics.accuracy.every: "),
+        ({"metrics": {"accuracy": {"low": 0.0, "high": 1.0}}}, "metrics.accuracy.noise_multiplier: this key is"),
         ({"messages": {"metrics": {"num-examples": 3.0}}}, "messages.metrics: 'num-examples' is 1 for every site"),
         ({"defenses": []}, "defenses: "),
         ({"defenses": [{"name": "local-pd"}]}, "defenses.0.name: there is no defense 'local-pd'. Did you mean 'local-"),
@@ -86,6 +105,16 @@ def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:
 def test_a_mistake_names_file_and_key(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     said = mistake(tmp_path, **changes)
     assert f"{tmp_path / 'guard.toml'}: {words.format(folder=tmp_path)}" in said
+
+
+def test_a_run_costs_its_trainings_and_the_metrics_that_are_due(tmp_path: Path) -> None:
+    loss = {"low": 0.0, "high": 5.0, "noise_multiplier": 3.0, "every": 10}
+    policy(tmp_path, messages=RUN, metrics={"accuracy": ACCURACY, "loss": loss})
+    rules = read_policy(tmp_path / "guard.toml")
+    assert rules.cost(25) == [Spent(2.0, 1.0, 25), Spent(2.0, 1.0, 25), Spent(3.0, 1.0, 2)]
+    due = [[mechanism.steps for mechanism in rules.metric_mechanisms(number)] for number in range(1, 26)]
+    assert [sum(steps) for steps in zip(*due, strict=True)] == [25, 2]
+    assert (due[8], due[9], due[19]) == ([1, 0], [1, 1], [1, 1])
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_an_update_leaves_with_the_noise_of_the_policy_and_nothing_beside_it(tmp
     assert_is_noise(only_arrays(covered))
     assert (covered.reservation, covered.why) == (1, "")
     (entry,) = guarded.ledger.entries()
-    assert entry.about == {"run": "5", "app": APP, "message": "m"}
+    assert entry.about == {"run": "5", "app": APP, "message": "m", "category": "train"}
     assert entry.spent == (Spent(2.0, 1.0, 1),)  # clip 0.5, neighbours 2 * 0.5 apart, noise 2
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import threading
 import time
@@ -30,8 +31,8 @@ BYTES = pytest.param("bytes", "wrote", 1 << 29, 1 << 30, marks=pytest.mark.slow)
 ISOLATIONS = ["none", pytest.param("sandbox", marks=site.needs_walls)]
 
 
-def order(mode: str, **config: str) -> AppTask:
-    metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
+def order(mode: str, message_type: str = "train", **config: str) -> AppTask:
+    metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, message_type)
     message = Message(site.content(mode, **config), metadata=metadata)  # pyright: ignore[reportCallIssue]
     return AppTask(message, Context(5, 7, {}, RecordDict(), {}), 9, FAB)
 
@@ -117,6 +118,21 @@ def test_an_apps_numbers_come_back_with_names_shapes_and_types(tmp_path: Path, i
     assert all(torch.equal(tensor, torch.full_like(tensor, 0.01)) for tensor in arrays.values())
 
 
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_an_apps_figures_come_back_by_name_and_no_others(tmp_path: Path, isolation: str) -> None:
+    expected = {name: torch.zeros((), dtype=torch.float64) for name in ("accuracy", "absent", "list", "count")}
+    figures = processes(tmp_path, isolation=isolation).run(order("", "evaluate"), expected)
+    assert {name: float(tensor) for name, tensor in figures.items()} == pytest.approx(
+        {"accuracy": 0.75, "absent": math.nan, "list": math.nan, "count": 3.0}, nan_ok=True
+    )
+
+
+def test_an_app_that_fails_gives_no_figures(tmp_path: Path) -> None:
+    expected = {"accuracy": torch.zeros((), dtype=torch.float64)}
+    with pytest.raises(FedsimError, match="the app's process ended with exit code 1"):
+        processes(tmp_path, isolation="none").run(order("error", "evaluate"), expected)
+
+
 @pytest.mark.parametrize(
     ("mode", "code"),
     [
@@ -177,7 +193,9 @@ def test_answers_of_another_form_are_refused(write: Write) -> None:
 
 
 def test_too_few_numbers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def writing(_self: AppProcesses, _folder: Path, _order: AppTask, answers: Any, _limit: int) -> None:
+    def writing(
+        _self: AppProcesses, _folder: Path, _order: AppTask, _names: list[str], answers: Any, _most: int
+    ) -> None:
         frames.write_parts(answers, b"1234", b"")
 
     monkeypatch.setattr(AppProcesses, "_run_process", writing)

@@ -34,8 +34,8 @@ def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class FakeTask:
-    def __init__(self, error: Exception | None = None, *, is_known: bool = True) -> None:
-        metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, "train")
+    def __init__(self, error: Exception | None = None, *, is_known: bool = True, message_type: str = "train") -> None:
+        metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, message_type)
         message = Message(site.content(), metadata=metadata)  # pyright: ignore[reportCallIssue]
         self.order, self.is_known = AppTask(message, Context(5, 7, {}, RecordDict(), {}), 9, b"fab"), is_known
         self.sent: list[Message] = []
@@ -158,6 +158,23 @@ def served(
     monkeypatch.setattr(serving, "_PAUSE_SECONDS", 0.0)
     serve(watched.policy, should_stop, watched.lines.append)
     return watched
+
+
+ACCURACY = {"low": 0.0, "high": 1.0, "noise_multiplier": 2.0, "every": 2}
+
+
+def test_evaluations_are_told_and_only_those_that_ran_an_app_keep_the_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
+    rules = {"types": ["train", "evaluate"], "evaluate": "run", "constant_time": True}
+    watched = Watched(tmp_path, messages=rules, metrics={"accuracy": ACCURACY})
+    for _ in range(2):
+        watched.handle(FakeTask(message_type="evaluate"))
+    assert watched.lines == ["Run 5, evaluate: sent constant metrics", "Run 5, evaluate: sent noised metrics"]
+    assert waits == [180.0]
+    assert open_reservations(watched.ledger.entries()) == set()
 
 
 def test_a_guard_goes_on_after_a_message_that_it_could_not_answer(

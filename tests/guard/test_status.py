@@ -60,3 +60,20 @@ def test_another_subject_and_cut_lines_are_told_apart(rules: GuardPolicy) -> Non
     now = status_of(rules)
     assert [share.run for share in now.runs] == ["2"]
     assert (now.truncated_lines, now.entries) == (1, 3)
+
+
+def test_evaluations_are_told_apart_and_count_in_the_rounds_left(tmp_path: Path) -> None:
+    metric = {"low": 0.0, "high": 1.0, "noise_multiplier": 2.0}
+    rules = {"types": ["train", "evaluate"], "evaluate": "run"}
+    policy(tmp_path, budget={"epsilon": 4.5, "delta": 1e-5}, messages=rules, metrics={"accuracy": metric})
+    both = read_policy(tmp_path / "guard.toml")
+    ledger = Ledger.open(both.ledger, both.key)
+    ledger.reserve("ward", both.mechanisms(), both.budget.allowance, {"run": "1", "app": "a", "category": "train"})
+    evaluation = {"run": "1", "app": "a", "category": "evaluate"}
+    ledger.reserve("ward", both.metric_mechanisms(1), both.budget.allowance, evaluation)
+    now = status_of(both)
+    assert [(share.rounds, share.evaluations) for share in now.runs] == [(1, 1)]
+    assert now.spent == epsilon([Spent(2.0, 1.0, 2)], 1e-5).value
+    left = now.rounds_left
+    assert epsilon([Spent(2.0, 1.0, 2 + 2 * left)], 1e-5).value <= 4.5
+    assert epsilon([Spent(2.0, 1.0, 4 + 2 * left)], 1e-5).value > 4.5

@@ -49,8 +49,9 @@ def status(policy: _PolicyFile = _POLICY) -> None:
     if not spending.runs:
         return
     run, program, last = (Column(name, no_wrap=True) for name in ("run", "app", "last, UTC"))
-    table = Table(run, program, "rounds", "epsilon alone", last)
+    table = Table(run, program, "rounds", "evaluations", "epsilon alone", last)
     for share in spending.runs:
         moment = f"{datetime.fromisoformat(share.last):%Y-%m-%d %H:%M}"
-        table.add_row(share.run, share.app[:12], str(share.rounds), f"{share.alone:.4g}", moment)
+        counts = (str(share.rounds), str(share.evaluations))
+        table.add_row(share.run, share.app[:12], *counts, f"{share.alone:.4g}", moment)
     screen.print(table)
