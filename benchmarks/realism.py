@@ -95,7 +95,7 @@ def _guess(observation: Observation, number: int, seconds: float) -> Reconstruct
         first = no_guess(observation, str(reason))
     if first.is_exact:
         return first
-    others = {*registry.entries("attack")} - select_searches(observation)
+    others = {*registry.entries("attack")} - select_searches(observation, REFERENCE_ITERATIONS)
     second = _auto(observation, number, others, (1 - _FOR_EXACT) * seconds)
     return first if len(first.inputs) and first.objective < second.objective else second
 

@@ -30,6 +30,7 @@ from attacks.batch_separation._rows_of_gradient import (
     is_in_column_space,
 )
 from attacks.core.layers import examples_from
+from attacks.core.outlooks import outlook_of
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import share_outside, span_of
 from attacks.core.tolerances import EXACT
@@ -95,8 +96,8 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
         return self._no_such_number([column for column in range(shape[0]) if column not in flags])
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect a fraction of a second, and rows if 0/1 columns distinguish them."""
-        return CostEstimate(0.2, 0.5)
+        """Expect an enumeration of a fraction of a second."""
+        return outlook_of(observation, 50.0, 0.5, "columns of 0 and 1 distinguish the rows")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try all combinations, then choose the rows."""

@@ -32,6 +32,7 @@ from attacks.batch_separation._position_atoms import Position, separate
 from attacks.batch_separation._token_reader import token_reader
 from attacks.batch_separation._token_separation import Separated, Tokens, separate_tokens
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
+from attacks.core.outlooks import outlook_of
 from attacks.core.patches import (
     Patches,
     embedding_site,
@@ -45,7 +46,7 @@ from attacks.core.results import are_known, labels_or_unknown, no_examples, no_g
 from attacks.core.spans import spectrum
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import BatchSeparationAttack, Effort, Tables
+from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -95,6 +96,10 @@ class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
         if embedding_site(observation) is None:
             return f"no dropout behind '{positions.name}': without its zeros the tokens of a batch cannot be separated"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect a few null spaces for each position."""
+        return outlook_of(observation, 30.0, 0.65, "zeros of dropout at the embedding separate the tokens")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Separate position after position, solve for the patches, and group them by image."""

@@ -35,6 +35,7 @@ from attacks.batch_separation._intersection import (
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import Behind, examples_from
 from attacks.core.mask_readout_rules import linear_behind
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import Spectrum, span_of
@@ -96,8 +97,8 @@ class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
         return _unsolvable(observation, first, first.behind) or one_gradient_only(observation)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect a fraction of a second: if the update fits, all solutions are isolated."""
-        return CostEstimate(0.2, 0.9)
+        """Expect one round of restarts."""
+        return outlook_of(observation, 150.0, 0.9, "all solutions of its equations are isolated")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run rounds of restarts until every example is found."""

@@ -37,10 +37,11 @@ from attacks.batch_separation._sparsest import Sparse, entries, nothing_found, s
 from attacks.core.defense_facts import inexact
 from attacks.core.layers import examples_from
 from attacks.core.noise_level import rounding_levels
+from attacks.core.outlooks import outlook_of
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spans import Spectrum, even_rows, even_spectrum, frame_of, spectrum
 from attacks.core.tolerances import EXACT, LEAST, SURELY_KEPT
-from fedsim.core.hooks import BatchSeparationAttack, Effort, Tables
+from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -94,6 +95,10 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models without a first linear layer of determinable scale."""
         return batch_refusal(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect one round of restarts."""
+        return outlook_of(observation, 300.0, 0.8, "zeros of dropout or ReLU separate the examples")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search in rounds until the basis is complete, then solve for the examples."""

@@ -34,6 +34,7 @@ from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independen
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.labels import random_labels
 from attacks.core.layers import PixelLayer
+from attacks.core.outlooks import outlook_of
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
 from fedsim.core.foreign import pytorch
@@ -50,6 +51,9 @@ _CANDIDATES_PER_EXAMPLE = 4
 _ZERO_OF_DOUBLE, _ZERO_OF_SINGLE = 1e-9, 1e-4  # relative; the null vector of few rows enlarges rounding errors
 _ONE_DIRECTION = 1.0 - 1e-6  # cosine of two estimates of one column; they differ by rounding of the null vector
 _AGREES = 1.0 - 1e-9
+
+
+_DOUBLINGS = 40  # of the draws; it gives up long before
 
 
 class SpearConfig(Config):
@@ -135,7 +139,8 @@ class Spear(BatchSeparationAttack[SpearConfig]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Expect draws that double with each example, about a second for nine examples."""
-        return CostEstimate(max(1.0, 2.0 ** ((observation.batch_size or 1) - 9)), 0.5)
+        seconds = 2.0 ** min((observation.batch_size or 1) - 9, _DOUBLINGS)
+        return outlook_of(observation, 120.0, 0.3, "drawn rows rarely share the zeros of an example", seconds=seconds)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Draw until the examples found explain the gradient or the draws are used up."""

@@ -7,6 +7,7 @@ layer's inputs. Zeros of a recovered input after a dropout are the dropped units
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,11 +20,13 @@ from attacks.closed_form._sequential_network import SequentialLayer, chain_of
 from attacks.core.defense_facts import inexact
 from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.labels import examples_of
+from attacks.core.outlooks import outlook_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound
 from attacks.core.tolerances import EXACT, LEAST, MATCHES
 from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import CostEstimate
 from fedsim.core.nets.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
@@ -31,6 +34,7 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 _DROPPED = 1e-6
 _SETTLED = 1e-6
 _TWINS = 1e-9
+_UNKNOWNS, _SOLVED = 3000, 60.0  # unknowns of a convolution that are solved in so many seconds
 
 
 class RecursionConfig(Config):
@@ -44,6 +48,14 @@ class RecursionConfig(Config):
         ge=1,
         description="most unknowns of a convolution; time grows with their cube, 3,000 take about a minute",
     )
+
+
+def recursion_outlook(observation: Observation, walks: int, chance: float, because: str) -> CostEstimate:
+    """Return the outlook of a recursion; the equations of a convolution cost time that grows with their cube."""
+    convolves = any(isinstance(module, nn.Conv2d) for module in observation.model.modules())
+    unknowns = convolves * examples_of(observation) * math.prod(observation.spec.shape)
+    seconds = walks * _SOLVED * (unknowns / _UNKNOWNS) ** 3
+    return outlook_of(observation, 80.0, chance, because, seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,6 @@ Source: Chen, Campbell 2021, arXiv 2111.10178.
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar, final
 
 import torch
@@ -35,6 +34,7 @@ from attacks.closed_form._recursion import (
     Recursion,
     RecursionConfig,
     recurse,
+    recursion_outlook,
     refusal,
 )
 from attacks.closed_form._sequential_network import SequentialLayer
@@ -93,8 +93,8 @@ class Copa(Attack[CopaConfig]):
         return refusal(observation, self.config.largest_system)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect a minute for a layer of 3,000 inputs, and time that grows with their cube."""
-        return CostEstimate(60.0 * (math.prod(observation.spec.shape) / 3000.0) ** 3, 0.3)
+        """Expect one walk."""
+        return recursion_outlook(observation, 1, 0.25, "ReLU and strides often leave too few equations")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run the recursion; a layer with too few equations is solved in part, and `stop_reason` names it."""

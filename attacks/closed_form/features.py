@@ -17,11 +17,12 @@ from typing import ClassVar, NamedTuple, final
 import torch
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
+from fedsim.core.hooks import CostEstimate, Effort, LabelFreeAttack, Tables
 from fedsim.core.nets.feature_tokens import FeatureTokens
 from fedsim.core.nets.table_columns import likeliest_values
 from fedsim.core.registry import attack
@@ -63,6 +64,10 @@ class ClosedFormFeatures(LabelFreeAttack[Config]):
         if hidden:
             return f"the gradient of '{tokens.name}.{hidden[0]}' is not shared"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect a few gradients: one division, then a comparison."""
+        return outlook_of(observation, 4.0, 0.95, "each feature's bias divides out of its vector's gradient")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Divide the gradients, and round categories."""

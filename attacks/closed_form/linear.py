@@ -23,12 +23,13 @@ from torch import Tensor
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
 from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.mask_readout_rules import read_all_masks
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from attacks.core.spans import rank_one, spectrum
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
+from fedsim.core.hooks import CostEstimate, Effort, LabelFreeAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -85,6 +86,10 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
         if first_linear(observation) is None:
             return "no linear layer sees the flattened input"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect trials of the model for masks and labels."""
+        return outlook_of(observation, 60.0, 0.94, "a single example makes the first weight gradient of rank one")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve for the input, then compare its gradient with the observed gradient."""

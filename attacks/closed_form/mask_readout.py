@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.mask_readout_rules import read_masks
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
 from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
@@ -54,8 +55,8 @@ class MaskReadout(Attack[Config]):
         return one_gradient_only(observation)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect milliseconds, and no exact answer: the result is masks, no inputs."""
-        return CostEstimate(0.01, 0.01)
+        """Expect trials of the model, and no exact answer."""
+        return outlook_of(observation, 15.0, 0.01, "the result is masks, no inputs")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the masks that zeros of the gradient show."""

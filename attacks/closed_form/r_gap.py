@@ -24,10 +24,17 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks.closed_form._recursion import LayerSolution, Outputs, RecursionConfig, recurse, refusal
+from attacks.closed_form._recursion import (
+    LayerSolution,
+    Outputs,
+    RecursionConfig,
+    recurse,
+    recursion_outlook,
+    refusal,
+)
 from attacks.closed_form._sequential_network import SequentialLayer, chain_of
 from attacks.core.results import NothingFound, no_guess
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -84,6 +91,10 @@ class RGap(Attack[RecursionConfig]):
             return reason
         closed = [layer.name for layer in chain_of(observation) if not layer.activation.is_invertible]
         return f"the activation behind '{closed[0]}' has no inverse; attack 'copa' needs none" if closed else None
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect one walk."""
+        return recursion_outlook(observation, 1, 0.85, "every layer and activation has an inverse")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run the recursion; give up if a layer has fewer independent equations than unknowns."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
+from attacks.core.outlooks import outlook_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
@@ -28,7 +29,7 @@ from attacks.core.spans import share_outside
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core import seeding
-from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
+from fedsim.core.hooks import CostEstimate, Effort, LabelFreeAttack, Tables
 from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
@@ -77,6 +78,10 @@ class ClosedFormRecurrent(LabelFreeAttack[Config]):
         if times > width:
             return f"a window has {times} times, more than the {width} numbers of a state"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect a few gradients: one division for each time step."""
+        return outlook_of(observation, 5.0, 0.9, "both weights of the layer have the same gate gradients")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve for the map from states to inputs, then run the layer on the inputs that it gives."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
+from attacks.core.outlooks import outlook_of
 from attacks.core.patches import (
     Patches,
     Positions,
@@ -31,7 +32,7 @@ from attacks.core.patches import (
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.targets.reading import label_guess
 from attacks.core.tolerances import EXACT, LEAST
-from fedsim.core.hooks import Effort, LabelFreeAttack, Tables
+from fedsim.core.hooks import CostEstimate, Effort, LabelFreeAttack, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -75,6 +76,10 @@ class ClosedFormVit(LabelFreeAttack[Config]):
         if positions is None:
             return f"no learned position embedding is added to the output of '{patches.name}'"
         return _unsolvable(observation, patches, positions) or one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect a few gradients: one linear system."""
+        return outlook_of(observation, 6.0, 0.92, "the gradients of the positions solve for the patches")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve for the patches and assemble the image."""

@@ -29,11 +29,12 @@ from torch import Tensor
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
 from attacks.core.fired_rows import find_fired_rows
+from attacks.core.outlooks import GRADIENTS_OF_A_STEP, outlook_of
 from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -71,6 +72,11 @@ class CodeReadout(Attack[CodeReadoutConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without a codebook, updates without a codebook's gradient, and several local steps."""
         return why_no_codes(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect the steps of a matching attack."""
+        gradients = GRADIENTS_OF_A_STEP * self.config.max_iterations
+        return outlook_of(observation, gradients, 0.33, "the codes that were used leave few wrong guesses")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Infer the used codes, then run the inner attack restricted to these codes."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
 from attacks.core.fired_rows import find_fired_rows
+from attacks.core.outlooks import outlook_of
 from attacks.text._words import pad_to_rows
 from fedsim.components.bottleneck.codebook import reading
 from fedsim.core import seeding
@@ -60,8 +61,8 @@ class CodeWords(Attack[Config]):
         return why_no_codes(observation)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect milliseconds, and no exact answer: the result is words without their order."""
-        return CostEstimate(0.01, 0.01)
+        """Expect forward passes on the vocabulary, and no exact answer."""
+        return outlook_of(observation, 12.0, 0.011, "the result is words without their order")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens with only used codes, in rows of sentence length. The order of tokens is not recovered.

@@ -26,13 +26,14 @@ from attacks.core.labels import count_labels
 from attacks.core.matching.optimizers import Cosine, RowAdam
 from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.mean_gradient import gradient_weight
+from attacks.core.outlooks import outlook_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
 from fedsim.components.core.key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -96,6 +97,10 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         if _values_name(observation, model) not in observation.update.tensors:
             return "the gradient of the values is not shared"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect steps of a first-order descent, which cost two gradients."""
+        return outlook_of(observation, 2.0 * self.config.max_iterations, 0.05, "keys show features roughly")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Infer cells and labels, solve for the encoder outputs, then descend to images."""

@@ -60,8 +60,8 @@ class NoiseRecovery(Attack[NoiseRecoveryConfig]):
     }
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Come first: other attacks work better without noise."""
-        return CostEstimate(0.0, 1.0)
+        """Expect an elimination of 20,000 bits, then the attack on the clean update."""
+        return CostEstimate(1.0, 0.9, "the generator's state follows from its noise; other attacks need a clean update")
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without noise of a stated generator, of several steps or with hidden tensors."""

@@ -44,14 +44,14 @@ class GradientCost(NamedTuple):
     operations: float
     entries: float
 
-    def seconds(self, examples: int, times: float = 1.0) -> float:
-        """Return the expected processor seconds of `times` gradients of a batch."""
-        return times * (_CALL * self.calls + examples * (_OPERATION * self.operations + _ENTRY * self.entries))
+    def seconds(self, examples: int) -> float:
+        """Return the expected processor seconds of the gradient of a batch on a single core."""
+        return _CALL * self.calls + examples * (_OPERATION * self.operations + _ENTRY * self.entries)
 
 
-def gradient_seconds(observation: Observation, gradients: float = 1.0) -> float:
-    """Return the expected processor seconds of so many gradients of the observed batch on a single core."""
-    return gradient_cost(observation).seconds(examples_of(observation), gradients)
+def gradient_seconds(observation: Observation, rows: int = 1) -> float:
+    """Return the expected processor seconds of the gradients of so many guesses of the batch in one computation."""
+    return gradient_cost(observation).seconds(rows * examples_of(observation))
 
 
 @once_a_model

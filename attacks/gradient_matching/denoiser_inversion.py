@@ -66,6 +66,10 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         "attacks": [{"max_iterations": 5}],
     }
 
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect little: there are more unknowns than entries of the images."""
+        return 0.05, "noise and level are unknown too"
+
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse other tasks, and unknown classes of a class-conditional model."""
         if not isinstance(observation.task, Denoising):

@@ -25,7 +25,8 @@ from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack, best_
 from attacks.core.matching.descent import Descent, RestartResult, descend
 from attacks.core.matching.unknown_masks import FirstMasks, GivenMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, Unknowns
-from fedsim.core.hooks import CostEstimate, Effort
+from fedsim.core.foreign import pytorch
+from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, View
 
@@ -132,9 +133,14 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             "sign": "soft",
         }
 
-    def outlook(self, observation: Observation) -> CostEstimate:
+    def success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of other descents, since dropout masks are searched too."""
-        return super().outlook(observation)._replace(chance=0.6)
+        return 0.3, "dropout masks are searched with the data"
+
+    def same_search(self, observation: Observation) -> str | None:
+        """Return inverting-gradients for models without dropout and without normalisation by batches."""
+        has_norms = any(isinstance(module, pytorch.BatchNorm) for module in observation.model.modules())
+        return None if observation.sites or has_norms else "inverting-gradients"
 
     def unknowns(self, observations: Sequence[Observation]) -> Unknowns:
         """Return the masks as unknowns, except masks inferred from zeros of the gradient."""

@@ -12,12 +12,12 @@ Source: Geiping et al. 2020, arXiv 2003.14053, equation 4; schedule and stop rul
 
 from __future__ import annotations
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from attacks.core.matching.attack import MatchingAttack, MatchingConfig
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import View
+from fedsim.core.types import Observation, View
 
 
 @final
@@ -60,3 +60,14 @@ class InvertingGradients(MatchingAttack[MatchingConfig]):
     effort: ClassVar[Effort] = "descent"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     training_mode: ClassVar[bool] = False
+
+    @classmethod
+    def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
+        """Return this number of iterations, with a cosine schedule and soft signs, which need the fewest."""
+        return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}
+
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect little under dropout."""
+        if observation.sites:
+            return 0.02, "under dropout it minimises the wrong function"
+        return 0.28, "without dropout it minimises the client's own function"

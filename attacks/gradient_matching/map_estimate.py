@@ -24,7 +24,8 @@ from attacks.core.matching.attack import MaskSearchAttack, MaskSearchConfig
 from attacks.core.matching.distances.likelihood import known_noise
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, prior_settings
 from attacks.core.matching.unknown_masks import FirstMasks
-from fedsim.core.hooks import Effort, Tables
+from attacks.core.outlooks import tolerant_outlook
+from fedsim.core.hooks import CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
 
@@ -68,7 +69,17 @@ class Map(MaskSearchAttack[MapConfig]):
     training_mode: ClassVar[bool] = False
     example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect more than of descents that ignore the noise."""
+        return 0.5, "its distance is the likelihood of the known noise"
+
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without known noise, several steps, and weight deltas."""
         noise = known_noise(observation)
         return noise if isinstance(noise, str) else super().not_applicable(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect the most of all descents, since known noise does not disturb it."""
+        chance, because = self.success(observation)
+        gradients = self.count_gradients(observation)
+        return tolerant_outlook(observation, gradients, chance, because, rows=self.config.restarts)

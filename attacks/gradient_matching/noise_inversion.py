@@ -65,6 +65,10 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"defenses": [{"name": "precode", "latent": 16}]}
 
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect more than of descents that ignore the noise."""
+        return 0.36, "noise of the model is searched with the data"
+
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without known noise."""
         if not _noise_modules(observation):

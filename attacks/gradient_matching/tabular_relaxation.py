@@ -29,7 +29,7 @@ from attacks.core.matching.substitution import Substitution
 from attacks.core.matching.terms import PriorChoice, prior_settings
 from attacks.core.matching.unknown_masks import FirstMasks
 from attacks.core.tolerances import TINY
-from fedsim.core.hooks import CostEstimate, Effort, Tables
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.nets.table_columns import categories_of, likeliest_values
 from fedsim.core.registry import attack
 from fedsim.core.types import InputSpec, Knowledge, Observation, Reconstruction, change_default
@@ -101,9 +101,9 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
             return "no column is 0 or 1 in every row; numbers alone are searched as well by inverting-gradients"
         return super().not_applicable(observation)
 
-    def outlook(self, observation: Observation) -> CostEstimate:
+    def success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of other descents, which do not use that a category has one value."""
-        return super().outlook(observation)._replace(chance=0.7)
+        return 0.4, "each category has one value"
 
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Search logits instead of rows, and return the rows of each start's best logits."""

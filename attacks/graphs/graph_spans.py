@@ -25,6 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, gradient_distance, may_be_exact
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_unknown, no_guess
 from attacks.core.spans import span_of
@@ -43,7 +44,7 @@ from attacks.graphs._blocks import (
 from attacks.graphs._gluing import Gluing, Partial
 from attacks.graphs._masked_blocks import draws_needed, masked_inside
 from attacks.graphs._second_masks import MOST_NODES, add_masks, masks_of
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.nets.graph_networks import GraphNetwork
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step
@@ -113,6 +114,10 @@ class GraphSpans(Attack[GraphSpansConfig]):
         if missing:
             return f"'{missing[0]}' is not shared"
         return too_many_kinds(self.config.kinds, observation) or one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect forward passes on parts of the graph."""
+        return outlook_of(observation, 10.0, 0.7, "spans show nodes and blocks, which join to the graph")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the first graph that has the observed gradient."""

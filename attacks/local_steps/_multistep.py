@@ -13,7 +13,9 @@ from pydantic import Field
 from attacks.core.matching.attack import MaskSearchConfig, MatchingAttack
 from attacks.core.matching.descent import ScheduleName
 from attacks.core.matching.unknowns import Unknowns
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import gradient_steps_only
+from fedsim.core.hooks import CostEstimate
 from fedsim.core.types import DropoutSite, Knowledge, Observation, change_default
 
 
@@ -42,6 +44,12 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
         if strange:
             return f"the first dimension of the dropout mask of '{strange[0]}' is not the examples"
         return gradient_steps_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Count the gradients of all local steps of all restarts, which are computed one after the other."""
+        chance, because = self.success(observation)
+        gradients = observation.local_steps * self.config.restarts * self.count_gradients(observation)
+        return outlook_of(observation, gradients, chance, because)
 
     def max_victims(self, observation: Observation) -> int:
         """Return 1: rows are computed one after the other, so several victims at once would not be faster."""

@@ -25,6 +25,7 @@ from attacks.core.gradient_distance import may_be_exact
 from attacks.core.inner_attack import inner_attack
 from attacks.core.labels import examples_of
 from attacks.core.layers import first_linear, layer_behind
+from attacks.core.outlooks import outlook_of
 from attacks.core.patches import patch_projection
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound
@@ -86,8 +87,8 @@ class StepByStep(Attack[StepByStepConfig]):
         return gradient_steps_only(observation) or self._cannot_separate(observation)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect some seconds, and an exact answer where dropout or ReLU leave zeros."""
-        return CostEstimate(5.0, 0.7)
+        """Expect the separation of the examples, and a replay of the steps."""
+        return outlook_of(observation, 700.0, 0.7, "zeros separate the examples of all steps")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Separate the examples, then replay the training."""

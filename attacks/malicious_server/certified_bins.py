@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
@@ -103,6 +103,8 @@ class Quotients(NamedTuple):
 )
 class CertifiedBins(CraftedUnitsAttack[CertifiedBinsConfig]):
     """Recovers examples from twin units that the server inserted, and certifies them."""
+
+    chance: ClassVar[float] = 0.9
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model with the block in front of it.

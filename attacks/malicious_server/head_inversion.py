@@ -28,6 +28,7 @@ from attacks.core.feature_inversion import STEPS, follow_back
 from attacks.core.head_features import features_of
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.mean_gradient import gradient_weight
+from attacks.core.outlooks import outlook_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
@@ -43,7 +44,7 @@ from attacks.malicious_server._isolated_units import (
 from attacks.malicious_server._linear_calls import kept_scale, lacks_bias, lacks_relu, linear_calls
 from attacks.malicious_server._public_prior import PublicPrior
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.nets.layer_calls import read_by
 from fedsim.core.nets.masks import disable_dropout, keep_masks
 from fedsim.core.registry import attack
@@ -126,6 +127,12 @@ class HeadInversion(Attack[HeadInversionConfig]):
         if not head.is_rectified and examples_of(observation) >= classes:
             return f"a head of a single layer separates fewer examples than its {classes} classes"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect a search from features to each image."""
+        return outlook_of(
+            observation, 150.0, 0.5, "the head separates examples, and a search follows their features back"
+        )
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the features of examples, and invert each of them."""

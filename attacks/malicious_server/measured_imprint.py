@@ -103,6 +103,7 @@ class _Affine(NamedTuple):
 class MeasuredImprint(CraftedUnitsAttack[MeasuredImprintConfig]):
     """Recovers inputs of a layer with weights that the server chose, and inverts the layers in front of it."""
 
+    chance: ClassVar[float] = 0.7
     example: ClassVar[Tables] = {
         "model": {"width": 64, "bias": True, "activation": "relu", "dropout": 0.0},
         "federation": {"batch_size": 4},

@@ -16,10 +16,11 @@ from typing import ClassVar, final
 
 import torch
 
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.mixed_batches._undo_defenses import has_random_signs, mixes, seen_exactly, undone
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
 
@@ -52,6 +53,10 @@ class InstahideRegression(Attack[Config]):
         if not (mixes(observation) and has_random_signs(observation)):
             return "no defense in use mixes examples under random signs"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect an exact attack on every round."""
+        return outlook_of(observation, 600.0, 0.5, "exact attacks recover the encodings of every round")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Recover the encodings, then solve them together with encodings of earlier rounds."""

@@ -28,13 +28,14 @@ from torch import Tensor
 from attacks.core.gradient_distance import may_be_exact, verdict
 from attacks.core.masks_by_layer import peel
 from attacks.core.mean_gradient import gradient_weight
+from attacks.core.outlooks import outlook_of
 from attacks.core.progress import Numbered
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._cutmix_boxes import assemble, assemble_each
 from attacks.mixed_batches._undo_defenses import mixes, pastes
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
@@ -68,6 +69,10 @@ class LabelShares(Attack[Config]):
         if any(candidate.fits(observation).holds for candidate in _exact_attacks()):
             return None
         return "no exact attack applies"
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect all exact attacks, and solutions for labels."""
+        return outlook_of(observation, 500.0, 0.6, "an exact attack recovers the composites")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run exact attacks until the label shares of a result explain the gradient."""

@@ -38,6 +38,7 @@ from fedsim.core.types import Masks, Observation, Reconstruction
 from fedsim.core.types.effects import MixedExamples
 
 _MIXED = 2
+_LARGEST = 20  # batch size up to which pairings are counted; even a smaller batch is too large for all of them
 _SHARE = "weight"
 
 
@@ -74,6 +75,14 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         """Return the masks and the weight as unknowns."""
         share = UnknownWeight(_SHARE, rate=self.config.share_learning_rate)
         return super().unknowns(observations).followed_by(share)
+
+    def count_hypotheses(self, observation: Observation) -> int:
+        """Return the number of pairings."""
+        return math.factorial(min(observation.batch_size or 1, _LARGEST))
+
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect much: mixtures are smooth functions of the examples."""
+        return 0.31, "pairings are tried, and weights searched"
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
         """Return a search for every pairing."""

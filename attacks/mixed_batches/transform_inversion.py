@@ -50,6 +50,14 @@ class TransformInversion(HypothesesAttack[MaskSearchConfig]):
             return "no defense in use transforms the inputs in a known way"
         return super().not_applicable(observation)
 
+    def count_hypotheses(self, observation: Observation) -> int:
+        """Return the number of policies."""
+        return max(1, len(transforms_of(observation)))
+
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect some success: transforms discard pixels."""
+        return 0.25, "each policy is tried, and pixels that it discards are guessed"
+
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MaskSearchConfig]]:
         """Return a search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]

@@ -21,12 +21,13 @@ from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks.core.batches import OrderedGuess, order_guess
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
 from attacks.core.labels import examples_of
+from attacks.core.outlooks import GRADIENTS_OF_A_STEP, outlook_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.progress import shift_progress
@@ -41,13 +42,16 @@ from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Effort, LabelFreeAttack
+from fedsim.core.foreign import pytorch
+from fedsim.core.hooks import CostEstimate, Effort, LabelFreeAttack
 from fedsim.core.nets.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 from fedsim.core.types.effects import ClippedParts, SignsOnly
 
 Box = tuple[Tensor, Tensor]
+_EXPECTED = 5  # steps that lead to a solution
+_NORMS = (pytorch.BatchNorm, nn.GroupNorm)
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
 _SMALL = 512  # unknowns with which several starts need seconds within such a budget
 # Margins of the solved switches, in root mean squares of a ReLU's input; narrow again once the image is sharper.
@@ -79,6 +83,26 @@ class GaussNewtonConfig(Config):
         ge=0,
         description="maximum number of entries of the Jacobian (8 bytes each); a larger Jacobian is never formed",
     )
+    gradients: int | None = Field(
+        default=None,
+        ge=1,
+        description="most gradients of a search, after its first step; a column of the Jacobian counts as one",
+    )
+
+
+class _Budget:
+    """Gradients that a search may still compute."""
+
+    def __init__(self, gradients: int | None) -> None:
+        self._left, self._is_new = math.inf if gradients is None else gradients, True
+
+    def allow_steps(self, wanted: int, cost: int) -> int:
+        """Return how many of the wanted steps fit, each of `cost` gradients; at least one for a new search."""
+        return int(min(wanted, max(self._left // cost, self._is_new)))
+
+    def spend(self, gradients: int) -> None:
+        """Subtract gradients."""
+        self._left, self._is_new = self._left - gradients, False
 
 
 @final
@@ -117,9 +141,28 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
 
     @classmethod
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
-        """Return a single start, or several for small problems, and no Jacobian that needs minutes to square."""
-        products = max(1, gradients // (2 * _FEW))
-        return {"max_restart_unknowns": _SMALL, "max_iterations": _FEW, "products": products, "dense": _MEDIUM}
+        """Return a single start, or several for small problems, and no Jacobian that needs minutes to square.
+
+        The budget counts steps of descents, each of which costs several gradients.
+        """
+        return {
+            "max_restart_unknowns": _SMALL,
+            "max_iterations": _FEW,
+            "products": max(1, gradients // (2 * _FEW)),
+            "dense": _MEDIUM,
+            "gradients": round(GRADIENTS_OF_A_STEP * gradients),
+        }
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect a few steps, whose Jacobian has a column for each entry of the examples and of unknown masks."""
+        examples, masks = examples_of(observation), sum(math.prod(site.shape) for site in observation.sites)
+        unknowns = examples * math.prod(observation.spec.shape) + masks * observation.local_steps
+        count = sum(tensor.numel() for tensor in observation.update.tensors.values())
+        is_dense = count * unknowns <= self.config.dense
+        gradients = _EXPECTED * (unknowns if is_dense else 2 * self.config.products)
+        if any(isinstance(module, _NORMS) for module in observation.model.modules()):
+            return outlook_of(observation, gradients, 0.1, "norms make all layers nonlinear at once")
+        return outlook_of(observation, gradients, 0.5, "an update holds more equations than unknowns")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve from several starts, and report the best solution."""
@@ -129,10 +172,14 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         equations = Equations(smooth, unknowns, labels)
         tried: list[_Attempt] = []
         restarts = self.config.restarts if unknowns.size <= self.config.max_restart_unknowns else 1
+        budget = _Budget(self.config.gradients)
         starts = _starts(observation, equations, labels, generator, switches, self.config.max_iterations)
         for start, box in islice(starts, restarts):
-            tried.append(_Attempt(equations, self._solve(equations, start, box, _continued_report(tried, on_step))))
-            if tried[-1].solution.objective <= equations.tolerable:
+            if tried and not budget.allow_steps(1, self._cost(equations)):
+                break
+            solution = self._solve(equations, start, box, _continued_report(tried, on_step), budget)
+            tried.append(_Attempt(equations, solution))
+            if solution.objective <= equations.tolerable:
                 break
         return _report(observation, labels, tried, switches)
 
@@ -149,7 +196,8 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         equations = Equations(smooth, unknowns, labels)
         masks = begun.masks or tuple(expected_mask(site) for site in observation.sites)
         start = unknowns.start_at(begun.inputs, masks).to(equations.prior_mean)
-        solution = self._solve(equations, start, _box(observation, equations), on_step)
+        budget = _Budget(self.config.gradients)
+        solution = self._solve(equations, start, _box(observation, equations), on_step, budget)
         return _report(observation, labels, [_Attempt(equations, solution)], ())
 
     def _continue_pattern(
@@ -164,29 +212,40 @@ class GaussNewton(LabelFreeAttack[GaussNewtonConfig]):
         _refuse_far(observation, begun, labels)
         smooth, switches = switch_units(observation)
         tried: list[_Attempt] = []
-        inputs = begun.inputs
+        inputs, budget = begun.inputs, _Budget(self.config.gradients)
         for margin in _MARGINS:
             pattern = pattern_near(observation, smooth, switches, inputs, begun.masks, margin)
             equations = Equations(smooth, UnknownsLayout(smooth, (pattern.masks,)), labels)
             start = equations.unknowns.start_at(inputs, pattern.start).to(equations.prior_mean)
-            steps = min(_NEAR, self.config.max_iterations)
+            steps = budget.allow_steps(min(_NEAR, self.config.max_iterations), self._cost(equations))
+            if not steps:
+                break
             solution = self._solve_once(equations, start, None, _continued_report(tried, on_step), steps)
+            budget.spend(self._cost(equations) * len(solution.history))
             tried.append(_Attempt(equations, solution))
             if solution.has_converged:
                 break
             inputs = tried[-1].unpack()[0]
         return _report(observation, labels, tried, switches)
 
-    def _solve(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
+    def _cost(self, equations: Equations) -> int:
+        """Return the gradients of a step: the columns of its Jacobian, or two products for each iteration."""
+        is_dense = equations.count * equations.unknowns.size <= self.config.dense
+        return equations.unknowns.size if is_dense else 2 * self.config.products
+
+    def _solve(
+        self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep, budget: _Budget
+    ) -> Solution:
         """Solve with pixels clamped to their range, if known. If that does not converge, continue without the range."""
-        limit = self.config.max_iterations
-        if box is None:
-            return self._solve_once(equations, start, None, on_step, limit)
-        first = self._solve_once(equations, start, box, on_step, limit)
-        if first.has_converged:
+        cost, limit = self._cost(equations), self.config.max_iterations
+        first = self._solve_once(equations, start, box, on_step, budget.allow_steps(limit, cost))
+        budget.spend(cost * len(first.history))
+        steps = budget.allow_steps(limit, cost)
+        if box is None or first.has_converged or not steps:
             return first
         on_later_step = shift_progress(on_step, done=len(first.history), best=first.objective)
-        second = self._solve_once(equations, first.values, None, on_later_step, limit)
+        second = self._solve_once(equations, first.values, None, on_later_step, steps)
+        budget.spend(cost * len(second.history))
         return second._replace(history=(*first.history, *second.history))
 
     def _solve_once(

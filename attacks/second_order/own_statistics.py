@@ -27,6 +27,7 @@ from attacks.core.defense_facts import bound_of, inexact
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.mean_gradient import as_gradient
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples, no_guess
 from attacks.core.tolerances import EXACT
@@ -138,8 +139,8 @@ class OwnStatistics(Attack[OwnStatisticsConfig]):
         return None
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect a quarter of a minute, and success; unsuitable networks are refused at once."""
-        return CostEstimate(15.0, 0.9)
+        """Expect a few solutions for each block."""
+        return outlook_of(observation, 5400.0, 0.9, "networks that are too narrow are refused")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Invert stage by stage, then determine the contrast; an unsolved stage ends the attack."""

@@ -28,6 +28,7 @@ from attacks.core.matching.terms import Distance, DistanceChoice, DistanceConfig
 from attacks.core.matching.unknown_masks import GivenMasks, OptimisedMasks
 from attacks.core.matching.unknowns import Unknowns
 from attacks.core.mean_gradient import as_gradient
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
 from attacks.core.tolerances import EXACT_TEXT
@@ -42,11 +43,12 @@ from attacks.text._vectors import (
     no_vectors,
 )
 from attacks.text._words import Words, following_of, lengths_of, predicts_words, words_of
-from fedsim.core.hooks import Attack
+from fedsim.core.hooks import Attack, CostEstimate
 from fedsim.core.nets.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
 _ONE_TOKEN = 0.01  # temperature
+GRADIENTS_OF_A_TEXT_STEP = 4.0  # gradients that cost as much as a step of a descent on vectors
 _ENDINGS = 16  # candidate tokens after a sentence
 
 
@@ -174,6 +176,19 @@ class TextMatching(Attack[ConfigT]):
         if not explains(observation):
             return "the clients' loss is not the mean cross-entropy of next words"
         return one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Count the gradients of descents and of comparisons."""
+        chance, because = self.success(observation)
+        return outlook_of(observation, self.count_gradients(), chance, because)
+
+    @abstractmethod
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Return the chance that the search ends at the text of an exact update, and its reason as a clause."""
+
+    @abstractmethod
+    def count_gradients(self) -> float:
+        """Return the number of gradients that cost as much as the search."""
 
     @abstractmethod
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:

@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.attention import attentions, fewer_than
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.results import NothingFound, no_guess
 from attacks.text._arrangements import arrange
@@ -35,7 +36,7 @@ from attacks.text._span_search import ScoredSentence, SpanReading, best, read_se
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import gradients_of, rank
 from attacks.text._words import embedding_of, pad_to_rows
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -121,6 +122,10 @@ class Dager(Attack[DagerConfig]):
             return "dropout changes the layers' inputs, and the span test needs them unchanged"
         reasons = (_uninformative(observation, layer) for layer in layers)
         return gradient_steps_only(observation) or next(filter(None, reasons), None)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect forward passes on prefixes."""
+        return outlook_of(observation, 7.0, 0.8, "two spans show whole sentences")
 
     @torch.no_grad()
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:

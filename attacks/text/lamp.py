@@ -35,8 +35,8 @@ from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._examples import LISTS
 from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
-from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
-from fedsim.core.hooks import CostEstimate, Effort, Tables
+from attacks.text.base import GRADIENTS_OF_A_TEXT_STEP, TextMatching, TextMatchingConfig, TextProblem
+from fedsim.core.hooks import Effort, Tables
 from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import attack
@@ -143,9 +143,16 @@ class Lamp(TextMatching[LampConfig]):
             "restarts": 1,
         }
 
-    def outlook(self, observation: Observation) -> CostEstimate:
+    def success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of other text descents, which do not reorder words."""
-        return super().outlook(observation)._replace(chance=0.6)
+        return 0.3, "moves of words find their order"
+
+    def count_gradients(self) -> float:
+        """Count the descent, the drafts, the orders between descents, and the last search."""
+        config = self.config
+        turns = config.max_iterations / config.move_interval
+        tried = 2 * config.drafts + turns * config.candidates + config.restarts * config.final_moves
+        return GRADIENTS_OF_A_TEXT_STEP * config.max_iterations + tried
 
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Return the best text that the descent and the moves have visited."""

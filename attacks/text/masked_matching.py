@@ -33,14 +33,16 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.core.matching.terms import DistanceChoice, distance_setting
 from attacks.core.matching.unknowns import Bounded, Logits, SearchProgress, Unknowns, Values
 from attacks.core.mean_gradient import as_gradient
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_examples
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import masked_places
 from attacks.text._vectors import NextWords, client_of_vectors, nearest_tokens, no_vectors
 from attacks.text._words import words_of
+from attacks.text.base import GRADIENTS_OF_A_TEXT_STEP
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction
@@ -133,6 +135,12 @@ class MaskedMatching(Attack[MaskedMatchingConfig]):
         if observation.sites:
             return "dropout masks are not searched together with masked positions"
         return no_vectors(observation) or one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect the steps of a descent on vectors."""
+        config = self.config
+        gradients = GRADIENTS_OF_A_TEXT_STEP * config.restarts * config.max_iterations
+        return outlook_of(observation, gradients, 0.1, "it searches masked positions and rates too")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens of the best result."""

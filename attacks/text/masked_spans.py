@@ -21,12 +21,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.mean_gradient import gradient_weight
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import NothingFound, no_guess
 from attacks.text._arrangements import arrange_tokens
 from attacks.text._examples import MASKED
 from attacks.text._masked_places import has_no_spans, spans_with_masks
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.nets.masked_positions import mask_token
 from fedsim.core.nets.output_layer import output_layer
@@ -71,6 +72,10 @@ class MaskedSpans(Attack[MaskedSpansConfig]):
         if mask_token(observation.model) is None:
             return "the model has no mask token: it does not fill in masked places"
         return has_no_spans(observation) or one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect forward passes on arrangements of the tokens."""
+        return outlook_of(observation, 6.0, 0.75, "two spans and the output layer show whole texts")
 
     @torch.no_grad()
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:

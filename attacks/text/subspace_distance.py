@@ -29,13 +29,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._beam import PrefixBeam, apart, grow_beam, pool_of, readers_of, unreadable
 from attacks.text._examples import LISTS
 from attacks.text._sentences import complete, distance_of, explains
 from attacks.text._words import lengths_of, words_of
-from fedsim.core.hooks import Attack, Effort, Tables
+from fedsim.core.hooks import Attack, CostEstimate, Effort, Tables
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
@@ -70,6 +71,10 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without two causal attention layers, hidden gradients, and too many tokens."""
         return unreadable(observation) or one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Expect forward passes on the beam's prefixes."""
+        return outlook_of(observation, 30.0, 0.6, "a beam holds the sentences nearest to two spans")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return one sentence for each sentence of the batch."""

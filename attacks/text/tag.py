@@ -26,10 +26,10 @@ from pydantic import Field
 from attacks.core.matching.descent import Descent, DescentSettings, RestartResult, Search, descend
 from attacks.core.matching.terms import DistanceChoice, distance_setting
 from attacks.text._examples import LISTS
-from attacks.text.base import TextMatching, TextMatchingConfig, TextProblem
+from attacks.text.base import GRADIENTS_OF_A_TEXT_STEP, TextMatching, TextMatchingConfig, TextProblem
 from fedsim.core.hooks import Effort, Tables
 from fedsim.core.registry import attack
-from fedsim.core.types import OnStep
+from fedsim.core.types import Observation, OnStep
 
 
 class TagConfig(TextMatchingConfig):
@@ -84,6 +84,14 @@ class Tag(TextMatching[TagConfig]):
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return settings with this number of iterations."""
         return {"max_iterations": gradients}
+
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Expect words in a wrong order."""
+        return 0.13, "a descent finds words, and rarely their order"
+
+    def count_gradients(self) -> float:
+        """Count the steps of the descent."""
+        return GRADIENTS_OF_A_TEXT_STEP * self.config.max_iterations
 
     def rows(self, task: TextProblem, generator: torch.Generator, on_step: OnStep) -> list[RestartResult]:
         """Run the descent of all restarts."""

@@ -26,6 +26,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from attacks.core.outlooks import outlook_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.text._examples import TAGS
@@ -87,8 +88,8 @@ class WordReadout(Attack[Config]):
         return one_gradient_only(observation)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect milliseconds, and no exact answer: the result is words without their order."""
-        return CostEstimate(0.01, 0.01)
+        """Expect a few gradients, and no exact answer."""
+        return outlook_of(observation, 2.0, 0.01, "the result is words without their order")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens, repeated by their count, in rows of sentence length that are not sentences."""

@@ -19,7 +19,7 @@ from fedsim.core.hooks.attacks import without_unreliable_tensors
 from fedsim.core.types import Knowledge, Observation
 
 GRADIENTS = 2000  # the default budget of `auto`
-_LIKELY = 0.5  # chance from which an exact answer is expected
+_LIKELY = 0.3  # chance from which an exact answer is expected
 _SEVERAL = 4  # examples of the batch on which attacks on batches are tried, if the batch is a single example
 _MINUTE = 100.0  # seconds from which a duration is given in minutes
 
@@ -58,6 +58,7 @@ class AttackRow:
         relies_on: its conditions, from its description.
         seconds: expected processor seconds; None if the attack failed to state them.
         chance: probability that it explains the update exactly; None as for `seconds`.
+        reason: source of seconds and chance; empty if the attack failed to state them.
         refusal: why `auto` does not try it, as a predicate of its name; empty if it applies.
         applies_with: single changes of the conditions, each of which would make it apply.
     """
@@ -68,6 +69,7 @@ class AttackRow:
     relies_on: str
     seconds: float | None
     chance: float | None
+    reason: str = ""
     refusal: str = ""
     applies_with: tuple[str, ...] = ()
 
@@ -192,6 +194,7 @@ def _row(candidate: Candidate, refusal: str, applies_with: tuple[str, ...]) -> A
         read_heading(doc, "Assumes"),
         None if estimate is None else estimate.seconds,
         None if estimate is None else estimate.chance,
+        "" if estimate is None else estimate.reason,
         refusal,
         applies_with,
     )

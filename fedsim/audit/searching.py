@@ -11,6 +11,7 @@ from torch import Tensor
 from fedsim.audit.evidence import NO_GUESS
 from fedsim.core import registry, seeding
 from fedsim.core.best_step import guess_from_step
+from fedsim.core.candidates import rank_candidates
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.time_budget import OUT_OF_TIME
@@ -105,23 +106,18 @@ def descents() -> dict[str, type[Attack[Any]]]:
     return {name: kind for name, kind in attacks.items() if kind is not None and kind.effort == "descent"}
 
 
-def select_searches(observation: Observation) -> set[str]:
-    """Return the cheapest applicable searches and the attacks that undo known batch changes.
+def select_searches(observation: Observation, iterations: int) -> set[str]:
+    """Return the cheapest applicable search and the attacks that undo known batch changes.
 
-    Searches of equal price are all returned; all descent attacks if no search applies.
+    All descent attacks if no search applies.
+
+    Args:
+        observation: observation of the attacker, without its unreliable tensors.
+        iterations: approximate number of gradients of a search.
     """
     known = descents()
     undoing = {name for name, kind in known.items() if kind.inverts_augmentation}
-    searches = {name: _make_attack(name) for name in known.keys() - undoing}
-    prices = {name: search.outlook(observation).price for name, search in searches.items()}
-    for price in sorted(set(prices.values())):
-        if fitting := {
-            name for name, own_price in prices.items() if own_price == price and searches[name].fits(observation).holds
-        }:
-            return fitting | undoing
-    return set(known)
-
-
-def _make_attack(name: str) -> Attack[Any]:
-    method = registry.get("attack", name)
-    return cast("Attack[Any]", method.make(method.config()))
+    others = registry.entries("attack").keys() - known.keys()
+    ranked = rank_candidates(observation, iterations, leave_out=others)
+    first = next((candidate.name for candidate in ranked if not candidate.refusal(observation)), None)
+    return set(known) if first is None else {first} | undoing

@@ -158,7 +158,7 @@ class UpdateAttacker:
         skipped.
         """
         world, round_ = victim.world, victim.entry.round
-        skipped = set(registry.entries("attack")) - select_searches(observation)
+        skipped = set(registry.entries("attack")) - select_searches(observation, iterations)
         unlabelled = observation if _has_classes(victim) else observe(victim, set(self.knows) - {"labels"})
         latest.read = read_words(world, observation, round_)
         if self._is_hopeless:

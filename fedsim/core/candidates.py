@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast, get_args
 
 from fedsim.core import registry
@@ -25,12 +25,14 @@ class Candidate:
         attack: the attack, with its settings for the budget.
         estimate: its expected cost and success; None if the attack failed to state them.
         failure: the error of the estimate, as a predicate of the attack's name; empty if there was none.
+        twin: name of another candidate that runs the same search on the observation; empty if there is none.
     """
 
     name: str
     attack: Attack[Any]
     estimate: CostEstimate | None
     failure: str = ""
+    twin: str = ""
 
     @property
     def price(self) -> float:
@@ -39,6 +41,8 @@ class Candidate:
 
     def refusal(self, observation: Observation) -> str:
         """Return why the attack is not tried, as a predicate of its name; empty if it applies."""
+        if self.twin:
+            return f"runs the same search as {self.twin} on this update"
         try:
             verdict = self.attack.fits(observation)
         except Exception as error:  # a bug in an attack must not hide the guesses of the others
@@ -67,13 +71,14 @@ def rank_candidates(
             kind = cast("type[Attack[Any]]", method.make)
             if kind.effort == effort and kind.inverts_augmentation is inverts_augmentation:
                 settings = kind.settings_for_budget(gradients)
-                group.append(_estimate(name, method.make(method.config.model_validate(settings)), observation))
+                candidate = _estimate(name, method.make(method.config.model_validate(settings)), observation)
+                group.append(candidate if candidate.twin in known else replace(candidate, twin=""))
         yield from sorted(group, key=lambda candidate: candidate.price)
 
 
 def _estimate(name: str, attack: Attack[Any], observation: Observation) -> Candidate:
     try:
-        return Candidate(name, attack, attack.outlook(observation))
+        return Candidate(name, attack, attack.outlook(observation), twin=attack.same_search(observation) or "")
     except Exception as error:  # a bug in an attack must not hide the guesses of the others
         return Candidate(name, attack, None, _failure(error))
 

@@ -1,5 +1,7 @@
 """What every attack promises, on its own small example. Driven by the registry: a new file needs no change here."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -10,6 +12,7 @@ import pytest
 import torch
 
 from fedsim.core import registry, seeding
+from fedsim.core.candidates import TRIED_EFFORTS, rank_candidates
 from fedsim.core.denoisers import save_denoiser
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import Attack
@@ -23,6 +26,7 @@ from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
 ATTACKS = registry.methods("attack", Attack)
+TRIED = [name for name, own in ATTACKS.items() if own.tier != "baseline" and own.make.effort in TRIED_EFFORTS]  # type: ignore[attr-defined]
 EVERYTHING: tuple[Knowledge, ...] = get_args(Knowledge)
 
 
@@ -162,6 +166,27 @@ def test_it_fits_its_example_with_what_that_grants(name: str) -> None:
     scenario = last.world.scenario
     granted = observe(last, {*scenario.threat.knows, *scenario.attacks[0].also_knows}, earlier)
     assert short(name).fits(granted) == (True, "")
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_it_states_seconds_a_chance_and_a_reason(name: str) -> None:
+    estimate = short(name).outlook(seen(name, sizes(name)[0]))
+    assert 0.0 < estimate.seconds < math.inf
+    assert 0.0 < estimate.chance <= 1.0
+    assert estimate.reason
+    assert "\n" not in estimate.reason
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_no_two_attacks_of_an_effort_tie_on_its_example(name: str) -> None:
+    observation = seen(name, sizes(name)[0])
+    ranked = [
+        own for undoing in (False, True) for own in rank_candidates(observation, 200, inverts_augmentation=undoing)
+    ]
+    assert not [candidate.failure for candidate in ranked if candidate.failure]
+    places = Counter((candidate.attack.effort, candidate.price) for candidate in ranked)
+    tied = [own.name for own in ranked if places[own.attack.effort, own.price] > 1]
+    assert not tied
 
 
 def texts(table: Any) -> Iterator[str]:

@@ -91,14 +91,14 @@ def test_one_search_gets_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     world = world_of(small())
     observation, _ = watched(world)
     undoing = {name for name, own in descents().items() if own.inverts_augmentation}
-    assert select_searches(observation) == {"dropout-inversion", *undoing}
+    assert select_searches(observation, 100) == {"inverting-gradients", *undoing}
     with pytest.raises(NotApplicable):
         search(world, observation, 1, methods("attack"), 1, LatestGuess())
-    monkeypatch.setattr(descents()["inverting-gradients"], "outlook", lambda *_: CostEstimate(1.0, 0.9))
-    assert select_searches(observation) == {"inverting-gradients", *undoing}
+    monkeypatch.setattr(descents()["gradinversion"], "outlook", lambda *_: CostEstimate(1e-3, 0.9, "it is Friday"))
+    assert select_searches(observation, 100) == {"gradinversion", *undoing}
 
 
 def test_of_a_text_the_search_that_moves_words_gets_the_time() -> None:
     observation, _ = watched(world_of(texts()))
-    assert "lamp" in select_searches(observation)
-    assert "tag" not in select_searches(observation)
+    assert "lamp" in select_searches(observation, 100)
+    assert "tag" not in select_searches(observation, 100)

@@ -1,5 +1,6 @@
 """The order of `auto`, and the reasons why attacks are not tried."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,39 @@ def test_baselines_reference_attacks_and_attacks_that_are_left_out_are_no_candid
     undoing = {candidate.name for candidate in rank_candidates(observation, 20, inverts_augmentation=True)}
     assert "mixup-inversion" in undoing
     assert names.isdisjoint(undoing)
+
+
+def test_the_order_depends_on_no_clock(watched: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, _, _ = watched()
+    for clock in ("time", "monotonic", "perf_counter", "process_time", "thread_time"):
+        monkeypatch.setattr(time, clock, lambda: pytest.fail("a clock was read"))
+    ranked = list(rank_candidates(observation, 20))
+    assert len(ranked) > 20
+    assert not [candidate.failure for candidate in ranked if candidate.failure]
+
+
+def test_a_search_that_another_candidate_runs_is_refused_unless_that_is_left_out(watched: Callable[..., Any]) -> None:
+    def refusal(dropout: float, *leave_out: str) -> str:
+        observation, _, _ = watched(model={"name": "mlp", "width": 24, "dropout": dropout})
+        ranked = {candidate.name: candidate for candidate in rank_candidates(observation, 20, leave_out)}
+        return ranked["dropout-inversion"].refusal(observation)
+
+    assert refusal(0.0) == "runs the same search as inverting-gradients on this update"
+    assert refusal(0.0, "inverting-gradients") == ""
+    assert refusal(0.25) == ""
+
+
+def test_of_descents_the_one_for_noise_comes_first_where_noise_is_known(watched: Callable[..., Any]) -> None:
+    noise: dict[str, Any] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}], "knows": ("labels", "defenses")}
+
+    def descents(**tables: Any) -> list[str]:
+        observation, _, _ = watched(**tables)
+        ranked = [own for own in rank_candidates(observation, 20000) if own.attack.effort == "descent"]
+        return [candidate.name for candidate in ranked if not candidate.refusal(observation)]
+
+    assert descents(**noise)[0] == "map-estimate"
+    assert descents(**noise, federation={"batch_size": 4})[0] == "map-estimate"
+    assert "map-estimate" not in descents()
 
 
 def test_a_refusal_states_the_reason_and_an_attack_that_applies_has_none(watched: Callable[..., Any]) -> None:

@@ -35,9 +35,10 @@ from attacks.core.matching.starts import Start, first_inputs
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, distance_setting, left_out, prior_settings, sum_of
 from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks, Relaxation
 from attacks.core.matching.unknowns import MASKS, SearchProgress, Unknowns, map_tensors, without_masks
+from attacks.core.outlooks import GRADIENTS_OF_A_STEP, outlook_of
 from attacks.core.pixels import pixel_box
 from attacks.core.preconditions import one_gradient_only
-from fedsim.core.hooks import ANY_LABELS, Attack
+from fedsim.core.hooks import ANY_LABELS, Attack, CostEstimate
 from fedsim.core.types import Config, DropoutSite, LabelKind, Observation, OnStep, Reconstruction
 
 _HISTORY_POINTS = 400
@@ -252,6 +253,19 @@ class MatchingAttack(GradientSearch[ConfigT]):
     def settings_for_budget(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
         return {"max_iterations": gradients}
+
+    def outlook(self, observation: Observation) -> CostEstimate:
+        """Count the gradients of all iterations; restarts share a computation."""
+        chance, because = self.success(observation)
+        return outlook_of(observation, self.count_gradients(observation), chance, because, rows=self.config.restarts)
+
+    def success(self, observation: Observation) -> tuple[float, str]:
+        """Return the chance that the search ends at the examples of an exact update, and its reason as a clause."""
+        return 0.1, "a search with many minima"
+
+    def count_gradients(self, observation: Observation) -> float:
+        """Return the number of gradients that cost as much as the iterations of a restart."""
+        return GRADIENTS_OF_A_STEP * self.config.max_iterations
 
     def descent_settings(self) -> DescentSettings:
         """Return the settings of the descent; an attack may override them."""

@@ -17,6 +17,14 @@ class HypothesesAttack(InformedAttack[MaskSearchT]):
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MaskSearchT]]:
         """Return the searches to run, each with the settings of this attack."""
 
+    @abstractmethod
+    def count_hypotheses(self, observation: Observation) -> int:
+        """Return the number of hypotheses; it must suit any observation."""
+
+    def count_gradients(self, observation: Observation) -> float:
+        """Count the iterations of all hypotheses, which are searched one after the other."""
+        return self.count_hypotheses(observation) * super().count_gradients(observation)
+
     def run_search(self, victims: VictimGroup) -> tuple[list[RestartResult], str]:
         """Search under every hypothesis.
 

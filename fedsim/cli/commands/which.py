@@ -46,9 +46,16 @@ def which(
         return
     say(f"{overview['sentence']}\n")
     _show_table(
-        ("attack", "result", "seconds, about", "returns", "relies on"),
+        ("attack", "seconds, about", "chance", "because", "returns", "relies on"),
         [
-            (row["name"], _result(row), _number(row["seconds"]), row["returns"], row["relies_on"])
+            (
+                row["name"],
+                _number(row["seconds"]),
+                _number(row["chance"]),
+                row["reason"],
+                row["returns"],
+                row["relies_on"],
+            )
             for row in overview["applicable"]
         ],
     )
@@ -58,10 +65,6 @@ def which(
         [(row["name"], row["refusal"], ", or ".join(row["applies_with"])) for row in overview["refused"]],
     )
     say(f"\nNever tried, as baselines or references: {', '.join(overview['never_tried'])}")
-
-
-def _result(row: dict[str, Any]) -> str:
-    return "estimate" if row["effort"] == "descent" else "exact"
 
 
 def _number(value: float | None) -> str:

@@ -33,26 +33,21 @@ from fedsim.core.types.configured import ANY_LABELS, CLASSES, ConfigT, Configure
 from fedsim.core.types.effects import UnreliableTensors
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
-_SECONDS: dict[Effort, float] = {
-    "algebra": 0.01,
-    "search": 1.0,
-    "second-order": 10.0,
-    "descent": 100.0,
-    "reference": 100.0,
-}
-_CHANCE = 0.5  # default chance of an attack
 
 
 class CostEstimate(NamedTuple):
     """Expected cost and success of an attack on an observation.
 
     Attributes:
-        seconds: expected time on a single core, order of magnitude.
+        seconds: expected time on a single core, order of magnitude. It must not depend on a clock, so that the order of
+            attacks is the same on any machine.
         chance: probability that the guess explains the update exactly.
+        reason: source of both numbers, in a line.
     """
 
     seconds: float
     chance: float
+    reason: str
 
     @property
     def price(self) -> float:
@@ -146,9 +141,17 @@ class Attack(ConfiguredMethod[ConfigT]):
     def outlook(self, observation: Observation) -> CostEstimate:
         """Return expected cost and success, which order attacks of the same effort.
 
-        It is called before `not_applicable`, so it must use only sizes and rates, and be fast.
+        Every attack overrides it, except reference attacks. It is called before `not_applicable`, so it must be fast
+        and suit any observation.
         """
-        return CostEstimate(_SECONDS[self.effort], _CHANCE)
+        raise NotImplementedError(f"an attack of effort '{self.effort}' must state its outlook")
+
+    def same_search(self, observation: Observation) -> str | None:
+        """Return the name of another attack that runs the same search on this observation, or None.
+
+        `auto` tries only the other attack.
+        """
+        return None
 
     def search_from(
         self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep

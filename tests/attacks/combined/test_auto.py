@@ -272,9 +272,9 @@ def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: 
     model = {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}
     observation, _, _ = watched(model=model, federation={"batch_size": 2})
     sooner = registry.get("attack", "spear").make
-    monkeypatch.setattr(sooner, "outlook", lambda *_args: CostEstimate(0.01, 0.9))
+    monkeypatch.setattr(sooner, "outlook", lambda *_args: CostEstimate(0.01, 0.9, ""))
     assert "won: spear" in attacked(observation).notes[0]
-    monkeypatch.setattr(sooner, "outlook", lambda *_args: CostEstimate(0.01, 0.0))
+    monkeypatch.setattr(sooner, "outlook", lambda *_args: CostEstimate(0.01, 0.0, ""))
     assert "won: sparse-dictionary" in attacked(observation).notes[0]
 
 
@@ -291,14 +291,14 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
     batch = truth.batches[0]
     others = returning(monkeypatch, inverting_gradients=found(batch, [0, 1]), gradinversion=found(batch, [2]))
-    later = registry.get("attack", "inverting-gradients").make
+    later = registry.get("attack", "gradinversion").make
     monkeypatch.setattr(later, "accepts_initial_guess", True)
     whole = replace(found(batch, [0, 1, 2, 3]), is_exact=True)
     seen: list[Reconstruction] = []
     monkeypatch.setattr(later, "search_from", lambda _self, _observation, guess, *_args: (seen.append(guess), whole)[1])
     guess = attacked(observation, leave_out=others)
-    assert guess.notes[0] == "won: inverting-gradients from gradinversion, which explains the gradient exactly"
-    assert [len(one.inputs) for one in seen] == [1]
+    assert guess.notes[0] == "won: gradinversion from inverting-gradients, which explains the gradient exactly"
+    assert [len(one.inputs) for one in seen] == [2]
 
 
 def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
@@ -375,6 +375,18 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
     assert shares == pytest.approx(expected)
     assert list(shares) == list(expected)
     assert sum(shares.values()) == pytest.approx(70.0)
+
+
+def test_without_dropout_the_search_that_ignores_it_runs_once(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
+    guesses = {name: found(truth.batches[0], [0], noise=0.3) for name in ("inverting_gradients", "dropout_inversion")}
+    others = returning(monkeypatch, **guesses)
+    guess = attacked(observation, leave_out=others, mask_iterations=1)
+    assert "dropout-inversion runs the same search as inverting-gradients on this update" in guess.notes
+    alone = attacked(observation, leave_out=(*others, "inverting-gradients"), mask_iterations=1)
+    assert alone.notes[0].startswith("won: dropout-inversion")
 
 
 def test_inputs_that_equations_of_their_own_prove_end_the_search(

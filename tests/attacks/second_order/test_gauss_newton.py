@@ -295,3 +295,22 @@ def test_a_part_of_a_batch_is_a_start_for_the_rest(toy: Toy) -> None:
     assert float(distances(guess, truth).max()) < 1e-6
     with pytest.raises(NotApplicable, match="holds 4 examples, not 3"):
         go_on(observation, batch.inputs[[0, 1, 2, 2]], batch.labels[[0, 1, 2, 2]])
+
+
+@pytest.mark.parametrize(("factor", "formed"), [(0.5, 1), (2.5, 2)])
+def test_columns_of_its_jacobians_count_as_gradients(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch, factor: float, formed: int
+) -> None:
+    """The first step is always taken; noise keeps all later ones from an early end."""
+    observation, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
+    noise = MethodDescription("noise", (AddedNoise("gaussian", 1e-3),))
+    jacobian, columns = Equations.jacobian, list[int]()
+
+    def count(equations: Equations, values: Tensor) -> Tensor:
+        columns.append(equations.unknowns.size)
+        return jacobian(equations, values)
+
+    monkeypatch.setattr(Equations, "jacobian", count)
+    size = UnknownsLayout(observation, masks_to_solve(observation)).size
+    solve(replace(observation, known_methods=(noise,)), gradients=round(factor * size), restarts=3)
+    assert columns == [size] * formed

@@ -31,6 +31,7 @@ def test_it_answers_first_and_as_json(client: str, command: Say) -> None:
     answer = json.loads(told)
     assert answer["sentence"].endswith("expect exact images from closed-form-linear within a second.")
     assert answer["applicable"][0]["name"] == "closed-form-linear"
+    assert "a single example makes the first weight gradient of rank one" in answer["applicable"][0]["reason"]
 
 
 def test_a_mistake_names_what_was_wrong(client: str, command: Say) -> None:

@@ -108,20 +108,16 @@ def test_several_observations_are_searched_one_by_one_unless_an_author_says_more
 
 
 def test_of_several_attacks_the_one_with_the_cheapest_exact_answer_goes_first() -> None:
-    hopeless, cheap, dear = CostEstimate(1.0, 0.0), CostEstimate(2.0, 1.0), CostEstimate(2.0, 0.5)
+    hopeless, cheap, dear = (CostEstimate(*own, "") for own in ((1.0, 0.0), (2.0, 1.0), (2.0, 0.5)))
     assert sorted([hopeless, dear, cheap], key=lambda own: own.price) == [cheap, dear, hopeless]
 
 
-def test_a_class_without_an_outlook_is_as_slow_as_its_effort_says() -> None:
-    class Quick(Plain):
-        effort = "algebra"
-
-    class Slow(Plain):
-        effort = "second-order"
-
-    assert Quick(Config()).outlook(None).seconds < Slow(Config()).outlook(None).seconds  # type: ignore[arg-type]
-    assert Plain.settings_for_budget(100) == {}
+def test_only_reference_attacks_need_no_outlook_and_no_twin() -> None:
     assert Plain.effort == "reference"  # `auto` does not try it
+    assert Plain.settings_for_budget(100) == {}
+    assert Plain(Config()).same_search(None) is None  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="must state its outlook"):
+        Plain(Config()).outlook(None)  # type: ignore[arg-type]
 
 
 Spoil = Callable[[dict[str, Tensor]], Any]
