@@ -1,7 +1,8 @@
-"""Rate of vague words in docstrings, comments and pages, by folder: `python -m tests.prose [PATH ...]`.
+"""Rate of vague words in docstrings, comments and pages, and numerals of pages: `python -m tests.prose [PATH ...]`.
 
 A vague word is a pronoun or a verb that replaces a term of the field. Opacus, sbi and optax have 3 to 4 of them in
-1,000 words of docstring. The figures inform; no test depends on them.
+1,000 words of docstring. A numeral outside of code and of rendered tables and values may contradict the results. The
+figures inform; no test depends on them.
 """
 
 import ast
@@ -22,6 +23,8 @@ _FOLDERS = ("fedsim", "attacks", "defenses", "docs", "README.md", "CONTRIBUTING.
 _WORST = 25  # sentences that are printed
 _WORD = re.compile(r"[A-Za-z']+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
+_NUMERAL = re.compile(r"(?<![\w.])\d[\d,.]*(?!\w)")
+_RENDERED = re.compile(r"<!-- [a-z]+: ?[^\n]*?-->.*?<!-- end -->|<!-- [a-z]+ -->.*?<!-- end -->", re.DOTALL)
 _CODE = re.compile(r"```.*?```|<!--.*?-->|\]\([^)]*\)|`[^`]*`", re.DOTALL)
 
 
@@ -35,10 +38,10 @@ class Prose(NamedTuple):
 
 
 def texts_of(path: Path) -> Iterator[Prose]:
-    """Yield docstrings and comments of a Python file, or the text of a page without code and link targets."""
+    """Yield docstrings and comments of a Python file, or the text of a page without code, rendered parts and link targets."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
-        yield Prose(path, 1, "page", _CODE.sub(" ", source))
+        yield Prose(path, 1, "page", _CODE.sub(" ", _RENDERED.sub(" ", source)))
         return
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -57,7 +60,7 @@ def vague_words(text: str) -> tuple[int, int]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print the rate of each folder and kind, and the sentences with the most vague words."""
+    """Print the rate of each folder and kind, the sentences with the most vague words, and the numerals of pages."""
     roots = [Path(argument) for argument in arguments or _FOLDERS]
     files = [file for root in roots for file in ([root] if root.is_file() else sorted(root.rglob("*.*")))]
     texts = [text for file in files if file.suffix in (".py", ".md") for text in texts_of(file)]
@@ -71,6 +74,10 @@ def main(arguments: list[str]) -> None:
     sentences = [(vague_words(part)[0], text, part) for text in texts for part in _SENTENCE_END.split(text.text)]
     for vague, text, part in sorted(sentences, key=lambda row: -row[0])[:_WORST]:
         print(f"{vague:3} {text.path}:{text.line} [{text.kind}] {' '.join(part.split())[:240]}")
+    numerals = {text.path: len(_NUMERAL.findall(text.text)) for text in texts if text.kind == "page"}
+    print(f"{sum(numerals.values())} numerals outside of code and rendered parts; most of them:")
+    for path, count in sorted(numerals.items(), key=lambda entry: -entry[1])[:_WORST]:
+        print(f"{count:3} {path}")
 
 
 if __name__ == "__main__":
