@@ -38,7 +38,7 @@ class Prose(NamedTuple):
 
 
 def texts_of(path: Path) -> Iterator[Prose]:
-    """Yield docstrings and comments of a Python file, or the text of a page without code, rendered parts and link targets."""
+    """Yield docstrings and comments of a Python file, or a page without code, rendered parts and link targets."""
     source = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         yield Prose(path, 1, "page", _CODE.sub(" ", _RENDERED.sub(" ", source)))
