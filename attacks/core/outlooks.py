@@ -37,4 +37,5 @@ def tolerant_outlook(
 ) -> CostEstimate:
     """Return the outlook of an attack that known defenses do not disturb; arguments as for `outlook_of`."""
     spent = gradients * gradient_seconds(observation, rows) + seconds
-    return CostEstimate(spent, chance, f"costs {gradients:.0f} gradients; {because}")
+    cost = f"costs {gradients:,.0f} gradients" if gradients >= 1 else "needs no gradient of the model"
+    return CostEstimate(spent, chance, f"{cost}; {because}")

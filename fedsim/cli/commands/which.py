@@ -45,26 +45,29 @@ def which(
         say(json.dumps(overview, indent=1))
         return
     say(f"{overview['sentence']}\n")
-    _show_table(
-        ("attack", "seconds, about", "chance", "because", "returns", "relies on"),
-        [
-            (
-                row["name"],
-                _number(row["seconds"]),
-                _number(row["chance"]),
-                row["reason"],
-                row["returns"],
-                row["relies_on"],
-            )
-            for row in overview["applicable"]
-        ],
-    )
-    say("\nNot tried by `auto`:\n")
+    for row in overview["applicable"]:
+        _show_attack(row)
+    say("Not tried by `auto`:\n")
     _show_table(
         ("attack", "why", "applies with"),
-        [(row["name"], row["refusal"], ", or ".join(row["applies_with"])) for row in overview["refused"]],
+        [
+            (row["name"], row["refusal"].removeprefix("does not apply: "), ", or ".join(row["applies_with"]))
+            for row in overview["refused"]
+        ],
     )
     say(f"\nNever tried, as baselines or references: {', '.join(overview['never_tried'])}")
+
+
+def _show_attack(row: dict[str, Any]) -> None:
+    """Print an attack's cost, chance, returns and conditions, in lines that fit any width."""
+    say(f"{row['name']}: about {_number(row['seconds'])} s, chance {_number(row['chance'])}")
+    parts = Table.grid(padding=(0, 1))
+    parts.add_column(no_wrap=True)
+    parts.add_column()
+    for heading, text in (("because", row["reason"]), ("returns", row["returns"]), ("relies on", row["relies_on"])):
+        parts.add_row(f"  {heading}", Text(text))
+    screen.print(parts)
+    say("")
 
 
 def _number(value: float | None) -> str:

@@ -39,3 +39,19 @@ def test_a_mistake_names_what_was_wrong(client: str, command: Say) -> None:
     assert (code, "no data today" in wrong) == (2, True)
     code, _, wrong = command("which", f"{client}:make", "--knows", "label")
     assert (code, "Did you mean 'labels'" in wrong) == (2, True)
+
+
+def test_each_attack_states_cost_chance_returns_and_conditions_in_lines_of_80_columns(
+    client: str, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, told, _ = command("which", f"{client}:make")
+    lines = told.splitlines()
+    first = lines.index(next(line for line in lines if line.startswith("closed-form-linear: about ")))
+    assert ", chance " in lines[first]
+    assert [line[2:12].strip() for line in lines[first + 1 :] if line[2:12].strip()][:3] == [
+        "because",
+        "returns",
+        "relies on",
+    ]
+    assert max(map(len, lines[first : lines.index("Not tried by `auto`:")])) <= 80
