@@ -52,6 +52,12 @@ def test_what_a_decorator_says_of_the_paper_is_no_behaviour(before: str, after: 
     assert (_sources.digest(METHOD.replace(before, after)) == _sources.digest(METHOD)) == is_same
 
 
+def test_what_an_attack_expects_to_cost_is_no_behaviour() -> None:
+    before = METHOD.replace("    pass\n", "    def outlook(self):\n        return 1\n    rate = 2\n")
+    assert _sources.digest(before.replace("return 1", "return 2")) == _sources.digest(before)
+    assert _sources.digest(before.replace("rate = 2", "rate = 3")) != _sources.digest(before)
+
+
 def test_a_function_of_nothing_but_imports_has_a_digest() -> None:
     body = "def load():\n    "
     assert _sources.digest(body + "import torch\n") == _sources.digest(body + "pass\n")
