@@ -67,7 +67,8 @@ def rounds_of(world: World) -> Iterator[AuditRound]:
     weights: Tensors = world.models.first_weights
     for number in itertools.count(1):
         update, truth = local_training(world, weights, number, 0, memory)
-        after = apply_server_step(world, weights, world.models.layout.flat(update.tensors, update.buffers), state)
+        combined = world.models.layout.flat(update.tensors, update.buffers)
+        after = apply_server_step(world, weights, combined, state, number)
         yield AuditRound(WireEntry(number, 0, weights, update), truth, after)
         weights = after
 

@@ -261,7 +261,7 @@ class AggregationStrategy(Strategy):
 
     def _step(self, step: Tensor) -> ArrayRecord:
         """Apply the server's optimizer step, and return the new weights as an array record."""
-        self._weights = apply_server_step(self._world, self._weights, step, self._optimizer_state)
+        self._weights = apply_server_step(self._world, self._weights, step, self._optimizer_state, self.tally.round)
         self._encoded = ArrayRecord(dict(self._weights))
         return self._encoded
 

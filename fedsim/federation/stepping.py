@@ -11,20 +11,23 @@ from fedsim.federation.client import local_training
 from fedsim.scenario.world import World
 
 
-def apply_server_step(world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor]) -> Tensors:
-    """Return the weights after the server's optimizer step along the aggregate, and the choices of components.
+def apply_server_step(
+    world: World, weights: Tensors, combined: Tensor, state: dict[str, Tensor], round_: int
+) -> Tensors:
+    """Return the weights after the server's optimizer step along the aggregate, with buffers that components set.
 
     Args:
         world: the scenario's built objects.
         weights: weights that clients received.
         combined: result of the aggregation rule, shape (P,).
         state: state of the server's optimizer; changed in place.
+        round_: number of the round, from 1.
     """
     direction, buffers = world.models.layout.unflatten(combined)
     trained = {name: weights[name].clone() for name in direction}
     world.stack.server_optimizer.step(trained, direction, state)
     changed = {name: weights[name] - change for name, change in buffers.items()}
-    return world.with_choices({**weights, **trained, **changed})
+    return world.with_server_buffers({**weights, **trained, **changed}, round_)
 
 
 def train_rounds(world: World, rounds: int) -> Iterator[Tensors]:
@@ -37,7 +40,7 @@ def train_rounds(world: World, rounds: int) -> Iterator[Tensors]:
     yield weights
     for round_ in range(1, rounds + 1):
         combined = rule.combine(_contributions(world, round_, weights), world.server_round(round_, weights))
-        weights = apply_server_step(world, weights, combined, state)
+        weights = apply_server_step(world, weights, combined, state, round_)
         yield weights
 
 

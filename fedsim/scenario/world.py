@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.devices import find_device
-from fedsim.core.hooks import ServerRound, Task
+from fedsim.core.hooks import ModelComponent, ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
 from fedsim.scenario import compatibility, tasks, user_models
 from fedsim.scenario.data import Data, build_data
@@ -84,14 +84,18 @@ class World:
         return split_validation(self.data.dataset, size, self.scenario.seed)
 
     @torch.no_grad()
-    def with_choices(self, weights: Tensors) -> Tensors:
-        """Return global weights with the buffers that components choose on the validation examples."""
-        choosing = [component for component in self.stack.model_components if component.validation]
-        if not choosing:
+    def with_server_buffers(self, weights: Tensors, round_: int) -> Tensors:
+        """Return global weights with the buffers that components set after a round."""
+        deciding = [
+            component
+            for component in self.stack.model_components
+            if type(component).after_round is not ModelComponent.after_round
+        ]
+        if not deciding:
             return weights
         model = self.models.load_weights(weights).eval()
-        for component in choosing:
-            component.choose(model, self.validation.examples)
+        for component in deciding:
+            component.after_round(model, round_, self.validation.examples)
         state = model.state_dict()
         return {name: state[name].clone() for name in weights}
 

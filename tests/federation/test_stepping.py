@@ -35,7 +35,7 @@ def test_buffers_change_by_what_they_changed_by_and_parameters_by_the_rate(scena
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.BatchNorm1d(10))
     world = replace(worlds.build(scenario(federation={"batch_size": 2})), own_model=lambda: copy.deepcopy(network))
     weights, layout = world.models.first_weights, world.models.layout
-    after = apply_server_step(world, weights, torch.ones(layout.size), {})
+    after = apply_server_step(world, weights, torch.ones(layout.size), {}, 1)
     parameters, buffers = layout.unflatten(torch.ones(layout.size))
     assert buffers
     assert all(torch.equal(after[name], weights[name] - 1) for name in buffers)

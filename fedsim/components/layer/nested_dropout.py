@@ -94,7 +94,7 @@ class NestedDropoutConfig(Config):
         ),
         (
             "k of the highest validation accuracy after each round",
-            "NestedDropout.choose",
+            "NestedDropout.after_round",
             "test_the_server_chooses_the_shortest_prefix_of_the_best_accuracy",
         ),
         ("checkpoint of the best validation accuracy", "", ""),
@@ -131,8 +131,10 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         """Number of validation examples; 0 with eta = 0, which cuts nothing."""
         return self.config.validation if float(self.config.eta) else 0
 
-    def choose(self, model: nn.Module, validation: Batch) -> None:
+    def after_round(self, model: nn.Module, round_: int, validation: Batch) -> None:
         """Set k to the prefix length of the highest validation accuracy; among nearly equal lengths to the shortest."""
+        if not self.validation:
+            return
         layers = [layer for layer in prefixes(model) if layer.chosen is not None]
         accuracies = [
             _accuracy(model, validation, layers, k) for k in range(1, _channels(model, validation, layers) + 1)

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import ClassVar, final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import ClassVar, Literal, final
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +30,7 @@ from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, Public
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.registry import component
-from fedsim.core.types import Config, Modality
+from fedsim.core.types import Batch, Config, Modality
 
 _NAME = "co-teaching"
 _ROUNDING = 1e-9
@@ -50,7 +52,14 @@ class CoTeachingConfig(Config):
         default=False, description="both networks score and learn from the whole batch; else each from a half"
     )
     freeze_batch_norm: bool = Field(
-        default=True, description="batch normalisation keeps its statistics and does not train its weights"
+        default=True,
+        description="after the first stage, batch normalisation keeps its statistics and does not train its weights",
+    )
+    second_rate: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="learning rate of the second stage relative to the first's, as a factor of the loss, so for SGD",
     )
 
 
@@ -61,7 +70,7 @@ class CoTeachingConfig(Config):
     tier="research",
     paper="2206.13140",
     fidelity="variant",
-    deviates="batch norm is frozen in both stages, which share a learning rate; the last checkpoint counts",
+    deviates="the second stage's learning rate is a factor of the loss, so for SGD; the last checkpoint counts",
     paper_steps=(
         (
             "each network learns from the other's small losses",
@@ -74,11 +83,19 @@ class CoTeachingConfig(Config):
             "test_in_the_first_stage_each_network_learns_from_all_examples",
         ),
         ("forget rate rises over the first rounds", "CoTeaching.rate", "test_the_forget_rate_ramps_up_in_even_steps"),
-        ("batch norm trained in the first stage and frozen in the second", "", ""),
-        ("lower learning rate in the second stage", "", ""),
+        (
+            "batch norm trained in the first stage and frozen in the second",
+            "CoTeaching.after_round",
+            "test_batch_normalisation_trains_in_the_first_stage_and_is_constant_in_the_second",
+        ),
+        (
+            "lower learning rate in the second stage",
+            "CoTeaching.objective",
+            "test_the_second_stage_has_its_own_learning_rate",
+        ),
         (
             "k of the highest validation accuracy of the mean logits",
-            "fedsim.components.layer.nested_dropout.NestedDropout.choose",
+            "fedsim.components.layer.nested_dropout.NestedDropout.after_round",
             "test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there",
         ),
     ),
@@ -95,7 +112,13 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
             for weights in second.parameters():
                 order = torch.randperm(weights.numel(), generator=generator)
                 weights.copy_(weights.flatten()[order].view_as(weights))
-        return NetworkPair(model, second, freezes=self.config.freeze_batch_norm)
+        frozen = "never" if not self.config.freeze_batch_norm else "later" if self.config.separate else "always"
+        return NetworkPair(model, second, frozen)
+
+    def after_round(self, model: nn.Module, round_: int, validation: Batch) -> None:
+        """Freeze batch normalisation when the first stage ends."""
+        if isinstance(model, NetworkPair) and round_ >= self.config.separate:
+            model.freeze()
 
     def refuses(self, federation: PublicFederation, model: nn.Module) -> str | None:
         """Refuse components around the pair, batches without a selected example, and layers that mix both halves."""
@@ -142,7 +165,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         chosen_1 = small_losses(scores_1[half], labels[half], rate)
         chosen_2 = small_losses(scores_2[two], labels[two], rate)
         loss = _mean(first[two][chosen_2], labels[two][chosen_2])
-        return loss + _mean(second[half][chosen_1], labels[half][chosen_1])
+        return self.config.second_rate * (loss + _mean(second[half][chosen_1], labels[half][chosen_1]))
 
     def rate(self, round_: int) -> float:
         """Return tau of a round (from 1) of the second stage: `ramp` evenly spaced values from 0 to tau, then tau."""
@@ -157,17 +180,30 @@ class NetworkPair(nn.Module):
     Args:
         first: network 1.
         second: network 2, with the same architecture; prefix layers use the prefix of network 1.
-        freezes: whether batch normalisation is frozen.
+        frozen: when batch normalisation is constant: never, always, or later, from `freeze` on.
+
+    Attributes:
+        is_frozen: 1 if batch normalisation is constant, a scalar that the server sends with the weights; None unless
+            it is frozen later.
     """
 
-    def __init__(self, first: nn.Module, second: nn.Module, *, freezes: bool) -> None:
+    is_frozen: Tensor | None
+
+    def __init__(self, first: nn.Module, second: nn.Module, frozen: Literal["never", "always", "later"]) -> None:
         super().__init__()
         self.first, self.second = first, second
-        self._freezes = freezes
+        self._frozen = frozen
+        self.register_buffer("is_frozen", torch.zeros(()) if frozen == "later" else None)
         for leader, follower in zip(prefixes(first), prefixes(second), strict=True):
             follower.follow(leader)
-        for layer in self._frozen():
-            layer.requires_grad_(False)
+        if frozen == "always":
+            for layer in self._constant_layers():
+                layer.requires_grad_(False)
+
+    def freeze(self) -> None:
+        """Make batch normalisation constant, if it is frozen later."""
+        if self.is_frozen is not None:
+            self.is_frozen.fill_(1)
 
     def differ(self) -> bool:
         """Return whether the networks' architectures differ."""
@@ -177,7 +213,7 @@ class NetworkPair(nn.Module):
     def train(self, mode: bool = True) -> NetworkPair:
         """Set the mode of all layers except frozen ones."""
         super().train(mode)
-        for layer in self._frozen():
+        for layer in self._constant_layers():
             layer.eval()
         return self
 
@@ -186,15 +222,31 @@ class NetworkPair(nn.Module):
         networks = (self.first, self.second)
         if not self.training:
             return torch.stack([network(inputs) for network in networks]).mean(0)
-        learning = [network(inputs) for network in networks]
+        self.train()  # weights with another `is_frozen` may have been loaded since
+        with _without_gradients(self._constant_layers()):
+            learning = [network(inputs) for network in networks]
         self.eval()
         with torch.no_grad():
             scoring = [network(inputs) for network in networks]
         self.train()
         return torch.stack([*learning, *scoring], 1)
 
-    def _frozen(self) -> list[nn.Module]:
-        return [module for module in self.modules() if self._freezes and isinstance(module, BatchNorm)]
+    def _constant_layers(self) -> list[nn.Module]:
+        is_frozen = self._frozen == "always" or (self.is_frozen is not None and bool(self.is_frozen))
+        return [module for module in self.modules() if is_frozen and isinstance(module, BatchNorm)]
+
+
+@contextmanager
+def _without_gradients(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Treat weights of layers as constants in a forward pass."""
+    trained = [weights for layer in layers for weights in layer.parameters() if weights.requires_grad]
+    for weights in trained:
+        weights.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weights in trained:
+            weights.requires_grad_(True)
 
 
 def halves(examples: int) -> tuple[int, int]:

@@ -97,15 +97,16 @@ class ModelComponent(Component[ConfigT]):
 
     @property
     def validation(self) -> int:
-        """Number of the server's test examples on which `choose` acts; they are left out of the test. 0: none."""
+        """Number of the server's test examples on which `after_round` acts; they are left out of the test. 0: none."""
         return 0
 
-    def choose(self, model: nn.Module, validation: Batch) -> None:
-        """Set buffers that the server chooses after each round; called only if `validation` is above 0.
+    def after_round(self, model: nn.Module, round_: int, validation: Batch) -> None:
+        """Set buffers of the global model that the server decides after each round; the next round trains with them.
 
         Args:
             model: the global model in evaluation mode, without gradients.
-            validation: validation examples with labels.
+            round_: number of the finished round, from 1.
+            validation: validation examples with labels; empty if no component asks for any.
         """
 
     def step_factors(self, parameters: Tensors) -> Tensors:

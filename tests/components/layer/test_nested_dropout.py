@@ -260,13 +260,13 @@ def test_the_server_chooses_the_shortest_prefix_of_the_best_accuracy() -> None:
     labels = by_hand(twin, 5, inputs).argmax(1)
     labels[:30] = noise[:30]
     assert torch.equal(model(inputs), twin(inputs)), "before the first choice nothing is cut"
-    own.choose(model, Batch(inputs, labels))
+    own.after_round(model, 1, Batch(inputs, labels))
     accuracies = [float((by_hand(twin, k, inputs).argmax(1) == labels).double().mean()) for k in range(1, WIDTH + 1)]
     expected = 1 + accuracies.index(max(accuracies))
     assert 1 < expected < WIDTH
     assert int(model.get_buffer("2.chosen")) == expected
     assert torch.allclose(model(inputs), by_hand(twin, expected, inputs))
-    own.choose(model, Batch(inputs, torch.full((300,), CLASSES)))
+    own.after_round(model, 1, Batch(inputs, torch.full((300,), CLASSES)))
     assert int(model.get_buffer("2.chosen")) == 1, "no length is right: the shortest"
 
 
@@ -276,7 +276,7 @@ def test_of_lengths_that_are_as_good_the_shortest_is_chosen_and_ignored_labels_d
     inputs, _ = data(300)
     labels = by_hand(twin, 5, inputs).argmax(1)
     labels[by_hand(twin, 3, inputs).argmax(1) != labels] = IGNORED  # of what is left both lengths are right
-    own.choose(model, Batch(inputs, labels))
+    own.after_round(model, 1, Batch(inputs, labels))
     right = [int((by_hand(twin, k, inputs).argmax(1) == labels).sum()) for k in range(1, WIDTH + 1)]
     assert right[2] == right[4] == max(right) == int((labels != IGNORED).sum()) < 300
     assert int(model.get_buffer("2.chosen")) == 1 + right.index(max(right)) <= 3
@@ -311,7 +311,7 @@ def test_after_each_round_the_global_model_is_cut_and_the_test_lacks_the_validat
         chosen = float(weights[name])
         assert 1 <= chosen <= 16
         with torch.no_grad():
-            world.stack.model_components[0].choose(model.eval(), world.validation.examples)
+            world.stack.model_components[0].after_round(model.eval(), 1, world.validation.examples)
             accuracy = float((model(test.inputs).argmax(1) == test.labels).double().mean())
         assert float(model.get_buffer(name)) == chosen
         assert apps.evaluate_model(world, weights)["test_accuracy"] == pytest.approx(accuracy)

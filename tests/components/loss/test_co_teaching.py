@@ -17,6 +17,7 @@ from fedsim.core.hooks import PublicFederation
 from fedsim.core.nets.masks import dropout_sites, record_masks
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
+from fedsim.federation.stepping import train_rounds
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
@@ -216,6 +217,46 @@ def test_frozen_batch_normalisation_stays_as_it_is_bit_by_bit() -> None:
         assert stayed == inside if freezes else not set(stayed) & set(inside)
 
 
+def test_batch_normalisation_trains_in_the_first_stage_and_is_constant_in_the_second() -> None:
+    own, batch = component(separate=2), data(10)
+    model = pair(own, normalised=True)
+    norms = [name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)]
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for round_ in range(1, 5):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        optimizer.zero_grad()
+        own.objective(model.train()(batch.inputs), batch.labels, round_).backward()
+        optimizer.step()
+        own.after_round(model, round_, batch)
+        stayed = {name for name, tensor in model.state_dict().items() if torch.equal(before[name], tensor)}
+        inside = {name for name in before if name.rpartition(".")[0] in norms}
+        assert stayed & inside == (inside if round_ > 2 else set())
+        assert not {name for name in stayed - inside if name.endswith("weight")}
+    assert all(weights.requires_grad for weights in model.parameters())
+
+
+def test_the_stage_travels_with_the_weights(scenario: Build) -> None:
+    components = [{"name": "co-teaching", "separate": 1}]
+    model = {"name": "tests.scenario.own_modules:normed"}
+    world = worlds.build(scenario(components=components, federation={"batch_size": 8, "clients": 2}, model=model))
+    first, second, third = train_rounds(world, 2)
+    assert [float(weights["is_frozen"]) for weights in (first, second, third)] == [0.0, 1.0, 1.0]
+    statistics = [name for name in first if name.endswith(("running_mean", "running_var"))]
+    assert statistics
+    assert not any(torch.equal(first[name], second[name]) for name in statistics)
+    assert all(torch.equal(second[name], third[name]) for name in statistics)
+
+
+def test_the_second_stage_has_its_own_learning_rate() -> None:
+    batch = data(10)
+    plain, slow = component(separate=1, forget_rate=0.2), component(separate=1, forget_rate=0.2, second_rate=0.01)
+    for round_, factor in ((1, 1.0), (2, 0.01)):
+        first, second, _ = gradients(plain, pair(plain), batch, round_)
+        slow_first, slow_second, _ = gradients(slow, pair(slow), batch, round_)
+        assert torch.allclose(slow_first, factor * first, rtol=1e-12)
+        assert torch.allclose(slow_second, factor * second, rtol=1e-12)
+
+
 def test_a_rest_that_leaves_nothing_to_learn_from_gives_no_gradient() -> None:
     own = component(forget_rate=0.5)
     first, second, _ = gradients(own, pair(own), data(1))
@@ -292,7 +333,7 @@ def test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there() -> 
         right = [int((mean_logits(k, networks).argmax(1) == batch.labels).sum()) for k in range(1, WIDTH + 1)]
         return 1 + right.index(max(right))
 
-    nested.choose(model, batch)
+    nested.after_round(model, 1, batch)
     both = best((model.first, model.second))
     assert [int(own.chosen) for own in prefixes(model) if own.chosen is not None] == [both, both]
     assert {best((model.first,)), best((model.second,))} != {both}
