@@ -9,6 +9,7 @@
 # make prose: the rate of vague words by folder, and the worst sentences.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make site: the same with a recorded page of the demo in it, which takes some minutes to record.
+# make schemas: the JSON schemas of guard.toml and of [tool.fedsim.policy], in docs/schemas.
 # make screenshots: the pictures of the demo, reports and an audit in docs, a quarter of an hour.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +33,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected]; with DAY=1 to 7 a seventh of them.
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml $(if $(DAY),| awk 'NR % 7 == $(DAY) % 7'))
 
-.PHONY: help demo demo-llm docs site screenshots test test-all test-versions run-quick run-all check-scenarios figures check-figures mutants prose lint clean
+.PHONY: help demo demo-llm docs site schemas screenshots test test-all test-versions run-quick run-all check-scenarios figures check-figures mutants prose lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -51,6 +52,9 @@ docs: $(VENV)/.installed-dev
 	@echo "The documentation: results/site/index.html"
 
 site: $(RECORDED) docs
+
+schemas: $(VENV)/.installed-dev
+	@PYTHONPATH=. $(BIN)/python docs/schemas.py
 
 screenshots: $(VENV)/.installed-dev $(QUICKSTART) $(RECORDED)
 	@cd scenarios/41_audit_example && $(CURDIR)/$(FEDSIM) audit train:make_client --batch-sizes 1,4 --minutes 2 \

@@ -88,6 +88,11 @@ def test_every_scenario_is_listed(installed: Installed) -> None:
     assert "00_quickstart" in installed.fedsim("list", "scenarios")
 
 
+def test_the_schemas_of_policies_are_in_it(installed: Installed) -> None:
+    for schema in (ROOT / "docs" / "schemas").iterdir():
+        assert (installed.site / "fedsim" / "schemas" / schema.name).read_bytes() == schema.read_bytes()
+
+
 def test_the_quickstart_runs_by_name_and_leaves_a_report(installed: Installed) -> None:
     told = installed.fedsim("run", "quickstart", *(part for one in FEW for part in ("--set", one)))
     assert "Report: results/00_quickstart/report.html" in told

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, cast, final
 
-from pydantic import BaseModel, Field, model_serializer, model_validator
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, model_serializer, model_validator
+from pydantic_core import CoreSchema
 
 from fedsim.core import registry
 from fedsim.core.registry import Kind
@@ -50,6 +51,13 @@ class Choice(Config):
             **{key: value for key, value in table.items() if key in fields},
             "settings": {key: value for key, value in table.items() if key not in fields},
         }
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the schema of the table as it is written: settings are further keys."""
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        schema["properties"].pop("settings")
+        return {**schema, "additionalProperties": True}
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:

@@ -55,8 +55,16 @@ class NodeTable(Config):
 class BudgetTable(Config):
     """Total privacy budget of the subject, over runs, apps and restarts."""
 
-    epsilon: float = Field(gt=0, description=f"epsilon that the subject may spend, at most {_LARGEST_EPSILON:g}")
-    delta: float = Field(gt=0, description=f"delta at which epsilon is stated, at most {_LARGEST_DELTA:g}")
+    epsilon: float = Field(
+        gt=0,
+        description=f"epsilon that the subject may spend, at most {_LARGEST_EPSILON:g}",
+        json_schema_extra={"maximum": _LARGEST_EPSILON},
+    )
+    delta: float = Field(
+        gt=0,
+        description=f"delta at which epsilon is stated, at most {_LARGEST_DELTA:g}",
+        json_schema_extra={"maximum": _LARGEST_DELTA},
+    )
 
     @field_validator("epsilon")
     @classmethod
@@ -135,11 +143,9 @@ class MessagesTable(Config):
 class MetricTable(Config):
     """A figure of an evaluation: its range, and its noise."""
 
-    low: float = Field(allow_inf_nan=False, description="smaller figures are sent as this, before noise")
-    high: float = Field(allow_inf_nan=False, description="larger figures are sent as this, before noise")
-    noise_multiplier: float = Field(
-        gt=0, allow_inf_nan=False, description="standard deviation of the noise, in units of high - low"
-    )
+    low: float = Field(description="smaller figures are sent as this, before noise")
+    high: float = Field(description="larger figures are sent as this, before noise")
+    noise_multiplier: float = Field(gt=0, description="standard deviation of the noise, in units of high - low")
     every: int = Field(
         default=1,
         ge=1,
@@ -242,9 +248,10 @@ class GuardPolicy(Config):
         ]
 
     def cost(self, rounds: int) -> list[Spent]:
-        """Return the noisy steps of a run: each round has a training message, and an evaluation if they run."""
-        training = [compose_rounds(mechanism, rounds) for mechanism in self.mechanisms()]
-        return [*training, *(Spent(m.noise_multiplier, 1.0, rounds // m.every) for m in self.metrics.values())]
+        """Return the noisy steps of a run whose rounds have a message of each allowed category."""
+        answered = {category_of(pattern) for pattern in self.messages.types}
+        trainings = [compose_rounds(mechanism, rounds) for mechanism in self.mechanisms() if TRAIN in answered]
+        return [*trainings, *(Spent(m.noise_multiplier, 1.0, rounds // m.every) for m in self.metrics.values())]
 
 
 def read_policy(path: Path) -> GuardPolicy:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedsim.guard.policy import EVALUATE, GuardPolicy
-from fedsim.privacy.accounting import epsilon
+from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger, LedgerEntry, open_reservations
 
 _MOST_ROUNDS = 10_000  # that are counted ahead
@@ -73,7 +74,7 @@ def status_of(policy: GuardPolicy) -> Status:
         spent=_epsilon(rounds, policy.budget.delta),
         allowed=policy.budget.epsilon,
         delta=policy.budget.delta,
-        rounds_left=_rounds_left(policy, rounds),
+        rounds_left=rounds_within_budget(policy, [part for entry in rounds for part in entry.spent]),
         unanswered_rounds=sum(entry.number in still_open for entry in rounds),
         truncated_lines=sum(entry.kind == "cut" for entry in entries),
         entries=len(entries),
@@ -81,8 +82,8 @@ def status_of(policy: GuardPolicy) -> Status:
     )
 
 
-def _rounds_left(policy: GuardPolicy, rounds: list[LedgerEntry]) -> int:
-    before = [part for entry in rounds for part in entry.spent]
+def rounds_within_budget(policy: GuardPolicy, before: Sequence[Spent]) -> int:
+    """Return the number of rounds of a run that the budget allows after the steps before, at most 10,000."""
 
     def fits(count: int) -> bool:
         return epsilon([*before, *policy.cost(count)], policy.budget.delta).value <= policy.budget.epsilon

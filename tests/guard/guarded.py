@@ -15,6 +15,8 @@ from fedsim.privacy.ledger import Ledger
 from tests.guard.site import START, policy
 
 APP = "a" * 64
+WORDS = "the site's guard: "
+NOTHING = f"{WORDS}nothing is sent for this message."
 
 
 def message(
@@ -27,6 +29,15 @@ def message(
 
 def trained(received: Tensors) -> Tensors:
     return {name: tensor + 0.01 for name, tensor in received.items()}
+
+
+def untouched(_received: Tensors) -> Tensors:
+    raise AssertionError("the app was run")
+
+
+def reason(covered: PrivateReply) -> str:
+    assert covered.reply.has_error()
+    return covered.reply.error.reason or ""
 
 
 class Guarded:

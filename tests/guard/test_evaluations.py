@@ -14,8 +14,7 @@ from dp_accounting.privacy_accountant import NeighboringRelation
 from fedsim.core.types import Tensors
 from fedsim.privacy.accounting import Spent
 from fedsim.privacy.ledger import open_reservations
-from tests.guard.guarded import Guarded, figures_of, message
-from tests.guard.test_private_reply import NOTHING, WORDS, reason, untouched
+from tests.guard.guarded import NOTHING, WORDS, Guarded, figures_of, message, reason, untouched
 
 ACCURACY = {"low": 0.0, "high": 1.0, "noise_multiplier": 2.0}
 LOSS = {"low": 1.0, "high": 5.0, "noise_multiplier": 3.0, "every": 2}

@@ -15,16 +15,9 @@ from fedsim.privacy.ledger import Ledger
 from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 from fedsim.privacy.upload import clip_jointly
-from tests.guard.guarded import APP, Guarded, message, trained
+from tests.guard.guarded import APP, NOTHING, WORDS, Guarded, message, reason, trained, untouched
 from tests.guard.site import NOISE, START
 from tests.privacy.noise_recovery.weak_noise import replace_secure_noise
-
-WORDS = "the site's guard: "
-NOTHING = f"{WORDS}nothing is sent for this message."
-
-
-def untouched(_received: Tensors) -> Tensors:
-    raise AssertionError("the app was run")
 
 
 def only_arrays(covered: PrivateReply) -> dict[str, torch.Tensor]:
@@ -41,11 +34,6 @@ def assert_is_noise(arrays: Tensors) -> None:
     # 2050 draws: their mean and deviation are within 5 of their standard errors, 1/sqrt(n) and 1/sqrt(2n).
     assert abs(float(values.mean())) < 5 * NOISE / len(values) ** 0.5
     assert float(values.std()) == pytest.approx(NOISE, abs=5 * NOISE / (2 * len(values)) ** 0.5)
-
-
-def reason(covered: PrivateReply) -> str:
-    assert covered.reply.has_error()
-    return covered.reply.error.reason or ""
 
 
 def test_an_update_leaves_with_the_noise_of_the_policy_and_nothing_beside_it(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`fedsim guard run` and `fedsim guard status`."""
+"""`fedsim guard run`, `fedsim guard status` and `fedsim guard check`."""
 
 from __future__ import annotations
 
@@ -55,3 +55,23 @@ def status(policy: _PolicyFile = _POLICY) -> None:
         counts = (str(share.rounds), str(share.evaluations))
         table.add_row(share.run, share.app[:12], *counts, f"{share.alone:.4g}", moment)
     screen.print(table)
+
+
+@guard.command(cls=OneCommand, epilog="Example: fedsim guard check guard.toml --rounds 10")
+def check(
+    policy: _PolicyFile = _POLICY,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="rounds of the run whose cost is printed; absent: messages.rounds")
+    ] = None,
+) -> None:
+    """Validate a policy without running anything, and print permissions, refusals and the cost of a run."""
+    from fedsim.guard.explanation import cost_of_run, permissions, refusals
+    from fedsim.guard.policy import read_policy
+
+    rules = read_policy(policy)
+    say(f"{policy} is valid.")
+    for title, sentences in (("Permits", permissions(rules)), ("Refuses", refusals(rules))):
+        say(f"{title}:")
+        for sentence in sentences:
+            say(f"- {sentence}")
+    say(cost_of_run(rules, rounds or rules.messages.rounds))

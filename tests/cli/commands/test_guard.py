@@ -76,7 +76,27 @@ def test_a_ledger_that_was_changed_is_a_mistake_too(command: Say, site: Path) ->
     assert "line 1 was not written with this ledger's key" in err
 
 
-@pytest.mark.parametrize("name", ["run", "status"])
+def test_check_says_what_a_policy_does_and_touches_no_file(command: Say, site: Path) -> None:
+    before = sorted(site.iterdir())
+    code, out, err = command("guard", "check", "guard.toml", "--rounds", "2")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "guard.toml is valid."
+    assert lines.index("Permits:") < lines.index("- Any app runs.") < lines.index("Refuses:")
+    assert lines[-1].startswith("A run of 2 rounds costs epsilon 2.943 at delta 1e-05, within the budget of 4.5.")
+    assert sorted(site.iterdir()) == before
+
+
+def test_check_counts_the_rounds_of_the_policy_and_names_a_mistake_by_its_key(command: Say, site: Path) -> None:
+    _, out, _ = command("guard", "check")
+    assert "A run of 100 rounds costs" in out
+    policy(site, budget={"epsilon": 90.0})
+    code, _, err = command("guard", "check")
+    assert code == 2
+    assert "guard.toml: budget.epsilon: 90 gives no protection" in err
+
+
+@pytest.mark.parametrize("name", ["run", "status", "check"])
 def test_help_has_an_example(command: Say, name: str) -> None:
     code, out, _ = command("guard", name, "--help")
     assert code == 0
