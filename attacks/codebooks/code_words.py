@@ -62,7 +62,7 @@ class CodeWords(Attack[Config]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Expect forward passes on the vocabulary, and no exact answer."""
-        return outlook_of(observation, 12.0, 0.011, "the result is words without their order")
+        return outlook_of(observation, 3.0, 0.011, "the result is words without their order")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens with only used codes, in rows of sentence length. The order of tokens is not recovered.
