@@ -28,7 +28,9 @@ _GROUND = (
     "fedsim/processes/",
 )
 _WORDS = frozenset({"summary", "paper", "fidelity", "deviates", "paper_steps", "related"})  # of a method's decorator
-_ESTIMATES = frozenset({"outlook", "success", "same_search"})  # methods of an attack that order `auto`, and no more
+_ESTIMATES = frozenset(  # methods of an attack that order `auto`, and no more
+    {"outlook", "success", "same_search", "count_gradients", "count_hypotheses"}
+)
 _NOT_RUN = frozenset({"expected", "minutes", "title", "description"})  # keys of a scenario without effect on its run
 
 
