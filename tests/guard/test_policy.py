@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 import fedsim
 from fedsim.core.errors import ScenarioError
-from fedsim.guard.policy import read_policy
+from fedsim.guard.explanation import cost_of_run, permissions, refusals
+from fedsim.guard.policy import GuardPolicy, read_policy
 from fedsim.privacy.accounting import Spent
 from tests.guard.site import policy
 
@@ -45,10 +48,27 @@ def test_what_is_not_said_is_the_safe_choice(tmp_path: Path) -> None:
     assert (rules.messages.types, rules.messages.on_app_failure) == (("train",), "noise")
 
 
-def test_the_policy_of_the_page_can_be_read(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "guard.toml").write_text(text)
-    assert read_policy(tmp_path / "guard.toml").defenses[0].name == "local-dp"
+def documented(folder: Path, addition: str = "") -> GuardPolicy:
+    """Return the first policy of the page, with tables of another block in place of its own."""
+    first, *_ = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    (folder / "guard.toml").write_text(tomli_w.dumps({**tomllib.loads(first), **tomllib.loads(addition)}))
+    return read_policy(folder / "guard.toml")
+
+
+def test_the_policies_of_the_page_can_be_read(tmp_path: Path) -> None:
+    _, *additions = re.findall(r"```toml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert documented(tmp_path).defenses[0].name == "local-dp"
+    declining, running = (documented(tmp_path, addition) for addition in additions)
+    assert (declining.messages.evaluate, running.messages.evaluate) == ("decline-silently", "run")
+    assert list(running.metrics) == ["accuracy"]
+
+
+def test_what_the_page_says_of_its_policy_is_what_check_prints(tmp_path: Path) -> None:
+    policy = documented(tmp_path)
+    told = [*permissions(policy), *refusals(policy), cost_of_run(policy, 10)]
+    page = " ".join(PAGE.read_text(encoding="utf-8").split())
+    for sentence in told:
+        assert " ".join(sentence.replace(str(tmp_path), "/home/guard").split()) in page
 
 
 @pytest.mark.parametrize(
