@@ -45,3 +45,4 @@ def test_the_trial_of_the_page_gives_the_server_two_private_updates(tmp_path: Pa
     assert "'site 0' has spent epsilon" in done.stdout
     for number in (0, 1):
         assert "train: sent a private update" in (tmp_path / f"site-{number}" / "guard.log").read_text()
+        assert "Traceback" not in (tmp_path / f"site-{number}" / "apps.log").read_text()  # noise would hide it

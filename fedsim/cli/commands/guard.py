@@ -1,4 +1,4 @@
-"""`fedsim guard run`, `fedsim guard status` and `fedsim guard check`."""
+"""`fedsim guard run`, `status`, `check` and `template`."""
 
 from __future__ import annotations
 
@@ -75,3 +75,14 @@ def check(
         for sentence in sentences:
             say(f"- {sentence}")
     say(cost_of_run(rules, rounds or rules.messages.rounds))
+
+
+@guard.command(cls=OneCommand, epilog="Example: fedsim guard template my-app")
+def template(folder: Annotated[Path, typer.Argument(help="new folder; its name is that of the app")]) -> None:
+    """Write a Flower app that works under a guard, with batch normalisation and evaluation, and a policy for it."""
+    from fedsim.guard.new_app import write_app
+
+    write_app(folder)
+    say(f"Wrote the app {folder} and {folder / 'guard.toml'}. Next steps:")
+    say(f"  fedsim guard check {folder / 'guard.toml'}")
+    say(f"  flwr build --app {folder}")

@@ -96,7 +96,19 @@ def test_check_counts_the_rounds_of_the_policy_and_names_a_mistake_by_its_key(co
     assert "guard.toml: budget.epsilon: 90 gives no protection" in err
 
 
-@pytest.mark.parametrize("name", ["run", "status", "check"])
+def test_template_writes_an_app_whose_policy_is_valid(command: Say, site: Path) -> None:
+    code, out, _ = command("guard", "template", "my-app")
+    assert code == 0
+    assert "fedsim guard check my-app/guard.toml" in out
+    code, out, _ = command("guard", "check", "my-app/guard.toml")
+    assert code == 0
+    assert "within the budget of 8" in out
+    code, _, err = command("guard", "template", "my-app")
+    assert code == 2
+    assert "my-app exists already" in err
+
+
+@pytest.mark.parametrize("name", ["run", "status", "check", "template"])
 def test_help_has_an_example(command: Say, name: str) -> None:
     code, out, _ = command("guard", name, "--help")
     assert code == 0
