@@ -19,6 +19,7 @@ from fedsim.report.document.blocks import (
     ImageGrid,
     ImageGrids,
     Level,
+    Measurement,
     Paragraph,
     Picture,
     RowGroup,
@@ -39,6 +40,7 @@ from fedsim.report.document.blocks import (
     table,
 )
 from fedsim.report.document.html import to_html
+from fedsim.report.document.latex import table_to_latex
 from fedsim.report.document.markdown import to_markdown
 from fedsim.report.document.terminal import to_terminal
 
@@ -58,6 +60,7 @@ __all__ = [
     "ImageGrid",
     "ImageGrids",
     "Level",
+    "Measurement",
     "Paragraph",
     "Picture",
     "RowGroup",
@@ -76,6 +79,7 @@ __all__ = [
     "number",
     "paragraph",
     "table",
+    "table_to_latex",
     "to_html",
     "to_markdown",
     "to_terminal",

@@ -123,8 +123,34 @@ def number(text: str, *, keeps_interval: bool = False, is_extra: bool = False) -
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """The number behind the text of a cell, unscaled: a share is in [0, 1].
+
+    Attributes:
+        metric: name of the metric.
+        value: estimate.
+        low: lower end of the interval; None if n does not support an interval.
+        high: upper end.
+        n: units that the interval is over.
+        unit: unit of value, low and high; empty for shares.
+        better: direction of the metric; empty if the table has no best value.
+    """
+
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    unit: str = ""
+    better: Literal["", "higher", "lower"] = ""
+
+
+@dataclass(frozen=True)
 class TableCell:
-    """A table cell: text, interval, tags, notes, tone, and sort key."""
+    """A table cell: text, interval, tags, notes, tone, sort key, and the number behind the text.
+
+    `is_best` marks the best value of a column, for tables of papers.
+    """
 
     text: str = ""
     interval: str = ""
@@ -132,6 +158,8 @@ class TableCell:
     notes: tuple[str, ...] = ()
     level: Level = ""
     sort_by: str | None = None
+    measurement: Measurement | None = None
+    is_best: bool = False
 
 
 @dataclass(frozen=True)

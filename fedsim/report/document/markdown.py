@@ -136,7 +136,8 @@ def _cells(row: TableRow) -> list[str]:
 
 def _cell(cell: TableCell) -> str:
     text = f"{cell.text} ({cell.interval})" if cell.interval else cell.text
-    return plain(", ".join([text, *cell.tags, *cell.notes]))
+    shown = plain(", ".join([text, *cell.tags, *cell.notes]))
+    return f"**{shown}**" if cell.is_best else shown
 
 
 def _spans(paragraph: Paragraph) -> str:

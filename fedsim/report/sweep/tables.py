@@ -14,13 +14,13 @@ from fedsim.core import registry
 from fedsim.core.metric import Metric
 from fedsim.judgement.limits import LimitState
 from fedsim.record import Interval
-from fedsim.report.document import Table, TableCell, TableRow, number
+from fedsim.report.document import Measurement, Table, TableCell, TableRow, number
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.gathered import SweepRecords, SweepSetting
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import judge_setting
-from fedsim.report.tables.figures import NOTHING, estimate
+from fedsim.report.tables.figures import NOTHING, estimate, measurement_of, success_cell
 
 _POLICY_TAGS: Mapping[LimitState, str] = {
     "kept": "within the policy",
@@ -154,7 +154,7 @@ def _attack_row(sweep: SweepRecords, setting: SweepSetting, label: str) -> Table
     return TableRow.of(
         setting.name,
         TableCell(label, tags=tags),
-        estimate_cell(success.rate, 100, 0, "%") if success else "failed",
+        success_cell(success.rate) if success else "failed",
         f"{len(setting.victims(label))}",
         "; ".join(list(reasons)[:2]),
     )
@@ -189,14 +189,14 @@ def _setting_columns(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple
     """Return the columns of the settings table: heading, and cell of a point."""
     name = measure(points)
     return [
-        (name, lambda p: _measure_cell(p, p.utility)),
-        (f"{name} loss", lambda p: _measure_cell(p, p.loss, has_unit=False)),
+        (name, _utility_cell),
+        (f"{name} loss", _loss_cell),
         ("attack success", _success),
         ("strongest attack", lambda p: _plain(p.strongest.attack if p.strongest else NOTHING)),
         *((f"95th / best {metric.title}", partial(_late_and_best, metric)) for metric in counted_metrics(sweep)),
         ("ideal attacker", _ideal),
         ("p (Holm)", _p),
-        ("members found", lambda p: estimate_cell(p.membership.rate if p.membership else None, 100, 1, "%")),
+        ("members found", lambda p: _rate_cell("members_found", p.membership.rate if p.membership else None, 1)),
         ("epsilon", _epsilon),
         ("train s", lambda p: TableCell(f"{p.seconds.value:.2g}", sort_by=_order(p.seconds.value))),
         ("bytes up", lambda p: TableCell(f"{p.upload_bytes:,}", sort_by=_order(p.upload_bytes))),
@@ -204,17 +204,37 @@ def _setting_columns(sweep: SweepRecords, points: Sequence[Point]) -> list[tuple
     ]
 
 
-def _measure_cell(point: Point, interval: Interval | None, *, has_unit: bool = True) -> TableCell:
+def _utility_cell(point: Point) -> TableCell:
     metric = point.setting.test_metric
-    if metric is None:
+    if metric is None or point.utility is None:
         return estimate_cell(None, 1.0, 0)
-    return estimate_cell(interval, metric.scale, metric.digits, metric.suffix if has_unit else "")
+    cell = estimate_cell(point.utility, metric.scale, metric.digits, metric.suffix)
+    return replace(cell, measurement=measurement_of(point.utility, metric))
+
+
+def _loss_cell(point: Point) -> TableCell:
+    """Return the control's utility minus that of the setting: the better setting loses least."""
+    metric = point.setting.test_metric
+    if metric is None or point.loss is None:
+        return estimate_cell(None, 1.0, 0)
+    measured = measurement_of(point.loss, metric)
+    better = "lower" if metric.better == "higher" else "higher"
+    cell = estimate_cell(point.loss, metric.scale, metric.digits)
+    return replace(cell, measurement=replace(measured, metric=f"{metric.name}_loss", better=better))
 
 
 def _success(point: Point) -> TableCell:
     if point.has_failed:
         return TableCell("failed", sort_by=_order(None))
-    return estimate_cell(point.strongest.rate if point.strongest else None, 100, 0, "%")
+    return _rate_cell("success", point.strongest.rate if point.strongest else None, 0)
+
+
+def _rate_cell(metric: str, rate: Interval | None, digits: int) -> TableCell:
+    """Return the cell of a rate in per cent; a reader decides whether attacks or defenses are compared."""
+    cell = estimate_cell(rate, 100, digits, "%")
+    if rate is None:
+        return cell
+    return replace(cell, measurement=Measurement(metric, rate.value, rate.low, rate.high, rate.n))
 
 
 def _late_and_best(metric: Metric, point: Point) -> TableCell:

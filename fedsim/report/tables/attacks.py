@@ -10,7 +10,7 @@ from typing import Any
 from fedsim.judgement.evidence import reach
 from fedsim.record import ArmRecord, AttackFinding, Interval, ItemScore, RunRecord, VictimRecord
 from fedsim.report.document import Heading, Paragraph, RowGroup, Strong, Table, TableCell, TableRow, number, paragraph
-from fedsim.report.tables.figures import cost, duration, estimate, figure, heading_of, scientific
+from fedsim.report.tables.figures import cost, duration, figure, heading_of, scientific, success_cell
 from fedsim.report.verdict import Column, Count, RunJudge, failed_on, join_words, knowledge
 
 
@@ -76,7 +76,7 @@ def _rows(arm: ArmRecord, judge: RunJudge, columns: Sequence[tuple[Heading, _Cel
 
 
 def _success(tried: _Tried) -> TableCell:
-    success = estimate(tried.success, 100, 0, "%")
+    success = success_cell(tried.success)
     return success if tried.arm.replay_matches else replace(success, tags=("truth unsure",))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fedsim.core.metric import Metric
 from fedsim.record import ClientCost, Interval
-from fedsim.report.document import Heading, TableCell, number
+from fedsim.report.document import Heading, Measurement, TableCell, number
 from fedsim.report.verdict import Column, bounds
 
 NOTHING = "\N{EN DASH}"
@@ -19,7 +21,19 @@ def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "
 
 def figure(value: Interval | None, metric: Metric) -> TableCell:
     """Return the cell of a metric value; the unit is omitted, because the heading has it, unless it is a share."""
-    return estimate(value, metric.scale, metric.digits, metric.suffix if metric.form != "number" else "")
+    cell = estimate(value, metric.scale, metric.digits, metric.suffix if metric.form != "number" else "")
+    return cell if value is None else replace(cell, measurement=measurement_of(value, metric))
+
+
+def measurement_of(value: Interval, metric: Metric) -> Measurement:
+    """Return the number behind a cell of a metric value."""
+    return Measurement(metric.name, value.value, value.low, value.high, value.n, metric.unit, metric.better)
+
+
+def success_cell(rate: Interval, digits: int = 0) -> TableCell:
+    """Return the cell of a success rate of an attack, in per cent; a higher rate is a stronger attack."""
+    measurement = Measurement("success", rate.value, rate.low, rate.high, rate.n, better="higher")
+    return replace(estimate(rate, 100, digits, "%"), measurement=measurement)
 
 
 def heading_of(column: Column) -> Heading:

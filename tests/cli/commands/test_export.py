@@ -26,3 +26,26 @@ def test_without_a_format_nothing_is_written(command: Say, swept: Path) -> None:
     assert (code, told) == (2, "")
     assert "add --csv, --parquet or --duckdb" in said
     assert sorted((swept / "s").iterdir()) == before
+
+
+def test_a_table_of_the_page_is_written_as_asked(command: Say, swept: Path, tmp_path: Path) -> None:
+    shutil.copytree(swept / "s", tmp_path / "s")
+    folder = tmp_path / "s"
+    code, told, _ = command("export", str(folder), "--latex", "--json", "--metric", "success", "--bold", "best")
+    assert code == 0
+    wrote = [f"Wrote {folder / name}" for name in ("table-settings.tex", "table-settings.json")]
+    assert told.replace("\n", "") == "".join(wrote)
+    assert "setting & attack success & seeds, victims" in (folder / "table-settings.tex").read_text()
+    assert not list(folder.glob("table*.csv"))
+
+
+def test_mistakes_name_the_option_and_the_nearest_name(command: Say, swept: Path) -> None:
+    folder = str(swept / "s")
+    for given, said in (
+        (("--latex", "--table", "setings"), "Did you mean 'settings'?"),
+        (("--latex", "--bold", "all"), "expected 'best'"),
+        (("--csv", "--metric", "psnr"), "Add --latex, --markdown or --json"),
+    ):
+        code, told, complaint = command("export", folder, *given)
+        assert (code, told) == (2, "")
+        assert said in complaint.replace("\n", " ")
