@@ -14,7 +14,7 @@ from fedsim.core.result_files import check_run_or_sweep
 
 @command(
     epilog="Examples: fedsim export results/my_sweep --csv; "
-    "fedsim export results/my_run --latex --attack dlg --attack dia --metric psnr --metric ssim --bold best"
+    "fedsim export results/my_run --latex --attack dlg --metric psnr --bold best --bibtex papers.bib"
 )
 def export(
     folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
@@ -24,6 +24,9 @@ def export(
     as_latex: Annotated[bool, typer.Option("--latex", help="write a table of the page to table-NAME.tex")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="write the same table to table-NAME.md")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="write the same table to table-NAME.json")] = False,
+    bibtex: Annotated[
+        str, typer.Option(metavar="FILE", help="write the BibTeX of every method in the table; '-' prints it")
+    ] = "",
     table: Annotated[
         str, typer.Option(help="name or title of the page's table; default: attacks of a run, settings of a sweep")
     ] = "",
@@ -39,18 +42,19 @@ def export(
     """Write all results as a single table, or a table of the page for a paper.
 
     --csv, --parquet and --duckdb write a row per attacked example, and a file that explains the columns. --latex,
-    --markdown and --json write one table of the page, with n, intervals, units and the scenario hash.
+    --markdown and --json write a table of the page, with n, intervals, units and the scenario hash. --bibtex cites its
+    methods.
     """
-    for_paper = as_latex or as_markdown or as_json
+    for_paper = as_latex or as_markdown or as_json or bool(bibtex)
     if not (as_csv or as_parquet or as_duckdb or for_paper):
         raise FedsimError(
-            "choose a format: add --csv, --parquet or --duckdb for all results, --latex, --markdown or --json for a "
-            "table of the page, or several."
+            "choose a format: add --csv, --parquet or --duckdb for all results, --latex, --markdown, --json or "
+            "--bibtex for a table of the page, or several."
         )
     if not for_paper and (table or arm or attack or metric or bold):
         raise FedsimError(
-            "--table, --arm, --attack, --metric and --bold choose from a table of the page. Add --latex, --markdown or "
-            "--json."
+            "--table, --arm, --attack, --metric and --bold choose from a table of the page. Add --latex, --markdown, "
+            "--json or --bibtex."
         )
     if bold not in ("", "best"):
         raise FedsimError(f"--bold is '{bold}', expected 'best'.")
@@ -71,3 +75,20 @@ def export(
     for suffix, wanted in suffixes.items():
         if wanted:
             say(f"Wrote {paper.write(folder, chosen, suffix)}")
+    if bibtex:
+        _give_bibtex(paper.to_bibtex(paper.methods_in(folder, chosen.table)), bibtex)
+
+
+def _give_bibtex(text: str, place: str) -> None:
+    """Print BibTeX if the place is ``-``, else write it to the file at that path."""
+    if place == "-":
+        say(text.rstrip())
+        return
+    from fedsim.record.atomic_files import io_advice
+
+    path = Path(place)
+    with io_advice(path):
+        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(text.splitlines()[0]):
+            raise FedsimError(f"{path} exists and was not written by --bibtex. Name another file.")
+        path.write_text(text, encoding="utf-8")
+    say(f"Wrote {path}")

@@ -56,7 +56,8 @@ _PHRASES: dict[Fidelity, str] = {
     "variant": "a variant of",
     "inspired": "inspired by",
 }
-_ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
+ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
+"""An arXiv id."""
 
 Step = tuple[str, str, str]
 """A step of a paper: description, code and test.
@@ -112,7 +113,7 @@ class Entry:
     @property
     def origin(self) -> str:
         """Relation to the paper and citation, e.g. "a variant of arXiv 2104.07586: REASON"; empty without a paper."""
-        cited = f"arXiv {self.paper}" if _ARXIV.fullmatch(self.paper) else self.paper
+        cited = f"arXiv {self.paper}" if ARXIV.fullmatch(self.paper) else self.paper
         if self.fidelity is None:
             return cited
         return f"{_PHRASES[self.fidelity]} {cited}{f': {self.deviates}' if self.deviates else ''}"

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from fedsim.record.store import RunFolder
+from fedsim.report.paper.bibliography import methods_in, to_bibtex
 from fedsim.report.paper.formats import PaperTable, as_markdown, to_json, to_latex
 from fedsim.report.paper.page_tables import read_page_tables
 from fedsim.report.paper.selection import Selection, mark_best, select
 
-__all__ = ["PaperTable", "Selection", "Suffix", "read_paper_table", "write"]
+__all__ = ["PaperTable", "Selection", "Suffix", "methods_in", "read_paper_table", "to_bibtex", "write"]
 
 Suffix = Literal["tex", "md", "json"]
 

@@ -134,6 +134,11 @@ def _narrowed(row: TableRow, kept: Sequence[bool]) -> TableRow:
     return replace(row, cells=tuple(compress(row.cells, kept)))
 
 
+def names_of_rows(table: Table) -> list[tuple[str, str]]:
+    """Return arm or setting, and attack, of every row; empty if the table does not name them."""
+    return [(_arm_of(table, group, row), _attack_of(table, group, row)) for group in table.groups for row in group.rows]
+
+
 def mark_best(table: Table) -> Table:
     """Return the table with the best value of every column and metric marked, in the metric's declared direction.
 

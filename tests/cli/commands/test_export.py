@@ -44,8 +44,20 @@ def test_mistakes_name_the_option_and_the_nearest_name(command: Say, swept: Path
     for given, said in (
         (("--latex", "--table", "setings"), "Did you mean 'settings'?"),
         (("--latex", "--bold", "all"), "expected 'best'"),
-        (("--csv", "--metric", "psnr"), "Add --latex, --markdown or --json"),
+        (("--csv", "--metric", "psnr"), "Add --latex, --markdown, --json or --bibtex"),
     ):
         code, told, complaint = command("export", folder, *given)
         assert (code, told) == (2, "")
         assert said in complaint.replace("\n", " ")
+
+
+def test_bibtex_is_written_printed_and_never_over_a_file_of_the_user(command: Say, swept: Path, tmp_path: Path) -> None:
+    folder, file = str(swept / "s"), tmp_path / "papers.bib"
+    assert command("export", folder, "--bibtex", str(file))[0] == 0
+    assert "eprint = {2003.14053}" in file.read_text()
+    assert command("export", folder, "--bibtex", str(file))[0] == 0
+    assert command("export", folder, "--bibtex", "-")[1] == file.read_text()
+    file.write_text("@book{mine}")
+    code, _, said = command("export", folder, "--bibtex", str(file))
+    assert (code, file.read_text()) == (2, "@book{mine}")
+    assert "Name another file" in said
