@@ -9,7 +9,6 @@ import torch
 from flwr.supercore.differential_privacy import clip_inputs_inplace, compute_clip_model_update, compute_stdv
 from pydantic import ValidationError
 
-from fedsim.core import registry
 from fedsim.core.hooks import ServerRound
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.scenario import world as worlds
@@ -171,7 +170,3 @@ def test_flowers_noise_follows_who_answered_and_ours_who_was_expected(rule, cont
         rule("dp-fedavg").combine(contributions(torch.zeros(count, 20_000)), here(20_000)) for count in (5, 10)
     )
     assert torch.equal(few, many)
-
-
-def test_it_is_found_by_name() -> None:
-    assert registry.get("aggregator", "dp-fedavg").paper == "1710.06963"

@@ -18,12 +18,3 @@ def test_every_block_of_the_page_does_what_it_says(
     for block in _BLOCK.finditer(text):
         exec(compile("\n" * text[: block.start(1)].count("\n") + block.group(1), str(PAGE), "exec"), names)
     assert capsys.readouterr().out.startswith("Reconstruction(1 example of 1 x 8 x 8, labels [3]")
-
-
-@pytest.mark.parametrize("name", ["DLG", "IG", "DIA"])
-def test_each_paper_takes_thirty_lines_of_the_kernel(name: str) -> None:
-    _, section = PAGE.read_text().split(f"\n## {name}\n")
-    block = _BLOCK.search(section.partition("\n## ")[0])
-    assert block is not None
-    assert f"class My{name.capitalize()}(MatchingAttack[" in block.group(1)
-    assert len([line for line in block.group(1).splitlines() if line.strip()]) <= 30

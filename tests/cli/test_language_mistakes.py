@@ -110,40 +110,8 @@ def test_a_tokenizer_of_another_model_and_one_that_is_none(complaint: Any, check
     assert "no folder nowhere" in complaint(data={"tokenizer": "nowhere"})
 
 
-def test_examples_above_the_context_of_the_model(complaint: Any, checkpoint: Path) -> None:
-    model = {"name": "hugging-face", "path": str(checkpoint)}
-    assert (
-        complaint(data={"length": 17}, model=model)
-        == "data.length is 17, expected at most 16, the context of the model."
-    )
-
-
-def test_a_checkpoint_that_wants_to_run_code(complaint: Any, checkpoint: Path) -> None:
-    (checkpoint / "config.json").write_text('{"model_type": "llama", "auto_map": {"AutoModel": "evil.Model"}}')
-    (checkpoint / "evil.py").write_text("raise SystemExit('it ran')")
-    told = complaint(model={"name": "hugging-face", "path": str(checkpoint)})
-    wanted = f"the checkpoint in {checkpoint} wants to run its own code (auto_map), which fedsim never does."
-    assert told == f"{wanted} For LLaDA and Dream use model 'masked-checkpoint'."
-
-
 def test_a_checkpoint_that_is_cut_off(complaint: Any, checkpoint: Path) -> None:
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     told = complaint(model={"name": "hugging-face", "path": str(checkpoint)})
     assert told.startswith(f"the checkpoint in {checkpoint} cannot be loaded: ")
-
-
-def test_an_adapter_whose_layer_does_not_exist(complaint: Any) -> None:
-    told = complaint(components=[{"name": "lora", "targets": ["*.q_prj"]}])
-    assert "no linear layer matches '*.q_prj'. Did you mean '*.q_proj'" in told
-
-
-def test_a_text_that_is_empty_or_no_text(complaint: Any, tmp_path: Path) -> None:
-    path = tmp_path / "other.txt"
-    path.write_text(" \n\n \n")
-    assert complaint(data={"path": str(path)}) == f"{path} holds no text."
-    path.write_bytes("na\u00efve\n\ntext".encode("latin-1"))
-    assert complaint(data={"path": str(path)}) == f"{path} is not UTF-8 text: byte 2 is 0xef. Convert the file."
-    path.write_text("one document only")
-    assert "the text has 1 documents: expected at least 2" in complaint(data={"path": str(path)})
-    assert "no file or folder" in complaint(data={"path": str(tmp_path / "absent.txt")})

@@ -88,8 +88,17 @@ def test_what_needs_no_method_waits_for_no_package_that_takes_long(arguments: li
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("words", ["report FOLDER", "expect FOLDER", "export FOLDER --csv", "compare . FOLDER"])
-@pytest.mark.parametrize("folder", ["empty", "missing", "audited"])
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        ("report FOLDER", "empty"),
+        ("report FOLDER", "missing"),
+        ("report FOLDER", "audited"),
+        ("expect FOLDER", "audited"),
+        ("export FOLDER --csv", "empty"),
+        ("compare . FOLDER", "missing"),
+    ],
+)
 def test_a_folder_without_a_result_is_refused_without_torch(words: str, folder: str, tmp_path: Path) -> None:
     for held in (tmp_path / "record.json", tmp_path / "empty" / "x.txt", tmp_path / "audited" / "audit.json"):
         held.parent.mkdir(exist_ok=True)

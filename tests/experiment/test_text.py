@@ -33,8 +33,6 @@ from fedsim.experiment import runner
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
-from fedsim.questions.membership.hooks import MembershipAttack
-from fedsim.questions.membership.types import MembershipObservation
 from fedsim.record.store import RunFolder
 from fedsim.report import writing
 from fedsim.report.document import to_terminal
@@ -113,27 +111,6 @@ def test_attacks_on_other_things_refuse_text_in_one_sentence(name: str) -> None:
         attack(replace(seen, threat=threat), seeding.generator(0, "attack"))
 
 
-class NoConfig(Config):
-    """No settings."""
-
-
-class OfImages(MembershipAttack[NoConfig]):
-    """Works on images, as every attack that says nothing."""
-
-    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        raise AssertionError("never asked")
-
-
-def test_membership_attacks_on_images_refuse_text() -> None:
-    attack = OfImages(NoConfig())
-    tokens = Batch(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long))
-    seen = MembershipObservation(
-        tokens, tokens, Tagger(), cross_entropy, (), (), lambda _batch, _generator: {}, task=TASK
-    )
-    with pytest.raises(NotApplicable, match="works on images, and the examples are text"):
-        attack(seen, seeding.generator(0, "membership"))
-
-
 @pytest.fixture
 def tables(tmp_path: Path) -> dict[str, Any]:
     """A federation of a tiny language model on ten short documents."""
@@ -210,17 +187,6 @@ def test_defenses_that_say_so_work_on_text(
     assert all(bool(tensor.isfinite().all()) for tensor in update.tensors.values())
 
 
-def test_codebooks_and_private_training_stand_in_a_language_model(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
-) -> None:
-    codebook = {"name": "codebook", "at": ["layers.0.mlp"], "codes": 8, "active": 2, "loss": "base"}
-    settings = {**tables["federation"], "sampling": "poisson"}
-    world = built(scenario, tables, components=[codebook], federation=settings, defenses=[{"name": "dp-sgd"}])
-    world.check()
-    update, _ = local_training(world, world.models.first_weights, 1, 0)
-    assert any("codes" in name for name in update.tensors)
-
-
 def test_several_masks_stand_in_front_of_the_scores_of_tokens(
     scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
@@ -240,8 +206,6 @@ def test_several_masks_stand_in_front_of_the_scores_of_tokens(
     ("changes", "message"),
     [
         ({"components": [{"name": "cutmix"}]}, "component 'cutmix' does not fit: it works on images"),
-        ({"defenses": [{"name": "mixup"}]}, "defense 'mixup' does not fit: it works on images"),
-        ({"attacks": [{"name": "dlg"}]}, "the labels of a language model are the text itself"),
         ({"label_noise": {"rate": 0.2}}, "label_noise: it changes the class of an image"),
         ({"model": {"name": "lenet"}}, "reads images"),
         ({"model": {"name": "mlp"}}, "model 'mlp' reads numbers, got tokens"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import participation
@@ -148,25 +148,6 @@ def test_decisions_depend_on_neither_the_order_of_calls_nor_on_others(scenario: 
     assert all(participation.client_failure(fewer, r, c, 1) == expected[r, c] for r, c in PLACES if c < 9)
     other = scenario(seed=4, federation={"clients": 100}, participation=settings)
     assert fates(other) != expected
-
-
-@pytest.mark.parametrize(
-    ("settings", "why"),
-    [
-        ({"cohort": 2, "fraction": 0.5}, "cohort and fraction exclude each other"),
-        ({"drop_before": 0.6, "crash": 0.5}, "add up to 1.1, expected at most 1"),
-        ({"drop_during": 1.5}, r"participation.drop_during: .*less than or equal to 1"),
-        ({"availability": 0}, r"participation.availability: .*greater than 0"),
-        ({"deadline": 0}, r"participation.deadline: .*greater than 0"),
-        ({"slow_factor": 0.5}, r"participation.slow_factor: .*greater than or equal to 1"),
-        ({"cohort": 5}, "participation.cohort is 5, expected at most federation.clients = 4"),
-        ({"always_crash": [1, 4]}, "participation.always_crash: unknown client 4, expected numbers from 0 to 3"),
-        ({"droppout": 0.1}, "participation.droppout: there is no such key"),
-    ],
-)
-def test_what_cannot_be_is_refused(scenario: Build, settings: dict[str, Any], why: str) -> None:
-    with pytest.raises(ScenarioError, match=why):
-        scenario(participation=settings)
 
 
 EVENTFUL = {

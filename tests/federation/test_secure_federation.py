@@ -12,7 +12,7 @@ from fedsim.federation.client import local_training
 from fedsim.record.store import RunFolder
 from fedsim.report import writing
 from fedsim.scenario import world as worlds
-from fedsim.threat.observe import describe, observe
+from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
 from fedsim.threat.victim import Victim
 from tests.federating import recorded, run
@@ -30,23 +30,6 @@ def test_a_rule_that_gives_no_mean_is_refused_under_attacks_on_the_sum(scenario:
     assert len(run(scenario(**tables)).entries) == 1
     with pytest.raises(ScenarioError, match="'median' does not return the mean of the updates"):
         scenario(**tables, attacks=[{"name": "inverting-gradients"}])
-
-
-@pytest.mark.parametrize(
-    ("secure", "sentence"),
-    [
-        (None, "without a mechanism that hides them"),
-        ({"mode": "ideal"}, "a trusted party adds the updates"),
-        ({"mode": "masked"}, "each upload looks random"),
-    ],
-)
-def test_the_threat_model_says_who_hides_single_updates(
-    scenario: Build, secure: dict[str, str] | None, sentence: str
-) -> None:
-    text = " ".join(describe(worlds.build(scenario(threat=SUM, secure_aggregation=secure))))
-    assert "It sees a single sum per round, the mean over about 4 clients" in text
-    assert sentence in text
-    assert "It attacks the sum in round 1." in text
 
 
 @pytest.mark.parametrize("secure", [None, {"mode": "masked"}])

@@ -41,6 +41,9 @@ def test_what_a_client_sends_follows_from_the_algorithm() -> None:
         ({"drop_before": 0.5, "crash": 0.4, "drop_after": 0.2}, "add up to 1.1, expected at most 1"),
         ({"fraction": 0.0}, "greater than 0"),
         ({"slow_factor": 0.5}, "greater than or equal to 1"),
+        ({"drop_during": 1.5}, "less than or equal to 1"),
+        ({"availability": 0}, "greater than 0"),
+        ({"deadline": 0}, "greater than 0"),
     ],
 )
 def test_chances_of_a_client_add_up_to_one_at_most(own: dict[str, Any], message: str) -> None:

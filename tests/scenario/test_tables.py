@@ -16,6 +16,10 @@ from fedsim.scenario import parse
             {"federation": {"clients": 2}, "participation": {"cohort": 3}},
             r"cohort is 3, expected at most federation.clients = 2",
         ),
+        (
+            {"federation": {"clients": 4}, "participation": {"always_crash": [1, 4]}},
+            r"participation.always_crash: unknown client 4, expected numbers from 0 to 3",
+        ),
         ({"federation": {"local_steps": 2}}, r"fedsgd sends a single gradient"),
         ({"federation": {"fraction": 2}}, r"federation.fraction: there is no such key"),
         ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),

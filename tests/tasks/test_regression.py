@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Reconstruction
 from fedsim.questions.attacks.ceiling import ceiling_of
-from fedsim.scenario import world as worlds
 from tests.tasks.targets import Build, attacked, scored, victim
 
 TABLE = {"data": {"name": "diabetes"}}
@@ -33,14 +32,6 @@ def test_granted_numbers_are_matched(scenario: Build) -> None:
     assert guess.objective < 0.5  # it descends from about 1; thirty steps do not end
     with pytest.raises(NotApplicable, match="infers classes alone, and the labels are numbers"):
         attacked(one, "dropout-inversion")
-
-
-def test_what_needs_classes_says_so(scenario: Build) -> None:
-    one = victim(scenario, 1, **TABLE)
-    with pytest.raises(NotApplicable, match="works with labels that are classes, and these are numbers"):
-        attacked(one, "r-gap")
-    with pytest.raises(FedsimError, match="component 'label-smoothing' does not fit: it works with labels that are cl"):
-        worlds.build(scenario(**TABLE, components=[{"name": "label-smoothing"}])).check()
 
 
 def test_the_ideal_attacker_knows_targets(scenario: Build) -> None:

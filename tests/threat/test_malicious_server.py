@@ -16,7 +16,6 @@ from fedsim.record.store import RunFolder
 from fedsim.report import writing
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
-from fedsim.threat.observe import describe
 from tests.experiment.running import Silent
 
 Build = Callable[..., Scenario]
@@ -116,12 +115,6 @@ def test_the_record_and_the_report_say_what_was_changed(scenario: Build, tmp_pat
     assert "Under a malicious server that knows" in page
     assert "honest-but-curious server" not in page
     assert "it changes the model that every client receives" in page
-
-
-def test_changed_weights_are_told_as_such(scenario: Build) -> None:
-    built = scenario(**{**MALICIOUS, "attacks": [{"name": "trap-weights"}]}, model=RELU_MLP)
-    sentences = describe(worlds.build(built))
-    assert any("it replaces the values of '1.bias', '1.weight', anew" in sentence for sentence in sentences)
 
 
 def test_arms_may_set_server_and_attacks_together(scenario: Build, tmp_path: Path) -> None:

@@ -164,12 +164,11 @@ def test_noise_that_cannot_be_drawn_or_computed_is_not_called_broken() -> None:
     assert "Broken" not in found
 
 
-@pytest.mark.parametrize("seed", [7, 123])
-def test_the_seed_of_a_flower_mod_is_guessed(apps: Apps, seed: int) -> None:
-    seeded = ("client_app.py", "    config, node =", f"    numpy.random.seed({seed})\n    config, node =")
+def test_the_seed_of_a_flower_mod_is_guessed(apps: Apps) -> None:
+    seeded = ("client_app.py", "    config, node =", "    numpy.random.seed(123)\n    config, node =")
     note = noise_sentence(load_subject(apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded), "app"), 0.0)
     assert note.startswith("Broken: the noise is computable (MT19937 (numpy.random.seed, RandomState), ")
-    assert f"seed {seed} from" in note
+    assert "seed 123 from" in note
     assert 'as_mod("local-dp", ...)' in note
 
 

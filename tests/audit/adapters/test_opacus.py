@@ -111,18 +111,7 @@ IMAGES, CLASSES = tensors()
             lambda: (*private(), "mse"),
             "returns str in addition to the result of make_private, expected at most the loss",
         ),
-        (lambda: private(parts=(IMAGES[:1], CLASSES[:1])), "yields 1 examples, expected at least 2"),
         (lambda: private(parts=(IMAGES,)), "yields 1 things at once, expected two"),
-        pytest.param(
-            lambda: private(parts=(IMAGES, CLASSES, CLASSES)),
-            "yields 3 things at once, expected two",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            lambda: private(parts=(IMAGES, CLASSES + 9)),
-            "a label is 12, but the model scores classes 0 to 3",
-            marks=pytest.mark.slow,
-        ),
         pytest.param(
             lambda: private(parts=(IMAGES, IMAGES.mean((1, 2, 3)))),
             r"are numbers, and without a loss the client learns classes by cross-entropy. Give the loss too, such as",

@@ -375,17 +375,6 @@ def test_lonely_sentences_and_too_few_positions_are_refused(sentences: Callable[
         tight.check()
 
 
-def test_sentences_without_labels_need_an_objective_and_have_no_members(sentences: Callable[..., World]) -> None:
-    raw = sentences().scenario.model_dump(mode="json")
-    with pytest.raises(ScenarioError, match="have no labels, so a component must define the client's loss"):
-        worlds.build(Scenario.model_validate({**raw, "components": []})).check()
-    asking = {**raw, "membership": {"candidates": 4, "attacks": [{"name": "loss-threshold"}]}}
-    world = worlds.build(Scenario.model_validate(asking))
-    (question,) = world.questions
-    with pytest.raises(ScenarioError, match="membership: the attacks use the loss of an example"):
-        question.check(world)
-
-
 def test_other_models_and_other_moments_are_refused() -> None:
     component = EsimCse(EsimCseConfig())
     with pytest.raises(NotApplicable, match="Linear is none. Choose model 'tiny-encoder' or 'minilm'"):

@@ -69,6 +69,5 @@ def test_no_other_file_imports_a_private_name() -> None:
         if not path.is_relative_to(foreign)
         for name in private_names(path.read_text(encoding="utf-8"))
     }
-    assert len(paths) > 800
+    assert ROOT / "fedsim" / "api.py" in paths
     assert not found, "\n".join(sorted(found))
-    assert sum(1 for path in foreign.rglob("*.py") for _ in private_names(path.read_text(encoding="utf-8"))) > 40
