@@ -223,33 +223,25 @@ def tampered(update: Update, **changes: torch.Tensor | None) -> Update:
     return replace(update, tensors=new)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"1_weight": None}, "lacks 1 tensors of the model, first '1.weight'"),
-        ({"1_weight": torch.zeros(2, 2)}, r"'1.weight' has shape \(2, 2\), expected"),
-        ({"1_weight": torch.full((24, 64), torch.nan)}, "'1.weight' of the update holds values that are not finite"),
-        ({n: torch.zeros(s) for n, s in (("1_weight", (24, 64)), ("4_weight", (24, 24)), ("7_weight", (10, 24)))},
-         "every tensor of the update is zero"),
-        ({"stranger": torch.zeros(2)}, "holds 1 tensors that the model does not train, first 'stranger'"),
-    ],
+MALFORMED: tuple[tuple[dict[str, torch.Tensor | None], str], ...] = (
+    ({"1_weight": None}, "lacks 1 tensors of the model, first '1.weight'"),
+    ({"1_weight": torch.zeros(2, 2)}, r"'1.weight' has shape \(2, 2\), expected"),
+    ({"1_weight": torch.full((24, 64), torch.nan)}, "'1.weight' of the update holds values that are not finite"),
+    ({n: torch.zeros(s) for n, s in (("1_weight", (24, 64)), ("4_weight", (24, 24)), ("7_weight", (10, 24)))},
+     "every tensor of the update is zero"),
+    ({"stranger": torch.zeros(2)}, "holds 1 tensors that the model does not train, first 'stranger'"),
 )  # fmt: skip
-def test_a_malformed_update_is_one_clear_sentence(
-    name: str, change: dict[str, torch.Tensor | None], message: str
-) -> None:
-    observation = of_an_mlp()
-    with pytest.raises(FedsimError, match=message):
-        attack(name, replace(observation, update=tampered(observation.update, **change)))
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize(
-    ("labels", "message"), [([10], "label 10 is out of range, expected 0 to 9"), ([1, 2], "2 labels")]
-)
-def test_impossible_labels_are_one_clear_sentence(name: str, labels: list[int], message: str) -> None:
-    with pytest.raises(FedsimError, match=message):
-        attack(name, replace(of_an_mlp(), labels=torch.tensor(labels)))
+def test_a_malformed_update_and_impossible_labels_are_one_clear_sentence(name: str) -> None:
+    observation = of_an_mlp()
+    for change, message in MALFORMED:
+        with pytest.raises(FedsimError, match=message):
+            attack(name, replace(observation, update=tampered(observation.update, **change)))
+    for labels, message in (([10], "label 10 is out of range, expected 0 to 9"), ([1, 2], "2 labels")):
+        with pytest.raises(FedsimError, match=message):
+            attack(name, replace(observation, labels=torch.tensor(labels)))
 
 
 def with_only(name: str, observation: Observation) -> Observation:

@@ -18,7 +18,7 @@ def test_control_characters_are_written_out_and_other_text_stays() -> None:
 
 
 @given(st.recursive(st.text(), lambda own: st.lists(own) | st.dictionaries(st.text(), own)), st.booleans())
-@settings(max_examples=20)  # values are nested
+@settings(max_examples=10)  # values are nested
 def test_texts_of_json_are_printable_once_they_are_read(value: Any, is_ascii: bool) -> None:
     def written_out(own: Any) -> Any:
         if isinstance(own, dict):

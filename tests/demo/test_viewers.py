@@ -109,7 +109,7 @@ def events_of(server: LiveServer, order: dict[str, Any]) -> list[str]:
 
 def test_viewers_who_ask_at_once_all_see_every_attack() -> None:
     orders = [{**ORDER, "attacker": name} for name in ("estimates", "exact", "knows", "exact")]
-    with serving(iterations=60) as running, ThreadPoolExecutor(len(orders)) as viewers:
+    with serving(iterations=20) as running, ThreadPoolExecutor(len(orders)) as viewers:
         seen = list(viewers.map(partial(events_of, running), 2 * orders))
     ends = [[event for event in events if event not in ("waiting", "step")] for events in seen]
     assert ends == [["started", "result", "result", "end"], ["started", "result", "end"]] * (len(ends) // 2)

@@ -17,6 +17,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config
 from fedsim.experiment import runner, training
 from fedsim.metrics.image import to_pixels
+from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import writing
 from fedsim.scenario import Choice, Scenario
@@ -26,18 +27,27 @@ from tests.cli.typed import started
 from tests.experiment.running import SHORT, Build, Silent, results, run
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(scenario: Build, tmp_path: Path) -> None:
-    first = run(scenario(**SHORT), tmp_path / "a")
+@pytest.fixture(scope="module")
+def short_run(scenario: Build, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunRecord]:
+    """The folder and the record of a whole run, which tests leave as it is."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, run(scenario(**SHORT), folder)
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(
+    scenario: Build, tmp_path: Path, short_run: tuple[Path, RunRecord]
+) -> None:
+    folder, first = short_run
     second = run(scenario(**SHORT), tmp_path / "b")
     assert json.dumps(results(first)) == json.dumps(results(second))
-    assert (tmp_path / "a" / "arrays.npz").read_bytes() == (tmp_path / "b" / "arrays.npz").read_bytes()
+    assert (folder / "arrays.npz").read_bytes() == (tmp_path / "b" / "arrays.npz").read_bytes()
     other = run(scenario(**SHORT, seed=4), tmp_path / "c")
     assert {arm.model_hash for arm in other.arms}.isdisjoint(arm.model_hash for arm in first.arms)
 
 
-def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> None:
-    record = run(scenario(**SHORT), tmp_path / "run")
-    assert record == read_record(tmp_path / "run")
+def test_the_record_tells_the_whole_story(scenario: Build, short_run: tuple[Path, RunRecord]) -> None:
+    folder, record = short_run
+    assert record == read_record(folder)
     assert record.status == "finished"
     assert [arm.name for arm in record.arms] == ["dropout 0.0", "dropout 0.25"]
     assert [arm.dropout for arm in record.arms] == [(), (0.25, 0.25)]
@@ -53,7 +63,7 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
         for victim in arm.attacks[0].victims:
             assert victim.objective_at_truth is not None
             assert abs(victim.objective_at_truth) < 1e-6
-    stored = RunFolder(tmp_path / "run").read_arrays()
+    stored = RunFolder(folder).read_arrays()
     guess = stored[f"{attack.victims[0].arrays}/guesses"]
     assert guess.shape == (1, 1, 8, 8)
     dataset = build_world(scenario(**SHORT)).data.dataset
@@ -122,8 +132,10 @@ def test_a_test_set_that_clients_train_on_is_not_public(
     assert all(f"{place}/guesses" in stored and f"{place}/public" not in stored for place in places)
 
 
-def test_an_interrupted_run_is_marked_and_resumed_without_repeating_work(scenario: Build, tmp_path: Path) -> None:
-    whole = run(scenario(**SHORT), tmp_path / "whole")
+def test_an_interrupted_run_is_marked_and_resumed_without_repeating_work(
+    scenario: Build, tmp_path: Path, short_run: tuple[Path, RunRecord]
+) -> None:
+    folder, whole = short_run
     with pytest.raises(KeyboardInterrupt):
         run(scenario(**SHORT), tmp_path / "cut", Silent(stop_at=3))
     left = read_record(tmp_path / "cut")
@@ -135,13 +147,13 @@ def test_an_interrupted_run_is_marked_and_resumed_without_repeating_work(scenari
     resumed = run(scenario(**SHORT), tmp_path / "cut", rest, earlier=left)
     assert len(rest.attacks) == 2  # both victims of each attack at once
     assert results(resumed) == results(whole)
-    assert (tmp_path / "cut" / "arrays.npz").read_bytes() == (tmp_path / "whole" / "arrays.npz").read_bytes()
+    assert (tmp_path / "cut" / "arrays.npz").read_bytes() == (folder / "arrays.npz").read_bytes()
 
 
-def test_another_scenarios_run_is_not_resumed(scenario: Build, tmp_path: Path) -> None:
-    record = run(scenario(**SHORT), tmp_path / "run")
+def test_another_scenarios_run_is_not_resumed(scenario: Build, short_run: tuple[Path, RunRecord]) -> None:
+    folder, record = short_run
     with pytest.raises(FedsimError, match="another scenario or seed"):
-        run(scenario(**SHORT, seed=8), tmp_path / "run", earlier=record)
+        run(scenario(**SHORT, seed=8), folder, earlier=record)
 
 
 def test_trained_weights_can_be_attacked(scenario: Build, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_log_cosh_does_not_overflow():
 
 @pytest.mark.parametrize("rate", [0.25, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, attack_named, psnr_of, rate):
-    model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
+    model = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))
     observation = replace(observation, spec=world.data.dataset.spec)
     guess = solve(attack_named, NAME, observation, max_iterations=400)
@@ -111,7 +111,7 @@ def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, atta
 def test_some_noise_is_bearable(watched, attack_named, psnr_of):
     observation, truth, world = watched(
         data=MNIST,
-        model={"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": 0.0},
+        model={"name": "mlp", "width": 64, "depth": 2, "bias": True, "dropout": 0.0},
         federation={"batch_size": 4},
         defenses=[{"name": "gradient-noise", "scale": 1e-4}],
     )

@@ -19,7 +19,7 @@ from tests.attacks.tables import network as two_classes
 
 NAME = "sparse-dictionary"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
-MLP = {"name": "mlp", "width": 512, "depth": 3}
+MLP = {"name": "mlp", "width": 256, "depth": 3}
 
 
 def dense(width: int, rate: float, *, bias: bool, activation: type[nn.Module] = nn.GELU) -> nn.Module:
@@ -164,7 +164,7 @@ def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, 
 
     monkeypatch.setattr(sparse_dictionary, "_complete_row", counted)
     observation, truth, world = watched(
-        data={**MNIST, "train": 600}, model={**MLP, "dropout": rate}, federation={"batch_size": size}
+        data={**MNIST, "train": 600}, model={**MLP, "width": 512, "dropout": rate}, federation={"batch_size": size}
     )
     guess = solve(attack_named, NAME, observation, restarts=64, rounds=1)
     assert any(row is not None for row in completed)

@@ -99,7 +99,7 @@ def test_every_relaxation_finds_masks_and_image(
     watched: Watched, attack_named: Named, settings: dict[str, object]
 ) -> None:
     observation, truth, world = watched(model=WIDE)
-    found = attacked(attack_named, observation, max_iterations=500, sign="off", schedule="cosine", **settings)
+    found = attacked(attack_named, observation, max_iterations=300, sign="off", schedule="cosine", **settings)
     assert agreement(found, truth) > 0.9
     assert score_items(found, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] > 25
 

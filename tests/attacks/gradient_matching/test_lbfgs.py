@@ -156,7 +156,7 @@ def test_out_of_time_the_best_image_comes_back_with_its_label(toy: Toy, name: st
     assert torch.equal(found.labels, truth.batches[0].labels)
 
 
-@pytest.mark.parametrize("name", ["idlg", "cpl"])
+@pytest.mark.parametrize("name", ["idlg", pytest.param("cpl", marks=pytest.mark.slow)])
 def test_a_prior_and_a_distance_may_be_chosen(toy: Toy, name: str) -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
     prior = {"name": "squared-norm", "weight": 0.1}

@@ -19,7 +19,7 @@ SEARCH = {"max_iterations": 150, "schedule": "steps"}
 
 def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **settings: Any) -> float:
     values: list[float] = []
-    for client in range(2):
+    for client in range(1):
         observation, truth, world = watched(client=client, knows=KNOWN, model=PLAIN, defenses=defenses)
         guess = attacked(name, observation, **SEARCH, **settings)
         values += [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
@@ -41,7 +41,7 @@ def test_it_sees_more_than_an_attacker_who_matches_directions(watched: Watched, 
     assert mean_psnr(watched, "map-estimate", defenses) > mean_psnr(watched, "inverting-gradients", defenses) + 1.0
 
 
-@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int) -> None:
     tables: dict[str, Any] = {
         "model": {**PLAIN, "width": 64},

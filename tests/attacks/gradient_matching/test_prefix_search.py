@@ -62,7 +62,7 @@ def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched
         noisy = {n: t + 1e-6 * torch.randn(t.shape, generator=noise) for n, t in observation.update.tensors.items()}
         changed = replace(observation, update=replace(observation.update, tensors=noisy))
         assert read_prefixes(changed) == {}
-        found = attacked(attack_named, changed, max_iterations=2, tried_for=60)
+        found = attacked(attack_named, changed, max_iterations=2, tried_for=40)
         assert found.diagnostics["places where k was read"] == 0.0
         hits += found.diagnostics["k at '6'"] == length_of(truth)
     assert hits >= 3

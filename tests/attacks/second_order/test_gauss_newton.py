@@ -119,7 +119,7 @@ def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenar
 def test_it_takes_as_many_steps_as_it_may_and_a_jacobian_a_step(
     toy: Toy, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    observation, _ = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), 3, classes=10)
+    observation, _ = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), 1, classes=10)
     formed, jacobian = list[Tensor](), Equations.jacobian
     monkeypatch.setattr(Equations, "jacobian", lambda one, values: formed.append(values) or jacobian(one, values))
     guess = solve(observation, max_iterations=most, restarts=1)

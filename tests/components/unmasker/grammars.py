@@ -1,5 +1,7 @@
 """Grammars and all of their texts, by brute force."""
 
+from functools import cache
+
 from fedsim.components.unmasker._emptiness import completions, has_text, witness
 from fedsim.components.unmasker._grammar import Body, read_grammar, read_rules
 
@@ -11,7 +13,8 @@ GRAMMARS = {
 }  # fmt: skip
 
 
-def texts(grammar: str, longest: int) -> set[str]:
+@cache
+def texts(grammar: str, longest: int) -> frozenset[str]:
     """All texts up to a length, by a fixed point over the rules as they were written."""
     rules: dict[str, list[Body]] = {}
     for name, body in read_rules(grammar):
@@ -27,7 +30,7 @@ def texts(grammar: str, longest: int) -> set[str]:
                     so_far = {a + b for a in so_far for b in part if len(a + b) <= longest}
                 found[name] |= so_far
         if sum(map(len, found.values())) == before:
-            return found[next(iter(rules))]
+            return frozenset(found[next(iter(rules))])
 
 
 def derives(grammar: str, text: str) -> bool:

@@ -67,10 +67,10 @@ def test_by_confidence_unsure_places_are_masked_more_often() -> None:
 def test_draws_have_the_law_of_the_model_and_all_places_are_written() -> None:
     law = torch.tensor([0.7, 0.3])
     found = run(
-        "remdm", Fixed(law.log().expand(2, 2)), [[]] * 1200, 2, steps=4, eta=0.5, temperature=1, confidence="random"
+        "remdm", Fixed(law.log().expand(2, 2)), [[]] * 400, 2, steps=4, eta=0.5, temperature=1, confidence="random"
     )
     counts = torch.tensor([2 * own.tokens[0] + own.tokens[1] for own in found]).bincount(minlength=4)
-    expected = 1200 * (law[:, None] * law).flatten()
+    expected = 400 * (law[:, None] * law).flatten()
     assert float(((counts - expected).square() / expected).sum()) < 16.3  # 0.999 of chi square with 3 degrees
     assert {own.trace.tokens for own in found} == {(0, 0, 0, 2)}
     assert sum(sum(own.trace.series()["remasked"]) for own in found) > 0

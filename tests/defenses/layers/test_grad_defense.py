@@ -51,7 +51,7 @@ def test_the_chosen_slices_and_only_they_get_noise_of_the_stated_scale() -> None
     slices = slices_of(sensitivities(local), {n: g.numel() for n, g in plain.items()}, 4)
     noises = []
     chosen: set[tuple[int, ...]] = set()
-    for seed in range(300):
+    for seed in range(150):
         after = make("grad-defense", slices=4, noisy_slices=2, scale=0.1).on_gradient(plain, here(seed, 0, local))
         noise = torch.cat([(after[name] - plain[name]).flatten() for name in plain])
         hit = torch.cat([slices[name] for name in plain])

@@ -114,5 +114,5 @@ def test_labels_are_still_read_off_the_tensor_that_is_left_out(watched: Watched)
 
 def attacked(observation: Observation) -> Any:
     method = registry.get("attack", "inverting-gradients")
-    attack = method.make(method.config.model_validate({"max_iterations": 300, "schedule": "steps", "priors": []}))
+    attack = method.make(method.config.model_validate({"max_iterations": 120, "schedule": "steps", "priors": []}))
     return attack(observation, seeding.generator(1, "attack"))

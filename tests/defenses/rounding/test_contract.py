@@ -7,7 +7,7 @@ import torch
 
 from tests.defenses.rounding.rounding import VALUES, sent
 
-DRAWS = 4000
+DRAWS = 1000
 
 
 @pytest.mark.parametrize(

@@ -59,8 +59,8 @@ def test_values_that_are_drawn_again_belong_to_no_pair_of_their_first_block():
 
 
 def test_a_margin_is_the_largest_error_that_leaves_the_bit():
-    values, _ = drawn((4096,), (F,), False)
-    pairs = box_muller.layout((4096,), (F,), False)
+    values, _ = drawn((1024,), (F,), False)
+    pairs = box_muller.layout((1024,), (F,), False)
     margin, bits = box_muller.margins(values, pairs)
     turns = np.exp(2j * np.pi * np.arange(16) / 16)
     changed = np.zeros_like(bits)

