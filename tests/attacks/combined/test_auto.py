@@ -389,6 +389,20 @@ def test_without_dropout_the_search_that_ignores_it_runs_once(
     assert alone.notes[0].startswith("won: dropout-inversion")
 
 
+def test_where_noise_hides_the_gradient_it_says_so_and_nothing_is_searched(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables: dict[str, Any] = {"knows": (*UNKNOWN_LABELS, "defenses"), "federation": {"batch_size": 4}}
+    observation, truth, _ = watched(**tables, defenses=[{"name": "gradient-noise", "scale": 10.0}])
+    returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0]))
+    guess = attacked(observation)
+    assert not len(guess.inputs)
+    assert guess.stop_reason.startswith("no search was tried: the noise hides the gradient")
+    clearer, _, _ = watched(**tables, defenses=[{"name": "gradient-noise", "scale": 1e-4}])
+    others = tuple(name for name in registry.methods("attack", Attack) if name != "inverting-gradients")
+    assert len(attacked(clearer, leave_out=others, mask_iterations=1).inputs) == 1
+
+
 def test_inputs_that_equations_of_their_own_prove_end_the_search(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
