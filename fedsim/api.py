@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.core.hosting import host_run
 from fedsim.core.result_files import SWEEP
 from fedsim.core.source import find_source
@@ -22,9 +22,18 @@ from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import ProcessExecutor
 from fedsim.experiment.sweep.folder import SweepFolder, plan_of
-from fedsim.experiment.sweep.results import iterate_records, problems, rows_of
+from fedsim.experiment.sweep.results import (
+    BEFORE_FINDINGS,
+    RecordedRuns,
+    finding_rows_of,
+    iterate_records,
+    problems,
+    read,
+    rows_of,
+)
 from fedsim.experiment.sweep.results import load as rows_in
 from fedsim.record import RunRecord
+from fedsim.record.finding_rows import FINDING_COLUMNS
 from fedsim.record.store import read_record
 from fedsim.report import sweep as sweep_reports
 from fedsim.report import writing as reports
@@ -32,6 +41,9 @@ from fedsim.scenario import Scenario, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
 from fedsim.scenario.user_code import forbid_exit
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -60,6 +72,16 @@ class Run:
     def table(self) -> Any:
         """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""
         return _frame(self.rows())
+
+    def to_frame(self) -> DataFrame:
+        """Return a pandas DataFrame with a row for every metric value of every finding, attacks on updates included.
+
+        The columns are those of ``findings.csv``. A failed attack has the state ``failed`` and no value.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        return _findings_frame(read(self.path))
 
 
 @dataclass(frozen=True)
@@ -91,6 +113,14 @@ class Runs:
     def table(self) -> Any:
         """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""
         return _frame(self.rows())
+
+    def to_frame(self) -> DataFrame:
+        """Return `Run.to_frame` of every finished run, with a column for each value that the sweep set.
+
+        Raises:
+            MissingExtra: pandas is not installed.
+        """
+        return _findings_frame(read(self.path))
 
 
 @host_run()
@@ -225,6 +255,16 @@ def _place(scenario: Source, loaded: Scenario) -> Path:
 def _command(function: str, scenario: Source, overrides: Sequence[str]) -> str:
     arguments = [repr(str(scenario)) if isinstance(scenario, str | Path) else "scenario"]
     return f"fedsim.{function}({', '.join([*arguments, *([repr(list(overrides))] if overrides else [])])})"
+
+
+def _findings_frame(recorded: RecordedRuns) -> DataFrame:
+    try:
+        import pandas as pd  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtra("pandas", "pip install 'fedsim-privacy[pandas]'") from error
+    rows = finding_rows_of(recorded)
+    names = dict.fromkeys([*BEFORE_FINDINGS, *FINDING_COLUMNS, *(name for row in rows for name in row)])
+    return pd.DataFrame(rows, columns=list(names))
 
 
 def _frame(rows: list[dict[str, Any]]) -> Any:

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import json
 import re
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import pytest
 
 import fedsim
 from fedsim import api
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, MissingExtra
 from tests.experiment.sweep.sweeping import Here
+from tests.report import records
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,6 +83,34 @@ def test_a_table_is_a_data_frame_where_pandas_is_installed(run: fedsim.Run, monk
     assert list(table["psnr_db"]) == [row["psnr_db"] for row in run.rows()]
 
 
+def test_a_frame_has_a_row_for_every_metric_of_every_finding(run: fedsim.Run) -> None:
+    pytest.importorskip("pandas")
+    frame = run.to_frame()
+    (arm,) = run.record.arms
+    (attack,) = arm.findings
+    assert list(frame["metric"]) == ["success", *attack.extra_metrics]
+    main = frame[frame["is_main"]].iloc[0]
+    assert attack.value is not None
+    assert (main["label"], main["value"], main["n"]) == ("closed-form-linear", attack.value.value, attack.value.n)
+    psnr = frame[frame["metric"] == "psnr_median"].iloc[0]
+    assert psnr["value"] == pytest.approx(statistics.median(row["psnr_db"] for row in run.rows()))
+
+
+def test_without_pandas_a_frame_says_how_to_get_it(run: fedsim.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtra, match=re.escape("pip install 'fedsim-privacy[pandas]'")):
+        run.to_frame()
+
+
+def test_a_failed_attack_has_no_value_in_a_frame(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    lost = records.attack("idlg", [records.failed(0, "no label was found")])
+    records.save(tmp_path, records.run([records.arm("one", [lost])]))
+    frame = fedsim.Run(tmp_path).to_frame()
+    assert list(frame["state"]) == ["failed"]
+    assert frame["value"].isna().tolist() == [True]
+
+
 def test_a_folder_is_loaded_and_an_empty_one_refused(run: fedsim.Run, tmp_path: Path) -> None:
     assert fedsim.load(run.path) == run
     with pytest.raises(FedsimError, match="not the folder of a run"):
@@ -117,6 +147,10 @@ def test_a_sweep_is_made_loaded_and_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert [run.record.plan["federation"]["batch_size"] for run in runs] == [1, 2]
     assert {row["federation.batch_size"] for row in runs.rows()} == {1, 2}
     assert len(runs.table()) == len(runs.rows())
+    pytest.importorskip("pandas")
+    frame = runs.to_frame()
+    assert len(frame) == sum(len(run.to_frame()) for run in runs)
+    assert frame.groupby("federation.batch_size")["run"].nunique().to_dict() == {1: 1, 2: 1}
     assert fedsim.load(tmp_path / "sweep") == runs
     assert runs.report.exists()
     with pytest.raises(FedsimError, match="Use: fedsim.sweep"):

@@ -245,6 +245,16 @@ except FedsimError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
+MAKES_A_FRAME = """
+import sys
+import fedsim
+from fedsim.core.errors import FedsimError
+try:
+    print(fedsim.load("results/series").to_frame())
+except FedsimError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
 BOOSTS = "trees={clients=2,rows=20,trees=1,depth=2,attacks=[{name='leaf-counts'}]}"
 SEARCHES = "attacks=[{name='inverting-gradients',max_iterations=2}]"
 KNOWS = "threat.knows=['labels','batch-size','dropout-rates','input-statistics']"
@@ -256,6 +266,7 @@ NEEDS = {  # of each extra, what needs it; drawing a code is a part of a command
     "photographs": ("run", "series.toml", "--set", "data={name='foolbox-samples'}"),
     "parquet": ("export", "results/series", "--parquet"),
     "duckdb": ("export", "results/series", "--duckdb"),
+    "pandas": ("-c", MAKES_A_FRAME),
     "tune": ("tune", "series.toml", "--set", SEARCHES, "--set", KNOWS, "--set", TUNES),
     "tabular": ("run", "series.toml", "--set", "data={name='affairs-survey'}"),
     "audit": (*AUDIT, "--gradients", "sent.safetensors"),

@@ -9,17 +9,20 @@ from typing import Any
 
 from fedsim.core.errors import FedsimError, MissingExtra, first_line
 from fedsim.core.sanitize import csv_table, drop_empty_columns
-from fedsim.experiment.sweep.results import RecordedRuns, columns, problems_of, read, rows_of
+from fedsim.experiment.sweep.results import (
+    BEFORE_FINDINGS,
+    RecordedRuns,
+    columns,
+    finding_rows_of,
+    problems_of,
+    read,
+    rows_of,
+)
 from fedsim.record.atomic_files import io_advice
-from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
+from fedsim.record.finding_rows import FINDING_COLUMNS
 from fedsim.record.store import RunFolder
 
 _FINDINGS, _FINDINGS_COLUMNS = "findings.csv", "findings-columns.csv"
-BEFORE = {
-    "run": "hash of the resolved scenario",
-    "setting": "the sweep's settings, in readable form",
-    "seed": "seed of the run",
-}
 _SET = "the sweep's settings"
 _EXAMPLE = ("arm", "attack", "round", "client", "image")  # columns that identify an attacked example
 
@@ -120,22 +123,17 @@ def _table(recorded: RecordedRuns) -> tuple[list[str], list[list[Any]]]:
     rows = rows_of(recorded)
     names = list(dict.fromkeys([*columns(recorded), *(name for row in rows for name in row)]))
     values = [[_plain(row.get(name)) for name in names] for row in rows]
-    return drop_empty_columns(names, values, kept=(*BEFORE, *_EXAMPLE))
+    return drop_empty_columns(names, values, kept=(*BEFORE_FINDINGS, *_EXAMPLE))
 
 
 def _write_findings(path: Path, recorded: RecordedRuns) -> None:
     """Write the findings; without findings, remove the files of an earlier export."""
-    rows = [
-        {"run": planned.digest, "setting": planned.name, "seed": record.plan.get("seed"), **row, **planned.values}
-        for planned, record in recorded
-        if not isinstance(record, str)
-        for row in finding_rows(record)
-    ]
+    rows = finding_rows_of(recorded)
     if not rows:
         for name in (_FINDINGS, _FINDINGS_COLUMNS):
             (path / name).unlink(missing_ok=True)
         return
-    known = {**BEFORE, **FINDING_COLUMNS}
+    known = {**BEFORE_FINDINGS, **FINDING_COLUMNS}
     names = list(dict.fromkeys([*known, *(name for row in rows for name in row)]))
     meanings = [(name, known.get(name, _SET)) for name in names]
     RunFolder(path).write(_FINDINGS_COLUMNS, csv_table(("column", "meaning"), meanings))

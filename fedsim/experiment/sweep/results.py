@@ -11,16 +11,17 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.result_files import SWEEP
 from fedsim.experiment.sweep.folder import PlannedRun, SweepFolder
 from fedsim.record import ArmRecord, AttackFinding, ItemScore, RunRecord, VictimRecord
+from fedsim.record.finding_rows import finding_rows
 from fedsim.record.store import read_record
 
 RecordedRuns = Sequence[tuple[PlannedRun, RunRecord | str]]
 
-_BEFORE_TESTS = {
+BEFORE_FINDINGS = {
     "run": "hash of the resolved scenario",
     "setting": "the sweep's settings, in readable form",
     "seed": "seed of the run",
-    "arm": "arm within the run",
 }
+_BEFORE_TESTS = {**BEFORE_FINDINGS, "arm": "arm within the run"}
 _BEFORE_SCORES = {
     "attack": "label of the attack",
     "knows": "knowledge granted to the attack, space-separated",
@@ -102,6 +103,16 @@ def iterate_records(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
 def rows_of(recorded: RecordedRuns) -> list[dict[str, Any]]:
     """Return the rows of all records."""
     return [row for planned, record in recorded if not isinstance(record, str) for row in _rows(planned, record)]
+
+
+def finding_rows_of(recorded: RecordedRuns) -> list[dict[str, Any]]:
+    """Return a row for every metric value of every finding, with the run before it and the sweep's values behind it."""
+    return [
+        {"run": planned.digest, "setting": planned.name, "seed": record.plan.get("seed"), **row, **planned.values}
+        for planned, record in recorded
+        if not isinstance(record, str)
+        for row in finding_rows(record)
+    ]
 
 
 def problems_of(recorded: RecordedRuns) -> list[tuple[PlannedRun, str]]:

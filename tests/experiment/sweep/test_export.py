@@ -9,7 +9,8 @@ import pytest
 
 from fedsim.core import registry
 from fedsim.experiment.sweep import export
-from fedsim.experiment.sweep.export import BEFORE, write_csv, write_duckdb, write_parquet
+from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
+from fedsim.experiment.sweep.results import BEFORE_FINDINGS
 from fedsim.record import Finding, RunRecord
 from fedsim.record.finding_rows import FINDING_COLUMNS
 from fedsim.record.store import RunFolder
@@ -37,8 +38,8 @@ def test_the_table_is_the_same_as_csv_and_parquet(swept: Path) -> None:
     with (swept / "table-columns.csv").open() as file:
         explained = [row["column"] for row in csv.DictReader(file)]
     assert explained == list(texts[0])
-    assert {*BEFORE, "arm", "attack", "round", "client", "image", "psnr_db"} <= set(explained)
-    assert all(any(row[name] for row in texts) for name in explained if name not in BEFORE)
+    assert {*BEFORE_FINDINGS, "arm", "attack", "round", "client", "image", "psnr_db"} <= set(explained)
+    assert all(any(row[name] for row in texts) for name in explained if name not in BEFORE_FINDINGS)
     assert "joins_right" not in explained  # a metric of another task
 
 
@@ -69,7 +70,7 @@ def test_every_figure_of_a_finding_is_a_row_with_what_the_sweep_set(tmp_path: Pa
     folder = stored(tmp_path / "sweep", told(STRONG), told(PADDED, LOST), "not finished yet", records.typical())
     write_csv(folder)
     every = read(folder / "findings.csv")
-    assert all(list(row) == [*BEFORE, *FINDING_COLUMNS, "defense"] for row in every)
+    assert all(list(row) == [*BEFORE_FINDINGS, *FINDING_COLUMNS, "defense"] for row in every)
     assert {(row["label"], row["metric"]) for row in every if row["question"] == "attacks"} >= {("ig", "success")}
     rows = [row for row in every if row["question"] != "attacks"]
     assert [(row["label"], row["metric"], row["value"], row["low"], row["defense"]) for row in rows] == [
