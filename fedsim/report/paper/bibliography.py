@@ -12,7 +12,7 @@ from fedsim.core.registry.index import entry_of
 from fedsim.core.registry.method import ARXIV, Entry, Kind
 from fedsim.core.result_files import SWEEP
 from fedsim.experiment.sweep.results import iterate_records
-from fedsim.record import ArmRecord
+from fedsim.record import ATTACKS, ArmRecord
 from fedsim.report.document import Table
 from fedsim.report.document.latex import escape_latex
 from fedsim.report.paper.selection import names_of_rows
@@ -99,13 +99,14 @@ def _methods_of(arm: ArmRecord, scenario: Mapping[str, Any], labels: set[str]) -
                 yield MethodName(kind, str(choice["name"]))
     for finding in arm.findings:
         if "" in labels or finding.label in labels:
-            yield MethodName("question", finding.question)
+            if finding.question != ATTACKS:
+                yield MethodName("question", finding.question)
             if finding.method:
                 yield MethodName("attack", finding.method)
 
 
 def to_bibtex(methods: Iterable[MethodName]) -> str:
-    """Return a BibTeX entry for every paper of the methods; comments name the methods, and methods without a paper."""
+    """Return a BibTeX entry for every paper of the methods; comments name the methods."""
     used: dict[str, list[str]] = {}
     without: list[str] = []
     for method in methods:
@@ -117,7 +118,7 @@ def to_bibtex(methods: Iterable[MethodName]) -> str:
             without.append(method.name)
     blocks = [_entry(papers_by_id()[paper], relations) for paper, relations in used.items()]
     if without:
-        blocks.append(_comment(f"without a paper: {', '.join(without)}"))
+        blocks.append(_comment(f"no paper is known of: {', '.join(without)}"))
     return "\n\n".join([_comment(_HEAD), *blocks]) + "\n"
 
 

@@ -35,8 +35,9 @@ class PaperTable:
 
     @property
     def source(self) -> str:
-        """The title and hash of the scenario."""
-        return f"{self.origin.title}, scenario {self.origin.digest}, fedsim {__version__}"
+        """The title and hash of the scenario, and what an unfinished run or sweep lacks."""
+        source = f"{self.origin.title}, scenario {self.origin.digest}, fedsim {__version__}"
+        return f"{source}. {self.origin.missing}" if self.origin.missing else source
 
 
 def to_latex(paper: PaperTable) -> str:
@@ -53,14 +54,17 @@ def as_markdown(paper: PaperTable) -> str:
 
 def to_json(paper: PaperTable) -> str:
     """Return the table as JSON; measured cells have metric, value, interval, n, unit and direction, unscaled."""
-    table, origin = paper.table, asdict(paper.origin)
-    rows = [_row(table, group, row) for group in table.groups for row in group.rows]
+    table, origin = paper.table, paper.origin
     whole = {
         "table": paper.name,
         "title": table.title,
-        **{f"scenario_{key}": origin[key] for key in ("title", "digest")},
+        "scenario_title": origin.title,
+        "scenario_digest": origin.digest,
+        "confidence": origin.confidence,
+        "missing": origin.missing,
+        "fedsim": __version__,
+        "rows": [_row(table, group, row) for group in table.groups for row in group.rows],
     }
-    whole |= {"confidence": paper.origin.confidence, "fedsim": __version__, "rows": rows}
     return json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -25,11 +25,19 @@ from fedsim.report.verdict import RunJudge
 
 @dataclass(frozen=True)
 class Origin:
-    """Origin of a table: title and hash of the scenario, and the confidence level of the intervals."""
+    """Origin of a table.
+
+    Attributes:
+        title: title of the scenario.
+        digest: hash of the scenario.
+        confidence: confidence level of the intervals.
+        missing: what an unfinished run or sweep lacks, as a sentence; empty if it is complete.
+    """
 
     title: str
     digest: str
     confidence: float
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ def read_page_tables(folder: Path) -> PageTables:
     record = read_record(folder)
     judge = RunJudge.of(record)
     title = str(record.plan.get("title", "Untitled run"))
-    return PageTables(Origin(title, record.digest, judge.scoring.confidence), _filled(_of_run(record, judge)))
+    missing = "" if record.status == "finished" else f"The run is {record.status}: arms or attacks may be missing."
+    return PageTables(Origin(title, record.digest, judge.scoring.confidence, missing), _filled(_of_run(record, judge)))
 
 
 def _of_run(record: RunRecord, judge: RunJudge) -> Iterator[tuple[str, Table]]:
@@ -83,7 +92,8 @@ def _of_sweep(folder: Path) -> PageTables:
     named = [("settings", settings_table(sweep, settings)), ("attacks", attack_table(sweep, settings))]
     named += [(question.name, table) for question, table in findings_tables(sweep)]
     named += [("costs", costs(settings))] if settings else []
-    return PageTables(Origin(sweep.title, sweep.digest, sweep.judge.scoring.confidence), _filled(named))
+    missing = f"{len(sweep.problems)} of {sweep.planned_runs} runs have no record." if sweep.problems else ""
+    return PageTables(Origin(sweep.title, sweep.digest, sweep.judge.scoring.confidence, missing), _filled(named))
 
 
 def _filled(named: Iterator[tuple[str, Table]] | list[tuple[str, Table]]) -> dict[str, Table]:

@@ -44,7 +44,7 @@ def test_an_entry_written_by_hand() -> None:
         "  archivePrefix = {arXiv},\n"
         "}\n"
         "\n"
-        "% without a paper: my.module:Own\n"
+        "% no paper is known of: my.module:Own\n"
     )
 
 

@@ -75,6 +75,15 @@ def test_the_formats_hold_the_same_numbers(run: Path) -> None:
     assert "| shut | dlg | 9.5 (8.0 to 11.0) | 4 |" in text(run, "md", selection=chosen)
 
 
+def test_a_table_of_an_unfinished_run_says_so(tmp_path: Path, records: ModuleType) -> None:
+    cut = records.run([records.arm("one", [records.attack("dlg", records.recovered())])], status="interrupted")
+    records.save(tmp_path, cut)
+    said = "The run is interrupted: arms or attacks may be missing."
+    assert said in text(tmp_path, "tex").splitlines()[0]
+    assert said in text(tmp_path, "md")
+    assert json.loads(text(tmp_path, "json"))["missing"] == said
+
+
 def test_a_question_is_named_by_name_or_title(run: Path) -> None:
     named = text(run, "tex", "attributes")
     assert named == text(run, "tex", "What are the data like?")
@@ -99,6 +108,9 @@ def test_a_sweep_has_settings_attacks_and_questions(tmp_path: Path, records: Mod
     assert source.count(r"\textbf{91.") == 1
     assert r"\textbf{100\%}" not in source
     assert r"& \textbf{0.5} (" in source  # 91.0% less 90.5%; much noise loses 1.5
+    assert "runs have no record" not in source
     attacks = text(folder, "md", "attacks", Selection(arms=("gradient-noise 1.0",)))
     assert "| gradient-noise 1.0 | ig | 0% (" in attacks
+    sweeps.save(tmp_path / "cut", records, [*runs[:-1], (*runs[-1][:2], None)])
+    assert "1 of 6 runs have no record." in text(tmp_path / "cut", "tex").splitlines()[0]
     assert "generation" in {name for name in ("generation",) if read_paper_table(folder, name, Selection())}
