@@ -135,6 +135,8 @@ def _entry(paper: Paper, relations: Iterable[str]) -> str:
         "year": str(paper.year),
         "howpublished": escape_latex(paper.venue),
     }
+    if not paper.authors:
+        fields["key"] = paper.key  # BibTeX sorts by it
     if ARXIV.fullmatch(paper.id):
         fields |= {"eprint": paper.id, "archivePrefix": "arXiv"}
     lines = [f"  {name} = {{{value}}}," for name, value in fields.items() if value]

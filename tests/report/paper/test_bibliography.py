@@ -61,6 +61,7 @@ def test_a_paper_without_a_known_title_has_none() -> None:
     text = to_bibtex([MethodName("attack", "head-inversion")])
     assert "title" not in text.partition("@misc")[2]
     assert "eprint = {2509.11451}" in text
+    assert "key = {arxiv250911451}" in text  # BibTeX sorts by it, since no author is known either
 
 
 def test_only_the_methods_of_the_chosen_rows_are_cited(tmp_path: Path, records: ModuleType) -> None:
