@@ -34,6 +34,7 @@ from fedsim.core.foreign.flower.messages import (  # noqa: E402
     recorddict_to_proto,
 )
 from fedsim.core.foreign.flower.project import get_project_config  # noqa: E402
+from fedsim.privacy.batch_norm import returned_arrays  # noqa: E402
 from fedsim.processes import frames  # noqa: E402
 
 
@@ -102,9 +103,17 @@ def _arrays_of(received: ArrayRecord, content: RecordDict) -> ArrayRecord:
 
 
 def _bytes_like(received: ArrayRecord, sent: ArrayRecord) -> list[bytes]:
+    """Return the bytes of the sent arrays.
+
+    Arrays that leave as received may have another type: a strategy's mean of counters is a float, which the app's model
+    stores as an integer.
+    """
     parts: list[bytes] = []
+    returned = returned_arrays(received.to_torch_state_dict(), "received")
     for name, array in received.items():
         expected, given = array.numpy(), sent[name].numpy()
+        if name in returned and given.dtype.kind in "biuf":
+            given = given.astype(expected.dtype)
         if given.shape != expected.shape or given.dtype != expected.dtype:
             raise ValueError(
                 f"'{name}' is {given.shape} of {given.dtype}, expected {expected.shape} of {expected.dtype}"

@@ -174,6 +174,13 @@ def test_a_private_mod_returns_counters_and_running_statistics_as_received() -> 
     assert sent["w"].tolist() == pytest.approx([-3.0, 0.0], abs=1e-4)
 
 
+def test_a_mean_of_counters_is_a_float_that_the_app_may_answer_with_an_integer() -> None:
+    received = {**NORMED, "bn.num_batches_tracked": torch.tensor(7.5, dtype=torch.float64)}
+    sent = changed_by(as_mod("local-dp", clip=3.0, noise_multiplier=1e-6, seed=3), received, TRAINED)
+    assert all(torch.equal(sent[name], received[name]) for name in received if name != "w")
+    assert sent["w"].tolist() == pytest.approx([-3.0, 0.0], abs=1e-4)
+
+
 def test_a_private_mod_clips_noised_statistics_with_the_weights_and_accounts_once() -> None:
     """The norm of the weights is 6, with the running mean 10."""
     mod = as_mod("local-dp", clip=5.0, noise_multiplier=1e-6, running_statistics="noised", seed=3)

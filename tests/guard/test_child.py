@@ -31,7 +31,9 @@ def figures(names: list[str], answer: Callable[[Message], Message]) -> list[floa
 
 
 def asked(
-    category: Literal["train", "evaluate"], answer: Callable[[Message], Message]
+    category: Literal["train", "evaluate"],
+    answer: Callable[[Message], Message],
+    sent: dict[str, np.ndarray] = SENT,
 ) -> tuple[ClientApp, Message, Context]:
     """Return an app with this answer, a message to it, and its context."""
     app = ClientApp()
@@ -42,7 +44,7 @@ def asked(
         return answer(message)
 
     metadata = Metadata(5, "m", 1, 7, "", "3", time.time(), 3600.0, category)
-    message = Message(RecordDict({"arrays": record(SENT)}), metadata=metadata)  # pyright: ignore[reportCallIssue]
+    message = Message(RecordDict({"arrays": record(sent)}), metadata=metadata)  # pyright: ignore[reportCallIssue]
     return app, message, Context(5, 7, {}, RecordDict(), {})
 
 
@@ -53,6 +55,15 @@ def replying(**records: ArrayRecord | ConfigRecord | MetricRecord) -> Callable[[
 def test_numbers_are_written_row_by_row_in_the_order_of_the_server() -> None:
     expected = np.array([5, 6, 7], np.float32).tobytes() + np.array([1, 2, 3, 4], np.float64).tobytes()
     assert numbers(replying(anything=record(MOVED))) == expected
+
+
+def test_a_counter_that_the_server_sends_as_a_mean_may_come_back_as_an_integer() -> None:
+    counter = "bn.num_batches_tracked"
+    answer = replying(arrays=record({"w": np.array([2.0]), counter: np.array(8)}))
+    expected = np.array([2.0]).tobytes() + np.array(8.0).tobytes()
+    assert child.train(*asked("train", answer, {"w": np.array([1.0]), counter: np.array(7.5)})) == expected
+    with pytest.raises(ValueError, match="'w' is .* of int64, expected .* of float64"):
+        child.train(*asked("train", replying(arrays=record({"w": np.array([2])})), {"w": np.array([1.0])}))
 
 
 def test_all_else_is_left_out() -> None:
