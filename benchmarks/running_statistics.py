@@ -106,7 +106,7 @@ def _accuracy(world: World, weights: Tensors) -> float:
     return found if math.isfinite(found) else 0.0
 
 
-@experiment("running-statistics", minutes=45, page="defenses/local-dp")
+@experiment("running-statistics", minutes=13, page="defenses/local-dp")
 def running_statistics(budget: Budget) -> Cells:
     """Return a cell for each network; the long version takes more seeds."""
     seeds = range(10 if budget.full else 3)
