@@ -61,7 +61,7 @@ def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
             known = did_you_mean(cell, result.cells)
             raise FedsimError(f"{page}: the results of '{match['name']}' have no cell '{cell}'.{known}")
         rows = result.cells[cell] if cell else result.rows
-        return f"{match[1]}\n{as_table(rows)}\n\n{_caption(result, cell)}\n\n{match[4]}"
+        return f"{match[1]}\n{as_table(rows)}\n\n{caption(result, cell)}\n\n{match[4]}"
 
     def picture(match: re.Match[str]) -> str:
         name = match["name"]
@@ -111,7 +111,8 @@ def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
         yield IMAGES / f"{name}.svg", _PICTURES[kind].draw(read(name, folder).rows, name)
 
 
-def _caption(result: Result, cell: str | None) -> str:
+def caption(result: Result, cell: str | None = None) -> str:
+    """Return the line under a table: command, date, commit, processor, and whether the code has changed since."""
     return f"*{_values.origin(result, cell)}; in brackets 95 % intervals.{_values.staleness(result)}*"
 
 

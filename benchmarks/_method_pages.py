@@ -177,7 +177,7 @@ def _measured_rows(name: str) -> Iterator[str]:
     for result, rows in found:
         yield _figures.as_table(rows[:_MOST_ROWS])
         left = len(rows) - _MOST_ROWS
-        yield f"{_figures.origin(result)}{f' {left} further rows: the page of the experiment.' if left > 0 else ''}"
+        yield f"{_figures.caption(result)}{f' {left} further rows: the page of the experiment.' if left > 0 else ''}"
 
 
 def _rows_of(result: Result, name: str) -> Iterator[Row]:
