@@ -11,12 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_flop
 
 from attacks.core.labels import examples_of
 from attacks.core.layers import once_a_model, run
+from fedsim.core.foreign.pytorch import TorchDispatchMode, flash_attention_on_cpu, tree_leaves
 from fedsim.core.nets.masks import disable_dropout
 from fedsim.core.types import Observation
 
@@ -27,7 +26,7 @@ _ENTRY = 4e-10
 _EXAMPLES = 2  # of the counted pass: normalisation by batch statistics needs two
 _OPERATIONS: Mapping[Any, Callable[..., int]] = {
     **flop_registry,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    flash_attention_on_cpu: sdpa_flop,
 }
 
 

@@ -39,12 +39,12 @@ def test_the_nearest_end_counts_and_no_end_is_set_outside() -> None:
 
 def test_the_best_step_is_kept_and_the_first_one_behind_the_end_ends_the_search() -> None:
     shown = list[float]()
-    with time_limit(0.01):
+    with time_limit(0.2):
         watch = BestStep(lambda one: shown.append(one.objective))
         watch(step(2.0, 2.0))
         with time_limit(0.0):
             watch(step(1.0, 1.0))  # a shorter end, which is not this search's
-        work(0.02)
+        work(0.25)
         with pytest.raises(DeadlineReached):
             watch(step(3.0, 3.0))
     assert shown == [2.0, 1.0, 3.0]

@@ -31,6 +31,7 @@ __all__ = [
     "Dropout",
     "Loss",
     "TorchDispatchMode",
+    "flash_attention_on_cpu",
     "foreach_add_",
     "foreach_addcmul_",
     "foreach_copy_",
@@ -47,6 +48,8 @@ __all__ = [
     "tree_leaves",
     "write_count",
 ]
+
+flash_attention_on_cpu: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 
 def forward_hooks(module: nn.Module) -> list[Callable[..., Any]]:
