@@ -33,6 +33,9 @@ class Two(HypothesesAttack[MatchingConfig]):
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MatchingConfig]]:
         return cast("list[MatchingAttack[MatchingConfig]]", [Told("one"), Told("other")])
 
+    def count_hypotheses(self, observation: Observation) -> int:
+        return 2
+
 
 def test_rows_of_every_hypothesis_carry_its_number() -> None:
     attack = Two(MatchingConfig(restarts=TRIALS, max_iterations=ITERATIONS))
@@ -44,3 +47,5 @@ def test_rows_of_every_hypothesis_carry_its_number() -> None:
     assert [row.stop_reason for row in rows] == ["one", "one", "other", "other"]
     assert path == "other"
     assert [(step.restart, step.iteration, step.iterations) for step in steps] == [(0, 1, 10), (2, 6, 10)]
+    single = MatchingAttack.count_gradients(attack, observation)
+    assert attack.count_gradients(observation) == 2 * single
