@@ -13,7 +13,7 @@ from fedsim.core.result_files import check_run_or_sweep
 
 
 @command(
-    epilog="Examples: fedsim export results/my_sweep --csv; "
+    epilog="Example: fedsim export results/my_sweep --csv; "
     "fedsim export results/my_run --latex --attack dlg --metric psnr --bold best --bibtex papers.bib"
 )
 def export(
