@@ -6,23 +6,32 @@ With `-rP` pytest shows what each site's guard tells. FEDSIM_KILLS_SEED=3 has gu
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import random
+import re
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from dp_accounting.pld.privacy_loss_mechanism import GaussianPrivacyLoss
 from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.cli.build import build_fab_from_disk
 from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 
+from fedsim.core.types import Tensors
+from fedsim.guard.new_app import write_app
 from fedsim.guard.policy import read_policy
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.ledger import Ledger, LedgerEntry, open_reservations
@@ -36,6 +45,7 @@ SPENT = "the site's guard: the epsilon of this site is spent."
 WAITS = "Connects to the SuperNode"
 REFUSED = "Failed to activate SuperNode"  # in its log
 GAVE_UP = "ClientApp stopped responding."  # what a SuperNode says in place of a guard that fell silent
+KEPT = ("running_mean", "running_var", "num_batches_tracked")
 KILLS = 20
 LATEST = 16.0  # seconds after a message at which the last guard is killed: its reply is sent by then, or about to be
 # A guard that kills itself with SIGKILL once its SuperNode has heard one of its calls for so many times.
@@ -276,6 +286,96 @@ def test_a_message_that_no_guard_takes_expires_and_the_node_goes_on(federation: 
     assert all("may have expired due to its TTL" in (reply.error.reason or "") for reply in expired)
     assert_all_covered(last, 0)
     assert rounds(sites) == [2, 2, 2, 2]  # what was too old was worked on, and its replies were thrown away
+
+
+DENSENET = '''def make_model():
+    """Return a small DenseNet."""
+    from torchvision.models import DenseNet
+
+    model = DenseNet(growth_rate=8, block_config=(2, 2), num_init_features=16, num_classes=10)
+    model.features.conv0, model.features.pool0 = nn.Conv2d(1, 16, 3, padding=1, bias=False), nn.Identity()
+    return model
+'''
+
+
+def densenet_app(folder: Path) -> ModuleType:
+    """Write the app of `fedsim guard template` with a DenseNet and the same data at each node; return its task."""
+    write_app(folder)
+    package = folder / folder.name
+    task, client = package / "task.py", package / "client_app.py"
+    code = task.read_text(encoding="utf-8")
+    task.write_text(re.sub(r"def make_model.*?\n\n\n", f"{DENSENET}\n\n", code, flags=re.DOTALL))
+    node = 'int(node["partition-id"]), int(node["num-partitions"])'
+    told = client.read_text(encoding="utf-8")
+    assert node in told
+    client.write_text(told.replace(node, "0, 4"))
+    spec = importlib.util.spec_from_file_location("task_of_the_app", task)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_a_densenet_with_batch_normalisation_trains_and_evaluates_at_every_site(
+    federation: Federation, tmp_path: Path
+) -> None:
+    """Ten rounds of FedAvg that evaluates everywhere; each site sends a noised accuracy in two of them."""
+    task, sites = densenet_app(tmp_path / "app"), federation.sites
+    data = read_policy(tmp_path / "app" / "guard.toml").apps.readable
+    accuracy = {"low": 0.0, "high": 1.0, "noise_multiplier": 3.0, "every": 5}
+    rules = {"types": ["train", "evaluate"], "evaluate": "run"}
+    for one in sites:
+        apps = {**APPS, "readable": [str(path) for path in data]}
+        budget = {"epsilon": 20.0, "delta": 1e-5}
+        site.policy(one.folder, one.port, apps=apps, budget=budget, messages=rules, metrics={"accuracy": accuracy})
+    start_guards(sites)
+    exchanges = list[tuple[list[Message], list[Message]]]()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
+        fab = build_fab_from_disk(tmp_path / "app")
+    with federation.run(fab) as grid:
+        federation.await_nodes(grid)
+        send = grid.send_and_receive
+
+        def recording(messages: Iterable[Message], **options: Any) -> list[Message]:
+            sent = list(messages)
+            replies = list(send(sent, **options))
+            exchanges.append((sent, replies))
+            return replies
+
+        grid.send_and_receive = recording
+        strategy = FedAvg(fraction_evaluate=1.0, min_train_nodes=4, min_evaluate_nodes=4, min_available_nodes=4)
+        result = strategy.start(grid, ArrayRecord(task.make_model().state_dict()), num_rounds=10, timeout=PATIENCE)
+    assert len(result.train_metrics_clientapp) == len(result.evaluate_metrics_clientapp) == 10
+    trainings, evaluations = exchanges[::2], exchanges[1::2]
+    for sent, replies in trainings:
+        received = sent[0].content.array_records["arrays"].to_torch_state_dict()
+        assert len(replies) == 4
+        for reply in replies:
+            assert_is_noised(received, reply.content.array_records["arrays"].to_torch_state_dict())
+    for number, (_, replies) in enumerate(evaluations, 1):
+        for metrics in (reply.content.metric_records["metrics"] for reply in replies):
+            assert list(metrics) == ["num-examples", "accuracy"]
+            assert (metrics["accuracy"] == 0.5) is (number % 5 != 0)
+    second_opinion = GaussianPrivacyLoss(standard_deviation=(10 / 2.0**2 + 2 / 3.0**2) ** -0.5)
+    for one in sites:
+        assert "Traceback" not in one.log("app")
+        ledger = read_policy(one.folder / "guard.toml")
+        spent = Ledger.open(ledger.ledger, ledger.key).spent("ward", 1e-5).value
+        assert second_opinion.get_delta_for_epsilon(spent) == pytest.approx(1e-5, rel=1e-6)
+        assert open_reservations(entries(one)) == set()
+
+
+def assert_is_noised(received: Tensors, sent: Tensors) -> None:
+    """Statistics and counters are as received; all else has the noise of the policy."""
+    assert list(sent) == list(received)
+    kept = [name for name in sent if name.rpartition(".")[2] in KEPT]
+    assert kept
+    assert all(torch.equal(sent[name], received[name]) for name in kept)
+    moved = torch.cat([(sent[name] - received[name]).flatten() for name in sent if name not in kept])
+    assert float(moved.std()) == pytest.approx(NOISE, rel=0.1)
 
 
 def push(grid: Grid, mode: str, nodes: Sequence[int], ttl: float = 3600.0) -> set[str]:
