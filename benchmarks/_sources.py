@@ -29,7 +29,7 @@ _GROUND = (
 )
 _WORDS = frozenset({"summary", "paper", "fidelity", "deviates", "paper_steps", "related"})  # of a method's decorator
 _ESTIMATES = frozenset(  # methods of an attack that order `auto`, and no more
-    {"outlook", "success", "same_search", "count_gradients", "count_hypotheses"}
+    {"outlook", "estimate_success", "same_search", "count_gradients", "count_hypotheses"}
 )
 _NOT_RUN = frozenset({"expected", "minutes", "title", "description"})  # keys of a scenario without effect on its run
 

@@ -66,7 +66,7 @@ class DenoiserInversion(MatchingAttack[DenoiserInversionConfig]):
         "attacks": [{"max_iterations": 5}],
     }
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect little: there are more unknowns than entries of the images."""
         return 0.05, "noise and level are unknown too"
 

@@ -133,7 +133,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             "sign": "soft",
         }
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of other descents, since dropout masks are searched too."""
         return 0.3, "dropout masks are searched with the data"
 

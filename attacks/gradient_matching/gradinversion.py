@@ -96,6 +96,6 @@ class GradInversion(MaskSearchAttack[GradInversionConfig]):
         """Return settings with two seeds, and half as many iterations each."""
         return {"max_iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect less than of other descents: its priors are not zero at the examples."""
         return 0.1, "its priors blur the images"

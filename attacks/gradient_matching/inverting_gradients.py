@@ -66,7 +66,7 @@ class InvertingGradients(MatchingAttack[MatchingConfig]):
         """Return this number of iterations, with a cosine schedule and soft signs, which need the fewest."""
         return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect little under dropout."""
         if observation.sites:
             return 0.02, "under dropout it minimises the wrong function"

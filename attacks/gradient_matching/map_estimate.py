@@ -69,7 +69,7 @@ class Map(MaskSearchAttack[MapConfig]):
     training_mode: ClassVar[bool] = False
     example: ClassVar[Tables] = {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of descents that ignore the noise."""
         return 0.5, "its distance is the likelihood of the known noise"
 
@@ -80,6 +80,6 @@ class Map(MaskSearchAttack[MapConfig]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Expect the most of all descents, since known noise does not disturb it."""
-        chance, because = self.success(observation)
+        chance, because = self.estimate_success(observation)
         gradients = self.count_gradients(observation)
         return tolerant_outlook(observation, gradients, chance, because, rows=self.config.restarts)

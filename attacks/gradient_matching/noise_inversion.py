@@ -65,7 +65,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     example: ClassVar[Tables] = {"defenses": [{"name": "precode", "latent": 16}]}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of descents that ignore the noise."""
         return 0.36, "noise of the model is searched with the data"
 

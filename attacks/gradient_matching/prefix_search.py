@@ -69,7 +69,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         """Return the settings with which DIA needs the fewest iterations."""
         return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of descents that do not know the prefix."""
         return 0.35, "the kept prefix is known or tried"
 

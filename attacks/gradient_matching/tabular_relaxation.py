@@ -101,7 +101,7 @@ class TabularRelaxation(MaskSearchAttack[TabularRelaxationConfig]):
             return "no column is 0 or 1 in every row; numbers alone are searched as well by inverting-gradients"
         return super().not_applicable(observation)
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of other descents, which do not use that a category has one value."""
         return 0.4, "each category has one value"
 

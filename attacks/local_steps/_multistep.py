@@ -47,7 +47,7 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Count the gradients of all local steps of all restarts, which are computed one after the other."""
-        chance, because = self.success(observation)
+        chance, because = self.estimate_success(observation)
         gradients = observation.local_steps * self.config.restarts * self.count_gradients(observation)
         return outlook_of(observation, gradients, chance, because)
 

@@ -101,7 +101,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
 
     effort: ClassVar[Effort] = "descent"
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more success than of other descents if the update has several steps."""
         if observation.local_steps > 1:
             return 0.3, "it simulates all local steps"

@@ -84,7 +84,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         """Return two restarts with half as many iterations each."""
         return {"max_iterations": max(1, gradients // 2), "restarts": 2}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect less than of exact attacks, which leave no box to search."""
         return 0.19, "boxes of the pasted parts are searched too"
 

@@ -80,7 +80,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         """Return the number of pairings."""
         return math.factorial(min(observation.batch_size or 1, _LARGEST))
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect much: mixtures are smooth functions of the examples."""
         return 0.31, "pairings are tried, and weights searched"
 

@@ -54,7 +54,7 @@ class TransformInversion(HypothesesAttack[MaskSearchConfig]):
         """Return the number of policies."""
         return max(1, len(transforms_of(observation)))
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect some success: transforms discard pixels."""
         return 0.25, "each policy is tried, and pixels that it discards are guessed"
 

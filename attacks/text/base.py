@@ -179,11 +179,11 @@ class TextMatching(Attack[ConfigT]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Count the gradients of descents and of comparisons."""
-        chance, because = self.success(observation)
+        chance, because = self.estimate_success(observation)
         return outlook_of(observation, self.count_gradients(), chance, because)
 
     @abstractmethod
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Return the chance that the search ends at the text of an exact update, and its reason as a clause."""
 
     @abstractmethod

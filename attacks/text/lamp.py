@@ -143,7 +143,7 @@ class Lamp(TextMatching[LampConfig]):
             "restarts": 1,
         }
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect more than of other text descents, which do not reorder words."""
         return 0.3, "moves of words find their order"
 

@@ -85,7 +85,7 @@ class Tag(TextMatching[TagConfig]):
         """Return settings with this number of iterations."""
         return {"max_iterations": gradients}
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Expect words in a wrong order."""
         return 0.13, "a descent finds words, and rarely their order"
 

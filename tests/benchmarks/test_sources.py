@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _sources
+from benchmarks._sources import ROOT
 
 SOURCE = '"""Doubles."""\n\ndef double(x):\n    """Return twice x."""\n    return 2 * x  # not x + x\n'
 
@@ -56,6 +57,12 @@ def test_what_an_attack_expects_to_cost_is_no_behaviour() -> None:
     before = METHOD.replace("    pass\n", "    def outlook(self):\n        return 1\n    rate = 2\n")
     assert _sources.digest(before.replace("return 1", "return 2")) == _sources.digest(before)
     assert _sources.digest(before.replace("rate = 2", "rate = 3")) != _sources.digest(before)
+
+
+def test_the_interval_of_a_success_rate_is_behaviour() -> None:
+    statistics = (ROOT / "fedsim" / "metrics" / "statistics.py").read_text(encoding="utf-8")
+    assert "def success(shares" in statistics
+    assert _sources.digest(statistics.replace("def success(shares", "def other(shares")) != _sources.digest(statistics)
 
 
 def test_a_function_of_nothing_but_imports_has_a_digest() -> None:

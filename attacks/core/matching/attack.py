@@ -256,10 +256,10 @@ class MatchingAttack(GradientSearch[ConfigT]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Count the gradients of all iterations; restarts share a computation."""
-        chance, because = self.success(observation)
+        chance, because = self.estimate_success(observation)
         return outlook_of(observation, self.count_gradients(observation), chance, because, rows=self.config.restarts)
 
-    def success(self, observation: Observation) -> tuple[float, str]:
+    def estimate_success(self, observation: Observation) -> tuple[float, str]:
         """Return the chance that the search ends at the examples of an exact update, and its reason as a clause."""
         return 0.1, "a search with many minima"
 
