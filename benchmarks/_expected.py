@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks._results import ROOT
+from benchmarks._results import ROOT, describe_run
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.core.registry import every_metric
@@ -51,7 +51,7 @@ def origin(name: str, folder: Path) -> str:
         FedsimError: there is no such scenario, or it expects nothing.
     """
     scenario, expected = _read(name, folder)
-    return f"`{_command(name, scenario)}`{f', {_format(expected.measured)}' if expected.measured else ''}."
+    return f"`{_command(name, scenario)}`{f', {describe_run(expected.measured)}' if expected.measured else ''}."
 
 
 def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SCENARIOS) -> tuple[str, str]:
@@ -164,13 +164,9 @@ def _command(name: str, scenario: Mapping[str, Any]) -> str:
     return f"fedsim {'sweep' if 'sweep' in scenario else 'run'} scenarios/{name}.toml"
 
 
-def _format(run: Measurement) -> str:
-    return f"{run.date}, commit {run.commit}, {run.processor}"
-
-
 def _caption(command: str, tables: Sequence[str], run: Measurement | None) -> str:
     signs = {" [": "in brackets 95 % intervals", "±": "behind ± that tolerance"}
-    notes = [] if run is None else [f"measured {_format(run)}"]
+    notes = [] if run is None else [f"measured {describe_run(run)}"]
     notes += [note for sign, note in signs.items() if any(sign in table for table in tables)]
     return (
         f"*`{command} --check` gives these figures again, each within the tolerance that the file states"

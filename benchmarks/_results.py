@@ -16,6 +16,7 @@ from benchmarks._sources import ROOT, changed_files
 from fedsim.core.errors import FedsimError, first_line
 from fedsim.record.atomic_files import write_atomic
 from fedsim.record.environment import environment
+from fedsim.scenario.expectations import Measurement
 
 RESULTS = FOLDER / "results"
 WAITING = ROOT / "results" / "benchmarks"
@@ -61,6 +62,11 @@ class Result(BaseModel, extra="forbid"):
         return [row for rows in self.cells.values() for row in rows]
 
 
+def describe_run(run: Result | Measurement) -> str:
+    """Return date, commit and processor of a measurement."""
+    return f"{run.date}, commit {run.commit}, {run.processor}"
+
+
 class Done(BaseModel, extra="forbid"):
     """A measured cell, a line of the file of an unfinished run; `sources` are digests of the loaded files, by path."""
 
@@ -94,7 +100,7 @@ def result_of(name: str, cells: Sequence[Done]) -> Result:
     first, here = cells[0], environment("")
     return Result(
         experiment=name,
-        commit=(here.git_commit or "unknown")[:12],
+        commit=here.short_commit,
         sources=dict(sorted(pair for done in cells for pair in done.sources.items())),
         versions={package: here.versions[package] for package in _PACKAGES},
         date=f"{datetime.now(UTC):%Y-%m-%d}",

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from benchmarks import _expected
-from benchmarks._results import Result, read
+from benchmarks._results import Result, describe_run, read
 from benchmarks._rows import Row
 from benchmarks._sources import changed_files
 from fedsim.core.errors import FedsimError, did_you_mean
@@ -39,7 +39,7 @@ def origin(result: Result, cell: str | None = None) -> str:
     options = f"{' --full' if result.full else ''}{f' --seconds {result.seconds:g}' if result.seconds else ''}"
     options += f' --cells "{cell}"' if cell else ""
     command = f"python -m benchmarks {result.experiment}{options}"
-    return f"`{command}`, {result.date}, commit {result.commit}, {result.processor}"
+    return f"`{command}`, {describe_run(result)}"
 
 
 def staleness(result: Result) -> str:

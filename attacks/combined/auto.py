@@ -158,10 +158,10 @@ class Auto(LabelFreeAttack[AutoConfig]):
         for candidate in takewhile(lambda own: own.attack.effort == "algebra", candidates):
             if attempts.fits(candidate):
                 attempts.succeed(candidate.name, candidate.attack, seconds_left())
-        notes = [f"no search was tried: {drowned}", *attempts.passed]
+        reason = f"no search was tried: {drowned}"
         if not attempts.tried:
-            return no_guess(observation, f"no search was tried: {drowned}", notes=tuple(attempts.passed))
-        return _lowest(attempts.tried, leak_of(observation), notes)
+            return no_guess(observation, reason, notes=tuple(attempts.passed))
+        return _lowest(attempts.tried, leak_of(observation), [reason, *attempts.passed])
 
     def _undone(
         self, observation: Observation, generator: torch.Generator, counted: Numbered

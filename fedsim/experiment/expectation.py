@@ -79,7 +79,7 @@ def hashes(record: RunRecord) -> dict[str, str]:
 def measurement(record: RunRecord) -> Measurement:
     """Return the date, commit and processor of a run."""
     at = record.environment
-    return Measurement(date=record.started[:10], commit=(at.git_commit or "unknown")[:12], processor=at.processor)
+    return Measurement(date=record.started[:10], commit=at.short_commit, processor=at.processor)
 
 
 def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: Expected) -> list[str]:

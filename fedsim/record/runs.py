@@ -121,6 +121,11 @@ class Environment(RecordModel):
     git_commit: str | None
     git_dirty: bool | None
 
+    @property
+    def short_commit(self) -> str:
+        """The first twelve digits of the commit; "unknown" outside of a checkout."""
+        return (self.git_commit or "unknown")[:12]
+
 
 PlanT = TypeVar("PlanT")
 ArmT = TypeVar("ArmT", bound=ArmFindings)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.devices import find_device
-from fedsim.core.hooks import ModelComponent, ServerRound, Task
+from fedsim.core.hooks import ServerRound, Task
 from fedsim.core.types import Batch, Draws, Tensors
 from fedsim.scenario import compatibility, tasks, user_models
 from fedsim.scenario.data import Data, build_data
@@ -86,11 +86,7 @@ class World:
     @torch.no_grad()
     def with_server_buffers(self, weights: Tensors, round_: int) -> Tensors:
         """Return global weights with the buffers that components set after a round."""
-        deciding = [
-            component
-            for component in self.stack.model_components
-            if type(component).after_round is not ModelComponent.after_round
-        ]
+        deciding = [component for component in self.stack.model_components if component.sets_buffers]
         if not deciding:
             return weights
         model = self.models.load_weights(weights).eval()

@@ -7,27 +7,13 @@ import pytest
 
 from benchmarks import _figures, _results
 from benchmarks._experiments import experiments
-from benchmarks._results import Result, as_json, changed_rows, read, write
+from benchmarks._results import as_json, changed_rows, read, write
 from benchmarks._rows import Row
 from benchmarks._sources import ROOT, digest_of_file
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry.index import entries_of
-
-
-def result(*rows: Row) -> Result:
-    return Result(
-        experiment="toy",
-        commit="abc",
-        sources={"benchmarks/toy.py": "12345678"},
-        date="2026-11-30",
-        processor="a processor",
-        full=False,
-        seconds=5.0,
-        minutes=0.1,
-        cells={"one": list(rows[:1]), "rest": list(rows[1:])},
-    )
-
+from tests.benchmarks.toy_results import result
 
 EXACT = Row("exact", "LeNet", 0.5, "share", 0.25, 0.75, 4, ">= 0.6")
 PSNR = Row("PSNR", "LeNet", 71.234567, "dB", n=4, note="one | two")

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _expected, _values
-from benchmarks._results import Result, write
+from benchmarks._results import write
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError
+from tests.benchmarks.toy_results import result
 
 ROWS = [
     Row("exact", "LeNet, B = 1", 0.5, "share", 0.25, 0.751, 4, ">= 0.6"),
@@ -22,18 +23,8 @@ figures = [{ arm = "plain", attack = "dager", metric = "success", value = 0.8, l
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    result = Result(
-        experiment="toy",
-        commit="abc",
-        sources={"attacks/gone.py": "1"},
-        date="2026-12-03",
-        processor="a processor",
-        full=True,
-        seconds=5.0,
-        minutes=0.1,
-        cells={"one": ROWS},
-    )
-    write(result, tmp_path)
+    changed = {"sources": {"attacks/gone.py": "1"}, "date": "2026-12-03", "full": True}
+    write(result(*ROWS).model_copy(update=changed), tmp_path)
     (tmp_path / "55_toy.toml").write_text(SCENARIO)
     monkeypatch.setattr(_expected, "SCENARIOS", tmp_path)
     return tmp_path

@@ -129,6 +129,12 @@ class ModelComponent(Component[ConfigT]):
         """Whether it sets initial values from data."""
         return type(self).initialise is not ModelComponent.initialise
 
+    @final
+    @property
+    def sets_buffers(self) -> bool:
+        """Whether the server sets buffers of it after a round."""
+        return type(self).after_round is not ModelComponent.after_round
+
 
 class Layer(ModelComponent[ConfigT]):
     """Hook layer: changes, adds or freezes layers."""
