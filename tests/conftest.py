@@ -10,7 +10,6 @@ import random  # noqa: E402
 import shutil  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
-import time  # noqa: E402
 import zlib  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -49,9 +48,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SLOW = 3600.0  # seconds; the others have `timeout` of pyproject.toml
-_QUICK = 20.0  # processor seconds of a test that is not marked slow, on a machine that needs _REFERENCE
-_REFERENCE = 0.04  # processor seconds of `_time_reference_work`
 _BEGAN = pytest.StashKey[float]()
+_SPENT = "processor_seconds"
+_COSTLY = 5.0  # processor seconds from which a test is listed behind a run
+_LISTED = 20
 
 # A shared machine can stall any single example. Slow tests draw as many examples as hypothesis does by default.
 hypothesis.settings.register_profile("no deadline", deadline=None)
@@ -120,33 +120,27 @@ def seeded(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Say how long a test took, and fail one that is not marked slow and is."""
+    """Note the processor seconds of a test."""
     report = yield
-    if report.when != "call":
-        return report
-    spent = _processor_seconds() - item.stash[_BEGAN]
-    report.user_properties.append(("processor_seconds", round(spent, 2)))
-    if report.passed and spent > _QUICK and not item.get_closest_marker("slow"):
-        limit = _QUICK * max(1.0, _time_reference_work() / _REFERENCE)
-        if spent > limit:
-            report.outcome = "failed"
-            report.longrepr = (
-                f"it took {spent:.0f} processor seconds, more than {limit:.0f} on this machine: mark it slow"
-            )
+    if report.when == "call":
+        spent = _processor_seconds() - item.stash[_BEGAN]
+        report.user_properties.append((_SPENT, spent))
     return report
 
 
-def _time_reference_work() -> float:
-    """Return the processor seconds that this machine needs for a fixed amount of work, the least of three times."""
-    seconds = []
-    for _ in range(3):
-        began = time.process_time()
-        matrix = torch.ones(200, 200)
-        for _ in range(100):
-            matrix = (matrix @ matrix).clamp(0, 1)
-        assert sum(range(2_000_000)) > 0
-        seconds.append(time.process_time() - began)
-    return min(seconds)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tests that take the most processor seconds, as candidates for the mark "slow"."""
+    reports = (report for group in terminalreporter.stats.values() for report in group)
+    spent = [(dict(report.user_properties).get(_SPENT, 0.0), report.nodeid) for report in reports if _is_call(report)]
+    costly = [(seconds, name) for seconds, name in sorted(spent, reverse=True)[:_LISTED] if seconds > _COSTLY]
+    if costly:
+        terminalreporter.section("most processor seconds")
+    for seconds, name in costly:
+        terminalreporter.write_line(f"{seconds:6.1f}  {name}")
+
+
+def _is_call(report: object) -> bool:
+    return isinstance(report, pytest.TestReport) and report.when == "call"
 
 
 def _processor_seconds() -> float:

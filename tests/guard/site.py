@@ -225,7 +225,7 @@ def policy(folder: Path, port: int = 19000, **changes: Any) -> dict[str, Any]:
         "key": "ledger.key",
         "node": {"address": f"127.0.0.1:{port}", "secret": "secret"},
         "budget": {"epsilon": 20.0, "delta": 1e-5},
-        "apps": {"sha256": "any", "seconds": 120.0, "log": "app.log", "readable": ["data.txt"]},
+        "apps": {"sha256": "any", "seconds": 500.0, "log": "app.log", "readable": ["data.txt"]},
         "defenses": [{"name": "local-dp", "clip": 0.5, "noise_multiplier": 4.0}],
     }
     for name, change in changes.items():
