@@ -49,7 +49,7 @@ class FakeTask:
 
 class Watched:
     def __init__(self, folder: Path, **changes: Any) -> None:
-        site.policy(folder, **changes)
+        site.policy(folder, **{"apps": {"seconds": 120.0}, **changes})
         self.folder = folder
         self.policy, self.lines = read_policy(folder / "guard.toml"), list[str]()
         self.ledger = Ledger.open(self.policy.ledger, self.policy.key)
