@@ -49,6 +49,7 @@ class Decorator(NamedTuple):
     constants: Mapping[str, Any]
 
 
+@cache
 def entry_of(kind: Kind, name: str) -> Entry | None:
     """Return the entry of one of fedsim's own methods by its name or an alias; None if there is no such method."""
     quoted = (f'"{name}"', f"'{name}'")
