@@ -127,7 +127,10 @@ class DefendingMod:
 
     def returned_arrays(self, received: Tensors) -> frozenset[str]:
         """Return the names of the arrays that a private defense sends as received; an open defense has none."""
-        return frozenset() if self.mechanism is None else returned_arrays(received, self.running_statistics)
+        if self.mechanism is None:
+            return frozenset()
+        is_inexact = {name: tensor.is_floating_point() or tensor.is_complex() for name, tensor in received.items()}
+        return returned_arrays(is_inexact, self.running_statistics)
 
     def inspect(self, message: Message, context: Context) -> None:
         """Inspect the weights in a message as before training; a defense without inspection does nothing.

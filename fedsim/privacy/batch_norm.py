@@ -5,9 +5,8 @@ Names and types come from the server, so the choice never depends on the client'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
-
-from fedsim.core.types import Tensors
 
 RunningStatistics = Literal["received", "noised"]
 """Running means and variances in a private reply: the server's values, or part of the clipped and noised update."""
@@ -21,15 +20,19 @@ def is_running_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in _STATISTICS
 
 
-def returned_arrays(received: Tensors, running_statistics: RunningStatistics) -> frozenset[str]:
+def returned_arrays(is_inexact: Mapping[str, bool], running_statistics: RunningStatistics) -> frozenset[str]:
     """Return the names of the received arrays that a private reply returns exactly as received.
 
     They are all integer and boolean arrays, all counters of batches, and for "received" all running statistics.
+
+    Args:
+        is_inexact: for each received array, whether its type is floating-point or complex.
+        running_statistics: the policy's choice.
     """
     return frozenset(
         name
-        for name, tensor in received.items()
-        if not (tensor.is_floating_point() or tensor.is_complex())
+        for name, inexact in is_inexact.items()
+        if not inexact
         or name.rpartition(".")[2] == _COUNTER
         or (running_statistics == "received" and is_running_statistic(name))
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -116,3 +118,8 @@ def test_an_archive_gives_the_app_that_it_names(tmp_path, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.path", [*__import__("sys").path])
     assert isinstance(child.load(site.archive()), ClientApp)
     assert list(tmp_path.glob("apps/stranger.smuggler.*/smuggler/client.py"))
+
+
+def test_the_process_of_an_app_does_not_import_torch() -> None:
+    code = "import sys, fedsim.guard.child; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
