@@ -91,6 +91,7 @@ def test_a_page_links_to_handwritten_pages_and_names_scenarios() -> None:
     assert not [file for file, text in _method_pages._scenarios().items() if "\nfigures = [" in text]
 
 
+@pytest.mark.slow  # the site, built without warnings, has them too
 def test_every_method_has_a_page_and_a_line_in_the_list() -> None:
     paths = [path for path, _ in _method_pages.pages()]
     assert len(paths) == len(set(paths)) == sum(len(entries_of(kind)) for kind in KINDS)

@@ -62,6 +62,7 @@ def test_the_picture_comes_back_behind_torchs_noise(seen, name):
     assert float(error) < 0.05
 
 
+@pytest.mark.slow
 def test_frozen_weights_show_numpys_state_and_the_stated_deviation_lets_it_be_solved(seen):
     """The noise of large tensors stands alone, as that of an adapter's first factor whose gradient is 0."""
     observation, _ = seen("numpy")
