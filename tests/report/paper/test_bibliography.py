@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 from fedsim.core.registry import index
-from fedsim.report.paper import Selection, read_paper_table
-from fedsim.report.paper.bibliography import MethodName, methods_in, papers_by_id, to_bibtex
+from fedsim.report.paper import Selection, bibliography, read_paper_table
+from fedsim.report.paper.bibliography import MethodName, Paper, methods_in, papers_by_id, to_bibtex
 
 
 def test_every_paper_id_of_the_registry_has_an_entry_and_no_entry_is_unused() -> None:
@@ -57,11 +59,13 @@ def test_a_comment_never_begins_an_entry_and_a_paper_is_cited_once() -> None:
     assert "% attack round-averaging: builds on" in text
 
 
-def test_a_paper_without_a_known_title_has_none() -> None:
+def test_a_paper_without_a_known_title_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = Paper(key="unknown2025", id="2509.11451", year=2025)
+    monkeypatch.setattr(bibliography, "papers_by_id", lambda: {unknown.id: unknown})
     text = to_bibtex([MethodName("attack", "head-inversion")])
     assert "title" not in text.partition("@misc")[2]
     assert "eprint = {2509.11451}" in text
-    assert "key = {arxiv250911451}" in text  # BibTeX sorts by it, since no author is known either
+    assert "key = {unknown2025}" in text  # BibTeX sorts by it, since no author is known either
 
 
 def test_only_the_methods_of_the_chosen_rows_are_cited(tmp_path: Path, records: ModuleType) -> None:
