@@ -44,7 +44,7 @@ class Page:
 
 def page_of(entry: registry.Entry) -> Page:
     """Return the page of a method; the page of a method of fedsim comes from the cache, without an import."""
-    is_of_fedsim = entry is index.entries_of(entry.kind).get(entry.name)
+    is_of_fedsim = entry is index.entry_of(entry.kind, entry.name)
     kept = _load_pages().get(_key(entry)) if is_of_fedsim else None
     return Page(**kept) if kept else _read(entry)
 

@@ -26,13 +26,18 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def test_a_method_is_shown_without_torch_once_there_is_an_index(kept: Path) -> None:
-    code = "import sys, fedsim.cli.main as cli; cli.app(['show', 'dia'], standalone_mode=False)\n"
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("dia", "mask_weight"), ("dp-sgd", "noise_multiplier"), ("devil", "hidden_places")],
+    ids=["attack", "defense", "component"],
+)
+def test_a_method_is_shown_without_torch_once_there_is_an_index(kept: Path, name: str, setting: str) -> None:
+    code = f"import sys, fedsim.cli.main as cli; cli.app(['show', '{name}'], standalone_mode=False)\n"
     code += "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
     environment = {**os.environ, "FEDSIM_CACHE": str(kept)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "mask_weight" in done.stdout
+    assert setting in done.stdout
 
 
 def test_the_index_is_made_anew_when_a_file_changes_or_it_cannot_be_read(

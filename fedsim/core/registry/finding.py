@@ -73,14 +73,19 @@ def find_entries(name: str) -> list[Entry]:
     Raises:
         FedsimError: no kind has a method of this name.
     """
-    all_entries = [entry for kind in KINDS for entry in entries(kind).values()]
     wanted = "-".join(name.casefold().split())
-    called = [entry for entry in all_entries if wanted in entry.names]
+    called = [entry for kind in KINDS if (entry := _entry_named(kind, wanted)) is not None]
     if not called:
-        raise FedsimError(
-            f"there is no method '{name}'.{_hint(wanted, {name for entry in all_entries for name in entry.names})}"
-        )
+        names = {known for kind in KINDS for entry in entries(kind).values() for known in entry.names}
+        raise FedsimError(f"there is no method '{name}'.{_hint(wanted, names)}")
     return called
+
+
+def _entry_named(kind: Kind, name: str) -> Entry | None:
+    """Return the entry of a name or alias; of fedsim's files only those that contain the name are parsed."""
+    for part in _parts(kind):
+        add_others(part)
+    return find_method(kind, name) or entry_of(kind, name)
 
 
 def _parts(kind: Kind) -> tuple[Kind, ...]:
