@@ -7,7 +7,6 @@ layer's inputs. Zeros of a recovered input after a dropout are the dropped units
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -34,7 +33,7 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 _DROPPED = 1e-6
 _SETTLED = 1e-6
 _TWINS = 1e-9
-_UNKNOWNS, _SOLVED = 3000, 60.0  # unknowns of a convolution that are solved in so many seconds
+_SECONDS = 1e-9  # of the cube of a convolution's unknowns, on a core of an Intel Xeon
 
 
 class RecursionConfig(Config):
@@ -50,11 +49,15 @@ class RecursionConfig(Config):
     )
 
 
-def recursion_outlook(observation: Observation, walks: int, chance: float, because: str) -> CostEstimate:
+def recursion_outlook(
+    observation: Observation, config: RecursionConfig, walks: float, chance: float, because: str
+) -> CostEstimate:
     """Return the outlook of a recursion; the equations of a convolution cost time that grows with their cube."""
-    convolves = any(isinstance(module, nn.Conv2d) for module in observation.model.modules())
-    unknowns = convolves * examples_of(observation) * math.prod(observation.spec.shape)
-    seconds = walks * _SOLVED * (unknowns / _UNKNOWNS) ** 3
+    seconds = 0.0
+    if refusal(observation, config.largest_system) is None:
+        convolutions = (layer for layer in chain_of(observation) if isinstance(layer.module, nn.Conv2d))
+        cubes = sum((examples_of(observation) * layer.unknowns) ** 3 for layer in convolutions)
+        seconds = walks * _SECONDS * cubes
     return outlook_of(observation, 80.0, chance, because, seconds=seconds)
 
 

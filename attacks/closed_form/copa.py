@@ -93,8 +93,10 @@ class Copa(Attack[CopaConfig]):
         return refusal(observation, self.config.largest_system)
 
     def outlook(self, observation: Observation) -> CostEstimate:
-        """Expect one walk."""
-        return recursion_outlook(observation, 1, 0.25, "ReLU and strides often leave too few equations")
+        """Expect a number of walks between one and all: the geometric mean."""
+        return recursion_outlook(
+            observation, self.config, self.config.walks**0.5, 0.25, "ReLU and strides often leave too few equations"
+        )
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run the recursion; a layer with too few equations is solved in part, and `stop_reason` names it."""

@@ -94,7 +94,7 @@ class RGap(Attack[RecursionConfig]):
 
     def outlook(self, observation: Observation) -> CostEstimate:
         """Expect one walk."""
-        return recursion_outlook(observation, 1, 0.85, "every layer and activation has an inverse")
+        return recursion_outlook(observation, self.config, 1, 0.85, "every layer and activation has an inverse")
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run the recursion; give up if a layer has fewer independent equations than unknowns."""

@@ -325,8 +325,9 @@ def _smooth(observation: Observation) -> tuple[Observation, tuple[int, ...]]:
 
 
 def _count_equations(observation: Observation) -> int:
-    tensors = observation.update.tensors.values()
-    return sum(int(tensor.count_nonzero()) if sends_part(observation) else tensor.numel() for tensor in tensors)
+    """Return the number of entries that depend on the unknowns; a tensor of zeros, as behind a zero head, has none."""
+    is_part, tensors = sends_part(observation), observation.update.tensors.values()
+    return sum(int(tensor.count_nonzero()) if is_part or not tensor.any() else tensor.numel() for tensor in tensors)
 
 
 def _refuse_batches(observation: Observation) -> str | None:

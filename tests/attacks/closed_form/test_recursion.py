@@ -8,9 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks.closed_form._recursion import LayerSolution, Outputs, Recursion, recurse, refusal
+from attacks.closed_form._recursion import (
+    LayerSolution,
+    Outputs,
+    Recursion,
+    RecursionConfig,
+    recurse,
+    recursion_outlook,
+    refusal,
+)
 from attacks.closed_form._sequential_network import SequentialLayer
 from attacks.core.client_gradient import client_gradient
+from attacks.core.gradient_cost import gradient_seconds
 from attacks.core.results import NothingFound
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Step, ThreatModel, Truth
@@ -99,3 +108,19 @@ def test_what_no_walk_can_start_from_says_why(toy: Toy) -> None:
     assert "not the cross entropy" in (refusal(replace(observation, loss=lambda o, _y: F.relu(o).sum()), 100) or "")
     convolution, _ = toy(nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 4)), (1, 3, 3), 1)
     assert "has 9 unknowns, more than 'largest_system' = 8" in (refusal(convolution, 8) or "")
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_stated_seconds_grow_with_the_cube_of_the_unknowns_of_every_convolution(toy: Toy, size: int) -> None:
+    convolutions = [nn.Conv2d(1, 4, 3, padding=1), nn.LeakyReLU(), nn.Conv2d(4, 6, 3, padding=1), nn.LeakyReLU()]
+    observation, _ = toy(nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(216, 4)), (1, 6, 6), size)
+
+    def beside_gradients(observation: Observation, walks: float = 1.0) -> float:
+        estimate = recursion_outlook(observation, RecursionConfig(), walks, 0.5, "it is Friday")
+        return estimate.seconds - 80.0 * gradient_seconds(observation)
+
+    cubes = (size * 36) ** 3 + (size * 4 * 36) ** 3
+    assert beside_gradients(observation) == pytest.approx(1e-9 * cubes)
+    assert beside_gradients(observation, walks=3.0) == pytest.approx(3e-9 * cubes)
+    assert beside_gradients(replace(observation, local_steps=2)) == pytest.approx(0.0)  # refused
+    assert beside_gradients(toy(chain(), (3, 2, 2), size)[0]) == pytest.approx(0.0)
