@@ -308,7 +308,7 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
         return nothing, nothing, ("Originals are missing, so guesses are shown but not scored.",), []
-    read = partial(_read, padding=texts.padding_of(subject.model), group=subject.group)
+    read = partial(_read, model=subject.model, group=subject.group)
     loader_name = f"the loader of '{name}'"
     if subject.test is not None:
         (train, values), (test, test_values) = (
@@ -323,18 +323,18 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...], l
 
 
 def _read(
-    loader: Iterable[Any], subject: str, padding: int, group: Grouping | None, least: int = 1
+    loader: Iterable[Any], subject: str, model: nn.Module, group: Grouping | None, least: int = 1
 ) -> tuple[Batch, list[Any]]:
     """Return the first examples of a loader, at most `MOST_EXAMPLES`, and their group values."""
     batches, values = list[Batch](), list[Any]()
     try:
         with seeding.isolate_randomness(0):
-            for item in loader:
+            for item in (texts.as_mapping(item, model) for item in loader):
                 batches.append(texts.batch_of(item, subject) if texts.is_text(item) else Batch(*pair_of(item, subject)))
                 values += [] if group is None else values_of(group, item, batches[-1], subject)
                 if sum(map(len, batches)) >= MOST_EXAMPLES:
                     break
-        rows = _first(batches, padding)
+        rows = _first(batches, texts.padding_of(model))
     except FedsimError:
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Subjects with texts: the loader yields mappings with `input_ids`, as collators of transformers return them.
+"""Subjects with texts: the loader yields mappings with `input_ids` as in transformers, or pairs (tokens, classes).
 
 A label per text makes a classifier. Labels for every token, or none, make a causal language model with the next
 tokens as labels.
@@ -24,6 +24,7 @@ _GIVEN = (MASK, "token_type_ids")
 HINT = "Texts are mappings with input_ids, attention_mask and labels: let the loader's collate_fn call a tokenizer."
 _LABELS = ("labels", "label", "targets")
 _TEXTS = 2  # dimensions of a batch of tokens
+_TOKENS = (torch.int32, torch.int64)
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ class TokenDecoder:
 def is_text(item: Any) -> bool:
     """Return whether a loader item holds tokens."""
     return isinstance(item, Mapping) and KEY in cast("Mapping[str, Any]", item)
+
+
+def as_mapping(item: Any, model: nn.Module) -> Any:
+    """Return a pair (tokens, class of each text) as a mapping if the model embeds tokens, else the item itself.
+
+    Labels of every token stay as they are: they may be the tokens, or the next tokens.
+    """
+    match item:
+        case (Tensor() as tokens, Tensor() as labels) if tokens.dtype in _TOKENS and tokens.ndim == _TEXTS:
+            return {KEY: tokens, "labels": labels} if labels.ndim == 1 and _embedding_of(model) is not None else item
+        case _:
+            return item
 
 
 def batch_of(item: Mapping[str, Any], subject: str) -> Batch:
@@ -167,14 +180,20 @@ def _with_given(batch: Batch, names: set[str]) -> Batch:
 
 def _vocabulary(model: nn.Module, name: str) -> int:
     """Return the number of tokens that a model embeds."""
-    ask = getattr(model, "get_input_embeddings", None)
-    table = ask() if callable(ask) else None
-    if not isinstance(table, nn.Embedding):
-        tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
-        table = max(tables, key=lambda embedding: embedding.num_embeddings, default=None)
+    table = _embedding_of(model)
     if table is None:
         raise FedsimError(f"the model of '{name}' embeds no tokens, but its loader yields '{KEY}'.")
     return table.num_embeddings
+
+
+def _embedding_of(model: nn.Module) -> nn.Embedding | None:
+    """Return the embedding of a model's tokens: its largest, unless the model names one."""
+    ask = getattr(model, "get_input_embeddings", None)
+    table = ask() if callable(ask) else None
+    if isinstance(table, nn.Embedding):
+        return table
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    return max(tables, key=lambda embedding: embedding.num_embeddings, default=None)
 
 
 def chance(labels: Tensor) -> float:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from fedsim.applicability.subjects import overview_of_subject
 from fedsim.audit.record import KNOWS
@@ -33,6 +34,38 @@ def test_a_grant_that_is_missing_is_named() -> None:
     rows = {row.name: row for row in (*found.applicable, *found.refused)}
     assert not rows["closed-form-linear"].refusal
     assert rows["fedavg-inversion"].applies_with == ("batch-size granted",)
+
+
+class Lstm(nn.Module):
+    """Classifier of texts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.lstm, self.head = nn.Embedding(50, 8), nn.LSTM(8, 12, batch_first=True), nn.Linear(12, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.lstm(self.table(tokens))[0][:, -1])
+
+
+def test_words_are_read_from_the_embedding_of_an_lstm() -> None:
+    pairs = [(torch.randint(50, (8, 6)), torch.arange(8) % 2)]
+    found = overview_of_subject(Subject(Lstm(), nn.functional.cross_entropy, pairs), "client", 1, KNOWS)
+    assert found.applicable[0].name == "word-readout"
+    assert found.sentence.endswith("estimates of sentences at best.")
+
+
+def test_no_exact_image_is_expected_behind_a_head_of_zeros() -> None:
+    # torchvision begins with such a head: no gradient reaches the layers before it
+    network = VisionTransformer(16, 8, 1, 2, 32, 32, num_classes=10)
+    images = torch.rand(8, 3, 16, 16)
+    client = Subject(network, nn.functional.cross_entropy, [(images, torch.arange(8))])
+    found = [overview_of_subject(client, "client", 1, KNOWS)]
+    nn.init.normal_(network.get_parameter("heads.head.weight"), std=0.1)
+    found.append(overview_of_subject(client, "client", 1, KNOWS))
+    blind, trained = ({row.name: row.refusal for row in (*one.applicable, *one.refused)} for one in found)
+    assert "330 equations for 768 unknowns" in blind["gauss-newton"]
+    assert not trained["gauss-newton"]
+    assert found[0].sentence.endswith("estimates of images at best.")
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:

@@ -132,6 +132,19 @@ def test_a_model_without_these_tokens_is_a_users_mistake() -> None:
         subject.check_subject(subject.Subject(Scores(5), None, loader), "it")
 
 
+def test_pairs_of_tokens_and_classes_are_texts_where_the_model_embeds_tokens() -> None:
+    tokens, classes = torch.tensor([[1, 4, 2], [2, 3, 0]]), torch.tensor([0, 1])
+    embeds = nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(6, 2))
+    pairs = [(tokens, classes), [tokens.int(), classes]]
+    read = subject.check_subject(subject.Subject(embeds, None, pairs), "it").dataset
+    assert (read.task, read.spec.vocabulary, read.spec.shape) == ("text-classification", 5, (3,))
+    assert torch.equal(torch.cat((read.train.inputs, read.test.inputs)), tokens.repeat(2, 1))
+    assert torch.equal(torch.cat((read.train.labels, read.test.labels)), classes.repeat(2))
+    for model, labels in ((nn.Linear(3, 2), classes), (embeds, tokens)):
+        with pytest.raises(FedsimError, match=r"yields torch.int64 of shape \(2, 3\), expected"):
+            subject.check_subject(subject.Subject(model, None, [(tokens, labels)] * 2), "it")
+
+
 @pytest.mark.parametrize("item", ["a text", (["a text", "another"], torch.tensor([0, 1]))])
 def test_a_loader_of_plain_texts_is_told_what_to_yield(item: Any) -> None:
     with pytest.raises(FedsimError, match="let the loader's collate_fn call a tokenizer"):
