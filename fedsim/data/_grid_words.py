@@ -12,6 +12,8 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 QUESTION_LENGTH = 4  # words of every question, with padding
 MOST_COUNTED = 6
 DIGITS = 10
+CELL_WORDS = ("none", *(f"d{digit}" for digit in range(DIGITS)))
+"""Words for the content of a cell: empty, or a digit."""
 
 _FIRST: dict[Kind, tuple[str, ...]] = {
     "position": ("what", "is"),
@@ -20,6 +22,11 @@ _FIRST: dict[Kind, tuple[str, ...]] = {
     "where": ("where", "is"),
     "list": ("list",),
 }
+
+
+def cell_name(row: int, column: int) -> str:
+    """Return the name of the attribute that holds the content of a cell."""
+    return f"r{row} c{column}"
 
 
 @final

@@ -18,7 +18,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.registry import dataset
 from fedsim.core.types import Attribute, Batch, Config, Dataset, InputSpec
 from fedsim.data._grid_questions import Stock, answer_places, ask, draw_digits, draw_kinds, paint
-from fedsim.data._grid_words import DIGITS, KINDS, MOST_COUNTED, GridWords, Kind
+from fedsim.data._grid_words import CELL_WORDS, DIGITS, KINDS, MOST_COUNTED, GridWords, Kind, cell_name
 
 _USERS = 40  # users per kind of question, or per digit
 Source = Literal["mnist5k", "digits"]
@@ -109,14 +109,18 @@ def digit_grids(config: DigitGridsConfig) -> Dataset:
 
 
 def _attributes(config: DigitGridsConfig, *parts: tuple[Batch, Tensor]) -> dict[str, Attribute]:
-    """Return as attributes the kind of the question, and whether the image has more digits than the mid-range."""
+    """Return the kind of the question, whether the image has more digits than the mid-range, and each cell's word."""
     words, middle = GridWords(config.cells), (config.min_digits + config.max_digits) / 2
     kinds = [
         torch.tensor([KINDS.index(words.kind(question)) for question in batch.extra_inputs["question"].tolist()])
         for batch, _ in parts
     ]
     filled = [((digits >= 0).sum(1) > middle).long() for _, digits in parts]
-    return {"kind": Attribute(KINDS, *kinds), "filling": Attribute(("sparse", "dense"), *filled)}
+    cells = {
+        cell_name(*divmod(cell, config.cells)): Attribute(CELL_WORDS, *(digits[:, cell] + 1 for _, digits in parts))
+        for cell in range(config.cells**2)
+    }
+    return {"kind": Attribute(KINDS, *kinds), "filling": Attribute(("sparse", "dense"), *filled), **cells}
 
 
 def draw_grids(config: DigitGridsConfig, count: int, stock: Stock, generator: torch.Generator) -> tuple[Batch, Tensor]:

@@ -2,7 +2,7 @@
 
 The attacker sees the visual tokens of clients' images, as the server of split inference does. DeViL's translator,
 trained on public images with captions, maps them to a prompt, and the received language model, frozen, writes the
-caption.
+caption. The likelihood of a word at each position shows where in the image its object is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.probe.devil import Devil, DevilConfig, Language, see_whole, write
+from fedsim.components.probe._translator import Translator
+from fedsim.components.probe.devil import Devil, DevilConfig, Language, map_phrase, see_whole, write
 from fedsim.core import seeding
 from fedsim.core.best_step import TimedConfig
 from fedsim.core.errors import ScenarioError, reason
@@ -24,7 +25,8 @@ from fedsim.core.nets.kv_cache import KVCache, LayerStack
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.nets.visual import Stream
 from fedsim.core.registry import metric, question
-from fedsim.core.types import Batch
+from fedsim.core.types import Batch, Dataset
+from fedsim.data._grid_words import CELL_WORDS, GridWords, cell_name
 from fedsim.metrics.statistics import mean_interval
 from fedsim.models._vision_language import VisionLanguage
 from fedsim.questions.base import Evidence, Question, QuestionContext
@@ -51,6 +53,13 @@ class _Images(NamedTuple):
     captions: list[list[int]]
 
 
+class _Reader(NamedTuple):
+    """A trained translator, and the frozen language model that completes its prompts."""
+
+    translator: Translator
+    language: Language
+
+
 @metric(
     "phrase_words",
     title="words right",
@@ -63,6 +72,14 @@ class _Images(NamedTuple):
     "whole_phrases",
     title="whole phrases",
     summary="share of the images whose written phrase equals the caption in every word",
+    over="finding",
+    form="percent",
+    limits=(0.0, 1.0),
+)
+@metric(
+    "phrase_places",
+    title="words placed",
+    summary="mean over images of the share of the words whose likelihood is highest in a cell that holds their object",
     over="finding",
     form="percent",
     limits=(0.0, 1.0),
@@ -90,7 +107,8 @@ class PhrasesQuestion(Question[Phrases]):
     )
     method: ClassVar[str] = (
         "Words right: F1 score of the written words against the true answer to the image's question, in any order; "
-        "intervals are over clients. The control learns from public images with permuted captions, so that it knows "
+        "intervals are over clients. Words placed: share of an image's digits that are likeliest at a position inside "
+        "a cell with that digit. The control learns from public images with permuted captions, so that it knows "
         "the language but not the images."
     )
 
@@ -127,47 +145,33 @@ class PhrasesQuestion(Question[Phrases]):
         """Yield the finding and its negative control."""
         world = evidence.world
         finding = Finding(question="phrases", label="phrases written by DeViL", method="devil", metric="phrase_words")
-        written: dict[bool, list[list[int]]] = {False: [], True: []}
-        captions, clients = list[list[int]](), list[int]()
+        scores: dict[bool, dict[str, list[float]]] = {False: {}, True: {}}
+        clients = list[int]()
         try:
             for shared in hidden_states.shared_texts(world, evidence.journal.entries):
                 model, dataset = _vision_language(shared.model), world.data.dataset
                 public, private = _images(model, dataset.test), _images(model, dataset.train.select(shared.examples))
-                for is_permuted in written:
+                cells = _cell_words(dataset, shared.examples)
+                for is_permuted, columns in scores.items():
                     work.check_cancelled()
-                    texts = self._write(world, shared.number, model, public, private, is_permuted=is_permuted)
-                    written[is_permuted] += texts
-                captions += private.captions
+                    reader = self._train(world, shared.number, model, public, is_permuted=is_permuted)
+                    for name, values in self._score(reader, private, model.end, cells).items():
+                        columns.setdefault(name, []).extend(values)
                 clients += shared.clients.tolist()
         except Exception as error:  # a method may raise anything
             yield finding.model_copy(update={"failure": reason(error)})
             return
-        (words, whole), (blind_words, blind_whole) = (
-            self._scores(world, written[is_permuted], captions, clients) for is_permuted in (False, True)
-        )
+        figures, blind_figures = (_means(world, scores[is_permuted], clients) for is_permuted in (False, True))
+        words, blind_words = figures.pop("phrase_words"), blind_figures.pop("phrase_words")
         common = {"chance_level": blind_words.value, "scope": {"public": len(world.data.dataset.test)}}
-        yield finding.model_copy(update={**common, "value": words, "extra_metrics": {"whole_phrases": whole}})
+        yield finding.model_copy(update={**common, "value": words, "extra_metrics": figures})
         control = {"label": f"{finding.label}, captions permuted", "role": "negative-control", "value": blind_words}
-        yield finding.model_copy(update={**common, **control, "extra_metrics": {"whole_phrases": blind_whole}})
+        yield finding.model_copy(update={**common, **control, "extra_metrics": blind_figures})
 
-    def _scores(
-        self, world: World, texts: Sequence[Phrase], captions: Sequence[Phrase], clients: Sequence[int]
-    ) -> tuple[Interval, Interval]:
-        """Return the mean F1 score of the texts' words, and the share of texts that equal their caption."""
-        pairs, confidence = list(zip(texts, captions, strict=True)), world.scenario.scoring.confidence
-        columns = ([_f1(*pair) for pair in pairs], [float(text == caption) for text, caption in pairs])
-        words, whole = (
-            mean_over_images(
-                column, clients, np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap")), confidence
-            )
-            for column in columns
-        )
-        return words, whole
-
-    def _write(
-        self, world: World, number: int, model: VisionLanguage, public: _Images, private: _Images, *, is_permuted: bool
-    ) -> list[list[int]]:
-        """Return the phrase written about each private image by a translator that learned from the public images."""
+    def _train(
+        self, world: World, number: int, model: VisionLanguage, public: _Images, *, is_permuted: bool
+    ) -> _Reader:
+        """Return a translator that learned from the public images, with its language model."""
         seed, speaker = world.scenario.seed, _Speaker(model)
         captions = [[*caption, model.end] for caption in public.captions]
         if is_permuted:
@@ -177,8 +181,18 @@ class PhrasesQuestion(Question[Phrases]):
         language = Language(speaker, speaker.begin)
         translator = probe.make_translator([public.features.shape[1]], language.width, source)
         probe.train(translator, language, [public.features], captions, source)
+        return _Reader(translator.eval(), language)
+
+    def _score(self, reader: _Reader, private: _Images, end: int, cells: Tensor | None) -> dict[str, list[float]]:
+        """Return the score of each private image by metric."""
         seen = see_whole([private.features], layers=[0])
-        return write(translator.eval(), language, seen, model.end, self.config.longest)
+        texts = write(*reader, seen, end, self.config.longest)
+        pairs = list(zip(texts, private.captions, strict=True))
+        scores = {
+            "phrase_words": [_f1(*pair) for pair in pairs],
+            "whole_phrases": [float(text == caption) for text, caption in pairs],
+        }
+        return scores if cells is None else {**scores, "phrase_places": _placed(reader, private.features, cells)}
 
 
 class _Speaker(nn.Module):
@@ -230,3 +244,44 @@ def _images(model: VisionLanguage, batch: Batch) -> _Images:
 def _f1(text: Phrase, caption: Phrase) -> float:
     """Return twice the number of common words over the number of all words."""
     return 2 * (Counter(text) & Counter(caption)).total() / max(1, len(text) + len(caption))
+
+
+def _cell_words(dataset: Dataset, examples: Tensor) -> Tensor | None:
+    """Return the digit's word in each cell of training images, shape (N, cells, cells), -1 for an empty cell.
+
+    Data without cells give None.
+    """
+    words = dataset.tokenizer
+    if not isinstance(words, GridWords):
+        return None
+    side = range(words.cells)
+    contents = [dataset.attributes[cell_name(row, column)].train[examples] for row in side for column in side]
+    numbers = torch.tensor([-1, *map(words.of, CELL_WORDS[1:])])
+    return numbers[torch.stack(contents, 1)].unflatten(1, (words.cells, words.cells))
+
+
+def _placed(reader: _Reader, features: Tensor, cells: Tensor) -> list[float]:
+    """Return the share of each image's digits whose map has its maximum in a cell with that digit.
+
+    Args:
+        reader: translator and language model.
+        features: visual tokens, shape (N, width, rows, columns).
+        cells: word of each cell, shape (N, cells, cells), -1 for an empty cell.
+    """
+    side, (rows, columns) = cells.shape[-1], features.shape[-2:]
+    found, present = torch.zeros(len(cells)), torch.zeros(len(cells))
+    for word in cells[cells >= 0].unique().tolist():
+        peaks = map_phrase(*reader, [features], [0], [word]).flatten(1).argmax(1)
+        hit = cells[torch.arange(len(cells)), peaks // columns * side // rows, peaks % columns * side // columns]
+        found += hit == word
+        present += (cells == word).any(2).any(1)
+    return (found / present).tolist()
+
+
+def _means(world: World, scores: dict[str, list[float]], clients: Sequence[int]) -> dict[str, Interval]:
+    """Return the mean of each metric's scores over images."""
+    seed, confidence = seeding.derive(world.scenario.seed, "bootstrap"), world.scenario.scoring.confidence
+    return {
+        name: mean_over_images(values, clients, np.random.default_rng(seed), confidence)
+        for name, values in scores.items()
+    }

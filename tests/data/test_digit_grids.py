@@ -71,7 +71,7 @@ def test_mistakes_are_named(settings: dict[str, object], message: str) -> None:
         DigitGridsConfig.model_validate(settings)
 
 
-def test_attributes_are_the_kind_of_question_and_how_full_a_grid_is() -> None:
+def test_attributes_are_the_kind_of_question_how_full_a_grid_is_and_the_word_of_each_cell() -> None:
     config = DigitGridsConfig(source="digits", train=40, test=10)
     data = digit_grids(config)
     words = GridWords(4)
@@ -86,3 +86,6 @@ def test_attributes_are_the_kind_of_question_and_how_full_a_grid_is() -> None:
     assert data.attributes["filling"].train.tolist() == [int(own) for own in is_dense]
     assert {True, False} == set(is_dense)
     assert len(data.attributes["kind"].test) == 10
+    cell = data.attributes["r1 c2"]
+    said = [cell.values[number] for number in cell.train]
+    assert said == ["none" if digit < 0 else f"d{digit}" for digit in digits[:, 1 * 4 + 2].tolist()]

@@ -1,5 +1,6 @@
 """Phrases: features that hold a caption are put into its words, and features without meaning are not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim.components.probe.devil import Language, _Names
+from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Batch
+from fedsim.data.digit_grids import DigitGridsConfig, draw_grids, stocks
 from fedsim.questions import phrases as asking
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.phrases import Phrases, PhrasesQuestion
@@ -58,6 +62,8 @@ def test_features_that_hold_the_caption_are_put_into_words(evidence: Evidence, m
     assert (read.value.value, read.value.n) == (1.0, 6)
     assert read.extra_metrics["whole_phrases"].value == 1.0
     assert read.scope == {"public": 40}
+    assert 0.0 <= read.extra_metrics["phrase_places"].value <= 1.0
+    assert read.extra_metrics["phrase_places"].n == 6
     assert (control.label, control.role) == ("phrases written by DeViL, captions permuted", "negative-control")
     assert read.chance_level == control.chance_level == control.value.value < 0.6
     assert control.extra_metrics["whole_phrases"].value < 0.6
@@ -88,6 +94,33 @@ def test_words_count_as_often_as_they_occur_and_in_any_order() -> None:
     assert asking._f1([], []) == 0.0
     value = asking.mean_over_images([1.0, 0.0, 0.5], [4, 4, 7], np.random.default_rng(0))
     assert (value.value, value.n) == (0.5, 2)
+
+
+def test_a_word_is_placed_where_its_likelihood_is_highest() -> None:
+    # two rows and four columns of positions over 2 x 2 cells; a position's vector scores each of 20 words
+    features, cells = torch.zeros(2, 20, 2, 4), torch.full((2, 2, 2), -1)
+    cells[0, 0, 1], cells[0, 1, 0] = 15, 16
+    features[0, 15, 0, 2] = features[0, 16, 0, 1] = 9.0  # 15 in its cell, 16 a row too high
+    cells[1, 0, 0] = cells[1, 1, 1] = 15
+    cells[1, 0, 1] = 17
+    features[1, 15, 1, 3] = features[1, 17, 0, 2] = 9.0
+    language = Language(_Names(torch.eye(20)), 0)
+    own: Any = asking._Reader(lambda vectors, _: vectors[0][:, None], language)  # type: ignore[arg-type]
+    assert asking._placed(own, features, cells) == [0.5, 1.0]
+
+
+def test_cells_hold_the_digits_that_were_drawn(evidence: Evidence) -> None:
+    dataset, config = (
+        evidence.world.data.dataset,
+        DigitGridsConfig(**{k: v for k, v in GRIDS["data"].items() if k != "name"}),
+    )
+    _, digits = draw_grids(config, 24, stocks("digits")[0], seeding.generator(config.seed, "digit grids train"))
+    words = [[dataset.class_names.index(f"d{digit}") if digit >= 0 else -1 for digit in row] for row in digits.tolist()]
+    found = asking._cell_words(dataset, torch.tensor([3, 7]))
+    assert found is not None
+    assert found.shape == (2, 4, 4)
+    assert found.flatten(1).tolist() == [words[3], words[7]]
+    assert asking._cell_words(replace(dataset, tokenizer=None), torch.tensor([3])) is None
 
 
 def test_an_error_of_the_translator_is_the_finding_s_failure(
