@@ -10,6 +10,7 @@ from pathlib import Path
 from fedsim.core.supervisor import descendants
 
 _STALE = 0.2  # seconds until the CPU time of other processes is read again, at a cost of milliseconds
+_TRIES = 5  # readings while processes begin and end
 _OWN_AND_WAITED_FOR = slice(11, 15)  # indices of utime, stime, cutime, cstime in /proc/PID/stat after the name
 
 
@@ -17,15 +18,19 @@ class _Started:
     """CPU time of the descendants, cached for `_STALE` seconds."""
 
     def __init__(self) -> None:
-        self._read_at, self._seconds = -_STALE, 0.0
+        self._read_at, self._seen, self._lost = -_STALE, 0.0, 0.0
 
     def seconds(self, *, is_fresh: bool) -> float:
-        """Return the CPU seconds; never decreasing, although a process may end while others are read."""
+        """Return the CPU seconds; never decreasing, although no parent adds the time of a process that it ignores.
+
+        Ray's nodes ignore their workers' ends. The time of such a worker until the last reading is kept.
+        """
         time_now = time.monotonic()
         if is_fresh or time_now - self._read_at >= _STALE:
-            self._seconds = max(self._seconds, _measure_children())
-            self._read_at = time_now
-        return self._seconds
+            seen = _measure_children()
+            self._lost += max(0.0, self._seen - seen)
+            self._seen, self._read_at = seen, time_now
+        return self._seen + self._lost
 
 
 _child_processes = _Started()
@@ -49,9 +54,18 @@ def processor_seconds_of(pid: int) -> float:
 
 
 def _measure_children() -> float:
-    """Return the CPU seconds of ended children and of running descendants."""
-    times = os.times()
-    return times.children_user + times.children_system + _seconds(descendants(os.getpid()))
+    """Return the CPU seconds of ended children and of running descendants.
+
+    A process that ends between the two readings would count twice or never, so the reading is repeated.
+    """
+    seconds, pids = 0.0, descendants(os.getpid())
+    for _ in range(_TRIES):
+        times = os.times()
+        seconds = times.children_user + times.children_system + _seconds(pids)
+        before, pids = pids, descendants(os.getpid())
+        if pids == before:
+            break
+    return seconds
 
 
 def _seconds(pids: Sequence[int]) -> float:

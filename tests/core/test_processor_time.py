@@ -1,5 +1,6 @@
 """Processor time counts what this process started, while it runs and behind its end."""
 
+import os
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from fedsim.core import processor_time
 from fedsim.core.processor_time import processor_seconds
+from fedsim.core.supervisor import descendants
 from fedsim.core.time_budget import DeadlineReached, check_deadline, seconds_left, time_limit
 
 BUSY = "import time\nwhile time.process_time() < {seconds}: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
@@ -52,9 +54,11 @@ def test_the_time_of_others_is_read_now_and_then_and_never_falls(monkeypatch: py
     clock[0] += 0.1
     assert started.seconds(is_fresh=False) == 3.0
     assert started.seconds(is_fresh=True) == 5.0
-    others[0] = 4.0
+    others[0] = 4.0  # a process has ended, and its parent ignored it
     clock[0] += 1.0
     assert started.seconds(is_fresh=False) == 5.0
+    others[0] = 6.0
+    assert started.seconds(is_fresh=True) == 7.0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a living process is read from /proc")
@@ -66,3 +70,26 @@ def test_a_deadline_ends_where_a_started_process_has_used_the_time_up() -> None:
             assert seconds_left() == 0.0
             with pytest.raises(DeadlineReached):
                 check_deadline()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a living process is read from /proc")
+def test_a_process_that_its_parent_ignored_hides_no_later_time() -> None:
+    code = (
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "spin = 'import time\\nwhile time.process_time() < 0.6: pass\\ntime.sleep(1)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', spin])\n"
+        "time.sleep(60)"
+    )
+    begin = processor_seconds(is_fresh=True)
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        while processor_seconds(is_fresh=True) - begin < 0.5:
+            time.sleep(0.05)
+        pids = set(descendants(os.getpid()))
+        while set(descendants(os.getpid())) == pids:
+            time.sleep(0.05)
+        before = processor_seconds(is_fresh=True)
+        assert before - begin >= 0.5
+        with busy(0.4):
+            assert processor_seconds(is_fresh=True) - before >= 0.35
+        parent.kill()
