@@ -1,6 +1,7 @@
 """What every attack promises, on its own small example. Driven by the registry: a new file needs no change here."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -187,6 +188,20 @@ def test_no_two_attacks_of_an_effort_tie_on_its_example(name: str) -> None:
     places = Counter((candidate.attack.effort, candidate.price) for candidate in ranked)
     tied = [own.name for own in ranked if places[own.attack.effort, own.price] > 1]
     assert not tied
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIED)
+def test_stated_seconds_are_within_a_factor_of_five_of_the_measured_ones(name: str) -> None:
+    """Processor seconds of a second run, so that imports count in neither; less than 20 ms count as 20 ms."""
+    observation = seen(name, sizes(name)[0])
+    stated = short(name).outlook(observation).seconds
+    attack(name, observation)
+    begin = time.process_time()
+    attack(name, observation)
+    measured = time.process_time() - begin
+    assert max(stated, 0.02) <= 5 * max(measured, 0.02), f"stated {stated:.3g} s, measured {measured:.3g} s"
+    assert max(measured, 0.02) <= 5 * max(stated, 0.02), f"stated {stated:.3g} s, measured {measured:.3g} s"
 
 
 def texts(table: Any) -> Iterator[str]:
