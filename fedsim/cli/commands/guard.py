@@ -10,6 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from fedsim.cli.commands._console import Commands, OneCommand, app, ask_to_stop, say, screen
+from fedsim.core.errors import FedsimError
 
 guard = typer.Typer(cls=Commands, no_args_is_help=True, help="Guard the messages of Flower apps at a site.")
 app.add_typer(guard, name="guard")
@@ -19,8 +20,18 @@ _PolicyFile = Annotated[Path, typer.Argument(help="the site's policy; docs/guard
 
 
 @guard.command(cls=OneCommand, epilog="Example: fedsim guard run guard.toml")
-def run(policy: _PolicyFile = _POLICY) -> None:
+def run(
+    policy: _PolicyFile = _POLICY,
+    force: Annotated[bool, typer.Option("--force", help="run with a version of Flower that was not tested")] = False,
+) -> None:
     """Answer the messages of a SuperNode in place of flower-superexec, until Ctrl-C."""
+    from fedsim.guard.flower_version import describe_untested_version
+
+    untested = describe_untested_version()
+    if untested is not None and not force:
+        raise FedsimError(f"{untested} Install a tested version, or run with --force.")
+    if untested is not None:
+        say(f"{untested} It runs, as --force asks.")
     from fedsim.guard.policy import read_policy
     from fedsim.guard.serving import serve
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.guard import flower_version
 from fedsim.guard.policy import read_policy
 from fedsim.privacy.ledger import Ledger
 from tests.cli.typed import Say
@@ -66,6 +67,19 @@ def test_a_mistake_ends_with_one_sentence(command: Say, site: Path, arguments: t
     assert code == 2
     assert words in err
     assert "Traceback" not in err
+
+
+def test_a_version_of_flower_that_was_not_tested_is_refused_until_it_is_forced(
+    command: Say, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flower_version, "version", lambda _name: "9.1.0")
+    code, out, err = command("guard", "run")
+    assert (code, out) == (2, "")
+    assert "was not tested with flwr 9.1.0, expected flwr" in " ".join(err.split())
+    assert "--force" in err
+    code, out, err = command("guard", "run", "--force")
+    assert (code, "It runs, as --force asks." in " ".join(out.split())) == (2, True)
+    assert "cannot read node.secret" in err
 
 
 def test_a_ledger_that_was_changed_is_a_mistake_too(command: Say, site: Path) -> None:
