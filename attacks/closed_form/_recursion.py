@@ -54,7 +54,8 @@ def recursion_outlook(
 ) -> CostEstimate:
     """Return the outlook of a recursion; the equations of a convolution cost time that grows with their cube."""
     seconds = 0.0
-    if refusal(observation, config.largest_system) is None:
+    takes_numbers = observation.spec.vocabulary is None  # a model of tokens cannot be called on numbers
+    if takes_numbers and refusal(observation, config.largest_system) is None:
         convolutions = (layer for layer in chain_of(observation) if isinstance(layer.module, nn.Conv2d))
         cubes = sum((examples_of(observation) * layer.unknowns) ** 3 for layer in convolutions)
         seconds = walks * _SECONDS * cubes
