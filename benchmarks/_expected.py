@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.core.registry import every_metric
 from fedsim.core.registry.discovery import discover
-from fedsim.scenario.expectations import Expected, ExpectedFigure, Measurement
+from fedsim.experiment.expectation import Expected, ExpectedFigure, Measurement, expected_file, read_expected
 
 SCENARIOS = ROOT / "scenarios"
 
@@ -79,21 +79,18 @@ def figure_cell(name: str, arm: str, attack: str, metric: str, folder: Path = SC
 
 
 def _read(name: str, folder: Path) -> tuple[dict[str, Any], Expected]:
-    """Return a scenario's tables, and its table `expected`."""
+    """Return a scenario's tables, and its expected figures."""
     file = folder / f"{name}.toml"
     if not file.is_file():
         known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
         raise FedsimError(f"unknown scenario '{name}'.{known}")
-    scenario, expected = _parse(file.read_text(encoding="utf-8"))
+    expected = _read_expected(file)
     if not expected.figures:
-        raise FedsimError(f"scenario '{name}' has no figures in its table [expected].")
-    return scenario, expected
+        raise FedsimError(f"scenario '{name}' has no expected figures: no file {expected_file(file).name}.")
+    return tomllib.loads(file.read_text(encoding="utf-8")), expected
 
 
-@cache  # pages show hundreds of figures of the same files
-def _parse(text: str) -> tuple[dict[str, Any], Expected]:
-    scenario = tomllib.loads(text)
-    return scenario, Expected.model_validate(scenario.get("expected", {}))
+_read_expected = cache(read_expected)  # pages show hundreds of figures of the same files
 
 
 def _choose_figures(

@@ -215,7 +215,7 @@ def _handwritten() -> Mapping[str, tuple[str, str]]:
 @cache
 def _scenarios() -> Mapping[str, str]:
     files = sorted((ROOT / "scenarios").glob("*.toml"))
-    return {f"scenarios/{file.name}": file.read_text(encoding="utf-8").partition("\n[expected]")[0] for file in files}
+    return {f"scenarios/{file.name}": file.read_text(encoding="utf-8") for file in files}
 
 
 def _example(example: str) -> str:

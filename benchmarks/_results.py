@@ -14,9 +14,9 @@ from benchmarks._experiments import FOLDER, Budget
 from benchmarks._rows import Row
 from benchmarks._sources import ROOT, changed_files
 from fedsim.core.errors import FedsimError, first_line
+from fedsim.experiment.expectation import Measurement
 from fedsim.record.atomic_files import write_atomic
 from fedsim.record.environment import environment
-from fedsim.scenario.expectations import Measurement
 
 RESULTS = FOLDER / "results"
 WAITING = ROOT / "results" / "benchmarks"

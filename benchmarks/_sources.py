@@ -31,7 +31,7 @@ _WORDS = frozenset({"summary", "paper", "fidelity", "deviates", "paper_steps", "
 _ESTIMATES = frozenset(  # methods of an attack that order `auto`, and no more
     {"outlook", "estimate_success", "same_search", "count_gradients", "count_hypotheses"}
 )
-_NOT_RUN = frozenset({"expected", "minutes", "title", "description"})  # keys of a scenario without effect on its run
+_NOT_RUN = frozenset({"minutes", "title", "description"})  # keys of a scenario without effect on its run
 
 
 class LoadedFiles:
@@ -79,7 +79,7 @@ def digest_of_file(file: Path) -> str:
 
 
 def digest_of_table(text: str) -> str:
-    """Return a digest of a TOML text without comments, title, description, minutes and expected figures."""
+    """Return a digest of a TOML text without comments, title, description and minutes."""
     table = {key: value for key, value in tomllib.loads(text).items() if key not in _NOT_RUN}
     return _hash(json.dumps(table, sort_keys=True, default=str))
 

@@ -83,7 +83,7 @@ def entries(system: System) -> list[Entry]:
 def runs(system: System, folder: Path = _expected.SCENARIOS) -> set[str]:
     """Return the keys and strings in the tables of a system's arm, among them the names of its methods."""
     scenario = tomllib.loads((folder / f"{system.scenario}.toml").read_text(encoding="utf-8"))
-    arms, _ = scenario.pop("arms", {}), scenario.pop("expected", {})
+    arms = scenario.pop("arms", {})
     named_axes = {
         axis: values for axis, values in arms.items() if isinstance(values, dict)
     }  # others are lists of values

@@ -88,7 +88,7 @@ def scenario(texts: Texts, components: Sequence[dict[str, Any]] = ()) -> Scenari
         components: what clients train with.
     """
     raw: dict[str, Any] = load(_SCENARIO, []).model_dump(mode="json") | {"components": list(components)}
-    raw["arms"], raw["expected"] = {}, {}
+    raw["arms"] = {}
     raw["generation"] |= {
         "decoder": {"name": "greedy"},
         "texts_per_prompt": texts.texts_per_prompt,

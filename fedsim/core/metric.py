@@ -30,7 +30,7 @@ class Metric(Config):
         unit: unit of a number, for example ``dB``.
         form: a number, a share that is displayed in per cent, or a flag, which is 1 for yes and 0 for no.
         digits: displayed decimal places.
-        statistics: summary statistics by their name in summaries and in `[expected]`: mean, median, or the share of
+        statistics: summary statistics by their name in summaries and expected figures: mean, median, or the share of
             flags with Wilson's interval. The first is displayed.
         limits: smallest and largest possible value, if any.
         worst: value of an example without a guess.
@@ -47,7 +47,7 @@ class Metric(Config):
         spread: whether figures show its whole distribution.
         steps: thresholds for which tables count the examples above.
         shown: whether displayed tables contain it.
-        compared: whether `[expected]` contains its first statistic, unless another metric is equivalent.
+        compared: whether expected figures contain its first statistic, unless another metric is equivalent.
         is_success_count: whether it counts successes, so that a unit may change between processors by rounding.
         column: column name in tables of examples; empty for its own name.
         tables: tables of examples that contain it: all, only that of a run, or none.

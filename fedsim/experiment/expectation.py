@@ -1,17 +1,89 @@
-"""Comparison of the metric values of a record or a sweep with the scenario's expected values."""
+"""Expected figures of a scenario: the file beside it, and its comparison with a record or a sweep."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
-from fedsim.core.errors import did_you_mean
+from pydantic import Field, ValidationError
+
+from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
+from fedsim.core.settings import Config
 from fedsim.record import ATTACKS, ArmRecord, Interval, RunRecord
-from fedsim.scenario.expectations import Expected, ExpectedFigure, Measurement
+from fedsim.record.atomic_files import write_atomic
 
 _SEARCHED = 60.0  # dB; higher values come from closed-form attacks, and their last digits from rounding
+
+
+class ExpectedFigure(Config):
+    """Expected metric value of an arm, with its tolerance."""
+
+    arm: str = Field(default="all", description="the arm's name in the record; 'all' without arms")
+    attack: str = Field(default="", description="label of the attack, or source of a guarantee; empty: of the arm")
+    metric: str = Field(description="name of the metric, for example psnr_median")
+    value: float
+    low: float | None = Field(default=None, description="lower end of its 95 % interval, for pages")
+    high: float | None = Field(default=None, description="upper end")
+    tolerance: float = Field(default=0.0, ge=0, description="largest difference that is no departure")
+
+
+class Measurement(Config):
+    """Run of the unchanged scenario that gave the expected figures."""
+
+    date: str = Field(description="UTC, ISO 8601, of the run's start")
+    commit: str = Field(default="unknown", description="commit of fedsim's checkout")
+    processor: str = "unknown"
+
+
+class Expected(Config):
+    """Metric values and hashes that a run of the unchanged scenario should reproduce."""
+
+    measured: Measurement | None = Field(default=None, description="the run that gave the figures, for pages")
+    figures: tuple[ExpectedFigure, ...] = ()
+    model_hash: dict[str, str] = Field(
+        default_factory=dict, description="arm to the hash of its trained model; bits depend on the processor"
+    )
+
+    @property
+    def count(self) -> int:
+        """Number of compared values."""
+        return len(self.figures) + len(self.model_hash)
+
+
+def expected_file(scenario: Path) -> Path:
+    """Return the path of a scenario's expected figures: ``expected/NAME.json`` in the scenario's folder."""
+    return scenario.parent / "expected" / f"{scenario.stem}.json"
+
+
+def read_expected(scenario: Path) -> Expected:
+    """Return the expected figures of a scenario file; none without a file of figures.
+
+    Raises:
+        FedsimError: the file of figures is unreadable.
+    """
+    file = expected_file(scenario)
+    try:
+        return Expected.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return Expected()
+    except (OSError, ValidationError) as error:
+        raise FedsimError(f"{file}: expected the figures that `fedsim expect` writes: {error}") from error
+
+
+def write_expected(expected: Expected, scenario: Path) -> Path:
+    """Write the expected figures of a scenario, a line per figure, and return the file."""
+    table = expected.model_dump(mode="json", exclude_defaults=True)
+    lines = [f"  {json.dumps(figure, ensure_ascii=False)}" for figure in table.pop("figures", [])]
+    head = json.dumps(table, ensure_ascii=False)[1:-1]
+    file = expected_file(scenario)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = "\n".join([f'{{{head}{", " if head else ""}"figures": [', ",\n".join(lines), "]}", ""])
+    write_atomic(file, text.encode())
+    return file
 
 
 class Figure(NamedTuple):
@@ -95,25 +167,25 @@ def departures(measured: Sequence[Figure], hashes: Mapping[str, str], expected: 
     return [sentence for sentence in judged if sentence is not None]
 
 
-def expectation(measured: Sequence[Figure], run: Measurement) -> dict[str, Any]:
-    """Return the table `expected` of a run's measured values, with tolerances for another processor.
+def expectation(measured: Sequence[Figure], run: Measurement) -> Expected:
+    """Return a run's measured values as expected values, with tolerances for another processor.
 
     Redundant values are omitted: further means of images and words, and the test loss.
     """
-    return {
-        "measured": run.model_dump(),
-        "figures": [
-            {
-                "arm": figure.arm,
-                **({"attack": figure.attack} if figure.attack else {}),
-                "metric": figure.metric,
+    return Expected(
+        measured=run,
+        figures=tuple(
+            ExpectedFigure(
+                arm=figure.arm,
+                attack=figure.attack,
+                metric=figure.metric,
                 **_round_interval(figure.value),
-                "tolerance": figure.tolerance,
-            }
+                tolerance=figure.tolerance,
+            )
             for figure in measured
             if figure.is_told
-        ],
-    }
+        ),
+    )
 
 
 def _departure(expected: ExpectedFigure, values: Mapping[tuple[str, str, str], float]) -> str | None:

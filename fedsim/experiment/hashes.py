@@ -10,8 +10,8 @@ from fedsim.scenario import Scenario
 
 
 def scenario_hash(scenario: Scenario) -> str:
-    """Return the hash of a resolved scenario, seed included; expected values, policy and tuning are excluded."""
-    described = scenario.model_dump(mode="json", exclude={"expected", "policy", "tune"})
+    """Return the hash of a resolved scenario, seed included; policy and tuning are excluded."""
+    described = scenario.model_dump(mode="json", exclude={"policy", "tune"})
     canonical = json.dumps(described, sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -2,7 +2,7 @@
 
 A question is one file and registered like a method. A scenario selects it by a table of the question's name. All
 readers of results read `Finding`s, so a new question needs no edit elsewhere: record, terminal, pages, CSV,
-`[expected]`, comparison and policy support it at once.
+expected figures, comparison and policy support it at once.
 """
 
 from __future__ import annotations

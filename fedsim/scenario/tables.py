@@ -16,7 +16,6 @@ from fedsim.judgement.policy import Policy
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.scenario.choices import Aggregation, AttackChoice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
-from fedsim.scenario.expectations import Expected
 from fedsim.scenario.threat_tables import Scoring, Threat, UnlearningSettings
 from fedsim.scenario.variations import Sweep, Tune, Values
 
@@ -57,7 +56,6 @@ class Scenario(Config):
     sweep: Sweep | None = None
     tune: Tune | None = None
     policy: Policy = Field(default=Policy(), description="thresholds that a report judges; does not change the run")
-    expected: Expected = Field(default=Expected(), description="expected values for `fedsim run --check`")
 
     @model_validator(mode="before")
     @classmethod

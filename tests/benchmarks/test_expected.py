@@ -1,5 +1,6 @@
 """Tables of what scenarios expect, on pages."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import pytest
 from benchmarks._expected import as_tables
 from benchmarks._figures import render_page
 from fedsim.core.errors import FedsimError
+from fedsim.experiment.expectation import Expected, write_expected
 
-SCENARIO = """
-[expected]
+FIGURES = """
 measured = { date = "2026-12-03", commit = "abc", processor = "a processor" }
 figures = [
     { arm = "a | b", metric = "test_accuracy", value = 0.917, tolerance = 0.02 },
@@ -28,7 +29,8 @@ figures = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "one.toml").write_text(SCENARIO)
+    (tmp_path / "one.toml").touch()
+    write_expected(Expected.model_validate(tomllib.loads(FIGURES)), tmp_path / "one.toml")
     return tmp_path
 
 
@@ -73,5 +75,5 @@ def test_a_page_is_told_which_scenario_metric_or_arm_is_missing(folder: Path) ->
     with pytest.raises(FedsimError, match="an arm or attack 'd'. Arms: a .* b; c"):
         as_tables("one", "success", "d", folder)
     (folder / "none.toml").write_text("[threat]\nvictims = 1\n")
-    with pytest.raises(FedsimError, match="no figures in its table"):
+    with pytest.raises(FedsimError, match="no expected figures: no file none.json"):
         as_tables("none", folder=folder)

@@ -1,5 +1,6 @@
 """The page of published systems: each is there, its arm runs it, and its figures are those of the scenario."""
 
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from benchmarks import _expected, _systems
 from benchmarks._systems import System
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry.index import entries_of
+from fedsim.experiment.expectation import Expected, write_expected
 
 ROOT = Path(__file__).parents[2]
 SYSTEMS = _systems.systems()
@@ -26,7 +28,8 @@ decoder = { name = "greedy" }
 [arms.decoder]
 "aded" = { "generation.decoder" = { name = "aded" } }
 "greedy" = {}
-[expected]
+"""
+FIGURES = """
 figures = [
     { arm = "decoder aded", attack = "a | b", metric = "prompt_accuracy", value = 0.5, low = 0.25, high = 0.75 },
     { arm = "decoder aded", attack = "shuffled", metric = "prompt_accuracy", value = 0.125, tolerance = 0.1 },
@@ -40,6 +43,7 @@ figures = [
 @pytest.fixture
 def scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "one.toml").write_text(SCENARIO)
+    write_expected(Expected.model_validate(tomllib.loads(FIGURES)), tmp_path / "one.toml")
     monkeypatch.setattr(_expected, "figure_cell", partial(_expected.figure_cell, folder=tmp_path))
     return tmp_path
 
@@ -77,7 +81,7 @@ def test_some_scenario_runs_each_method(method: str) -> None:
     if method == "list-operations":  # `fedsim bench parallel` runs it
         return
     name = TABLES.get(method, method)
-    texts = (file.read_text().partition("\n[expected]")[0] for file in (ROOT / "scenarios").rglob("*.toml"))
+    texts = (file.read_text() for file in (ROOT / "scenarios").rglob("*.toml"))
     assert any(f'"{name}"' in text or f"\n{name} = " in text for text in texts)
 
 

@@ -1,5 +1,6 @@
 """Single values of results and scenarios on pages."""
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,14 @@ from benchmarks import _expected, _values
 from benchmarks._results import write
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError
+from fedsim.experiment.expectation import Expected, write_expected
 from tests.benchmarks.toy_results import result
 
 ROWS = [
     Row("exact", "LeNet, B = 1", 0.5, "share", 0.25, 0.751, 4, ">= 0.6"),
     Row("PSNR: median", "LeNet, B = 1", 71.23, "dB"),
 ]
-SCENARIO = """
-[expected]
+FIGURES = """
 measured = { date = "2026-12-02", commit = "def", processor = "another" }
 figures = [{ arm = "plain", attack = "dager", metric = "success", value = 0.8, low = 0.6, high = 1, tolerance = 0.2 }]
 """
@@ -25,7 +26,8 @@ figures = [{ arm = "plain", attack = "dager", metric = "success", value = 0.8, l
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     changed = {"sources": {"attacks/gone.py": "1"}, "date": "2026-12-03", "full": True}
     write(result(*ROWS).model_copy(update=changed), tmp_path)
-    (tmp_path / "55_toy.toml").write_text(SCENARIO)
+    (tmp_path / "55_toy.toml").touch()
+    write_expected(Expected.model_validate(tomllib.loads(FIGURES)), tmp_path / "55_toy.toml")
     monkeypatch.setattr(_expected, "SCENARIOS", tmp_path)
     return tmp_path
 

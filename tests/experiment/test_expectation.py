@@ -1,18 +1,26 @@
 """What a scenario expects, printed from one run and kept by the next."""
 
-import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from fedsim.core import registry
-from fedsim.experiment.expectation import Figure, departures, expectation, figures, hashes, measurement
-from fedsim.experiment.runner import scenario_hash
+from fedsim.core.errors import FedsimError
+from fedsim.experiment.expectation import (
+    Expected,
+    ExpectedFigure,
+    Figure,
+    Measurement,
+    departures,
+    expectation,
+    figures,
+    hashes,
+    measurement,
+    read_expected,
+    write_expected,
+)
 from fedsim.record import Finding, Interval
 from fedsim.record.store import read_record
-from fedsim.scenario import Scenario
-from fedsim.scenario.expectations import Expected
 from tests.cli.typed import Say, fedsim
 from tests.report import records
 
@@ -58,19 +66,20 @@ def here(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(
     run_folder: Path, command: Say, here: None
 ) -> None:
-    printed = command("expect", "out")[1]
-    table = tomllib.loads(printed)["expected"]["figures"]
-    assert {(own["arm"], own.get("attack", ""), own["metric"]) for own in table} >= {
+    (run_folder / "same.toml").write_text(SMALL)
+    assert command("expect", "out", "same.toml")[0] == 0
+    written = read_expected(Path("same.toml"))
+    assert {(own.arm, own.attack, own.metric) for own in written.figures} >= {
         ("all", "", "test_accuracy"),
         ("all", "IG", "success"),
         ("all", "IG", "psnr_median"),
     }
-    (run_folder / "same.toml").write_text(SMALL + printed)
     kept = command("run", "same.toml", "--check", "--out", "same")
     assert kept[0] == 0, kept[2]
-    assert f"{len(table)} of {len(table)} are as expected" in kept[1]
-    wrong = printed.replace('metric = "psnr_median", value = ', 'metric = "psnr_median", value = 1')
-    (run_folder / "other.toml").write_text(SMALL + wrong)
+    assert f"{written.count} of {written.count} are as expected" in kept[1]
+    wrong = [own.model_copy(update={"value": own.value + 100}) for own in written.figures]
+    (run_folder / "other.toml").write_text(SMALL)
+    write_expected(Expected(figures=tuple(wrong)), Path("other.toml"))
     gone = command("run", "other.toml", "--check", "--out", "other")
     assert gone[0] == 1
     assert "Departs: all, IG, psnr_median is" in gone[2]
@@ -107,7 +116,7 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
         "no such value in the results. Did you mean 'all, IG, psnr_median'"
         in departures(figures(record), hashes(record), misspelt)[0]
     )
-    assert expectation(figures(record), measurement(record))["figures"]
+    assert expectation(figures(record), measurement(record)).figures
 
 
 @pytest.mark.parametrize(
@@ -127,9 +136,20 @@ def test_the_tolerance_follows_what_can_change_on_another_processor(figure: Figu
     assert figure.tolerance == pytest.approx(tolerance)
 
 
-def test_what_is_expected_is_no_part_of_what_is_run(scenario: Callable[..., Scenario]) -> None:
-    figure = {"arm": "all", "metric": "test_accuracy", "value": 1.0}
-    assert scenario_hash(scenario(expected={"figures": [figure]})) == scenario_hash(scenario())
+def test_a_written_file_is_read_as_it_was_and_a_broken_one_is_named(tmp_path: Path) -> None:
+    scenario = tmp_path / "s.toml"
+    assert read_expected(scenario) == Expected()
+    figures = (
+        ExpectedFigure(metric="psnr_median", value=3.0),
+        ExpectedFigure(arm="a", metric="success", value=0.5, low=0.1),
+    )
+    expected = Expected(measured=Measurement(date="2026-01-02"), figures=figures, model_hash={"all": "0"})
+    file = write_expected(expected, scenario)
+    assert read_expected(scenario) == expected
+    assert len(file.read_text().splitlines()) == len(figures) + 2
+    file.write_text(file.read_text().replace("0.5", '0.5, "tolerance": -1'))
+    with pytest.raises(FedsimError, match="expected/s.json: expected the figures that `fedsim expect` writes"):
+        read_expected(scenario)
 
 
 def test_every_figure_of_a_finding_may_be_expected_and_one_that_failed_has_none() -> None:
@@ -141,11 +161,10 @@ def test_every_figure_of_a_finding_may_be_expected_and_one_that_failed_has_none(
     record = records.run([records.arm("all", [], findings=(own, lost), rounds=())])
     named = [(figure.attack, figure.metric, figure.value, figure.is_drawn_anew) for figure in figures(record)]
     assert named == [("lira", "tpr_at_fpr_0.01", value, True), ("lira", "auc", seen, True)]
-    names = [(row["attack"], row["metric"]) for row in expectation(figures(record), measurement(record))["figures"]]
-    assert names == [("lira", "tpr_at_fpr_0.01"), ("lira", "auc")]
-    first, second = expectation(figures(record), measurement(record))["figures"]
-    assert (first["value"], first["low"], first["high"]) == (0.3, 0.2, 0.5)
-    assert "low" not in second
+    first, second = expectation(figures(record), measurement(record)).figures
+    assert (first.attack, first.metric) == ("lira", "tpr_at_fpr_0.01")
+    assert (first.value, first.low, first.high) == (0.3, 0.2, 0.5)
+    assert (second.attack, second.metric, second.low) == ("lira", "auc", None)
     expected = Expected.model_validate(
         {"figures": [{"arm": "all", "attack": "lira", "metric": "auc", "value": 0.5, "tolerance": 0.05}]}
     )

@@ -1,4 +1,4 @@
-"""Checks that decide a command's exit code: a scenario's table [expected], and the limits of a policy."""
+"""Checks that decide a command's exit code: a scenario's expected figures, and the limits of a policy."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from fedsim.cli.commands._console import complain, say
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
-    from fedsim.experiment.expectation import Figure
+    from fedsim.experiment.expectation import Expected, Figure
     from fedsim.judgement.limits import JudgedLimit
     from fedsim.judgement.policy import Policy
-    from fedsim.scenario import Scenario
 
 
-def refuse_check(scenario: Scenario, path: Path, overrides: Sequence[str]) -> None:
-    """Refuse, before anything runs, a check without figures, or of a changed scenario.
+def expected_of(scenario: Path, overrides: Sequence[str]) -> Expected:
+    """Return the expected figures of a scenario file for ``--check``, before anything runs.
 
     Raises:
-        FedsimError: the scenario has overrides, or its table [expected] is empty.
+        FedsimError: the scenario has overrides, or no expected figures.
     """
+    from fedsim.experiment.expectation import expected_file, read_expected
+
     if overrides:
         raise FedsimError(
             "--check compares the unchanged scenario with its expected values: leave out --set and --seed."
         )
-    if not scenario.expected.figures and not scenario.expected.model_hash:
+    expected = read_expected(scenario)
+    if not expected.count:
         raise FedsimError(
-            f"{path}: no table [expected] to compare with. `fedsim expect FOLDER` prints the "
-            "table [expected] of an earlier run."
+            f"{scenario}: no file {expected_file(scenario)} to compare with. `fedsim expect FOLDER {scenario}` writes "
+            "it from an earlier run."
         )
+    return expected
 
 
 def check_limits(policy: Policy, limits: Sequence[JudgedLimit]) -> None:
@@ -47,16 +50,15 @@ def check_limits(policy: Policy, limits: Sequence[JudgedLimit]) -> None:
 
 
 def check_figures(
-    measured: Sequence[Figure], hashes: Mapping[str, str], scenario: Scenario, *, is_silent: bool
+    measured: Sequence[Figure], hashes: Mapping[str, str], expected: Expected, *, is_silent: bool
 ) -> None:
     """Print figures that differ from the scenario's expected figures; exit with 1 if any does."""
     from fedsim.experiment.expectation import departures
 
-    differences = departures(measured, hashes, scenario.expected)
+    differences = departures(measured, hashes, expected)
     for sentence in differences:
         complain(f"Departs: {sentence}.")
-    compared = len(scenario.expected.figures) + len(scenario.expected.model_hash)
     if not is_silent:
-        say(f"Compared with [expected]: {compared - len(differences)} of {compared} are as expected.")
+        say(f"Compared with its figures: {expected.count - len(differences)} of {expected.count} are as expected.")
     if differences:
         raise typer.Exit(1)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fedsim.cli.commands._console import command, say
 from fedsim.core.result_files import check_run_or_sweep
+from fedsim.core.source import find_source, read_source
 
 
-@command(epilog="Example: fedsim expect results/00_quickstart >> scenarios/00_quickstart.toml")
-def expect(folder: Annotated[Path, typer.Argument(help="the folder of a run or a sweep")]) -> None:
-    """Print the figures of a run or a sweep as the table [expected] of its scenario, which `--check` reads."""
+@command(epilog="Example: fedsim expect results/00_quickstart")
+def expect(
+    folder: Annotated[Path, typer.Argument(help="the folder of a run or a sweep")],
+    scenario: Annotated[
+        Path | None, typer.Argument(help="the scenario file (TOML); absent: the scenario with the folder's name")
+    ] = None,
+) -> None:
+    """Write the figures of a run or a sweep into expected/NAME.json beside its scenario; `--check` compares with it."""
     check_run_or_sweep(folder)
+    source = find_source(scenario or Path(folder.resolve().name))
+    read_source(source)
 
-    from fedsim.experiment.expectation import expectation
+    from fedsim.experiment.expectation import expectation, write_expected
     from fedsim.experiment.sweep.expectation import figures, measurement
 
-    table = expectation(figures(folder), measurement(folder))
-    lines = [f"    {_inline(figure)}," for figure in table["figures"]]
-    say("\n".join(["", "[expected]", f"measured = {_inline(table['measured'])}", "figures = [", *lines, "]"]))
-
-
-def _inline(table: Mapping[str, Any]) -> str:
-    """Return an inline table of TOML."""
-    pairs = (f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items())
-    return f"{{ {', '.join(pairs)} }}"
+    expected = expectation(figures(folder), measurement(folder))
+    file = write_expected(expected, source)
+    say(f"{file}: {expected.count} expected figures.")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._checking import check_figures, refuse_check
+from fedsim.cli.commands._checking import check_figures, expected_of
 from fedsim.cli.commands._console import (
     ScenarioFile,
     advise_on_interrupt,
@@ -49,7 +48,7 @@ def run(
     ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it differs"),
+        typer.Option("--check", help="compare the run with the scenario's expected figures; exit code 1 if it differs"),
     ] = False,
     isolate: Annotated[
         bool, typer.Option("--isolate", help="run each attack in a subprocess that receives only its observation")
@@ -82,8 +81,9 @@ def run(
 
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
-    if check:
-        _check_is_possible(loaded, scenario, overrides, is_salted=isolate or salt is not None)
+    if check and (isolate or salt is not None):
+        raise FedsimError("--check compares with figures of attacks without a salt: leave out --isolate and --salt.")
+    expected = expected_of(scenario, overrides) if check else None
     folder, is_silent = out or Path("results") / scenario.stem, quiet or as_json
     if isolate and (gaps := describe_open()):
         complain(gaps)
@@ -107,8 +107,8 @@ def run(
         _print_json(record, page)
     else:
         _show(record, page, is_short=quiet)
-    if check:
-        check_figures(figures(record), hashes(record), loaded, is_silent=as_json)
+    if expected is not None:
+        check_figures(figures(record), hashes(record), expected, is_silent=as_json)
     if loud := alarms(record):
         complain("\n".join(loud))
         raise typer.Exit(1)
@@ -142,12 +142,6 @@ def _resumption(earlier: RunRecord, scenario: Scenario) -> str:
 
     done, total = sum(arm.complete for arm in earlier.arms), len(list(arms(scenario)))
     return f"arm {done + 1} of {total}, from round 1 on" if done < total else "the report, since every arm is complete"
-
-
-def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str], *, is_salted: bool) -> None:
-    if is_salted:
-        raise FedsimError("--check compares with figures of attacks without a salt: leave out --isolate and --salt.")
-    refuse_check(loaded, path, overrides)
 
 
 def _print_json(record: RunRecord, page: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._checking import check_figures, refuse_check
+from fedsim.cli.commands._checking import check_figures, expected_of
 from fedsim.cli.commands._console import (
     ScenarioFile,
     advise_on_interrupt,
@@ -55,7 +55,7 @@ def sweep(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="compare the sweep with the scenario's table [expected]; exit code 1 if it differs"
+            "--check", help="compare the sweep with the scenario's expected figures; exit code 1 if it differs"
         ),
     ] = False,
     trust: Annotated[
@@ -73,17 +73,12 @@ def sweep(
     from fedsim.scenario import load
 
     loaded = load(scenario, overrides, trust=trust)
-    if check:
-        refuse_check(loaded, scenario, overrides)
+    expected = expected_of(scenario, overrides) if check else None
     _make(loaded, str(scenario), jobs or os.cpu_count() or 1, folder, seconds(time_limit), ray, origin)
-    if check:
-        _check(folder, loaded)
+    if expected is not None:
+        from fedsim.experiment.sweep.expectation import figures
 
-
-def _check(folder: Path, scenario: Scenario) -> None:
-    from fedsim.experiment.sweep.expectation import figures
-
-    check_figures(figures(folder), {}, scenario, is_silent=False)
+        check_figures(figures(folder), {}, expected, is_silent=False)
 
 
 def _make(

@@ -8,14 +8,13 @@ from statistics import fmean
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.result_files import SWEEP
-from fedsim.experiment.expectation import Figure
+from fedsim.experiment.expectation import Figure, Measurement
 from fedsim.experiment.expectation import figures as figures_of
 from fedsim.experiment.expectation import measurement as measurement_of
 from fedsim.experiment.sweep.plan import format_values
 from fedsim.experiment.sweep.results import iterate_records
 from fedsim.metrics.comparison import mean_over_seeds
 from fedsim.metrics.statistics import wilson
-from fedsim.scenario.expectations import Measurement
 
 
 def figures(folder: Path) -> list[Figure]:

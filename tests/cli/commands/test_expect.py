@@ -1,36 +1,47 @@
-"""`fedsim expect` prints a table that a scenario can hold."""
+"""`fedsim expect` writes the figures that `--check` compares with."""
 
-import tomllib
 from pathlib import Path
 
-from fedsim.experiment.expectation import expectation, figures, measurement
+import pytest
+
+from fedsim.experiment.expectation import expectation, figures, measurement, read_expected
 from fedsim.record.store import read_record
 from tests.cli.typed import Say
 
 
-def test_what_is_printed_is_the_table_of_the_runs_figures(command: Say, swept: Path) -> None:
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "s.toml"
+    path.touch()
+    return path
+
+
+def test_the_written_file_holds_the_runs_figures(command: Say, swept: Path, scenario: Path) -> None:
     run = next(path.parent for path in sorted(swept.glob("s/runs/*/record.json")))
     record = read_record(run)
-    code, told, _ = command("expect", str(run))
-    table = tomllib.loads(told)["expected"]
-    assert code == 0
-    assert {own["metric"] for own in table["figures"]} >= {"success", "psnr_median", "test_accuracy"}
-    assert table == expectation(figures(record), measurement(record))
+    code, told, _ = command("expect", str(run), str(scenario))
+    expected = read_expected(scenario)
+    assert (code, told.split(": ")[1]) == (0, f"{expected.count} expected figures.\n")
+    assert {own.metric for own in expected.figures} >= {"success", "psnr_median", "test_accuracy"}
+    assert expected == expectation(figures(record), measurement(record))
 
 
-def test_a_sweep_is_measured_by_its_last_run(command: Say, swept: Path) -> None:
+def test_a_sweep_is_measured_by_its_last_run(command: Say, swept: Path, scenario: Path) -> None:
     records = [read_record(path.parent) for path in swept.glob("s/runs/*/record.json")]
     last = max(records, key=lambda record: record.started)
-    table = tomllib.loads(command("expect", str(swept / "s"))[1])["expected"]
-    at = last.environment
-    assert table["measured"] == {
-        "date": last.started.partition("T")[0],
-        "commit": (at.git_commit or "unknown")[:12],
-        "processor": at.processor,
-    }
+    assert command("expect", str(swept / "s"), str(scenario))[0] == 0
+    measured, at = read_expected(scenario).measured, last.environment
+    assert measured is not None
+    assert (measured.date, measured.processor) == (last.started.partition("T")[0], at.processor)
+    assert measured.commit == (at.git_commit or "unknown")[:12]
 
 
-def test_a_folder_without_a_record_is_a_mistake_of_the_user(command: Say, tmp_path: Path) -> None:
+def test_a_folder_without_a_record_or_an_unknown_scenario_is_a_mistake_of_the_user(
+    command: Say, swept: Path, tmp_path: Path
+) -> None:
     code, told, said = command("expect", str(tmp_path))
     assert (code, told) == (2, "")
     assert "record.json" in said
+    code, told, said = command("expect", str(swept / "s"), str(tmp_path / "t.toml"))
+    assert (code, told) == (2, "")
+    assert "no scenario file" in said

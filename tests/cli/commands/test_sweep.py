@@ -1,9 +1,9 @@
 """`fedsim sweep`, as a person uses it: in a process of its own."""
 
 import json
-import tomllib
 from pathlib import Path
 
+from fedsim.experiment.expectation import Expected, read_expected, write_expected
 from tests.cli.commands.conftest import SWEEP
 from tests.cli.typed import Say, fedsim
 from tests.experiment.sweep.sweeping import HERE
@@ -26,17 +26,16 @@ def test_a_sweep_is_compared_with_what_its_scenario_expects(command: Say, swept:
     (tmp_path / "s.toml").write_text(SWEEP)
     code, _, said = command("sweep", str(tmp_path / "s.toml"), "--out", str(swept / "s"), "--check")
     assert (code, "to compare with" in said) == (2, True)
-    printed = command("expect", str(swept / "s"))[1]
-    assert {figure["arm"] for figure in tomllib.loads(printed)["expected"]["figures"]} == {
-        "defense none",
-        "defense noise",
-    }
-    (tmp_path / "s.toml").write_text(SWEEP + printed)
+    assert command("expect", str(swept / "s"), str(tmp_path / "s.toml"))[0] == 0
+    expected = read_expected(tmp_path / "s.toml")
+    assert {figure.arm for figure in expected.figures} == {"defense none", "defense noise"}
     code, told, said = command("sweep", str(tmp_path / "s.toml"), "--out", str(swept / "s"), "--check")
     assert (code, said) == (0, "")
     assert "are as expected" in told
-    wrong = printed.replace('metric = "psnr_median", value = ', 'metric = "psnr_median", value = 1')
-    (tmp_path / "s.toml").write_text(SWEEP + wrong)
+    wrong = [
+        own.model_copy(update={"value": own.value + 100}) for own in expected.figures if own.metric == "psnr_median"
+    ]
+    write_expected(Expected(figures=tuple(wrong)), tmp_path / "s.toml")
     code, _, said = command("sweep", str(tmp_path / "s.toml"), "--out", str(swept / "s"), "--check")
     assert code == 1
     assert "Departs: defense none, closed-form-linear, psnr_median is" in said
