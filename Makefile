@@ -6,6 +6,7 @@
 # make figures: the tables of pages, from the results of experiments.  make check-figures: the quick ones again, 15 minutes.
 # make test-versions [PACKAGES=flwr]: tests of private names of other packages on the oldest and newest allowed version, half an hour.
 # make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
+# make size: lines of code by room, tests beside product, pages, scenarios, expected figures.
 # make prose: the rate of vague words by folder, and the worst sentences.
 # make docs: the documentation as a site in results/site, which needs no network.  Warnings are errors, broken links too.
 # make site: the same with a recorded page of the demo in it, which takes some minutes to record.
@@ -33,7 +34,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios with expected figures; with DAY=1 to 7 a seventh of them.
 CHECKED = $(shell ls scenarios/expected/*.json | sed 's|expected/\(.*\).json|\1.toml|' $(if $(DAY),| awk 'NR % 7 == $(DAY) % 7'))
 
-.PHONY: help demo demo-llm docs site schemas screenshots test test-all test-versions run-quick run-all check-scenarios figures check-figures mutants prose lint clean
+.PHONY: help demo demo-llm docs site schemas screenshots test test-all test-versions run-quick run-all check-scenarios figures check-figures mutants prose size lint clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -110,6 +111,9 @@ mutants: $(VENV)/.installed-dev
 
 prose:
 	@$(PYTHON) -m tests.prose
+
+size:
+	@$(PYTHON) -m tests.code_lines
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet .

@@ -1,17 +1,18 @@
-"""Count lines of code by folder, without blank lines, comments and docstrings: `python tests/code_lines.py`."""
+"""Count lines of code by room, without blank lines, comments and docstrings: `make size` prints the table."""
 
 from __future__ import annotations
 
 import ast
 import io
-import sys
+import json
 import tokenize
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-_FOLDERS = ("fedsim", "attacks", "defenses", "benchmarks", "tests")
+_PRODUCT = ("fedsim", "attacks", "defenses")
 
 
 def count(source: str) -> int:
@@ -29,17 +30,36 @@ def count(source: str) -> int:
     return len(lines - texts)
 
 
-def main(folders: list[str]) -> None:
-    """Print the lines of each folder, and of the folders below it."""
-    for folder in folders:
-        below: Counter[str] = Counter()
-        for path in sorted(Path(folder).rglob("*.py")):
-            parts = path.relative_to(folder).parts
-            below[parts[0] if len(parts) > 1 else "."] += count(path.read_text(encoding="utf-8"))
-        print(f"{folder:<12} {below.total():>7,}")
-        for name, lines in sorted(below.items()):
-            print(f"  {name:<20} {lines:>7,}")
+def table(root: Path) -> Iterator[str]:
+    """Yield a line per room with the code lines of its product and its tests, then the totals of a checkout."""
+    product, files = Counter[str](), Counter[str]()
+    for path in (path for folder in _PRODUCT for path in (root / folder).rglob("*.py")):
+        room = _room(path.relative_to(root / "fedsim" if path.is_relative_to(root / "fedsim") else root))
+        product[room] += count(path.read_text(encoding="utf-8"))
+        files[room] += 1
+    tests = Counter[str]()
+    for path in (root / "tests").rglob("*.py"):
+        tests[_room(path.relative_to(root / "tests"))] += count(path.read_text(encoding="utf-8"))
+    yield f"{'room':<28} {'files':>6} {'product':>8} {'tests':>8}"
+    for room in sorted(product | tests):
+        yield f"{room:<28} {files[room]:>6,} {product[room]:>8,} {tests[room]:>8,}"
+    yield f"{'all':<28} {files.total():>6,} {product.total():>8,} {tests.total():>8,}"
+    yield f"benchmarks: {sum(map(count, _texts(root, 'benchmarks', 'py'))):,} code lines"
+    for name, folder, ending in (("pages", "docs", "md"), ("scenarios", "scenarios", "toml")):
+        yield f"{name}: {sum(len(text.splitlines()) for text in _texts(root, folder, ending)):,} lines"
+    figures = sum(len(json.loads(text)["figures"]) for text in _texts(root, "scenarios/expected", "json"))
+    yield f"expected figures: {figures:,}"
+
+
+def _room(path: Path) -> str:
+    """Return the room of a file: its first folder, two folders for attacks and defenses."""
+    folders = path.parts[:-1]
+    return "/".join(folders[: 2 if path.parts[0] in _PRODUCT else 1]) or "."
+
+
+def _texts(root: Path, folder: str, ending: str) -> Iterable[str]:
+    return (path.read_text(encoding="utf-8") for path in sorted((root / folder).rglob(f"*.{ending}")))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(_FOLDERS))
+    print("\n".join(table(Path())))
