@@ -15,7 +15,7 @@ from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise, UnknownNoise
 
 REMEDY = (
-    "Draw it from ChaCha20: optimizer = secure(optimizer) of fedsim.privacy.secure_noise for Opacus, "
+    "Draw it from ChaCha20: optimizer = secure(optimizer) of fedsim.privacy.secure_optimizer for Opacus, "
     'as_mod("local-dp", ...) of fedsim.federation.mods for a Flower app'
 )
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from fedsim.cli.pages import Page
 from fedsim.core import registry
 from fedsim.core.hooks import Attack
 from fedsim.core.source import toml
@@ -14,10 +13,10 @@ from fedsim.core.types import GRANTS, Config
 from fedsim.scenario.example import example_of
 
 
-def read(method: registry.Method) -> Page:
-    """Return the page of a method that was imported."""
+def read(method: registry.Method) -> tuple[str, list[str], list[tuple[str, str, str, str]], str]:
+    """Return docstring, grants, settings and example of a method that was imported: the fields of its `Page`."""
     tables = example_of(method)
-    return Page(method.doc, _grants(method), _settings(method), toml(tables) if tables else "")
+    return method.doc, _grants(method), _settings(method), toml(tables) if tables else ""
 
 
 def _grants(method: registry.Method) -> list[str]:

@@ -52,7 +52,7 @@ def page_of(entry: registry.Entry) -> Page:
 def _read(entry: registry.Entry) -> Page:
     from fedsim.cli.imported import read  # noqa: PLC0415 - cached pages need no torch
 
-    return read(registry.get(entry.kind, entry.name))
+    return Page(*read(registry.get(entry.kind, entry.name)))
 
 
 def _load_pages() -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +16,7 @@ from torch import Tensor
 
 from fedsim.privacy.stream import secret_bytes
 
-if TYPE_CHECKING:
-    from opacus.optimizers import DPOptimizer
-
 _CHUNK = 1 << 18  # pairs of values that are drawn at once
-_OptimizerT = TypeVar("_OptimizerT", bound="DPOptimizer")
 
 
 def normal(like: Tensor, draw: Callable[[int], bytes] = secret_bytes) -> Tensor:
@@ -40,21 +35,6 @@ def normal(like: Tensor, draw: Callable[[int], bytes] = secret_bytes) -> Tensor:
         part = slice(start, start + 2 * _CHUNK)
         values[part] = _normals(words[part]).to(like.dtype)
     return values[:count].reshape(like.shape).to(like.device)
-
-
-def secure(optimizer: _OptimizerT) -> _OptimizerT:
-    """Have an optimizer of Opacus draw its noise from ChaCha20, and return it.
-
-    ``optimizer = secure(optimizer)`` after ``PrivacyEngine.make_private``, with any clipping by example, ghost clipping
-    or Poisson sampling. Everything else of the optimizer stays as it is.
-
-    Raises:
-        FedsimError: it is no optimizer of Opacus, or of a kind that draws noise elsewhere too (adaptive clipping,
-            several processes).
-    """
-    from fedsim.privacy.secure_optimizer import secure_in_place  # noqa: PLC0415 - slow import of Opacus (a second)
-
-    return secure_in_place(optimizer)
 
 
 def _normals(words: Tensor) -> Tensor:

@@ -64,12 +64,20 @@ def is_secure(optimizer: DPOptimizer) -> bool:
 
 
 def opacus_class(optimizer: DPOptimizer) -> type[Any]:
-    """Return the class that an optimizer had before `secure_in_place`."""
+    """Return the class that an optimizer had before `secure`."""
     return next((plain for plain, kind in _SECURE.items() if type(optimizer) is kind), type(optimizer))
 
 
-def secure_in_place(optimizer: _T) -> _T:
-    """Make an optimizer of Opacus draw from ChaCha20, in place; see `fedsim.privacy.secure_noise.secure`."""
+def secure(optimizer: _T) -> _T:
+    """Have an optimizer of Opacus draw its noise from ChaCha20, and return it.
+
+    ``optimizer = secure(optimizer)`` after ``PrivacyEngine.make_private``, with any clipping by example, ghost clipping
+    or Poisson sampling. Everything else of the optimizer stays as it is.
+
+    Raises:
+        FedsimError: it is no optimizer of Opacus, or of a kind that draws noise elsewhere too (adaptive clipping,
+            several processes).
+    """
     if isinstance(optimizer, _SecureNoise):
         return optimizer
     kind = _SECURE.get(type(optimizer))

@@ -47,5 +47,5 @@ def test_every_page_out_of_the_index_is_that_of_the_imported_method(
     assert len(ENTRIES) == len(stored)
     for entry in ENTRIES:
         method, page = registry.get(entry.kind, entry.name), pages.Page(**stored[f"{entry.kind} {entry.name}"])
-        slow = printed(lambda method=method: print_page(method, read(method)))
+        slow = printed(lambda method=method: print_page(method, pages.Page(*read(method))))
         assert printed(lambda entry=entry, page=page: print_page(entry, page)) == slow

@@ -13,7 +13,8 @@ from opacus.optimizers import DPOptimizer
 
 from fedsim.federation.mods import as_mod
 from fedsim.privacy.discrete_noise import add_discrete
-from fedsim.privacy.secure_noise import normal, secure
+from fedsim.privacy.secure_noise import normal
+from fedsim.privacy.secure_optimizer import secure
 from tests.guard.guarded import Guarded, message
 
 START = {"w": torch.zeros(30, 40), "b": torch.zeros(7)}

@@ -11,8 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fedsim.core.errors import FedsimError
-from fedsim.privacy.secure_noise import secure
-from fedsim.privacy.secure_optimizer import is_secure, opacus_class
+from fedsim.privacy.secure_optimizer import is_secure, opacus_class, secure
 
 SIZE, EXAMPLES = 400, 12
 

@@ -20,7 +20,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import TimeBudget
 from fedsim.judgement.policy import Policy
 from fedsim.privacy.accounting import noise_multiplier
-from fedsim.privacy.secure_noise import secure
+from fedsim.privacy.secure_optimizer import secure
 from tests.audit.adapters.flower_apps import Apps
 from tests.audit.adapters.privates import private
 from tests.audit.adapters.trainers import Net, pictures, trainer
