@@ -57,7 +57,6 @@ def test_an_image_that_is_known_as_a_whole_is_words_and_no_white_square() -> Non
 def test_pictures_are_grey_unless_they_have_three_channels(channels: int, expected: list[float]) -> None:
     image = np.array([0.2, 7.0, np.nan])[:channels, None, None] * np.ones((channels, 2, 2))
     pixels = pixels_of({"guesses": image[None]}, "guesses", 0)
-    assert pixels is not None
     assert pixels[0, 0].tolist() == expected
 
 

@@ -32,7 +32,6 @@ def test_one_example_comes_back_with_its_target(target: str, monkeypatch: pytest
     monkeypatch.chdir(FOLDER)
     monkeypatch.syspath_prepend(str(FOLDER))
     finding = attacked(load_subject(load(target), target))
-    assert finding.value is not None
     assert finding.value.value == 1.0
     assert [victim.scores[0].values[READ[target]] for victim in finding.victims] == [1.0, 1.0]
 

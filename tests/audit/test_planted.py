@@ -22,13 +22,8 @@ def test_a_model_that_learns_is_found_out_and_what_was_not_planted_is_not() -> N
     result = memorised(0.01)
     control, once, often = result.findings
     assert [own.scope["repetitions"] for own in result.findings] == list(REPETITIONS)
-    assert control.value is not None
-    assert once.value is not None
-    assert often.value is not None
     assert often.value.value > 6  # of 7.65
     assert often.extra_metrics["secret_extraction_rate"].value > 0.5
-    assert control.value.low is not None
-    assert control.value.high is not None
     assert control.value.low < 1.44 < control.value.high  # bits of a uniform rank
     assert control.extra_metrics["secret_extraction_rate"].value == 0.0
     assert once.value.value < often.value.value

@@ -26,7 +26,6 @@ def test_rows_of_a_table_are_read_from_an_unchanged_model() -> None:
     assert (own.task.noun, own.task.name, own.dataset.spec.shape) == ("row", "tabular", (6,))
     world = world_of(own, AuditPlan(target="rows"), 1)
     found = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
-    assert found.value is not None
     assert found.value.value == 1.0
     assert found.victims[0].scores[0].values["number_error"] < 1e-3
 
@@ -85,7 +84,6 @@ def test_what_is_no_single_class_is_read_with_its_targets_though_labels_are_gran
     world = world_of(own, AuditPlan(target=kind), 1)
     world.check()
     finding = UpdateAttacker(KNOWS, lambda _said: None).inspect(world, updates(world), QuestionContext(), 1, 10, 30.0)
-    assert finding.value is not None
     assert finding.value.value == 1.0
     assert finding.victims[0].scores[0].values[read] == 1.0
     assert "targets are read from the output layer" in str(finding.victims[0].notes)
@@ -187,7 +185,6 @@ def test_a_captured_reply_has_the_same_classes() -> None:
     model, batch = dense(6, 3), Batch(ROWS[:4], ONE_HOT[:4])
     reply = subject.ClientReply({name: torch.ones_like(one) for name, one in model.named_parameters()}, (batch,), ())
     own = subject.check_subject(subject.Subject(model, nn.CrossEntropyLoss(), [(ROWS, ONE_HOT)], reply=reply), "rows")
-    assert own.subject.reply is not None
     assert own.subject.reply.batches[0].labels.tolist() == CLASSES[:4].tolist()
 
 

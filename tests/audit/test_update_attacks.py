@@ -18,7 +18,6 @@ def test_an_example_without_a_guess_is_missing_and_the_update_still_counts() -> 
     assert [item.values["psnr"] for item in victim.scores] == [0.0, 160.0]
     assert victim.values == {"label_accuracy": 0.5}
     value = inspector.finding(world, [victim]).value
-    assert value is not None
     assert value.value == 0.5
     assert victim.arrays == "batch 2/1"
     assert work.arrays["batch 2/1/guesses"].shape == (2, 1, 4, 4)

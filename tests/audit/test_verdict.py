@@ -160,7 +160,6 @@ def test_of_several_membership_attacks_the_best_is_judged(rates: tuple[float, fl
     attacks = [membership(rate, low=rate - 0.05, label=f"finds {rate}") for rate in rates]
     found = (membership(None), *attacks)
     best = best_membership(found)
-    assert best is not None
     assert (best[0], best[1].value) == ("finds 0.6", 0.6)
     (broken,) = verdict.broken(record(Policy(max_membership_tpr=0.3), findings=found))
     assert broken == "max_membership_tpr = 0.3, but finds 0.6 finds 60 % of the members at 1 % false positives."
@@ -259,7 +258,6 @@ def test_where_none_keeps_the_policy_none_is_recommended() -> None:
 def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -> None:
     assert verdict.recommend(record(Policy(), tried=(defended("useless", 40, 0.0),))) is None
     best = verdict.recommend(record(Policy(), tried=(defended("useless", 40, 0.0), defended("some", 4, 0.1))))
-    assert best is not None
     assert best.name == "some"
     overlapping = record(Policy(), tried=(defended("some", 2, 0.1, of=4),))
     assert verdict.recommend(overlapping) is None

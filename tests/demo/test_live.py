@@ -230,7 +230,6 @@ def phase(page: Page, name: str) -> None:
 
 def draw(page: Page) -> None:
     box = page.locator("#drawing").bounding_box()
-    assert box is not None
     corners = [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]
     (x, y), *rest = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in corners]
     page.mouse.move(x, y)

@@ -42,7 +42,6 @@ def drag(page: Page, name: str, share: float) -> None:
     """Move a slider's thumb to a share of its length, with the mouse."""
     slider = page.locator(f"#{name}")
     box = slider.bounding_box()
-    assert box is not None
     low, high, value = (float(slider.evaluate(f"s => s.{key}")) for key in ("min", "max", "value"))
     now = 0.0 if high == low else (value - low) / (high - low)
     inner = box["width"] - 16

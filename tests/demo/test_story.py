@@ -92,14 +92,12 @@ def test_a_drawing_is_found_in_the_gradient_of_a_neuron(page: Page) -> None:
     expect(page.locator("#story-title")).to_have_text(messages("en")["story.1.title"])
     before = page.evaluate("document.getElementById('ratio').toDataURL()")
     box = page.locator("#pad").bounding_box()
-    assert box is not None
     page.mouse.move(box["x"] + 60, box["y"] + 40)
     page.mouse.down()
     page.mouse.move(box["x"] + 120, box["y"] + 160, steps=6)
     page.mouse.up()
     page.wait_for_function("before => document.getElementById('ratio').toDataURL() !== before", arg=before)
     gap = re.search(r"drawing: (\d+e[+-]\d+) of 1", page.locator("#ratio-text").text_content() or "")
-    assert gap is not None
     assert float(gap[1]) < ROUNDING
     page.click("#pad-clear")
     expect(page.locator("#ratio-text")).to_have_text(messages("en")["lab.empty"])

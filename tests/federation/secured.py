@@ -1,6 +1,6 @@
 """Federations behind secure aggregation."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
-Build = Callable[..., Scenario]
 SUM = {"view": "sum"}
 
 

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -12,11 +11,9 @@ from fedsim.core.hooks import Defense, HookContext
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import Batch, Config, Memory, MethodDescription, Tensors, Update
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.conftest import Counting
-
-Build = Callable[..., Scenario]
+from tests.experiment.running import Build
 
 
 def oracle(world: worlds.World, **settings: float) -> Tensors:

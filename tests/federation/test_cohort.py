@@ -1,6 +1,5 @@
 """Many clients' rounds as one computation: what it refuses, and that rounding is all that differs."""
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,9 @@ import torch
 from fedsim.core.errors import FedsimError
 from fedsim.federation import cohort
 from fedsim.federation.cohort import cohort_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import run
-
-Build = Callable[..., Scenario]
 
 # At a rate of 0.1 a ReLU of the convnet comes so close to its kink that on the local engine alone a relative change of
 # the first weights of 1e-7 moves an update by a fifth: there rounding is not what this file can measure.

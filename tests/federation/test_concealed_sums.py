@@ -16,8 +16,9 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
 from fedsim.threat.replay import replay
+from tests.experiment.running import Build
 from tests.federating import run
-from tests.federation.secured import SUM, Build, Tapped, failures
+from tests.federation.secured import SUM, Tapped, failures
 
 TABLES: dict[str, Any] = {
     "model": {"name": "mlp", "width": 8, "depth": 1, "dropout": 0.5},

@@ -1,7 +1,6 @@
 """A federation that diverges says so and stops; the defaults do not diverge."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from fedsim.experiment.runner import train
 from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 
-Build = Callable[..., Scenario]
 SUM = {"view": "sum"}
 CHANCE = 0.1  # ten classes
 

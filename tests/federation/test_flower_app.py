@@ -49,7 +49,6 @@ def test_flower_packs_all_of_it_within_its_limits(archive: Path) -> None:
 def test_an_audit_of_the_archive_sees_a_private_update(archive: Path) -> None:
     subject = load_subject(load(str(archive)), str(archive))
     assert "mods DefendingMod" in subject.notes[0]
-    assert subject.reply is not None
     values = torch.cat([tensor.flatten() for tensor in subject.reply.weight_delta.values()])
     # The update has a norm of 0.5 at most, which adds 0.0004 to the variance of 650 values; six standard errors.
     assert float(values.std()) == pytest.approx(NOISE, abs=0.001 + 6 * NOISE / (2 * len(values)) ** 0.5)

@@ -1,17 +1,13 @@
 """What is kept of a run is what travelled, of watched rounds and clients alone."""
 
-from collections.abc import Callable
-
 import torch
 from flwr.app import Message, RecordDict
 
 from fedsim.federation.client import local_training
 from fedsim.federation.server import pack, unpack
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import run
-
-Build = Callable[..., Scenario]
 
 
 def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:

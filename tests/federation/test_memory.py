@@ -1,7 +1,7 @@
 """What clients remember: only rounds that counted, on every engine, and the replay follows it bit by bit."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from fedsim.federation.memory import recall, remember
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import recorded, run, stepped, who_counted
 from tests.federation.secured import Tapped
 
-Build = Callable[..., Scenario]
 ENGINES = ["local", "vectorized"]
 NAMES = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=8)
 TENSORS = st.builds(

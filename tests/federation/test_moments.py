@@ -15,11 +15,9 @@ from fedsim.core.errors import ClientRefusal, FedsimError, ScenarioError
 from fedsim.core.hooks import Defense, HookContext, Place, PublicFederation
 from fedsim.core.types import Batch, Config, MethodDescription, Tensors, Update
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import recorded, run
-
-Build = Callable[..., Scenario]
 
 
 class Plain(Defense[Config]):
@@ -42,7 +40,6 @@ class Wary(Plain):
     place: ClassVar[Place] = "received"
 
     def on_received(self, received: Tensors, here: HookContext) -> None:
-        assert here.local is not None
         assert len(here.local.batch) == 1
         for name, parameter in here.local.parameters.items():
             assert torch.equal(parameter, received[name])
@@ -60,7 +57,6 @@ class Brightening(Plain):
     place: ClassVar[Place] = "batch"
 
     def on_batch(self, batch: Batch, here: HookContext) -> Batch:
-        assert here.local is not None
         assert here.local.batch is batch
         return replace(batch, inputs=batch.inputs + 1.0, labels=F.one_hot(batch.labels, 10).float())
 
@@ -76,7 +72,6 @@ class PerExample(Plain):
     place: ClassVar[Place] = "examples"
 
     def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
-        assert here.local is not None
         parameters = here.local.parameters
         if not len(here.local.batch):
             return float("nan"), {name: torch.ones_like(p) for name, p in parameters.items()}
@@ -93,7 +88,6 @@ class Repeating(Plain):
 
     def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         local = here.local
-        assert local is not None
         with local.apply_masks():
             loss = F.cross_entropy(local.model(local.batch.inputs), local.batch.labels)
         again = torch.autograd.grad(loss, list(local.parameters.values()))

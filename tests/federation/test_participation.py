@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,9 +16,9 @@ from fedsim.federation.client import local_training
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import run, stepped, who_counted
 
-Build = Callable[..., Scenario]
 PLACES = [(round_, client) for round_ in range(1, 41) for client in range(100)]
 
 

@@ -18,8 +18,9 @@ from fedsim.federation.secure_client import mean_of, summand
 from fedsim.privacy.secure_aggregation.per_element import Disclosed
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
+from tests.experiment.running import Build
 from tests.federating import run
-from tests.federation.secured import POISSON, SUM, Build, failures, plain, tapped
+from tests.federation.secured import POISSON, SUM, failures, plain, tapped
 
 MEMORY = """
 import torch
@@ -178,7 +179,6 @@ def test_a_poisson_batch_may_hold_all_that_its_client_owns(scenario: Build, sett
 def test_an_empty_batch_is_a_contribution_of_weight_zero(scenario: Build, mode: str) -> None:
     tables: dict[str, Any] = {"federation": {**POISSON, "batch_size": 1}, "threat": SUM}
     built = scenario(**tables, secure_aggregation={"mode": mode})
-    assert built.secure_aggregation is not None
     world = worlds.build(built)
     drawn = [sum(map(len, world.data.numbers_of(1, client))) for client in range(6)]
     assert 0 in drawn

@@ -13,8 +13,9 @@ from fedsim.federation.participation import client_failure
 from fedsim.scenario import arms
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
+from tests.experiment.running import Build
 from tests.federating import run
-from tests.federation.secured import POISSON, SUM, Build, failures, plain, tapped
+from tests.federation.secured import POISSON, SUM, failures, plain, tapped
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"threat": {}}, r"threat.view is 'single-update', but behind secure aggregation .* Set threat.view = 'sum'"),
@@ -95,7 +96,6 @@ def test_it_is_plain_averaging_within_quantisation(scenario: Build, drop: float)
         threat=SUM,
         secure_aggregation={},
     )
-    assert built.secure_aggregation is not None
     secure, without = run(built), run(plain(built))
     bound = built.secure_aggregation.step * 0.5
     largest = max(float((secure.weights[name] - without.weights[name]).abs().max()) for name in secure.weights)
@@ -114,7 +114,6 @@ def test_errors_of_the_rounds_add_up_where_nobody_reacts_to_the_weights(scenario
         threat=SUM,
         secure_aggregation={},
     )
-    assert built.secure_aggregation is not None
     secure, without = run(built), run(plain(built))
     bound = 5 * built.secure_aggregation.step
     for name, weights in secure.weights.items():
@@ -123,7 +122,6 @@ def test_errors_of_the_rounds_add_up_where_nobody_reacts_to_the_weights(scenario
 
 def test_the_observed_sum_is_the_mean_of_the_clients_updates(scenario: Build) -> None:
     built = scenario(federation={"clients": 4, "batch_size": 2}, threat=SUM, secure_aggregation={})
-    assert built.secure_aggregation is not None
     world = worlds.build(built)
     updates = [local_training(world, world.models.first_weights, 1, client)[0] for client in range(4)]
     for journal, tolerance in ((run(built), built.secure_aggregation.step), (run(plain(built)), 1e-7)):

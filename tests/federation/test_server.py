@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -23,8 +23,7 @@ from fedsim.federation.server import AggregationStrategy, Reply
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-
-Build = Callable[..., Scenario]
+from tests.experiment.running import Build
 
 
 class _NoGrid(LocalGrid):

@@ -1,18 +1,15 @@
 """A federation as a function is the federation of the engine."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import nn
 
 from fedsim.federation.stepping import apply_server_step, train_rounds
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import run
-
-Build = Callable[..., Scenario]
 
 
 def test_its_weights_are_those_of_the_local_engine_bit_by_bit(scenario: Build) -> None:

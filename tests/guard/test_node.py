@@ -158,7 +158,6 @@ def test_a_task_has_what_the_server_sent_and_leaves_no_mark(tmp_path: Path) -> N
         message = supernode.ask()
         guard = Guard(supernode)
         with guard.speaking(), guard.api.next_task() as task:
-            assert task is not None
             assert guard.api.waits()
             order = task.order
             task.send(Message(RecordDict(dict(order.message.content)), reply_to=order.message))

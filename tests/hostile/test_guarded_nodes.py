@@ -310,8 +310,6 @@ def densenet_app(folder: Path) -> ModuleType:
     assert node in told
     client.write_text(told.replace(node, "0, 4"))
     spec = importlib.util.spec_from_file_location("task_of_the_app", task)
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -74,7 +74,6 @@ def test_an_attack_that_is_right_with_permuted_values_is_invalid_and_the_run_end
     assert done.returncode == 1, done.stderr
     attack, control = read_record(tmp_path / "out").arms[0].findings
     assert (attack.role, control.role) == ("attack", "negative-control")
-    assert attack.value is not None
     assert attack.value.value == 1.0
     assert (attack.state, control.is_above_chance) == ("invalid", True)
     assert f"{attack.label} is invalid: its control '{control.label}' is above chance" in done.stderr

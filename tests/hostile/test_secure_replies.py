@@ -19,7 +19,8 @@ from fedsim.federation.journal import ServerLog
 from fedsim.federation.secure_client import PROTOCOL
 from fedsim.federation.server import TYPE, UPDATE, VECTOR
 from fedsim.scenario import Scenario
-from tests.federation.secured import SUM, Build, Tapped
+from tests.experiment.running import Build
+from tests.federation.secured import SUM, Tapped
 
 STAGES = ("query.advertise", "query.share", "train", "query.reveal", "query.open", "query.supply")
 LIAR, SILENT, NODES = 1, 4, 5

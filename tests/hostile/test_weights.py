@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import pytest
 import torch
 
 from fedsim.core.errors import ScenarioError
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-
-Build = Callable[..., Scenario]
+from tests.experiment.running import Build
 
 
 class Malicious:

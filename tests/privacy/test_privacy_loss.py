@@ -34,7 +34,6 @@ def second_opinion(spent: list[Spent]) -> np.ndarray:
 def test_a_second_library_agrees_and_finds_no_more(spent: list[Spent]) -> None:
     """Delta is that at an epsilon smaller by the stated error, about 0.01: a tenth more where it falls fast."""
     bounds, other = delta_bounds(spent, EPSILONS), second_opinion(spent)
-    assert bounds is not None
     assert (bounds >= other * (1 - 1e-3)).all()  # that library rounds up by its grid of 1e-4
     assert (bounds <= 1.1 * other + 2e-10).all()
 
@@ -43,7 +42,6 @@ def test_at_its_own_epsilon_a_curve_is_at_delta() -> None:
     spent = [Spent(1.0, 0.1, 50)]
     stated = epsilon(spent, 1e-5).value
     bounds = delta_bounds(spent, np.array([stated]))
-    assert bounds is not None
     assert bounds[0] == pytest.approx(1e-5, rel=0.1)  # both have an error of eps
 
 

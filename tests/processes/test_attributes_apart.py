@@ -1,6 +1,5 @@
 """An attack on attributes in a process of its own reads as here, and what it does to its process is its own failure."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Finding, RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Choice, Scenario
-from tests.experiment.running import Silent
+from tests.experiment.running import Build, Silent
 from tests.processes.packages import install
 
-Build = Callable[..., Scenario]
 SMALL: dict[str, Any] = {
     "data": {"name": "digits", "test_fraction": 0.5},
     "model": {"name": "mlp", "width": 8, "depth": 1, "dropout": 0.0},

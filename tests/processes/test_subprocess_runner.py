@@ -26,11 +26,8 @@ from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
 from tests.cli.typed import started
-from tests.experiment.running import Silent, results
+from tests.experiment.running import Build, Silent, results
 from tests.processes.packages import install
-
-Build = Callable[..., Scenario]
-
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 

@@ -17,10 +17,10 @@ from fedsim.questions.generation.hooks import TraceAttack
 from fedsim.questions.generation.side_channels import answer_here
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.record.store import RunFolder
-from fedsim.scenario import Choice, Scenario
+from fedsim.scenario import Choice
 from tests.attacks.generation.cases import case
 from tests.experiment.generating import tables
-from tests.experiment.running import Silent
+from tests.experiment.running import Build, Silent
 
 
 def paces(question: TraceQuestion) -> TraceCase:
@@ -66,7 +66,7 @@ def test_what_an_attack_draws_elsewhere_follows_its_seed_and_leaves_others_alone
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_run_starts_each_attack_once_where_it_was_told(scenario: Callable[..., Scenario], tmp_path: Path) -> None:
+def test_a_run_starts_each_attack_once_where_it_was_told(scenario: Build, tmp_path: Path) -> None:
     started: list[str] = []
     ended: list[str] = []
 
@@ -93,7 +93,7 @@ def test_a_run_starts_each_attack_once_where_it_was_told(scenario: Callable[...,
 
 
 @pytest.mark.slow
-def test_the_record_is_the_same_wherever_traces_are_attacked(scenario: Callable[..., Scenario], tmp_path: Path) -> None:
+def test_the_record_is_the_same_wherever_traces_are_attacked(scenario: Build, tmp_path: Path) -> None:
     own = tables(tmp_path)
     own["attacks"] = []
     own["generation"]["attacks"] = [{"name": "trace-forest", "trees": 5}, {"name": "trace-mean"}]

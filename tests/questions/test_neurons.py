@@ -12,7 +12,8 @@ from fedsim.questions.base import QuestionContext
 from fedsim.questions.neurons import NeuronQuestion, Neurons, weight_changes
 from fedsim.scenario import world as worlds
 from tests.components.generating import tiny_llama
-from tests.questions.texts import TEXTS, Build, evidence_of
+from tests.experiment.running import Build
+from tests.questions.texts import TEXTS, evidence_of
 
 UP = "layers.0.mlp.up_proj"
 LORA = {"components": [{"name": "lora", "targets": ["layers.1.mlp.up_proj"], "rank": 4}]}
@@ -56,8 +57,6 @@ def test_updates_of_texts_have_a_figure_and_a_control(scenario: Build, tables: d
     evidence = evidence_of(scenario(**{**TEXTS, **tables}))
     named, control = NeuronQuestion(Neurons(top_neurons=5, words=5, public=2)).run(evidence, QuestionContext())
     assert (named.role, control.role, named.scope) == ("attack", "negative-control", {"updates": 16})
-    assert named.value is not None
-    assert control.value is not None
     assert (named.value.n, named.chance_level) == (8, pytest.approx(control.value.value))
 
 

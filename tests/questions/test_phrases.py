@@ -18,7 +18,8 @@ from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.questions.phrases import Phrases, PhrasesQuestion
 from fedsim.record import Finding
 from fedsim.scenario import world as worlds
-from tests.questions.texts import Build, evidence_of
+from tests.experiment.running import Build
+from tests.questions.texts import evidence_of
 
 GRIDS: dict[str, Any] = {
     "data": {"name": "digit-grids", "source": "digits", "train": 24, "test": 40, "list": 1.0, "max_digits": 3},
@@ -57,8 +58,6 @@ def test_features_that_hold_the_caption_are_put_into_words(evidence: Evidence, m
     plant(monkeypatch, is_meant=True)
     read, control = ask(evidence)
     assert (read.label, read.role, read.state) == ("phrases written by DeViL", "attack", "recovered")
-    assert read.value is not None
-    assert control.value is not None
     assert (read.value.value, read.value.n) == (1.0, 6)
     assert read.extra_metrics["whole_phrases"].value == 1.0
     assert read.scope == {"public": 40}
@@ -72,7 +71,6 @@ def test_features_that_hold_the_caption_are_put_into_words(evidence: Evidence, m
 def test_features_without_meaning_give_no_words(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, is_meant=False)
     read, _ = ask(evidence)
-    assert read.value is not None
     assert read.value.value < 0.6
 
 
@@ -117,7 +115,6 @@ def test_cells_hold_the_digits_that_were_drawn(evidence: Evidence) -> None:
     _, digits = draw_grids(config, 24, stocks("digits")[0], seeding.generator(config.seed, "digit grids train"))
     words = [[dataset.class_names.index(f"d{digit}") if digit >= 0 else -1 for digit in row] for row in digits.tolist()]
     found = asking._cell_words(dataset, torch.tensor([3, 7]))
-    assert found is not None
     assert found.shape == (2, 4, 4)
     assert found.flatten(1).tolist() == [words[3], words[7]]
     assert asking._cell_words(replace(dataset, tokenizer=None), torch.tensor([3])) is None

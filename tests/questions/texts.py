@@ -1,6 +1,5 @@
 """A small federation of texts, for questions about hidden states."""
 
-from collections.abc import Callable
 from typing import Any
 
 from fedsim.experiment.runner import train
@@ -8,7 +7,6 @@ from fedsim.questions.base import Evidence
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
-Build = Callable[..., Scenario]
 TEXTS: dict[str, Any] = {
     "data": {"name": "named-news", "length": 24, "words": 300},
     "model": {"name": "tiny-llama", "width": 16, "hidden": 24, "blocks": 2},

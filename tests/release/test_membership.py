@@ -24,14 +24,11 @@ def named(those: list[Finding], label: str, metric: str = "auc") -> Finding:
 def test_members_of_a_model_that_knows_them_by_heart_are_told(tmp_path: Path) -> None:
     those = findings(tmp_path, 1)
     loss, lucky = named(those, "loss-threshold"), named(those, "loss-threshold, control")
-    assert loss.value is not None
     assert (loss.value.low or 0) > 0.7
     assert (loss.p_value, loss.n, loss.state) == (0.001, 240, "recovered")
-    assert lucky.value is not None
     assert (lucky.value.low or 0) < 0.5 < (lucky.value.high or 0)
     assert named(those, "label-only").state == "recovered"
     rate, of_luck = (named(those, label, "tpr_at_fpr_0.01") for label in ("loss-threshold", "loss-threshold, control"))
-    assert of_luck.value is not None
     assert rate.chance_level == of_luck.value.value > 0.01
 
 
@@ -44,7 +41,6 @@ def test_the_auc_is_that_of_the_question(tmp_path: Path) -> None:
             for batch in (model.members, model.non_members)
         )
     loss = named(list(membership.find(model, 0)), "loss-threshold")
-    assert loss.value is not None
     # The same order of the same losses: equal up to the rounding of a mean of 14,400 comparisons.
     assert loss.value.value == pytest.approx(auc_interval(inside, outside, np.random.default_rng(0)).value, abs=1e-3)
 

@@ -13,17 +13,14 @@ from tests.release import hospital, texts
 
 def test_texts_that_it_knows_by_heart_are_written_on_and_others_are_not(tmp_path: Path) -> None:
     attack, control = memory.find_texts(finished.read(texts.plan(tmp_path, 1)), 0)
-    assert attack.value is not None
     assert (attack.value.value, attack.n, attack.chance_level, attack.p_value) == (1.0, 20, 0.0, 0.001)
     assert attack.is_above_chance
-    assert control.value is not None
     assert (control.value.value, control.n) == (0.0, 20)
 
 
 @pytest.mark.slow
 def test_texts_of_others_than_it_knows_are_not_written_on(tmp_path: Path) -> None:
     attack, _ = memory.find_texts(finished.read(texts.plan(tmp_path, 3)), 0)
-    assert attack.value is not None
     assert attack.value.value == 0.0
 
 
@@ -32,8 +29,6 @@ def test_planted_secrets_rank_first_and_others_of_their_form_do_not(tmp_path: Pa
     planted = memory.read_secrets(f"{texts.__name__}:secrets", model)
     attack, control = memory.find_secrets(planted, model, 0)
     assert (attack.label, attack.n, attack.is_above_chance) == ("secrets planted 1 x", 6, True)
-    assert attack.value is not None
-    assert control.value is not None
     assert attack.value.value > 8  # of at most log2(1001) = 9.97 bits
     # What was never planted has a uniform rank among 1,001: six have a mean above 6 bits in 2 of a million draws.
     assert control.value.value < 6

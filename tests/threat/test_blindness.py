@@ -4,7 +4,7 @@ The attack itself is real and runs twice, so that the second one comes after the
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -26,9 +26,9 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.replay import Replay
+from tests.experiment.running import Build
 from tests.threat.reached import holds, reachable, tensors
 
-Build = Callable[..., Scenario]
 KNOWLEDGE = get_args(Knowledge)
 TWICE = [{"name": "inverting-gradients", "label": label, "max_iterations": 2} for label in ("first", "second")]
 IMAGES: dict[str, dict[str, Any]] = {

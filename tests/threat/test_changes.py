@@ -1,17 +1,14 @@
 """Simulated client updates on public examples, and permuted attribute values."""
 
-from collections.abc import Callable
-
 import torch
 
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.changes import permute_labels, simulated_changes
+from tests.experiment.running import Build
 from tests.questions.attributes.described import SMALL
 
-Build = Callable[..., Scenario]
 FEDERATION = {"clients": 5, "batch_size": 3}
 
 

@@ -7,10 +7,10 @@ from typing import get_args
 import pytest
 
 from fedsim.core.types import Knowledge, Observation, Truth
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, describe_any_round
+from tests.experiment.running import Build
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ALL = get_args(Knowledge)
@@ -90,13 +90,11 @@ KNOWS = "It knows the model, its weights and the loss"
         ),
     ],
 )
-def test_the_description_is_whole(
-    scenario: Callable[..., Scenario], tables: dict[str, dict], sentences: list[str]
-) -> None:
+def test_the_description_is_whole(scenario: Build, tables: dict[str, dict], sentences: list[str]) -> None:
     assert describe(worlds.build(scenario(**tables))) == tuple(sentences)
 
 
-def test_who_attacks_several_batch_sizes_attacks_in_no_round(scenario: Callable[..., Scenario]) -> None:
+def test_who_attacks_several_batch_sizes_attacks_in_no_round(scenario: Build) -> None:
     world = worlds.build(scenario(threat={"knows": ("labels",)}))
     one, several = describe(world), describe_any_round(world, (1, 4, 16))
     assert [sentence for sentence in several if "on batches of 1, 4, 16." in sentence]
@@ -111,9 +109,7 @@ def test_who_attacks_several_batch_sizes_attacks_in_no_round(scenario: Callable[
         ("masked", "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."),
     ],
 )
-def test_the_description_says_what_hides_single_updates(
-    scenario: Callable[..., Scenario], mode: str, sentence: str
-) -> None:
+def test_the_description_says_what_hides_single_updates(scenario: Build, mode: str, sentence: str) -> None:
     told = describe(worlds.build(scenario(threat={"view": "sum"}, secure_aggregation={"mode": mode})))
     assert [one for one in told if "ecure aggregation" in one or "without a mechanism that hides them" in one] == [
         sentence
@@ -144,9 +140,7 @@ def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
         ),
     ],
 )
-def test_the_description_says_what_a_malicious_server_does(
-    scenario: Callable[..., Scenario], attack: dict[str, str], deed: str
-) -> None:
+def test_the_description_says_what_a_malicious_server_does(scenario: Build, attack: dict[str, str], deed: str) -> None:
     built = scenario(
         model={"name": "mlp", "width": 24, "depth": 2, "bias": True, "activation": "relu"},
         federation={"batch_size": 2},
@@ -160,7 +154,7 @@ def test_the_description_says_what_a_malicious_server_does(
     )
 
 
-def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
+def test_the_description_says_how_long_a_client_trained(scenario: Build) -> None:
     for settings, words in (
         ({"local_steps": 3}, "the change after 3 steps of each client"),
         ({"local_epochs": 1}, "the change after 1 pass over its examples of each client"),
@@ -171,7 +165,7 @@ def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., 
 
 @pytest.mark.parametrize("knows", [[], ["labels", "input-statistics", "masks"]])
 def test_of_a_language_model_nothing_is_said_of_labels_and_normalisation(
-    scenario: Callable[..., Scenario], tmp_path: Path, knows: list[str]
+    scenario: Build, tmp_path: Path, knows: list[str]
 ) -> None:
     """Its labels are its text, and tokens are not normalised."""
     (tmp_path / "text.txt").write_text("\n\n".join(f"Number {d} ends here." for d in range(10)))

@@ -7,7 +7,8 @@ from fedsim.core.errors import ScenarioError
 from fedsim.scenario import world as worlds
 from fedsim.threat import hidden_states
 from fedsim.threat.replay import replay
-from tests.questions.texts import TEXTS, Build, evidence_of
+from tests.experiment.running import Build
+from tests.questions.texts import TEXTS, evidence_of
 
 
 def test_texts_are_those_of_each_clients_batch_under_what_it_received(scenario: Build) -> None:

@@ -1,7 +1,6 @@
 """A server that changes the clients' model: who gets which weights when, what is told about it, what is refused."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from fedsim.record.store import RunFolder
 from fedsim.report import writing
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
-from tests.experiment.running import Silent
+from tests.experiment.running import Build, Silent
 
-Build = Callable[..., Scenario]
 RTF = {"name": "robbing-the-fed", "bins": 64}
 RELU_MLP = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "activation": "relu"}
 MALICIOUS: dict[str, Any] = {"threat": {"server": "malicious"}, "attacks": [RTF], "federation": {"batch_size": 4}}

@@ -84,7 +84,6 @@ def test_the_walk_finds_what_is_granted_and_what_is_hidden_in_a_closure(watched:
 
 def test_granted_knowledge_is_a_copy(watched: Watched) -> None:
     observation, truth, _ = watched(knows=ALL)
-    assert observation.masks is not None
     observation.masks[0][0].fill_(7.0)
     assert not bool((truth.masks[0][0] == 7.0).any())
 
@@ -126,7 +125,6 @@ def test_several_steps_tell_how_many_examples_there_are_and_not_which_step_used_
     assert observation.batch_sizes == (2, 2, 1) * 3
     assert observation.examples == 5
     assert observation.update.examples == 15
-    assert observation.labels is not None
     assert observation.labels.tolist() == sorted(torch.cat([batch.labels for batch in truth.batches[:3]]).tolist())
     ignorant, _, _ = watched(partition=share, federation=training, knows=("labels",))
     assert (ignorant.batch_sizes, ignorant.examples, ignorant.update.examples) == (None, None, 0)

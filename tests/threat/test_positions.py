@@ -1,6 +1,6 @@
 """An attack that looks at nothing and answers by position alone is at chance, whatever question fedsim asks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import sqrt
 from typing import Any, get_args
@@ -32,14 +32,12 @@ from fedsim.questions.generation.study import StudyInputs, TextGenerator, study
 from fedsim.questions.generation.types import TraceCase, TraceQuestion
 from fedsim.questions.membership.types import Target
 from fedsim.record import Finding
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.attacks.generation.cases import text
+from tests.experiment.running import Build
 from tests.questions.attributes.described import SMALL
 from tests.questions.generation.studied import MATERIAL, speaker
 from tests.questions.membership.judged import Cases
-
-Build = Callable[..., Scenario]
 
 QUESTIONS: tuple[TraceQuestion, ...] = tuple(
     own for own in get_args(TraceQuestion) if own != "drawn"
@@ -78,7 +76,6 @@ def spoken(question: TraceQuestion) -> GeneratedTexts:
 
 def value(own: Finding) -> float:
     assert not own.failure
-    assert own.value is not None
     return own.value.value
 
 

@@ -1,6 +1,5 @@
 """The scorer's truth: when a repetition counts as that of the observed update, and what the union of clients says."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import check_union, replay
 from tests.conftest import Counting
+from tests.experiment.running import Build
 from tests.federating import run
-
-Build = Callable[..., Scenario]
 
 
 def observed(scenario: Scenario) -> tuple[worlds.World, WireEntry]:

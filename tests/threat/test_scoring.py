@@ -11,12 +11,10 @@ import torch
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Reconstruction, Truth, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
-
-Build = Callable[..., Scenario]
+from tests.experiment.running import Build
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 """How often each training example was in a batch of an update that counted."""
 
-from collections.abc import Callable
-
 from fedsim.record import Failure, RoundRecord
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.uses import count_training
+from tests.experiment.running import Build
 from tests.questions.membership.judged import SMALL
-
-Build = Callable[..., Scenario]
 
 
 def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) -> None:

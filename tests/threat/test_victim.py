@@ -10,14 +10,13 @@ import torch
 
 from fedsim.core.types import WireEntry
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat import victim as victims
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.experiment.running import Build
 from tests.federating import recorded
 
-Build = Callable[..., Scenario]
 TWO_BY_TWO_BY_TWO: dict[str, Any] = {
     "federation": {"clients": 4, "rounds": 1, "batch_size": 2},
     "threat": {"victims": 2, "knows": ["batch-size", "dropout-rates", "masks", "labels"]},

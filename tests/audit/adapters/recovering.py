@@ -24,12 +24,10 @@ def attacked(subject: Subject, batch: int = 1, most: int = 2, iterations: int = 
 def answered(subject: Subject, batch: int) -> tuple[float, Outcome]:
     """Return which share of the examples behind updates came back, and what the audit says of these updates."""
     finding = attacked(subject, batch, iterations=200)
-    assert finding.value is not None
     return finding.value.value, outcome_of(finding.victims, Scoring().rule)
 
 
 def share(subject: Subject, batch: int = 1) -> float:
     """Return which share of the examples behind updates came back."""
     value = attacked(subject, batch).value
-    assert value is not None
     return value.value

@@ -131,7 +131,6 @@ def test_drawing_noise_leaves_generators_gradients_and_accountant_as_they_were(o
         parameter.grad = torch.full_like(parameter, number)
     state, own_state = torch.get_rng_state(), torch.empty(0) if generator is None else generator.get_state()
     message = noise_of(optimizer)
-    assert message is not None
     assert message.deviation == 0.5
     first, second = message.draw(), message.draw()
     assert torch.equal(torch.get_rng_state(), state)
@@ -220,7 +219,6 @@ def test_the_deviation_of_a_mods_noise_follows_from_its_settings(apps: Apps, mod
     imported = "from flwr.clientapp.mod import LocalDpMod\nfrom fedsim.federation.mods import as_mod\n"
     app = apps.make(METRICS, ("client_app.py", "app = ClientApp()", f"{imported}app = ClientApp(mods=[{mods}])"))
     noise = load_subject(app, "app").noise
-    assert noise is not None
     assert noise.deviation == (None if expected is None else pytest.approx(expected))
 
 

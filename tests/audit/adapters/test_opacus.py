@@ -46,7 +46,6 @@ def test_clip_noise_rate_and_sampling_are_those_of_the_optimizer(more: Any) -> N
 def test_every_example_of_the_data_is_read_once() -> None:
     triple = private()
     subject = load_subject(triple, "train:private")
-    assert subject.loader is not None
     rows = torch.cat([images for images, _ in subject.loader])
     assert torch.equal(rows, triple[2].dataset.tensors[0])
 

@@ -78,7 +78,6 @@ def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str, class
     subject = load_subject((estimator, x, y), "train:model")
     before = estimator.coef_.copy(), estimator.intercept_.copy()
     estimator.partial_fit(x[:1], y[:1])
-    assert subject.loss is not None
     subject.loss(scores(subject, x[:1]), torch.tensor(y[:1])).backward()
     weight, bias = subject.model.parameters()
     assert np.allclose(weight.grad.numpy(), (before[0] - estimator.coef_) / RATE, atol=1e-4)  # type: ignore[union-attr]
@@ -92,7 +91,6 @@ def test_a_row_comes_back_exactly_before_the_first_fit_and_through_a_pipeline() 
     assert share(subject) == 1.0
     pipeline, x, y = fitted(make_pipeline(StandardScaler(), LogisticRegression()))
     subject = load_subject((pipeline, 100 * x + 7, y), "train:model")
-    assert subject.loader is not None
     expected = pipeline[:-1].transform(100 * x + 7)
     assert np.allclose(torch.cat([one for one, _ in subject.loader]).numpy(), expected, rtol=1e-5)  # float32
     assert share(subject) == 1.0
@@ -102,7 +100,6 @@ def test_labels_may_be_words() -> None:
     x, y = rows()
     words = np.array(["cat", "dog", "emu"])[y]
     subject = load_subject((LogisticRegression(), x, words), "train:model")
-    assert subject.loader is not None
     assert torch.equal(torch.cat([labels for _, labels in subject.loader]), torch.tensor(y))
 
 

@@ -61,7 +61,6 @@ def test_one_step_of_an_mlp_is_the_gradient_of_the_twin(y: np.ndarray) -> None:
         (one - other) / RATE for one, other in zip(before, (*estimator.coefs_, *estimator.intercepts_), strict=True)
     ]
     rows, numbers = (torch.cat(part) for part in zip(*subject.loader, strict=True))  # type: ignore[arg-type]
-    assert subject.loss is not None
     subject.loss(subject.model(rows), numbers).backward()
     layers = [layer for layer in subject.model.modules() if isinstance(layer, torch.nn.Linear)]
     slopes = [layer.weight.grad.T for layer in layers] + [layer.bias.grad for layer in layers]  # type: ignore[union-attr]
@@ -77,10 +76,8 @@ def test_one_step_of_sgd_on_one_row_is_the_gradient_of_the_twin(loss: str) -> No
     before = estimator.coef_.copy()
     estimator.partial_fit(X[:1], Y[:1])
     rows, numbers = next(iter(subject.loader))  # type: ignore[arg-type]
-    assert subject.loss is not None
     subject.loss(subject.model(rows[:1]), numbers[:1]).backward()
     slope = next(subject.model.parameters()).grad
-    assert slope is not None
     assert np.allclose(slope.numpy()[0], (before - estimator.coef_) / RATE, atol=1e-4)  # as above
 
 
@@ -91,7 +88,6 @@ def test_a_row_comes_back_with_its_number() -> None:
         "loss: half the squared error, a single gradient step of an equal torch model."
     )
     finding = attacked(subject)
-    assert finding.value is not None
     assert finding.value.value == 1.0
     assert [victim.scores[0].values["target_read"] for victim in finding.victims] == [1.0, 1.0]
 

@@ -70,7 +70,6 @@ def test_the_loss_is_what_the_trainer_computes(tmp_path: Path, settings: Any, wo
     one = trainer(tmp_path, **settings)
     subject = load_subject(one, "train:trainer")
     assert f"loss: {words};" in subject.notes[0]
-    assert subject.loss is not None
     inputs = one.data_collator(pictures(6))
     scores, labels = one.model(inputs["pixel_values"])["logits"], inputs["labels"]
     expected = one.compute_loss(one.model, dict(inputs))
@@ -101,7 +100,6 @@ def test_texts_of_a_trainer_are_next_tokens(tmp_path: Path) -> None:
     )
     sound = check_subject(subject, "train:trainer")
     assert (sound.task.name, sound.dataset.spec.shape) == ("next-token", (5,))
-    assert subject.loss is not None
     batch = sound.dataset.train.select(torch.arange(2))
     scores = torch.randn(2, 5, 50, generator=torch.Generator().manual_seed(2))
     expected = 2 * F.cross_entropy(scores.flatten(0, 1), batch.labels.flatten())
@@ -181,7 +179,6 @@ def test_a_head_for_numbers_or_sets_gives_example_and_target_back(
     subject = load_subject(trainer(tmp_path, Foretelling(outputs), data=Columns(rows)), "train:trainer")
     assert f"loss: {words};" in subject.notes[0]
     finding = attacked(subject)
-    assert finding.value is not None
     assert finding.value.value == 1.0
     assert [victim.scores[0].values[metric] for victim in finding.victims] == [1.0, 1.0]
 

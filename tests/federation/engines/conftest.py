@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 
 from fedsim.scenario import Scenario
+from tests.experiment.running import Build
 
 
 @pytest.fixture(scope="session")
 def running() -> ModuleType:
     spec = importlib.util.spec_from_file_location("engines_running", Path(__file__).with_name("running.py"))
-    assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -44,7 +43,7 @@ def start(tmp_path: Path, running: ModuleType) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def small(scenario: Callable[..., Scenario]) -> Scenario:
+def small(scenario: Build) -> Scenario:
     return scenario(
         federation={"clients": 4, "rounds": 3, "batch_size": 4, "algorithm": "fedavg", "local_steps": 3},
         threat={"rounds": [1, 3], "victims": 2},

@@ -81,12 +81,10 @@ class Engine:
         return cls(process, mark, home, result)
 
     def next_line(self) -> str:
-        assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def release(self) -> None:
         """Let the engine go on, without a pause after later rounds."""
-        assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.stdin = None
 

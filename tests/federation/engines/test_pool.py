@@ -1,6 +1,6 @@
 """Client calls in worker processes: in order, few at a time, and a worker that dies is told."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -10,10 +10,8 @@ import pytest
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.runner import model_hash
 from fedsim.federation.engines import _pool
-from fedsim.scenario import Scenario
+from tests.experiment.running import Build
 from tests.federating import run
-
-Build = Callable[..., Scenario]
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from fedsim.federation.engines import ray
 from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, load
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -63,7 +64,7 @@ def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(
 )
 def test_errors_are_those_of_the_local_engine(
     start: Callable[..., Any],
-    scenario: Callable[..., Scenario],
+    scenario: Build,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     settings: dict[str, Any],

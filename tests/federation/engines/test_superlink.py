@@ -26,6 +26,7 @@ from fedsim.federation.journal import ServerLog
 from fedsim.processes.child_process import ChildProcess
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 
 Start = Callable[..., Any]
 
@@ -73,7 +74,7 @@ def test_real_nodes_give_the_bits_of_the_local_engine_and_leave_nothing(
 
 @pytest.mark.slow
 def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes_on(
-    start: Start, scenario: Callable[..., Scenario]
+    start: Start, scenario: Build
 ) -> None:
     built = scenario(
         federation={"clients": 3, "rounds": 3},
@@ -96,9 +97,7 @@ def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes
 
 
 @pytest.mark.slow
-def test_a_superlink_that_dies_is_an_error_with_the_end_of_its_log(
-    start: Start, scenario: Callable[..., Scenario]
-) -> None:
+def test_a_superlink_that_dies_is_an_error_with_the_end_of_its_log(start: Start, scenario: Build) -> None:
     engine = start("superlink", scenario(federation={"clients": 1, "rounds": 50}))
     assert engine.next_line() == "round 1"
     os.kill(the_one(engine.descendants(), "flower-superlink"), signal.SIGKILL)
@@ -108,7 +107,7 @@ def test_a_superlink_that_dies_is_an_error_with_the_end_of_its_log(
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_every_process(start: Start, scenario: Callable[..., Scenario]) -> None:
+def test_an_interrupt_ends_every_process(start: Start, scenario: Build) -> None:
     engine = start("superlink", scenario(federation={"clients": 1, "rounds": 50}))
     assert engine.next_line() == "round 1"
     engine.release()
@@ -239,7 +238,7 @@ def wait_for(port: int) -> None:
 
 @pytest.mark.slow
 def test_nodes_of_somebody_else_give_the_bits_of_the_local_engine_and_go_on_running(
-    start: Start, somebody_elses: str, scenario: Callable[..., Scenario], running: ModuleType
+    start: Start, somebody_elses: str, scenario: Build, running: ModuleType
 ) -> None:
     built = scenario(federation={"clients": 2, "rounds": 1})
     error, journal = start("superlink", _at(built, somebody_elses)).end(timeout=180)

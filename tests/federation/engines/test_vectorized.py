@@ -1,6 +1,5 @@
 """A cohort's training as one computation against the same clients one by one."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,11 +9,9 @@ from fedsim.core.types import Tensors
 from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines import vectorized
 from fedsim.federation.journal import ServerLog
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.federating import run
-
-Build = Callable[..., Scenario]
 
 SLOW = pytest.mark.slow
 

@@ -1,6 +1,5 @@
 """Sums that are told only where enough clients contributed, against counts by hand and against the plain sum."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +12,11 @@ from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions
 from fedsim.privacy.secure_aggregation.quantisation import weighted_levels, weighted_mean
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
+from tests.experiment.running import Build
 from tests.federating import run
 
-Build = Callable[..., Scenario]
 LEAST = 3
 CONFIG = SecureAggregation(least_contributors=LEAST, threshold=0.6)
 PLAIN = SecureAggregation(threshold=0.6)

@@ -1,6 +1,6 @@
 """From a request to what attacks read: the gradient of what is forgotten, its truth, and the record of a run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -16,14 +16,13 @@ from fedsim.core.types import Config, Reconstruction, Tensors
 from fedsim.federation.journal import ServerLog
 from fedsim.questions.attacks import unlearning
 from fedsim.record import ArmRecord
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 from fedsim.threat.victim import Victim
+from tests.experiment.running import Build
 from tests.federating import recorded, run
 
-Build = Callable[..., Scenario]
 CLOSED = [{"name": "closed-form-linear"}]
 SMALL: dict[str, Any] = {
     "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0, "bias": True},
@@ -73,7 +72,6 @@ def test_what_is_worked_out_is_the_gradient_of_what_is_forgotten_alone(scenario:
     world, journal = small(scenario, **tables)
     unlearning.check(world)
     asked = world.scenario.unlearning
-    assert asked is not None
     victims = unlearning.unlearning_victims(world, journal)
     assert [victim.entry.client for victim in victims] == list(range(asked.clients))
     for victim in victims:

@@ -18,8 +18,8 @@ from fedsim.questions.audit import canaries
 from fedsim.questions.base import Evidence, QuestionContext
 from fedsim.record import Finding, RoundRecord
 from fedsim.record.store import read_record
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 
 CANARIES, GUESSES = 60, 40
 
@@ -66,34 +66,32 @@ TABLES: dict[str, Any] = {
 ONE_ROUND = [RoundRecord.model_construct(cohort=(0, 1, 2, 3))]
 
 
-def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> list[Finding]:
+def audits(scenario: Build, name: str, **settings: Any) -> list[Finding]:
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
     stated = guarantees(world, ONE_ROUND)
     (question,) = world.questions
     return list(question.run(Evidence(world, None, guarantees=stated), QuestionContext()))  # type: ignore[arg-type]
 
 
-def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
+def test_dp_sgd_is_not_contradicted(scenario: Build) -> None:
     (found,) = audits(scenario, "dp-sgd", noise_multiplier=2.0)
-    assert found.value is not None
-    assert found.chance_level is not None
     assert 0.0 <= found.value.value <= found.chance_level < 3.0
     assert (found.state, found.alarm) == ("withstood", "")
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("forgetful")
-def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> None:
+def test_one_that_forgets_its_noise_is(scenario: Build) -> None:
     (found,) = audits(scenario, "forgetful")
     assert found.state == "recovered"
     assert found.alarm.startswith("An audit contradicts a guarantee. forgetful states")
 
 
-def test_without_noise_nothing_is_claimed_that_could_be_audited(scenario: Callable[..., Scenario]) -> None:
+def test_without_noise_nothing_is_claimed_that_could_be_audited(scenario: Build) -> None:
     assert audits(scenario, "dp-sgd", noise_multiplier=0.0) == []
 
 
-def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
+def test_canaries_leave_what_is_public_alone(scenario: Build) -> None:
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     included = torch.tensor([True, False] * (CANARIES // 2))
     spec = world.data.dataset.spec
@@ -125,7 +123,7 @@ def test_a_contradiction_is_loud_and_ends_the_run_with_exit_code_one(tmp_path: P
 
 
 @pytest.mark.usefixtures("own_methods")
-def test_a_client_that_refuses_crafted_weights_is_audited_at_the_first_ones(scenario: Callable[..., Scenario]) -> None:
+def test_a_client_that_refuses_crafted_weights_is_audited_at_the_first_ones(scenario: Build) -> None:
     refusals: list[bool] = []
 
     @registry.defense("wary", summary="trains on weights of no layer that is scaled down")
@@ -149,7 +147,7 @@ def test_a_client_that_refuses_crafted_weights_is_audited_at_the_first_ones(scen
     assert refusals == [True, False]
 
 
-def test_canaries_overlap_less_at_crafted_weights(scenario: Callable[..., Scenario]) -> None:
+def test_canaries_overlap_less_at_crafted_weights(scenario: Build) -> None:
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     spec = world.data.dataset.spec
     some = canaries._canaries(CANARIES, spec.shape, spec.classes)

@@ -39,7 +39,6 @@ def test_it_is_the_best_of_all_fillings(seed: int, form: str, scale: float) -> N
     tokenizer = WordTokenizer()
     model = Random(seed, tokenizer.vocabulary, scale)
     found = likeliest(model, "It is", form, tokenizer, limit=10**6)
-    assert found is not None
     texts = ["It is" + filling for filling in fillings(form)]
     bits = log_perplexities(model, [tokenizer.encode(text) for text in texts], tokenizer)
     own = log_perplexities(model, [tokenizer.encode(found.text)], tokenizer)
@@ -75,7 +74,6 @@ def test_of_several_ways_to_cut_a_filling_the_tokenizers_own_counts(seed: int, f
     tokenizer = Pairs()
     model = Random(seed, tokenizer.vocabulary, 1.0)
     found = likeliest(model, prompt, form, tokenizer, limit=10**6)
-    assert found is not None
     texts = [prompt + filling for filling in fillings(form)]
     bits = log_perplexities(model, [tokenizer.encode(text) for text in texts], tokenizer)
     assert found.text == texts[int(bits.argmin())]
@@ -92,7 +90,6 @@ def test_what_was_learned_by_heart_is_found_at_once_in_a_space_that_nobody_enume
             return scores
 
     found = likeliest(Heart(), "It is", " #########.", tokenizer, limit=1000)
-    assert found is not None
     assert found.text == secret
     assert found.evaluated_prefixes < 1000
 

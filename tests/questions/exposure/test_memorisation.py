@@ -1,6 +1,5 @@
 """What a federation remembers of planted secrets: those it saw for long, and nothing of those that were left out."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -22,6 +21,7 @@ from fedsim.report import writing
 from fedsim.report.document import to_terminal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.threat.sentences import write_sentences
 
 MEASURED = {"candidates": 255, "search": 300, "emission": 3}
@@ -54,7 +54,7 @@ def run(scenario: Scenario, folder: Path) -> RunRecord:
 
 
 def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+    scenario: Build, tables: dict[str, Any], tmp_path: Path
 ) -> None:
     record = run(scenario(**tables), tmp_path / "run")
     (arm,) = record.arms
@@ -64,8 +64,6 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
         {"secrets": "canary", "repetitions": 8},
     )
     assert (planted.state, left_out.role) == ("recovered", "negative-control")
-    assert planted.value is not None
-    assert left_out.value is not None
     assert planted.value.value > 6.0
     assert planted.value.value > 2.0 * left_out.value.value
     assert left_out.extra_metrics["secret_extraction_rate"].value == 0.0
@@ -90,7 +88,7 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
 
 
 @pytest.mark.slow
-def test_a_second_run_finds_the_same(scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path) -> None:
+def test_a_second_run_finds_the_same(scenario: Build, tables: dict[str, Any], tmp_path: Path) -> None:
     first, second = (run(scenario(**tables), tmp_path / name).arms[0] for name in ("first", "second"))
     assert len(first.findings) == 2
     assert (first.findings, first.items) == (second.findings, second.items)
@@ -98,7 +96,7 @@ def test_a_second_run_finds_the_same(scenario: Callable[..., Scenario], tables: 
 
 @pytest.mark.slow
 def test_a_real_model_remembers_through_its_adapters_alone(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+    scenario: Build, tables: dict[str, Any], tmp_path: Path
 ) -> None:
     pytest.importorskip("transformers")
     data = {**tables["data"], "tokenizer": "smollm2-135m", "canaries": 4, "repetitions": [0, 12], "length": 24}
@@ -113,15 +111,13 @@ def test_a_real_model_remembers_through_its_adapters_alone(
     }
     (arm,) = run(scenario(**real), tmp_path / "run").arms
     left_out, planted = arm.findings
-    assert planted.value is not None
-    assert left_out.value is not None
     assert planted.value.value == planted.max_value == 6.0
     assert left_out.value.value < 6.0
     assert left_out.extra_metrics["secret_extraction_rate"].value == 0.0
 
 
 @pytest.mark.slow
-def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
+def test_an_untrained_model_remembers_nothing(scenario: Build, tables: dict[str, Any]) -> None:
     tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
     tables["data"]["canaries"] = 40
     world = worlds.build(scenario(**tables))
@@ -133,12 +129,11 @@ def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario],
     findings = list(summarise(found, world.scenario.scoring, 0))
     assert len(findings) == 2
     for own in findings:
-        assert own.value is not None
         assert own.value.n == 20
         assert own.value.value < 1.44 + 4 * 1.44 / 20**0.5
 
 
-def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
+def test_small_spaces_are_enumerated(scenario: Build, tables: dict[str, Any]) -> None:
     tables["federation"]["local_epochs"] = 1
     world = worlds.build(scenario(**tables))
     form = " ##."
@@ -149,9 +144,7 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     assert [(own.candidates, own.is_exact) for own in found] == [(99, True)] * 2
 
 
-def test_no_secrets_or_cut_ones_are_refused_before_any_training(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
-) -> None:
+def test_no_secrets_or_cut_ones_are_refused_before_any_training(scenario: Build, tables: dict[str, Any]) -> None:
     with pytest.raises(ScenarioError, match="no secret is planted"):
         memorisation.check(worlds.build(scenario(exposure={})))
     tables["data"]["length"] = 8
@@ -160,9 +153,7 @@ def test_no_secrets_or_cut_ones_are_refused_before_any_training(
 
 
 @pytest.mark.slow
-def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
-) -> None:
+def test_numbers_and_addresses_of_generated_persons_are_secrets_too(scenario: Build, tables: dict[str, Any]) -> None:
     pytest.importorskip("faker", reason="pip install 'fedsim-privacy[llm]'")
     tables["data"] |= {"identities": 2, "addresses": 2, "canaries": 0, "length": 80, "tokenizer": "bytes"}
     tables["federation"]["local_epochs"] = 1
@@ -188,7 +179,7 @@ MASKED: dict[str, Any] = {
 
 @pytest.mark.parametrize("way", ["search", "emission"])
 def test_a_model_that_fills_in_masked_places_is_not_searched_from_left_to_right(
-    way: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
+    way: str, scenario: Build, tables: dict[str, Any]
 ) -> None:
     question = ExposureQuestion(Exposure.model_validate({way: 3}))
     with pytest.raises(ScenarioError, match=rf"exposure.{way} goes from left to right .* 'tiny-llada' fills in masked"):
@@ -197,7 +188,7 @@ def test_a_model_that_fills_in_masked_places_is_not_searched_from_left_to_right(
 
 
 def test_a_model_that_fills_in_masked_places_writes_a_secret_by_its_surest_places(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+    scenario: Build, tables: dict[str, Any], tmp_path: Path
 ) -> None:
     tables["federation"] = {**tables["federation"], "local_epochs": 2}
     record = run(scenario(**{**tables, **MASKED, "exposure": {"candidates": 3}}), tmp_path / "run")

@@ -77,8 +77,6 @@ def test_a_token_may_reach_beyond_the_string() -> None:
 
 def test_the_interval_holds_the_truth_and_the_form_of_a_secret_becomes_a_pattern() -> None:
     own = estimate("[12]{3}", 60).interval(np.random.default_rng(0))
-    assert own.low is not None
-    assert own.high is not None
     assert own.low <= enumerated("[12]{3}") <= own.high
     assert own.n == 60
     pattern = pattern_of(" ###-?.")

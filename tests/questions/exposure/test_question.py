@@ -52,7 +52,6 @@ def test_what_was_learned_is_above_chance_and_what_was_left_out_is_its_control(m
     assert (often.value, often.max_value) == (Interval(value=3.0, low=3.0, high=3.0, n=6), 3.0)
     assert often.scope == {"secrets": "canary", "repetitions": 1500}
     assert often.extra_metrics["secret_extraction_rate"].value == 1 / 6
-    assert control.value is not None
     assert control.value.value == pytest.approx(7 / 6)
     assert control.extra_metrics.keys() == {"secret_extraction_rate"}, "nobody searched, and nobody estimated"
 

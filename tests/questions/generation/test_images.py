@@ -1,6 +1,5 @@
 """A scenario with a sampler: what stands in the record, and what is refused before training."""
 
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,8 @@ from fedsim.record import Finding
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 
-Built = Callable[..., Scenario]
 TABLES: dict[str, Any] = {
     "task": {"name": "denoising", "classes": True},
     "data": {"name": "digits", "train": 60, "test": 60, "canaries": 2, "repetitions": [0, 30]},
@@ -54,7 +53,7 @@ def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
 
 
 @pytest.mark.slow
-def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_path: Path) -> None:
+def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Build, tmp_path: Path) -> None:
     context, evaluations, *own = drawn(scenario(**TABLES), tmp_path / "run")
     assert (evaluations.label, evaluations.metric, evaluations.role) == (
         "evaluations per image",
@@ -76,7 +75,7 @@ def test_a_run_holds_what_was_drawn_and_what_was_planted(scenario: Built, tmp_pa
     assert own[1].chance_level is not None
 
 
-def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: Built) -> None:
+def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: Build) -> None:
     world = worlds.build(scenario(**changed(data={"canaries": 6, "repetitions": [0, 30]})))
     planted = [planted_image for planted_image in world.data.dataset.planted_images if planted_image.examples]
     known = torch.stack([own.image for own in planted])
@@ -93,14 +92,12 @@ def test_a_model_that_knows_a_canary_by_heart_exposes_it_and_no_other(scenario: 
         (0, [planted_image for planted_image in world.data.dataset.planted_images if not planted_image.examples]),
     ):
         is_drawn, exposure = sampled_images._canaries(world, Knowing(), pixels, alike, copies)
-        assert is_drawn.value is not None
-        assert exposure.value is not None
         assert is_drawn.value.value == pytest.approx(1 / 3 if copies else 0)
         # log2 of 128 candidates. At large levels each canary is answered by any of those that are known.
         assert (exposure.value.value > 5) == bool(copies)
 
 
-def test_a_trace_that_follows_the_class_tells_it_and_a_constant_one_does_not(scenario: Built) -> None:
+def test_a_trace_that_follows_the_class_tells_it_and_a_constant_one_does_not(scenario: Build) -> None:
     attacks = [{"name": "trace-figures", "view": view} for view in ("work", "counts")]
     world = worlds.build(scenario(**changed(generation={"attacks": attacks})))
     image = torch.zeros(1, 8, 8)
@@ -110,8 +107,6 @@ def test_a_trace_that_follows_the_class_tells_it_and_a_constant_one_does_not(sce
     ]
     work, counts = sampled_images._bits(world, drawn, ScoringOptions())
     assert (work.metric, counts.metric, work.role) == ("trace_bits", "trace_bits", "attack")
-    assert work.value is not None
-    assert counts.value is not None
     assert work.value.value > 2.5  # of log2(10) = 3.3 bits, by an estimate that is biased downwards
     assert counts.value.value == 0.0
 
@@ -130,7 +125,7 @@ def test_a_trace_that_follows_the_class_tells_it_and_a_constant_one_does_not(sce
         ({"generation": {"model": "client"}, "federation": {"algorithm": "fedsgd"}}, "clients send gradients"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_training(scenario: Built, tables: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_drawn_is_refused_before_training(scenario: Build, tables: dict[str, Any], message: str) -> None:
     own = changed(**tables)
     if tables.get("model"):
         own["task"] = "denoising"
@@ -141,7 +136,7 @@ def test_what_cannot_be_drawn_is_refused_before_training(scenario: Built, tables
 
 
 @pytest.mark.parametrize("attacks", [[], [{"name": "trace-mean"}]])
-def test_a_classifier_draws_nothing(scenario: Built, attacks: list[dict[str, Any]]) -> None:
+def test_a_classifier_draws_nothing(scenario: Build, attacks: list[dict[str, Any]]) -> None:
     own = changed(generation={"attacks": attacks})
     own |= {"task": "classification", "model": {"name": "mlp", "width": 8, "depth": 1}}
     with pytest.raises(ScenarioError, match="generation: the model .* predicts no noise"):

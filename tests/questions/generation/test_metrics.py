@@ -75,8 +75,6 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
     found = generate(make("sampled"), Table(), condition, limits, sources(len(asked)), batch_size=250)
     lengths = np.array([[float(len(own.trace.tokens))] for own in found])
     bits = trace_bits(lengths, np.array(asked), draws(), shuffles=19)
-    assert bits.information.low is not None
-    assert bits.information.high is not None
     assert bits.information.low <= exact <= bits.information.high
     assert bits.information.value - bits.chance == pytest.approx(exact, abs=0.05)  # of 1,500 texts
 
@@ -96,10 +94,6 @@ def test_the_interval_has_the_coverage_that_is_asked_for() -> None:
     usual, narrow = (
         trace_bits(figures, prompts, draws(), confidence=own, shuffles=39).information for own in (0.95, 0.9)
     )
-    assert usual.low is not None
-    assert usual.high is not None
-    assert narrow.low is not None
-    assert narrow.high is not None
     assert usual.low <= narrow.low <= narrow.high < usual.high  # of the same halves, so the ends are nested
 
 

@@ -74,7 +74,6 @@ def test_views_show_their_own_parts(generated: Generated) -> None:
     assert observe_trace(generated, ["outputs"]).output == generated.tokens
     assert observe_trace(generated, ["timing"]).seconds == generated.seconds
     crossed = observe_trace(generated, ["activations"]).activations
-    assert crossed is not None
     assert [own.shape[1] for step in crossed for _, own in step] == [3, 5, 7, 9]
 
 

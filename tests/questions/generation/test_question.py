@@ -60,7 +60,6 @@ def test_what_was_written_is_told_before_what_that_gave_away(monkeypatch: pytest
         "tokens_per_step",
         "aded",
     )
-    assert context.value is not None
     assert context.seconds == 3.0
     assert (context.value.value, context.n) == (1.5, 3)  # of two steps 2 + 1 tokens; a text without steps has no pace
     assert context.scope == {"by": "aded", "texts": 4, "ended length": 3, "ended failed": 1}
@@ -96,8 +95,6 @@ def test_each_count_of_the_traces_is_a_mean_over_texts_per_token(monkeypatch: py
     (_, layers, rows), _ = asked(monkeypatch, GenerationStudy(COUNTED, ()))
     assert [found.label for found in (layers, rows)] == ["layers per token", "rows per token"]
     assert {(found.role, found.metric) for found in (layers, rows)} == {("context", "mean_count")}
-    assert layers.value is not None
-    assert rows.value is not None
     assert (layers.value.value, layers.n) == ((9 / 3 + 5 / 1) / 2, 2)
     assert rows.value.value == (0 / 3 + 2 / 1) / 2
 
@@ -106,7 +103,6 @@ def test_counts_of_images_are_sums_per_image(monkeypatch: pytest.MonkeyPatch) ->
     drawn = [Generated(Trace((0, 0), (Event(passes=count), Event(passes=1))), "finished") for count in (1, 4)]
     (_, passes), _ = asked(monkeypatch, GenerationStudy(drawn, ()), decoder="heun")
     assert passes.label == "passes per image"
-    assert passes.value is not None
     assert (passes.value.value, passes.n) == (3.5, 2)
 
 

@@ -1,6 +1,5 @@
 """The table of a generation: filled in, varied by arms, and every mistake named."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pytest
 from fedsim.core.errors import ScenarioError
 from fedsim.questions.generation.settings import GenerationSettings
 from fedsim.scenario import Scenario, arms
+from tests.experiment.running import Build
 
 ATTACK = {"name": "trace-forest"}
 
@@ -22,26 +22,25 @@ def asked(own: Scenario) -> GenerationSettings:
     return own.questions["generation"].make("question").config
 
 
-def test_decoders_and_attacks_are_filled_in_and_may_be_named_alone(scenario: Callable[..., Scenario]) -> None:
+def test_decoders_and_attacks_are_filled_in_and_may_be_named_alone(scenario: Build) -> None:
     own = asked(scenario(**table(decoder="sampled", attacks=[{**ATTACK, "mitigation": "trace-grouping"}])))
     assert own.decoder.settings == {"temperature": 1.0, "top_p": 1.0}
     (attack,) = own.attacks
     assert attack.settings == {"trees": 100}
-    assert attack.mitigation is not None
     assert attack.mitigation.settings == {"steps": 4}
     assert attack.report_name == "trace-forest, counts, trace-grouping"
     assert asked(scenario(generation={})).decoder.name == "greedy"
     assert "generation" not in scenario().questions
 
 
-def test_an_unmasker_writes_too(scenario: Callable[..., Scenario]) -> None:
+def test_an_unmasker_writes_too(scenario: Build) -> None:
     own = asked(scenario(**table(decoder={"name": "threshold", "threshold": 0.8})))
     assert own.decoder.settings["threshold"] == 0.8
     with pytest.raises(ScenarioError, match=r"to the table \[generation\]"):
         scenario(components=[{"name": "threshold"}])
 
 
-def test_arms_may_compare_decoders(scenario: Callable[..., Scenario]) -> None:
+def test_arms_may_compare_decoders(scenario: Build) -> None:
     own = scenario(**table(), arms={"generation.decoder": [{"name": "greedy"}, {"name": "beam", "width": 2}]})
     found = [asked(arm).decoder for _, arm in arms(own)]
     assert [(one.name, one.settings.get("width")) for one in found] == [("greedy", None), ("beam", 2)]
@@ -66,16 +65,16 @@ def test_arms_may_compare_decoders(scenario: Callable[..., Scenario]) -> None:
         ({"max_new_tokns": 2}, r"generation.max_new_tokns: there is no such key. Did you mean 'max_new_tokens'"),
     ],
 )
-def test_every_mistake_is_named(scenario: Callable[..., Scenario], own: dict[str, Any], message: str) -> None:
+def test_every_mistake_is_named(scenario: Build, own: dict[str, Any], message: str) -> None:
     with pytest.raises(ScenarioError, match=message):
         scenario(**table(**own))
 
 
-def test_a_decoder_among_the_components_is_sent_to_the_table(scenario: Callable[..., Scenario]) -> None:
+def test_a_decoder_among_the_components_is_sent_to_the_table(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match=r"to the table \[generation\]"):
         scenario(components=[{"name": "greedy"}])
 
 
-def test_a_file_of_prompts_is_named_by_its_path(scenario: Callable[..., Scenario], tmp_path: Path) -> None:
+def test_a_file_of_prompts_is_named_by_its_path(scenario: Build, tmp_path: Path) -> None:
     own = asked(scenario(**table(prompts={"source": "file", "path": str(tmp_path / "prompts.txt")})))
     assert own.prompts.path == tmp_path / "prompts.txt"

@@ -46,7 +46,6 @@ def costs(own: Finding) -> list[float]:
 
 def found(own: Finding) -> tuple[float, float, float]:
     assert not own.failure
-    assert own.value is not None
     assert own.value.low is not None
     assert own.value.high is not None
     return own.value.low, own.value.value, own.value.high
@@ -72,7 +71,6 @@ def test_a_bit_that_leaks_by_construction_is_read_whole() -> None:
     assert (found(accuracy)[1], accuracy.chance_level) == (1.0, 0.5)
     bits = judge(speech("bits", copies=60), asked("trace-figures"), JUDGING)
     assert found(bits)[1] == pytest.approx(1.0, abs=0.05)  # as the protocol asks
-    assert bits.p_value is not None
     assert bits.p_value <= 0.01
 
 

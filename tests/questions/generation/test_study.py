@@ -45,15 +45,12 @@ def test_a_decoder_that_leaks_by_construction_is_read_and_a_constant_one_is_not(
         ("bits", asked("trace-figures")),
     ]
     leaky = {finding.label: finding for finding in study(speaker(), MATERIAL, wanted, ScoringOptions()).findings}
-    assert leaky["trace-mean"].value is not None
     assert leaky["trace-mean"].value.value == 1.0
-    assert leaky["trace-figures"].value is not None
     assert leaky["trace-figures"].value.value == pytest.approx(1.0, abs=0.6)  # four deviations of 24 texts
     assert leaky["trace-figures"].p_value == 0.01
     plain = {
         finding.label: finding for finding in study(speaker("greedy"), MATERIAL, wanted, ScoringOptions()).findings
     }
-    assert plain["trace-mean"].value is not None
     assert plain["trace-mean"].value.value == 0.5
     assert plain["trace-figures"].p_value == 1.0
 
@@ -87,7 +84,6 @@ def test_what_tells_without_a_trace_stands_beside() -> None:
     }
     (strange,) = [finding for finding in done.findings if finding.label == "trace-mean, never planted"]
     assert strange.role == "negative-control"
-    assert strange.value is not None
     assert strange.value.n == 1
 
 
@@ -102,7 +98,6 @@ def test_who_has_the_text_and_the_model_tells_most_prompts() -> None:
     done = study(speaker("sampled"), MATERIAL, [("prompt", asked("trace-forest"))], ScoringOptions())
     (own,) = [finding for finding in done.findings if finding.label.startswith("likelihood")]
     assert (own.role, own.chance_level) == ("positive-control", 0.25)
-    assert own.value is not None
     texts = done.speeches[0]
     seen = [place for place, known in enumerate(texts.is_known) if not known]
     model, right = speaker().model, list[bool]()
@@ -130,5 +125,4 @@ def test_a_secret_that_is_written_counts() -> None:
     material = replace(MATERIAL, secrets=(replace(SECRETS[0], text=whole), SECRETS[1]))
     done = study(own, material, [("planted", asked("trace-mean"))], ScoringOptions())
     (written,) = [finding for finding in done.findings if finding.metric == "secret_extraction_rate"]
-    assert written.value is not None
     assert written.value.value == 0.5

@@ -1,6 +1,5 @@
 """A scenario with a generation: what stands in record, table, CSV and page, and what is refused before training."""
 
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from fedsim.report import writing
 from fedsim.report.document import to_terminal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 from tests.threat.sentences import write_sentences
 
 
@@ -66,7 +66,7 @@ def run(scenario: Scenario, folder: Path) -> RunRecord:
     return runner.run(scenario, run_folder, display.PlainLines(console), command="test", earlier=None)
 
 
-def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[worlds.World, ServerLog]:
+def trained(scenario: Build, tables: dict[str, Any]) -> tuple[worlds.World, ServerLog]:
     """The world, and its journal after one pass over the text."""
     built = scenario(**changed(tables, {"federation.local_epochs": 1}))
     return worlds.build(built), runner.train(worlds.build(built), lambda _: None)
@@ -75,7 +75,6 @@ def trained(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> tuple[
 def lines(world: worlds.World, batch: Batch) -> list[str]:
     """The sentences of a batch, each once, in order."""
     tokenizer = world.data.dataset.tokenizer
-    assert tokenizer is not None
     drop = {tokenizer.padding, tokenizer.end}
     return list(
         dict.fromkeys(tokenizer.decode([own for own in row if own not in drop]) for row in batch.inputs.tolist())
@@ -92,9 +91,7 @@ def timeless(arm: ArmRecord) -> list[Finding]:
     return [finding.model_copy(update={"seconds": 0.0}) for finding in arm.findings]
 
 
-def test_a_run_holds_traces_findings_and_their_metrics(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_run_holds_traces_findings_and_their_metrics(scenario: Build, tables: dict[str, Any], tmp_path: Path) -> None:
     record = run(scenario(**tables), tmp_path / "run")
     arm = spoken_by(record)
     (context, *found), traces = arm.findings, arm.items["generation/traces"]
@@ -109,7 +106,6 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     assert set(traces["ending"]) == {"length"}
     assert context.scope["ended length"] == context.scope["texts"]
     assert (context.role, context.metric) == ("context", "tokens_per_step")
-    assert context.value is not None
     steps = [[int(tokens) for tokens in series.split()] for series in traces["tokens"]]
     paces = [sum(step) / len(step) for step in steps]
     assert context.value.value == pytest.approx(sum(paces) / len(paces))
@@ -123,7 +119,6 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     ]
     assert [finding.failure for finding in found if finding.failure] == []
     (padded,) = [finding for finding in found if "mitigation" in finding.scope]
-    assert padded.value is not None
     assert (padded.value.value, padded.p_value) == (0.0, 1.0)
     assert padded.extra_metrics.keys() == {"step_ratio", "token_ratio"}
     declared = {metric.name for metric in record.metrics}
@@ -147,11 +142,10 @@ def test_a_run_holds_traces_findings_and_their_metrics(
 
 
 def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
+    scenario: Build, tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, changed(tables, {"data.test_fraction": 0.5, "generation.candidates": 12}))
     material, dataset = written_texts.material_of(world, journal), world.data.dataset
-    assert dataset.tokenizer is not None
     sentences = {name: lines(world, batch) for name, batch in (("train", dataset.train), ("test", dataset.test))}
     planted = {own.text for own in dataset.planted_secrets}
     assert planted & set(sentences["train"]), "no secret stands in the text: it proves nothing"
@@ -168,22 +162,20 @@ def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
 
 @pytest.mark.parametrize(("source", "share"), [("clients", "train"), ("test", "test")])
 def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], source: str, share: str
+    scenario: Build, tables: dict[str, Any], source: str, share: str
 ) -> None:
     tables["generation"]["prompts"] = {"source": source, "count": 99, "length": 40}
     world = worlds.build(scenario(**tables))
     dataset = world.data.dataset
-    assert dataset.tokenizer is not None
     sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted_secrets}
     assert {dataset.tokenizer.decode(prompt) for prompt in written_texts._prompts(world).tokens} == sentences
 
 
 def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
+    scenario: Build, tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, tables)
     tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted_secrets
-    assert tokenizer is not None
     secrets = written_texts.material_of(world, journal).secrets
     assert [secret.text for secret in secrets] == [own.text for own in planted]
     assert [secret.is_planted for secret in secrets] == [bool(own.examples) for own in planted]
@@ -199,7 +191,7 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
 
 
 def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
+    scenario: Build, tables: dict[str, Any]
 ) -> None:
     world, journal = trained(scenario, tables)
     assert written_texts.trained_weights(world, journal) is journal.weights
@@ -213,9 +205,7 @@ def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_r
     assert moved
 
 
-def test_a_client_s_own_model_writes_other_texts(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_client_s_own_model_writes_other_texts(scenario: Build, tables: dict[str, Any], tmp_path: Path) -> None:
     tables["federation"] |= {"clients": 2, "local_epochs": 4}
     asked = {**tables["generation"], "attacks": [], "prompts": {"source": "texts", "texts": ["rain fell", "the"]}}
     records = {
@@ -230,7 +220,7 @@ def test_a_client_s_own_model_writes_other_texts(
 
 
 def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    scenario: Build, tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise FedsimError("the draft is gone.")
@@ -261,14 +251,12 @@ def unmasker(name: str, **settings: Any) -> dict[str, Any]:
     return {**MASKED, "generation.decoder": {"name": name, **settings}}
 
 
-def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
-) -> None:
+def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(scenario: Build, tables: dict[str, Any]) -> None:
     written_texts.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
 
 
 def test_a_draft_is_tried_before_training(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    scenario: Build, tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise GenerationError("the draft cannot read it.", [0])
@@ -306,7 +294,7 @@ def test_a_draft_is_tried_before_training(
     ],
 )
 def test_what_cannot_work_is_refused_before_training(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], changes: dict[str, Any], message: str
+    scenario: Build, tables: dict[str, Any], changes: dict[str, Any], message: str
 ) -> None:
     tables = changed(tables, changes)
     if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
@@ -332,7 +320,7 @@ IMAGES: dict[str, Any] = {
 }
 
 
-def test_texts_about_images_are_those_of_their_image_and_question(scenario: Callable[..., Scenario]) -> None:
+def test_texts_about_images_are_those_of_their_image_and_question(scenario: Build) -> None:
     world = worlds.build(scenario(**IMAGES))
     written_texts.check(world)
     speaker = written_texts.speaker_of(world, world.models.first_weights)
@@ -356,7 +344,6 @@ def test_texts_about_images_are_those_of_their_image_and_question(scenario: Call
     assert len(speaker.speech("prompt", material).texts) == 12
     done = written_texts.speak(world, runner.train(worlds.build(scenario(**IMAGES)), lambda _round: None))
     (right,) = [own for own in done.findings if own.metric == "written_accuracy"]
-    assert right.value is not None
     assert (right.value.n, right.role) == (4, "context")
 
 
@@ -368,16 +355,14 @@ def test_texts_about_images_are_those_of_their_image_and_question(scenario: Call
         ({"prompts": {"source": "texts", "texts": ["a", "b"]}}, "generation.prompts.source is 'texts'"),
     ],
 )
-def test_what_cannot_be_asked_about_images_is_refused(
-    scenario: Callable[..., Scenario], changes: dict[str, Any], message: str
-) -> None:
+def test_what_cannot_be_asked_about_images_is_refused(scenario: Build, changes: dict[str, Any], message: str) -> None:
     world = worlds.build(scenario(**{**IMAGES, "generation": {**IMAGES["generation"], **changes}}))
     with pytest.raises(ScenarioError, match=message):
         written_texts.check(world)
 
 
 def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
+    scenario: Build, tables: dict[str, Any]
 ) -> None:
     tables["federation"] |= {"local_epochs": None, "local_steps": 1, "clients": 2}
     del tables["federation"]["local_epochs"]
@@ -407,7 +392,7 @@ def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
 
 
 def test_where_every_text_was_trained_on_the_test_set_calibrates_and_the_strength_is_recorded(
-    scenario: Callable[..., Scenario], tables: dict[str, Any]
+    scenario: Build, tables: dict[str, Any]
 ) -> None:
     tables["components"] = [{"name": "lora", "targets": ["*.q_proj"], "rank": 2}]
     tables["federation"] |= {"local_epochs": 1, "clients": 2}

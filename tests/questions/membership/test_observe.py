@@ -1,7 +1,6 @@
 """From a federation to its membership attackers: who is a member, what passes the door, and what a run records."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
 from fedsim.threat.uses import count_training
+from tests.experiment.running import Build
 from tests.questions.membership.judged import ALL, CANDIDATES, SMALL, Cases, Watching
 from tests.threat.reached import holds, tensors
-
-Build = Callable[..., Scenario]
 
 
 def rows(batch: Batch) -> list[bytes]:

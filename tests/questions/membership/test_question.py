@@ -155,7 +155,6 @@ def test_a_finding_is_judged_at_the_rarest_false_alarms_that_so_many_candidates_
     assert (perfect.metric, perfect.settings) == ("tpr_at_fpr_0.01", {"a": 1})
     # Shuffled labels of two scores seldom leave only two of 200 others at the upper one.
     assert (perfect.chance_level, none.chance_level) == (0.0, 0.0)
-    assert perfect.value is not None
     assert perfect.value.value == 1.0
     assert perfect.scope == {"target": "model", "members": 200, "non_members": 200}
     assert {name: own.value for name, own in perfect.extra_metrics.items()} == {

@@ -48,7 +48,6 @@ def findings(work: QuestionContext | None = None, data: str = "breast-cancer", *
 
 
 def value(finding: Finding) -> float:
-    assert finding.value is not None
     return finding.value.value
 
 

@@ -62,7 +62,6 @@ def test_boxes_of_leaves_share_out_the_space() -> None:
 
 def test_covers_may_be_stripped_in_two_ways() -> None:
     (tree,) = read_model(model()).trees
-    assert tree.cover is not None
     assert tree.cover.tolist() == TREE["sum_hessian"]
     assert read_model(model(sum_hessian=[0.0] * 5)).trees[0].cover is None
     raw = json.loads(model())

@@ -113,7 +113,6 @@ def test_the_seat_with_labels_sees_no_columns_of_the_party() -> None:
     assert torch.equal(granted.steps[0].bottoms["a"](RUN.parts["a"][granted.steps[0].rows]), granted.steps[0].up["a"])
     assert granted.public is not None
     assert torch.equal(granted.public, FEDERATION.public["a"])
-    assert granted.architecture is not None
     assert not torch.equal(
         granted.architecture.state_dict()["1.weight"], RUN.model.bottoms["a"].state_dict()["1.weight"]
     )
@@ -122,7 +121,6 @@ def test_the_seat_with_labels_sees_no_columns_of_the_party() -> None:
 def test_predictions_come_without_messages() -> None:
     view = features_view(FEDERATION, RUN, "a", 1, "predictions", frozenset({"columns"}), SIZES)
     assert view.steps == []
-    assert view.predictions is not None
     assert torch.allclose(view.predictions.sum(1), torch.ones(50).double())
     assert view.columns is not None
     assert torch.equal(view.columns, RUN.parts["b"][view.rows])

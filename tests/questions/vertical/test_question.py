@@ -63,30 +63,25 @@ def test_labels_are_read_beside_chance_controls_and_the_parties_own_columns() ->
         "completion (epoch 2), raw columns": "context",
     }
     line = every["cut-line (epoch 1)"]
-    assert line.value is not None
     assert (line.value.value, line.value.n, line.state) == (1.0, 100, "recovered")
     assert line.scope == {"party": "mean", "epoch": 1}
     assert line.extra_metrics["label_auc"].value == 1.0
     assert every["cut-line (epoch 1), the permuted labels"].value == line.value
     for label, one in every.items():
-        assert one.chance_level is not None
         assert 0.5 <= one.chance_level < 0.8
         if one.role == "negative-control" or label == "cut-line (epoch 1), labels permuted":
             assert not one.is_above_chance, label
     model = every["the split model"]
-    assert model.value is not None
     assert model.value.value > 0.85
 
 
 def test_columns_are_read_beside_the_nearest_public_example_and_a_party_without_input() -> None:
     every = findings(width=64, activation="leaky-relu", attacks=[{"name": "cut-inversion", "party": "worst"}])
     solved = every["cut-inversion (epoch 1)"]
-    assert solved.value is not None
     assert solved.value.value > 0.999
     assert solved.extra_metrics["exact_rows"].value == 1.0
     assert solved.extra_metrics["nearer_than_public"].value == 1.0
     nearest = every["cut-inversion (epoch 1), nearest public example"]
-    assert nearest.value is not None
     assert 0.0 < nearest.value.value < 1.0
     assert nearest.role == "context"
     blind = every["cut-inversion (epoch 1), input zero"]
@@ -109,12 +104,8 @@ def test_predictions_have_no_party_without_input() -> None:
 def test_a_defense_hides_labels() -> None:
     defended = findings(defense={"name": "cut-noise", "scale": 3.0})
     value = defended["cut-line (epoch 1)"].value
-    assert value is not None
     assert value.value < 0.9
     drawn_anew = findings(defense={"name": "label-dp", "epsilon": 1.0})["cut-line (epoch 1)"].value
-    assert drawn_anew is not None
-    assert drawn_anew.low is not None
-    assert drawn_anew.high is not None
     assert drawn_anew.low < 0.731 < drawn_anew.high  # the share of labels that stay
 
 
@@ -185,7 +176,6 @@ def test_it_says_what_attackers_know() -> None:
 def test_chance_of_columns_is_the_better_guess_without_a_message() -> None:
     every = findings(attacks=[{"name": "cut-inversion", "party": "worst"}], width=64, activation="leaky-relu")
     blind = every["cut-inversion (epoch 1), input zero"]
-    assert blind.value is not None
     assert blind.chance_level is not None
     assert 0.0 < blind.value.value == pytest.approx(blind.chance_level)
     assert every["cut-inversion (epoch 1)"].chance_level == blind.chance_level
