@@ -1,24 +1,20 @@
 """From a request to what attacks read: the gradient of what is forgotten, its truth, and the record of a run."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Request, ServerEstimate, Unlearning
 from fedsim.core.nets.gradients import gradient_of
-from fedsim.core.types import Config, Reconstruction, Tensors
+from fedsim.core.types import Reconstruction, Tensors
 from fedsim.federation.journal import ServerLog
 from fedsim.questions.attacks import unlearning
 from fedsim.record import ArmRecord
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat.observe import describe
 from fedsim.threat.victim import Victim
 from tests.experiment.running import Build
 from tests.federating import recorded, run
@@ -196,29 +192,3 @@ def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out
     (victim,) = unlearning.unlearning_victims(world, journal)
     (examples,) = victim.truth.original_batches
     assert victim.has_converged(Reconstruction.of(examples.inputs, examples.labels)) == (True if is_step else None)
-
-
-def test_the_threat_model_says_who_asks_and_what_is_seen(scenario: Build) -> None:
-    own = {**SMALL, "unlearning": {"method": "gradient-ascent", "examples": 2}, "threat": {"view": "sum"}}
-    sentence = (
-        "After the last round 1 client requests the unlearning of 2 of its examples, by method "
-        "gradient-ascent. The server attacks its estimate of the forgotten update, from global "
-        "models alone."
-    )
-    assert sentence in describe(worlds.build(scenario(**own)))
-
-
-def test_a_way_of_somebody_else_is_one_class(scenario: Build) -> None:
-    with registry.temporary():
-
-        @final
-        @registry.component("nothing", summary="forgets nothing")
-        class Nothing(Unlearning[Config]):
-            def forget(self, request: Request) -> Sequence[ServerEstimate]:
-                update, truth = request.update(request.rounds, request.weights(request.rounds), "all")
-                return (ServerEstimate(request.rounds, request.weights(request.rounds), update, truth),)
-
-        world, journal = small(scenario, unlearning={"method": "nothing"}, threat={"knows": ["batch-size"]})
-        (victim,) = unlearning.unlearning_victims(world, journal)
-        assert len(victim.truth.original_batches[0]) == 30
-        assert Nothing.hook == "unlearning"

@@ -1,27 +1,20 @@
 """What a federation remembers of planted secrets: those it saw for long, and nothing of those that were left out."""
 
 from dataclasses import replace
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.experiment import runner
 from fedsim.questions.exposure import memorisation
 from fedsim.questions.exposure.question import Exposure, ExposureQuestion, summarise
-from fedsim.record import RunRecord
-from fedsim.record.store import RunFolder
 from fedsim.report import writing
-from fedsim.report.document import to_terminal
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.experiment.running import Build
+from tests.experiment.running import Build, run
 from tests.threat.sentences import write_sentences
 
 MEASURED = {"candidates": 255, "search": 300, "emission": 3}
@@ -44,13 +37,6 @@ def tables(tmp_path: Path) -> dict[str, Any]:
         "threat": {"victims": 1, "keep_updates": False},
         "exposure": MEASURED,
     }
-
-
-def run(scenario: Scenario, folder: Path) -> RunRecord:
-    own = RunFolder(folder)
-    own.create(overwrite=False)
-    console = Console(file=StringIO())
-    return runner.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
 
 
 def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
@@ -79,58 +65,10 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     assert all(guess.startswith("The secret number is") for guess in secrets["guess"])
     pairs = zip(secrets["guess"], secrets["text"], strict=True)
     assert secrets["extracted"] == [guess == text for guess, text in pairs]
-    table = StringIO()
-    to_terminal(endings.figures(record), Console(file=table, width=200))
-    assert "What was memorised?" in table.getvalue()
+
     page = writing.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What was memorised?" in page
     assert secrets["text"][0] in page
-
-
-@pytest.mark.slow
-def test_a_second_run_finds_the_same(scenario: Build, tables: dict[str, Any], tmp_path: Path) -> None:
-    first, second = (run(scenario(**tables), tmp_path / name).arms[0] for name in ("first", "second"))
-    assert len(first.findings) == 2
-    assert (first.findings, first.items) == (second.findings, second.items)
-
-
-@pytest.mark.slow
-def test_a_real_model_remembers_through_its_adapters_alone(
-    scenario: Build, tables: dict[str, Any], tmp_path: Path
-) -> None:
-    pytest.importorskip("transformers")
-    data = {**tables["data"], "tokenizer": "smollm2-135m", "canaries": 4, "repetitions": [0, 12], "length": 24}
-    training = {"local_steps": 24, "batch_size": 4, "optimizer": {"name": "adam", "learning_rate": 2e-3}}
-    real = {
-        **tables,
-        "data": data,
-        "model": {"name": "smollm2-135m"},
-        "components": [{"name": "lora", "targets": ["*.q_proj", "*.v_proj"]}],
-        "federation": {"algorithm": "fedavg", "clients": 1, **training},
-        "exposure": {"candidates": 63},
-    }
-    (arm,) = run(scenario(**real), tmp_path / "run").arms
-    left_out, planted = arm.findings
-    assert planted.value.value == planted.max_value == 6.0
-    assert left_out.value.value < 6.0
-    assert left_out.extra_metrics["secret_extraction_rate"].value == 0.0
-
-
-@pytest.mark.slow
-def test_an_untrained_model_remembers_nothing(scenario: Build, tables: dict[str, Any]) -> None:
-    tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
-    tables["data"]["canaries"] = 40
-    world = worlds.build(scenario(**tables))
-    journal = runner.train(world, lambda _: None)
-    found = memorisation.measure_exposure(world, journal, **MEASURED)
-    assert not any(own.extracted for own in found)
-    assert not any(own.is_exact for own in found)
-    assert found[0].emission == found[-1].emission  # canaries share beginning and form
-    findings = list(summarise(found, world.scenario.scoring, 0))
-    assert len(findings) == 2
-    for own in findings:
-        assert own.value.n == 20
-        assert own.value.value < 1.44 + 4 * 1.44 / 20**0.5
 
 
 def test_small_spaces_are_enumerated(scenario: Build, tables: dict[str, Any]) -> None:

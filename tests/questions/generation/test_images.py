@@ -1,25 +1,20 @@
 """A scenario with a sampler: what stands in the record, and what is refused before training."""
 
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from fedsim.cli import display
 from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Event, Generated, Trace
-from fedsim.experiment import runner
 from fedsim.questions.generation import images as sampled_images
 from fedsim.questions.generation.images import copied_share, image_extraction_rate, is_among, nearness
 from fedsim.questions.generation.side_channels import ScoringOptions
 from fedsim.record import Finding
-from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.experiment.running import Build
+from tests.experiment.running import Build, run
 
 TABLES: dict[str, Any] = {
     "task": {"name": "denoising", "classes": True},
@@ -42,12 +37,7 @@ def changed(**tables: dict[str, Any]) -> dict[str, Any]:
 
 
 def drawn(scenario: Scenario, folder: Path) -> list[Finding]:
-    run_folder = RunFolder(folder)
-    run_folder.create(overwrite=False)
-    record = runner.run(
-        scenario, run_folder, display.PlainLines(Console(file=StringIO())), command="test", earlier=None
-    )
-    (arm,) = record.arms
+    (arm,) = run(scenario, folder).arms
     assert arm.complete
     return list(arm.findings)
 

@@ -1,29 +1,22 @@
 """A scenario with a generation: what stands in record, table, CSV and page, and what is refused before training."""
 
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
-from fedsim.cli import display, endings
 from fedsim.components.decoder.speculative import Speculative
 from fedsim.components.decoder.svdecode import SvdecodeConfig, calibrate
 from fedsim.core.errors import FedsimError, GenerationError, ScenarioError
 from fedsim.core.types import Batch
-from fedsim.experiment import expectation, runner
+from fedsim.experiment import runner
 from fedsim.federation.journal import ServerLog
 from fedsim.questions.generation import texts as written_texts
 from fedsim.questions.generation.settings import DecoderChoice
-from fedsim.record import ArmRecord, Finding, RunRecord
-from fedsim.record.store import RunFolder, read_record
 from fedsim.report import writing
-from fedsim.report.document import to_terminal
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.experiment.running import Build
+from tests.experiment.running import Build, run
 from tests.threat.sentences import write_sentences
 
 
@@ -59,13 +52,6 @@ def tables(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def run(scenario: Scenario, folder: Path) -> RunRecord:
-    run_folder = RunFolder(folder)
-    run_folder.create(overwrite=False)
-    console = Console(file=StringIO())
-    return runner.run(scenario, run_folder, display.PlainLines(console), command="test", earlier=None)
-
-
 def trained(scenario: Build, tables: dict[str, Any]) -> tuple[worlds.World, ServerLog]:
     """The world, and its journal after one pass over the text."""
     built = scenario(**changed(tables, {"federation.local_epochs": 1}))
@@ -81,21 +67,12 @@ def lines(world: worlds.World, batch: Batch) -> list[str]:
     )
 
 
-def spoken_by(record: RunRecord) -> ArmRecord:
-    (arm,) = record.arms
-    assert arm.complete
-    return arm
-
-
-def timeless(arm: ArmRecord) -> list[Finding]:
-    return [finding.model_copy(update={"seconds": 0.0}) for finding in arm.findings]
-
-
 def test_a_run_holds_traces_findings_and_their_metrics(scenario: Build, tables: dict[str, Any], tmp_path: Path) -> None:
     record = run(scenario(**tables), tmp_path / "run")
-    arm = spoken_by(record)
+    (arm,) = record.arms
     (context, *found), traces = arm.findings, arm.items["generation/traces"]
-    assert context.failure == ""
+    assert arm.complete
+    assert [finding.failure for finding in arm.findings if finding.failure] == []
     assert context.scope["texts"] == 3 * 3 + 2 * 4 + 4 * 4 == len(traces["tokens"])
     assert list(zip(traces["question"], traces["about"], strict=True)) == [
         *[("prompt", number) for number in range(3) for _ in range(3)],
@@ -108,8 +85,7 @@ def test_a_run_holds_traces_findings_and_their_metrics(scenario: Build, tables: 
     assert (context.role, context.metric) == ("context", "tokens_per_step")
     steps = [[int(tokens) for tokens in series.split()] for series in traces["tokens"]]
     paces = [sum(step) / len(step) for step in steps]
-    assert context.value.value == pytest.approx(sum(paces) / len(paces))
-    assert context.value.value > 1.0
+    assert 1.0 < context.value.value == pytest.approx(sum(paces) / len(paces))
     assert all(sum(step) == 6 for step in steps)
     assert [finding.label for finding in found if finding.role == "attack" and finding.method] == [
         "trace-forest, counts (prompt)",
@@ -117,28 +93,16 @@ def test_a_run_holds_traces_findings_and_their_metrics(scenario: Build, tables: 
         "trace-mean, work (planted)",
         "trace-figures, counts, trace-padding (bits)",
     ]
-    assert [finding.failure for finding in found if finding.failure] == []
     (padded,) = [finding for finding in found if "mitigation" in finding.scope]
     assert (padded.value.value, padded.p_value) == (0.0, 1.0)
     assert padded.extra_metrics.keys() == {"step_ratio", "token_ratio"}
-    declared = {metric.name for metric in record.metrics}
-    assert {finding.metric for finding in arm.findings} <= declared
-    named = {(figure.attack, figure.metric) for figure in expectation.figures(record)}
-    assert ("pace (member)", "trace_auc") in named
-    assert read_record(tmp_path / "run") == record
-    page = writing.build(tmp_path / "run").read_text(encoding="utf-8")
-    assert "What generation gives away" in page
-    assert "No attack was tried, so" not in page
-    figures = sum(1 + len(finding.extra_metrics) for finding in arm.findings)
-    assert (tmp_path / "run" / "findings.csv").read_text(encoding="utf-8").count("\n") == 1 + figures
-    table = StringIO()
-    to_terminal(endings.figures(record), Console(file=table, width=200))
-    assert "trace-mean, work" in table.getvalue()
-    assert len(endings.summary_of(record, tmp_path)["arms"][0]["findings"]) == len(arm.findings)
-    RunFolder(tmp_path / "run").create(overwrite=True)
-    again = run(scenario(**tables), tmp_path / "again")
-    assert timeless(spoken_by(again)) == timeless(arm)
-    assert spoken_by(again).items == arm.items
+    assert {finding.metric for finding in arm.findings} <= {metric.name for metric in record.metrics}
+    assert "What generation gives away" in writing.build(tmp_path / "run").read_text(encoding="utf-8")
+    (again,) = run(scenario(**tables), tmp_path / "again").arms
+    assert [own.model_copy(update={"seconds": 0.0}) for own in again.findings] == [
+        own.model_copy(update={"seconds": 0.0}) for own in arm.findings
+    ]
+    assert again.items == arm.items
 
 
 def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
@@ -203,31 +167,6 @@ def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_r
         torch.testing.assert_close(weights[name], weight)
     moved = [name for name, own in journal.weights.items() if not torch.equal(own, world.models.first_weights[name])]
     assert moved
-
-
-def test_a_client_s_own_model_writes_other_texts(scenario: Build, tables: dict[str, Any], tmp_path: Path) -> None:
-    tables["federation"] |= {"clients": 2, "local_epochs": 4}
-    asked = {**tables["generation"], "attacks": [], "prompts": {"source": "texts", "texts": ["rain fell", "the"]}}
-    records = {
-        whose: spoken_by(run(scenario(**{**tables, "generation": {**asked, "model": whose}}), tmp_path / whose))
-        for whose in ("global", "client")
-    }
-    contexts = {whose: record.findings[0] for whose, record in records.items()}
-    assert contexts["client"].scope["texts"] == contexts["global"].scope["texts"] == 6
-    assert "the client's model: 6 texts" in contexts["client"].note
-    assert "the global model: 6 texts" in contexts["global"].note
-    assert records["client"].items != records["global"].items
-
-
-def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
-    scenario: Build, tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise FedsimError("the draft is gone.")
-
-    monkeypatch.setattr(written_texts, "study", fail)
-    (own,) = spoken_by(run(scenario(**tables), tmp_path / "run")).findings
-    assert (own.role, own.state, own.failure) == ("context", "failed", "the draft is gone.")
 
 
 MASKED: dict[str, Any] = {
@@ -332,10 +271,8 @@ def test_texts_about_images_are_those_of_their_image_and_question(scenario: Buil
     ]
     prompted = zip(material.prompts, material.extra_inputs["image"].tolist(), strict=True)
     assert all(pair in pairs for pair in prompted)
-    greedy = written_texts.speaker_of(
-        worlds.build(scenario(**{**IMAGES, "generation": {**IMAGES["generation"], "decoder": "damro"}})),
-        world.models.first_weights,
-    )
+    plain = scenario(**{**IMAGES, "generation": {**IMAGES["generation"], "decoder": "damro"}})
+    greedy = written_texts.speaker_of(worlds.build(plain), world.models.first_weights)
     together = greedy.write(material.prompts, "prompt", material.extra_inputs)
     for number, text in enumerate(together):
         given = {"image": material.extra_inputs["image"][[number]]}
@@ -361,20 +298,26 @@ def test_what_cannot_be_asked_about_images_is_refused(scenario: Build, changes: 
         written_texts.check(world)
 
 
-def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
-    scenario: Build, tables: dict[str, Any]
-) -> None:
-    tables["federation"] |= {"local_epochs": None, "local_steps": 1, "clients": 2}
-    del tables["federation"]["local_epochs"]
+@pytest.fixture
+def calibrated(tables: dict[str, Any]) -> dict[str, Any]:
+    """A decoder that is fitted to texts."""
     tables["components"] = [{"name": "lora", "targets": ["*.q_proj"], "rank": 2}]
     tables["generation"] = {
         "decoder": {"name": "svdecode", "strength": "calibrate"},
         "max_new_tokens": 4,
         "texts_per_prompt": 3,
     }
-    world = worlds.build(scenario(**tables))
+    return tables
+
+
+def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
+    scenario: Build, calibrated: dict[str, Any]
+) -> None:
+    calibrated["federation"] |= {"local_steps": 1, "clients": 2}
+    del calibrated["federation"]["local_epochs"]
+    world = worlds.build(scenario(**calibrated))
     written_texts.check(world)
-    journal = runner.train(worlds.build(scenario(**tables)), lambda _round: None)
+    journal = runner.train(worlds.build(scenario(**calibrated)), lambda _round: None)
     trained = [
         number
         for record in journal.rounds
@@ -392,20 +335,14 @@ def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
 
 
 def test_where_every_text_was_trained_on_the_test_set_calibrates_and_the_strength_is_recorded(
-    scenario: Build, tables: dict[str, Any]
+    scenario: Build, calibrated: dict[str, Any]
 ) -> None:
-    tables["components"] = [{"name": "lora", "targets": ["*.q_proj"], "rank": 2}]
-    tables["federation"] |= {"local_epochs": 1, "clients": 2}
-    tables["generation"] = {
-        "decoder": {"name": "svdecode", "strength": "calibrate"},
-        "max_new_tokens": 4,
-        "texts_per_prompt": 3,
-    }
-    journal = runner.train(worlds.build(scenario(**tables)), lambda _round: None)
+    calibrated["federation"] |= {"local_epochs": 1, "clients": 2}
+    journal = runner.train(worlds.build(scenario(**calibrated)), lambda _round: None)
     with pytest.raises(FedsimError, match='Set generation.calibration = "test", or strength to a number'):
-        written_texts.speak(worlds.build(scenario(**tables)), journal)
-    tables["generation"]["calibration"] = "test"
-    world = worlds.build(scenario(**tables))
+        written_texts.speak(worlds.build(scenario(**calibrated)), journal)
+    calibrated["generation"]["calibration"] = "test"
+    world = worlds.build(scenario(**calibrated))
     texts, test = written_texts._held_out(world, journal.rounds), world.data.dataset.test
     assert 0 < len(texts) <= 64
     assert all(row in test.inputs.tolist() for row in texts.inputs.tolist())

@@ -1,6 +1,5 @@
 """From a federation to its membership attackers: who is a member, what passes the door, and what a run records."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +13,20 @@ from fedsim.experiment import runner
 from fedsim.questions.membership import observe as membership
 from fedsim.questions.membership.question import Membership, MembershipQuestion
 from fedsim.questions.membership.types import ShadowPlan, Target
-from fedsim.record import Finding, Interval, RunRecord
-from fedsim.record.store import RunFolder, read_record
+from fedsim.record import Finding, Interval
+from fedsim.record.store import read_record
 from fedsim.report import writing
-from fedsim.report.tables.findings import finding_sentences
-from fedsim.scenario import Scenario, parse
+from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe
 from fedsim.threat.uses import count_training
-from tests.experiment.running import Build
+from tests.experiment.running import Build, run
 from tests.questions.membership.judged import ALL, CANDIDATES, SMALL, Cases, Watching
 from tests.threat.reached import holds, tensors
 
 
 def rows(batch: Batch) -> list[bytes]:
     return [example.numpy().tobytes() for example in batch.inputs]
-
-
-def run(scenario: Scenario, path: Path, watcher: Watching, earlier: RunRecord | None = None) -> RunRecord:
-    folder = RunFolder(path)
-    if earlier is None:
-        folder.create(overwrite=False)
-    return runner.run(scenario, folder, watcher, command="test", earlier=earlier)
-
-
-def without_times(record: RunRecord) -> str:
-    dumped = record.model_dump(mode="json", include={"arms"})
-    for arm in dumped["arms"]:
-        del arm["seconds"], arm["client_cost"]
-        for own in arm["findings"]:
-            del own["seconds"]
-    return json.dumps(dumped)
 
 
 def figures_of(own: Finding) -> dict[str, Interval]:
@@ -101,12 +83,6 @@ def test_nothing_in_reach_says_who_is_a_member(cases: Cases, scenario: Build, ta
     kept = [tensor for tensor in found if tensor.shape[-3:] == dataset.spec.shape]
     known = candidates | set(rows(case.observation.reference))
     assert all(row.numpy().tobytes() in known for tensor in kept for row in tensor.reshape(-1, *dataset.spec.shape))
-
-
-def test_the_order_of_candidates_says_nothing(cases: Cases) -> None:
-    firsts = [cases(seed=seed)["model"].is_member[:20].double().mean() for seed in range(4)]
-    assert 0.25 < float(torch.stack(firsts).mean()) < 0.75
-    assert len({float(first) for first in firsts}) > 1
 
 
 def test_each_update_is_seen_as_the_threat_model_says(cases: Cases) -> None:
@@ -182,8 +158,11 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
         ("model", None, None),
         ("update", 0, "1, 2"),
     ]
-    again = run(scenario(**SMALL), tmp_path / "again", Watching())
-    assert without_times(again) == without_times(record)
+    (again,) = run(scenario(**SMALL), tmp_path / "again", Watching()).arms
+    assert [own.model_copy(update={"seconds": 0.0}) for own in again.findings] == [
+        own.model_copy(update={"seconds": 0.0}) for own in arm.findings
+    ]
+    assert again.items == arm.items
 
 
 def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, tmp_path: Path) -> None:
@@ -200,33 +179,6 @@ def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, t
         figures_of(finding) for finding in whole.arms[0].answers
     ]
     assert resumed.arms[0].items == whole.arms[0].items
-
-
-def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, tmp_path: Path) -> None:
-    built = scenario(**{**SMALL, "threat": {"rounds": [2]}})
-    (arm,) = run(built, tmp_path / "run", Watching()).arms
-    failures = {finding.label: finding.failure for finding in arm.findings if finding.failure}
-    assert list(failures) == ["loss-trajectory"]
-    assert "the global models of at least two rounds" in failures["loss-trajectory"]
-    assert arm.complete
-
-
-@pytest.mark.draws
-def test_the_report_shows_curves_with_their_data_and_no_rate_for_which_n_is_too_small(
-    scenario: Build, tmp_path: Path
-) -> None:
-    record = run(scenario(**SMALL), tmp_path / "run", Watching())
-    page = writing.build(tmp_path / "run").read_text()
-    assert "Who was a member?" in page
-    assert "TPR at FPR 10%" in page
-    assert "TPR at FPR 1%" not in page
-    (sentence,) = finding_sentences(record)
-    assert sentence.strong in page
-    assert "No attack was tried, so nothing" not in page
-    lines = (tmp_path / "run" / "figures" / "roc-1-all.csv").read_text().splitlines()
-    assert lines[0] == "arm,attack,fpr,tpr"
-    assert {line.split(",")[1] for line in lines[1:]} == set(ALL)
-    assert (tmp_path / "run" / "figures" / "roc-1-all.png").stat().st_size > 1000
 
 
 def test_too_few_candidates_are_named_before_anything_is_trained(scenario: Build, tmp_path: Path) -> None:
@@ -272,20 +224,7 @@ def test_fewer_examples_used_than_wanted_are_told_in_the_record(
             {"membership": {"attacks": [{"name": "lirra"}]}},
             r"membership.attacks.0.name: .*'lirra'. Did you mean 'lira'",
         ),
-        (
-            {"membership": {"attacks": [{"name": "lira", "shadow": 4}]}},
-            r"membership.attacks.0.shadow: there is no such key. Did you mean 'shadows'",
-        ),
         ({"membership": {"attacks": [{"name": "lira", "shadows": 7}]}}, r"attacks.0.shadows: .*multiple of 2, got 7"),
-        (
-            {"membership": {"candidate": 4, "attacks": [{"name": "lira"}]}},
-            r"membership.candidate: there is no such key. Did you mean 'candidates'",
-        ),
-        ({"membership": {"attacks": []}}, r"membership.attacks: .*at least 1 item"),
-        (
-            {"membership": {"attacks": [{"name": "lira"}] * 2}},
-            r"two attacks are reported as 'lira'. Set 'label' in either",
-        ),
         (
             {"membership": {"attacks": [{"name": "update-alignment"}]}, "threat": {"view": "sum"}},
             r"'update-alignment' scores the updates of a single client, but threat.view = 'sum'",

@@ -1,12 +1,11 @@
 """A seat sees what it was granted, and no label and no other column."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
@@ -19,40 +18,18 @@ from fedsim.questions.vertical.observe import (
 )
 from fedsim.questions.vertical.training import CutWire
 from tests.questions.vertical.splitting import split_federation
+from tests.threat.reached import holds, tensors
 
 FEDERATION = split_federation(count=120)
 RUN = FEDERATION.run()
 SIZES = (50, 2)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """Every tensor that can be reached."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, nn.Module):
-        yield from value.state_dict().values()
-    elif is_dataclass(value):
-        for one in fields(value):
-            yield from tensors_in(getattr(value, one.name))
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from tensors_in(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from tensors_in(part)
-
-
-def holds(view: Any, secret: Tensor) -> bool:
-    """Whether a tensor of the view has the secret's shape and values."""
-    return any(one.shape == secret.shape and torch.equal(one.double(), secret.double()) for one in tensors_in(view))
-
-
 def test_a_party_sees_its_own_columns_messages_and_bottom_alone() -> None:
     view = labels_view(FEDERATION, RUN, "a", 1, frozenset(), SIZES)
-    assert not holds(view, RUN.labels[view.rows])
-    assert not holds(view, RUN.labels)
-    assert not holds(view, RUN.parts["b"])
-    assert holds(view, RUN.parts["a"])
+    seen = tensors(view)
+    assert not any(holds(seen, secret) for secret in (RUN.labels[view.rows], RUN.labels, RUN.parts["b"]))
+    assert holds(seen, RUN.parts["a"])
     assert all(set(step.up) == set(step.down) == set(step.bottoms) == {"a"} for step in view.steps)
     assert all(step.top is None for step in view.steps)
     assert len(view.known_rows) == len(view.labels) == 0
@@ -67,7 +44,7 @@ def test_where_gradients_are_broadcast_a_party_sees_those_of_all_and_no_other_co
     for seen, step in zip(view.steps, run.epochs[1], strict=True):
         assert torch.equal(seen.down["b"], torch.cat([step.down["a"], step.down["b"]], 1))
         assert set(seen.up) == {"b"}
-    assert not holds(view, run.parts["a"])
+    assert not holds(tensors(view), run.parts["a"])
 
 
 def test_what_is_granted_is_there_and_known_labels_are_not_asked_about() -> None:
@@ -101,8 +78,8 @@ def test_messages_are_found_by_the_example() -> None:
 
 def test_the_seat_with_labels_sees_no_columns_of_the_party() -> None:
     view = features_view(FEDERATION, RUN, "a", 1, "embeddings", frozenset(), SIZES)
-    assert not holds(view, RUN.parts["a"])
-    assert not holds(view, RUN.parts["a"][view.rows])
+    seen = tensors(view)
+    assert not any(holds(seen, secret) for secret in (RUN.parts["a"], RUN.parts["a"][view.rows]))
     assert all(not step.bottoms and step.top is not None for step in view.steps)
     assert view.columns is None
     assert view.public is None

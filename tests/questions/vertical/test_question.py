@@ -87,6 +87,8 @@ def test_columns_are_read_beside_the_nearest_public_example_and_a_party_without_
     blind = every["cut-inversion (epoch 1), input zero"]
     assert blind.role == "negative-control"
     assert not blind.is_above_chance
+    assert 0.0 < blind.value.value == pytest.approx(blind.chance_level)  # the better guess without a message
+    assert solved.chance_level == blind.chance_level
 
 
 def test_one_that_steers_is_scored_beside_what_is_left_of_the_model() -> None:
@@ -171,14 +173,6 @@ def test_it_says_what_attackers_know() -> None:
     (sentence,) = question.describe_attacker()
     assert "2 parties" in sentence
     assert "few-labels" in sentence
-
-
-def test_chance_of_columns_is_the_better_guess_without_a_message() -> None:
-    every = findings(attacks=[{"name": "cut-inversion", "party": "worst"}], width=64, activation="leaky-relu")
-    blind = every["cut-inversion (epoch 1), input zero"]
-    assert blind.chance_level is not None
-    assert 0.0 < blind.value.value == pytest.approx(blind.chance_level)
-    assert every["cut-inversion (epoch 1)"].chance_level == blind.chance_level
 
 
 def test_an_attack_that_looks_rows_up_in_the_data_set_reads_no_label() -> None:
