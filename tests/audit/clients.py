@@ -40,10 +40,6 @@ def prints() -> tuple[nn.Module, nn.Module, DataLoader]:
     return make()
 
 
-def hangs() -> None:
-    time.sleep(600)
-
-
 def eats_memory() -> None:
     torch.zeros(1 << 38)
 
@@ -79,23 +75,6 @@ def hangs_forward() -> tuple[nn.Module, nn.Module, DataLoader]:
     return Slow(), nn.CrossEntropyLoss(), loader()
 
 
-def labels_out_of_range() -> tuple[nn.Module, nn.Module, DataLoader]:
-    return perceptron(3), lambda scores, _labels: scores.square().mean(), loader()  # type: ignore[return-value]
-
-
-def words() -> tuple[nn.Module, nn.Module, DataLoader]:
-    data = TensorDataset(torch.randint(9, (8, 5)), torch.zeros(8, dtype=torch.long))
-    return perceptron(), nn.CrossEntropyLoss(), DataLoader(data)
-
-
-def nothing_to_read() -> tuple[nn.Module, nn.Module, list[object]]:
-    return perceptron(), nn.CrossEntropyLoss(), []
-
-
-def frozen() -> tuple[nn.Module, nn.Module, DataLoader]:
-    return perceptron().requires_grad_(False), nn.CrossEntropyLoss(), loader()
-
-
 def normalised_over_batches() -> tuple[nn.Module, nn.Module, DataLoader]:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.BatchNorm1d(12), nn.Linear(12, 4))
     return model, nn.CrossEntropyLoss(), loader()
@@ -123,10 +102,6 @@ def in_place() -> tuple[nn.Module, nn.Module, DataLoader]:
 
 def dies() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-def leaves() -> None:
-    os._exit(0)
 
 
 def exits() -> None:

@@ -2,7 +2,6 @@
 
 import io
 
-import pytest
 from rich.console import Console
 
 from fedsim.audit import console as screen
@@ -70,19 +69,6 @@ def test_a_suggestion_is_printed_once_and_the_countdown_never_jumps_back() -> No
         tell("starts", 40.0)
         tell("attacks", 55.0)
     assert "0:55" not in out.getvalue()
-
-
-@pytest.mark.parametrize(("is_terminal", "lines"), [(False, 2), (True, 0)])
-def test_the_time_left_is_one_line_a_step_where_there_is_no_terminal(is_terminal: bool, lines: int) -> None:
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=is_terminal, width=80)
-    with screen.counting(console) as told:
-        told("loads", 125.0)
-        told("loads", 124.0)
-        told("attacks", 61.5)
-    if not is_terminal:
-        assert out.getvalue().splitlines() == ["2:05 left  loads", "1:01 left  attacks"]
-    assert out.getvalue().count("left  loads\n") == (1 if lines else 0)
 
 
 def test_what_was_understood_stays_on_a_terminal() -> None:

@@ -17,7 +17,3 @@ def test_every_defense_that_was_attacked_and_trained_is_a_point_beside_the_contr
     assert "none (control): 100 % recovered, 0.0 points lost" in picture.alt
     assert "late" not in picture.alt
     assert [row[0] for row in picture.rows] == ["control", "weak", "strong", "late"]
-
-
-def test_there_is_no_picture_where_no_defense_was_trained() -> None:
-    assert figures.defenses(record(Policy(), tried=())) is None

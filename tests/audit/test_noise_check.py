@@ -62,21 +62,6 @@ def test_a_stated_deviation_is_used(tmp_path, monkeypatch):
     assert used == [(["w"], 0.5), (["w"], None)]
 
 
-@pytest.mark.slow
-def test_numpys_state_is_found_at_the_stated_deviation(tmp_path):
-    step = """
-import numpy
-import torch
-
-def step():
-    noise = numpy.random.RandomState([5, 1 << 31, 8]).normal(0.0, 0.7, (3, 4000))
-    return {"w": torch.as_tensor(noise, dtype=torch.float32)}, 0.7
-"""
-    found = check_noise(written(tmp_path, step))
-    assert isinstance(found, ComputedNoise)
-    assert (found.generator, found.source) == ("MT19937 (numpy.random, legacy)", "state")
-
-
 def test_the_update_comes_back_at_the_scale_of_what_was_sent():
     update = {"w": 0.02 * torch.randn(30, 40), "b": 0.02 * torch.randn(3)}
     generator = torch.Generator().manual_seed(99)

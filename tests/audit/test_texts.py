@@ -14,6 +14,7 @@ from fedsim.audit.record import KNOWS
 from fedsim.audit.training import train
 from fedsim.audit.update_attacks import UpdateAttacker, updates
 from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, Tensors
 from fedsim.federation.client import local_training
 from fedsim.questions.base import QuestionContext
 
@@ -29,22 +30,31 @@ def checked(name: str) -> subject.CheckedSubject:
     return subject.check_subject(loading.load_subject(getattr(foreign, name), name), name)
 
 
-def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
-    own = checked("bert")
+def sent_without_dropout(name: str) -> tuple[Any, Tensors, Batch]:
+    """Return a model, what a client of it sends of two texts, and these."""
+    own = checked(name)
     model: Any = own.new_model()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    undropped = subject.check_subject(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "bert")
-    world = single_client.world_of(undropped, AuditPlan(target="bert"), 2)
+    undropped = subject.check_subject(subject.Subject(copy.deepcopy(model), None, own.subject.loader), name)
+    world = single_client.world_of(undropped, AuditPlan(target=name), 2)
     update, truth = local_training(world, world.models.first_weights, 1, 0)
-    batch = truth.batches[0]
+    return model, update.tensors, truth.batches[0]
+
+
+def assert_gradients(model: nn.Module, sent: Tensors) -> None:
+    for name, parameter in model.named_parameters():
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        assert torch.allclose(sent[name], expected, atol=1e-6), name
+
+
+def test_what_a_classifier_sends_is_the_gradient_that_it_has_itself() -> None:
+    model, sent, batch = sent_without_dropout("bert")
     assert set(batch.extra_inputs) == {"attention_mask"}
     scores = model(input_ids=batch.inputs, attention_mask=batch.extra_inputs["attention_mask"])
     F.cross_entropy(scores, batch.labels).backward()
-    for name, parameter in model.named_parameters():
-        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        assert torch.allclose(update.tensors[name], expected, atol=1e-6), name
+    assert_gradients(model, sent)
 
 
 def test_a_language_model_learns_the_next_tokens_and_what_fills_up_is_left_out() -> None:
@@ -62,15 +72,8 @@ def test_a_language_model_learns_the_next_tokens_and_what_fills_up_is_left_out()
 
 
 def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> None:
-    own = checked("gpt")
-    model: Any = copy.deepcopy(own.new_model())
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    undropped = subject.check_subject(subject.Subject(copy.deepcopy(model), None, own.subject.loader), "gpt")
-    world = single_client.world_of(undropped, AuditPlan(target="gpt"), 2)
-    update, truth = local_training(world, world.models.first_weights, 1, 0)
-    batch, whole = truth.batches[0], []
+    model, sent, batch = sent_without_dropout("gpt")
+    whole = []
     for tokens, labels in zip(batch.inputs, batch.labels, strict=True):  # the text that the loader held
         length = int((labels >= 0).sum())
         whole.append(torch.cat((tokens[:length], labels[length - 1 : length])))
@@ -78,9 +81,7 @@ def test_what_a_language_model_sends_is_the_gradient_that_it_has_itself() -> Non
     mask = nn.utils.rnn.pad_sequence([torch.ones_like(own) for own in whole], batch_first=True)
     scores = model(input_ids=texts_, attention_mask=mask)[:, :-1]
     F.cross_entropy(scores.flatten(0, 1), texts_[:, 1:].masked_fill(mask[:, 1:] == 0, -100).flatten()).backward()
-    for name, parameter in model.named_parameters():
-        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        assert torch.allclose(update.tensors[name], expected, atol=1e-6), name
+    assert_gradients(model, sent)
 
 
 @pytest.mark.parametrize("name", ["bert", pytest.param("gpt", marks=pytest.mark.slow)])

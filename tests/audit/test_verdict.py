@@ -38,12 +38,6 @@ from tests.audit.findings import (
             "Updates of one image give the image back in a readable form (4 of 4): 4 updates were attacked for 8 s.",
         ),
         (
-            [attacked(3), attacked(0, batch=2), attacked(2, batch=16)],
-            "recovered",
-            "Updates of 1 and 16 images give images back in a readable form (3 of 4; 2 of 4): 8 updates were attacked "
-            "for 16 s.",
-        ),
-        (
             [attacked(0), attacked(0, batch=4, converged=False)],
             "undecided",
             "Undecided: no image came back from 8 updates of 1 and 4 images in 16 s, and the searches do not show "
@@ -109,16 +103,6 @@ def test_images_that_were_only_identified_are_not_given_back(
 ) -> None:
     stated = verdict.answer(record(Policy(), client=(guessed(*values),))).sentence
     assert stated == f"Updates of 4 images {deed}: 1 update was attacked for 2 s."
-
-
-def test_no_page_of_identified_images_says_recovered_of_them() -> None:
-    arm = guessed(NAMED, NAMED, NAMED, NOISE, updates=6)
-    found = record(Policy(max_recovered=0.1), client=(arm,), control=as_control(arm))
-    assert [why for why in verdict.broken(found) if "of the attacked examples of batch 4 were identified." in why]
-    html = to_html(page.build(found, {}))
-    assert "images are recovered" not in html
-    assert "were recovered" not in html
-    assert "Recovered from updates" not in html
 
 
 def test_where_searches_were_short_the_answer_says_how_many_minutes_would_do() -> None:
@@ -232,27 +216,24 @@ def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once()
     ("tried", "policy", "sentence"),
     [
         (
-            (defended("clipping", 40, 0.0),),
-            Policy(max_recovered=0.1),
-            "The only defense that was measured, clipping, did not help: with it as many were identified as without, "
-            "100 % (91 to 100).",
-        ),
-        (
             (defended("clipping", 40, 0.0), defended("float16", 40, 0.0)),
             Policy(),
             "None of the 2 defenses that were measured helped: with each of them as many were identified as without, "
             "100 % (91 to 100).",
         ),
+        (
+            (defended("weak", 30, 0.0), defended("weaker", 40, 0.0)),
+            Policy(max_recovered=0.1),
+            "None of the 2 defenses that were measured is enough. weak comes closest.",
+        ),
     ],
 )
-def test_where_none_helped_none_comes_closest(tried: tuple[AuditArm, ...], policy: Policy, sentence: str) -> None:
-    assert verdict.sentence(record(policy, tried=tried)) == sentence
-
-
-def test_where_none_keeps_the_policy_none_is_recommended() -> None:
-    found = record(Policy(max_recovered=0.1), tried=(defended("weak", 30, 0.0), defended("weaker", 40, 0.0)))
+def test_where_none_keeps_the_policy_none_is_recommended(
+    tried: tuple[AuditArm, ...], policy: Policy, sentence: str
+) -> None:
+    found = record(policy, tried=tried)
     assert verdict.recommend(found) is None
-    assert "None of the 2 defenses that were measured is enough. weak comes closest." in verdict.sentence(found)
+    assert sentence in verdict.sentence(found)
 
 
 def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -> None:
@@ -285,15 +266,13 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
 
 
-@pytest.mark.parametrize("searched", [{"iterations": 10}, {"of": 35}])
-def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
-    own = defended("any", 0, 0.0, **searched)
-    assert verdict.judge_defense(record(Policy(max_recovered=0.1), tried=(own,)), own) == "kept"
-
-
-def test_what_was_recovered_needs_no_long_search() -> None:
-    own = defended("any", 40, 0.0, iterations=1)
-    assert verdict.judge_defense(record(Policy(max_recovered=0.1), tried=(own,)), own) == "broken"
+@pytest.mark.parametrize(
+    ("recovered", "searched", "state"),
+    [(0, {"iterations": 10}, "kept"), (0, {"of": 35}, "kept"), (40, {"iterations": 1}, "broken")],
+)
+def test_with_evidence_it_is_decided(recovered: int, searched: dict[str, Any], state: str) -> None:
+    own = defended("any", recovered, 0.0, **searched)
+    assert verdict.judge_defense(record(Policy(max_recovered=0.1), tried=(own,)), own) == state
 
 
 def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
@@ -355,18 +334,9 @@ def test_an_audit_whose_every_batch_size_failed_keeps_no_threshold(client: list[
     assert exit_code_of(record(Policy(max_recovered=0.1, undecided="pass"), client=client, control=None)) == 0
     assert verdict.undecided_sentences(found)
     assert verdict.unused_time_reason(found) == ""  # more updates could change the verdict
-    sheet_text, page_text = to_html(sheet.build(found)), to_html(page.build(found, {}))
-    for text in (sheet_text, page_text):
+    for text in (to_html(sheet.build(found)), to_html(page.build(found, {}))):
         assert "Undecided: every attack failed (" in text
-        assert "it broke" in text
         assert "No threshold of the policy is broken" not in text
-        assert "0 %" not in text.partition("Requirements of other documents")[0].partition("What the words mean")[0]
-
-
-def test_a_batch_size_that_failed_is_undecided_and_the_answer_is_about_the_others() -> None:
-    found = record(Policy(max_recovered=0.1), client=[failed("it broke"), attacked(0, ENOUGH, batch=4)])
-    assert exit_code_of(found) == UNDECIDED
-    assert verdict.answer(found).sentence.startswith("Withstood: ")
 
 
 def test_an_audit_that_ended_before_the_first_update_is_undecided() -> None:

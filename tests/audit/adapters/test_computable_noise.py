@@ -76,12 +76,6 @@ def test_an_audit_of_opacus_recovers_the_state_and_names_the_remedy(tmp_path: Pa
     assert "optimizer = secure(optimizer)" in note
 
 
-@pytest.mark.slow
-def test_the_noise_of_a_trainer_with_opacus_is_recovered(tmp_path: Path) -> None:
-    subject = load_subject(of_opacus(tmp_path), "train:trainer")
-    assert re.match(STATE, noise_sentence(subject))
-
-
 def test_a_trainer_with_opacus_states_its_mechanism(tmp_path: Path) -> None:
     subject = load_subject(of_opacus(tmp_path), "train:trainer")
     assert subject.defenses == ({"name": "dp-sgd", "delta": 1e-5, "clip": 0.5, "noise_multiplier": 1.5},)
@@ -190,12 +184,6 @@ def test_numpys_state_is_recovered_from_frozen_weights_at_the_deviation_of_the_m
     app = apps.make(("client_app.py", "app = ClientApp()", LOCAL_DP), seeded, FROZEN)
     note = noise_sentence(load_subject(app, "app"))
     assert note.startswith("Broken: the noise is computable (MT19937 (numpy.random, legacy), state from"), note
-
-
-@pytest.mark.slow
-def test_the_state_behind_a_seeded_mod_of_this_package_is_recovered(apps: Apps) -> None:
-    app = apps.make(METRICS, own_mod(", seed=1"), FROZEN)
-    assert re.match(STATE, noise_sentence(load_subject(app, "app")))
 
 
 def test_integers_take_draws_of_flowers_mod_too(apps: Apps) -> None:

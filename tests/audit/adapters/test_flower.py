@@ -60,17 +60,6 @@ def test_a_folder_and_its_archive_give_their_example_back(apps: Apps, tmp_path: 
 
 
 @pytest.mark.slow
-def test_members_and_defenses_of_the_loop_are_measured(apps: Apps, tmp_path: Path) -> None:
-    path = apps.make(("pyproject.toml", "examples = 1", "examples = 40"), ("pyproject.toml", "size = 1", "size = 8"))
-    record = audited(path, tmp_path / "out", seconds=15.0, defend=True)
-    (reply,) = record.client
-    assert (reply.name, reply.training.batch_size, reply.training.test_examples) == ("captured", 8, 40)
-    assert reply.findings_of("membership")
-    assert record.control is not None
-    assert "captured update cannot be defended" not in verdict.sentence(record) + verdict.unused_time_reason(record)
-
-
-@pytest.mark.slow
 def test_mods_are_not_repeated_in_further_trainings(apps: Apps, tmp_path: Path) -> None:
     path = apps.make(("client_app.py", "app = ClientApp()\n", MOD), ("pyproject.toml", "examples = 1", "examples = 40"))
     record = audited(path, tmp_path / "out", seconds=15.0, defend=True)
@@ -112,15 +101,6 @@ def test_a_server_that_waits_for_more_clients_gets_them(apps: Apps) -> None:
     assert load_subject(apps.make(changes), "app").reply is not None
 
 
-def test_a_loss_by_a_module_is_seen_as_one_by_a_function(apps: Apps) -> None:
-    changes = (
-        "task.py",
-        "nn.functional.cross_entropy(model(images), labels)",
-        "nn.CrossEntropyLoss()(model(images), labels)",
-    )
-    assert torch.equal(moved(load_subject(apps.make(changes), "app")), moved(load_subject(apps.make(), "app")))
-
-
 def test_an_evaluation_before_the_first_step_is_no_training(apps: Apps) -> None:
     before = "    data = partition("
     changes = (
@@ -151,11 +131,6 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
         ),
         ((("pyproject.toml", "[project]", "[project"),), "is not TOML"),
         ((("pyproject.toml", "client_app:app", "client_app:ap"),), "cannot be loaded: AttributeError.* Try `flwr"),
-        ((("pyproject.toml", "client_app:app", "client_app:fit"),), "is of type function, expected a ClientApp"),
-        (
-            (("client_app.py", "from flwr.client", "import no_such_package\nfrom flwr.client"),),
-            "No module named 'no_such",
-        ),
         ((("task.py", "lr=learning_rate", "lr=-1"),), "the ClientApp of 'app' failed: .*Invalid learning"),
         (
             (("server_app.py", "ArrayRecord(make_model().state_dict())", "ArrayRecord()"),),
@@ -168,7 +143,6 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
                 "record with the model's weights"
             ),
         ),
-        ((("client_app.py", "@app.train()", "@app.evaluate()"),), "failed: ValueError: No train function registered"),
         ((("pyproject.toml", "examples = 1", "examples = 0"),), "it trains no torch model in this process"),
         ((("pyproject.toml", "client_app:app", "server_app:app"),), "is of type ServerApp, expected a ClientApp"),
         ((("server_app.py", "torch.manual_seed(0)", "1 / 0"),), "the ServerApp of 'app' failed: ZeroDivisionError"),
@@ -182,10 +156,6 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
         (
             (("client_app.py", "ArrayRecord(model.state_dict())", 'ArrayRecord({"1.bias": model[1].bias.data})'),),
             "'1.weight' is trained in the ClientApp of 'app', but not among the arrays that the client answers with",
-        ),
-        (
-            (("client_app.py", '"arrays": ArrayRecord(', '"more": message.content["arrays"], "arrays": ArrayRecord('),),
-            "holds 2 array records, expected a single record",
         ),
         (
             (("client_app.py", "len(data), ", "7, "), ("pyproject.toml", "examples = 1", "examples = 5")),

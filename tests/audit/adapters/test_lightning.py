@@ -66,14 +66,8 @@ def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleT
             lambda own: own.Classifier(),
             r"gives Classifier, expected a LightningModule and its data. Return \(module, datamodule\)",
         ),
-        (lambda own: own.Pictures(), "gives Pictures, expected a LightningModule and its data"),
         (lambda own: (own.Classifier(), None), "gives NoneType as its data, expected a DataModule or a loader. Return"),
-        (lambda own: (own.Classifier(), 7), "gives int as its data, expected a DataModule or a loader"),
         (lambda own: (own.Classifier(), []), "the loader of 'train:make' yields no batch. Give it the client's data"),
-        (
-            lambda own: (own.Classifier(), own.Pictures(), None),
-            "gives Classifier, Pictures, NoneType, expected a Light",
-        ),
         (
             lambda own: (own.Classifier().requires_grad_(False), own.Pictures()),
             r"every parameter of 'train:make' is frozen, .* Call module.unfreeze\(\)",

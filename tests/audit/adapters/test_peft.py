@@ -147,23 +147,6 @@ def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-IMAGES, CLASSES = loader().dataset.tensors  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("loss", "data", "message"),
-    [
-        (None, None, r"returned no loader: give Subject\(shape=\(channels, height, width\)\) instead"),
-        (None, [(IMAGES, CLASSES + 5)], "a label is 8, but the model scores classes 0 to 3"),
-        ("mse", loader(), "is of type str, expected a function of scores and labels, or None for cross-entropy"),
-    ],
-)
-def test_loss_and_loader_are_checked_as_of_any_model(loss: Any, data: Any, message: str) -> None:
-    with pytest.raises(FedsimError, match=message) as raised:
-        check_subject(load_subject((of_images(LORA), loss, data), "train:make"), "train:make")
-    assert "\n" not in str(raised.value)
-
-
 def test_a_subject_keeps_what_it_states_and_first_weights_of_lora_are_noted() -> None:
     subject = load_subject(Subject(of_images(LORA), None, loader(), learning_rate=0.3), "train:make")
     assert subject.learning_rate == 0.3

@@ -96,15 +96,11 @@ def test_a_row_comes_back_with_its_number() -> None:
     ("thing", "message"),
     [
         (LinearRegression(), r"gives LinearRegression, expected an estimator with its data. Return \(estimator, X"),
-        ((Ridge(), X, Y[:-1]), r"gives X of shape \(40, 6\) and y of shape \(39,\)"),
         ((MLPRegressor(), X, Y), r"has no weights yet. Call fit or partial_fit\(X, y\) once."),
-        ((Ridge(), X[:0], Y[:0]), "gives X without rows"),
         ((Ridge(), X, Y.astype(str) + "a"), "gives y with values that are no numbers: ValueError"),
-        ((fitted(Ridge(), Y), X[:, :3], Y), "gives X of 3 columns, expected the 6 that Ridge was fitted on"),
         ((SVR(), X, Y), "is a SVR, and fedsim does not know its gradient, expected any of LinearRegr"),
         ((fitted(MLPRegressor(loss="poisson", max_iter=2), Y**2), X, Y), "has loss 'poisson', expected squared_error"),
         ((SGDRegressor(loss="hubert"), X, Y), "has loss 'hubert', expected squared_error or .*Did you mean 'huber'"),
-        ((make_pipeline(StandardScaler(), Ridge()), X, Y), "is not fitted. Call its fit before the audit."),
     ],
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:
