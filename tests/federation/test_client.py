@@ -59,31 +59,6 @@ def test_what_a_client_remembers_is_written_where_the_caller_says(scenario: Buil
     assert int(memory["defense 0"]["rounds"]) == 2
 
 
-def test_terms_of_the_loss_are_added_to_it(scenario: Build) -> None:
-    """The proximal term pulls towards the received weights: its gradient is mu times the distance to them."""
-    mu, rate = 5.0, 0.1
-    tables: dict[str, Any] = {
-        "federation": {
-            "algorithm": "fedavg",
-            "local_steps": 2,
-            "batch_size": 8,
-            "optimizer": {"name": "sgd", "learning_rate": rate},
-        },
-        "components": [{"name": "fedprox", "mu": mu}],
-        "model": {"dropout": 0.0},
-    }
-    world = worlds.build(scenario(**tables))
-    plain = worlds.build(scenario(**{**tables, "components": []}))
-    one = {**tables, "components": [], "federation": {**tables["federation"], "local_steps": 1}}
-    first, both = (
-        local_training(w, w.models.first_weights, 1, 0)[0].tensors for w in (worlds.build(scenario(**one)), plain)
-    )
-    pulled = local_training(world, world.models.first_weights, 1, 0)[0].tensors
-    for name, delta in pulled.items():
-        # After the first step the distance is -delta of that step, so the pull takes mu * rate of it back.
-        assert torch.allclose(delta, both[name] - mu * rate * first[name], atol=1e-6)  # rounding of float32 steps
-
-
 def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_masks(scenario: Build) -> None:
     world = worlds.build(scenario(federation={"batch_size": 3}))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
@@ -267,20 +242,6 @@ def test_a_defense_of_batches_sees_none_that_is_empty(scenario: Build) -> None:
     sizes = [len(batch) for truth in rounds for batch in truth.batches]
     assert 0 in sizes
     assert defense.sizes == [size for size in sizes if size]
-
-
-@pytest.mark.parametrize("per_sample", [False, True])
-def test_nested_dropout_draws_one_length_for_a_clients_batch_or_one_for_every_example(
-    scenario: Build, per_sample: bool
-) -> None:
-    nested = {"name": "nested-dropout", "eta": 6.0, "per_sample": per_sample}
-    tables: dict[str, Any] = {"components": [nested], "federation": {"batch_size": 16}, "model": {"dropout": 0.0}}
-    world = worlds.build(scenario(**tables))
-    _, truth = local_training(world, world.models.first_weights, 1, 0)
-    ((mask,),) = truth.masks
-    lengths = mask.sum(1)
-    assert len(lengths) == 16
-    assert (len(set(lengths.tolist())) > 1) is per_sample
 
 
 def test_what_the_loss_does_not_depend_on_has_a_gradient_of_zeros(

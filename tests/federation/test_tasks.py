@@ -16,7 +16,6 @@ from fedsim.core.types.tasks import Model, Scored
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
@@ -157,27 +156,6 @@ def test_evaluation_draws_the_same_each_time(world) -> None:
     tested = [evaluate_model(own, own.models.first_weights) for _ in range(2)]
     assert tested[0] == tested[1]
     assert list(tested[0]) == ["test_loss"]
-
-
-def test_tasks_that_draw_nothing_leave_nothing(scenario: Build) -> None:
-    own = worlds.build(scenario())
-    _, truth = local_training(own, own.models.first_weights, 1, 0)
-    assert truth.draws == ({},)
-
-
-def test_a_scenario_may_name_another_task(scenario: Build) -> None:
-    for written in ("classification", {"name": "classification"}):
-        named = scenario(task=written)
-        assert named.model_dump()["task"] == {"name": "classification"}
-        assert worlds.build(Scenario.model_validate_json(named.model_dump_json())).task.name == "classification"
-    assert worlds.build(scenario()).task.name == "classification"
-    with pytest.raises(ScenarioError, match=r"test: task\.name: there is no task 'clasification'.*'classification'"):
-        scenario(task="clasification")
-    with pytest.raises(ScenarioError, match=r"test: task\.rate: there is no such key"):
-        scenario(task={"name": "classification", "rate": 1})
-    why = "task 'tagging' does not fit data 'digits': it reads tokens, and the examples are numbers"
-    with pytest.raises(ScenarioError, match=why):
-        worlds.build(scenario(task="tagging")).check()
 
 
 def test_a_data_set_that_names_no_known_task_is_refused(world, scenario: Build) -> None:

@@ -81,14 +81,7 @@ FAR_BELOW_RENYI = (1e-4, 0.5, 10, 1e-5)
 
 @pytest.mark.parametrize(
     "setting",
-    [
-        next(iter(REFERENCE)),
-        *(pytest.param(setting, marks=pytest.mark.slow) for setting in list(REFERENCE)[1:]),
-        (0.2, 30.0, 1, 1e-5),
-        pytest.param((0.9, 0.6, 3, 1e-5), marks=pytest.mark.slow),
-        pytest.param((0.3, 1.0, 1, 1e-2), marks=pytest.mark.slow),
-        FAR_BELOW_RENYI,
-    ],
+    [next(iter(REFERENCE)), (0.2, 30.0, 1, 1e-5), FAR_BELOW_RENYI],
 )
 def test_a_second_library_agrees_and_never_finds_more(setting) -> None:
     q, sigma, number, delta = setting
