@@ -219,9 +219,7 @@ def test_a_run_in_which_nobody_ever_counts_ends_with_its_first_weights(scenario:
     assert journal.entries == []
 
 
-def test_a_declared_crash_does_not_excuse_an_error_of_ones_own(
-    scenario: Build, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_declared_crash_does_not_excuse_an_error_of_ones_own(scenario, monkeypatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("my bug")
 

@@ -1,7 +1,6 @@
 """The attacker cannot cheat: nothing private is reachable from an observation unless it was granted."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -234,9 +233,7 @@ def test_misjudged_rates_hide_the_true_ones(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize(("rate", "error", "shown"), [(0.25, 0.9, 0.95), (0.25, -0.5, 0.0), (0.0, 0.1, 0.0)])
-def test_misjudged_rates_stay_rates_and_no_dropout_stays_none(
-    watched: Watched, rate: float, error: float, shown: float
-) -> None:
+def test_misjudged_rates_stay_rates_and_no_dropout_stays_none(watched, rate, error, shown) -> None:
     observation, _, _ = watched(threat={"rate_error": error}, model={"dropout": rate})
     assert [site.rate for site in observation.sites] == [shown] * len(observation.sites)
     modules = [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)]
@@ -262,9 +259,7 @@ def test_withheld_rates_do_not_stand_in_the_model(watched: Watched) -> None:
     assert len(observation.sites) == 2
 
 
-def test_the_rate_of_attention_is_withheld_too(
-    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_rate_of_attention_is_withheld_too(watched, tmp_path, monkeypatch) -> None:
     (tmp_path / "attentive_net.py").write_text(
         "from torch import nn\n"
         "class Net(nn.Module):\n"
@@ -299,9 +294,7 @@ def test_the_update_is_a_copy_with_its_buffers(watched: Watched) -> None:
             assert torch.equal(theirs[name], before)
 
 
-def test_rates_that_cannot_be_withheld_are_refused(
-    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rates_that_cannot_be_withheld_are_refused(watched, tmp_path, monkeypatch) -> None:
     (tmp_path / "own_net.py").write_text(
         "import torch.nn.functional as F\nfrom torch import nn\n"
         "class Net(nn.Module):\n"
