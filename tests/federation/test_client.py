@@ -191,31 +191,6 @@ def test_what_foreign_code_draws_differs_by_client_and_round_and_repeats(scenari
 
 
 @final
-class Overwriting(Defense[Config]):
-    """Writes into the weights that it is shown."""
-
-    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
-        for name in here.received_weights:
-            here.received_weights[name].zero_()
-        return gradient
-
-    def adaptive_view(self) -> MethodDescription:
-        return MethodDescription("overwriting")
-
-
-def test_a_hook_cannot_change_the_weights_that_others_received(scenario: Build) -> None:
-    world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4}))
-    received = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
-    plain, _ = local_training(world, received, 1, 0)
-    overwriting = replace(world.stack, defenses_as_written=(Overwriting(Config()),))
-    update, _ = local_training(replace(world, stack=overwriting), received, 1, 0)
-    for name, tensor in world.models.first_weights.items():
-        assert torch.equal(received[name], tensor)
-    for name, tensor in plain.tensors.items():
-        assert torch.equal(update.tensors[name], tensor)
-
-
-@final
 class Reading(Defense[Config]):
     """Notes how many examples a batch has that it may change."""
 

@@ -156,17 +156,6 @@ def test_half_of_the_noise_is_noticed_as_often_as_the_plan_says() -> None:
     assert caught / 100 == pytest.approx(plan.power, abs=0.15)  # three standard errors of 100 and 400 trials
 
 
-@pytest.mark.slow
-def test_what_is_shown_nears_the_claim_over_runs() -> None:
-    claim, generator = of_noise(2.0), np.random.default_rng(3)
-    plan = plan_audit(claim, 200, 50, 0.95, generator, None)
-    included = generator.random((50, 200)) < 1 / 2
-    outcome = evaluate_runs(claim, plan, included, claim.mu * included + generator.standard_normal(included.shape))
-    assert 0.6 < outcome.epsilon / claim.epsilon < 1.0
-    assert outcome.gap == pytest.approx(claim.mu, abs=0.5)  # three standard errors of two means of 100
-    assert outcome.apart is not None
-
-
 def test_units_that_are_left_out_by_chance_have_no_tighter_bound() -> None:
     claim, generator = Claim((Spent(1.0, 0.5, 2),), 1e-5), np.random.default_rng(3)
     plan = replace(PLAN, canaries=40, guesses=20)

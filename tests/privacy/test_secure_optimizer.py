@@ -75,27 +75,6 @@ def test_poisson_sampling_with_empty_batches_trains_and_is_accounted(ghost):
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_a_seed_of_torch_repeats_nothing():
-    drawn = []
-    for _ in range(2):
-        model, optimizer, loss, _ = private()
-        secure(optimizer)
-        torch.manual_seed(4)
-        step(model, optimizer, loss, torch.ones(4, SIZE), torch.zeros(4, dtype=torch.long))
-        drawn.append(model._module[0].weight.detach().clone())
-    assert not torch.equal(*drawn)
-
-
-@pytest.mark.parametrize(("ghost", "clipping"), [(False, "flat"), (True, "flat"), (False, "per_layer")])
-def test_the_kind_of_optimizer_stays(ghost, clipping):
-    _, optimizer, _, _ = private(ghost=ghost, clipping=clipping)
-    kind = type(optimizer)
-    assert not is_secure(optimizer)
-    secure(optimizer)
-    assert isinstance(optimizer, kind)
-    assert is_secure(optimizer)
-
-
 def test_the_multiplier_survives_an_error_and_a_second_call_changes_nothing():
     _, optimizer, _, _ = private()
     assert secure(secure(optimizer)) is optimizer
