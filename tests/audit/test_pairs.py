@@ -58,10 +58,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "a loader that fails": ((net(6, 3), None, failing()), "failed: OSError: the disk is gone"),
     "tensors alone": ((net(6, 3), None, [ROWS]), r"yields Tensor, expected \(images, labels\) or a mapping"),
     "three things": ((net(6, 3), None, [(ROWS, CLASSES, CLASSES)]), "yields 3 things at once, expected two"),
-    "an image, facts, a label": (
-        (net(6, 3), None, [(ROWS, {}, CLASSES)]),
-        r"\[\(images, labels\) for images, _, labels in",
-    ),
+    "an image, facts, a label": ((net(6, 3), None, [(ROWS, {}, CLASSES)]), r"\[\(images, labels\) for images, _"),
     "a forward of a mapping": ((OfMapping(), None, [(ROWS, CLASSES)]), r"wrap it:\n  class OfTensor\(nn.Module\):\n"),
     "a mapping without inputs": (
         (net(6, 3), None, [{"data": ROWS, "labels": CLASSES}]),
@@ -71,20 +68,11 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         (net(6, 3), None, [{"x": ROWS, "answers": CLASSES}]),
         "yields a mapping without labels: it has x, answers, expected any of labels, label, targets",
     ),
-    "arrays": (
-        (net(6, 3), None, [(ROWS.numpy(), CLASSES.numpy())]),
-        "yields examples of type ndarray, expected a tensor. A DataLoader makes tensors of arrays and numbers",
-    ),
+    "arrays": ((net(6, 3), None, [(ROWS.numpy(), CLASSES.numpy())]), "yields examples of type ndarray, expected a"),
     "labels in a list": ((net(6, 3), None, [(ROWS, CLASSES.tolist())]), "yields labels of type list"),
     "sparse rows": ((net(6, 3), None, [(ROWS.to_sparse(), CLASSES)]), "yields examples as a sparse or complex tensor"),
-    "bytes": (
-        (net(25, 3), None, [((255 * IMAGES).to(torch.uint8), CLASSES)]),
-        r"Pixels of 0 to 255 become numbers by .float\(\) / 255",
-    ),
-    "whole numbers": (
-        (net(6, 3), None, [(CLASSES[:, None], CLASSES)]),
-        r"yields torch.int64 of shape \(8, 1\), expected",
-    ),
+    "bytes": ((net(25, 3), None, [((255 * IMAGES).to(torch.uint8), CLASSES)]), "Pixels of 0 to 255 become numbers"),
+    "whole numbers": ((net(6, 3), None, [(CLASSES[:, None], CLASSES)]), r"yields torch.int64 of shape \(8, 1\)"),
     "no dimension of columns": ((net(6, 3), None, [(ROWS[:, 0], CLASSES)]), r"yields torch.float32 of shape \(8,\)"),
     "images of two pixels": (
         (net(4, 3), None, [(IMAGES[..., :2, :2], CLASSES)]),
@@ -94,10 +82,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "nan in targets": ((net(6, 1), F.mse_loss, [(ROWS, with_nan(ROWS[:, :1]))]), "yields labels that are not finite"),
     "fewer labels": ((net(6, 3), None, [(ROWS, CLASSES[:5])]), "yields 5 labels for 8 examples, expected a label for"),
     "a label for all": ((net(6, 3), None, [(ROWS, torch.tensor(1))]), "yields one number for 8 examples"),
-    "a class below 0": (
-        (net(6, 3), None, [(ROWS, CLASSES.sort().values.flip(0) - 1)]),
-        "label -1 is out of range, exp",
-    ),
+    "a class below 0": ((net(6, 3), None, [(ROWS, CLASSES.sort().values.flip(0) - 1)]), "label -1 is out of range"),
     "a class too many": (
         (net(6, 3), None, [(ROWS, CLASSES.roll(3).sort().values + 1)]),
         "a label is 3, but the model sc",
@@ -122,30 +107,18 @@ WRONG: dict[str, tuple[Wrong, str]] = {
         (net(6, 3), nn.CrossEntropyLoss, [(ROWS, CLASSES)]),
         r"is the class CrossEntropyLoss, expected CrossEntropyLoss\(\)",
     ),
-    "numbers without a loss": (
-        (net(6, 1), None, [(ROWS, ROWS[:, 0])]),
-        "are numbers, and without a loss the client learns",
-    ),
+    "numbers without a loss": ((net(6, 1), None, [(ROWS, ROWS[:, 0])]), "are numbers, and without a loss the client"),
     "a model that was not made": (
         (nn.Linear, None, [(ROWS, CLASSES)]),
         r"the class Linear for the model, expected Linear",
     ),  # type: ignore[dict-item]
-    "a frozen model": (
-        (net(6, 3).requires_grad_(False), None, [(ROWS, CLASSES)]),
-        "has nothing to train: all its parameters are frozen",
-    ),
+    "a frozen model": ((net(6, 3).requires_grad_(False), None, [(ROWS, CLASSES)]), "has nothing to train: all its"),
     "a loss for each example": (
         (net(6, 3), nn.CrossEntropyLoss(reduction="none"), [(ROWS, CLASSES)]),
         "the loss of 'client' fails on the model's scores: RuntimeError: grad can be implicitly created",
     ),
-    "a loss that is no number": (
-        (net(6, 3), lambda z, y: z.sum() / 0, [(ROWS, CLASSES)]),
-        "expected a single finite number",
-    ),
-    "a loss without slope": (
-        (net(6, 3), lambda z, y: 0 * z.sum(), [(ROWS, CLASSES)]),
-        "is zero everywhere: it would send",
-    ),
+    "a loss that is no number": ((net(6, 3), lambda z, y: z.sum() / 0, [(ROWS, CLASSES)]), "expected a single finite"),
+    "a loss without slope": ((net(6, 3), lambda z, y: 0 * z.sum(), [(ROWS, CLASSES)]), "is zero everywhere: it would"),
     "numbers for pixels": (
         (nn.Conv2d(1, 1, 1), F.mse_loss, [(IMAGES, IMAGES)]),
         r"which no task supports. Supported are a class \(B,\), numbers .* several of these by name",

@@ -146,10 +146,7 @@ CROSS = "nn.functional.cross_entropy(model(images), labels)"
         ((("pyproject.toml", "examples = 1", "examples = 0"),), "it trains no torch model in this process"),
         ((("pyproject.toml", "client_app:app", "server_app:app"),), "is of type ServerApp, expected a ClientApp"),
         ((("server_app.py", "torch.manual_seed(0)", "1 / 0"),), "the ServerApp of 'app' failed: ZeroDivisionError"),
-        (
-            (("server_app.py", "    FedAvg(", "    0 and FedAvg("),),
-            "ended without a training request",
-        ),
+        ((("server_app.py", "    FedAvg(", "    0 and FedAvg("),), "ended without a training request"),
         ((("task.py", "optimizer.step()", BY_HAND),), "cannot be watched: it trains without an optimizer of torch"),
         ((("task.py", CROSS, BARE_LOSS),), "cannot be watched: it trains with a loss other than cross-entropy"),
         ((("task.py", CROSS, OUTSIDE),), "cannot be watched: its loss does not depend on its model's output"),

@@ -60,39 +60,18 @@ def test_a_loader_of_mappings_does_in_place_of_a_data_module(lightnings: ModuleT
 @pytest.mark.parametrize(
     ("thing", "message"),
     [
-        (
-            lambda own: own.Classifier(),
-            r"gives Classifier, expected a LightningModule and its data. Return \(module, datamodule\)",
-        ),
+        (lambda own: own.Classifier(), r"gives Classifier, expected a LightningModule and its data. Return \(module"),
         (lambda own: (own.Classifier(), None), "gives NoneType as its data, expected a DataModule or a loader. Return"),
         (lambda own: (own.Classifier(), []), "the loader of 'train:make' yields no batch. Give it the client's data"),
-        (
-            lambda own: (own.Classifier().requires_grad_(False), own.Pictures()),
-            r"every parameter of 'train:make' is frozen, .* Call module.unfreeze\(\)",
-        ),
+        (lambda own: (own.Classifier().requires_grad_(False), own.Pictures()), "every parameter of 'train:make' is"),
         (lambda own: (own.Classifier, own.Pictures), r"returned 2 values, expected a tuple \(model, loss, loader\)"),
         (lambda own: (own.ByHand(), own.Pictures()), "optimises by hand .automatic_optimization = False."),
-        (
-            lambda own: (own.TwoCalls(), own.Pictures()),
-            "calls net.1 and net.3 in sequence, expected a single call that returns",
-        ),
-        (
-            lambda own: (own.WithTrainer(), own.Pictures()),
-            "training_step of 'train:make' fails without a Trainer: RuntimeError",
-        ),
-        (
-            lambda own: (own.Silent(), own.Pictures()),
-            "fails without a Trainer: TypeError: it returns NoneType, expected a loss",
-        ),
-        (
-            lambda own: (own.OfInputs(), own.Pictures()),
-            "it depends on more. Return .model, loss, loader., with the loss as",
-        ),
+        (lambda own: (own.TwoCalls(), own.Pictures()), "calls net.1 and net.3 in sequence, expected a single call"),
+        (lambda own: (own.WithTrainer(), own.Pictures()), "training_step of 'train:make' fails without a Trainer"),
+        (lambda own: (own.Silent(), own.Pictures()), "fails without a Trainer: TypeError: it returns NoneType"),
+        (lambda own: (own.OfInputs(), own.Pictures()), "it depends on more. Return .model, loss, loader., with the"),
         (lambda own: (own.Classifier(), own.WithoutSetup()), "the DataModule of 'train:make' failed: AttributeError"),
-        (
-            lambda own: (own.Classifier(), own.TRIPLES),
-            r"batches of 'train:make' are 3 parts, expected \(inputs, labels\)",
-        ),
+        (lambda own: (own.Classifier(), own.TRIPLES), r"batches of 'train:make' are 3 parts, expected \(inputs"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_at_most_a_wrapper(lightnings: ModuleType, thing: Any, message: str) -> None:

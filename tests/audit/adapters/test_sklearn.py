@@ -117,24 +117,15 @@ X, Y = rows()
         ((fitted(LogisticRegression(), 2)[0], X, Y), "gives y with 2, which is no class that it was fitted on"),
         ((MLPClassifier(), X, Y), r"has no weights yet. Call fit or partial_fit\(X, y, classes=...\) once."),
         ((LogisticRegression(), X[:0], Y[:0]), r"gives X without rows. Return \(estimator, X, y\)"),
-        (
-            (LogisticRegression(), X.astype(str) + "a", Y),
-            "gives X with values that are no numbers: ValueError: .*0.125",
-        ),
-        (
-            (fitted(LogisticRegression())[0], X[:, :3], Y),
-            "gives X of 3 columns, expected the 6 that LogisticRegression w",
-        ),
+        ((LogisticRegression(), X.astype(str) + "a", Y), "gives X with values that are no numbers: ValueError"),
+        ((fitted(LogisticRegression())[0], X[:, :3], Y), "gives X of 3 columns, expected the 6 that"),
         (
             (make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y), X[:, :3], Y),
             "the pipeline 'train:model' does not take these rows: ValueError: X has 3 features",
         ),
         ((SVC(), X, Y), "is a SVC, and fedsim does not know its gradient, expected any of LogisticR"),
         ((SGDClassifier(loss="huber"), X, Y), "has loss 'huber', expected any of hinge, log_loss, modified_huber"),
-        (
-            (make_pipeline(StandardScaler(), Perceptron()), X, Y),
-            "the pipeline 'train:model' is not fitted. Call its fit before the audit.",
-        ),
+        ((make_pipeline(StandardScaler(), Perceptron()), X, Y), "the pipeline 'train:model' is not fitted. Call its"),
     ],
 )
 def test_a_mistake_is_one_sentence(thing: Any, message: str) -> None:

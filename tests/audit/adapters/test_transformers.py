@@ -188,18 +188,9 @@ def without_data(folder: Path) -> Any:
             lambda folder: trainer(folder, data=[{"pixel_values": one["pixel_values"]} for one in pictures()]),
             "hold pixel_values, expected inputs and labels. Name the labels' column 'label' or 'labels'",
         ),
-        (
-            lambda folder: trainer(folder, nn.Linear(64, 4)),
-            "hold labels, expected inputs and labels. .* columns that the model's forward does not name are removed",
-        ),
-        (
-            lambda folder: trainer(folder, data=["a", "b"]),
-            "cannot be put into batches: TypeError: .* must hold mappings that its data_collator accepts.",
-        ),
-        (
-            lambda folder: (trainer(folder), [1]),
-            "gives Trainer, list, expected only a Trainer with its own data and loss",
-        ),
+        (lambda folder: trainer(folder, nn.Linear(64, 4)), "hold labels, expected inputs and labels. .* columns that"),
+        (lambda folder: trainer(folder, data=["a", "b"]), "cannot be put into batches: TypeError: .* must hold"),
+        (lambda folder: (trainer(folder), [1]), "gives Trainer, list, expected only a Trainer with its own data and"),
         (of_two_sentences, "trains an encoder-decoder model. The audit supports classifiers and causal"),
         (lambda folder: trainer(folder, kind=Penalised), "it depends on more. Return .model, loss, loader., with"),
     ],

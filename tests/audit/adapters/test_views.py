@@ -145,8 +145,7 @@ class Momentum(nn.Module):
         (client(loader=[((FIRST,), LABELS)]), "yields Tensor, expected two views"),
         (client(loader=[(FIRST, SECOND[..., :3])]), r"views of shapes \(24, 1, 4, 4\) and \(24, 1, 4, 3\), expected"),
         (client(loss=lambda z: z.sum()), r"fails on embeddings of shape \(4, 8\), which views='halves' gives it as"),
-        (client(loss=Queue()), ("depends on earlier batches or on chance. The audit supports an encoder .* a memory "
-                "bank")),
+        (client(loss=Queue()), "depends on earlier batches or on chance. The audit supports an encoder .* a memory"),
         (client(model=Momentum()), "fails on views: TypeError: .*missing 1 required .* momentum encoder"),
     ],
 )  # fmt: skip

@@ -200,27 +200,18 @@ def test_a_draft_is_tried_before_training(scenario, tables, monkeypatch) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {**unmasker("fixed"), "generation.max_new_tokens": 10},
-            "'fixed' writes nothing here: the prompt has 3 tokens and its answer 10 places, and the model reads 12 in",
-        ),
+        ({**unmasker("fixed"), "generation.max_new_tokens": 10}, "'fixed' writes nothing here: the prompt has 3"),
         (unmasker("fixed", block=4), "block is 4, and an answer has 6 positions: expected a divisor"),
         (unmasker("fixed", block=3, steps=5), "steps is 5, and the answer has 2 blocks: expected a multiple"),
         (unmasker("cfg-constrained", grammar='S = "a" S'), "no text can be completed from 'S'"),
-        (
-            {**MASKED, "generation.decoder": "greedy"},
-            "decoder 'greedy' writes from left to right, and the model TinyLlada fills in masked places.* an unmasker",
-        ),
+        ({**MASKED, "generation.decoder": "greedy"}, "decoder 'greedy' writes from left to right, and the model"),
         ({"generation.decoder": "threshold"}, "the model TinyLlama has no mask token"),
         ({"data": {"name": "digits"}, "model": {"name": "mlp"}}, "a decoder generates text, and the clients' model"),
         ({"data.canaries": 0}, "question 'planted' is about secrets, and none is planted"),
         ({"generation.candidates": 400}, "generation.candidates is 400, but the data have .* Set it to at most"),
         ({"generation.model": "client", "federation.algorithm": "fedsgd"}, "clients send gradients and train no model"),
         ({"generation.prompts": {"source": "texts", "texts": ["rain"]}}, "1 different prompts of up to 8 tokens"),
-        (
-            {"generation.prompts": {"source": "file", "path": "/nowhere.txt"}},
-            "prompts.path: cannot read /nowhere.txt",
-        ),
+        ({"generation.prompts": {"source": "file", "path": "/nowhere.txt"}}, "prompts.path: cannot read /nowhere.txt"),
         ({"generation.decoder": {"name": "speculative", "draft": "nobody"}}, "there is no model 'nobody'"),
     ],
 )

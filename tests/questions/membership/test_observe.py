@@ -218,10 +218,7 @@ def test_fewer_examples_used_than_wanted_are_told_in_the_record(scenario, tmp_pa
 @pytest.mark.parametrize(
     ("tables", "expected"),
     [
-        (
-            {"membership": {"attacks": [{"name": "lirra"}]}},
-            r"membership.attacks.0.name: .*'lirra'. Did you mean 'lira'",
-        ),
+        ({"membership": {"attacks": [{"name": "lirra"}]}}, "membership.attacks.0.name: .*'lirra'. Did you mean 'lira'"),
         ({"membership": {"attacks": [{"name": "lira", "shadows": 7}]}}, r"attacks.0.shadows: .*multiple of 2, got 7"),
         (
             {"membership": {"attacks": [{"name": "update-alignment"}]}, "threat": {"view": "sum"}},

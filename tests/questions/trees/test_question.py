@@ -116,10 +116,7 @@ def test_somebody_may_stop_it() -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (
-            {"attacks": [{"name": "leaf-counts"}] * 2},
-            "two attacks are reported as 'leaf-counts'. Set 'label' in either",
-        ),
+        ({"attacks": [{"name": "leaf-counts"}] * 2}, "two attacks are reported as 'leaf-counts'. Set 'label' in"),
         ({"attacks": [{"name": "threshold"}]}, "no attack 'threshold'. Did you mean 'thresholds'"),
         ({"attacks": [{"name": "cut-norm"}]}, "cut-norm"),
         ({"defense": {"name": "leaf-sizes"}}, "no defense 'leaf-sizes'. Did you mean 'leaf-size'"),
