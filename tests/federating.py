@@ -32,10 +32,10 @@ class Silent:
         return lambda *_: lambda *_: None
 
 
-def recorded(scenario: Scenario, path: Path) -> RunRecord:
+def recorded(scenario: Scenario, path: Path, **more: Any) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None)
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None, **more)
 
 
 def who_counted(record: RoundRecord) -> list[int]:

@@ -1,7 +1,11 @@
 """Records of audits that never happened."""
 
+import io
 from collections.abc import Sequence
 
+from rich.console import Console
+
+from fedsim.audit import console as screen
 from fedsim.audit.auditing import QUESTIONS
 from fedsim.audit.limits import client_thresholds
 from fedsim.audit.record import AuditArm, AuditPlan, AuditRecord, DefenseCost, Training
@@ -148,3 +152,10 @@ def record(
 def exit_code_of(found: AuditRecord) -> int:
     """Return the exit code of `fedsim audit`."""
     return policy_outcome(found.policy, client_thresholds(found)).exit_code
+
+
+def shown(audited: AuditRecord, width: int = 200) -> str:
+    """Return what an audit prints."""
+    console = Console(width=width, record=True, file=io.StringIO())
+    screen.show(audited, console)
+    return console.export_text()

@@ -6,15 +6,8 @@ from rich.console import Console
 
 from fedsim.audit import console as screen
 from fedsim.audit import table_cells
-from fedsim.audit.record import AuditRecord
 from fedsim.judgement.policy import Policy
-from tests.audit.findings import attacked, defended, failed, membership, record
-
-
-def shown(audited: AuditRecord) -> str:
-    console = Console(width=200, record=True, file=io.StringIO())
-    screen.show(audited, console)
-    return console.export_text()
+from tests.audit.findings import attacked, defended, failed, membership, record, shown
 
 
 def test_a_batch_size_that_failed_stands_with_its_reason_and_the_others_with_their_counts() -> None:

@@ -1,25 +1,19 @@
 """The page of an audit shows how long was searched and on how much, and hostile names as text."""
 
-import io
-
 import pytest
-from rich.console import Console
 
-from fedsim.audit import console as screen
 from fedsim.audit import page
 from fedsim.audit.groups import compare
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, ItemScore
 from fedsim.report.document import to_html
-from tests.audit.findings import attacked, defended, exposure, membership, of_victims, record, secrets
+from tests.audit.findings import attacked, defended, exposure, membership, of_victims, record, secrets, shown
 
 
 def test_terminal_and_page_show_how_long_and_on_how_much_was_searched() -> None:
     found = record(Policy(max_recovered=0.1), tried=(defended("any", 0, 0.0, iterations=40, converged=False),))
-    console = Console(width=200, record=True, file=io.StringIO())
-    screen.show(found, console)
-    text = console.export_text()
+    text = shown(found)
     assert "0 (0 to 9) %" in text
     assert "updates: 40; searched: 40 it., 0 of 40 converged" in text
     assert "4  500 it., 4 of 4 converged" in text
@@ -42,15 +36,12 @@ def test_a_remark_on_several_defenses_stands_once_below_their_rows() -> None:
 @pytest.mark.parametrize(("policy", "times"), [(Policy(), 1), (Policy(max_recovered=1.0), 0)])
 def test_without_a_policy_page_and_terminal_say_what_exit_code_0_means(policy: Policy, times: int) -> None:
     said, found = "exit code 0 says only that the audit ran", record(policy)
-    console = Console(width=200, record=True, file=io.StringIO())
-    screen.show(found, console)
-    assert console.export_text().count(said) == to_html(page.build(found, {})).count(said) == times
+    assert shown(found).count(said) == to_html(page.build(found, {})).count(said) == times
 
 
 def test_a_narrow_screen_shows_the_table_of_members() -> None:
-    console = Console(width=80, record=True, file=io.StringIO())
-    screen.show(record(Policy(), findings=(membership(0.2),)), console)
-    assert "batch 1  lira    AUC     0.60 [0.50 to 0.70]" in console.export_text()
+    text = shown(record(Policy(), findings=(membership(0.2),)), width=80)
+    assert "batch 1  lira    AUC     0.60 [0.50 to 0.70]" in text
 
 
 def test_what_every_update_failed_of_is_said_once() -> None:
@@ -91,9 +82,7 @@ def test_what_questions_found_stands_on_the_page_and_on_the_terminal() -> None:
         "words",
     ]
     html = to_html(whole)
-    console = Console(width=200, record=True, file=io.StringIO())
-    screen.show(found, console)
-    text = console.export_text()
+    text = shown(found)
     for said in ("TPR at FPR 1%", "20.0%", "canary x 16", "0.50 (0.20 to 0.80)", "7.7 bits at most"):
         assert said in html, said
         assert said in text, said

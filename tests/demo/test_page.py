@@ -199,24 +199,6 @@ def test_the_strip_explains_each_stage(page: Page, recording: Recording) -> None
     expect(page.locator("[aria-current=step]")).to_have_attribute("data-stage", "attack")
 
 
-def test_it_fits_a_projector_and_everything_has_a_name(page: Page) -> None:
-    for batch in (0.0, 1.0):
-        drag(page, "batch", batch)
-        size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
-        assert size <= [1024, 768]
-    unnamed = page.evaluate(
-        "[...document.querySelectorAll('#sliders :is(canvas,svg[role=img])')].filter(c => !c.hidden"
-        " && !c.getAttribute('aria-label')).map(c => c.id)"
-    )
-    assert unnamed == []
-    captions = page.evaluate(
-        "[...document.querySelectorAll('#sliders figcaption')].filter(c => !c.textContent.trim()).length"
-    )
-    assert captions == 0
-    page.click("#sliders summary")
-    expect(page.locator("#threat li").first).to_be_visible()
-
-
 def test_the_threat_follows_the_sliders(page: Page) -> None:
     for rate in (0.0, 0.5):
         for batch in (1, 2):

@@ -12,7 +12,7 @@ from torch import Tensor
 from fedsim.core import seeding
 from fedsim.core.types import OnStep, Reconstruction, Step
 from fedsim.demo import recording as recording_module
-from fedsim.demo.pictures import bits, strip
+from fedsim.demo.pictures import bits
 from fedsim.demo.recording import RecordedAttack, Recording, Scene
 from fedsim.demo.victim import Attacker, Setting, attack_of, observe_client, world_of
 from fedsim.metrics.image import score_items, to_pixels
@@ -28,20 +28,6 @@ def greys(text: str) -> np.ndarray:
 
 def scene(recording: Recording, **wanted: object) -> Scene:
     return next(s for s in recording.scenes if wanted.items() <= s.setting.model_dump().items())
-
-
-def test_a_strip_holds_frames_below_and_images_beside_each_other() -> None:
-    frames = torch.rand((3, 2, 1, 6, 5), generator=torch.Generator().manual_seed(0))
-    picture = greys(strip(frames))
-    assert picture.shape == (18, 10)
-    for frame in range(3):
-        for image in range(2):
-            part = picture[6 * frame : 6 * frame + 6, 5 * image : 5 * image + 5]
-            assert np.abs(part - frames[frame, image, 0].numpy()).max() <= 0.5 / 15 + 0.5 / 255
-
-
-def test_bits_are_those_of_the_mask_from_the_highest_on() -> None:
-    assert bits(torch.tensor([1.0, 0.0, 0.0, 0.9, 0.4, 0.0, 1.0, 1.0, 1.0])) == "9380"
 
 
 def test_every_combination_is_recorded_once(recording: Recording) -> None:

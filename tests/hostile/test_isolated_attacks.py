@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from fedsim.processes import landlock
 from fedsim.record.store import read_record
+from tests.processes.waiting import until
 
 ROOT = Path(__file__).parents[2]
 ATTACK = '''
@@ -211,10 +211,3 @@ def family(pid: int) -> list[int]:
     except OSError:
         return []
     return [found for child in children for found in (child, *family(child))]
-
-
-def until(is_so: Callable[[], bool], seconds: float = 120.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_so() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return is_so()

@@ -14,6 +14,7 @@ import pytest
 
 from fedsim.core.supervisor import descendants
 from tests.cli import typed
+from tests.processes.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
 MARK = "FEDSIM_TEST_MARK"
@@ -60,15 +61,6 @@ def started(*arguments: str, cwd: Path) -> Iterator[tuple[typed.Started, Callabl
         for pid in others():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-
-
-def until(is_so: Callable[[], bool], seconds: float = 120.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 @pytest.fixture

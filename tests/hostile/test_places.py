@@ -13,6 +13,7 @@ import pytest
 
 from fedsim.record.store import RunFolder, read_record
 from tests.cli import typed
+from tests.processes.waiting import until
 
 RUN = """
 title = "places"
@@ -151,7 +152,7 @@ def test_a_name_that_is_too_long_is_said(folder, arguments, command, monkeypatch
 def test_of_two_runs_in_one_folder_the_second_is_refused(folder, command, monkeypatch) -> None:
     monkeypatch.chdir(folder)
     with typed.started("run", "long.toml", "--out", "o", cwd=folder):
-        until((folder / "o" / "record.json").exists)
+        assert until((folder / "o" / "record.json").exists)
         for option in ("--overwrite", "--resume"):
             code, _, told = command("run", "long.toml", "--out", "o", option)
             assert (code, "another fedsim is at work in o" in told) == (2, True), told
@@ -164,15 +165,8 @@ def test_of_two_runs_in_one_folder_the_second_is_refused(folder, command, monkey
 def test_ctrl_c_in_a_sweep_ends_it_in_one_sentence(folder: Path, wait: float) -> None:
     (folder / "sweep.toml").write_text(LONG + "[sweep]\nseeds = [1, 2, 3]\n")
     with typed.started("sweep", "sweep.toml", "--jobs", "2", "--out", "o", cwd=folder) as process:
-        until(lambda: len(list((folder / "o" / "logs").glob("worker-*"))) == 2)
+        assert until(lambda: len(list((folder / "o" / "logs").glob("worker-*"))) == 2)
         time.sleep(wait)
         process.signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.errors().strip() == "Interrupted. Finished runs are in o; the same command continues."
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

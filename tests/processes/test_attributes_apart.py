@@ -8,14 +8,13 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.experiment import runner
 from fedsim.processes.methods import require_tensor, start_in_process
 from fedsim.processes.subprocess_runner import start_in_subprocess
 from fedsim.questions.attributes.hooks import AttributeAttack
 from fedsim.record import Finding, RunRecord
-from fedsim.record.store import RunFolder
-from fedsim.scenario import Choice, Scenario
-from tests.experiment.running import Build, Silent
+from fedsim.scenario import Choice
+from tests.experiment.running import Build
+from tests.federating import recorded
 from tests.processes.packages import install
 
 SMALL: dict[str, Any] = {
@@ -62,12 +61,6 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) 
     install(tmp_path / "site", monkeypatch, "fedsim.attacks", "strange_reader", STRANGE)
 
 
-def run(scenario: Scenario, path: Path, start: Any) -> RunRecord:
-    folder = RunFolder(path)
-    folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None, start=start)
-
-
 def results(record: RunRecord) -> dict[str, Finding]:
     attacks = [own for own in record.arms[0].findings if own.role == "attack"]
     return {own.label: own.model_copy(update={"seconds": 0.0}) for own in attacks}
@@ -87,9 +80,9 @@ def test_whatever_an_attack_does_to_its_process_the_others_find_what_they_find_h
 ) -> None:
     """`see` raises where the scorer's world lies in its process: that is so here, and not in a process of its own."""
     deeds = ("raise", "sizes", "values", "see", "")
-    here = results(run(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", start_in_process))
+    here = results(recorded(scenario(**SMALL, attributes=attacking(*deeds)), tmp_path / "here", start=start_in_process))
     apart = results(
-        run(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", start_in_subprocess)
+        recorded(scenario(**SMALL, attributes=attacking("end", *deeds)), tmp_path / "apart", start=start_in_subprocess)
     )
     assert apart["end"].failure == "its process ended with 7 before it answered."
     assert "ValueError: it sees the world" in str(here.pop("see").failure)

@@ -2,11 +2,9 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from fedsim.core.supervisor import descendants
 from fedsim.processes import frames
 from fedsim.processes.child_process import ChannelClosed, ChildProcess
 from fedsim.processes.frames import FrameError
+from tests.processes.waiting import is_alive, until
 
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 SLEEP = "import time; time.sleep(600)\n"
@@ -33,20 +32,6 @@ def python(code: str, **options: Any) -> ChildProcess:
 
 def writing(content: bytes, then: str = "") -> ChildProcess:
     return python(f"import os; os.write(1, {content!r})\n{then}")
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(is_so: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 30
-    while not is_so() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return is_so()
 
 
 def test_the_program_gets_its_environment_its_folder_and_its_log(tmp_path: Path) -> None:
@@ -186,23 +171,6 @@ def test_a_supervised_program_ends_with_all_its_descendants() -> None:
     assert all(map(is_alive, pids))
     child.close()
     assert not any(map(is_alive, pids))
-
-
-def test_the_program_and_its_descendants_end_when_their_parent_is_killed(tmp_path: Path) -> None:
-    told = tmp_path / "told"
-    code = (
-        "import sys, time\nfrom fedsim.processes.child_process import ChildProcess\n"
-        f"with open({str(told)!r}, 'w') as log:\n"
-        f"    ChildProcess([sys.executable, '-c', {FAMILY + SLEEP!r}], stdout=log)\ntime.sleep(600)\n"
-    )
-    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
-    try:
-        assert until(lambda: told.exists() and told.read_text().count("\n") == 3)
-    finally:
-        parent.kill()
-        parent.wait()
-    pids = [int(line) for line in told.read_text().split()]
-    assert until(lambda: not any(map(is_alive, pids)))
 
 
 def test_another_thread_ends_a_program_that_is_waited_for() -> None:

@@ -16,18 +16,17 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.time_budget import DeadlineReached, time_limit
 from fedsim.core.types import Observation, Step
-from fedsim.experiment import runner
 from fedsim.processes import frames, packing
 from fedsim.processes import subprocess_runner as apart
 from fedsim.processes.child_process import ChildProcess
 from fedsim.processes.methods import max_victims, search, start_in_process
 from fedsim.processes.subprocess_runner import SubprocessRunner, start_in_subprocess
-from fedsim.record import RunRecord
-from fedsim.record.store import RunFolder
-from fedsim.scenario import AttackChoice, Scenario
+from fedsim.scenario import AttackChoice
 from tests.cli.typed import started
-from tests.experiment.running import Build, Silent, results
+from tests.experiment.running import Build, results
+from tests.federating import recorded
 from tests.processes.packages import install
+from tests.processes.waiting import is_alive, until
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 
@@ -68,28 +67,8 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) 
     install(tmp_path / "site", monkeypatch, "fedsim.attacks", "strange_attack", STRANGE)
 
 
-def run(scenario: Scenario, path: Path, start: Any) -> RunRecord:
-    folder = RunFolder(path)
-    folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None, start=start)
-
-
-def waited_for(ask: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + 60
-    while not (answer := ask()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return answer
-
-
 def children(pid: int) -> list[int]:
     return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.mark.slow
@@ -103,7 +82,8 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
             {"name": "closed-form-linear"},
         ],
     )
-    here, apart = run(built, tmp_path / "here", start_in_process), run(built, tmp_path / "apart", start_in_subprocess)
+    here = recorded(built, tmp_path / "here", start=start_in_process)
+    apart = recorded(built, tmp_path / "apart", start=start_in_subprocess)
     assert results(here) == results(apart)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert here.arms[0].attacks[0].victims[0].failure is None
@@ -120,7 +100,7 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
 def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario, tmp_path, strange, deed, why) -> None:
     attacks = [{"name": "strange", "deed": deed}]
     built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
-    victims = run(built, tmp_path / "apart", start_in_subprocess).arms[0].attacks[0].victims
+    victims = recorded(built, tmp_path / "apart", start=start_in_subprocess).arms[0].attacks[0].victims
     assert len(victims) == 2
     assert all(why in str(victim.failure) for victim in victims)
 
@@ -129,7 +109,8 @@ def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario, tmp_pat
 def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(scenario, tmp_path, strange) -> None:
     built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
     here, apart = (
-        run(built, tmp_path / name, how) for name, how in (("here", start_in_process), ("apart", start_in_subprocess))
+        recorded(built, tmp_path / name, start=how)
+        for name, how in (("here", start_in_process), ("apart", start_in_subprocess))
     )
     assert all(victim.diagnostics["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
@@ -203,10 +184,10 @@ def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> N
         '[[attacks]]\nname="inverting-gradients"\nmax_iterations=1000000\nthreshold=0.0\npatience=1000000\n'
     )
     with started("run", "s.toml", "--out", "out", "--isolate", cwd=tmp_path) as process:
-        child = waited_for(lambda: next(iter(children(process.pid)), None))
+        child = until(lambda: next(iter(children(process.pid)), None))
         process.signal(how)
         assert process.wait(60) == (130 if how == signal.SIGINT else -signal.SIGKILL)
-        assert waited_for(lambda: not alive(child))
+        assert until(lambda: not is_alive(child))
 
 
 def answering(

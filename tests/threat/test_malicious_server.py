@@ -10,22 +10,15 @@ import torch
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import runner
 from fedsim.federation.journal import ServerLog
-from fedsim.record import RunRecord
-from fedsim.record.store import RunFolder
 from fedsim.report import writing
 from fedsim.scenario import Scenario, arms, parse
 from fedsim.scenario import world as worlds
-from tests.experiment.running import Build, Silent
+from tests.experiment.running import Build
+from tests.federating import recorded
 
 RTF = {"name": "robbing-the-fed", "bins": 64}
 RELU_MLP = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "activation": "relu"}
 MALICIOUS: dict[str, Any] = {"threat": {"server": "malicious"}, "attacks": [RTF], "federation": {"batch_size": 4}}
-
-
-def recorded(scenario: Scenario, path: Path) -> RunRecord:
-    folder = RunFolder(path)
-    folder.create(overwrite=False)
-    return runner.run(scenario, folder, Silent(), command="test", earlier=None)
 
 
 def trained(scenario: Scenario) -> ServerLog:
