@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from fedsim.core.hooks import ServerRound
-from fedsim.core.types import Tensors, Update
+from fedsim.core.types import Memory, Tensors, Update
 from fedsim.experiment import runner
+from fedsim.federation.client import local_training
 from fedsim.federation.journal import ServerLog
 from fedsim.record import RoundRecord, RunRecord
 from fedsim.record.store import RunFolder
@@ -53,3 +54,17 @@ def stepped(weights: Tensors, updates: Sequence[Update]) -> Tensors:
             summed.add_(update.tensors[name], alpha=update.examples)
         new[name] = weights[name] - summed / total
     return new
+
+
+def by_hand(scenario: Scenario, rounds: Sequence[RoundRecord]) -> Tensors:
+    """A bare loop that keeps a memory for each client: a copy that becomes the memory if the round counts."""
+    world = worlds.build(scenario)
+    weights = dict(world.models.first_weights)
+    memories: dict[int, Memory] = {}
+    for record in rounds:
+        updates = [
+            local_training(world, weights, record.round, client, memories.setdefault(client, {}))[0]
+            for client in who_counted(record)
+        ]
+        weights = stepped(weights, updates) if updates else weights
+    return weights

@@ -7,26 +7,13 @@ import torch
 from flwr.app import ArrayRecord, Context, RecordDict
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Tensors
 from fedsim.experiment.runner import model_hash, train
 from fedsim.federation import apps
-from fedsim.federation.client import local_training
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.experiment.running import Build
-from tests.federating import run, stepped
-
-
-def by_hand(world: worlds.World, rounds: int) -> Tensors:
-    """FedSGD or FedAvg as a bare loop over all clients."""
-    settings = world.scenario.federation
-    weights = dict(world.models.first_weights)
-    for round_ in range(1, rounds + 1):
-        updates = [local_training(world, weights, round_, client)[0] for client in range(settings.clients)]
-        weights = stepped(weights, updates)
-    return weights
-
+from tests.federating import by_hand, run
 
 DIVERGING = """
 import torch
@@ -79,7 +66,7 @@ def test_the_app_on_the_local_engine_equals_a_bare_loop_bit_by_bit(scenario: Bui
     whole = {"optimizer": {"name": "sgd", "learning_rate": 1.0}}
     built = scenario(federation={"rounds": 3, "batch_size": 4, **algorithm}, aggregation=whole)
     journal = run(built)
-    assert model_hash(journal.weights) == model_hash(by_hand(worlds.build(built), 3))
+    assert model_hash(journal.weights) == model_hash(by_hand(built, journal.rounds))
 
 
 def test_training_learns_and_reports_every_round(scenario: Build) -> None:

@@ -11,17 +11,15 @@ from flwr.app import Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.core.types import Memory, Tensors
+from fedsim.core.types import Memory
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import apps
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import ServerLog
 from fedsim.federation.memory import recall, remember
-from fedsim.record import RoundRecord
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.experiment.running import Build
-from tests.federating import recorded, run, stepped, who_counted
+from tests.federating import by_hand, recorded, run, who_counted
 from tests.federation.secured import Tapped
 
 ENGINES = ["local", "vectorized"]
@@ -35,19 +33,6 @@ TENSORS = st.builds(
 MEMORIES = st.dictionaries(
     st.sampled_from(["optimizer", "defense 0", "loss 1"]), st.dictionaries(NAMES, TENSORS, min_size=1, max_size=3)
 )
-
-
-def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
-    """A bare loop that keeps a memory for each client: a copy that becomes the memory if the round counts."""
-    world = worlds.build(scenario)
-    weights = dict(world.models.first_weights)
-    memories: dict[int, Memory] = {}
-    for record in rounds:
-        updates = []
-        for client in who_counted(record):
-            updates.append(local_training(world, weights, record.round, client, memories.setdefault(client, {}))[0])
-        weights = stepped(weights, updates)
-    return weights
 
 
 def same(first: Memory, second: Memory) -> bool:

@@ -9,15 +9,11 @@ import torch
 from scipy.stats import binom, norm
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Tensors
 from fedsim.experiment.runner import model_hash
 from fedsim.federation import participation
-from fedsim.federation.client import local_training
-from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.scenario import world as worlds
 from tests.experiment.running import Build
-from tests.federating import run, stepped, who_counted
+from tests.federating import by_hand, run, who_counted
 
 PLACES = [(round_, client) for round_ in range(1, 41) for client in range(100)]
 
@@ -30,18 +26,6 @@ def likely(count: int, n: int, probability: float) -> bool:
 
 def fates(scenario: Scenario, steps: int = 1) -> dict[tuple[int, int], participation.ClientFailure | None]:
     return {place: participation.client_failure(scenario, *place, steps) for place in PLACES}
-
-
-def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
-    """FedSGD or FedAvg as a bare loop over the clients that counted."""
-    world = worlds.build(scenario)
-    weights = dict(world.models.first_weights)
-    for record in rounds:
-        updates = [local_training(world, weights, record.round, client)[0] for client in who_counted(record)]
-        if not updates:
-            continue
-        weights = stepped(weights, updates)
-    return weights
 
 
 def test_a_fixed_cohort_has_its_size_no_client_twice_and_every_client_alike(scenario: Build) -> None:

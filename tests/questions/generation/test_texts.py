@@ -131,6 +131,8 @@ def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret
     dataset = world.data.dataset
     sentences = set(lines(world, getattr(dataset, share))) - {own.text for own in dataset.planted_secrets}
     assert {dataset.tokenizer.decode(prompt) for prompt in written_texts._prompts(world).tokens} == sentences
+    tables["generation"]["prompts"] = {"source": "texts", "texts": ["rain fell", "the", "the"]}
+    assert len(written_texts._prompts(worlds.build(scenario(**tables))).tokens) == 2
 
 
 def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(scenario, tables) -> None:

@@ -11,12 +11,12 @@ from torch import Tensor
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
 from fedsim.processes.methods import MethodRunner, start_in_process
-from fedsim.questions.base import Evidence, QuestionContext
+from fedsim.questions.base import QuestionContext
 from fedsim.questions.trees.question import TreeQuestion
 from fedsim.questions.trees.types import RowBoxes, TreesView
 from fedsim.record import Finding
-from fedsim.scenario import parse
 from fedsim.scenario.world import build
+from tests.questions.asking import findings_of, scenario_of
 
 TABLE: dict[str, Any] = {
     "clients": 2,
@@ -28,23 +28,11 @@ TABLE: dict[str, Any] = {
 
 
 def scenario(data: str = "breast-cancer", **trees: Any) -> Any:
-    raw = {
-        "title": "t",
-        "seed": 3,
-        "data": {"name": data},
-        "model": {"name": "mlp", "width": 4, "depth": 1, "dropout": 0.0},
-        "federation": {"clients": 2, "batch_size": 4},
-        "trees": {**TABLE, **trees},
-    }
-    return parse(raw, "test.toml")
+    return scenario_of(data, trees={**TABLE, **trees})
 
 
 def findings(work: QuestionContext | None = None, data: str = "breast-cancer", **trees: Any) -> dict[str, Finding]:
-    world = build(scenario(data, **trees))
-    (question,) = world.questions
-    question.check(world)
-    every = list(question.run(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
-    return {one.label: one for one in every}
+    return findings_of(scenario(data, **trees), work)
 
 
 def value(finding: Finding) -> float:

@@ -8,20 +8,14 @@ from flwr.app import ConfigRecord, RecordDict
 
 from fedsim.core.errors import FedsimError
 from fedsim.questions.vertical.client import ROWS, STEP, cut, embed, pack_tensor, split_settings, unpack_tensor
-from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
+from tests.questions.asking import scenario_of
 
 ROW_NUMBERS = torch.tensor([4, 0, 7])
 
 
 def world(**more: Any) -> World:
-    raw = {
-        "title": "t",
-        "data": {"name": "breast-cancer"},
-        "model": {"name": "mlp", "width": 4, "depth": 1, "dropout": 0.0},
-        "federation": {"clients": 2, "batch_size": 4},
-    }
-    return build(parse({**raw, **more}, "test.toml"))
+    return build(scenario_of(**more))
 
 
 WORLD = world(

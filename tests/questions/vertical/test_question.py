@@ -10,12 +10,13 @@ from torch import Tensor
 from fedsim.core.errors import ScenarioError
 from fedsim.core.registry import get
 from fedsim.processes.subprocess_runner import start_in_subprocess
-from fedsim.questions.base import Evidence, QuestionContext
+from fedsim.questions.base import QuestionContext
 from fedsim.questions.vertical.question import VerticalQuestion
 from fedsim.questions.vertical.types import CutView
 from fedsim.record import Finding
 from fedsim.scenario import parse
 from fedsim.scenario.world import build
+from tests.questions.asking import findings_of, scenario_of
 
 TABLE: dict[str, Any] = {
     "parties": [{"name": "mean", "columns": [0, 10]}, {"name": "worst", "columns": [20, 30]}],
@@ -27,23 +28,11 @@ TABLE: dict[str, Any] = {
 
 
 def scenario(**vertical: Any) -> Any:
-    raw = {
-        "title": "t",
-        "seed": 3,
-        "data": {"name": "breast-cancer"},
-        "model": {"name": "mlp", "width": 4, "depth": 1, "dropout": 0.0},
-        "federation": {"clients": 2, "batch_size": 4},
-        "vertical": {**TABLE, **vertical},
-    }
-    return parse(raw, "test.toml")
+    return scenario_of(vertical={**TABLE, **vertical})
 
 
 def findings(work: QuestionContext | None = None, **vertical: Any) -> dict[str, Finding]:
-    world = build(scenario(**vertical))
-    (question,) = world.questions
-    question.check(world)
-    every = list(question.run(Evidence(world, None), work or QuestionContext()))  # type: ignore[arg-type]
-    return {one.label: one for one in every}
+    return findings_of(scenario(**vertical), work)
 
 
 def test_labels_are_read_beside_chance_controls_and_the_parties_own_columns() -> None:

@@ -12,8 +12,8 @@ from fedsim.federation.engines.local import LocalGrid
 from fedsim.questions.vertical.client import EMBED, ROWS, VECTORS, pack_tensor, split_settings, unpack_tensor
 from fedsim.questions.vertical.server import run_over_flower
 from fedsim.questions.vertical.training import HERE, CutWire, first_model, train
-from fedsim.scenario import parse
 from fedsim.scenario.world import World, build
+from tests.questions.asking import scenario_of
 
 TABLE: dict[str, Any] = {
     "parties": [{"name": "mean", "columns": [0, 10]}, {"name": "worst", "columns": [20, 30]}],
@@ -26,15 +26,8 @@ TABLE: dict[str, Any] = {
 
 
 def world(federation: dict[str, Any] | None = None, **vertical: Any) -> World:
-    raw = {
-        "title": "t",
-        "seed": 3,
-        "data": {"name": "breast-cancer"},
-        "model": {"name": "mlp", "width": 4, "depth": 1, "dropout": 0.0},
-        "federation": {"clients": 2, "batch_size": 4, **(federation or {})},
-        "vertical": {**TABLE, **vertical},
-    }
-    return build(parse(raw, "test.toml"))
+    federation = {"clients": 2, "batch_size": 4, **(federation or {})}
+    return build(scenario_of(federation=federation, vertical={**TABLE, **vertical}))
 
 
 def bytes_of(world: World) -> Callable[[CutWire], list[bytes]]:
