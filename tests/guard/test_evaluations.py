@@ -90,10 +90,8 @@ def test_trainings_and_evaluations_are_counted_apart(tmp_path: Path) -> None:
 
 
 def test_a_spent_budget_refuses_an_evaluation_before_the_app_runs(tmp_path: Path) -> None:
-    budget = {"epsilon": 1.0, "delta": 1e-5}
-    metrics = {"accuracy": ACCURACY}
-    covered = Guarded(tmp_path, messages=RULES, metrics=metrics, budget=budget).answer(asking(), untouched)
-    assert reason(covered) == f"{WORDS}the epsilon of this site is spent."
+    guarded = Guarded(tmp_path, messages=RULES, metrics={"accuracy": ACCURACY}, budget={"epsilon": 1.0, "delta": 1e-5})
+    assert reason(guarded.answer(asking(), untouched)) == f"{WORDS}the epsilon of this site is spent."
 
 
 def test_a_cost_is_recorded_before_the_app_evaluates(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
     assert [victim.failure for attack in attacks for victim in attack.victims] == [None, None]
 
 
-SHADOWED = (
+SHADOWED = [
     "torch",
     "numpy",
     "matplotlib",
@@ -213,7 +213,7 @@ SHADOWED = (
     "sklearn",
     "statistics",
     "tests",
-)
+]
 
 
 @pytest.mark.slow

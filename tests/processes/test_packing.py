@@ -125,12 +125,7 @@ def test_a_step_comes_back_as_it_was() -> None:
     for images in (torch.rand(2, 1, 3, 3), torch.arange(6).reshape(2, 3), torch.empty(0, 3)):
         step = Step(1, 20, 30, 0.25, float("inf"), images)
         back = packing.step_of(packing.pack_step(step))
-        assert (back.restart, back.iteration, back.iterations, back.objective, back.best) == (
-            1,
-            20,
-            30,
-            0.25,
-            float("inf"),
-        )
+        numbers = (back.restart, back.iteration, back.iterations, back.objective, back.best)
+        assert numbers == (1, 20, 30, 0.25, float("inf"))
         assert torch.equal(back.guess, images)
         assert back.guess.dtype == images.dtype

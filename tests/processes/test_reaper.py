@@ -46,12 +46,6 @@ def test_folders_within_each_other_are_removed_however_many(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_folder_of_a_killed_run_is_removed_however_deep(tmp_path: Path) -> None:
-    nested(tmp_path / "run", 4000)
-    serve(io.BytesIO(), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 def test_links_are_removed_and_their_targets_stay(tmp_path: Path) -> None:
     kept, run = tmp_path / "kept", tmp_path / "run"
     (kept / "below").mkdir(parents=True)

@@ -75,10 +75,6 @@ def test_noise_of_other_generators_has_no_positions(generator):
     assert isinstance(recover_legacy_state([noise]), UnknownNoise)
 
 
-def test_a_single_value_is_too_few():
-    assert isinstance(recover_legacy_state([torch.ones(1)]), UnknownNoise)
-
-
 def test_the_time_limit_ends_the_search():
     _, noisy = sent([(90, 100)], changed=())
     found = recover_legacy_state([tensor / DEVIATION for tensor in noisy.values()], seconds=0.0)

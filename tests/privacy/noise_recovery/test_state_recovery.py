@@ -96,15 +96,6 @@ def test_noise_from_the_operating_system_gives_contradictions():
     assert "contradict" in str(found)
 
 
-@pytest.mark.slow
-def test_a_seed_is_guessed_before_the_state_is_recovered():
-    values, _ = sent(MLP, 0.05)
-    assert recover_noise(values, most_seeds=10).source == "state"
-    generator = torch.Generator().manual_seed(7)
-    values = [torch.empty(shape).normal_(generator=generator) for shape in MLP]
-    assert recover_noise(values, most_seeds=10).source == "seed 7"
-
-
 class Recorder:
     """Keeps equations in place of solving them."""
 

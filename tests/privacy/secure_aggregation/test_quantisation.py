@@ -196,11 +196,6 @@ def test_values_that_are_not_finite_are_refused(bad):
         levels_of(torch.tensor([0.0, 1.0, bad]), SecureQuantisation(), generator())
 
 
-def test_vectors_have_one_length():
-    with pytest.raises(FedsimError, match="2 and 3 entries"):
-        modular_sum([torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)], 32)
-
-
 def test_a_modulus_holds_the_sum_of_two():
     with pytest.raises(ValidationError, match="modulus_bits to at least 23"):
         SecureQuantisation(levels=2**22, modulus_bits=22)
