@@ -50,7 +50,9 @@ def test_what_is_known_before_something_fails_is_kept_with_the_reason(auditor: A
     assert auditor.session.record.client[-1] == kept
 
 
-def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_shadows(auditor, monkeypatch) -> None:
+def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_shadows(
+    auditor: ArmAuditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
     book, subject = auditor.session, auditor.subject
     book.tell, trained, given = said.append, train(world(subject), 2, 60.0), list[Any]()
@@ -68,7 +70,9 @@ def test_the_client_trains_in_its_share_of_the_time_and_members_are_found_with_s
 
 
 @pytest.mark.parametrize(("defends", "seconds"), [(True, 15.0), (False, 57.0)])
-def test_members_are_judged_in_a_share_of_the_time(auditor, monkeypatch, defends, seconds) -> None:
+def test_members_are_judged_in_a_share_of_the_time(
+    auditor: ArmAuditor, monkeypatch: pytest.MonkeyPatch, defends: bool, seconds: float
+) -> None:
     book, given = auditor.session, list[Any]()
     book.keep(plan=book.plan.model_copy(update={"defend": defends}))
     cases: Any = SimpleNamespace(work=QuestionContext())

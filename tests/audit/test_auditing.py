@@ -103,7 +103,9 @@ def test_what_an_adapter_understood_is_said_at_once(tmp_path: Path) -> None:
     assert lines == ["loaded", "Understood: a thing."]
 
 
-def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(tmp_path, monkeypatch) -> None:
+def test_the_time_that_defenses_leave_goes_to_longer_searches_of_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail_to_control(book: AuditSession, _subject: CheckedSubject, _trained: AuditArm) -> None:
         book.store_arm(as_control(attacked(0)))
 

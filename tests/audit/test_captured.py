@@ -139,7 +139,9 @@ def test_gradients_of_another_model_are_refused(tmp_path: Path) -> None:
         (lambda g: g[:1], r"holds '4.bias' of shape \(1,\), expected \(4,\), as in the model\.$"),
     ],
 )
-def test_what_is_no_gradient_is_refused(tmp_path, change, message) -> None:
+def test_what_is_no_gradient_is_refused(
+    tmp_path: Path, change: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
     model, gradient, inputs, labels = model_and_gradient()
     subject = Subject(model, loader=[(inputs, labels)])
     with pytest.raises(FedsimError, match=message):

@@ -15,7 +15,9 @@ from tests.cli.typed import fedsim
 HERE = Path(__file__).parent
 
 
-def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(tmp_path, monkeypatch) -> None:
+def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(HERE))
     import clients
 

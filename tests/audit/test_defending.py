@@ -49,7 +49,9 @@ def test_a_defense_that_the_client_has_is_not_tried_and_guarantees_come_first(bo
 @pytest.mark.parametrize(
     ("error", "told"), [(LookupError("no layer"), "LookupError: no layer"), (TimeBudgetExceeded(), "s were not enough")]
 )
-def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(book, monkeypatch, error, told) -> None:
+def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch, error: BaseException, told: str
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
@@ -63,7 +65,9 @@ def test_a_defense_that_fails_or_takes_too_long_is_a_trial_with_a_reason(book, m
     assert book.record.defense_arms == (arm,)
 
 
-def test_what_a_defense_stopped_is_kept_where_its_training_fails(book, monkeypatch) -> None:
+def test_what_a_defense_stopped_is_kept_where_its_training_fails(
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise LookupError("no step")
 
@@ -88,7 +92,9 @@ class Reached(Exception):
         (failed("it normalises over batches", batch=1), attacked(0, batch=4)),
     ],
 )
-def test_defenses_are_tried_on_the_smallest_batch_of_those_that_work_and_leaked_most(book, monkeypatch, arms) -> None:
+def test_defenses_are_tried_on_the_smallest_batch_of_those_that_work_and_leaked_most(
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch, arms: tuple[AuditArm, ...]
+) -> None:
     def fitting(_auditor: ArmAuditor, size: int) -> None:
         raise Reached(size)
 
@@ -99,7 +105,9 @@ def test_defenses_are_tried_on_the_smallest_batch_of_those_that_work_and_leaked_
     assert reached.value.args == (4,)
 
 
-def test_each_defense_gets_its_share_of_the_time_until_none_is_left(book, monkeypatch) -> None:
+def test_each_defense_gets_its_share_of_the_time_until_none_is_left(
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     book.clock = clock = StoppedClock()
     arms = [PRUNING.model_copy(update={"name": f"own-{number}"}) for number in range(5)]  # and the control: six shares
     given: list[tuple[str, float]] = []
@@ -138,7 +146,9 @@ def test_where_the_control_withstands_no_defense_is_tried(book: AuditSession, mo
     ]
 
 
-def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(book, monkeypatch) -> None:
+def test_a_defense_that_refuses_passes_is_tried_with_poisson_sampling(
+    book: AuditSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse_passes(seen: object, _subject: object) -> None:
         checked.append(seen)
         if len(checked) == 1:

@@ -76,7 +76,9 @@ def test_attacks_without_shadow_models_are_those_without_a_plan() -> None:
     assert [choice.name for choice in members.attacks_without_shadows()] == by_plan()[0]
 
 
-def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(victim, monkeypatch) -> None:
+def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(
+    victim: TrainedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when the wall-clock limit ends the attack: no processor seconds are left for the next attack."""
 
     told: list[str] = []
@@ -98,7 +100,9 @@ def test_an_attack_that_the_clock_ends_says_so_and_the_next_one_lacks_time(victi
     assert second.failure == "the 0 s for membership attacks were over; give more minutes"
 
 
-def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(victim, monkeypatch) -> None:
+def test_an_attack_that_fails_has_its_reason_and_the_next_one_runs(
+    victim: TrainedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise LookupError("no candidates")
 
@@ -122,7 +126,9 @@ def test_shadow_models_cost_as_much_as_so_many_trainings(victim: TrainedClient) 
     assert members.cost_of(plan, replace(victim, summary=summary)) == 16 * 3 * 0.5
 
 
-def test_no_more_members_are_asked_for_than_were_trained_on(victim, monkeypatch) -> None:
+def test_no_more_members_are_asked_for_than_were_trained_on(
+    victim: TrainedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evidence = victim.evidence
     used = int((membership.count_training(evidence.world, evidence.journal.rounds) > 0).sum())
     monkeypatch.setattr(members, "count_candidates", lambda _training: used + 6)

@@ -105,7 +105,9 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
         ),
     ],
 )
-def test_a_process_of_its_own_survives_everything(audited, name, settings, message) -> None:
+def test_a_process_of_its_own_survives_everything(
+    audited: Audited, name: str, settings: dict[str, object], message: str
+) -> None:
     with pytest.raises(FedsimError, match=message):
         audited(name, **settings)
 
@@ -129,7 +131,9 @@ def test_the_import_of_what_is_audited_takes_none_of_its_time(audited: Audited, 
         ("write(frames.json_frame(' ' * (1 << 20)))", "failed: its process sent 1,048,578 bytes, expected at most"),
     ],
 )
-def test_a_process_that_says_no_end_is_an_error(tmp_path, monkeypatch, code, message) -> None:
+def test_a_process_that_says_no_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
     program = f"import sys\nfrom fedsim.processes import frames\nwrite = sys.stdout.buffer.write\n{code}\nsys.exit(5)"
     monkeypatch.setattr(running, "command_of", lambda *_: [sys.executable, "-c", program])
     with pytest.raises(FedsimError, match=message):

@@ -109,7 +109,9 @@ LOSSES = {
 @pytest.mark.parametrize("labels", [(24,), (24, 1)])
 @pytest.mark.parametrize("outputs", [(), (1,)])
 @pytest.mark.parametrize("kind", LOSSES)
-def test_a_number_may_have_a_dimension_of_its_own_in_outputs_or_labels_or_both(kind, outputs, labels) -> None:
+def test_a_number_may_have_a_dimension_of_its_own_in_outputs_or_labels_or_both(
+    kind: str, outputs: tuple[int, ...], labels: tuple[int, ...]
+) -> None:
     numbers, loss = ROWS[:, 0] + 3 * ROWS[:, 1], LOSSES[kind]
     model = nn.Sequential(dense(6, 1), nn.Unflatten(0, (-1, 1)), nn.Flatten(0 if outputs == () else 1))
     own = subject.check_subject(subject.Subject(model, loss, [(ROWS, numbers.reshape(labels))]), "rows")

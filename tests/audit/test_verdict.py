@@ -63,7 +63,9 @@ from tests.audit.findings import (
         ),
     ],
 )
-def test_the_answer_is_one_sentence_about_the_batch_sizes_that_say_most(client, state, sentence) -> None:
+def test_the_answer_is_one_sentence_about_the_batch_sizes_that_say_most(
+    client: list[AuditArm], state: str, sentence: str
+) -> None:
     timed = [
         of_victims([one.model_copy(update={"seconds": 2.0}) for one in arm.victims], arm.batch_size) for arm in client
     ]
@@ -96,7 +98,9 @@ NOISE, NAMED, LEGIBLE, EXACT = (0.0, 0.1, 0.0), (1.0, 0.2, 0.0), (1.0, 0.6, 0.0)
         ((EXACT, EXACT, NOISE, NOISE), "give images back exactly (2 of 4)"),
     ],
 )
-def test_images_that_were_only_identified_are_not_given_back(values, deed) -> None:
+def test_images_that_were_only_identified_are_not_given_back(
+    values: tuple[tuple[float, float, float], ...], deed: str
+) -> None:
     stated = verdict.answer(record(Policy(), client=(guessed(*values),))).sentence
     assert stated == f"Updates of 4 images {deed}: 1 update was attacked for 2 s."
 
@@ -224,7 +228,9 @@ def test_a_defense_whose_time_ended_is_not_ranked_and_stands_in_the_table_once()
         ),
     ],
 )
-def test_where_none_keeps_the_policy_none_is_recommended(tried, policy, sentence) -> None:
+def test_where_none_keeps_the_policy_none_is_recommended(
+    tried: tuple[AuditArm, ...], policy: Policy, sentence: str
+) -> None:
     found = record(policy, tried=tried)
     assert verdict.recommend(found) is None
     assert sentence in verdict.sentence(found)

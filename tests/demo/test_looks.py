@@ -7,6 +7,7 @@ from typing import get_args
 import pytest
 from playwright.sync_api import Page
 
+from fedsim.demo.lesson import Lesson
 from fedsim.demo.live import LiveServer
 from fedsim.demo.messages import LANGUAGES
 from fedsim.demo.page import write
@@ -69,7 +70,9 @@ def test_the_recorded_page_fits_at_every_width(browse: Open, page_file: Path) ->
         check(page)
 
 
-def test_the_sliders_with_every_defense_and_photographs_fit_a_projector(browse, lesson, tmp_path) -> None:
+def test_the_sliders_with_every_defense_and_photographs_fit_a_projector(
+    browse: Open, lesson: Lesson, tmp_path: Path
+) -> None:
     own = lesson.sets["digits"]
     every = own.model_copy(update={"grid": own.grid.model_copy(update={"protections": get_args(Protection)})})
     write(lesson.model_copy(update={"sets": {"digits": every, "photographs": every}}), tmp_path / "demo.html")

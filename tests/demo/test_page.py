@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -277,7 +278,9 @@ def test_each_picture_is_stored_once(lesson: Lesson, recording: Recording) -> No
         (lambda folder: Path("/proc/demo.html"), "cannot write to /proc"),
     ],
 )
-def test_an_impossible_place_is_named_before_the_work(place, message, tmp_path) -> None:
+def test_an_impossible_place_is_named_before_the_work(
+    place: Callable[[Path], Path], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(FedsimError, match=message):
         pages.check_place(place(tmp_path))
     assert list(tmp_path.iterdir()) == []

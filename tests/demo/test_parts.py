@@ -29,7 +29,9 @@ def test_a_part_comes_back_and_so_does_one_that_is_nothing(kept: KeptParts[int |
     assert kept.read((squared, (5,))) is None
 
 
-def test_a_part_belongs_to_its_function_and_to_this_version(kept, monkeypatch) -> None:
+def test_a_part_belongs_to_its_function_and_to_this_version(
+    kept: KeptParts[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept.write((squared, (3,)), 9)
     assert kept.read((doubled, (3,))) is None
     monkeypatch.setattr("fedsim.__version__", "another")

@@ -52,7 +52,9 @@ def trickled(server: LiveServer, head: bytes) -> float:
     "head",
     [b"GET / HTT", b"GET / HTTP/1.0\r\nX: ", b"POST /attack HTTP/1.0\r\nHost: %s\r\nContent-Length: 9999\r\n\r\n"],
 )
-def test_a_whole_request_has_one_deadline_however_slowly_it_is_sent(server, monkeypatch, head) -> None:
+def test_a_whole_request_has_one_deadline_however_slowly_it_is_sent(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
     monkeypatch.setattr("fedsim.demo.live._REQUEST_SECONDS", 1)
     head = head.replace(b"%s", server.url.removeprefix("http://").rstrip("/").encode())
     assert 0.5 < trickled(server, head) < 30
@@ -78,7 +80,9 @@ def test_only_so_many_viewers_have_a_thread(monkeypatch: pytest.MonkeyPatch) -> 
     pytest.fail("nobody was served after the idle ones had left")
 
 
-def test_viewers_that_leave_are_no_error_and_nothing_is_said_of_who_asked(server, capfd) -> None:
+def test_viewers_that_leave_are_no_error_and_nothing_is_said_of_who_asked(
+    server: LiveServer, capfd: pytest.CaptureFixture[str]
+) -> None:
     at_once = struct.pack("ii", 1, 0)
     for _ in range(20):
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as connection:
@@ -126,7 +130,9 @@ def test_no_two_attacks_run_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert most == [1] * 8
 
 
-def test_a_defect_is_told_to_whoever_serves_the_page_and_not_to_viewers(server, monkeypatch, capfd) -> None:
+def test_a_defect_is_told_to_whoever_serves_the_page_and_not_to_viewers(
+    server: LiveServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     for error, printed in (
         (FedsimError("Pass generator=generator."), "Pass gen"),
         (KeyError("oops"), "KeyError: 'oop"),

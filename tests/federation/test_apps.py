@@ -47,7 +47,9 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("engine", ["local", "vectorized"])
-def test_clients_of_this_process_live_in_the_world_of_the_server(scenario, engine, monkeypatch) -> None:
+def test_clients_of_this_process_live_in_the_world_of_the_server(
+    scenario: Build, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world = worlds.build(scenario(federation={"clients": 2, "rounds": 1, "engine": engine}))
     built: list[Scenario] = []
     monkeypatch.setattr(apps, "build", built.append)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, final
 
 import pytest
@@ -85,7 +86,9 @@ def test_repetition_gives_the_same_bits_whatever_ran_between(scenario: Build) ->
     assert any(not torch.equal(first.tensors[name], other.tensors[name]) for name in first.tensors)
 
 
-def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_kept(scenario) -> None:
+def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_kept(
+    scenario: Build,
+) -> None:
     tables: dict[str, Any] = {
         "federation": {"batch_size": 4, "algorithm": "fedavg", "local_steps": 4},
         "components": [{"name": "cutmix", "probability": 1.0}, {"name": "label-smoothing"}],
@@ -216,7 +219,9 @@ def test_a_defense_of_batches_sees_none_that_is_empty(scenario: Build) -> None:
     assert defense.sizes == [size for size in sizes if size]
 
 
-def test_what_the_loss_does_not_depend_on_has_a_gradient_of_zeros(scenario, tmp_path, monkeypatch) -> None:
+def test_what_the_loss_does_not_depend_on_has_a_gradient_of_zeros(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "idle_net.py").write_text(
         "from torch import nn\n"
         "class Idle(nn.Sequential):\n"

@@ -116,7 +116,9 @@ def test_a_loss_term_is_refused_by_name(scenario: Build) -> None:
 
 
 @pytest.mark.parametrize(("share", "is_refused"), [(1e-5, False), (3e-4, True), (5e-3, True)])
-def test_training_that_differs_by_more_than_rounding_is_refused(scenario, monkeypatch, share, is_refused) -> None:
+def test_training_that_differs_by_more_than_rounding_is_refused(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch, share: float, is_refused: bool
+) -> None:
     def disturbed(*arguments: Any) -> cohort.CohortUpdates:
         trained = cohort_training(*arguments)
         directions = torch.ones_like(trained.vectors) / trained.vectors.shape[1] ** 0.5

@@ -52,7 +52,9 @@ def test_local_steps_that_are_too_long_are_those_of_the_clients(scenario: Build)
         run(scenario(federation=federation))
 
 
-def test_updates_that_were_never_finite_blame_no_rate(scenario, counting, monkeypatch) -> None:
+def test_updates_that_were_never_finite_blame_no_rate(
+    scenario: Build, counting: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def spoil(_self: Any, update: Update, _here: HookContext) -> Update:
         return Update(update.kind, {n: t * torch.nan for n, t in update.tensors.items()}, {}, update.examples, 0.0)
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -80,7 +81,9 @@ def test_a_counter_counts_rounds(scenario: Build, counting: Any, engine: str) ->
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_update_that_the_server_refused_does_not_advance_the_memory(scenario, counting, engine) -> None:
+def test_an_update_that_the_server_refused_does_not_advance_the_memory(
+    scenario: Build, counting: Any, engine: str
+) -> None:
     built = scenario(
         federation={"clients": 3, "rounds": 4, "engine": engine},
         defenses=[{"name": "counting", "refused": [[2, 0], [3, 1], [1, 2]]}],
@@ -162,7 +165,9 @@ def test_error_feedback_equals_a_bare_loop(scenario: Build, counting: Any) -> No
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_replay_of_a_victim_that_remembers_gives_what_was_on_the_wire(scenario, counting, tmp_path, engine) -> None:
+def test_the_replay_of_a_victim_that_remembers_gives_what_was_on_the_wire(
+    scenario: Build, counting: Any, tmp_path: Path, engine: str
+) -> None:
     assert counting.keeps_state
     built = scenario(
         federation={**MEMORABLE, "engine": engine, "optimizer": {"name": "adam"}, "keep_optimizer_state": True},
@@ -198,7 +203,9 @@ class Noting(Tapped):
 @pytest.mark.parametrize(
     ("secure", "stages"), [(None, 1), ({"mode": "ideal"}, 1), ({"mode": "masked", "least_contributors": 2}, 5)]
 )
-def test_a_message_that_was_answered_is_refused_the_second_time(scenario, secure, stages) -> None:
+def test_a_message_that_was_answered_is_refused_the_second_time(
+    scenario: Build, secure: dict[str, Any] | None, stages: int
+) -> None:
     """Noise, rounding and masks follow from the round: two uploads of one round would differ by the updates alone."""
     threat = {"view": "sum"} if secure else {}
     grid = Noting(scenario(federation={"clients": 3, "rounds": 2}, threat=threat, secure_aggregation=secure))

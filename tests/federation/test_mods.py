@@ -288,7 +288,9 @@ def test_a_private_defense_states_the_number_of_examples_itself() -> None:
         ("query", {"arrays": ConfigRecord({"labels": [1, 2]})}, "'query' is not empty"),
     ],
 )
-def test_behind_a_private_defense_nothing_is_sent_that_its_guarantee_does_not_cover(message_type, answer, why) -> None:
+def test_behind_a_private_defense_nothing_is_sent_that_its_guarantee_does_not_cover(
+    message_type: str, answer: dict[str, Any], why: str
+) -> None:
     content = RecordDict({"arrays": ArrayRecord(MOVED), **answer})
     reply, kept = simulated([as_mod("local-dp", seed=3)], message_type, content)
     assert reply.has_error()

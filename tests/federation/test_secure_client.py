@@ -119,7 +119,9 @@ def test_a_client_whose_update_is_not_finite_leaves_itself_out(scenario: Build, 
 
 
 @pytest.mark.usefixtures("_registry_as_before")
-def test_a_stateful_client_is_followed_through_the_rounds_whose_sums_it_was_in(scenario, tmp_path, monkeypatch) -> None:
+def test_a_stateful_client_is_followed_through_the_rounds_whose_sums_it_was_in(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "own_feedback.py").write_text(MEMORY)
     monkeypatch.syspath_prepend(str(tmp_path))
     import own_feedback  # noqa: F401  # pyright: ignore[reportMissingImports]

@@ -89,7 +89,9 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
         Wiig(MatchingConfig())(seen, seeding.generator(1, "attack"))
 
 
-def test_a_model_that_mixes_examples_is_refused_under_attacks_on_the_sum(scenario, tmp_path, monkeypatch) -> None:
+def test_a_model_that_mixes_examples_is_refused_under_attacks_on_the_sum(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mixing.py").write_text(BATCH_NORM)
     monkeypatch.syspath_prepend(str(tmp_path))
     tables: dict[str, Any] = {

@@ -248,7 +248,9 @@ def test_the_largest_sum_counts_what_dp_sgd_states(scenario: Build, passes: dict
 
 @pytest.mark.parametrize("mode", ["ideal", "masked"])
 @pytest.mark.parametrize("weighted", [True, False])
-def test_examples_are_counted_and_losses_averaged_whatever_the_weights(scenario, mode, weighted) -> None:
+def test_examples_are_counted_and_losses_averaged_whatever_the_weights(
+    scenario: Build, mode: str, weighted: bool
+) -> None:
     """Three clients, of which each passes over a share of another size: 1 is no number of examples."""
     built = scenario(
         federation={"clients": 3, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 2000},

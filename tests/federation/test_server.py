@@ -59,7 +59,9 @@ def told(strategy: AggregationStrategy, replies: Iterable[Message]) -> tuple[lis
 
 @given(order=st.permutations(range(7)), lost=st.sets(st.integers(0, 6), max_size=3))
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_replies_in_any_order_give_the_same_bits_and_the_same_record(scenario, order, lost) -> None:
+def test_replies_in_any_order_give_the_same_bits_and_the_same_record(
+    scenario: Build, order: list[int], lost: set[int]
+) -> None:
     built = scenario(federation={"clients": 7}, threat={"victims": 3})
     outcomes = []
     for arrival in (range(7), order):
@@ -150,7 +152,9 @@ class Vandal(Defense[Config]):
 
 
 @pytest.mark.parametrize("engine", ["local", "vectorized"])
-def test_a_hook_cannot_change_the_weights_of_the_next_client(scenario, monkeypatch, engine) -> None:
+def test_a_hook_cannot_change_the_weights_of_the_next_client(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
     world = worlds.build(scenario(federation={"clients": 3, "rounds": 2, "engine": engine}))
     plain = train(world, lambda _record: None)
     monkeypatch.setitem(world.__dict__, "defenses", (Vandal(Config()),))
@@ -162,7 +166,9 @@ def test_a_hook_cannot_change_the_weights_of_the_next_client(scenario, monkeypat
         torch.testing.assert_close(attacked.weights[name], tensor)
 
 
-def test_weights_are_decoded_once_a_round_whatever_the_number_of_clients(scenario, monkeypatch) -> None:
+def test_weights_are_decoded_once_a_round_whatever_the_number_of_clients(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = 0
     decode = ArrayRecord.to_torch_state_dict
 

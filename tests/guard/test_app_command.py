@@ -25,7 +25,9 @@ def test_a_machine_without_landlock_is_refused(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("program", "words"), [(None, "program unshare is missing"), (shutil.which("false"), "unshare failed")]
 )
-def test_a_machine_without_namespaces_is_refused(monkeypatch, program, words) -> None:
+def test_a_machine_without_namespaces_is_refused(
+    monkeypatch: pytest.MonkeyPatch, program: str | None, words: str
+) -> None:
     monkeypatch.setattr(landlock, "version", lambda: 6)
     monkeypatch.setattr(shutil, "which", lambda _name: program)
     with pytest.raises(FedsimError, match=words):

@@ -113,7 +113,9 @@ def test_a_cost_is_recorded_before_the_app_evaluates(tmp_path: Path) -> None:
         (message(5, "evaluate", weights={"w": torch.ones(40, 50)}), "refused: the weights look crafted"),
     ],
 )
-def test_an_evaluation_that_the_policy_does_not_allow_is_refused_before_the_app_runs(tmp_path, sent, words) -> None:
+def test_an_evaluation_that_the_policy_does_not_allow_is_refused_before_the_app_runs(
+    tmp_path: Path, sent: Any, words: str
+) -> None:
     guarded = Guarded(tmp_path, messages=RULES, metrics={"accuracy": ACCURACY})
     assert reason(guarded.answer(sent, untouched)).startswith(f"{WORDS}{words}")
     assert guarded.ledger.entries() == ()

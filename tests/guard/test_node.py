@@ -55,7 +55,9 @@ def test_a_missing_secret_is_said_with_the_command_that_makes_one(tmp_path: Path
         RuntimeApi(NodeTable(address="127.0.0.1:9", secret=tmp_path / "nowhere"))
 
 
-def test_every_kind_of_task_is_taken_so_that_none_blocks_the_node(tmp_path, monkeypatch) -> None:
+def test_every_kind_of_task_is_taken_so_that_none_blocks_the_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api, client = connected(monkeypatch, tmp_path, lambda: SimpleNamespace(token=""))
     with api.next_task() as task:
         assert task is None

@@ -171,7 +171,9 @@ def test_no_app_may_write_to_code_that_the_guard_runs(tmp_path: Path, place: Pat
         ("key", "outer", "outer", "cache/inner/key"),
     ],
 )
-def test_an_app_cannot_change_by_which_links_a_file_is_found(tmp_path, key, value, link, target) -> None:
+def test_an_app_cannot_change_by_which_links_a_file_is_found(
+    tmp_path: Path, key: str, value: str, link: str, target: str
+) -> None:
     (tmp_path / "cache").mkdir()
     (tmp_path / "safe").mkdir()
     (tmp_path / "alias").symlink_to(tmp_path / "cache")
@@ -192,7 +194,9 @@ def test_links_that_no_app_can_change_are_taken(tmp_path: Path, value: str) -> N
     assert read_policy(tmp_path / "guard.toml").ledger == tmp_path / value
 
 
-def test_a_folder_beside_the_policy_is_no_code_although_python_looks_there(tmp_path, monkeypatch) -> None:
+def test_a_folder_beside_the_policy_is_no_code_although_python_looks_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     policy(tmp_path, apps={"writable": ["cache"]})
     assert read_policy(tmp_path / "guard.toml").apps.writable == (tmp_path / "cache",)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Message
 
 from fedsim.core.types import Tensors
 from fedsim.guard.private_reply import PrivateReply, RunApp
@@ -60,7 +60,9 @@ def noise_of_a_reply(folder: Path) -> tuple[ComputedNoise | UnknownNoise, Tensor
 
 
 @pytest.mark.slow
-def test_a_server_cannot_compute_the_noise_of_a_guard_and_could_with_torchs_generator(tmp_path, monkeypatch) -> None:
+def test_a_server_cannot_compute_the_noise_of_a_guard_and_could_with_torchs_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found, _, _ = noise_of_a_reply(tmp_path / "secure")
     assert isinstance(found, UnknownNoise)
     assert "contradict" in found.reason
@@ -190,7 +192,9 @@ def test_arrays_that_the_server_did_not_send_are_left_out(tmp_path: Path) -> Non
         (message(weights={"n": torch.tensor(3)}), APP, "a message holds arrays that no defense covers, expected "),
     ],
 )
-def test_what_the_policy_does_not_allow_is_refused_before_an_app_runs(tmp_path, sent, app, words) -> None:
+def test_what_the_policy_does_not_allow_is_refused_before_an_app_runs(
+    tmp_path: Path, sent: Message, app: str, words: str
+) -> None:
     guarded = Guarded(tmp_path, apps={"sha256": [APP]})
     covered = guarded.answer(sent, untouched, app)
     assert reason(covered).startswith(f"{WORDS}{words}")

@@ -91,7 +91,9 @@ def test_4000_folders_of_an_app_are_removed_when_they_are_cleaned(tmp_path: Path
 
 @site.needs_walls
 @pytest.mark.parametrize(("mode", "word", "least", "most"), [("files", "made", 9_000, 10_000), BYTES])
-def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(tmp_path, mode, word, least, most) -> None:
+def test_an_app_in_the_sandbox_has_room_for_so_many_files_and_bytes(
+    tmp_path: Path, mode: str, word: str, least: int, most: int
+) -> None:
     app = processes(tmp_path)
     app.run(order(mode), site.START)
     (line,) = [line for line in (tmp_path / "app.log").read_text().splitlines() if line.startswith(word)]

@@ -83,7 +83,9 @@ def test_a_task_that_is_for_no_client_app_gets_a_sentence(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("constant", "expected"), [(True, [180.0]), (False, [])])
-def test_time_tells_nothing_where_the_policy_asks_for_that(tmp_path, monkeypatch, constant, expected) -> None:
+def test_time_tells_nothing_where_the_policy_asks_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, constant: bool, expected: list[float]
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
     Watched(tmp_path, messages={"constant_time": constant}).handle(FakeTask())
@@ -91,7 +93,9 @@ def test_time_tells_nothing_where_the_policy_asks_for_that(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("error", [None, httpx.ConnectError("gone")])
-def test_what_an_app_left_is_removed_after_the_reply_was_sent(tmp_path, monkeypatch, error) -> None:
+def test_what_an_app_left_is_removed_after_the_reply_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
     order: list[str] = []
     monkeypatch.setattr(AppProcesses, "clean", lambda _self: order.append("clean"))
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=lambda _s: order.append("wait"), monotonic=lambda: 0.0))
@@ -117,7 +121,9 @@ def test_a_reply_that_could_not_keep_its_time_is_told(tmp_path: Path, monkeypatc
     assert "constant_time was not kept: the reply is 7 s late" in watched.lines[0]
 
 
-def test_a_message_that_is_declined_before_an_app_runs_is_answered_at_once(tmp_path, monkeypatch) -> None:
+def test_a_message_that_is_declined_before_an_app_runs_is_answered_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
     watched = Watched(tmp_path, messages={"constant_time": True, "types": ["train.other"]})
@@ -157,7 +163,9 @@ def served(
 ACCURACY = {"low": 0.0, "high": 1.0, "noise_multiplier": 2.0, "every": 2}
 
 
-def test_evaluations_are_told_and_only_those_that_ran_an_app_keep_the_constant_time(tmp_path, monkeypatch) -> None:
+def test_evaluations_are_told_and_only_those_that_ran_an_app_keep_the_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits: list[float] = []
     monkeypatch.setattr(serving, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 0.0))
     rules = {"types": ["train", "evaluate"], "evaluate": "run", "constant_time": True}
@@ -169,7 +177,9 @@ def test_evaluations_are_told_and_only_those_that_ran_an_app_keep_the_constant_t
     assert open_reservations(watched.ledger.entries()) == set()
 
 
-def test_a_guard_goes_on_after_a_message_that_it_could_not_answer(tmp_path, monkeypatch) -> None:
+def test_a_guard_goes_on_after_a_message_that_it_could_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bad, good = FakeTask(ValueError("broken")), FakeTask()
     gone = httpx.ConnectError("gone")
     steps = (None, gone, gone, bad, RuntimeError("no message"), good)
@@ -192,13 +202,17 @@ def test_a_guard_says_once_that_it_is_connected(tmp_path: Path, monkeypatch: pyt
     ]
 
 
-def test_a_guard_says_that_it_is_connected_after_each_refused_connection(tmp_path, monkeypatch) -> None:
+def test_a_guard_says_that_it_is_connected_after_each_refused_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused = httpx.ConnectError("refused")
     watched = served(tmp_path, monkeypatch, refused, refused, None, None, refused, FakeTask())
     assert watched.lines[2:6] == [REFUSED, CONNECTED, REFUSED, CONNECTED]
 
 
-def test_a_guard_that_never_reached_the_supernode_does_not_say_that_it_is_connected(tmp_path, monkeypatch) -> None:
+def test_a_guard_that_never_reached_the_supernode_does_not_say_that_it_is_connected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watched = served(tmp_path, monkeypatch, httpx.ConnectError("refused"), httpx.ConnectError("refused"))
     assert watched.lines[-1] == REFUSED
     watched = served(tmp_path, monkeypatch, None, None, is_left=True)
@@ -211,6 +225,8 @@ def test_a_guard_that_is_not_accepted_ends(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("is_left", [False, True])
-def test_a_guard_says_that_another_one_ended_at_work(tmp_path, monkeypatch, is_left) -> None:
+def test_a_guard_says_that_another_one_ended_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left: bool
+) -> None:
     watched = served(tmp_path, monkeypatch, None, is_left=is_left)
     assert any("An earlier guard stopped during a message" in line for line in watched.lines) is is_left

@@ -58,7 +58,9 @@ def test_integers_and_running_statistics_of_an_app_never_leave(tmp_path: Path, s
 @pytest.mark.parametrize("choice", ["received", "noised"])
 @pytest.mark.parametrize("name", RETURNED)
 @pytest.mark.parametrize("spoilt", ["missing", "of another type", "of another shape"])
-def test_an_array_that_does_not_fit_is_a_failure_that_no_reply_shows(tmp_path, choice, name, spoilt) -> None:
+def test_an_array_that_does_not_fit_is_a_failure_that_no_reply_shows(
+    tmp_path: Path, choice: str, name: str, spoilt: str
+) -> None:
     def app(received: Tensors) -> Tensors:
         arrays = dict(received)
         if spoilt == "missing":

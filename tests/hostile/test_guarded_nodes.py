@@ -200,7 +200,9 @@ def assert_needs_its_key(one: Site) -> None:
 
 
 @pytest.mark.slow
-def test_guards_killed_at_twenty_moments_send_nothing_undefended_and_what_they_reserved_counts(federation) -> None:
+def test_guards_killed_at_twenty_moments_send_nothing_undefended_and_what_they_reserved_counts(
+    federation: Federation,
+) -> None:
     sites, replies, stages = federation.sites, list[Message](), Counter[str]()
     site.policy(sites[0].folder, sites[0].port, budget={"epsilon": 50.0, "delta": 1e-5}, apps=APPS)
     seed = int(os.environ.get("FEDSIM_KILLS_SEED", "0"))
@@ -314,7 +316,9 @@ def densenet_app(folder: Path) -> ModuleType:
 
 
 @pytest.mark.slow
-def test_a_densenet_with_batch_normalisation_trains_and_evaluates_at_every_site(federation, tmp_path) -> None:
+def test_a_densenet_with_batch_normalisation_trains_and_evaluates_at_every_site(
+    federation: Federation, tmp_path: Path
+) -> None:
     """Ten rounds of FedAvg that evaluates everywhere; each site sends a noised accuracy in two of them."""
     task, sites = densenet_app(tmp_path / "app"), federation.sites
     data = read_policy(tmp_path / "app" / "guard.toml").apps.readable

@@ -182,7 +182,9 @@ def test_a_method_in_a_file_that_is_called_like_one_of_our_folders_is_named(fold
     assert "attacks/text.py has the name of fedsim's own 'attacks.text'. Rename the file." in told
 
 
-def test_a_checkout_of_fedsim_is_no_folder_of_ones_own(tmp_path, command, monkeypatch) -> None:
+def test_a_checkout_of_fedsim_is_no_folder_of_ones_own(
+    tmp_path: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("attacks", "defenses", "fedsim"):
         shutil.copytree(ROOT / name, tmp_path / name)
     done = fedsim("list", "--json", cwd=tmp_path)

@@ -142,14 +142,18 @@ def test_a_folder_that_is_read_only_is_named(folder: Path, mount: Mount) -> None
     ],
     ids=lambda arguments: " ".join(arguments)[:20],
 )
-def test_a_name_that_is_too_long_is_said(folder, arguments, command, monkeypatch) -> None:
+def test_a_name_that_is_too_long_is_said(
+    folder: Path, arguments: tuple[str, ...], command: typed.Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     code, _, told = command(*arguments)
     assert code == 2
     assert "File name too long" in told.replace("\n", " ") or "[tune]" in told
 
 
-def test_of_two_runs_in_one_folder_the_second_is_refused(folder, command, monkeypatch) -> None:
+def test_of_two_runs_in_one_folder_the_second_is_refused(
+    folder: Path, command: typed.Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(folder)
     with typed.started("run", "long.toml", "--out", "o", cwd=folder):
         assert until((folder / "o" / "record.json").exists)

@@ -112,7 +112,9 @@ def test_files_of_the_scenarios_folder_are_read(path: str, stranger: Path) -> No
     load(scenario_with(LEAKS[0], path.format(here=stranger)))
 
 
-def test_the_folder_is_that_of_the_scenario_and_not_the_working_folder(stranger, monkeypatch) -> None:
+def test_the_folder_is_that_of_the_scenario_and_not_the_working_folder(
+    stranger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario_with(LEAKS[0], "secret/diary.txt")
     monkeypatch.chdir(stranger.parent)
     with pytest.raises(ScenarioError, match="data.path: 'secret/diary.txt' is outside"):
@@ -247,7 +249,9 @@ def test_a_million_combinations_are_counted_and_not_made(tmp_path: Path, table: 
 
 
 @pytest.mark.parametrize("model", ["edm-unet", "patch-diffusion"])
-def test_a_model_of_another_task_is_refused_before_anything_is_trained(tmp_path, model, command) -> None:
+def test_a_model_of_another_task_is_refused_before_anything_is_trained(
+    tmp_path: Path, model: str, command: Say
+) -> None:
     (tmp_path / "s.toml").write_text(f'title = "t"\n{DATA}[model]\nname = "{model}"\n[federation]\nclients = 4\n')
     code, _, told = command("run", str(tmp_path / "s.toml"), "--out", str(tmp_path / "o"))
     assert code == 2

@@ -63,7 +63,9 @@ def test_a_malicious_file_is_refused_and_nothing_of_it_runs(scenario: Build, tmp
         ({"0.weight": torch.zeros(2)}, "does not fit the model"),
     ],
 )
-def test_a_file_that_holds_something_else_is_one_sentence(scenario, tmp_path, content, message) -> None:
+def test_a_file_that_holds_something_else_is_one_sentence(
+    scenario: Build, tmp_path: Path, content: object, message: str
+) -> None:
     torch.save(content, tmp_path / "odd.pt")
     with pytest.raises(ScenarioError, match=message) as raised:
         started(scenario, tmp_path / "odd.pt")

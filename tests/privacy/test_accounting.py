@@ -168,7 +168,9 @@ def test_steps_that_nobody_takes_need_no_noise(target: float, rate: float, numbe
 
 
 @pytest.mark.parametrize("error", [OverflowError, ValueError, RuntimeError, MemoryError])
-def test_where_the_tight_accountant_fails_the_figure_is_that_of_rdp(monkeypatch, error) -> None:
+def test_where_the_tight_accountant_fails_the_figure_is_that_of_rdp(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
     def fail(*_: object, **__: object) -> float:
         raise error("the grid is too large")
 

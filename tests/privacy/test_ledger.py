@@ -212,7 +212,9 @@ def test_another_key_and_a_key_that_others_may_read_are_refused(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_a_ledger_without_key_and_a_key_without_ledger_are_no_new_ledger(tmp_path, ledger, lost) -> None:
+def test_a_ledger_without_key_and_a_key_without_ledger_are_no_new_ledger(
+    tmp_path: Path, ledger: Ledger, lost: int
+) -> None:
     reserve(ledger)
     places(tmp_path)[lost].unlink()
     with pytest.raises(FedsimError, match="is missing. Restore it"):

@@ -35,7 +35,9 @@ PLAN = Plan(700, 200, 1, 0.95, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(("noise", "right", "epsilon"), [(1.0, 197, 5.65), (2.0, 168, 2.24), (4.0, 135, 0.777)])
-def test_counts_show_what_an_independent_implementation_of_the_recursion_shows(noise, right, epsilon) -> None:
+def test_counts_show_what_an_independent_implementation_of_the_recursion_shows(
+    noise: float, right: int, epsilon: float
+) -> None:
     assert epsilon_of_one_run(of_noise(noise), PLAN, right) == pytest.approx(epsilon, abs=0.005)
 
 

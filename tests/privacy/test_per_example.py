@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core.nets.losses import compute_example_losses
 from fedsim.core.types import Batch
-from fedsim.privacy.per_example import cheapest, example_gradients, sum_clipped
+from fedsim.privacy.per_example import Mode, cheapest, example_gradients, sum_clipped
 
 
 class Twice(nn.Module):
@@ -51,7 +51,9 @@ def test_gradients_of_single_examples_are_those_of_a_loop_and_zero_where_a_layer
 
 
 @pytest.mark.parametrize(("mode", "is_called"), [("hooks", True), ("functorch", False)])
-def test_the_mode_decides_whether_the_rule_of_opacus_is_asked(monkeypatch, mode, is_called) -> None:
+def test_the_mode_decides_whether_the_rule_of_opacus_is_asked(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode, is_called: bool
+) -> None:
     rule, asked = GradSampleHooks.GRAD_SAMPLERS[nn.Linear], []
 
     def noted(layer: nn.Linear, *rest: Any) -> dict[nn.Parameter, Tensor]:

@@ -42,7 +42,9 @@ def test_a_chi_squared_bound_would_accuse_honest_batches_of_few_records() -> Non
     ("records", "size", "batches"),
     [(96, 8, 50), (100, 8, 50), (1000, 64, 50), (10_000, 300, 100), (12, 4, 40), (1_000_000, 1000, 20)],
 )
-def test_shuffled_passes_are_noticed_and_so_where_the_last_batch_is_short(records, size, batches) -> None:
+def test_shuffled_passes_are_noticed_and_so_where_the_last_batch_is_short(
+    records: int, size: int, batches: int
+) -> None:
     claim = SamplingClaim(of_passes(records, size, batches), records, size / records)
     assert "not drawn by Poisson sampling" in sampling_fault(claim)
 

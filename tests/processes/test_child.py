@@ -37,7 +37,9 @@ def _request(observation: Observation) -> tuple[str, tuple[Any, ...], list[tuple
     return "together", ([observation],), [(source.initial_seed(), source.get_state())], None
 
 
-def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_here(watched, attack) -> None:
+def test_a_search_is_answered_with_its_steps_and_the_guess_of_the_same_search_here(
+    watched: Watched, attack: Attack[Any]
+) -> None:
     observation, _, _ = watched()
     request = _request(observation)
     kind, content, meanwhile = answered(attack, request)
@@ -54,7 +56,9 @@ def test_how_many_are_searched_together_is_a_number(watched: Watched, attack: At
     assert (kind, packing.unpack_values(content)) == (frames.ANSWER, attack.max_victims(observation))
 
 
-def test_whatever_goes_wrong_is_the_attacks_failure(watched, attack, monkeypatch) -> None:
+def test_whatever_goes_wrong_is_the_attacks_failure(
+    watched: Watched, attack: Attack[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert answered(attack, b"no tensors")[0] == frames.FAILED
     observation, _, _ = watched()
     request = _request(observation)

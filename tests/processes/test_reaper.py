@@ -73,7 +73,9 @@ def test_folders_that_nobody_may_read_or_write_are_removed_too(tmp_path: Path) -
     assert not run.exists()
 
 
-def test_a_folder_that_stays_is_said(tmp_path, monkeypatch, capfd) -> None:
+def test_a_folder_that_stays_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     def refusing(_folder: Path) -> None:
         raise PermissionError(1, "not permitted")
 

@@ -27,7 +27,9 @@ def test_of_the_variables_only_those_of_python_fedsim_and_arithmetic_travel(monk
     assert not {"API_TOKEN", "AWS_SECRET_ACCESS_KEY", "PYTHONSTARTUP"} & given.keys()
 
 
-def test_packages_and_what_was_imported_are_readable_and_what_lies_beside_it_is_not(tmp_path, monkeypatch) -> None:
+def test_packages_and_what_was_imported_are_readable_and_what_lies_beside_it_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine = types.ModuleType("mine")
     mine.__file__ = str(tmp_path / "mine" / "mine.py")
     monkeypatch.setitem(sys.modules, "mine", mine)

@@ -97,7 +97,9 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
         pytest.param("object", "its answer holds a object, expected tensors, numbers and text", marks=pytest.mark.slow),
     ],
 )
-def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario, tmp_path, strange, deed, why) -> None:
+def test_what_an_attack_does_to_its_process_is_its_own_failure(
+    scenario: Build, tmp_path: Path, strange: None, deed: str, why: str
+) -> None:
     attacks = [{"name": "strange", "deed": deed}]
     built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
     victims = recorded(built, tmp_path / "apart", start=start_in_subprocess).arms[0].attacks[0].victims
@@ -106,7 +108,9 @@ def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario, tmp_pat
 
 
 @pytest.mark.slow
-def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(scenario, tmp_path, strange) -> None:
+def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(
+    scenario: Build, tmp_path: Path, strange: None
+) -> None:
     built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
     here, apart = (
         recorded(built, tmp_path / name, start=how)
@@ -200,7 +204,9 @@ def answering(
 
 
 @pytest.mark.parametrize("kind", [frames.ANSWER, frames.STEP])
-def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(monkeypatch, kind) -> None:
+def test_an_answer_longer_than_any_guess_is_refused_before_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes
+) -> None:
     head = struct.pack("<cQ", kind, 1 << 62)
     endless = f"import os\nos.write(1, {head!r})\nwhile True: os.write(1, bytes(1 << 20))"
     process = answering(monkeypatch, endless)

@@ -51,7 +51,9 @@ def evidence(scenario: Build) -> Evidence:
     return evidence_of(scenario(**TEXTS))
 
 
-def test_the_value_that_is_bound_to_the_known_one_is_extracted(evidence, monkeypatch) -> None:
+def test_the_value_that_is_bound_to_the_known_one_is_extracted(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(monkeypatch, evidence, is_meant=True)
     read, control = ask(evidence)
     assert (read.label, read.role, read.state) == ("name given topic", "attack", "recovered")

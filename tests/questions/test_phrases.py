@@ -120,7 +120,9 @@ def test_cells_hold_the_digits_that_were_drawn(evidence: Evidence) -> None:
     assert asking._cell_words(replace(dataset, tokenizer=None), torch.tensor([3])) is None
 
 
-def test_an_error_of_the_translator_is_the_finding_s_failure(evidence, monkeypatch) -> None:
+def test_an_error_of_the_translator_is_the_finding_s_failure(
+    evidence: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(asking, "_images", lambda *_: 1 / 0)
     (found,) = ask(evidence)
     assert found.state == "failed"

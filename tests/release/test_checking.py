@@ -65,7 +65,9 @@ def test_a_document_replaces_the_earlier_one_and_nothing_else(tmp_path: Path) ->
         checking.run(plan, Policy(), tmp_path / "file" / "here")
 
 
-def test_a_folder_in_use_or_of_an_audit_is_refused_before_the_check(tmp_path, monkeypatch) -> None:
+def test_a_folder_in_use_or_of_an_audit_is_refused_before_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(checking, "check", lambda *_: pytest.fail("the check has begun"))
     plan = hospital.plan(hospital.saved(tmp_path, 3))
     audit = RunFolder(tmp_path / "audit", AUDIT)

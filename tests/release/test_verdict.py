@@ -1,5 +1,7 @@
 """Recovered, withstood or undecided, and the exit code of a policy."""
 
+from typing import Any
+
 import pytest
 
 from fedsim.judgement.limits import exit_code
@@ -68,7 +70,9 @@ def test_p_is_adjusted_for_the_number_of_figures() -> None:
         ((0.3, 0.4, 0.5), {"findings": {"exposure": 2.0}}, 4, "Undecided: exposure was not measured."),
     ],
 )
-def test_thresholds_decide_the_exit_code(rate, policy, code, sentence) -> None:
+def test_thresholds_decide_the_exit_code(
+    rate: tuple[float, float, float], policy: dict[str, Any], code: int, sentence: str
+) -> None:
     made = record(figure(*rate, metric=RARE, chance_level=0.01), **policy)
     assert exit_code(made.policy, (limit.state for limit in verdict.thresholds(made))) == code
     (threshold,) = verdict.thresholds(made)

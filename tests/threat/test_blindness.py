@@ -115,7 +115,9 @@ def run(scenario: Scenario, folder: Path) -> None:
 
 @pytest.mark.parametrize("withheld", KNOWLEDGE)
 @pytest.mark.parametrize("name", IMAGES)
-def test_nothing_is_reached_but_what_is_granted(name, withheld, scenario, spy, tmp_path) -> None:
+def test_nothing_is_reached_but_what_is_granted(
+    name: str, withheld: str, scenario: Build, spy: Spy, tmp_path: Path
+) -> None:
     tables, knows = IMAGES[name], [known for known in KNOWLEDGE if known != withheld]
     told = scenario(**{**tables, "threat": {**tables.get("threat", {}), "knows": knows}})
     run(told, tmp_path / "run")

@@ -1,6 +1,7 @@
 """What is said of the threat model on the screen, in the record and in the report."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -163,7 +164,9 @@ def test_the_description_says_how_long_a_client_trained(scenario: Build) -> None
 
 
 @pytest.mark.parametrize("knows", [[], ["labels", "input-statistics", "masks"]])
-def test_of_a_language_model_nothing_is_said_of_labels_and_normalisation(scenario, tmp_path, knows) -> None:
+def test_of_a_language_model_nothing_is_said_of_labels_and_normalisation(
+    scenario: Build, tmp_path: Path, knows: list[str]
+) -> None:
     """Its labels are its text, and tokens are not normalised."""
     (tmp_path / "text.txt").write_text("\n\n".join(f"Number {d} ends here." for d in range(10)))
     world = worlds.build(

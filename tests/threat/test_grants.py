@@ -71,7 +71,9 @@ def test_the_door_opens_what_a_grant_says_and_nothing_else(name: Knowledge, seen
     assert differ == GRANTS[name].opens
 
 
-def test_sentences_say_of_each_grant_who_has_it_and_who_lacks_it(scenario, monkeypatch) -> None:
+def test_sentences_say_of_each_grant_who_has_it_and_who_lacks_it(
+    scenario: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(door, "_exists", lambda _world, _name: True)
     monkeypatch.setattr(door, "_is_at_stake", lambda _world, _name: True)
     knowing, blind = (door.describe(worlds.build(scenario(threat={"knows": list(knows)}))) for knows in (GRANTS, ()))

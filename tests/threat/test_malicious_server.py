@@ -155,7 +155,9 @@ def test_arms_may_set_server_and_attacks_together(scenario: Build, tmp_path: Pat
         ({"arms": {"server": {"a": {"threat.sever": "malicious"}}}}, "threat.sever: there is no such key"),
     ],
 )
-def test_what_does_not_fit_together_is_refused_before_anything_runs(scenario, tables, message) -> None:
+def test_what_does_not_fit_together_is_refused_before_anything_runs(
+    scenario: Build, tables: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ScenarioError, match=message):
         scenario(**tables)
 
@@ -167,7 +169,9 @@ def test_what_does_not_fit_together_is_refused_before_anything_runs(scenario, ta
         ({"data": {"name": "foolbox-samples"}, "federation": {"batch_size": 1}}, "the test set of these data is the"),
     ],
 )
-def test_a_model_that_cannot_be_changed_ends_the_run_before_round_1(scenario, tmp_path, tables, message) -> None:
+def test_a_model_that_cannot_be_changed_ends_the_run_before_round_1(
+    scenario: Build, tmp_path: Path, tables: dict[str, Any], message: str
+) -> None:
     with pytest.raises(FedsimError, match=message):
         recorded(scenario(**{**MALICIOUS, **tables}), tmp_path / "run")
     assert not (tmp_path / "run" / "record.json").exists()

@@ -12,6 +12,7 @@ from fedsim.core.types import WireEntry
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import check_union, replay
+from tests.conftest import Counting
 from tests.experiment.running import Build
 from tests.federating import run
 
@@ -34,7 +35,9 @@ def moved(entry: WireEntry, share: float) -> WireEntry:
     ("engine", "share", "matches"),
     [("local", 1e-5, False), ("vectorized", 1e-5, True), ("vectorized", 3e-4, False), ("vectorized", 5e-3, False)],
 )
-def test_only_an_engine_that_rounds_otherwise_may_be_off_and_by_little(scenario, engine, share, matches) -> None:
+def test_only_an_engine_that_rounds_otherwise_may_be_off_and_by_little(
+    scenario: Build, engine: str, share: float, matches: bool
+) -> None:
     world, entry = observed(scenario(federation={"engine": engine, "batch_size": 2}))
     assert replay(world, entry).matches
     assert replay(world, moved(entry, share)).matches is matches
@@ -57,7 +60,9 @@ def test_an_update_of_zeros_is_repeated_too(scenario: Build) -> None:
     assert replay(world, entry).matches
 
 
-def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(scenario, counting) -> None:
+def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(
+    scenario: Build, counting: type[Counting]
+) -> None:
     tables: dict[str, Any] = {
         "federation": {"rounds": 2, "batch_size": 2},
         "threat": {"rounds": [2], "victims": 1},
@@ -105,7 +110,9 @@ def test_a_mean_gradient_is_that_of_the_union_unless_a_layer_mixes_a_clients_exa
         check_union(worlds.build(scenario(model={"name": "mixing_net:make"}, federation={"batch_size": 2})))
 
 
-def test_a_mean_gradient_is_not_that_of_the_union_where_a_component_takes_a_clients_batch_as_a_whole(scenario) -> None:
+def test_a_mean_gradient_is_not_that_of_the_union_where_a_component_takes_a_clients_batch_as_a_whole(
+    scenario: Build,
+) -> None:
     own = {"name": "feature-cutmix", "at": "3", "size": [4, 4]}
     tables: dict[str, Any] = {"model": {"name": "convnet"}, "federation": {"batch_size": 2}, "components": [own]}
     with pytest.raises(FedsimError, match="component feature-cutmix depends on each client's whole batch"):
@@ -134,7 +141,9 @@ def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:
     assert truth.raw.loss == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_who_observes_a_few_of_a_million_keeps_their_updates_and_repeats_nobody_else(scenario, monkeypatch) -> None:
+def test_who_observes_a_few_of_a_million_keeps_their_updates_and_repeats_nobody_else(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = scenario(
         federation={"clients": 1_000_000, "engine": "vectorized", "evaluate_every": 100},
         partition={"scheme": "resampled", "examples_per_client": 15},

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,7 +47,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     return counted
 
 
-def test_two_attacks_on_two_victims_in_two_arms_work_everything_out_once_a_victim(scenario, tmp_path, calls) -> None:
+def test_two_attacks_on_two_victims_in_two_arms_work_everything_out_once_a_victim(
+    scenario: Build, tmp_path: Path, calls: Counter[str]
+) -> None:
     record = recorded(scenario(**TWO_BY_TWO_BY_TWO), tmp_path / "run")
     answers = [victim for arm in record.arms for attack in arm.attacks for victim in attack.victims]
     assert len(answers) == 8

@@ -35,7 +35,9 @@ def lightnings() -> ModuleType:
         ("Inner", "Inner of Lightning, 4 tensors of its Sequential are", F.cross_entropy),
     ],
 )
-def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(lightnings, make, line, loss) -> None:
+def test_the_loss_is_that_of_the_step_and_data_and_optimizer_are_its(
+    lightnings: ModuleType, make: str, line: str, loss: Any
+) -> None:
     subject = load_subject((getattr(lightnings, make)(), lightnings.Pictures()), "train:make")
     assert subject.notes == (f"Understood: {line} sent after a single step; loss: from training_step.",)
     assert (subject.optimizer, subject.learning_rate) == ("adam", 0.02)

@@ -163,7 +163,9 @@ class Columns:
         (3, lambda image: (image[0, :3, 0] > 0.5).float(), "binary cross-entropy", "set_read"),
     ],
 )
-def test_a_head_for_numbers_or_sets_gives_example_and_target_back(tmp_path, outputs, label, words, metric) -> None:
+def test_a_head_for_numbers_or_sets_gives_example_and_target_back(
+    tmp_path: Path, outputs: int, label: Any, words: str, metric: str
+) -> None:
     rows = [{"pixel_values": one["pixel_values"], "labels": label(one["pixel_values"])} for one in pictures()]
     subject = load_subject(trainer(tmp_path, Foretelling(outputs), data=Columns(rows)), "train:trainer")
     assert f"loss: {words};" in subject.notes[0]

@@ -14,7 +14,7 @@ from fedsim.audit import AuditPlan, Subject
 from fedsim.audit.captured import read_update
 from fedsim.audit.loading import load_subject
 from fedsim.audit.single_client import world_of
-from fedsim.audit.subject import check_subject
+from fedsim.audit.subject import LossOfViews, check_subject
 from fedsim.audit.update_attacks import updates
 from fedsim.core.errors import FedsimError
 from tests.audit.adapters.recovering import attacked
@@ -52,7 +52,9 @@ LABELLED = DataLoader(StackDataset(StackDataset(FIRST, SECOND), LABELS), batch_s
 
 @pytest.mark.parametrize("loader", [views(FIRST, SECOND), LABELLED])
 @pytest.mark.parametrize(("form", "loss"), [("halves", apart), ("stacked", of_partners)])
-def test_the_clients_gradient_is_that_of_the_users_loss_of_both_views(loader, form, loss) -> None:
+def test_the_clients_gradient_is_that_of_the_users_loss_of_both_views(
+    loader: Any, form: LossOfViews, loss: Any
+) -> None:
     subject = load_subject(lambda: client(loss, loader, form), "mine")
     assert subject.notes[0] == (
         "Understood: pairs, 2 views of each image, so a batch of 1 holds 2; loss of both embeddings; 4 tensors "

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from flwr.serverapp import ServerApp
@@ -20,6 +22,7 @@ from fedsim.federation.engines import ray
 from fedsim.federation.journal import ServerLog
 from fedsim.scenario import Scenario, load
 from fedsim.scenario import world as worlds
+from tests.experiment.running import Build
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -42,7 +45,9 @@ def make(spec):
 
 @pytest.mark.slow
 @needs_ray
-def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(start, small, running) -> None:
+def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(
+    start: Callable[..., Any], small: Scenario, running: ModuleType
+) -> None:
     error, journal = start("ray", small).end(timeout=180)
     assert error is None
     running.assert_same(journal, small)
@@ -57,7 +62,14 @@ def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(start, small,
         ({"cpus": 4096}, r"a client needs 4096 CPUs, but no machine of the Ray cluster has over"),
     ],
 )
-def test_errors_are_those_of_the_local_engine(start, scenario, tmp_path, monkeypatch, settings, message) -> None:
+def test_errors_are_those_of_the_local_engine(
+    start: Callable[..., Any],
+    scenario: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    message: str,
+) -> None:
     (tmp_path / "models_on_ray.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
     broken = scenario(
@@ -136,7 +148,9 @@ def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: 
         ("cuda", {"CPU": 2.0, "GPU": 8.0}, 1.0, 1.0),
     ],
 )
-def test_a_client_takes_the_share_of_a_gpu_that_lets_all_cpus_work(device, whole, cpus, expected, monkeypatch) -> None:
+def test_a_client_takes_the_share_of_a_gpu_that_lets_all_cpus_work(
+    device: str, whole: dict[str, float], cpus: float, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(cluster_resources=lambda: whole))
     assert ray._gpus(device, cpus) == expected
 

@@ -58,7 +58,9 @@ def all_of(commands: dict[int, str], *words: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_real_nodes_give_the_bits_of_the_local_engine_and_leave_nothing(start, small, running) -> None:
+def test_real_nodes_give_the_bits_of_the_local_engine_and_leave_nothing(
+    start: Start, small: Scenario, running: ModuleType
+) -> None:
     engine = start("superlink", small)
     assert engine.next_line() == "round 1"
     ports = ports_of(engine.descendants())
@@ -71,7 +73,9 @@ def test_real_nodes_give_the_bits_of_the_local_engine_and_leave_nothing(start, s
 
 
 @pytest.mark.slow
-def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes_on(start, scenario) -> None:
+def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes_on(
+    start: Start, scenario: Build
+) -> None:
     built = scenario(
         federation={"clients": 3, "rounds": 3},
         participation={"timeout": 40},

@@ -107,7 +107,9 @@ def test_both_engines_do_everything_else_alike(scenario: Build, tables: dict[str
 
 
 @pytest.mark.slow
-def test_a_cohort_of_several_chunks_gives_the_same_bits_of_every_client(scenario, monkeypatch) -> None:
+def test_a_cohort_of_several_chunks_gives_the_same_bits_of_every_client(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = scenario(federation={**UNEVEN, "clients": 7, "rounds": 2, "engine": "vectorized"})
     whole = run(built)
     sizes: list[int] = []

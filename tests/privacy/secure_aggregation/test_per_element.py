@@ -87,7 +87,9 @@ TABLES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("engine", ["local", "vectorized"])
-def test_a_federation_steps_only_where_enough_clients_contributed_and_its_replay_matches(engine, scenario) -> None:
+def test_a_federation_steps_only_where_enough_clients_contributed_and_its_replay_matches(
+    engine: str, scenario: Build
+) -> None:
     federation = {**TABLES["federation"], "engine": engine}
     built = scenario(**{**TABLES, "federation": federation}, secure_aggregation={"least_contributors": 4})
     journal = run(built)

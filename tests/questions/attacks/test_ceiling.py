@@ -89,7 +89,9 @@ def test_a_larger_batch_and_hidden_masks_lower_it(scenario: Build) -> None:
         ({"federation": {"batch_size": 2}, "defenses": [{"name": "mixup"}]}, "not defined for mixup"),
     ],
 )
-def test_where_it_is_not_defined_it_says_so_and_is_never_0(scenario, tables, reason) -> None:
+def test_where_it_is_not_defined_it_says_so_and_is_never_0(
+    scenario: Build, tables: dict[str, Any], reason: str
+) -> None:
     found = ceiling_of(victim(scenario, **tables)).ceiling
     assert reason in found.undefined
     assert found.psnr is None

@@ -140,7 +140,9 @@ def test_a_covariance_that_is_too_large_is_not_computed(scenario: Build, monkeyp
         ({"defenses": [{"name": "shaped-noise"}, {"name": "local-dp"}]}, "a defense that changes noise"),
     ],
 )
-def test_a_covariance_that_something_else_would_change_is_not_defined(scenario, tables, reason) -> None:
+def test_a_covariance_that_something_else_would_change_is_not_defined(
+    scenario: Build, tables: dict[str, Any], reason: str
+) -> None:
     victim = single(scenario, **{"defenses": [{"name": "shaped-noise"}], **tables})
     assert reason in (ceiling_of(victim).ceiling.undefined or "")
 
@@ -154,7 +156,9 @@ def test_a_covariance_that_something_else_would_change_is_not_defined(scenario, 
         ),
     ],
 )
-def test_several_steps_have_the_jacobian_of_the_whole_training(scenario, momentum, federation) -> None:
+def test_several_steps_have_the_jacobian_of_the_whole_training(
+    scenario: Build, momentum: float, federation: dict[str, Any]
+) -> None:
     optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": momentum}
     own = single(scenario, federation={**federation, "optimizer": optimizer})
     places = example_indices(own.truth.original_batches)

@@ -26,7 +26,9 @@ UNKNOWN_SIZE = {
 }
 
 
-def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario, tmp_path, monkeypatch) -> None:
+def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug in the attack")
 
@@ -63,7 +65,9 @@ def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
     assert writing.build(tmp_path / "run").read_text().count("no guess") == 2 * len(names)
 
 
-def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(scenario, tmp_path, monkeypatch) -> None:
+def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nonsense(_self: object, seen: Sequence[Any], *_: object) -> list[Reconstruction]:
         flat = torch.zeros(1, 3)
         return [Reconstruction(flat, flat[0], None, 0.0, 1, 1, (), "done") for _ in seen]
@@ -117,7 +121,9 @@ def test_every_distinct_example_of_several_passes_is_scored_once(scenario: Build
         (0.25, ("ig-train", "ig-mc")),
     ],
 )
-def test_attacks_that_are_one_search_give_one_guess(scenario, tmp_path, rate, names) -> None:
+def test_attacks_that_are_one_search_give_one_guess(
+    scenario: Build, tmp_path: Path, rate: float, names: tuple[str, ...]
+) -> None:
     """Starts are paired: without dropout five attacks are one, and ig-mc of one draw is ig-train."""
     attacks = [{"name": name, "label": name, "max_iterations": 8, "restarts": 2} for name in names]
     attacks[names.index("ig-mc")] |= {"draws": 1}
@@ -130,7 +136,9 @@ def test_attacks_that_are_one_search_give_one_guess(scenario, tmp_path, rate, na
     assert other != expected
 
 
-def test_an_attack_over_rounds_sees_the_same_clients_updates_of_earlier_rounds_alone(monkeypatch) -> None:
+def test_an_attack_over_rounds_sees_the_same_clients_updates_of_earlier_rounds_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(asking, "observe", lambda _victim, _knows, before: before)
     update = Update("gradient", {}, {}, 1, 0.0)
     entries = [WireEntry(number, client, {}, update) for number in (1, 2, 3) for client in (0, 1)]

@@ -1,5 +1,6 @@
 """From a request to what attacks read: the gradient of what is forgotten, its truth, and the record of a run."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,7 +121,9 @@ def test_the_clients_masks_are_known_of_its_own_step_and_of_no_difference(scenar
         ({"components": [{"name": "retraining"}]}, r"pass it to the table \[unlearning\]"),
     ],
 )
-def test_what_does_not_fit_together_is_said_when_the_file_is_read(scenario, tables, expected) -> None:
+def test_what_does_not_fit_together_is_said_when_the_file_is_read(
+    scenario: Build, tables: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(ScenarioError, match=expected):
         scenario(**{**SMALL, **tables})
 
@@ -139,7 +142,9 @@ def test_what_does_not_fit_together_is_said_when_the_file_is_read(scenario, tabl
         ({"defenses": [{"name": "server-check"}]}, r"the defense that may refuse"),
     ],
 )
-def test_what_stands_in_the_way_is_said_before_the_first_round(scenario, tables, expected) -> None:
+def test_what_stands_in_the_way_is_said_before_the_first_round(
+    scenario: Build, tables: dict[str, Any], expected: str
+) -> None:
     with pytest.raises(FedsimError, match=expected):
         unlearning.check(worlds.build(scenario(**{**SMALL, **tables})))
 
@@ -148,7 +153,9 @@ def shares(arm: ArmRecord) -> list[float]:
     return [victim.scores[0].values["psnr"] for victim in arm.attacks[0].victims]
 
 
-def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_it_does_not(scenario, tmp_path) -> None:
+def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_it_does_not(
+    scenario: Build, tmp_path: Path
+) -> None:
     asking = {"method": "retraining", "clients": 2}
     arms = {
         "request": {
@@ -177,7 +184,9 @@ def test_an_attack_reads_the_forgotten_digit_in_a_run_and_a_control_that_stays_i
         ({"method": "retraining"}, False),
     ],
 )
-def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out(scenario, asking, is_step) -> None:
+def test_a_search_may_have_converged_on_a_step_and_on_nothing_that_is_worked_out(
+    scenario: Build, asking: dict[str, Any], is_step: bool
+) -> None:
     world, journal = small(scenario, unlearning=asking)
     (victim,) = unlearning.unlearning_victims(world, journal)
     (examples,) = victim.truth.original_batches

@@ -91,7 +91,9 @@ def test_attacks_on_one_attribute_share_its_changes_and_each_stands_beside_its_c
     ]  # fmt: skip
 
 
-def test_attacks_on_one_attribute_share_the_time_of_its_changes(calls, monkeypatch) -> None:
+def test_attacks_on_one_attribute_share_the_time_of_its_changes(
+    calls: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(asking, "time", SimpleNamespace(perf_counter=count(10.0).__next__))  # every look is a second
     found = asked(choice("a", "topic"), choice("refuses", "topic"), choice("b", "name"), told=[])
     assert [(own.label, own.seconds) for own in found if own.role == "attack"] == [

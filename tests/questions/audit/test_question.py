@@ -50,7 +50,9 @@ def asked(
 @pytest.mark.parametrize(
     ("shown", "state"), [(0.5, "withstood"), (1.0, "withstood"), (1.01, "recovered"), (3.0, "recovered")]
 )
-def test_only_a_bound_above_the_stated_epsilon_contradicts_it(monkeypatch, shown, state) -> None:
+def test_only_a_bound_above_the_stated_epsilon_contradicts_it(
+    monkeypatch: pytest.MonkeyPatch, shown: float, state: str
+) -> None:
     (own,), steps = asked(monkeypatch, shown, FOR_CLIENTS, STATED)
     assert own.label == "s"
     assert (own.metric, own.chance_level, own.state, own.n) == ("epsilon_lower_bound", 1.0, state, 9)
@@ -83,7 +85,9 @@ def test_an_audit_that_could_show_little_says_so(monkeypatch: pytest.MonkeyPatch
     assert own.note.endswith("Neighbouring batches were not compared: a round holds several private steps.")
 
 
-def test_neighbours_that_differ_too_much_are_an_alarm_though_canaries_show_nothing(monkeypatch) -> None:
+def test_neighbours_that_differ_too_much_are_an_alarm_though_canaries_show_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     far = Coupled(neighbours=3, distance=2.0, max_distance=1.0, faults=("one record: it moves too much",))
     (own,), _ = asked(monkeypatch, 0.0, STATED, tried=far)
     assert "With equal randomness, one record: it moves too much. " in own.alarm

@@ -39,7 +39,9 @@ def tables(tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(scenario, tables, tmp_path) -> None:
+def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
+    scenario: Build, tables: dict[str, Any], tmp_path: Path
+) -> None:
     record = run(scenario(**tables), tmp_path / "run")
     (arm,) = record.arms
     left_out, planted = arm.findings
@@ -114,14 +116,18 @@ MASKED: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("way", ["search", "emission"])
-def test_a_model_that_fills_in_masked_places_is_not_searched_from_left_to_right(way, scenario, tables) -> None:
+def test_a_model_that_fills_in_masked_places_is_not_searched_from_left_to_right(
+    way: str, scenario: Build, tables: dict[str, Any]
+) -> None:
     question = ExposureQuestion(Exposure.model_validate({way: 3}))
     with pytest.raises(ScenarioError, match=rf"exposure.{way} goes from left to right .* 'tiny-llada' fills in masked"):
         question.check(worlds.build(scenario(**{**tables, **MASKED})))
     ExposureQuestion(Exposure()).check(worlds.build(scenario(**{**tables, **MASKED})))
 
 
-def test_a_model_that_fills_in_masked_places_writes_a_secret_by_its_surest_places(scenario, tables, tmp_path) -> None:
+def test_a_model_that_fills_in_masked_places_writes_a_secret_by_its_surest_places(
+    scenario: Build, tables: dict[str, Any], tmp_path: Path
+) -> None:
     tables["federation"] = {**tables["federation"], "local_epochs": 2}
     record = run(scenario(**{**tables, **MASKED, "exposure": {"candidates": 3}}), tmp_path / "run")
     guesses = record.arms[0].items["exposure/secrets"]["guess"]

@@ -9,7 +9,7 @@ from torch import nn
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationInputs
-from fedsim.core.types import Event, Generated, Limits, Trace, TraceObservation
+from fedsim.core.types import Event, Generated, Limits, Trace, TraceObservation, TraceView
 from fedsim.generation import generate, sample
 from fedsim.questions.generation.observe import VIEWS, observe_trace
 from tests.components.generating import LEAKING, Denoiser, make, prompts, sources, tiny_llama
@@ -44,7 +44,9 @@ def numbers(observation: TraceObservation, kind: type) -> list[float]:
 
 
 @pytest.mark.parametrize("views", EVERY, ids="+".join)
-def test_a_walk_finds_what_is_granted_and_nothing_else(views, generated, model) -> None:
+def test_a_walk_finds_what_is_granted_and_nothing_else(
+    views: tuple[TraceView, ...], generated: Generated, model: nn.Module
+) -> None:
     observation = observe_trace(generated, views)
     assert observation.views == views
     whole = numbers(observation, int)

@@ -105,7 +105,9 @@ def test_a_run_holds_traces_findings_and_their_metrics(scenario: Build, tables: 
     assert again.items == arm.items
 
 
-def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(scenario, tables) -> None:
+def test_members_were_trained_on_strangers_were_not_and_no_secret_is_either(
+    scenario: Build, tables: dict[str, Any]
+) -> None:
     world, journal = trained(scenario, changed(tables, {"data.test_fraction": 0.5, "generation.candidates": 12}))
     material, dataset = written_texts.material_of(world, journal), world.data.dataset
     sentences = {name: lines(world, batch) for name, batch in (("train", dataset.train), ("test", dataset.test))}
@@ -135,7 +137,9 @@ def test_prompts_begin_sentences_of_the_clients_or_of_the_test_set_and_no_secret
     assert len(written_texts._prompts(worlds.build(scenario(**tables))).tokens) == 2
 
 
-def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(scenario, tables) -> None:
+def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(
+    scenario: Build, tables: dict[str, Any]
+) -> None:
     world, journal = trained(scenario, tables)
     tokenizer, planted = world.data.dataset.tokenizer, world.data.dataset.planted_secrets
     secrets = written_texts.material_of(world, journal).secrets
@@ -152,7 +156,9 @@ def test_a_secret_is_whole_and_half_and_the_control_says_that_it_was_left_out(sc
             assert half == whole[: len(secret.known_prefix) + 6]
 
 
-def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(scenario, tables) -> None:
+def test_the_model_of_the_only_client_is_the_one_that_the_server_has_after_the_round(
+    scenario: Build, tables: dict[str, Any]
+) -> None:
     world, journal = trained(scenario, tables)
     assert written_texts.trained_weights(world, journal) is journal.weights
     world, journal = trained(scenario, changed(tables, {"generation.model": "client"}))
@@ -190,7 +196,9 @@ def test_an_unmasker_of_blocks_that_divide_the_answer_may_write(scenario: Build,
     written_texts.check(worlds.build(scenario(**changed(tables, unmasker("fixed", block=3, steps=4)))))
 
 
-def test_a_draft_is_tried_before_training(scenario, tables, monkeypatch) -> None:
+def test_a_draft_is_tried_before_training(
+    scenario: Build, tables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise GenerationError("the draft cannot read it.", [0])
 
@@ -217,7 +225,9 @@ def test_a_draft_is_tried_before_training(scenario, tables, monkeypatch) -> None
         ({"generation.decoder": {"name": "speculative", "draft": "nobody"}}, "there is no model 'nobody'"),
     ],
 )
-def test_what_cannot_work_is_refused_before_training(scenario, tables, changes, message) -> None:
+def test_what_cannot_work_is_refused_before_training(
+    scenario: Build, tables: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
     tables = changed(tables, changes)
     if "local_epochs" in tables["federation"] and tables["federation"]["algorithm"] == "fedsgd":
         del tables["federation"]["local_epochs"]
@@ -293,7 +303,9 @@ def calibrated(tables: dict[str, Any]) -> dict[str, Any]:
     return tables
 
 
-def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(scenario, calibrated) -> None:
+def test_a_decoder_is_fitted_to_texts_of_clients_that_no_round_trained_on(
+    scenario: Build, calibrated: dict[str, Any]
+) -> None:
     calibrated["federation"] |= {"local_steps": 1, "clients": 2}
     del calibrated["federation"]["local_epochs"]
     world = worlds.build(scenario(**calibrated))

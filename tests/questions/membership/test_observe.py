@@ -208,7 +208,9 @@ def test_attacks_on_a_clients_updates_judge_as_many_members_as_it_has(scenario: 
     world.questions[0].check(world)
 
 
-def test_fewer_examples_used_than_wanted_are_told_in_the_record(scenario, tmp_path, monkeypatch) -> None:
+def test_fewer_examples_used_than_wanted_are_told_in_the_record(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(membership, "check_trained_on", lambda _world, _wanted: None)  # as where updates do not count
     built = scenario(**{**SMALL, "membership": {"candidates": 300, "attacks": [{"name": "loss-threshold"}]}})
     (own,) = run(built, tmp_path / "run", Watching()).arms[0].findings

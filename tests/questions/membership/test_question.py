@@ -146,7 +146,9 @@ def test_who_asks_to_stop_is_heard_between_two_attacks(calls: list[str]) -> None
         asked(choice("a"), work=QuestionContext(should_stop=lambda: True))
 
 
-def test_a_finding_is_judged_at_the_rarest_false_alarms_that_so_many_candidates_support(monkeypatch) -> None:
+def test_a_finding_is_judged_at_the_rarest_false_alarms_that_so_many_candidates_support(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     is_member = torch.arange(400) // 2 % 2 == 0  # as many in either half, of even and of odd numbers
     judge_against(monkeypatch, is_member, [])
     perfect, none = asked(choice("all", scores=is_member.double()), choice("none", scores=torch.zeros(400).double()))

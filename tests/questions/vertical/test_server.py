@@ -62,7 +62,9 @@ def test_messages_carry_the_bytes_of_the_training_in_one_program(vertical: dict[
 
 
 @pytest.mark.parametrize(("broadcast", "seen"), [(False, {"worst"}), (True, {"mean", "worst"})])
-def test_a_party_is_sent_the_gradients_of_others_where_they_are_broadcast(broadcast, seen, monkeypatch) -> None:
+def test_a_party_is_sent_the_gradients_of_others_where_they_are_broadcast(
+    broadcast: bool, seen: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     contents: list[set[str]] = []
 
     def cut(_world: World, party: int, content: RecordDict, _state: RecordDict) -> RecordDict:
