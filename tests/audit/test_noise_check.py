@@ -91,3 +91,28 @@ def test_a_correct_generator_is_never_called_broken_in_a_hundred_runs_of_the_who
         assert sent is message
         contradicted += "contradict" in found.reason
     assert contradicted == 10
+
+
+@pytest.mark.slow
+def test_numpys_state_is_found_at_the_stated_deviation(tmp_path):
+    step = """
+import numpy
+import torch
+
+def step():
+    noise = numpy.random.RandomState([5, 1 << 31, 8]).normal(0.0, 0.7, (3, 4000))
+    return {"w": torch.as_tensor(noise, dtype=torch.float32)}, 0.7
+"""
+    found = check_noise(written(tmp_path, step))
+    assert isinstance(found, ComputedNoise)
+    assert (found.generator, found.source) == ("MT19937 (numpy.random, legacy)", "state")
+
+
+def test_the_update_comes_back_at_the_scale_of_what_was_sent():
+    update = {"w": 0.02 * torch.randn(30, 40), "b": 0.02 * torch.randn(3)}
+    generator = torch.Generator().manual_seed(99)
+    sent = {n: t + 0.3 * torch.empty(t.shape).normal_(generator=generator) for n, t in update.items()}
+    found, clean = subtract_noise(sent, most_seeds=100)
+    assert isinstance(found, ComputedNoise)
+    for name, tensor in update.items():
+        torch.testing.assert_close(clean[name], tensor, rtol=0, atol=0.003)

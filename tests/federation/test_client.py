@@ -238,3 +238,53 @@ def test_what_the_loss_does_not_depend_on_has_a_gradient_of_zeros(
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert torch.equal(update.tensors["idle.weight"], torch.zeros(3, 2))
     assert update.tensors["1.weight"].any()
+
+
+def test_terms_of_the_loss_are_added_to_it(scenario: Build) -> None:
+    """The proximal term pulls towards the received weights: its gradient is mu times the distance to them."""
+    mu, rate = 5.0, 0.1
+    tables: dict[str, Any] = {
+        "federation": {
+            "algorithm": "fedavg",
+            "local_steps": 2,
+            "batch_size": 8,
+            "optimizer": {"name": "sgd", "learning_rate": rate},
+        },
+        "components": [{"name": "fedprox", "mu": mu}],
+        "model": {"dropout": 0.0},
+    }
+    world = worlds.build(scenario(**tables))
+    plain = worlds.build(scenario(**{**tables, "components": []}))
+    one = {**tables, "components": [], "federation": {**tables["federation"], "local_steps": 1}}
+    first, both = (
+        local_training(w, w.models.first_weights, 1, 0)[0].tensors for w in (worlds.build(scenario(**one)), plain)
+    )
+    pulled = local_training(world, world.models.first_weights, 1, 0)[0].tensors
+    for name, delta in pulled.items():
+        # After the first step the distance is -delta of that step, so the pull takes mu * rate of it back.
+        assert torch.allclose(delta, both[name] - mu * rate * first[name], atol=1e-6)  # rounding of float32 steps
+
+
+@final
+class Overwriting(Defense[Config]):
+    """Writes into the weights that it is shown."""
+
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
+        for name in here.received_weights:
+            here.received_weights[name].zero_()
+        return gradient
+
+    def adaptive_view(self) -> MethodDescription:
+        return MethodDescription("overwriting")
+
+
+def test_a_hook_cannot_change_the_weights_that_others_received(scenario: Build) -> None:
+    world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4}))
+    received = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
+    plain, _ = local_training(world, received, 1, 0)
+    overwriting = replace(world.stack, defenses_as_written=(Overwriting(Config()),))
+    update, _ = local_training(replace(world, stack=overwriting), received, 1, 0)
+    for name, tensor in world.models.first_weights.items():
+        assert torch.equal(received[name], tensor)
+    for name, tensor in plain.tensors.items():
+        assert torch.equal(update.tensors[name], tensor)

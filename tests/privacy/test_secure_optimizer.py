@@ -137,3 +137,14 @@ def test_an_optimizer_is_secure_by_class_or_by_the_mode_of_opacus_and_not_by_nam
     assert opacus_class(optimizer) is named
     optimizer.secure_mode = True
     assert is_secure(optimizer)
+
+
+def test_a_seed_of_torch_repeats_nothing():
+    drawn = []
+    for _ in range(2):
+        model, optimizer, loss, _ = private()
+        secure(optimizer)
+        torch.manual_seed(4)
+        step(model, optimizer, loss, torch.ones(4, SIZE), torch.zeros(4, dtype=torch.long))
+        drawn.append(model._module[0].weight.detach().clone())
+    assert not torch.equal(*drawn)

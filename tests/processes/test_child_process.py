@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -186,3 +187,20 @@ def test_another_thread_ends_a_program_that_is_waited_for() -> None:
 def test_a_stream_that_was_not_asked_for_is_an_error_of_the_caller() -> None:
     with python("", stdout=None) as child, pytest.raises(ValueError, match="without this pipe"):
         child.receive(1)
+
+
+def test_the_program_and_its_descendants_end_when_their_parent_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    code = (
+        "import sys, time\nfrom fedsim.processes.child_process import ChildProcess\n"
+        f"with open({str(told)!r}, 'w') as log:\n"
+        f"    ChildProcess([sys.executable, '-c', {FAMILY + SLEEP!r}], stdout=log)\ntime.sleep(600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    try:
+        assert until(lambda: told.exists() and told.read_text().count("\n") == 3)
+    finally:
+        parent.kill()
+        parent.wait()
+    pids = [int(line) for line in told.read_text().split()]
+    assert until(lambda: not any(map(is_alive, pids)))

@@ -74,3 +74,11 @@ def test_a_state_that_explains_the_largest_tensor_alone_is_a_partial_finding():
     assert found.disagreement < 0.01
     assert all(torch.equal(cleaned[name], noisy[name]) for name in ("bias", "head", "last"))
     assert torch.allclose(cleaned["weight"], clean["weight"], atol=1e-3)
+
+
+def test_all_tensors_in_the_order_of_the_draws_are_cleaned():
+    clean, noisy = sent({"a": (60, 50), "b": (100,), "c": (150,), "d": (10,)}, seed=8)
+    found, cleaned = subtract_noise(noisy, most_seeds=20)
+    assert isinstance(found, ComputedNoise)
+    assert found.is_complete
+    assert all(torch.allclose(cleaned[name], clean[name], atol=1e-3) for name in clean)

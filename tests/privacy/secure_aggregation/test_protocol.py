@@ -500,3 +500,25 @@ def test_with_enough_neighbours_everyone_knows_everyone(neighbours):
 def test_the_order_follows_from_the_seed():
     assert drawn(range(30), 4, 1) == drawn(range(30), 4, 1)
     assert drawn(range(30), 4, 1) != drawn(range(30), 4, 2)
+
+
+def test_shares_that_do_not_open_a_neighbourhood_abort_the_round(federation):
+    """All have uploaded, and the cohort reveals enough; too few are left of one neighbourhood alone."""
+    config = SecureAggregation(neighbours=2, threshold=0.6)
+    server = UnmaskingServer(federation.SEED, federation.ROUND, range(20), config)
+    clients = [MaskingClient(federation.SEED, federation.ROUND, c, 20, config) for c in range(20)]
+    keys = server.introduce({c: client.advertise() for c, client in enumerate(clients)})
+    vectors = federation.random_vectors(range(20), 3, BITS)
+    with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
+        federation.masked_round(vectors, config, {3: {7, *keys[7].mask_keys}}).run()
+
+
+def test_masks_cancel_and_hide(federation):
+    """Without drop-outs the uploads add up to the sum and the self-masks; each upload alone is another vector."""
+    vectors = federation.random_vectors(range(N), 40, BITS)
+    round_ = federation.masked_round(vectors, SecureAggregation())
+    result = round_.run()
+    assert result.total.tolist() == federation.plain_sum(vectors.values(), BITS)
+    for client, vector in vectors.items():
+        assert (round_.uploads[client] == vector).float().mean() < 0.1
+    assert federation.plain_sum(round_.uploads.values(), BITS) != result.total.tolist()

@@ -205,3 +205,26 @@ def test_who_knows_how_entries_vary_together_comes_further_and_has_the_closed_fo
     truths = draw(2000, 6, seed=7) @ whitener.T
     errors = torch.stack([(found.guess(truth, mean, one) - truth).square().mean() for truth in truths])
     assert abs(float(errors.mean()) - float(found.error.mean())) < 3 * float(errors.std()) / math.sqrt(2000)
+
+
+def test_fewer_layers_more_examples_and_hidden_masks_never_help() -> None:
+    model, x = network(), draw(3, 9, seed=9)
+    labels = torch.tensor([0, 1, 2])
+    whole = floor(of_network(model, x[:1], labels[:1], 1e-2), 9)
+    for layers in (slice(0, 2), slice(2, 4), slice(0, 1)):
+        assert floor(of_network(model, x[:1], labels[:1], 1e-2, layers), 9) >= whole
+    batch = of_network(model, x, labels, 1e-2)
+    assert float(compute_uncertainty(matrix(batch, 27), torch.ones(27, dtype=torch.float64)).error[:9].mean()) >= whole
+
+
+def test_masks_that_are_not_told_never_help() -> None:
+    model, x = network(), draw(1, 9, seed=9).requires_grad_()
+    mask = torch.ones(1, 12, dtype=torch.float64, requires_grad=True)
+    hidden = torch.nn.functional.gelu(model[0](x)) * mask  # type: ignore[operator]
+    loss = nn.functional.cross_entropy(model[2](hidden), torch.tensor([1]))  # type: ignore[operator]
+    sent = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+    noise = [torch.full(own.shape, 1e-2, dtype=torch.float64) for own in sent]
+    told = floor(products(sent, [x], noise), 9)
+    variance = torch.cat([torch.ones(9), torch.full((12,), 0.25)]).double()
+    untold = compute_uncertainty(matrix(products(sent, [x, mask], noise), 21), variance).error[:9].mean()
+    assert float(untold) > told

@@ -1,5 +1,6 @@
 """What a federation remembers of planted secrets: those it saw for long, and nothing of those that were left out."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from fedsim.experiment import runner
 from fedsim.questions.exposure import memorisation
 from fedsim.questions.exposure.question import Exposure, ExposureQuestion, summarise
 from fedsim.report import writing
+from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.experiment.running import Build, run
 from tests.threat.sentences import write_sentences
@@ -148,3 +150,21 @@ def test_a_secret_is_recalled_behind_its_beginning_and_ranked_among_others() -> 
     assert found == (2.0, (11, 12, 13, 14))  # log2 of four sentences
     last = memorisation.recall(Follows(), tokenizer, [(11, 12, 13, 15), (11, 12, 13, 14)], 2, torch.Generator())
     assert last == (0.0, (11, 12, 13, 14))
+
+
+@pytest.mark.slow
+def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
+    tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
+    tables["data"]["canaries"] = 40
+    world = worlds.build(scenario(**tables))
+    journal = runner.train(world, lambda _: None)
+    found = memorisation.measure_exposure(world, journal, **MEASURED)
+    assert not any(own.extracted for own in found)
+    assert not any(own.is_exact for own in found)
+    assert found[0].emission == found[-1].emission  # canaries share beginning and form
+    findings = list(summarise(found, world.scenario.scoring, 0))
+    assert len(findings) == 2
+    for own in findings:
+        assert own.value is not None
+        assert own.value.n == 20
+        assert own.value.value < 1.44 + 4 * 1.44 / 20**0.5

@@ -268,3 +268,9 @@ def test_a_salt_changes_the_order_of_candidates_and_no_candidate(scenario: Build
     assert orders[0] != orders[1] != orders[2] != orders[0]
     assert len({frozenset(order) for order in orders}) == 1
     assert not torch.equal(made[0].is_member, made[1].is_member)
+
+
+def test_the_order_of_candidates_says_nothing(cases: Cases) -> None:
+    firsts = [cases(seed=seed)["model"].is_member[:20].double().mean() for seed in range(4)]
+    assert 0.25 < float(torch.stack(firsts).mean()) < 0.75
+    assert len({float(first) for first in firsts}) > 1
