@@ -62,7 +62,7 @@ MASKED: dict[str, Any] = {
     "membership": {"candidates": 48, "attacks": [{"name": "masked-loss"}]},
 }
 
-FITTING = {"adapter-certificate": ADAPTERS, "masked-loss": MASKED, "masked-votes": MASKED}
+FITTING = {"adapter-certificate": ADAPTERS, "masked-loss": MASKED}
 """Federations of attacks that do not fit the usual one."""
 
 

@@ -48,13 +48,13 @@ def test_show_and_list_know_other_names_and_papers_of_others(command: Say) -> No
 
 
 def test_show_and_list_say_what_a_method_is_to_its_paper(command: Say) -> None:
-    shown = command("show", "masked-votes")[1]
-    assert "Paper: inspired by arXiv 2601.20125: only the abstract was read; shadow models are the reference\n" in shown
+    shown = command("show", "instahide-regression")[1]
+    assert "Paper: inspired by arXiv 2011.05315: exact attacks and known labels replace its clustering of enc" in shown
     assert "Paper:" not in command("show", "round-averaging")[1]
     listed = {entry["name"]: entry for entry in json.loads(command("list", "attacks", "--tier", "all", "--json")[1])}
     lira = listed["lira"]
     assert (lira["family"], lira["fidelity"], lira["deviates"]) == ("membership", "reproduction", "")
-    assert (listed["masked-votes"]["fidelity"], listed["adapter-certificate"]["fidelity"]) == ("inspired", "")
+    assert (listed["instahide-regression"]["fidelity"], listed["adapter-certificate"]["fidelity"]) == ("inspired", "")
 
 
 @pytest.mark.parametrize("name", ["dlg", "code-words"])
