@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ from torch import nn
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.nets.masks import record_masks
-from fedsim.core.types import Batch, Config, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
+from fedsim.core.types import Batch, InputSpec, Observation, Reconstruction, Truth, Update
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import complete
-from fedsim.tasks.classification import Classification
+from tests.attacks.solving import observed, sending
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
 PLAIN = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
@@ -57,21 +56,11 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
         tensors = dict(zip(trained, gradients, strict=True))
         spec = InputSpec(shape, classes, (0.5,) * shape[0], (0.2,) * shape[0])
-        observation = Observation(
-            threat=ThreatModel(knows=KNOWN),
-            model=model,
-            loss=F.cross_entropy,
-            update=Update("gradient", tensors, {}, batch_size, float(loss.detach())),
-            spec=spec,
-            local_steps=1,
-            learning_rate=0.1,
-            sites=tuple(drawn.sites),
-            batch_size=batch_size,
+        update = Update("gradient", tensors, {}, batch_size, float(loss.detach()))
+        observation = observed(
+            model, spec, tensors, batch_size, loss=F.cross_entropy, update=update, sites=tuple(drawn.sites),
             labels=batch.labels.clone(),
-            masks=None,
-            known_methods=(),
-            task=Classification(Config()),
-        )
+        )  # fmt: skip
         return observation, Truth((batch,), (tuple(drawn.masks),), observation.update, (batch,))
 
     return build
@@ -112,7 +101,7 @@ def without_information() -> Callable[[Observation], Observation]:
             name: torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
             for name, tensor in observation.update.tensors.items()
         }
-        return replace(observation, update=replace(observation.update, tensors=tensors))
+        return sending(observation, tensors)
 
     return blind
 

@@ -1,14 +1,32 @@
 """Runs of attacks in tests, with a generator of a fixed seed, and the networks that they solve."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, OnStep, Reconstruction
+from fedsim.core.nets.losses import cross_entropy
+from fedsim.core.types import (
+    Config,
+    InputSpec,
+    Observation,
+    OnStep,
+    Reconstruction,
+    ThreatModel,
+    Truth,
+    Update,
+)
+from fedsim.scenario.world import World
+from fedsim.tasks.classification import Classification
+
+KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Toy = Callable[..., tuple[Observation, Truth]]
+Named = Callable[..., Attack[Any]]
 
 
 def answer(attack: Attack, observation: Observation, seed: int = 0) -> Reconstruction:
@@ -16,9 +34,7 @@ def answer(attack: Attack, observation: Observation, seed: int = 0) -> Reconstru
     return attack(observation, torch.Generator().manual_seed(seed))
 
 
-def solve(
-    attack_named: Callable[..., Attack], name: str, observation: Observation, seed: int = 0, **config: object
-) -> Reconstruction:
+def solve(attack_named: Named, name: str, observation: Observation, seed: int = 0, **config: object) -> Reconstruction:
     """Return what an attack of this name makes of an observation, with these settings."""
     return answer(attack_named(name, **config), observation, seed)
 
@@ -30,6 +46,30 @@ def attacked(
     method = registry.get("attack", name)
     attack = method.make(method.config.model_validate(settings))
     return attack(observation, seeding.generator(stream, "attack"), on_step)
+
+
+def observed(
+    model: nn.Module, spec: InputSpec, tensors: Mapping[str, Tensor], size: int = 1, **changes: Any
+) -> Observation:
+    """Return what a server sees of one gradient of a batch of this size; by default of a classifier without dropout."""
+    given = {
+        "threat": ThreatModel(knows=KNOWN), "loss": cross_entropy, "local_steps": 1, "learning_rate": 0.1, "sites": (),
+        "labels": None, "masks": None, "known_methods": (), "task": Classification(Config()),
+        "update": Update("gradient", dict(tensors), {}, size, 0.0), "batch_size": size,
+    }  # fmt: skip
+    return Observation(model=model, spec=spec, **{**given, **changes})
+
+
+def sending(observation: Observation, tensors: Mapping[str, Tensor], **changes: Any) -> Observation:
+    """Return the observation with other tensors in its update."""
+    return replace(observation, update=replace(observation.update, tensors=dict(tensors)), **changes)
+
+
+def hiding(observation: Observation, *names: str, hidden: bool = True) -> Observation:
+    """Return the observation without tensors of these names, or, if not `hidden`, with no others."""
+    gone = frozenset(name for name in observation.update.tensors if (name in names) is hidden)
+    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name not in gone}
+    return sending(observation, tensors, hidden_parameters=observation.hidden_parameters | gone)
 
 
 def network(
@@ -59,4 +99,4 @@ def with_noise(observation: Observation, level: float) -> Observation:
     norm = sum(float(tensor.square().sum()) for tensor in tensors.values()) ** 0.5
     scale = level * norm / entries**0.5
     noisy = {name: t + scale * torch.randn(t.shape, generator=generator) for name, t in tensors.items()}
-    return replace(observation, update=replace(observation.update, tensors=noisy))
+    return sending(observation, noisy)

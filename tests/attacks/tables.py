@@ -1,6 +1,5 @@
 """A made-up table of categories and numbers, and gradients of its rows."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import InputSpec, Observation
+from tests.attacks.solving import Toy
 
 SIZES = (7, 5, 6, 4, 6, 5, 3, 8)  # values of each category; three numbers stand between the fourth and the fifth
 NUMBERS = 3
@@ -49,7 +49,7 @@ def network(width: int, *, rate: float = 0.0, activation: type[nn.Module] = nn.G
 
 
 def gradient_of(
-    toy: Callable[..., tuple[Observation, object]], model: nn.Module, people: Census, chosen: Tensor, seed: int = 0
+    toy: Toy, model: nn.Module, people: Census, chosen: Tensor, seed: int = 0
 ) -> tuple[Observation, Tensor, Tensor]:
     """Return the gradient of some rows, of which no labels are known, then these rows as the model reads them, and
     their labels."""

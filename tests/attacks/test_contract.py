@@ -25,6 +25,7 @@ from fedsim.scenario import world as worlds
 from fedsim.scenario.example import example_of, with_tables
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.solving import sending
 
 ATTACKS = registry.methods("attack", Attack)
 TRIED = [name for name, own in ATTACKS.items() if own.tier != "baseline" and own.make.effort in TRIED_EFFORTS]  # type: ignore[attr-defined]
@@ -262,9 +263,9 @@ def test_a_malformed_update_and_impossible_labels_are_one_clear_sentence(name: s
 def with_only(name: str, observation: Observation) -> Observation:
     """An observation of which the server sees one tensor."""
     tensors = observation.update.tensors
-    return replace(
+    return sending(
         observation,
-        update=replace(observation.update, tensors={name: tensors[name]}),
+        {name: tensors[name]},
         hidden_parameters=frozenset(tensors.keys() - {name}),
         earlier_observations=tuple(with_only(name, before) for before in observation.earlier_observations),
     )

@@ -9,7 +9,7 @@ from torch import nn
 
 from attacks.batch_separation.cocktail_party import log_cosh, whitening_of
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import network, solve
+from tests.attacks.solving import network, sending, solve
 
 NAME = "cocktail-party"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -45,7 +45,7 @@ def mixed(toy):
         observation, _ = toy(model, (1, 24, 24), size)
         images, tensors = of_noise(model, size, seed)
         spec = replace(observation.spec, mean=(0.5,), std=(0.005,))
-        return replace(observation, spec=spec, update=replace(observation.update, tensors=tensors)), images
+        return sending(observation, tensors, spec=spec), images
 
     return build
 

@@ -1,6 +1,5 @@
 """Hidden units that drop out give away which features were taken from each token, and never a wrong one."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +10,9 @@ from attacks.batch_separation import _hidden_units
 from attacks.batch_separation._hidden_units import hidden_hints
 from attacks.core.patches import embedding_site
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Truth
+from tests.attacks.solving import Toy
 
 SHAPE = (2, 8, 8)
-Toy = Callable[..., tuple[Observation, Truth]]
 
 
 class Transformer(nn.Module):

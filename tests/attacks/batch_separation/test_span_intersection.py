@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim.core.errors import NotApplicable
 from tests.attacks.batch_separation.crossing import MLP, MNIST
-from tests.attacks.solving import network, solve
+from tests.attacks.solving import network, sending, solve
 
 NAME = "span-intersection"
 
@@ -86,7 +86,7 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
     loss = -3.0 * nn.functional.cross_entropy(model(batch.inputs[shuffled]), batch.labels[shuffled])
     names, parameters = zip(*model.named_parameters(), strict=True)
     tensors = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=tensors)))
+    guess = solve(attack_named, NAME, sending(observation, tensors))
     torch.testing.assert_close(guess.inputs[ordered(guess, truth)], batch.inputs, atol=1e-7, rtol=1e-7)
 
 
@@ -102,7 +102,7 @@ def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    guess = solve(attack_named, NAME, sending(observation, spoilt))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.masks is None
 

@@ -13,7 +13,7 @@ from attacks.batch_separation import sparse_dictionary
 from attacks.batch_separation._sparsest import Sparse, search_vectors
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import attacked, network, solve
+from tests.attacks.solving import attacked, network, sending, solve
 from tests.attacks.tables import census, gradient_of
 from tests.attacks.tables import network as two_classes
 
@@ -136,9 +136,7 @@ def test_an_example_without_a_trace_is_missing(toy, attack_named):
 def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=False), (3, 4, 4), 4)
     scaled = {name: -3.0 * tensor for name, tensor in observation.update.tensors.items()}
-    guess = solve(
-        attack_named, NAME, replace(observation, update=replace(observation.update, tensors=scaled)), restarts=256
-    )
+    guess = solve(attack_named, NAME, sending(observation, scaled), restarts=256)
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
 
@@ -205,7 +203,7 @@ def test_without_a_clean_rank_the_images_are_as_blurred_as_the_noise(
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8})
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    guess = solve(attack_named, NAME, sending(observation, spoilt))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.diagnostics["numerical rank"] == 8
     assert guess.diagnostics["noise"] > 1e-4
@@ -220,11 +218,7 @@ def test_sums_that_were_rounded_are_separated(watched, attack_named, psnr_of):
     )
     step = 1e-6
     rounded = {name: (tensor / step).round() * step for name, tensor in observation.update.tensors.items()}
-    summed = replace(
-        observation,
-        threat=observation.threat.model_copy(update={"view": "sum"}),
-        update=replace(observation.update, tensors=rounded),
-    )
+    summed = sending(observation, rounded, threat=observation.threat.model_copy(update={"view": "sum"}))
     guess = solve(attack_named, NAME, summed)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 40
 

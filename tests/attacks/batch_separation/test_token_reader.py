@@ -1,14 +1,13 @@
 """The layer behind the embedding: it reads what its own forward pass gets, and the batch's tokens lie in its span."""
 
-from typing import Any
-
 import torch
 
 from attacks.batch_separation._token_reader import token_reader
 from tests.attacks.batch_separation.transformers import SHAPE, build
+from tests.attacks.solving import Toy
 
 
-def test_a_tokens_reading_lies_in_the_span_of_the_batch_and_another_one_does_not(toy: Any) -> None:
+def test_a_tokens_reading_lies_in_the_span_of_the_batch_and_another_one_does_not(toy: Toy) -> None:
     observation, truth = toy(build(), SHAPE, 1, seed=1)
     reader = token_reader(observation, 1)
     assert reader is not None

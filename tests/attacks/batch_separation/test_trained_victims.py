@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from attacks.core.client_gradient import client_gradient
 from attacks.core.masks_by_layer import peel
 from attacks.core.spans import even_rows, even_spectrum, spectrum
-from tests.attacks.solving import network, solve
+from tests.attacks.solving import network, sending, solve
 
 NAME = "sparse-dictionary"
 SIZE = 8
@@ -75,7 +75,7 @@ def test_masks_of_examples_of_different_losses_are_read_exactly(toy):
 def test_a_class_is_told_by_the_model_where_its_gradient_has_vanished(toy):
     observation, truth = graded(toy, 0.5, decades=0)
     gone = {name: torch.zeros_like(tensor) for name, tensor in observation.update.tensors.items()}
-    blank = replace(observation, update=replace(observation.update, tensors=gone))
+    blank = sending(observation, gone)
     peeled = peel(blank, truth.batches[0].inputs)
     with torch.no_grad():
         answers = observation.model.eval()(truth.batches[0].inputs).argmax(1)

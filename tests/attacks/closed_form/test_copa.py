@@ -8,7 +8,7 @@ from attacks.core.client_gradient import client_gradient
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from tests.attacks.second_order.solved import lenet
-from tests.attacks.solving import solve
+from tests.attacks.solving import sending, solve
 
 NAME = "copa"
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "identity": nn.Identity, "relu": nn.ReLU}
@@ -61,7 +61,7 @@ def test_a_batch_through_relu_where_labels_or_dropout_tell_its_images_apart(toy,
     observation, truth = toy(lenet(1, 8, 12, rate, nn.ReLU), (1, 8, 8), 3, classes=10)
     inputs, labels = truth.batches[0].inputs, torch.tensor(labels)
     tensors = client_gradient(observation, inputs, labels, truth.masks[0])
-    seen = replace(observation, labels=labels, update=replace(observation.update, tensors=tensors))
+    seen = sending(observation, tensors, labels=labels)
     guess = solve(attack_named, NAME, seen)
     assert guess.is_exact
     errors = torch.cdist(guess.inputs.flatten(1), inputs.flatten(1))

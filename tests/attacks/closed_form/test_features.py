@@ -1,17 +1,14 @@
 """One row through the tokens of its features, whatever follows them."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 NAME = "closed-form-features"
 KNOWS = ("batch-size", "dropout-rates", "input-statistics")
 SURVEY = {
@@ -55,6 +52,6 @@ def test_it_refuses_what_it_cannot_divide(watched: Watched) -> None:
         attacked(NAME, digits)
     one, _ = seen_row(watched)
     shared = {name: tensor for name, tensor in one.update.tensors.items() if name != "tokens.bias"}
-    hidden = replace(one, update=replace(one.update, tensors=shared), hidden_parameters=frozenset({"tokens.bias"}))
+    hidden = sending(one, shared, hidden_parameters=frozenset({"tokens.bias"}))
     with pytest.raises(NotApplicable, match=r"the gradient of 'tokens.bias' is not shared"):
         attacked(NAME, hidden)

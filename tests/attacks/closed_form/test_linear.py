@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import sending, solve
 
 NAME = "closed-form-linear"
 UNLABELLED = ("batch-size", "dropout-rates", "input-statistics")
@@ -120,7 +120,7 @@ def test_noise_that_hides_every_zero_costs_sharpness_only(watched, attack_named,
 def test_masks_are_withheld_when_the_gradient_is_not_exact(toy, attack_named, spoil, bias):
     observation, truth = toy(dense(48, 40, bias=bias, rate=0.5), (3, 4, 4), 1)
     spoilt = {name: spoil(tensor) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    guess = solve(attack_named, NAME, sending(observation, spoilt))
     assert guess.masks is None
     assert "zero share" not in guess.diagnostics
     assert guess.diagnostics["rank-one residual"] > 1e-5

@@ -7,7 +7,7 @@ from torch import nn
 from attacks.core.mask_readout_rules import read_masks
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import sending, solve
 
 NAME = "mask-readout"
 MLP = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}
@@ -88,7 +88,7 @@ def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named
     if defense is None:
         tensors = observation.update.tensors
         pruned = {n: torch.where(t.abs() > t[t != 0].abs().median(), t, 0.0) for n, t in tensors.items()}
-        observation = replace(observation, update=replace(observation.update, tensors=pruned))
+        observation = sending(observation, pruned)
     guess = solve(attack_named, NAME, observation)
     assert guess.diagnostics == {"sites read": 0, "entries read": 0}
     assert guess.stop_reason.startswith("gave up")

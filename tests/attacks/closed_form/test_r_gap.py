@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import sending, solve
 
 NAME = "r-gap"
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
@@ -165,7 +165,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
 def test_a_batch_whose_last_layer_is_noisy_ends_without_a_guess(toy, attack_named):
     observation, _ = toy(net(), (1, 6, 6), 2)
     tensors = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in observation.update.tensors.items()}
-    noisy = replace(observation, update=replace(observation.update, tensors=tensors))
+    noisy = sending(observation, tensors)
     for name in (NAME, "copa"):
         guess = solve(attack_named, name, noisy)
         assert guess.stop_reason == "gave up: the gradient of the last layer does not separate the examples"

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import sending, solve
 from tests.tasks.targets import Build, attacked, scored, victim
 
 NAME = "closed-form-recurrent"
@@ -100,7 +99,7 @@ def test_a_hidden_gradient_is_refused_and_a_disturbed_one_is_not_exact(toy, atta
     tensors = dict(observation.update.tensors)
     noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tensors["layer.weight_ih_l0"] = tensors["layer.weight_ih_l0"] + noise
-    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=tensors)))
+    guess = solve(attack_named, NAME, sending(observation, tensors))
     assert not guess.is_exact
     hidden = frozenset({"layer.weight_hh_l0"})
     del tensors["layer.weight_hh_l0"]
@@ -108,7 +107,7 @@ def test_a_hidden_gradient_is_refused_and_a_disturbed_one_is_not_exact(toy, atta
         solve(
             attack_named,
             NAME,
-            replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=hidden),
+            sending(observation, tensors, hidden_parameters=hidden),
         )
 
 

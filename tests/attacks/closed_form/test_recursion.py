@@ -1,6 +1,5 @@
 """From the head of a chain back to its input: dense chains are exact, and what no walk can start from is refused."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -22,9 +21,8 @@ from attacks.core.client_gradient import client_gradient
 from attacks.core.gradient_cost import gradient_seconds
 from attacks.core.results import NothingFound
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Step, ThreatModel, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from fedsim.core.types import Observation, Step, ThreatModel
+from tests.attacks.solving import Toy, sending
 
 
 def chain(rate: float = 0.0) -> nn.Module:
@@ -64,7 +62,7 @@ def test_a_dense_chain_gives_a_batch_of_distinct_labels(toy: Toy, rate: float) -
     observation, truth = toy(chain(rate), (3, 2, 2), 3)
     inputs, labels = truth.batches[0].inputs, torch.tensor([0, 2, 3])
     tensors = client_gradient(observation, inputs, labels, truth.masks[0])
-    seen = replace(observation, labels=labels, update=replace(observation.update, tensors=tensors))
+    seen = sending(observation, tensors, labels=labels)
     recursion = recurse(seen, no_convolution, 1, lambda _step: None)
     torch.testing.assert_close(recursion.inputs, inputs, atol=1e-6, rtol=1e-6)
     assert torch.equal(recursion.labels, labels)
@@ -77,7 +75,7 @@ def test_examples_that_the_head_does_not_tell_apart_end_the_walk(toy: Toy) -> No
     observation, _ = toy(chain(), (3, 2, 2), 2)
     noisy = {name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in observation.update.tensors.items()}
     with pytest.raises(NothingFound, match="does not separate the examples"):
-        recurse(replace(observation, update=replace(observation.update, tensors=noisy)), no_convolution, 1, print)
+        recurse(sending(observation, noisy), no_convolution, 1, print)
 
 
 def test_a_convolution_is_left_to_the_solver_that_gets_its_outputs(toy: Toy) -> None:

@@ -1,7 +1,5 @@
 """Chains of layers: matrices and activations against autograd."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ from torch import nn
 from attacks.closed_form._sequential_network import chain_of
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import sending
 
 
 class Functional(nn.Module):
@@ -101,9 +100,7 @@ def test_refuses_what_is_no_chain(toy):
         "with groups": toy(nn.Sequential(nn.Conv2d(2, 2, 1, groups=2), nn.Flatten(), nn.Linear(32, 4)), shape, 1)[0],
         "is called twice": toy(nn.Sequential(nn.Linear(3, 4), shared, nn.Tanh(), shared), (3,), 1)[0],
         "class scores": toy(nn.Sequential(nn.Flatten(), nn.Linear(32, 4), nn.LeakyReLU()), shape, 1)[0],
-        "hidden or the layer is frozen": replace(
-            hidden, update=replace(hidden.update, tensors=tensors), hidden_parameters=frozenset({"0.weight"})
-        ),
+        "hidden or the layer is frozen": sending(hidden, tensors, hidden_parameters=frozenset({"0.weight"})),
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):

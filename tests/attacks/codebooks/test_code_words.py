@@ -1,7 +1,5 @@
 """The words of a batch from the codes that fired: every token tried by hand, and where codes depend on more."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,13 +8,10 @@ import torch
 from attacks.codebooks.code_words import token_codes
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from fedsim.core.types import Truth
+from tests.attacks.solving import Named, Watched, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 VALUES = "layers.0.self_attn.v_proj"
 KNOWN = ("batch-size", "dropout-rates")
 
@@ -84,5 +79,5 @@ def test_without_a_codebook_or_its_rows_it_does_not_apply(
     assert attack_named("code-words").not_applicable(plain) == "the model has no codebook"
     observation, _, _ = watched(**written_text, components=book(), knows=KNOWN)
     others = {name: t for name, t in observation.update.tensors.items() if not name.endswith("codes")}
-    hidden = replace(observation, update=replace(observation.update, tensors=others))
+    hidden = sending(observation, others)
     assert attack_named("code-words").not_applicable(hidden) == "the gradient of no codebook is shared"

@@ -1,6 +1,5 @@
 """The attacker that tries everything, and how it chooses."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +15,8 @@ from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 SLOW = ("copa",)  # a minute a walk through LeNet
 UNKNOWN_LABELS = ("batch-size", "dropout-rates", "input-statistics")
 

@@ -1,18 +1,11 @@
 """What a gradient shows before any attack."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
 
 from attacks.combined._diagnostics import leak_of
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-from tests.attacks.solving import with_noise
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy, Watched, with_noise
 
 
 def test_noise_is_seen_where_the_last_layer_has_more_rank_than_examples(watched: Watched) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 from attacks.combined._drowned import why_drowned
 from fedsim.core.types import MethodDescription, Observation
 from fedsim.core.types.effects import AddedNoise, Effect, PrivateNoise
+from tests.attacks.solving import Watched
 
 SCALE = 0.1
-Watched = Callable[..., tuple[Observation, Any, Any]]
 Case = Callable[..., Observation]
 
 

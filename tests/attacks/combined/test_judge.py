@@ -1,6 +1,5 @@
 """The judge is exact at the truth, and holds tensors out under noise."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,12 +10,10 @@ from attacks.combined._judge import _INPUT_RATE, _MASK_RATE, GuessJudge, _fill_m
 from attacks.core.batches import OrderedGuess
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
-from fedsim.core.types import MethodDescription, Observation, Truth
+from fedsim.core.types import MethodDescription
 from fedsim.core.types.effects import Sparsified
-from fedsim.scenario.world import World
-from tests.attacks.solving import with_noise
+from tests.attacks.solving import Watched, sending, with_noise
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 TRUTH = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
 LABELS = torch.tensor([0, 1, 1])
 
@@ -29,7 +26,7 @@ def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched:
     assert judge.held_out == ("7.weight",)
     generator = torch.Generator().manual_seed(0)
     true = judge.judge(truth.batches[0].inputs, truth.masks[0], generator)
-    held = replace(noisy, update=replace(noisy.update, tensors={"7.weight": noisy.update.tensors["7.weight"]}))
+    held = sending(noisy, {"7.weight": noisy.update.tensors["7.weight"]})
     assert true.distance == gradient_distance(held, true.inputs, noisy.labels, true.masks)
     wrong = judge.judge(torch.zeros_like(truth.batches[0].inputs), None, generator)
     assert true.distance < 0.01 * wrong.distance
@@ -86,7 +83,7 @@ def test_a_search_for_masks_begins_at_their_mean_where_rates_are_known(
 def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0})
     pruned = {name: t * (t.abs() > t.abs().flatten().median()) for name, t in observation.update.tensors.items()}
-    observation = replace(observation, update=replace(observation.update, tensors=pruned))
+    observation = sending(observation, pruned)
     told = replace(observation, known_methods=(MethodDescription("pruning", (Sparsified(0.5),)),))
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": 300, "priors": []}))

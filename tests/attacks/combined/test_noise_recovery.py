@@ -19,6 +19,7 @@ from fedsim.privacy.noise_recovery.result import ComputedNoise
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.solving import sending
 
 KNOWS = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
@@ -117,7 +118,7 @@ def with_seeded_noise(observation, other_source=(), clean=None):
         + 4.0 * torch.empty_like(tensor).normal_(generator=other if name in other_source else usual)
         for name, tensor in observation.update.tensors.items()
     }
-    return replace(observation, update=replace(observation.update, tensors=tensors))
+    return sending(observation, tensors)
 
 
 def test_a_clean_update_is_handed_on_as_clean(seen, handed_on):

@@ -20,6 +20,7 @@ from fedsim.scenario.example import example_of, with_tables
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
+from tests.attacks.solving import sending
 
 WITHHELD: tuple[Knowledge, ...] = ("batch-size", "input-statistics")
 
@@ -101,8 +102,6 @@ def test_what_cannot_be_read_is_refused() -> None:
         attack(attack="gauss-newton", options={"restarts": 0})(seen(victim()), torch.Generator())
     own = seen(victim())
     hidden = {name: one for name, one in own.update.tensors.items() if name != "embed_tokens.weight"}
-    without = replace(
-        own, update=replace(own.update, tensors=hidden), hidden_parameters=frozenset({"embed_tokens.weight"})
-    )
+    without = sending(own, hidden, hidden_parameters=frozenset({"embed_tokens.weight"}))
     with pytest.raises(NotApplicable, match="the gradient of the embedding 'embed_tokens' is not sent"):
         attack()(without, torch.Generator())

@@ -1,15 +1,13 @@
 """A guess of some examples becomes a whole batch in the order of the labels."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from attacks.core.batches import order_guess
-from fedsim.core.types import Observation, Reconstruction, Truth
-from fedsim.scenario.world import World
+from fedsim.core.types import Reconstruction
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 LABELS = torch.tensor([3, 1, 2])
 
 

@@ -1,6 +1,5 @@
 """Attackers who know the defense see more than those who do not; and nobody calls a disturbed update exact."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, nois
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks.attacks import without_unreliable_tensors
-from fedsim.core.types import Config, MethodDescription, Observation, ThreatModel, Truth
+from fedsim.core.types import MethodDescription, Observation, ThreatModel
 from fedsim.core.types.effects import (
     AddedNoise,
     Clipped,
@@ -25,12 +24,8 @@ from fedsim.core.types.effects import (
     UnreliableTensors,
 )
 from fedsim.metrics.image import score_items
-from fedsim.scenario.world import World
-from fedsim.tasks.classification import Classification
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked, observed, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Toy = Callable[..., tuple[Observation, Truth]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
 WIDE = {**PLAIN, "width": 64}
@@ -217,7 +212,7 @@ def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched
     model = {"name": "mlp", "width": 48, "depth": 2, "dropout": 0.25}
     observation, _, _ = watched(knows=KNOWN, model=model)
     rank_one = {n: t * (torch.arange(len(t)) == 0)[:, None] for n, t in observation.update.tensors.items()}
-    pruned = replace(observation, update=replace(observation.update, tensors=rank_one))
+    pruned = sending(observation, rank_one)
     told = replace(pruned, known_methods=(MethodDescription("pruning", (Sparsified(0.02),)),))
     assert attacked("mask-readout", told).diagnostics["entries read"] == 0.0
 
@@ -225,11 +220,7 @@ def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched
 def test_the_effects_that_attacks_understand() -> None:
     def seen(*effects: Effect) -> Observation:
         known = MethodDescription("any", effects)
-        return Observation(
-            ThreatModel(), nn.Linear(1, 1), nn.functional.cross_entropy,
-            None, None, 1, 1.0, (), 1, None, None, (known,),  # type: ignore[arg-type]
-            task=Classification(Config()),
-        )  # fmt: skip
+        return observed(nn.Linear(1, 1), None, {}, known_methods=(known,), threat=ThreatModel())  # type: ignore[arg-type]
 
     half, laplace = AddedNoise("gaussian", 0.1, share=0.5), AddedNoise("laplace", 0.1)
     assert not adds_noise(seen())

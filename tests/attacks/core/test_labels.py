@@ -1,7 +1,5 @@
 """Label recovery against brute force: 200 random batches on random heads."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
@@ -16,8 +14,7 @@ from attacks.core.labels import (
     labels_of,
     negative_labels,
 )
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from tests.attacks.solving import Watched
 
 CLASSES, FEATURES = 10, 32
 
@@ -91,16 +88,14 @@ def test_negative_entries_are_the_labels_of_few_distinct_examples(batch: int) ->
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_the_label_of_a_real_client_is_inferred_through_dropout(
-    watched: Callable[..., tuple[Observation, Truth, World]], bias: bool, dropout: float
-) -> None:
+def test_the_label_of_a_real_client_is_inferred_through_dropout(watched: Watched, bias: bool, dropout: float) -> None:
     model = {"name": "mlp", "width": 64, "depth": 2, "dropout": dropout, "bias": bias}
     for client in range(4):
         observation, truth, _ = watched(client=client, model=model, knows=("batch-size", "dropout-rates"))
         assert torch.equal(infer_labels(observation), truth.batches[0].labels)
 
 
-def test_distinct_labels_of_a_real_client(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+def test_distinct_labels_of_a_real_client(watched: Watched) -> None:
     model = {"name": "mlp", "width": 64, "depth": 2, "bias": True}
     distinct = 0
     for client in range(4):
@@ -112,7 +107,7 @@ def test_distinct_labels_of_a_real_client(watched: Callable[..., tuple[Observati
     assert distinct
 
 
-def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+def test_a_batch_of_a_real_client_is_counted(watched: Watched) -> None:
     """Counts are n = B (p - db), so those from other probabilities p' are off by B |p' - p|_1 in sum.
 
     What is negative becomes 0, which brings them nearer by as much as the new scale takes them away at most. Largest
@@ -138,7 +133,7 @@ def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observ
 
 @pytest.mark.parametrize(("rule", "least"), [("counting", 3), ("distinct", 3), ("negative", 3), ("impact", 2)])
 def test_every_rule_answers_for_a_batch_of_a_real_client_and_leaves_the_model_alone(
-    watched: Callable[..., tuple[Observation, Truth, World]], rule: str, least: int
+    watched: Watched, rule: str, least: int
 ) -> None:
     for bias in (True, False):
         model = {"name": "mlp", "width": 64, "depth": 2, "bias": bias, "dropout": 0.5}
@@ -154,7 +149,7 @@ def test_every_rule_answers_for_a_batch_of_a_real_client_and_leaves_the_model_al
         assert all(torch.equal(value, before[name]) for name, value in observation.model.state_dict().items())
 
 
-def test_counting_draws_masks_like_the_client(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+def test_counting_draws_masks_like_the_client(watched: Watched) -> None:
     """Large logits make probabilities depend on the masks; the probe must not use the full network."""
     model = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "dropout": 0.5}
     observation, _, _ = watched(model=model, federation={"batch_size": 8}, knows=("batch-size", "dropout-rates"))
@@ -166,6 +161,6 @@ def test_counting_draws_masks_like_the_client(watched: Callable[..., tuple[Obser
     assert seen == [pytest.approx(0.5, abs=0.03)]
 
 
-def test_granted_labels_are_used(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+def test_granted_labels_are_used(watched: Watched) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4})
     assert torch.equal(labels_of(observation, "distinct"), truth.batches[0].labels)

@@ -1,16 +1,11 @@
 """Masks read off zeros: of every site between linear layers, of one example, and of an exact gradient alone."""
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import torch
 from torch import nn
 
 from attacks.core.mask_readout_rules import linear_behind, read_all_masks, read_masks
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy, sending
 
 
 def dense() -> nn.Module:
@@ -40,13 +35,13 @@ def test_zeros_of_several_examples_or_beside_noise_are_no_masks(toy: Toy) -> Non
     assert read_all_masks(batch) is None
     one, _ = toy(dense(), (3, 2, 2), 1)
     noisy = {n: t + 1e-3 * t.abs().mean() * torch.randn_like(t) for n, t in one.update.tensors.items()}
-    assert read_masks(replace(one, update=replace(one.update, tensors=noisy))) == {}
+    assert read_masks(sending(one, noisy)) == {}
 
 
 def test_where_one_matrix_is_hidden_its_neighbour_shows_the_mask(toy: Toy) -> None:
     observation, truth = toy(dense(), (3, 2, 2), 1)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=("4.weight",))
+    hidden = sending(observation, tensors, hidden_parameters=("4.weight",))
     found = read_masks(hidden)
     assert torch.equal(found[0], truth.masks[0][0])
     assert torch.equal(found[1], truth.masks[0][1])

@@ -1,8 +1,5 @@
 """Masks, labels and output gradients of a dense network, from the inputs of its batch."""
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,9 +8,7 @@ from torch import nn
 from attacks.core.masks_by_layer import _infer_mask, _labels, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
 from fedsim.core.nets.masks import inject_masks
-from fedsim.core.types import Observation, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy, sending
 
 
 def dense(*sites: nn.Module) -> nn.Module:
@@ -49,7 +44,7 @@ def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open(toy: 
 def test_a_hidden_layer_ends_it(toy: Toy) -> None:
     observation, truth = toy(dense(nn.Identity(), nn.Identity()), (3, 2, 2), 2)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=("4.weight",))
+    hidden = sending(observation, tensors, hidden_parameters=("4.weight",))
     found = peel(hidden, truth.batches[0].inputs)
     assert (found.masks, found.labels, found.deltas) == (None, None, None)
 

@@ -1,6 +1,5 @@
 """The level of noise on a gradient: as stated, as rounding leaves it, and as singular values show it."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,14 +7,15 @@ import torch
 from torch import nn
 
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
-from fedsim.core.types import MethodDescription, Observation, Truth
+from fedsim.core.types import MethodDescription, Observation
 from fedsim.core.types.effects import AddedNoise
+from tests.attacks.solving import Toy, sending
 
 NAME = "1.weight"
 
 
 @pytest.fixture
-def observation(toy: Callable[..., tuple[Observation, Truth]]) -> Observation:
+def observation(toy: Toy) -> Observation:
     return toy(nn.Sequential(nn.Flatten(), nn.Linear(12, 4, bias=False)), (3, 2, 2), 1, dtype=torch.float32)[0]
 
 
@@ -59,6 +59,6 @@ def test_noise_is_measured_beyond_the_directions_of_the_tokens(level: float, obs
     signal = drawn(60, 3) @ drawn(3, 40, seed=1)
     noisy = signal + level * drawn(60, 40, seed=2)
     narrow = signal[:9] + level * drawn(9, 40, seed=3)  # too few singular values: it gets the level of the other
-    found = measured_levels(replace(observation, update=replace(observation.update, tensors={"a": noisy, "b": narrow})),
+    found = measured_levels(sending(observation, {"a": noisy, "b": narrow}),
                             {"a": noisy, "b": narrow}, 3)  # fmt: skip
     assert found == pytest.approx([level] * 2, rel=0.05)  # of 2109 squares: three standard errors

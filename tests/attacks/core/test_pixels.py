@@ -1,14 +1,10 @@
 """Range of pixels."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from attacks.core.pixels import pixel_box
-from fedsim.core.types import InputSpec, Observation
-
-Watched = Callable[..., tuple[Observation, Any, Any]]
+from fedsim.core.types import InputSpec
+from tests.attacks.solving import Watched
 
 
 def test_the_box_is_the_pixel_range(watched: Watched) -> None:

@@ -1,6 +1,5 @@
 """Which updates are one gradient, or a sum of gradients with known weights."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,9 +7,8 @@ import pytest
 from torch import nn
 
 from attacks.core.preconditions import gradient_steps_only, one_gradient_only
-from fedsim.core.types import Observation, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from fedsim.core.types import Observation
+from tests.attacks.solving import Toy
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """How a failed attack answers: without an example that could be taken for a guess, and scored as missing."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,14 +8,10 @@ import pytest
 import torch
 
 from attacks.core.results import labels_or_unknown, no_guess
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Truth, WireEntry
-from fedsim.scenario.world import World
+from fedsim.core.types import WireEntry
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
+from tests.attacks.solving import Named, Watched
 
 
 def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason(watched: Watched) -> None:

@@ -1,14 +1,12 @@
 """Each small number lies where its sentence says: above what rounding leaves, below what it must tell apart."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.tolerances import EXACT, LEAST, MATCHES, SURELY_KEPT, TINY, TWO_WAYS
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Truth
+from tests.attacks.solving import Toy
 
 
 def test_the_least_divisors_are_normal_numbers_that_turn_nothing_over_nothing_into_zero() -> None:
@@ -32,9 +30,7 @@ def test_double_precision_in_two_ways_is_the_same_number() -> None:
     assert abs(float(one / other) - 1.0) < TWO_WAYS
 
 
-def test_rounding_matches_a_gradient_and_one_wrong_label_or_mask_entry_does_not(
-    toy: Callable[..., tuple[Observation, Truth]],
-) -> None:
+def test_rounding_matches_a_gradient_and_one_wrong_label_or_mask_entry_does_not(toy: Toy) -> None:
     with seeding.isolate_randomness(0):
         model = nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.GELU(), nn.Dropout(0.5), nn.Linear(64, 4))
     observation, truth = toy(model, (3, 4, 4), 8, dtype=torch.float32)

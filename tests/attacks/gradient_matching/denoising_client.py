@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.hooks import Task
-from fedsim.core.types import Batch, Draws, InputSpec, Observation, ThreatModel, Update
+from fedsim.core.types import Batch, Draws, InputSpec, Observation
+from tests.attacks.solving import observed
 
 
 class Client(NamedTuple):
@@ -52,26 +51,5 @@ def client_step(
     loss = task.loss(*task.answer(model, batch, draws))
     slopes = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
     tensors: dict[str, Tensor] = dict(zip(names, slopes, strict=True))
-    observation = observed(model, spec, batch, tensors, task)
+    observation = observed(model, spec, tensors, len(batch), loss=task.loss, labels=batch.labels, task=task)
     return Client(batch, draws, replace(observation, draws=(draws,)) if grants_draws else observation)
-
-
-def observed(
-    model: nn.Module, spec: InputSpec, batch: Batch, tensors: Mapping[str, Tensor], task: Task[Any]
-) -> Observation:
-    """Return what a server sees of one gradient; it knows the labels and how inputs are normalised."""
-    return Observation(
-        threat=ThreatModel(knows=("batch-size", "dropout-rates", "input-statistics", "labels")),
-        model=model,
-        loss=task.loss,
-        update=Update("gradient", dict(tensors), {}, len(batch), 0.0),
-        spec=spec,
-        local_steps=1,
-        learning_rate=1.0,
-        sites=(),
-        batch_size=len(batch),
-        labels=batch.labels,
-        masks=None,
-        known_methods=(),
-        task=task,
-    )

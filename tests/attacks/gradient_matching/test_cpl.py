@@ -1,15 +1,10 @@
 """The squared distance, and a term that pulls the output to the label."""
 
-from collections.abc import Callable
-
 import pytest
 import torch.nn.functional as F
 
-from fedsim.core.types import Observation, Truth
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet, squared_distance
-from tests.attacks.solving import attacked
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy, attacked
 
 
 def test_its_objective_has_a_term_of_the_label(toy: Toy) -> None:

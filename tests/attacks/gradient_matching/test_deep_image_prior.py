@@ -1,7 +1,5 @@
 """Weights of an untrained network in place of images: what they paint, and where the search ends."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch.nn.utils import vector_to_parameters
@@ -9,12 +7,10 @@ from torch.nn.utils import vector_to_parameters
 from attacks.gradient_matching.deep_image_prior import Painter, first_weights, network_of
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Step, Truth
+from fedsim.core.types import Step
 from fedsim.metrics.image import score_items
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 SHAPE = (2, 3, 9, 6)
 
 

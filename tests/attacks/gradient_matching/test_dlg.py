@@ -1,15 +1,11 @@
 """Images and soft labels are the unknowns."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from fedsim.core.types import Observation, Truth
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet
-from tests.attacks.solving import attacked
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy, attacked
 
 
 def test_it_finds_the_label_with_the_image_and_asks_for_none(toy: Toy) -> None:

@@ -1,8 +1,6 @@
 """The Dropout Inversion Attack's own options, and the main claim end to end: dropout fools IG, and not DIA."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -13,23 +11,16 @@ from attacks.core.mask_readout_rules import read_masks
 from benchmarks import dropout_inversion
 from benchmarks._rows import Row
 from fedsim.core import seeding
-from fedsim.core.hooks import Attack
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
-from fedsim.scenario.world import World
+from tests.attacks.solving import Named, Toy, Watched, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Toy = Callable[..., tuple[Observation, Truth]]
-Named = Callable[..., Attack[Any]]
 WIDE = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25}
 
 
 def attacked(
-    attack_named: Named,
-    observation: Observation,
-    on_step: Callable[[Step], None] = lambda _s: None,
-    **settings: object,
+    attack_named: Named, observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: object
 ) -> Reconstruction:
     return attack_named("dropout-inversion", **settings)(observation, seeding.generator(5, "attack"), on_step)
 
@@ -186,9 +177,7 @@ def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
     assert read_masks(toy(model, (1, 8, 8), 2)[0]) == {}
     observation, _ = toy(model, (1, 8, 8), 1)
     shared = {name: t for name, t in observation.update.tensors.items() if name != "positions"}
-    observation = replace(
-        observation, update=replace(observation.update, tensors=shared), hidden_parameters=frozenset({"positions"})
-    )
+    observation = sending(observation, shared, hidden_parameters=frozenset({"positions"}))
     mask = read_masks(observation).get(0)
     assert mask is None or float(mask.isnan().double().mean()) > 0.7
 

@@ -1,8 +1,6 @@
 """GradInversion: its priors in a search, and seeds that pull each other together."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -11,14 +9,11 @@ from torch import nn
 from attacks.core.matching.priors.batch_statistics import StatisticsDistance
 from attacks.gradient_matching.gradinversion import GradInversionConfig
 from fedsim.core import seeding
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.core.types import Observation, Reconstruction
 from fedsim.metrics.image import score_items
 from tests.attacks.core.matching.measures import alone
 from tests.attacks.core.matching.normalised import normalised
-
-Toy = Callable[..., tuple[Observation, Truth]]
-Named = Callable[..., Attack[Any]]
+from tests.attacks.solving import Named, Toy
 
 
 def plain() -> nn.Module:

@@ -1,14 +1,9 @@
 """The label from the last layer, then the squared distance alone."""
 
-from collections.abc import Callable
-
 import pytest
 
-from fedsim.core.types import Observation, Truth
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet, squared_distance
-from tests.attacks.solving import attacked
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy, attacked
 
 
 def test_its_objective_is_the_squared_distance(toy: Toy) -> None:

@@ -1,14 +1,9 @@
 """The mean gradient over several sets of masks."""
 
-from collections.abc import Callable
-
 import torch
 
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 

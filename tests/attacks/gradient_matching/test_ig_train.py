@@ -1,12 +1,7 @@
 """Fresh masks in every iteration."""
 
-from collections.abc import Callable
+from tests.attacks.solving import Watched, attacked
 
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 

@@ -1,18 +1,13 @@
 """Matching by kernels: the objective by hand, and an image behind dropout."""
 
-from collections.abc import Callable
 from math import exp
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim.core.types import Observation, Truth
 from fedsim.metrics.image import score_items
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
+from tests.attacks.solving import Watched, attacked
 
 
 def test_the_objective_is_the_weighted_mean_of_kernels_by_hand(watched: Watched) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import pytest
 import torch
@@ -11,13 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Attack
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
-from fedsim.core.types import Observation, Reconstruction, Step, Truth
+from fedsim.core.types import Reconstruction, Step, Truth
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Named, Toy, attacked, sending
 
-Toy = Callable[..., tuple[Observation, Truth]]
 ThreeAttacks = pytest.mark.parametrize("name", ["dlg", "idlg", "cpl"])
 
 
@@ -130,7 +127,7 @@ def test_relu_is_noted_and_not_refused(toy: Toy, model: Callable[[], nn.Module],
     assert any("ReLU" in note for note in found.notes) == has_kinks
 
 
-def test_several_steps_are_refused(toy: Toy, attack_named: Callable[..., Attack[Any]]) -> None:
+def test_several_steps_are_refused(toy: Toy, attack_named: Named) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     verdict = attack_named("dlg").applicable(replace(observation, local_steps=2))
     assert not verdict.holds
@@ -138,7 +135,7 @@ def test_several_steps_are_refused(toy: Toy, attack_named: Callable[..., Attack[
 
 
 @ThreeAttacks
-def test_a_sum_is_one_large_batch(name: str, attack_named: Callable[..., Attack[Any]], toy: Toy) -> None:
+def test_a_sum_is_one_large_batch(name: str, attack_named: Named, toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 2)
     threat = observation.threat.model_copy(update={"view": "sum"})
     assert attack_named(name).applicable(replace(observation, threat=threat)).holds
@@ -168,12 +165,10 @@ def test_a_prior_and_a_distance_may_be_chosen(toy: Toy, name: str) -> None:
 
 def test_the_threshold_is_a_share_of_the_gradients_squared_norm(toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
-    small = replace(
+    small = sending(
         observation,
+        {name: 1e-3 * tensor for name, tensor in observation.update.tensors.items()},
         loss=lambda outputs, labels: 1e-3 * F.cross_entropy(outputs, labels),
-        update=replace(
-            observation.update, tensors={name: 1e-3 * tensor for name, tensor in observation.update.tensors.items()}
-        ),
     )
     found = found_by("idlg", small)
     assert found.stop_reason == "objective below threshold"

@@ -1,6 +1,5 @@
 """A denoiser behind gradient matching: the slope of its prior, its levels, and what it cannot read."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,11 @@ from attacks.gradient_matching.learned_prior import LearnedPrior, LearnedPriorCo
 from fedsim.core import seeding
 from fedsim.core.denoisers import LoadedDenoiser, save_denoiser
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import InputSpec, Observation, Step, Truth
+from fedsim.core.types import InputSpec, Observation, Step
 from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
+from tests.attacks.solving import Toy
 
 SETTINGS = {"width": 8, "blocks": 1}
-Toy = Callable[..., tuple[Observation, Truth]]
 
 
 def spec(channels: int = 1) -> InputSpec:

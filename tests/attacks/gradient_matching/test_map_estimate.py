@@ -1,17 +1,13 @@
 """The most probable image under known noise: the likelihood, and that it beats the wrong one."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Truth
 from fedsim.metrics.image import score_items
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
 SEARCH = {"max_iterations": 150, "schedule": "steps"}

@@ -1,21 +1,17 @@
 """Noise inside the model, searched along with the data."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 
 from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig
 from fedsim.core import seeding
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.core.types import Reconstruction
 from fedsim.metrics.image import score_items
-from fedsim.scenario.world import World
 from tests.attacks.core.matching.measures import alone
+from tests.attacks.solving import Named, Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 Attacked = Callable[..., tuple[float, Reconstruction]]
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}

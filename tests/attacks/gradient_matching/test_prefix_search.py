@@ -1,7 +1,5 @@
 """The length of a prefix as an attacker finds it: read off zeros, or tried; and what it is worth."""
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,13 +11,10 @@ from attacks.core.matching.unknown_masks import FirstMasks, OptimisedMasks
 from attacks.core.matching.unknowns import SearchProgress
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
-from fedsim.core.hooks import Attack
 from fedsim.core.nets.masks import dropout_sites, expected_mask, inject_masks
 from fedsim.core.types import Observation, Reconstruction, Truth
-from fedsim.scenario.world import World
+from tests.attacks.solving import Named, Watched, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 NESTED = {"components": [{"name": "nested-dropout", "eta": 6.0}]}
 
 
@@ -60,7 +55,7 @@ def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched
         observation, truth, _ = watched(client=client, model={"dropout": 0.0}, **NESTED)
         noise = torch.Generator().manual_seed(client)
         noisy = {n: t + 1e-6 * torch.randn(t.shape, generator=noise) for n, t in observation.update.tensors.items()}
-        changed = replace(observation, update=replace(observation.update, tensors=noisy))
+        changed = sending(observation, noisy)
         assert read_prefixes(changed) == {}
         found = attacked(attack_named, changed, max_iterations=2, tried_for=40)
         assert found.diagnostics["places where k was read"] == 0.0

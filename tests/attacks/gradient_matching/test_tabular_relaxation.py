@@ -16,7 +16,7 @@ from fedsim.core.nets.table_columns import likeliest_values
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step
 from fedsim.metrics.image import match
 from fedsim.metrics.table import TOLERANCE, columns_of
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Toy, Watched, attacked
 from tests.attacks.tables import Census, census, gradient_of, network
 
 Observed = tuple[Observation, Tensor, Tensor]
@@ -28,7 +28,7 @@ TABLE = RelaxedTable.of(SPEC)
 
 
 @pytest.fixture(scope="module")
-def four(toy: Callable[..., object]) -> Observed:
+def four(toy: Toy) -> Observed:
     """The gradient of four people, their rows and labels, which are known."""
     observation, inputs, labels = gradient_of(toy, network(64), census(), torch.arange(4))
     return replace(observation, labels=labels), inputs, labels
@@ -122,7 +122,7 @@ def test_a_budget_is_shared_by_a_few_starts() -> None:
     assert TabularRelaxationConfig.model_validate(TabularRelaxation.settings_for_budget(1)).max_iterations == 1
 
 
-def test_what_is_no_table_with_categories_is_refused(four: Observed, watched: Callable[..., Observed]) -> None:
+def test_what_is_no_table_with_categories_is_refused(four: Observed, watched: Watched) -> None:
     observation, *_ = four
     numbers = replace(
         observation.spec, mean=(0.5,) * len(observation.spec.mean), std=(0.2,) * len(observation.spec.std)

@@ -1,6 +1,5 @@
 """Gradient matching with the granted masks."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -9,14 +8,8 @@ import torch
 from attacks.core.matching.attack import MatchingConfig
 from attacks.core.matching.unknown_masks import GivenMasks
 from attacks.gradient_matching.wiig import Wiig
-from fedsim.core.types import (
-    Observation,
-    Truth,
-)
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 attack = partial(attacked, stream=5)
 

@@ -1,6 +1,5 @@
 """Clients of several local steps, and what an attack finds of them."""
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -9,12 +8,11 @@ from attacks.core.matching.simulated_client import SimulatedClient
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from fedsim.core import seeding
 from fedsim.core.examples import unique_examples
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
+from tests.attacks.solving import Named
 
-Named = Callable[..., Attack[Any]]
 SGD = {"name": "sgd", "learning_rate": 0.1}
 
 

@@ -1,21 +1,13 @@
 """All local steps simulated: passes with dummies of their own, and masks of every step."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.local_steps.fedavg_inversion import average, disagreement
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
 from tests.attacks.local_steps.clients import found, small, wide
-
-Named = Callable[..., Attack[Any]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
+from tests.attacks.solving import Named, Watched
 
 
 @given(st.permutations(range(4)), st.permutations(range(4)))

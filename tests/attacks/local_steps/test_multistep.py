@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from attacks.core.labels import infer_labels
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import unique_examples
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.labels import label_accuracy
@@ -23,9 +21,7 @@ from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.local_steps.clients import SGD, found, small, unrolled
-
-Named = Callable[..., Attack[Any]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
+from tests.attacks.solving import Named, Watched
 
 
 @pytest.fixture

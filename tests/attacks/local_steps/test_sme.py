@@ -1,20 +1,11 @@
 """Surrogate model extension, from end to end."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-
-Toy = Callable[..., tuple[Observation, Truth]]
-Named = Callable[..., Attack[Any]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
+from tests.attacks.solving import Named, Watched
 
 
 def test_one_step_is_gradient_matching(attack_named: Named, watched: Watched) -> None:

@@ -1,7 +1,7 @@
 """One gradient between both ends of local training, against plain matching and finite differences."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,11 +12,10 @@ from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, make_path_unknown
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Truth
+from fedsim.core.types import Observation
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.local_steps.clients import client_of
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy
 
 
 @pytest.fixture

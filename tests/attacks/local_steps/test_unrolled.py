@@ -1,6 +1,5 @@
 """The simulated client: the truth reproduces an update, derivatives against finite differences."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +10,10 @@ from hypothesis import strategies as st
 
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.local_steps._unrolled import dealt, local_steps
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from fedsim.core.types import Observation
 from tests.attacks.core.matching.measures import cosine, squared
 from tests.attacks.local_steps.clients import SGD, client_of, mlp, small, unrolled
-
-Toy = Callable[..., tuple[Observation, Truth]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
+from tests.attacks.solving import Toy, Watched
 
 
 def as_step(observation: Observation, **changes: Any) -> Observation:

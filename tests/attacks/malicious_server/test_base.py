@@ -1,12 +1,10 @@
 """The outlook that attacks on crafted units share."""
 
-from collections.abc import Callable
-from typing import Any
-
 from fedsim.core import registry
+from tests.attacks.solving import Watched
 
 
-def test_attacks_on_crafted_units_cost_the_same_and_differ_in_their_chance(watched: Callable[..., Any]) -> None:
+def test_attacks_on_crafted_units_cost_the_same_and_differ_in_their_chance(watched: Watched) -> None:
     observation, _, _ = watched()
     estimates = []
     for name in ("certified-bins", "measured-imprint", "trap-weights"):

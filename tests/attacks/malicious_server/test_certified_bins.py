@@ -12,7 +12,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer
+from tests.attacks.solving import answer, sending
 
 NAME = "certified-bins"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -93,7 +93,7 @@ def test_noise_on_the_wire_leaves_nothing_certified(toy, attack_named) -> None:
         name: tensor + 1e-6 * tensor.abs().max() * torch.randn(tensor.shape, generator=generator, dtype=tensor.dtype)
         for name, tensor in observation.update.tensors.items()
     }
-    guess = answer(attack, replace(observation, update=replace(observation.update, tensors=noisy)))
+    guess = answer(attack, sending(observation, noisy))
     assert guess.diagnostics["certified"] == 0
     assert guess.stop_reason.startswith("gave up")
 

@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer
+from tests.attacks.solving import answer, sending
 
 NAME = "head-inversion"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -165,9 +165,7 @@ def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, transferred()), 2)
     shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "1.bias"}
-    hidden = replace(
-        observation, update=replace(observation.update, tensors=shown), hidden_parameters=frozenset({"1.bias"})
-    )
+    hidden = sending(observation, shown, hidden_parameters=frozenset({"1.bias"}))
     honest, _ = client(toy, transferred(), 2)
     for changed, reason in (
         (honest, "did not write the clients' head"),

@@ -1,6 +1,5 @@
 """Examples from rows of a gradient that each come from one example: rounding, pixel range, counts, and labels."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -17,8 +16,7 @@ from attacks.malicious_server._isolated_units import (
 )
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Observation, Step, ThreatModel, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy
 
 
 def test_what_rounding_leaves_of_a_bias_gradient_shows_no_example() -> None:

@@ -12,7 +12,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer
+from tests.attacks.solving import answer, sending
 
 NAME = "measured-imprint"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -130,7 +130,7 @@ def test_an_image_of_few_edges_comes_back_from_half_as_many_measurements_as_pixe
     observation, _ = client(toy, model, 1)
     loss = nn.functional.cross_entropy(model(image), torch.tensor([1]))
     sent = dict(zip(observation.update.tensors, torch.autograd.grad(loss, list(model.parameters())), strict=True))
-    observation = replace(observation, update=replace(observation.update, tensors=sent), labels=torch.tensor([1]))
+    observation = sending(observation, sent, labels=torch.tensor([1]))
     guess = answer(attack, observation).inputs
     assert float((guess - image).abs().max()) < 0.05  # the prior draws edges together by about its strength
 
@@ -211,9 +211,7 @@ def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, dense()), 2)
     shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = replace(
-        observation, update=replace(observation.update, tensors=shown), hidden_parameters=frozenset({"4.weight"})
-    )
+    hidden = sending(observation, shown, hidden_parameters=frozenset({"4.weight"}))
     honest, _ = client(toy, dense(), 2)
     for changed, reason in (
         (honest, "has no imprint"),

@@ -23,6 +23,7 @@ from fedsim.questions.membership.types import MembershipObservation
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
+from tests.attacks.solving import sending
 
 WIDE, HIGH, RANK, SCALE = 96, 40, 16, 2.0
 WORDS = ["rain", "falls", "on", "seven", "green", "hills", "and", "nobody", "counts", "them", "when", "it", "ends"]
@@ -214,11 +215,7 @@ def as_peft(observation: MembershipObservation) -> MembershipObservation:
         }
 
     updates = tuple(
-        replace(
-            update,
-            received_weights=renamed(update.received_weights),
-            update=replace(update.update, tensors=renamed(update.update.tensors)),
-        )
+        sending(update, renamed(update.update.tensors), received_weights=renamed(update.received_weights))
         for update in observation.updates
     )
     return replace(observation, model=peft.get_peft_model(model, config), updates=updates)

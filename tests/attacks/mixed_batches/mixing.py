@@ -1,12 +1,11 @@
 """Clients that mix their batches, observed."""
 
-from collections.abc import Callable
 from typing import Any
 
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 MLP = {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0, "bias": True}
 

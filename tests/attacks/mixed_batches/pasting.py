@@ -1,6 +1,5 @@
 """Clients that paste boxes, observed."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,8 +7,8 @@ import torch
 from attacks.core.matching.unknowns import Values
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "components", "labels")
 
 

@@ -20,7 +20,8 @@ from attacks.mixed_batches.cutmix_inversion import compare, pasting_of
 from fedsim.core.examples import example_indices, unique_examples
 from fedsim.metrics.boxes import CutMixRecord, inside
 from tests.attacks.core.matching.measures import cosine
-from tests.attacks.mixed_batches.pasting import Watched, observed, on_maps, pasted
+from tests.attacks.mixed_batches.pasting import observed, on_maps, pasted
+from tests.attacks.solving import Watched
 
 SURE = 50.0
 

@@ -1,6 +1,5 @@
 """CutMix inside the simulated client, searched where it is not known."""
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -20,9 +19,8 @@ from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items
 from fedsim.record import ItemScore
 from tests.attacks.core.matching.measures import cosine
-from tests.attacks.mixed_batches.pasting import Watched, observed, on_maps, pasted
-
-Named = Callable[..., Attack[Any]]
+from tests.attacks.mixed_batches.pasting import observed, on_maps, pasted
+from tests.attacks.solving import Named, Watched
 
 
 def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, **changes: Any) -> Any:

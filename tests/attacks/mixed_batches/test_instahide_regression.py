@@ -8,15 +8,14 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Truth, WireEntry
+from fedsim.core.types import Observation, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 MLP = {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0, "bias": True}
 

@@ -1,6 +1,5 @@
 """Both labels, their weights and the originals behind CutMix composites, on small networks trained for real."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,9 +14,8 @@ from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items
 from fedsim.record import ItemScore
 from fedsim.scenario.world import World
+from tests.attacks.solving import Named, Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "components")
 
 

@@ -1,18 +1,14 @@
 """The weight and the partners of MixUp, searched along with the data."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction, Truth
-from fedsim.scenario.world import World
+from fedsim.core.types import Reconstruction
+from tests.attacks.solving import Named, Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 Attacked = Callable[..., tuple[float, Reconstruction]]
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 

@@ -5,11 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.core.types import Reconstruction
 from fedsim.core.types.effects import Transformed
-from fedsim.scenario.world import World
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 Attacked = Callable[..., tuple[float, Reconstruction]]
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}

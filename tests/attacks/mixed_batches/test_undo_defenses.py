@@ -9,7 +9,8 @@ from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.core.types.effects import Transformed
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
-from tests.attacks.mixed_batches.mixing import KNOWN, Watched, seen
+from tests.attacks.mixed_batches.mixing import KNOWN, seen
+from tests.attacks.solving import Watched
 
 FAST = ("inverting-gradients", "cpl", "gradinversion", "copa", "cocktail-party", "sme", "fedavg-inversion", "spear")
 

@@ -16,7 +16,8 @@ from attacks.mixed_batches._unmixing import (
     unmix_pairs,
 )
 from fedsim.core.types import Reconstruction
-from tests.attacks.mixed_batches.mixing import Watched, seen
+from tests.attacks.mixed_batches.mixing import seen
+from tests.attacks.solving import Watched
 
 RECOGNISABLE = 25.0  # dB
 

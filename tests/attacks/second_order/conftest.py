@@ -1,16 +1,12 @@
 """Observations whose random inputs lie in the pixel range."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-
-Toy = Callable[..., tuple[Observation, Truth]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
+from tests.attacks.solving import Toy
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Small residual networks, and what a client with digits sends of them."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +8,8 @@ from torch import Tensor, nn
 
 from attacks.core.client_gradient import client_gradient
 from fedsim.core import registry, seeding
-from fedsim.core.types import Masks, Observation, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from fedsim.core.types import Masks, Observation
+from tests.attacks.solving import Toy
 
 
 def group(channels: int) -> nn.Module:

@@ -1,7 +1,6 @@
 """Small networks, and their equations solved."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,11 +10,8 @@ from attacks.second_order._equations import Equations
 from attacks.second_order._layout import UnknownsLayout, masks_to_solve
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, Reconstruction, Truth
-from fedsim.scenario.world import World
 from tests.attacks.solving import answer
 
-Toy = Callable[..., tuple[Observation, Truth]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
 NAME = "gauss-newton"
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 SMOOTH = {"name": "mlp", "width": 24, "depth": 2, "activation": "sigmoid", "bias": True, "dropout": 0.0}

@@ -8,7 +8,8 @@ from attacks.second_order._chain_walk import Walk
 from attacks.second_order._head_reading import read_head
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import facts_of
-from tests.attacks.second_order.residual import Toy, residual
+from tests.attacks.second_order.residual import residual
+from tests.attacks.solving import Toy
 
 
 def walk_of(toy: Toy) -> tuple[Walk, Tensor]:

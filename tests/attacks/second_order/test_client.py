@@ -11,7 +11,8 @@ from attacks.core.client_gradient import client_gradient
 from attacks.second_order._client import Client
 from fedsim.core.types import MethodDescription
 from fedsim.core.types.effects import Clipped
-from tests.attacks.second_order.solved import SMOOTH, Toy, Watched, distances, lenet, solve
+from tests.attacks.second_order.solved import SMOOTH, distances, lenet, solve
+from tests.attacks.solving import Toy, Watched
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

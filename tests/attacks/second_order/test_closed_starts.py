@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from attacks.second_order._closed_starts import closed_starts, input_space
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import StageFacts, facts_of
-from tests.attacks.second_order.residual import Toy, group, residual
+from tests.attacks.second_order.residual import group, residual
+from tests.attacks.solving import Toy
 
 
 def seen(

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from attacks.second_order._equations import _sum_rounding
-from tests.attacks.second_order.solved import ALL, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
+from tests.attacks.second_order.solved import ALL, SMOOTH, distances, equations_of, lenet, solve
+from tests.attacks.solving import Toy, Watched
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

@@ -11,13 +11,14 @@ from attacks.core.head_features import features_of
 from attacks.second_order._feature_start import starts_from_features
 from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.types import Observation
-from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve
+from tests.attacks.second_order.solved import distances, equations_of, lenet, solve
+from tests.attacks.solving import Toy, sending
 
 
 def observe_labels(observation: Observation, inputs: Tensor, labels: Tensor) -> Observation:
     """Return the observation of a client without dropout that has these labels."""
     tensors = client_gradient(observation, inputs, labels, None)
-    return replace(observation, labels=labels, update=replace(observation.update, tensors=tensors))
+    return sending(observation, tensors, labels=labels)
 
 
 def read_features(observation: Observation, inputs: Tensor) -> tuple[str, Tensor]:
@@ -72,7 +73,7 @@ def test_nothing_starts_where_one_example_or_its_head_is_missing(toy: Toy) -> No
     batch, _ = toy(lenet(1, 8, 8), (1, 8, 8), 2, classes=10)
     name = read_features(batch, torch.zeros(1, 1, 8, 8).to(next(batch.model.parameters())))[0]
     tensors = {key: tensor for key, tensor in batch.update.tensors.items() if not key.startswith(name)}
-    headless = replace(batch, update=replace(batch.update, tensors=tensors))
+    headless = sending(batch, tensors)
     for observation, count in ((single, 1), (headless, 2)):
         labels = torch.arange(count)
         starts = starts_from_features(observation, equations_of(observation), labels, torch.Generator().manual_seed(0))

@@ -21,7 +21,8 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, MethodDescription, Observation, Reconstruction
 from fedsim.core.types.effects import AddedNoise, SignsOnly
 from fedsim.threat.observe import observe
-from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
+from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, distances, equations_of, lenet, solve
+from tests.attacks.solving import Toy, Watched, sending
 from tests.tasks.targets import BLIND, Build, attacked, scored, victim
 
 CONVOLVED = {"name": "window-convnet"}
@@ -39,7 +40,7 @@ def test_a_digit_comes_back_through_three_convolutions_in_a_few_steps(toy: Toy) 
     observation, _ = toy(lenet(), (1, 28, 28), 1, classes=10, dtype=torch.float32)
     image, label = data.train.inputs[:1], data.train.labels[:1]
     tensors = client_gradient(observation, image, label, None)
-    seen = replace(observation, labels=None, spec=data.spec, update=replace(observation.update, tensors=tensors))
+    seen = sending(observation, tensors, labels=None, spec=data.spec)
     guess = solve(seen)
     assert -10 * math.log10(float((guess.inputs - image).square().mean()) * data.spec.std[0] ** 2) > 80
     assert guess.labels.tolist() == label.tolist()
@@ -176,7 +177,7 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
     cases = {
         "no smooth function of the inputs": toy(pooled, (1, 8, 8), 1)[0],
         "rates that are not known": unaware,
-        "10 equations for 128 unknowns": replace(smooth, update=replace(smooth.update, tensors=few)),
+        "10 equations for 128 unknowns": sending(smooth, few),
         "in an order that is not known": replace(smooth, local_steps=2, batch_sizes=(1, 1), examples=2),
         "signs alone": replace(smooth, known_methods=(MethodDescription("signs", (SignsOnly(),)),)),
     }
@@ -238,7 +239,7 @@ def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy,
         noisy = {name: own + level * size * torch.randn(own.shape, generator=generator, dtype=own.dtype)
                  for name, own in tensors.items()}  # fmt: skip
         told = MethodDescription("gradient-noise", (AddedNoise("gaussian", level * float(size)),))
-        seen = replace(observation, update=replace(observation.update, tensors=noisy), known_methods=(told,))
+        seen = sending(observation, noisy, known_methods=(told,))
         errors.append(float(distances(solve(seen), truth).square()))
         rows = equations_of(seen).jacobian(truth.batches[0].inputs.flatten())
         floors.append(float((rows @ rows.T + torch.eye(64)).inverse().diagonal().mean()))

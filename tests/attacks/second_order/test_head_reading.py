@@ -8,7 +8,8 @@ from attacks.core.labels import labels_of
 from attacks.second_order._head_reading import read_head
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
-from tests.attacks.second_order.residual import Toy, residual
+from tests.attacks.second_order.residual import residual
+from tests.attacks.solving import Toy
 
 
 @pytest.mark.parametrize(("count", "rate"), [(1, 0.0), (1, 0.5), (2, 0.0)])

@@ -1,6 +1,5 @@
 """Where unknowns stand: every entry once, pixels first, and back again into examples and masks."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -8,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.second_order._layout import UnknownsLayout, masks_to_solve
-from fedsim.core.types import Masks, Observation, Truth
+from fedsim.core.types import Masks, Observation
+from tests.attacks.solving import Toy
 
-Toy = Callable[..., tuple[Observation, Truth]]
 NAN = torch.nan
 
 

@@ -13,7 +13,8 @@ from attacks.second_order._equations import Equations, Linearisation
 from attacks.second_order._levenberg_marquardt import Solution, SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_from
 from fedsim.core.time_budget import DeadlineReached, time_limit
-from tests.attacks.second_order.solved import Toy, distances, equations_of, lenet, solve
+from tests.attacks.second_order.solved import distances, equations_of, lenet, solve
+from tests.attacks.solving import Toy
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.types import MethodDescription, Observation, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Clipped
-from tests.attacks.second_order.residual import Toy, group, of_digits, residual
-from tests.attacks.solving import answer
+from tests.attacks.second_order.residual import group, of_digits, residual
+from tests.attacks.solving import Toy, answer
 
 
 def attack(**settings: Any) -> Any:

@@ -6,7 +6,8 @@ from torch import nn
 
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._switches import switch_units
-from tests.attacks.second_order.solved import Toy, lenet
+from tests.attacks.second_order.solved import lenet
+from tests.attacks.solving import Toy
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3, 1e9])

@@ -9,7 +9,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from attacks.second_order._residual_chain import Chain, chain_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import disable_dropout
-from tests.attacks.second_order.residual import Toy, group, residual
+from tests.attacks.second_order.residual import group, residual
+from tests.attacks.solving import Toy
 
 
 def features(chain: Chain, images: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from attacks.second_order._smoothness import refuse_kinks
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.second_order.solved import Toy, solve
+from tests.attacks.second_order.solved import solve
+from tests.attacks.solving import Toy
 
 
 def test_models_without_derivatives_are_refused(toy: Toy) -> None:

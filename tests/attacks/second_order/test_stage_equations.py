@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from attacks.second_order._levenberg_marquardt import SolverLimits, solve
 from attacks.second_order._residual_chain import Stage, chain_of
 from attacks.second_order._stage_equations import Blindness, SizePrior, StageEquations, StageOutput, stage_outputs
-from tests.attacks.second_order.residual import Toy, residual
+from tests.attacks.second_order.residual import residual
+from tests.attacks.solving import Toy
 
 
 class Passed(NamedTuple):

@@ -7,7 +7,8 @@ from torch import nn
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import facts_of
 from fedsim.core.errors import NotApplicable
-from tests.attacks.second_order.residual import Block, Toy, group, residual
+from tests.attacks.second_order.residual import Block, group, residual
+from tests.attacks.solving import Toy
 
 
 def test_equations_are_those_that_one_counts_by_hand(toy: Toy) -> None:

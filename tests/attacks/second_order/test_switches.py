@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from attacks.second_order._switches import keep_own_masks, switch_units, unit_values
 from fedsim.core.nets.masks import inject_masks
-from tests.attacks.second_order.solved import Toy, distances, lenet, solve
+from tests.attacks.second_order.solved import distances, lenet, solve
+from tests.attacks.solving import Toy
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Batches whose sentences spans give away."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +10,10 @@ from torch import nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.nets.losses import IGNORED, cross_entropy
-from fedsim.core.types import InputSpec, Observation, Reconstruction, Truth
+from fedsim.core.types import InputSpec, Observation, Reconstruction
 from fedsim.models._checkpoint import CausalModel
-from fedsim.scenario.world import World
+from tests.attacks.solving import Watched, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates")
 VOCABULARY, LENGTH = 50, 4
 
@@ -81,12 +79,12 @@ def seen(watched: Watched, tables: dict[str, Any], model: nn.Module, sentences: 
     }
     observation, _, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
     vocabulary = model.get_submodule(_embedding(model)).weight.shape[0]
-    return replace(
+    return sending(
         observation,
+        tensors,
         model=model,
         sites=(),
         batch_size=len(sentences),
-        update=replace(observation.update, tensors=tensors),
         spec=InputSpec((longest,), vocabulary, (), (), vocabulary=vocabulary),
     )
 

@@ -12,14 +12,10 @@ from attacks.core.matching.unknowns import MASKS, SearchProgress
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Observation, Step, Truth
-from fedsim.scenario.world import World
 from fedsim.tasks.sentence_embedding import SentenceEmbedding
+from tests.attacks.solving import Named, Watched
 from tests.attacks.text.texts import KNOWN, LONG, SEARCHES, SHORT, TAGS, in_double, in_order, recovered, true_vectors
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 
 
 @pytest.mark.parametrize("name", SEARCHES)

@@ -1,7 +1,6 @@
 """Sentences grown by spans without a threshold: distances at the truth, prefixes, and what is refused."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,14 +8,10 @@ import torch
 
 from attacks.text._beam import CandidateReader, TokenPool, apart, grow_beam, pool_of, readers_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.types import Observation, Step, Truth
-from fedsim.scenario.world import World
+from fedsim.core.types import Step
+from tests.attacks.solving import Named, Watched, sending
 from tests.attacks.text.texts import KNOWN, exact, in_double
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -63,7 +58,7 @@ def test_words_that_never_follow_stand_first_only(watched: Watched, written_text
 def test_without_the_embedding_the_nearest_tokens_are_tried(watched: Watched, written_text: dict[str, Any]) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     tensors = {name: t for name, t in observation.update.tensors.items() if name != "embed_tokens.weight"}
-    hidden = replace(observation, update=replace(observation.update, tensors=tensors))
+    hidden = sending(observation, tensors)
     pool = pool_of(hidden, readers_of(hidden)[0], (7,))
     batch = truth.original_batches[0]
     real = set(batch.inputs[batch.labels != IGNORED].tolist())

@@ -25,6 +25,7 @@ from fedsim.core.types import Observation, Truth
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.metrics.text import score_sentences
 from fedsim.models._checkpoint import causal_model
+from tests.attacks.solving import Watched, sending
 from tests.attacks.text.spans import (
     FOUR,
     KNOWN,
@@ -32,7 +33,6 @@ from tests.attacks.text.spans import (
     REPEATED,
     THREE,
     VOCABULARY,
-    Watched,
     attacked,
     checkpoint,
     gpt2,
@@ -204,7 +204,7 @@ def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: 
     noisy = {name: tensor + 0.3 * tensor.roll(1, 1) * ("layers.1" in name) for name, tensor in sent.items()
              if tensor.dim() > 1}  # fmt: skip
     tensors = {**observation.update.tensors, **noisy}
-    nothing = attacked(replace(observation, update=replace(observation.update, tensors=tensors)))
+    nothing = attacked(sending(observation, tensors))
     assert not len(nothing.inputs)
     assert "no arrangement of the tokens at their places that was tried lies in" in nothing.stop_reason
 
@@ -227,7 +227,7 @@ def test_unshared_attention_is_named(watched: Watched, tables: dict[str, Any]) -
     hidden = frozenset(name for name in observation.update.tensors if "layers.1.self_attn" in name)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name not in hidden}
     with pytest.raises(NotApplicable, match=r"no gradient of queries, keys or values of 'layers\.1\.self_attn'"):
-        attacked(replace(observation, hidden_parameters=hidden, update=replace(observation.update, tensors=tensors)))
+        attacked(sending(observation, tensors, hidden_parameters=hidden))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -375,9 +375,7 @@ def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
     observation, truth, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
     name = "embed_tokens.weight"
     tensors = {own: tensor for own, tensor in observation.update.tensors.items() if own != name}
-    hidden = replace(
-        observation, hidden_parameters=frozenset({name}), update=replace(observation.update, tensors=tensors)
-    )
+    hidden = sending(observation, tensors, hidden_parameters=frozenset({name}))
     found = attacked(hidden)
     (sentence,) = truth_of(truth)
     assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))
@@ -420,4 +418,4 @@ def test_noise_on_fresh_adapters_leaves_no_span(watched: Watched, tables: dict[s
         for name, tensor in observation.update.tensors.items()
     }
     with pytest.raises(NotApplicable, match="more adapter rows than tokens in the batch"):
-        attacked(replace(observation, update=replace(observation.update, tensors=noisy)))
+        attacked(sending(observation, noisy))

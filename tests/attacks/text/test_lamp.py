@@ -1,7 +1,6 @@
 """Texts by descent and by moving words."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +11,8 @@ from attacks.core.matching.descent import RestartResult
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from attacks.text.lamp import Lamp
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from tests.attacks.solving import Named, Watched
 from tests.attacks.text.texts import KNOWN, LONG, in_order, recovered, true_vectors
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 
 
 def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(

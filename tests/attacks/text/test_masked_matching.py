@@ -15,11 +15,10 @@ from attacks.text import masked_matching
 from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _Task
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Step, Truth
+from tests.attacks.solving import Named, Watched
 
 Texts = Callable[[int], tuple[Observation, Truth]]
-Named = Callable[..., Attack[Any]]
 
 
 def draws(truth: Truth) -> _Draws:
@@ -89,7 +88,7 @@ def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_b
 def test_gradients_without_spans_and_other_models_are_refused(
     masked_texts: Texts,
     without_information: Callable[[Observation], Observation],
-    watched: Callable[..., Any],
+    watched: Watched,
     written_text: dict[str, Any],
     attack_named: Named,
 ) -> None:

@@ -1,18 +1,16 @@
 """Texts of a masked diffusion client are read with their masked tokens and rates."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Reconstruction, Truth
+from tests.attacks.solving import Named, Watched, sending
 
 Texts = Callable[[int], tuple[Observation, Truth]]
-Named = Callable[..., Attack[Any]]
 
 
 def read(attack_named: Named, observation: Observation, **settings: Any) -> Reconstruction:
@@ -45,11 +43,7 @@ def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
 def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts, attack_named: Named) -> None:
     observation, truth = masked_texts(2)
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "lm_head.weight"}
-    hidden = replace(
-        observation,
-        update=replace(observation.update, tensors=tensors),
-        hidden_parameters=observation.hidden_parameters | {"lm_head.weight"},
-    )
+    hidden = sending(observation, tensors, hidden_parameters=observation.hidden_parameters | {"lm_head.weight"})
     found = read(attack_named, hidden)
     masked, inputs = truth.draws[0]["task.masked"], truth.original_batches[0].inputs
     assert not found.is_exact
@@ -65,7 +59,7 @@ def test_noise_instead_of_the_gradient_gives_nothing(
 
 
 def test_models_without_a_mask_token_are_refused(
-    watched: Callable[..., Any], written_text: dict[str, Any], attack_named: Named
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, _, _ = watched(**written_text, federation={"batch_size": 1}, knows=("batch-size",))
     with pytest.raises(NotApplicable, match="no mask token"):

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.attacks.text.spans import FOUR, LENGTH, REPEATED, Watched, attacked, gpt2, inputs_of, llama, read, seen
+from tests.attacks.solving import Watched
+from tests.attacks.text.spans import FOUR, LENGTH, REPEATED, attacked, gpt2, inputs_of, llama, read, seen
 
 
 @pytest.mark.parametrize("build", [llama, lambda: gpt2(tied=False)])

@@ -1,6 +1,5 @@
 """Whole sentences explain a gradient, and other losses do not."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +9,10 @@ import torch
 from attacks.text._sentences import complete, has_cross_entropy
 from attacks.text._words import words_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Config, Observation, Truth
-from fedsim.scenario.world import World
+from fedsim.core.types import Config
 from fedsim.tasks.tagging import Tagging
+from tests.attacks.solving import Named, Watched
 from tests.attacks.text.texts import KNOWN, in_order
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 
 
 def test_a_completed_batch_explains_the_gradient_and_names_what_follows(

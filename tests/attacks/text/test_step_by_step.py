@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.attacks.text.spans import FOUR, Watched, attacked, inputs_of, read, stepped
+from tests.attacks.solving import Watched
+from tests.attacks.text.spans import FOUR, attacked, inputs_of, read, stepped
 
 
 @pytest.mark.parametrize("rate", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])

@@ -1,6 +1,5 @@
 """Spans of an attention's inputs against the projector of an explicit basis."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,12 +10,11 @@ from hypothesis import strategies as st
 from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels
 from attacks.text._subspaces import hard, hard_behind, rank, subspace_of
-from fedsim.core.types import Config, InputSpec, Observation, ThreatModel, Truth, Update
-from fedsim.scenario.world import World
+from fedsim.core.types import Config, InputSpec, Observation
 from fedsim.tasks.next_token import NextToken
+from tests.attacks.solving import Watched, observed
 from tests.attacks.text.texts import KNOWN
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 ROUNDING = 1e-9  # of a singular value decomposition in double precision, with a factor of a million to spare
 
 
@@ -36,22 +34,8 @@ def within(clean: torch.Tensor, noisy: torch.Tensor, count: int, level: float) -
     return 2.0 * float(turned + blurred) + ROUNDING, float(shares.sum())
 
 
-def observed(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Observation:
-    return Observation(
-        threat=ThreatModel(),
-        model=model,
-        loss=lambda outputs, _labels: outputs.sum(),
-        update=Update("gradient", tensors, {}, 1, 0.0),
-        spec=InputSpec((4,), 7, (), (), vocabulary=7),
-        local_steps=1,
-        learning_rate=1.0,
-        sites=(),
-        batch_size=1,
-        labels=None,
-        masks=None,
-        known_methods=(),
-        task=NextToken(Config()),
-    )
+def seen(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Observation:
+    return observed(model, InputSpec((4,), 7, (), (), vocabulary=7), tensors, task=NextToken(Config()))
 
 
 @given(st.integers(1, 6), st.integers(0, 999), st.sampled_from([0.0, 1e-3]))
@@ -61,7 +45,7 @@ def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, s
     clean = torch.randn(40, count, generator=generator, dtype=torch.float64) @ inputs
     gradient = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
     model = torch.nn.ModuleDict({"c_attn": torch.nn.Linear(24, 40, bias=False)})
-    observation = observed(model, {"c_attn.weight": gradient})
+    observation = seen(model, {"c_attn.weight": gradient})
     space = subspace_of(observation, "c_attn", count)
     (level,) = measured_levels(observation, {"c_attn.weight": gradient}, count)
     assert space is not None

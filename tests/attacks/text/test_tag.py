@@ -1,6 +1,5 @@
 """Texts by squared and absolute differences."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,13 +9,9 @@ from attacks.core.matching.comparison import GeneralComparison
 from attacks.text.base import TextMatching
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from tests.attacks.solving import Named, Watched
 from tests.attacks.text.texts import KNOWN
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 
 
 def test_granted_labels_need_no_search_for_next_words(

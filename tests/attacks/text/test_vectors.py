@@ -1,7 +1,6 @@
 """Language models on vectors in place of tokens are those on tokens."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,14 +12,9 @@ from attacks.core.matching.unknowns import MASKS, SearchProgress
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from tests.attacks.solving import Named, Watched
 from tests.attacks.text.texts import KNOWN, in_double, in_order
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-Named = Callable[..., Attack[Any]]
 
 
 def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_text: dict[str, Any]) -> None:

@@ -1,8 +1,6 @@
 """The words of a batch: against the batch itself, through dropout, tied weights and noise."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,21 +10,20 @@ from torch import Tensor
 from attacks.text._words import lengths_of, words_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Config, Observation, Truth
 from fedsim.metrics.text import score_words
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
+from tests.attacks.solving import Named, Watched, sending
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates")
 
 
 def shared(observation: Observation, *names: str) -> Observation:
     tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name in names}
     hidden = frozenset(observation.update.tensors.keys() - set(names))
-    return replace(observation, update=replace(observation.update, tensors=tensors), hidden_parameters=hidden)
+    return sending(observation, tensors, hidden_parameters=hidden)
 
 
 def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
@@ -56,7 +53,7 @@ def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(
 
 
 def test_tokens_are_counted_as_they_stand_in_the_batch(
-    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, truth, world = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 1})
     guess = attack_named("word-readout")(observation, torch.Generator())
@@ -76,7 +73,7 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
     ("part", "expected"), [("embed_tokens.weight", "read"), ("lm_head.weight", "following")], ids=["embedding", "head"]
 )
 def test_one_of_the_two_layers_is_enough(
-    part: str, expected: str, watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+    part: str, expected: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
     guess = attack_named("word-readout")(shared(observation, part), torch.Generator())
@@ -85,9 +82,7 @@ def test_one_of_the_two_layers_is_enough(
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(right.tolist())
 
 
-def test_tied_weights_show_the_union(
-    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
-) -> None:
+def test_tied_weights_show_the_union(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
     model = {**written_text["model"], "tied": True}
     observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation={"batch_size": 1})
     guess = attack_named("word-readout")(observation, torch.Generator())
@@ -98,7 +93,7 @@ def test_tied_weights_show_the_union(
 
 
 def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
-    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     def under(scale: float) -> tuple[Observation, Truth, World]:
         noise = [{"name": "gradient-noise", "scale": scale}]
@@ -118,9 +113,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
     assert nothing.stop_reason.startswith("no row of the gradient is distinct")
 
 
-def test_it_says_what_is_missing(
-    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
-) -> None:
+def test_it_says_what_is_missing(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     with pytest.raises(NotApplicable, match="neither the gradient of 'embed_tokens'"):
         attack_named("word-readout")(shared(observation, "norm.weight"), torch.Generator())

@@ -1,6 +1,5 @@
 """Words of a batch: how often they follow, and how long sentences are."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 
 from attacks.text._words import Following, counts_of, following_of, lengths_of, pad_to_rows
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates")
 
 

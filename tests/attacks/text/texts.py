@@ -1,7 +1,6 @@
 """Observations of small language models, and what an attack reads of them."""
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
+from tests.attacks.solving import sending
 
 KNOWN = ("batch-size", "dropout-rates")
 TAGS = {
@@ -55,7 +55,7 @@ def in_double(observation: Observation, truth: Truth) -> Observation:
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
     granted = None if observation.masks is None else (masks,)
-    return replace(observation, model=model, update=replace(observation.update, tensors=tensors), masks=granted)
+    return sending(observation, tensors, model=model, masks=granted)
 
 
 def in_order(truth: Truth) -> tuple[Tensor, Tensor]:

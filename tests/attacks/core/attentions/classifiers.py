@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.nets.losses import cross_entropy
-from fedsim.core.types import InputSpec, Observation, Reconstruction, ThreatModel, Update
+from fedsim.core.types import InputSpec, Observation, Reconstruction, ThreatModel
+from tests.attacks.solving import observed as seen
 
 VOCABULARY, LENGTH, WIDTH = 1000, 8, 96
 START, END = 2, 3  # tokens that every sentence begins and ends with
@@ -41,11 +41,8 @@ def observed(model: nn.Module, tokens: Tensor, padding: int | None = None, **giv
     tensors = dict(zip(names, torch.autograd.grad(loss, weights), strict=True))
     vocabulary = next(part.num_embeddings for part in model.modules() if isinstance(part, nn.Embedding))
     task = registry.get("task", "text-classification")
-    return Observation(
-        threat=ThreatModel(), model=model, loss=cross_entropy, update=Update("gradient", tensors, {}, 1, 0.0),
-        spec=InputSpec((tokens.shape[1],), 2, (), (), vocabulary, padding), local_steps=1, learning_rate=1.0, sites=(),
-        batch_size=len(tokens), labels=None, masks=None, known_methods=(), task=task.make(task.config()),
-    )  # fmt: skip
+    spec = InputSpec((tokens.shape[1],), 2, (), (), vocabulary, padding)
+    return seen(model, spec, tensors, len(tokens), threat=ThreatModel(), task=task.make(task.config()))
 
 
 def attacked(name: str, observation: Observation, **changes: Any) -> Reconstruction:

@@ -22,28 +22,23 @@ from fedsim.core.nets.masks import record_masks
 from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.core.types import (
     Batch,
-    Config,
     DropoutSite,
     InputSpec,
     Masks,
     Observation,
     Reconstruction,
     Step,
-    ThreatModel,
     Truth,
-    Update,
     WireEntry,
 )
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
 from fedsim.models.mlp import MlpConfig, mlp
-from fedsim.tasks.classification import Classification
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
-from tests.attacks.core.matching.compared import Watched
 from tests.attacks.core.matching.measures import cosine
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked, observed
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PATHS = (GeneralComparison, GhostComparison)
@@ -56,23 +51,8 @@ def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1
     with record_masks(model, torch.Generator().manual_seed(4)) as recording:
         loss = cross_entropy(model(x), label)
     gradient = torch.autograd.grad(loss, list(model.parameters()))
-    return Observation(
-        threat=ThreatModel(knows=KNOWN),
-        model=model,
-        loss=cross_entropy,
-        update=Update(
-            "gradient", {n: scale * g for (n, _), g in zip(model.named_parameters(), gradient, strict=True)}, {}, 1, 0.0
-        ),
-        spec=spec,
-        local_steps=1,
-        learning_rate=0.1,
-        sites=tuple(recording.sites),
-        batch_size=1,
-        labels=label,
-        masks=None,
-        known_methods=(),
-        task=Classification(Config()),
-    )
+    tensors = {n: scale * g for (n, _), g in zip(model.named_parameters(), gradient, strict=True)}
+    return observed(model, spec, tensors, sites=tuple(recording.sites), labels=label)
 
 
 def compared(path: type[Comparison], observation: Observation, sites: tuple[DropoutSite, ...] | None = None) -> Any:

@@ -1,16 +1,14 @@
 """Gradients of rows that are built one after the other, beside torch's own."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.simulated_client import simulated_client
-from fedsim.core.types import Observation, Truth
+from tests.attacks.solving import Toy
 
 
-def test_figures_of_a_row_are_those_of_its_gradient(toy: Callable[..., tuple[Observation, Truth]]) -> None:
+def test_figures_of_a_row_are_those_of_its_gradient(toy: Toy) -> None:
     torch.manual_seed(0)
     observation, truth = toy(nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)), (2, 2, 2), 3)
     comparison = GeneralComparison(simulated_client(observation, (), True), [observation])

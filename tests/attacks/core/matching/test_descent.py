@@ -13,11 +13,11 @@ from attacks.core.matching.unknown_masks import OptimisedMasks
 from attacks.core.matching.unknowns import LABELS, Logits, Unknowns
 from fedsim.core import registry, seeding
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
-from fedsim.core.types import DropoutSite, Observation, Step
+from fedsim.core.types import DropoutSite, Step
 from tests.attacks.core.matching.bowls import Bowls, Distances
 from tests.attacks.core.matching.measures import squared
+from tests.attacks.solving import Watched
 
-Watched = Callable[..., tuple[Observation, Any, Any]]
 SETTINGS = DescentSettings(iterations=50, rate=0.1, patience=10, stall=10_000)
 
 

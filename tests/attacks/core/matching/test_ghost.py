@@ -14,16 +14,16 @@ from attacks.core.matching.comparison import Comparison, GeneralComparison
 from attacks.core.matching.ghost import CompiledComparison, GhostComparison, fastest
 from attacks.core.matching.simulated_client import SimulatedClient, simulated_client
 from fedsim.core import seeding
-from fedsim.core.types import InputSpec, Masks, Observation, Truth
+from fedsim.core.types import InputSpec, Masks, Observation
 from fedsim.models.convnet import ConvnetConfig, convnet
 from fedsim.models.lenet import LenetConfig, lenet
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.models.resnet18 import Resnet18Config, resnet18
 from fedsim.models.vit_small import VitSmallConfig, vit_small
 from tests.attacks.core.matching.measures import cosine, squared
+from tests.attacks.solving import Toy
 
 Measure = Callable[..., Tensor]
-Toy = Callable[..., tuple[Observation, Truth]]
 CLASSES = 4
 
 
@@ -214,12 +214,7 @@ def chosen(observations: Sequence[Observation]) -> Comparison:
 
 
 def figures(
-    comparison: Comparison,
-    distance: Measure,
-    inputs: Tensor,
-    masks: Masks,
-    labels: Tensor,
-    victims: list[int],
+    comparison: Comparison, distance: Measure, inputs: Tensor, masks: Masks, labels: Tensor, victims: list[int]
 ) -> tuple[Tensor, list[Tensor]]:
     leaves = [tensor.clone().requires_grad_() for tensor in (inputs, *masks)]
     values = distance(comparison.gradients(leaves[0], tuple(leaves[1:]), labels, victims))

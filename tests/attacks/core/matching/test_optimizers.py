@@ -1,8 +1,6 @@
 """Adam and schedules beside torch's."""
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.core.matching.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, sign_gradient
-from fedsim.core.types import Observation
-
-Watched = Callable[..., tuple[Observation, Any, Any]]
 
 
 @given(st.integers(1, 4), st.integers(0, 50))

@@ -1,14 +1,10 @@
 """The simulated client's forward pass, beside the client's own with the same masks."""
 
-from collections.abc import Callable
-
 import torch
 from torch import nn
 
 from attacks.core.matching.simulated_client import simulated_client
-from fedsim.core.types import Observation, Truth
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy
 
 
 def with_dropout() -> nn.Module:

@@ -1,6 +1,5 @@
 """Where a search begins."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,9 +7,6 @@ import torch
 from torch import Tensor
 
 from attacks.core.matching.starts import first_inputs
-from fedsim.core.types import Observation
-
-Watched = Callable[..., tuple[Observation, Any, Any]]
 
 
 def test_starts() -> None:

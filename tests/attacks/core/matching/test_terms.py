@@ -1,6 +1,5 @@
 """Terms of the objective: named in settings, checked before a run, and what each promises."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,13 +11,11 @@ from attacks.core.matching.priors.total_variation import total_variation
 from attacks.core.matching.terms import DistanceChoice, PriorChoice, left_out, sum_of
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.types import Observation
 from fedsim.core.types.effects import AddedNoise
 from fedsim.scenario import parse
 from tests.attacks.core.matching.measures import alone
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked
 
-Watched = Callable[..., tuple[Observation, Any, Any]]
 DISTANCES, PRIORS = registry.methods("distance"), registry.methods("prior")
 
 

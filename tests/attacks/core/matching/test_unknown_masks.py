@@ -12,7 +12,7 @@ from fedsim.core.nets.masks import draw_masks
 from fedsim.core.types import (
     DropoutSite,
 )
-from tests.attacks.core.matching.compared import Watched
+from tests.attacks.solving import Watched
 
 
 def test_the_mask_prior_pulls_the_keep_rate_of_each_row_to_its_place() -> None:

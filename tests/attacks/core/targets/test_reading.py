@@ -16,7 +16,7 @@ from fedsim.core.hooks import Attack
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import InputSpec, LabelHead, Masks, MethodDescription, Observation, ThreatModel, Update
 from fedsim.core.types.effects import Clipped, Rounded
-from tests.attacks.solving import solve
+from tests.attacks.solving import observed, solve
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -39,22 +39,11 @@ def observe(model: nn.Module, loss: Loss, inputs: Tensor, labels: Tensor, kind: 
     value = loss(model(inputs), labels)
     trained = dict(model.named_parameters())
     tensors = dict(zip(trained, torch.autograd.grad(value, list(trained.values())), strict=True))
-    return Observation(
+    return observed(
+        model, InputSpec(tuple(inputs.shape[1:]), outputs, (0.0,), (1.0,)), tensors, len(inputs), loss=loss,
+        task=method.make(method.config()), label_shape=tuple(labels.shape[1:]), learning_rate=1.0,
         threat=ThreatModel(knows=("batch-size",)),
-        model=model,
-        loss=loss,
-        update=Update("gradient", tensors, {}, len(inputs), 0.0),
-        spec=InputSpec(tuple(inputs.shape[1:]), outputs, (0.0,), (1.0,)),
-        local_steps=1,
-        learning_rate=1.0,
-        sites=(),
-        batch_size=len(inputs),
-        labels=None,
-        masks=None,
-        known_methods=(),
-        task=method.make(method.config()),
-        label_shape=tuple(labels.shape[1:]),
-    )
+    )  # fmt: skip
 
 
 def dense(outputs: int = OUTPUTS, dtype: torch.dtype = torch.float64) -> nn.Module:

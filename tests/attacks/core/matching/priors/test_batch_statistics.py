@@ -1,17 +1,13 @@
 """Statistics of activations, beside a forward pass layer by layer."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import nn
 
 from attacks.core.matching.priors.batch_statistics import StatisticsDistance, running_statistics
 from fedsim.core.nets.masks import inject_masks
-from fedsim.core.types import Observation, Truth
 from tests.attacks.core.matching.normalised import normalised
-
-Toy = Callable[..., tuple[Observation, Truth]]
+from tests.attacks.solving import Toy
 
 
 def test_statistics_are_compared_layer_by_layer_under_the_masks(toy: Toy) -> None:

@@ -1,17 +1,12 @@
 """The entropy of masks, beside scipy, and what it does to a search."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from scipy.stats import entropy as entropy_of
 
 from attacks.core.matching.priors.entropy import entropy
-from fedsim.core.types import Observation, Truth
-from fedsim.scenario.world import World
-from tests.attacks.solving import attacked
+from tests.attacks.solving import Watched, attacked
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 INPUTS = torch.zeros(2, 1, 3)
 
 
