@@ -40,16 +40,6 @@ def test_exactly_one_of_noise_and_target_is_set() -> None:
     assert make("dp-sgd", noise_multiplier=0.0).config.multiplier(1.0, 1, sensitivity=1.0) == 0.0
 
 
-@pytest.mark.slow
-def test_a_target_is_met_by_a_client_that_is_asked_in_every_round(scenario: Build, tmp_path: Path) -> None:
-    federation = {**POISSON, "rounds": 3}
-    record = recorded(
-        scenario(federation=federation, defenses=[{"name": "dp-sgd", "target_epsilon": 2.0}], attacks=[]), tmp_path
-    )
-    (found,) = record.arms[0].guarantees
-    assert 1.95 < found.epsilon <= 2.0
-
-
 def test_the_record_of_a_federation_states_the_guarantee(scenario: Build, tmp_path: Path) -> None:
     federation = {**POISSON, "rounds": 3, "algorithm": "fedavg", "local_steps": 2}
     settings = {"name": "dp-sgd", "noise_multiplier": 1.5, "clip": 0.5}
@@ -114,18 +104,6 @@ def test_rounds_count_also_when_the_update_did_not_and_absent_clients_spend_noth
             trained += not (lost and lost[0].reason == "dropped out before training")
         assert len(spent(grid.kept(client), "dp-sgd")) == trained
     assert any(f.reason == "dropped out after training" for entry in rounds for f in entry.failures)
-
-
-def test_failing_clients_leave_a_round_and_its_guarantee_whole(scenario: Build, tmp_path: Path) -> None:
-    built_scenario = scenario(
-        federation={**POISSON, "rounds": 2},
-        participation={"always_crash": [1]},
-        defenses=[{"name": "dp-sgd"}],
-        attacks=[],
-    )
-    arm = recorded(built_scenario, tmp_path).arms[0]
-    assert [len(entry.failures) for entry in arm.rounds] == [1, 1]
-    assert arm.guarantees[0].steps == 2
 
 
 def test_the_history_keeps_each_mechanism_apart() -> None:

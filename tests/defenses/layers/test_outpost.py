@@ -33,12 +33,6 @@ def test_a_step_is_changed_with_the_stated_probability(beta: float, step: int) -
     assert abs(changed - DRAWS * p) <= 4 * math.sqrt(DRAWS * p * (1 - p))
 
 
-def test_the_first_step_really_changes() -> None:
-    plain = gradient()
-    after = make("outpost").on_gradient(plain, here(local=local_step()))
-    assert all(not torch.equal(after[name], plain[name]) for name in ("first.weight", "last.weight"))
-
-
 @given(st.floats(0.0, 0.95), st.integers(0, 100))
 def test_without_noise_it_prunes_each_tensor(rate: float, seed: int) -> None:
     plain = gradient()
