@@ -1,6 +1,5 @@
 """Searches for a text: what holds at the truth, and what is returned."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Config, Observation, Step, Truth
 from fedsim.tasks.sentence_embedding import SentenceEmbedding
 from tests.attacks.solving import Named, Watched
-from tests.attacks.text.texts import KNOWN, LONG, SEARCHES, SHORT, TAGS, in_double, in_order, recovered, true_vectors
+from tests.attacks.text.texts import KNOWN, SEARCHES, SHORT, in_double, in_order, true_vectors
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -32,19 +31,6 @@ def test_the_objective_is_zero_at_the_truth(
     gradients = task.comparison.gradients(true_vectors(task, truth)[None], masks, task.labels[None], [0])
     assert attack.distance(gradients).item() < 1e-9  # type: ignore[attr-defined]
     assert torch.equal(task.tokens(true_vectors(task, truth)), in_order(truth)[0])
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_without_dropout_a_search_for_masks_is_the_plain_attack(
-    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    found = [
-        attack_named(name, **SHORT[name], unknown_masks=how)(observation, torch.Generator().manual_seed(1))
-        for how in ("searched", "ignored")
-    ]
-    assert torch.equal(found[0].inputs, found[1].inputs)
-    assert found[0].history == found[1].history
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -71,33 +57,6 @@ def test_it_reports_tokens_in_order_and_returns_sentences(
     assert set(guess.inputs[guess.inputs >= 0].tolist()) <= set(words.tolist())
     searched = "dropout-rates" in knows and "masks" not in knows
     assert (guess.masks is not None) == searched
-
-
-@pytest.mark.slow  # tests/attacks/test_contract.py asks the same of its example
-@pytest.mark.parametrize("name", SEARCHES)
-def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
-    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]
-) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    with left_alone(observation):
-        first, second = (
-            attack_named(name, **SHORT[name])(observation, torch.Generator().manual_seed(3)) for _ in range(2)
-        )
-    assert torch.equal(first.inputs, second.inputs)
-    assert first.history == second.history
-
-
-@pytest.mark.parametrize("name", SEARCHES)
-def test_an_update_of_one_step_is_as_good_as_its_gradient(
-    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    federation = {"clients": 2, "batch_size": 1, "algorithm": "fedavg", "local_steps": 1}
-    stepped, _, _ = watched(**written_text, knows=KNOWN, federation=federation)
-    plain, _, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 1})
-    objectives = [
-        attack_named(name, **SHORT[name])(seen, torch.Generator().manual_seed(3)).objective for seen in (stepped, plain)
-    ]
-    assert objectives[0] == pytest.approx(objectives[1], rel=1e-2)
 
 
 def test_gradients_are_differentiated_as_finite_differences_say(
@@ -130,22 +89,6 @@ def test_a_contrastive_loss_is_refused_in_one_sentence(
     unlabelled = replace(observation, spec=spec, labels=torch.zeros(1), task=task)
     with pytest.raises(NotApplicable, match="the sentences have no labels"):
         attack_named(name)(unlabelled, torch.Generator())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SEARCHES)
-@pytest.mark.parametrize("task", ["next-word", "tags"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_sentences_are_recovered_from_their_own_gradient_alone(
-    name: str, task: str, dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    is_tagging = task == "tags"
-    tables = TAGS if is_tagging else written_text
-    tables = {**tables, "model": {**tables["model"], "dropout": dropout}, "federation": {"clients": 4, "batch_size": 1}}
-    knows = (*KNOWN, "masks", *(("labels",) if is_tagging else ()))
-    seen = [watched(**tables, knows=knows, client=client)[:2] for client in range(4)]
-    share = recovered(attack_named(name, **LONG[name]), seen)
-    assert share["own"] > max(share["chance"], share["other"]) + (0.3 if name == "lamp" else 0.2)
 
 
 @pytest.mark.parametrize("name", SEARCHES)

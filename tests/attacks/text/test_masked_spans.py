@@ -8,7 +8,7 @@ import pytest
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Truth
-from tests.attacks.solving import Named, Watched, sending
+from tests.attacks.solving import Named, Watched, hiding
 
 Texts = Callable[[int], tuple[Observation, Truth]]
 
@@ -42,9 +42,7 @@ def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
 
 def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts, attack_named: Named) -> None:
     observation, truth = masked_texts(2)
-    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "lm_head.weight"}
-    hidden = sending(observation, tensors, hidden_parameters=observation.hidden_parameters | {"lm_head.weight"})
-    found = read(attack_named, hidden)
+    found = read(attack_named, hiding(observation, "lm_head.weight"))
     masked, inputs = truth.draws[0]["task.masked"], truth.original_batches[0].inputs
     assert not found.is_exact
     assert sorted(found.inputs.tolist()) == sorted(inputs.masked_fill(masked, -1).tolist())

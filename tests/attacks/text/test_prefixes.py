@@ -53,14 +53,3 @@ def test_prefixes_are_read_once_where_layers_are_known(monkeypatch: pytest.Monke
     monkeypatch.setattr(front, "read_last", lambda _tokens: pytest.fail("whole texts were read"))
     with torch.no_grad():
         front.read_behind(torch.tensor([THREE[0][:2]]), torch.arange(5))
-
-
-def test_blocks_behind_the_second_are_not_run() -> None:
-    model = checkpoint()
-
-    def forbidden(*_: object) -> None:
-        pytest.fail("the third block was run")
-
-    model.get_submodule("own.model.layers.2").register_forward_pre_hook(forbidden)
-    with torch.no_grad():
-        Front(model, attentions(model)[:2]).read_last(torch.tensor([THREE[0][:-1]]))

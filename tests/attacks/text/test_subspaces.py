@@ -1,19 +1,15 @@
 """Spans of an attention's inputs against the projector of an explicit basis."""
 
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.core.attention import attentions
 from attacks.core.noise_level import measured_levels
 from attacks.text._subspaces import hard, hard_behind, rank, subspace_of
 from fedsim.core.types import Config, InputSpec, Observation
 from fedsim.tasks.next_token import NextToken
-from tests.attacks.solving import Watched, observed
-from tests.attacks.text.texts import KNOWN
+from tests.attacks.solving import observed
 
 ROUNDING = 1e-9  # of a singular value decomposition in double precision, with a factor of a million to spare
 
@@ -73,11 +69,6 @@ def test_the_hard_projector_is_that_of_the_row_space_and_its_size_the_rank(count
         outside = (others - others @ basis @ basis.T).square().sum(1) / others.square().sum(1)
         torch.testing.assert_close(space.distance(others), outside, rtol=1e-3, atol=1e-4)
         assert space.size == rank(parts, (level, level)) == len(rows)
-
-
-def test_attention_layers_are_found_in_order(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    assert attentions(observation.model) == ["layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj"]
 
 
 def test_fresh_adapters_compare_inputs_by_what_a_makes_of_them() -> None:

@@ -15,15 +15,9 @@ from fedsim.core.types import Config, Observation, Truth
 from fedsim.metrics.text import score_words
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
-from tests.attacks.solving import Named, Watched, sending
+from tests.attacks.solving import Named, Watched, hiding
 
 KNOWN = ("batch-size", "dropout-rates")
-
-
-def shared(observation: Observation, *names: str) -> Observation:
-    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name in names}
-    hidden = frozenset(observation.update.tensors.keys() - set(names))
-    return sending(observation, tensors, hidden_parameters=hidden)
 
 
 def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
@@ -76,7 +70,7 @@ def test_one_of_the_two_layers_is_enough(
     part: str, expected: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
-    guess = attack_named("word-readout")(shared(observation, part), torch.Generator())
+    guess = attack_named("word-readout")(hiding(observation, part, hidden=False), torch.Generator())
     read, following = tokens_of(truth)
     right = read if expected == "read" else following
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(right.tolist())
@@ -116,7 +110,7 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
 def test_it_says_what_is_missing(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     with pytest.raises(NotApplicable, match="neither the gradient of 'embed_tokens'"):
-        attack_named("word-readout")(shared(observation, "norm.weight"), torch.Generator())
+        attack_named("word-readout")(hiding(observation, "norm.weight", hidden=False), torch.Generator())
 
 
 def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_the_mask_token_is_not(

@@ -16,10 +16,6 @@ from fedsim.scenario.world import World
 from tests.attacks.solving import sending
 
 KNOWN = ("batch-size", "dropout-rates")
-TAGS = {
-    "data": {"name": "digit-tags", "sentences": 60, "length": 8},
-    "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
-}
 LONG = {
     "tag": {"max_iterations": 300},
     "lamp": {
