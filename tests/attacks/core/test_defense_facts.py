@@ -28,7 +28,6 @@ from tests.attacks.solving import Watched, attacked, observed, sending
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
-WIDE = {**PLAIN, "width": 64}
 EXACT = ("closed-form-linear", "mask-readout", "r-gap", "spear", "sparse-dictionary", "span-intersection")
 DISTURBING: tuple[dict[str, Any], ...] = (
     {"name": "sign"},
@@ -42,33 +41,6 @@ DISTURBING: tuple[dict[str, Any], ...] = (
     {"name": "grad-defense"},
     {"name": "outpost"},
 )
-
-
-def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any], **tables: Any) -> float:
-    values: list[float] = []
-    for client in range(2):
-        observation, truth, world = watched(client=client, knows=(*KNOWN, *knows), defenses=[defense], **tables)
-        guess = attacked("inverting-gradients", observation, max_iterations=150, schedule="steps")
-        values += [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
-    return sum(values) / len(values)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("defense", "model", "gain"),
-    [
-        ({"name": "sign"}, WIDE, 3.0),
-        ({"name": "sign", "scaled": True}, WIDE, 3.0),
-        ({"name": "pruning", "rate": 0.8}, PLAIN, 3.0),
-        ({"name": "random-pruning", "rate": 0.8}, PLAIN, 3.0),
-    ],
-    ids=lambda value: value["name"] if isinstance(value, dict) else None,
-)
-def test_the_informed_attacker_sees_more(
-    watched: Watched, defense: dict[str, Any], model: dict[str, Any], gain: float
-) -> None:
-    naive, told = (mean_psnr(watched, knows, defense, model=model) for knows in ((), ("defenses",)))
-    assert told > naive + gain
 
 
 def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched: Watched) -> None:

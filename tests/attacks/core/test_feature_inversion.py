@@ -63,14 +63,3 @@ def test_slopes_are_taken_roughly_far_away_and_exactly_nearby() -> None:
     torch.testing.assert_close(found, true, atol=1e-4, rtol=0)
     assert asked
     assert min(asked) > 1e-3
-
-
-def test_steps_are_no_more_than_asked() -> None:
-    matrix, true = drawn(20, 12), drawn(1, 12, seed=1)
-
-    def read(own: Tensor) -> Tensor:
-        return (own @ matrix.T / 4).tanh()
-
-    start = torch.zeros(1, 12, dtype=torch.float64)
-    apart = [float((follow_back(read, read(true)[0], start, steps=steps) - true).norm()) for steps in (1, 2, 30)]
-    assert apart[0] > apart[1] > 1e-4 > apart[2]

@@ -95,18 +95,6 @@ def test_the_label_of_a_real_client_is_inferred_through_dropout(watched: Watched
         assert torch.equal(infer_labels(observation), truth.batches[0].labels)
 
 
-def test_distinct_labels_of_a_real_client(watched: Watched) -> None:
-    model = {"name": "mlp", "width": 64, "depth": 2, "bias": True}
-    distinct = 0
-    for client in range(4):
-        observation, truth, _ = watched(client=client, model=model, federation={"batch_size": 3}, knows=("batch-size",))
-        true = truth.batches[0].labels.sort().values
-        if len(true.unique()) == len(true):
-            distinct += 1
-            assert torch.equal(infer_labels(observation, "distinct"), true)
-    assert distinct
-
-
 def test_a_batch_of_a_real_client_is_counted(watched: Watched) -> None:
     """Counts are n = B (p - db), so those from other probabilities p' are off by B |p' - p|_1 in sum.
 

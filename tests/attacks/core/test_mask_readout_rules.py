@@ -5,7 +5,7 @@ from torch import nn
 
 from attacks.core.mask_readout_rules import linear_behind, read_all_masks, read_masks
 from fedsim.core import seeding
-from tests.attacks.solving import Toy, sending
+from tests.attacks.solving import Toy, hiding, sending
 
 
 def dense() -> nn.Module:
@@ -40,8 +40,7 @@ def test_zeros_of_several_examples_or_beside_noise_are_no_masks(toy: Toy) -> Non
 
 def test_where_one_matrix_is_hidden_its_neighbour_shows_the_mask(toy: Toy) -> None:
     observation, truth = toy(dense(), (3, 2, 2), 1)
-    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = sending(observation, tensors, hidden_parameters=("4.weight",))
+    hidden = hiding(observation, "4.weight")
     found = read_masks(hidden)
     assert torch.equal(found[0], truth.masks[0][0])
     assert torch.equal(found[1], truth.masks[0][1])

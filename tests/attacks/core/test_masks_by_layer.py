@@ -8,7 +8,7 @@ from torch import nn
 from attacks.core.masks_by_layer import _infer_mask, _labels, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
 from fedsim.core.nets.masks import inject_masks
-from tests.attacks.solving import Toy, sending
+from tests.attacks.solving import Toy, hiding
 
 
 def dense(*sites: nn.Module) -> nn.Module:
@@ -43,8 +43,7 @@ def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open(toy: 
 
 def test_a_hidden_layer_ends_it(toy: Toy) -> None:
     observation, truth = toy(dense(nn.Identity(), nn.Identity()), (3, 2, 2), 2)
-    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = sending(observation, tensors, hidden_parameters=("4.weight",))
+    hidden = hiding(observation, "4.weight")
     found = peel(hidden, truth.batches[0].inputs)
     assert (found.masks, found.labels, found.deltas) == (None, None, None)
 

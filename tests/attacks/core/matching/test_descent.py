@@ -56,13 +56,6 @@ def test_every_row_finds_its_own_victims_lowest_point() -> None:
         assert torch.allclose(row.inputs, where.targets[row.victim], atol=0.02)
 
 
-def test_starts_are_rows_of_one_computation() -> None:
-    where = bowls()
-    rows = found(where, SETTINGS._replace(iterations=20), starts=5)
-    assert where.rows == [5] * 20
-    assert len({row.objectives[0] for row in rows}) == 5
-
-
 def test_each_row_keeps_its_recorded_minimum() -> None:
     where = bowls(2)
     for row in found(where, SETTINGS._replace(rate=2.0), starts=2):
@@ -118,15 +111,6 @@ def test_the_leading_row_of_a_victim_is_reported() -> None:
         assert step.objective == min(now)
         assert step.restart == now.index(min(now))
         assert step.best == min(min(row.objectives[: step.iteration]) for row in rows)
-
-
-def test_dummies_stay_in_their_box() -> None:
-    seen: list[Tensor] = []
-    box = torch.full((1, 1, 1), -0.1), torch.full((1, 1, 1), 0.2)
-    found(bowls(), SETTINGS, box=box, on_step=lambda step: seen.append(step.guess.clone()))
-    inside = torch.stack(seen[1:])
-    assert float(inside.min()) == pytest.approx(-0.1)
-    assert float(inside.max()) == pytest.approx(0.2)
 
 
 def test_langevin_noise_has_the_stated_size() -> None:

@@ -8,25 +8,9 @@ import torch
 from attacks.core.matching.attack import MaskSearchConfig
 from attacks.core.matching.unknown_masks import OptimisedMasks, Relaxation, mask_prior
 from attacks.core.matching.unknowns import SearchProgress
-from fedsim.core.nets.masks import draw_masks
 from fedsim.core.types import (
     DropoutSite,
 )
-from tests.attacks.solving import Watched
-
-
-def test_the_mask_prior_pulls_the_keep_rate_of_each_row_to_its_place() -> None:
-    mask = torch.stack([torch.ones(1, 200), torch.zeros(1, 200)]).requires_grad_()
-    optimizer = torch.optim.Adam([mask], lr=0.1)
-    for _ in range(200):
-        optimizer.zero_grad()
-        mask_prior((mask,), [0.25]).sum().backward()
-        optimizer.step()
-        with torch.no_grad():
-            mask.clamp_(0, 1)
-    for row in mask:
-        assert abs(1 - row.mean().item() - 0.25) < 0.03
-        assert (row.max() - row.min()).item() == 0.0
 
 
 def test_the_mask_prior_is_the_sum_of_the_sites_deviations_row_by_row() -> None:
@@ -44,12 +28,6 @@ def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_n
     masks = unknown.forward_values(tuple(site[None] for site in unknown.first(torch.Generator())), SearchProgress())
     assert masks[0].tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
     assert float(torch.as_tensor(unknown.prior(masks))) == 0.0
-
-
-def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
-    observation, _, _ = watched(federation={"batch_size": 3})
-    masks = draw_masks(observation.sites, torch.Generator().manual_seed(1), torch.empty(0))
-    assert [mask.shape for mask in masks] == [(3, 24), (3, 24)]
 
 
 @pytest.mark.parametrize(

@@ -165,11 +165,6 @@ def test_a_linear_model_of_more_examples_than_features_tells_nothing() -> None:
     assert read_targets(observe(model, F.mse_loss, inputs, numbers(5, 2), "numbers", 2), inputs, None) is None
 
 
-def test_equal_examples_share_an_equation() -> None:
-    inputs = numbers(1, PIXELS).repeat(2, 1)
-    assert read_targets(observe(dense(), F.mse_loss, inputs, numbers(2, 4), "numbers", 4), inputs, None) is None
-
-
 def test_a_number_for_each_example_may_have_no_dimension_of_its_own() -> None:
     model, inputs, labels = nn.Sequential(dense(1), nn.Flatten(0)), numbers(5, PIXELS), numbers(5)
     read = read_targets(observe(model, F.mse_loss, inputs, labels, "numbers", 1), inputs, None)
@@ -231,28 +226,10 @@ def test_dropout_hides_those_of_a_batch_unless_masks_are_known() -> None:
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
-def test_masks_that_leave_nothing_give_no_targets() -> None:
-    layers = nn.Linear(PIXELS, 40, bias=False), nn.Dropout(0.5), nn.Linear(40, OUTPUTS, bias=False)
-    model, inputs = nn.Sequential(*layers).double(), numbers(4, PIXELS)
-    with record_masks(model, torch.Generator().manual_seed(5)) as drawn:
-        observation = observe(model, F.mse_loss, inputs, numbers(4, OUTPUTS, seed=2), "numbers", OUTPUTS)
-    observation = replace(observation, sites=tuple(drawn.sites))
-    assert read_targets(observation, inputs, (torch.zeros_like(drawn.masks[0]),)) is None
-
-
 def test_wrong_inputs_give_no_targets() -> None:
     inputs, labels = numbers(4, PIXELS), numbers(4, OUTPUTS, seed=2)
     observation = observe(dense(), F.mse_loss, inputs, labels, "numbers", OUTPUTS)
     assert read_targets(observation, numbers(4, PIXELS, seed=9), None) is None
-
-
-def test_targets_of_another_batch_are_not_those_that_are_read() -> None:
-    inputs, labels = numbers(4, PIXELS), numbers(4, OUTPUTS, seed=2)
-    shuffled = labels.roll(1, 0)
-    read = read_targets(observe(dense(), F.mse_loss, inputs, shuffled, "numbers", OUTPUTS), inputs, None)
-    assert read is not None
-    torch.testing.assert_close(read.values, shuffled, rtol=0, atol=ROUNDING[torch.float64])
-    assert not torch.allclose(read.values, labels, atol=0.1)
 
 
 @pytest.mark.parametrize("effect", [Rounded(), Clipped(1e-3)])

@@ -5,7 +5,6 @@ import torch
 from scipy.stats import entropy as entropy_of
 
 from attacks.core.matching.priors.entropy import entropy
-from tests.attacks.solving import Watched, attacked
 
 INPUTS = torch.zeros(2, 1, 3)
 
@@ -24,14 +23,3 @@ def test_decided_masks_cost_next_to_nothing_and_have_a_bounded_slope() -> None:
     (slope,) = torch.autograd.grad(figures.sum(), mask)
     assert bool(slope.isfinite().all())
     assert entropy(INPUTS, (), [0, 0]).tolist() == [0.0, 0.0]
-
-
-def test_a_search_decides_its_masks(watched: Watched) -> None:
-    observation, _, _ = watched()
-    doubts: dict[float, float] = {}
-    for weight in (0.0, 1e-2):
-        priors = [{"name": "entropy", "weight": weight}]
-        guess = attacked("dropout-inversion", observation, max_iterations=200, first_masks="mean", priors=priors)
-        assert guess.masks is not None
-        doubts[weight] = float(torch.cat([(mask - mask.round()).abs().flatten() for mask in guess.masks]).mean())
-    assert doubts[1e-2] < 0.1 * doubts[0.0]
