@@ -87,13 +87,6 @@ def test_wrong_public_statistics_give_no_rows(toy):
     assert not len(attacked(NAME, replace(observation, spec=other)).inputs)
 
 
-def test_rows_that_are_no_rows_of_the_table_are_not_read(toy):
-    people = census()
-    noise = torch.randn((1000, COLUMNS), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    observation, *_ = gradient_of(toy, network(64), people._replace(rows=noise), chosen(8))
-    assert not len(attacked(NAME, observation).inputs)
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 def test_numbers_of_a_public_scale_stand_in_for_categories_that_a_real_table_lacks(watched, rate):
     model = {"name": "mlp", "width": 64, "depth": 1, "dropout": rate, "bias": True}
@@ -107,15 +100,6 @@ def test_numbers_of_a_public_scale_stand_in_for_categories_that_a_real_table_lac
     torch.testing.assert_close(guess.inputs[order], batch.inputs, atol=1e-5, rtol=0)
     assert torch.equal(guess.labels[order], batch.labels)
     assert guess.is_exact
-
-
-def test_sixteen_rows_of_two_categories_are_refused_with_the_count(watched):
-    model = {"name": "mlp", "width": 64, "depth": 1, "dropout": 0.5, "bias": True}
-    observation, *_ = watched(**SURVEY, model=model, federation={"batch_size": 16}, knows=KNOWS)
-    guess = attacked(NAME, observation)
-    rank, fixed = int(guess.diagnostics["numerical rank"]), int(guess.diagnostics["dimensions fixed"])
-    assert f"{rank} rows are in the gradient" in guess.stop_reason
-    assert guess.stop_reason.endswith(f"{rank - fixed} missing")
 
 
 def refusal(observation, **settings):

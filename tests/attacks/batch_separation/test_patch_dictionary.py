@@ -70,18 +70,6 @@ def test_hidden_units_of_the_first_block_open_batches_whose_positions_have_no_ze
         assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 60
 
 
-def test_unknown_masks_inside_the_blocks_do_not_matter(watched, attack_named, psnr_of):
-    model = {"name": "vit-small", "patch": 8, "width": 128, "blocks": 2, "dropout": 0.5}
-    data = {"name": "foolbox-samples", "collection": "cifar10", "size": 16}
-    knows = ("batch-size", "input-statistics")
-    observation, truth, world = watched(data=data, model=model, knows=knows, federation={"batch_size": 4, "clients": 5})
-    guess = solve(attack_named, NAME, observation)
-    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
-    assert guess.diagnostics["images whole"] == 4
-    assert guess.diagnostics["margin of the images"] > 0
-    assert guess.masks is None
-
-
 def test_one_token_and_the_next_layer_open_the_rest(toy, attack_named):
     observation, truth = toy(build(inner=0.25), SHAPE, 4, seed=0)
     guess = solve(attack_named, NAME, observation)
@@ -148,32 +136,8 @@ def test_it_refuses_with_the_reason(toy, attack_named, settings, kind, size, rea
     assert reason in verdict.reason
 
 
-def test_a_rate_of_zero_leaves_nothing_to_find(toy, attack_named):
-    observation, _ = toy(build(rate=0.0), SHAPE, 2)
-    attack = attack_named(NAME)
-    if attack.applicable(observation).holds:
-        guess = solve(attack_named, NAME, observation)
-        assert not len(guess.inputs)
-        assert "were separated" in guess.stop_reason
-
-
 def test_noise_is_named_and_nothing_is_returned(toy, attack_named, without_information):
     observation, _ = toy(build(), SHAPE, 2)
     guess = solve(attack_named, NAME, without_information(observation))
     assert not len(guess.inputs)
     assert guess.stop_reason.startswith("gave up")
-
-
-def test_auto_chooses_it(toy, attack_named):
-    observation, truth = toy(build(inner=0.5), SHAPE, 2, seed=1)
-    guess = solve(attack_named, "auto", observation)
-    assert "won: patch-dictionary, which explains the gradient exactly" in guess.notes
-    assert errors(guess, truth).max() < 1e-6
-
-
-def test_the_same_seed_gives_the_same_images_and_nothing_is_changed(toy, attack_named, left_alone):
-    observation, _ = toy(build(rate=0.25, inner=0.25), SHAPE, 2, seed=1)
-    with left_alone(observation):
-        first, second = (solve(attack_named, NAME, observation) for _ in range(2))
-    assert torch.equal(first.inputs, second.inputs)
-    assert first.objective == second.objective

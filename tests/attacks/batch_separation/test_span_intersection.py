@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsim.core.errors import NotApplicable
 from tests.attacks.batch_separation.crossing import MLP, MNIST
-from tests.attacks.solving import network, sending, solve
+from tests.attacks.solving import network, resending, sending, solve
 
 NAME = "span-intersection"
 
@@ -81,12 +81,9 @@ def test_activations_that_pass_factors_on_need_a_bias(toy, attack_named, activat
 
 def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_named):
     observation, truth = toy(dense(96, bias=True), (3, 4, 4), 4)
-    model, batch = observation.model, truth.batches[0]
-    shuffled = torch.tensor([2, 0, 3, 1])
-    loss = -3.0 * nn.functional.cross_entropy(model(batch.inputs[shuffled]), batch.labels[shuffled])
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    tensors = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-    guess = solve(attack_named, NAME, sending(observation, tensors))
+    batch, shuffled = truth.batches[0], torch.tensor([2, 0, 3, 1])
+    changed = resending(observation, batch.inputs[shuffled], batch.labels[shuffled], -3.0)
+    guess = solve(attack_named, NAME, changed)
     torch.testing.assert_close(guess.inputs[ordered(guess, truth)], batch.inputs, atol=1e-7, rtol=1e-7)
 
 

@@ -43,7 +43,7 @@ def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate
 @given(size=st.integers(2, 6), bias=st.booleans(), seed=st.integers(0, 30))
 def test_zeros_of_dropout_serve_as_well_behind_any_activation(toy, attack_named, size, bias, seed):
     observation, truth = toy(dense(0.5, bias=bias, activation=nn.GELU), (1, 8, 8), size, seed=seed)
-    guess = solve(attack_named, NAME, observation, draws=4000)
+    guess = solve(attack_named, NAME, replace(observation, batch_size=None), draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert guess.objective < 1e-9
     assert "sign agreement" not in guess.diagnostics
@@ -64,18 +64,6 @@ def test_digits_in_single_precision(watched, attack_named, psnr_of, size, rate):
     observation, truth, world = watched(model=model, federation={"batch_size": size}, knows=("batch-size",))
     guess = solve(attack_named, NAME, replace(observation, labels=None))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
-
-
-def test_the_batch_size_is_read_from_the_rank(toy, attack_named):
-    observation, truth = toy(dense(0.5), (1, 8, 8), 4)
-    assert largest_error(solve(attack_named, NAME, replace(observation, batch_size=None), draws=4000), truth) < 1e-8
-
-
-def test_without_dropout_the_extension_changes_no_bit(toy, attack_named):
-    plain, without = dense(0.0), dense(0.0)
-    without[3] = nn.Identity()
-    first, second = (solve(attack_named, NAME, toy(model, (1, 8, 8), 3)[0], draws=4000) for model in (plain, without))
-    assert torch.equal(first.inputs, second.inputs)
 
 
 def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_information):

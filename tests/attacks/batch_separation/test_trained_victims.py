@@ -7,9 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from attacks.core.client_gradient import client_gradient
-from attacks.core.masks_by_layer import peel
 from attacks.core.spans import even_rows, even_spectrum, spectrum
-from tests.attacks.solving import network, sending, solve
+from tests.attacks.solving import network, solve
 
 NAME = "sparse-dictionary"
 SIZE = 8
@@ -62,23 +61,3 @@ def test_what_drowns_in_rounding_is_missing_and_nothing_wrong_is_returned(toy, a
     assert int((found < 1e-2).sum()) == len(guess.inputs)
     assert guess.diagnostics["examples found"] == len(guess.inputs)
     assert f"{SIZE - len(guess.inputs)}" in " ".join(guess.notes)
-
-
-def test_masks_of_examples_of_different_losses_are_read_exactly(toy):
-    observation, truth = graded(toy, 0.5, decades=4)
-    peeled = peel(observation, truth.batches[0].inputs)
-    assert torch.equal(peeled.labels, truth.batches[0].labels)
-    wrong = int((peeled.masks[0] != truth.masks[0][0]).sum())
-    assert wrong <= 2  # a unit whose activation is nearly zero has no mask that matters
-
-
-def test_a_class_is_told_by_the_model_where_its_gradient_has_vanished(toy):
-    observation, truth = graded(toy, 0.5, decades=0)
-    gone = {name: torch.zeros_like(tensor) for name, tensor in observation.update.tensors.items()}
-    blank = sending(observation, gone)
-    peeled = peel(blank, truth.batches[0].inputs)
-    with torch.no_grad():
-        answers = observation.model.eval()(truth.batches[0].inputs).argmax(1)
-    observation.model.train()
-    assert torch.equal(peeled.labels, answers)
-    assert not torch.equal(answers, truth.batches[0].labels)
