@@ -94,12 +94,6 @@ def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named
     assert guess.stop_reason.startswith("gave up")
 
 
-def test_hidden_layers_are_replaced_by_their_neighbours(watched, attack_named):
-    observation, truth, _ = watched(model=MLP, threat={"visible_parameters": ["1.*", "7.*", "10.*"]})
-    guess = solve(attack_named, NAME, observation)
-    assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
-
-
 def test_refuses_with_the_reason(watched, attack_named):
     cases = {
         "has no dropout": watched(model={**MLP, "dropout": 0.0})[0],
@@ -109,14 +103,3 @@ def test_refuses_with_the_reason(watched, attack_named):
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
             solve(attack_named, NAME, observation)
-
-
-def test_dropout_inversion_keeps_partly_read_masks(watched, attack_named):
-    observation, truth, _ = watched(model=SMALL_VIT)
-    guess = attack_named("dropout-inversion", max_iterations=3, read_out=True)(
-        observation, torch.Generator().manual_seed(0)
-    )
-    for index, mask in read_masks(observation).items():
-        known = ~mask.isnan()
-        assert torch.equal(guess.masks[index][known], truth.masks[0][index][known])
-        assert torch.isfinite(guess.masks[index]).all()
