@@ -4,17 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
 from attacks.core.mask_readout_rules import read_masks
-from benchmarks import dropout_inversion
-from benchmarks._rows import Row
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
-from tests.attacks.solving import Named, Toy, Watched, sending
+from tests.attacks.solving import Named, Toy, Watched, hiding
 
 WIDE = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25}
 
@@ -44,26 +42,6 @@ def torchvision_transformer(dropout: float) -> nn.Module:
     )  # image, patch, blocks, heads, width, hidden
     nn.init.normal_(model.heads.head.weight, std=0.1)  # torchvision starts it at zero
     return model
-
-
-class MultiSample(nn.Module):
-    """Several dropouts of the same features, one head, the mean of the outputs."""
-
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.GELU())
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(48, 4)
-        self.samples = samples
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.features(images)
-        return torch.stack([self.head(self.dropout(features)) for _ in range(self.samples)]).mean(0)
-
-
-def held(rows: list[Row]) -> dict[str, bool]:
-    print(*rows, sep="\n")
-    return {row.name.removeprefix("PSNR, "): row.holds for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -148,13 +126,6 @@ def test_polish_that_explains_less_is_dropped(watched: Watched, attack_named: Na
     assert polished.iterations > rough.iterations
 
 
-def test_polish_without_dropout_is_nothing(watched: Watched, attack_named: Named) -> None:
-    observation, _, _ = watched(model={**WIDE, "dropout": 0.0})
-    found = attacked(attack_named, observation, max_iterations=10, polish=True)
-    assert found.iterations == 10
-    assert found.masks is None
-
-
 @pytest.mark.parametrize("dropout", [0.1, 0.5])
 @pytest.mark.parametrize(
     ("build", "shape"), [(small_transformer, (1, 8, 8)), (torchvision_transformer, (3, 8, 8))], ids=["own", "tv"]
@@ -176,9 +147,7 @@ def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
         model = small_transformer(0.25)
     assert read_masks(toy(model, (1, 8, 8), 2)[0]) == {}
     observation, _ = toy(model, (1, 8, 8), 1)
-    shared = {name: t for name, t in observation.update.tensors.items() if name != "positions"}
-    observation = sending(observation, shared, hidden_parameters=frozenset({"positions"}))
-    mask = read_masks(observation).get(0)
+    mask = read_masks(hiding(observation, "positions")).get(0)
     assert mask is None or float(mask.isnan().double().mean()) > 0.7
 
 
@@ -192,30 +161,3 @@ def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_nam
     known = ~read.isnan()
     assert torch.equal(found.masks[0][known], truth.masks[0][0][known])
     assert not torch.equal(found.masks[1], found.masks[1].round())
-
-
-@pytest.mark.slow
-def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
-    toy: Toy, attack_named: Named, psnr_of: Callable[..., list[float]]
-) -> None:
-    with seeding.isolate_randomness(1):
-        model = MultiSample(3)
-    observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
-    assert [site.call for site in observation.sites] == [0, 1, 2]
-    settings = {"max_iterations": 600, "sign": "off", "schedule": "cosine", "boxed": False}
-    found = attacked(attack_named, observation, **settings)
-    ignorant = attack_named("inverting-gradients", **settings)(observation, seeding.generator(5, "attack"))
-    assert found.masks is not None
-    assert [mask.shape for mask in found.masks] == [(1, 48)] * 3
-    assert psnr_of(found, truth, observation.spec)[0] > psnr_of(ignorant, truth, observation.spec)[0] + 10
-
-
-@pytest.mark.slow
-def test_dropout_fools_ig_and_not_dia_on_eight_digits() -> None:
-    expected = {"IG": True, "DIA": True, "WIIG": True, "closed form": True}
-    assert held(dropout_inversion.mlp_on_mnist(iterations=400, plateau_patience=70)) == expected
-
-
-@pytest.mark.slow
-def test_dropout_fools_ig_and_not_dia_on_a_transformer() -> None:
-    assert held(dropout_inversion.transformer_on_cifar10()) == {"IG": True, "DIA": True, "WIIG": True}

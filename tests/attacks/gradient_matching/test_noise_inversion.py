@@ -27,13 +27,6 @@ def test_precode_does_not_stop_who_searches_the_noise(attacked: Attacked, client
 
 @pytest.mark.slow
 @pytest.mark.parametrize("client", [0, 1])
-def test_precode_stops_who_is_naive(attacked: Attacked, client: int) -> None:
-    naive, _ = attacked("inverting-gradients", "precode", client=client)
-    assert naive < 10
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("client", [0, 1])
 def test_precode_stops_who_takes_the_mean_of_the_noise(attacked: Attacked, client: int) -> None:
     informed, _ = attacked("noise-inversion", "precode", client=client)
     expectation, found = attacked("noise-inversion", "precode", client=client, noise="expectation")

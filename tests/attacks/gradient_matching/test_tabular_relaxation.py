@@ -109,13 +109,6 @@ def test_a_gradient_that_says_nothing_gives_other_people(
     assert share_read(guess, inputs) < 0.7
 
 
-def test_it_is_as_its_seed(four: Observed) -> None:
-    observation, *_ = four
-    first, again, other = (attacked(NAME, observation, max_iterations=5, stream=stream).inputs for stream in (1, 1, 2))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-
-
 def test_a_budget_is_shared_by_a_few_starts() -> None:
     settings = TabularRelaxationConfig.model_validate(TabularRelaxation.settings_for_budget(2000))
     assert settings.max_iterations * settings.restarts == 2000

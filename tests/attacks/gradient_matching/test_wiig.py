@@ -14,15 +14,6 @@ KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 attack = partial(attacked, stream=5)
 
 
-def test_ig_after_wiig_on_the_same_model_object_is_as_on_a_fresh_one(watched: Watched) -> None:
-    fresh, _, _ = watched(knows=(*KNOWN, "masks"))
-    used, _, _ = watched(knows=(*KNOWN, "masks"))
-    attack("wiig", used, max_iterations=10)
-    attack("dropout-inversion", used, max_iterations=10)
-    after = attack("inverting-gradients", used, max_iterations=10)
-    assert torch.equal(after.inputs, attack("inverting-gradients", fresh, max_iterations=10).inputs)
-
-
 def test_the_granted_masks_are_used_and_bring_the_image_back(watched: Watched) -> None:
     """Under the client's masks the objective has its minimum at the image; under inverted masks it has not."""
     model = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}

@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer, sending
+from tests.attacks.solving import answer, hiding, resending
 
 NAME = "head-inversion"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -65,14 +65,11 @@ def test_what_fires_a_unit_alone_comes_back_and_nothing_else(toy, attack_named, 
 def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_for_examples(toy, attack_named) -> None:
     model = crafted(attack_named(NAME), transferred())
     observation, truth = client(toy, model, 8)
-    inputs, names = truth.batches[0].inputs, list(observation.update.tensors)
-    loss = nn.functional.cross_entropy(model(inputs), torch.ones(8, dtype=torch.long))
-    gradient = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
-    sent = replace(observation.update, tensors=dict(zip(names, gradient, strict=True)))
+    inputs = truth.batches[0].inputs
     with torch.no_grad():
         fired = model[:2](inputs) > 0  # type: ignore[index, operator]
     several = ((fired & (fired.sum(0) == 1)).sum(1) > 1).sum()
-    _, diagnostics = _isolate_features(replace(observation, update=sent), "1")
+    _, diagnostics = _isolate_features(resending(observation, inputs, torch.ones(8).long()), "1")
     assert diagnostics["examples seen in several units"] == int(several)
 
 
@@ -112,11 +109,8 @@ def test_images_come_nearer_by_the_servers_own_where_features_are_few(toy, attac
     images = smooth.view(-1, *SHAPE)
     model = attack.craft(transferred(12).double(), SPEC, images[:200], torch.Generator().manual_seed(0))
     observation, _ = client(toy, model, 1)
-    loss = nn.functional.cross_entropy(model(images[200:]), torch.tensor([1]))
-    names = list(observation.update.tensors)
-    gradient = torch.autograd.grad(loss, [model.get_parameter(name) for name in names])
-    sent = replace(observation.update, tensors=dict(zip(names, gradient, strict=True)))
-    guess = answer(attack, replace(observation, update=sent, labels=torch.tensor([1]))).inputs
+    label = torch.tensor([1])
+    guess = answer(attack, replace(resending(observation, images[200:], label), labels=label)).inputs
     error, blind = ((own - images[200]).square().mean() for own in (guess, images[:200].mean(0)))
     assert float(error) < 0.1 * float(blind)
 
@@ -164,8 +158,7 @@ def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason
 def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, transferred()), 2)
-    shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "1.bias"}
-    hidden = sending(observation, shown, hidden_parameters=frozenset({"1.bias"}))
+    hidden = hiding(observation, "1.bias")
     honest, _ = client(toy, transferred(), 2)
     for changed, reason in (
         (honest, "did not write the clients' head"),

@@ -12,7 +12,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer, sending
+from tests.attacks.solving import answer, hiding, resending
 
 NAME = "measured-imprint"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -128,10 +128,8 @@ def test_an_image_of_few_edges_comes_back_from_half_as_many_measurements_as_pixe
     image = torch.full((1, *SHAPE), -1.0, dtype=torch.float64)
     image[:, 0, :2], image[:, 1, :, 2:], image[:, 2, 1:3] = 1.5, 0.5, 2.0
     observation, _ = client(toy, model, 1)
-    loss = nn.functional.cross_entropy(model(image), torch.tensor([1]))
-    sent = dict(zip(observation.update.tensors, torch.autograd.grad(loss, list(model.parameters())), strict=True))
-    observation = sending(observation, sent, labels=torch.tensor([1]))
-    guess = answer(attack, observation).inputs
+    label = torch.tensor([1])
+    guess = answer(attack, replace(resending(observation, image, label), labels=label)).inputs
     assert float((guess - image).abs().max()) < 0.05  # the prior draws edges together by about its strength
 
 
@@ -210,8 +208,7 @@ def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason
 def test_refuses_with_the_reason(toy, attack_named) -> None:
     attack = attack_named(NAME)
     observation, _ = client(toy, crafted(attack, dense()), 2)
-    shown = {name: tensor for name, tensor in observation.update.tensors.items() if name != "4.weight"}
-    hidden = sending(observation, shown, hidden_parameters=frozenset({"4.weight"}))
+    hidden = hiding(observation, "4.weight")
     honest, _ = client(toy, dense(), 2)
     for changed, reason in (
         (honest, "has no imprint"),

@@ -159,11 +159,3 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         hidden, _, _ = watched(**tables, threat={"server": "malicious", "visible_parameters": shares})
         with pytest.raises(NotApplicable, match=reason):
             answer(attack, hidden)
-
-
-def test_a_random_gradient_shows_nothing(watched, attack_named, psnr_of, without_information):
-    tables = {"model": RELU_MLP, "federation": {"batch_size": 4}, "attacks": [{"name": NAME}]}
-    observation, truth, world = watched(**tables, threat={"server": "malicious"})
-    guess = answer(attack_named(NAME), without_information(observation))
-    assert guess.diagnostics["examples seen in several rows"] == 0
-    assert max(psnr_of(guess, truth, world.data.dataset.spec)) < 20
