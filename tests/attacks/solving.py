@@ -65,6 +65,15 @@ def sending(observation: Observation, tensors: Mapping[str, Tensor], **changes: 
     return replace(observation, update=replace(observation.update, tensors=dict(tensors)), **changes)
 
 
+def resending(observation: Observation, inputs: Tensor, labels: Tensor, scale: float = 1.0) -> Observation:
+    """Return what the server sees if the client has these examples, without dropout, its loss multiplied by `scale`."""
+    parameters = {name: observation.model.get_parameter(name) for name in observation.update.tensors}
+    loss = scale * observation.loss(observation.model(inputs), labels)
+    return sending(
+        observation, dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
+    )
+
+
 def hiding(observation: Observation, *names: str, hidden: bool = True) -> Observation:
     """Return the observation without tensors of these names, or, if not `hidden`, with no others."""
     gone = frozenset(name for name in observation.update.tensors if (name in names) is hidden)

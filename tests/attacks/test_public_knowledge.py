@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
-from tests.experiment.running import run
 
 Build = Callable[..., Scenario]
 TRIED = ("closed-form-linear", "inverting-gradients", "mixup-inversion", "cutmix-inversion")
@@ -81,20 +79,3 @@ def test_who_knows_a_defense_still_guesses(name: str, scenario: Build) -> None:
     tables = {"model": MODEL, "federation": {"batch_size": 4}, **NEEDED.get(name, {})}
     world = worlds.build(scenario(defenses=[{"name": name}], **tables))
     check_that_it_helps(observed(world), observed(world, "defenses"))
-
-
-@pytest.mark.slow
-def test_who_knows_that_adapters_are_allora_reads_what_others_read(scenario: Build, tmp_path: Path) -> None:
-    others = [name for name in registry.methods("attack", Attack) if name != "inverting-gradients"]
-    attack = {"name": "auto", "max_iterations": 300, "mask_iterations": 10, "leave_out": others}
-    record = run(
-        scenario(
-            model={"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0},
-            components=[{"name": "allora", "targets": ["1"], "rank": 64}],
-            federation={"rounds": 1},
-            attacks=[{**attack, "label": "plain"}, {**attack, "label": "informed", "also_knows": ["components"]}],
-        ),
-        tmp_path,
-    )
-    plain, informed = ([item.values["identified"] for item in own.victims[0].scores] for own in record.arms[0].attacks)
-    assert plain == informed == [1.0]

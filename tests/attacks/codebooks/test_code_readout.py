@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks._runs import arms_of
-from fedsim.cli.display import outcome
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import inject_masks
@@ -87,15 +85,6 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
     assert (
         component.scores(world.models.load_weights(world.models.first_weights), truth, replace(guess, extras={})) == {}
     )
-
-
-def test_the_record_holds_the_score(scenario):
-    built = scenario(model=MLP, components=book(at=["2"]), attacks=[{"name": "code-readout", "max_iterations": 0}])
-    (arm,) = arms_of(built)
-    (victim, *_) = arm.attacks[0].victims
-    assert set(victim.extras.values()) == {1.0}
-    assert all("'2'" in name for name in victim.extras)
-    assert "share of the codes fired at '2' that were read: 100%" in outcome(victim)
 
 
 def test_the_inversion_chooses_among_the_codes_that_were_read(watched, attack_named, left_alone):

@@ -10,7 +10,7 @@ from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Truth
-from tests.attacks.solving import Named, Watched, sending
+from tests.attacks.solving import Named, Watched, hiding
 
 VALUES = "layers.0.self_attn.v_proj"
 KNOWN = ("batch-size", "dropout-rates")
@@ -78,6 +78,5 @@ def test_without_a_codebook_or_its_rows_it_does_not_apply(
     plain, _, _ = watched(**written_text, knows=KNOWN)
     assert attack_named("code-words").not_applicable(plain) == "the model has no codebook"
     observation, _, _ = watched(**written_text, components=book(), knows=KNOWN)
-    others = {name: t for name, t in observation.update.tensors.items() if not name.endswith("codes")}
-    hidden = sending(observation, others)
+    hidden = hiding(observation, *(name for name in observation.update.tensors if name.endswith("codes")))
     assert attack_named("code-words").not_applicable(hidden) == "the gradient of no codebook is shared"

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.core.labels import infer_labels
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
 from fedsim.core.errors import NotApplicable
 from fedsim.scenario import world as worlds
@@ -52,22 +51,6 @@ def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_name
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
     assert len(truth.batches[0].labels.unique()) < 32
     assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
-
-
-@pytest.mark.parametrize("batch_size", [1, 7])
-def test_other_attacks_infer_the_labels_from_the_values_too(watched, batch_size):
-    federation = {"batch_size": batch_size}
-    observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
-    assert infer_labels(observation).tolist() == truth.batches[0].labels.sort().values.tolist()
-
-
-def test_smoothed_labels_show_as_well(watched, attack_named):
-    components = [*table(), {"name": "label-smoothing", "smoothing": 0.1}]
-    observation, truth, _ = watched(model=MLP, components=components, federation={"batch_size": 5}, knows=UNTOLD)
-    guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
-    assert (
-        guess.extras["key-value-bottleneck.labels"].tolist() == truth.original_batches[0].labels.sort().values.tolist()
-    )
 
 
 def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):

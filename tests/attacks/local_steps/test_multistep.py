@@ -2,14 +2,11 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 import torch
 
 from attacks.core.labels import infer_labels
-from fedsim.core import seeding
-from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import unique_examples
 from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
@@ -70,14 +67,6 @@ def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) 
     assert sum(accuracies) / 4 > 0.9
 
 
-def test_labels_of_one_step_do_not_depend_on_the_step_size(watched: Watched) -> None:
-    model = {"name": "mlp", "width": 24, "depth": 2, "bias": True}
-    knows = ("batch-size", "dropout-rates")
-    gradient, _, _ = watched(model=model, knows=knows, federation={"batch_size": 6})
-    step, _, _ = watched(model=model, knows=knows, federation={"batch_size": 6, "algorithm": "fedavg"})
-    assert torch.equal(infer_labels(step), infer_labels(gradient))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fedavg-inversion", pytest.param("sme", marks=pytest.mark.slow)])
 def test_images_come_back_from_three_passes(name: str, attack_named: Named, watched: Watched) -> None:
@@ -87,15 +76,3 @@ def test_images_come_back_from_three_passes(name: str, attack_named: Named, watc
     guess, psnr = found(attack_named, name, seen, max_iterations=400)
     assert guess.inputs.shape == (4, 1, 8, 8)
     assert min(psnr) > 25.0
-
-
-@pytest.mark.parametrize("name", ["inverting-gradients", "closed-form-linear", "fedavg-inversion", "sme"])
-def test_an_optimizer_that_sends_no_sum_of_gradients_is_refused(
-    name: str, attack_named: Named, watched: Watched
-) -> None:
-    observation, _, _ = watched(federation={"algorithm": "fedavg", "optimizer": {"name": "adam"}})
-    with pytest.raises(NotApplicable, match="one step of 'adam'"):
-        attack_named(name)(observation, seeding.generator(1, "attack"))
-    sgd = replace(observation, optimizer="sgd", optimizer_settings={"momentum": 0.9}, is_resumed=True)
-    with pytest.raises(NotApplicable, match="velocity of an earlier round"):
-        attack_named(name)(sgd, seeding.generator(1, "attack"))

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-import torch
 
 from attacks.membership._signals import confidences, losses, scale
 from tests.attacks.membership.linear import batch, loss, observed, probability, weights
@@ -27,9 +26,3 @@ def test_a_logit_grows_on_where_the_confidence_rounds_to_one() -> None:
         others = max(float(s) for k, s in enumerate(scores[i]) if k != label)
         assert found == pytest.approx(float(scores[i, label]) - others, rel=1e-4)
     assert set(confidences(seen, own, both).round(decimals=9).tolist()) <= {0.0, 1.0}
-
-
-def test_an_example_alone_has_the_same_loss() -> None:
-    seen, own, both = observed(), weights(3), batch(6, 1)
-    alone = [float(losses(seen, own, both.select(torch.tensor([i])))) for i in range(6)]
-    assert losses(seen, own, both).tolist() == pytest.approx(alone, rel=1e-6)

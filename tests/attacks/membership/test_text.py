@@ -143,23 +143,6 @@ def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> 
     assert auc.low > 0.6
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "lira" else ()) for name in ATTACKS]
-)
-def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any) -> None:
-    world, cases = memorising
-    attack = made(name)
-    strangers = Batch(world.data.dataset.test.inputs[:80], world.data.dataset.test.labels[:80])
-    scores = scored(attack, replace(cases[attack.target].observation, candidates=strangers))
-    assert scores.shape == (80,)
-    invented = torch.rand(80, generator=torch.Generator().manual_seed(5)) < 0.5
-    auc = separation(scores, invented, np.random.default_rng(0)).auc
-    assert auc.low is not None
-    assert auc.high is not None
-    assert auc.low <= 0.5 <= auc.high
-
-
 def test_planted_secrets_are_no_candidates(memorising: Any) -> None:
     world, cases = memorising
     planted = world.data.dataset.train.inputs[[own.examples[0] for own in world.data.dataset.planted_secrets]]

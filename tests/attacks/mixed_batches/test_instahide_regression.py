@@ -46,13 +46,6 @@ def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]
     return build
 
 
-def test_earlier_rounds_are_seen_by_those_who_are_granted_them(rounds: Callable[..., list[Observation]]) -> None:
-    assert [len(own.earlier_observations) for own in rounds(range(1, 4), "defenses")] == [0, 0, 0]
-    granted = rounds(range(1, 4), "defenses", "earlier-rounds")
-    assert [len(own.earlier_observations) for own in granted] == [0, 1, 2]
-    assert not any(before.earlier_observations for own in granted for before in own.earlier_observations)
-
-
 def test_the_regression_over_rounds_gives_every_image_of_the_batch(
     rounds: Callable[..., list[Observation]], watched: Watched
 ) -> None:

@@ -101,13 +101,6 @@ def test_blended_images_stay_blended_but_their_labels_are_read(watched: Watched,
     assert all(item.values.get("minor_found") in (True, None) for item in items)
 
 
-def test_auto_ends_its_search_with_it_if_it_knows_the_components(watched: Watched, attack_named: Named) -> None:
-    auto = attack_named("auto", max_iterations=20, mask_iterations=5)
-    found, items = attacked(watched, auto, 1)
-    assert found.notes[0] == "won: label-shares, which explains the gradient exactly"
-    assert min(item.values["psnr"] for item in items) > 100
-
-
 def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:
     attack = attack_named("label-shares")
     with pytest.raises(NotApplicable, match="no component in use mixes inputs and their labels"):

@@ -11,8 +11,3 @@ def test_guesses_are_the_middles_of_the_boxes_within_public_ranges() -> None:
     boxes = RowBoxes.from_tensor(answer("boxes", view, tries=2))
     low, high = boxes.low.maximum(view.public.amin(0)), boxes.high.minimum(view.public.amax(0))
     assert torch.equal(answer("box-midpoints", view, tries=2).float(), (low + high) / 2)
-
-
-def test_leaves_at_random_give_as_many_rows() -> None:
-    view, _ = seat()
-    assert answer("box-midpoints", view, "blind").shape == (40, 6)

@@ -57,12 +57,6 @@ def test_after_several_trees_it_covers_more_than_leaves_at_random() -> None:
     assert covered(answer("boxes", view, "blind"), rows) < 0.5
 
 
-@pytest.mark.slow
-def test_trees_of_others_between_two_of_the_clients_are_followed() -> None:
-    view, rows = seat(trees=1, rounds=3, depth=2)
-    assert covered(answer("boxes", view), rows) > covered(answer("boxes", view, "blind"), rows)
-
-
 def test_too_many_places_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_groups, "_MOST_OPTIONS", 20)
     view, _ = seat(trees=1, rounds=3)

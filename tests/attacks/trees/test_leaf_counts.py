@@ -45,11 +45,3 @@ def test_shuffled_labels_are_read_as_they_were_trained_on() -> None:
     read = answer("leaf-counts", view)
     assert torch.equal(read, leaf_sums(view, trained_on.inputs, trained_on.labels))
     assert not torch.equal(read, leaf_sums(view, trained_on.inputs, federation.shares[0].labels))
-
-
-def test_another_clients_trees_say_what_that_client_holds() -> None:
-    view, rows = seat(client=1)
-    _, others = seat(client=0)
-    read = answer("leaf-counts", view)
-    assert torch.equal(read, leaf_sums(view, rows.inputs, rows.labels))
-    assert not torch.equal(read, leaf_sums(view, others.inputs, others.labels))

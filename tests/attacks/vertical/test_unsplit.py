@@ -1,7 +1,5 @@
 """Inputs and a clone of the bottom, searched in turn: what is sent is met, and that says little of the inputs."""
 
-import torch
-
 from tests.attacks.vertical.column_seats import guessed, seat
 from tests.questions.vertical.splitting import split_federation
 
@@ -24,12 +22,3 @@ def test_priors_draw_inputs_to_zero() -> None:
     view, _ = seat(federation, "unsplit")
     near, far = (guessed("unsplit", view, **QUICK, size=size).square().mean() for size in (10.0, 0.0))
     assert float(near) < 0.5 * float(far)
-
-
-def test_the_guess_follows_the_seed_of_nobody() -> None:
-    """It starts at zero and draws nothing."""
-    federation = split_federation(classes=4, columns=8, width=16)
-    view, _ = seat(federation, "unsplit")
-    before = torch.get_rng_state()
-    guessed("unsplit", view, rounds=1, steps=1)
-    assert torch.equal(torch.get_rng_state(), before)
