@@ -14,7 +14,7 @@ import zlib  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Any, ClassVar  # noqa: E402
+from typing import TYPE_CHECKING, ClassVar  # noqa: E402
 
 import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
@@ -26,14 +26,10 @@ from fedsim.core.errors import MissingExtra  # noqa: E402
 from fedsim.core.hooks import Defense, HookContext  # noqa: E402
 from fedsim.core.nets import checkpoints  # noqa: E402
 from fedsim.core.types import Config, MethodDescription, Observation, Truth, Update  # noqa: E402
-from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.federation.server import WireEntry  # noqa: E402
 from fedsim.report import drawing  # noqa: E402
-from fedsim.scenario import Scenario, parse  # noqa: E402
+from fedsim.scenario import Scenario  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
-from fedsim.scenario.example import SMALL, with_tables  # noqa: E402
-from fedsim.threat.observe import observe  # noqa: E402
-from fedsim.threat.victim import Victim  # noqa: E402
+from tests import federating  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -56,8 +52,6 @@ _LISTED = 20
 # A shared machine can stall any single example. Slow tests draw as many examples as hypothesis does by default.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=40)
-
-BASE: dict[str, Any] = {"title": "test", **SMALL}
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
@@ -181,26 +175,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["BrowserConte
 @pytest.fixture(scope="session")
 def scenario() -> Callable[..., Scenario]:
     """Build a small scenario on real digits; a table among the arguments replaces one that names another method."""
-
-    def build(**tables: Any) -> Scenario:
-        return parse(with_tables(BASE, tables), "test")
-
-    return build
+    return federating.scenario
 
 
 @pytest.fixture
-def watched(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observation, Truth, worlds.World]]:
+def watched() -> Callable[..., tuple[Observation, Truth, worlds.World]]:
     """Run one client's round of a small scenario, and observe it."""
-
-    def build(
-        *, client: int = 0, knows: tuple[str, ...] = KNOWN, **tables: Any
-    ) -> tuple[Observation, Truth, worlds.World]:
-        world = worlds.build(scenario(**tables))
-        update, truth = local_training(world, world.models.first_weights, 1, client)
-        entry = WireEntry(1, client, world.models.first_weights, update)
-        return observe(Victim(world, entry, truth), knows), truth, world
-
-    return build
+    return federating.watched
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,35 @@ from typing import Any
 import torch
 
 from fedsim.core.hooks import ServerRound
-from fedsim.core.types import Memory, Tensors, Update
+from fedsim.core.types import Memory, Observation, Tensors, Truth, Update, WireEntry
 from fedsim.experiment import runner
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import ServerLog
 from fedsim.record import RoundRecord, RunRecord
 from fedsim.record.store import RunFolder
-from fedsim.scenario import Scenario
+from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
+from fedsim.scenario.example import SMALL, with_tables
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
+
+
+def scenario(**tables: Any) -> Scenario:
+    """Build a small scenario on real digits; a table among the arguments replaces one that names another method."""
+    return parse(with_tables({"title": "test", **SMALL}, tables), "test")
+
+
+def watched(
+    *,
+    client: int = 0,
+    knows: tuple[str, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics"),
+    **tables: Any,
+) -> tuple[Observation, Truth, worlds.World]:
+    """Run one client's round of a small scenario, and observe it."""
+    world = worlds.build(scenario(**tables))
+    update, truth = local_training(world, world.models.first_weights, 1, client)
+    entry = WireEntry(1, client, world.models.first_weights, update)
+    return observe(Victim(world, entry, truth), knows), truth, world
 
 
 def run(scenario: Scenario) -> ServerLog:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import InputSpec, Observation
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 SIZES = (7, 5, 6, 4, 6, 5, 3, 8)  # values of each category; three numbers stand between the fourth and the fifth
 NUMBERS = 3
@@ -48,9 +48,7 @@ def network(width: int, *, rate: float = 0.0, activation: type[nn.Module] = nn.G
         return nn.Sequential(nn.Linear(columns, width), activation(), *dropped, nn.Linear(width, 2))
 
 
-def gradient_of(
-    toy: Toy, model: nn.Module, people: Census, chosen: Tensor, seed: int = 0
-) -> tuple[Observation, Tensor, Tensor]:
+def gradient_of(model: nn.Module, people: Census, chosen: Tensor, seed: int = 0) -> tuple[Observation, Tensor, Tensor]:
     """Return the gradient of some rows, of which no labels are known, then these rows as the model reads them, and
     their labels."""
     observation, _ = toy(model, (COLUMNS,), len(chosen), classes=2, seed=seed)

@@ -4,7 +4,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache
 from typing import Any, get_args
@@ -25,7 +24,7 @@ from fedsim.scenario import world as worlds
 from fedsim.scenario.example import example_of, with_tables
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
-from tests.attacks.solving import sending
+from tests.attacks.solving import left_alone, sending
 
 ATTACKS = registry.methods("attack", Attack)
 TRIED = [name for name, own in ATTACKS.items() if own.tier != "baseline" and own.make.effort in TRIED_EFFORTS]  # type: ignore[attr-defined]
@@ -70,7 +69,6 @@ def small_denoiser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def victims(name: str, size: int) -> tuple[Victim, ...]:
     """The same client's update in every attacked round of the attack's example, from the first weights."""
     tables = example_of(ATTACKS[name])
-    assert tables is not None
     world = worlds.build(parse(with_tables(tables, {"federation": {"batch_size": size}}), "example"))
     world.check()
     first = world.models.first_weights
@@ -144,7 +142,7 @@ def test_it_returns_examples_of_the_right_shape_and_no_more_than_there_are(name:
 
 @on_its_example
 def test_once_more_with_the_same_seed_it_gives_the_same_bytes_and_leaves_weights_and_update_alone(
-    name: str, size: int, left_alone: Callable[[Observation], AbstractContextManager[None]]
+    name: str, size: int
 ) -> None:
     first, _ = attacked(name, size)
     with left_alone(seen(name, size)):

@@ -14,6 +14,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.federating import scenario
 
 Build = Callable[..., Scenario]
 TRIED = ("closed-form-linear", "inverting-gradients", "mixup-inversion", "cutmix-inversion")
@@ -69,13 +70,13 @@ def observed(world: worlds.World, *more: Knowledge) -> Observation:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_who_knows_a_component_still_guesses(name: str, scenario: Build) -> None:
+def test_who_knows_a_component_still_guesses(name: str) -> None:
     without = observed(worlds.build(scenario(model=MODEL, federation={"batch_size": 2})))
     check_that_it_helps(without, replace(without, known_methods=(VIEWS[name],)))
 
 
 @pytest.mark.parametrize("name", DEFENSES)
-def test_who_knows_a_defense_still_guesses(name: str, scenario: Build) -> None:
+def test_who_knows_a_defense_still_guesses(name: str) -> None:
     tables = {"model": MODEL, "federation": {"batch_size": 4}, **NEEDED.get(name, {})}
     world = worlds.build(scenario(defenses=[{"name": name}], **tables))
     check_that_it_helps(observed(world), observed(world, "defenses"))

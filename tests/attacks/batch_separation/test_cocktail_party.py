@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation.cocktail_party import log_cosh, whitening_of
-from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import network, resending, solve
+from tests.attacks.solving import assert_refused, network, psnr_of, resending, solve, toy, without_information
+from tests.federating import watched
 
 NAME = "cocktail-party"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -25,7 +25,7 @@ def dense(pixels: int, *, bias: bool = True, rate: float = 0.0, width: int = 64)
 
 
 @pytest.fixture
-def mixed(toy):
+def mixed():
     """An observation of images of independent, heavy-tailed pixels, inside the range of a made-up normalisation."""
 
     def build(size: int, *, bias: bool = True):
@@ -46,19 +46,19 @@ def signed_agreement(found, images):
 
 
 @pytest.mark.parametrize(("bias", "factor"), [(True, 1.25), (False, 2.0)])
-def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, attack_named, bias, factor):
+def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, bias, factor):
     observation, images = mixed(6, bias=bias)
-    guess = solve(attack_named, NAME, observation, **INDEPENDENT)
+    guess = solve(NAME, observation, **INDEPENDENT)
     assert float(signed_agreement(guess.inputs, images).min()) > 0.97
     order = torch.cdist(images.flatten(1), guess.inputs.flatten(1)).argmin(1)
     ratio = guess.inputs[order].flatten(1).norm(dim=1) / images.flatten(1).norm(dim=1)
     assert 1 / factor < float(ratio.min()) <= float(ratio.max()) < factor
 
 
-def test_as_good_as_fast_ica_of_scikit_learn(mixed, attack_named):
+def test_as_good_as_fast_ica_of_scikit_learn(mixed):
     decomposition = pytest.importorskip("sklearn.decomposition")
     observation, images = mixed(8)
-    guess = solve(attack_named, NAME, observation, **INDEPENDENT)
+    guess = solve(NAME, observation, **INDEPENDENT)
     gradient = observation.update.tensors["1.weight"].numpy()
     other = decomposition.FastICA(8, fun="logcosh", whiten="unit-variance", random_state=0, max_iter=2000, tol=1e-8)
     sources = torch.from_numpy(other.fit_transform(gradient.T).T.copy())
@@ -85,11 +85,11 @@ def test_log_cosh_does_not_overflow():
 
 
 @pytest.mark.parametrize("rate", [0.25, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, attack_named, psnr_of, rate):
+def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(rate):
     model = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))
     observation = replace(observation, spec=world.data.dataset.spec)
-    guess = solve(attack_named, NAME, observation, max_iterations=400)
+    guess = solve(NAME, observation, max_iterations=400)
     scores = sorted(psnr_of(guess, truth, world.data.dataset.spec))
     grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.data.dataset.spec))
     assert scores[4] > 20 > grey[-1]
@@ -97,29 +97,29 @@ def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, atta
     assert guess.diagnostics["numerical rank"] == 8
 
 
-def test_it_says_so_when_there_is_nothing_to_unmix(mixed, attack_named, without_information):
+def test_it_says_so_when_there_is_nothing_to_unmix(
+    mixed,
+):
     observation = without_information(mixed(4)[0])
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     assert guess.stop_reason.startswith("gave up: 4 directions hold")
     assert not len(guess.inputs)
-    unknown = solve(attack_named, NAME, replace(observation, batch_size=None, labels=None))
+    unknown = solve(NAME, replace(observation, batch_size=None, labels=None))
     assert "full rank" in unknown.stop_reason
     assert not len(unknown.inputs)
 
 
-def test_an_example_without_a_trace_is_missing(mixed, attack_named):
+def test_an_example_without_a_trace_is_missing(mixed):
     observation, images = mixed(4)
-    guess = solve(attack_named, NAME, replace(observation, batch_size=5, labels=None), **INDEPENDENT)
+    guess = solve(NAME, replace(observation, batch_size=5, labels=None), **INDEPENDENT)
     assert guess.inputs.shape[0] == len(guess.labels) == 4
     assert float(signed_agreement(guess.inputs, images).min()) > 0.95
 
 
-def test_refuses_with_the_reason(toy, watched, attack_named):
+def test_refuses_with_the_reason():
     cases = {
         "closed-form-linear": toy(dense(16), (1, 4, 4), 1)[0],
         "no linear layer sees": watched(model={"name": "convnet"}, federation={"batch_size": 2})[0],
         "3 local steps": replace(toy(dense(16), (1, 4, 4), 2)[0], local_steps=3),
     }
-    for reason, observation in cases.items():
-        with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, NAME, observation)
+    assert_refused(NAME, cases)

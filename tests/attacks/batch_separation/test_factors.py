@@ -8,7 +8,7 @@ from attacks.batch_separation._factors import factorise, hopeless, inputs_of, to
 from attacks.batch_separation._first_layer import first_layer
 from attacks.batch_separation._sparsest import Sparse
 from attacks.core.spans import spectrum
-from tests.attacks.solving import network
+from tests.attacks.solving import network, toy
 
 
 def test_factors_multiply_to_the_rest_without_its_rows_of_zeros() -> None:
@@ -39,11 +39,10 @@ def test_more_rank_than_examples_and_too_few_units_are_hopeless() -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_true_output_gradients_give_the_true_inputs(toy, bias) -> None:
+def test_the_true_output_gradients_give_the_true_inputs(bias) -> None:
     """Columns of D are the examples' output gradients; q with U q = D solves D X = U R for X, with scale and sign."""
     observation, truth = toy(network(12, 40, bias=bias, activation=nn.GELU), (3, 2, 2), 3)
     first = first_layer(observation)
-    assert first is not None
     examples = truth.batches[0].inputs
     outputs = observation.model[1](examples.flatten(1)).detach().requires_grad_()
     loss = observation.loss(observation.model[2:](outputs), truth.batches[0].labels)

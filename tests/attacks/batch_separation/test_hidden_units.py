@@ -10,7 +10,7 @@ from attacks.batch_separation import _hidden_units
 from attacks.batch_separation._hidden_units import hidden_hints
 from attacks.core.patches import embedding_site
 from fedsim.core import seeding
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 SHAPE = (2, 8, 8)
 
@@ -40,7 +40,7 @@ def generator() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def test_every_token_has_a_hint_at_its_position_and_sure_features_were_taken(toy: Toy) -> None:
+def test_every_token_has_a_hint_at_its_position_and_sure_features_were_taken() -> None:
     observation, truth = toy(build(), SHAPE, 2, seed=1)
     index = embedding_site(observation)
     assert index is not None
@@ -58,12 +58,12 @@ def test_every_token_has_a_hint_at_its_position_and_sure_features_were_taken(toy
 
 
 @pytest.mark.parametrize("settings", [{"inner": 0.0}, {"hidden": 32}])
-def test_without_zeros_or_with_too_few_hidden_units_there_are_no_hints(toy: Toy, settings: dict[str, Any]) -> None:
+def test_without_zeros_or_with_too_few_hidden_units_there_are_no_hints(settings: dict[str, Any]) -> None:
     observation, _ = toy(build(**settings), SHAPE, 2, seed=1)
     assert hidden_hints(observation, 2, 64, generator()) == [[], [], [], []]
 
 
-def test_a_search_that_would_not_fit_into_memory_is_not_begun(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_would_not_fit_into_memory_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, _ = toy(build(), SHAPE, 2, seed=1)
     monkeypatch.setattr(_hidden_units, "_LARGEST", 200 * 8**2)  # a few of 256 units are off for all tokens
     assert hidden_hints(observation, 2, 64, generator()) == [[], [], [], []]

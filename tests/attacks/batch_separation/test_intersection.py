@@ -16,6 +16,7 @@ from attacks.batch_separation._intersection import (
     span_rows,
 )
 from tests.attacks.batch_separation.crossing import MLP, MNIST
+from tests.federating import watched
 
 
 def problem_of(observation, rank):
@@ -27,7 +28,7 @@ def problem_of(observation, rank):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_residual_vanishes_at_the_truth(watched, bias):
+def test_the_residual_vanishes_at_the_truth(bias):
     observation, truth, _ = watched(data=MNIST, model={**MLP, "bias": bias}, federation={"batch_size": 8})
     first, span, problem = problem_of(observation, 8)
     inputs = truth.batches[0].inputs.flatten(1).double()

@@ -7,7 +7,7 @@ from attacks.batch_separation._rows_of_gradient import (
     candidates_by_zeros,
     is_in_column_space,
 )
-from tests.attacks.solving import network
+from tests.attacks.solving import network, toy
 
 
 def candidates_of(rows):
@@ -29,7 +29,7 @@ def test_nothing_is_chosen_where_candidates_do_not_span_the_gradient():
     assert not list(candidates_by_zeros(torch.ones(8, 3).double(), torch.eye(3).double()[:2], 2, generator))
 
 
-def test_derivatives_tell_the_rows_without_any_zero(toy):
+def test_derivatives_tell_the_rows_without_any_zero():
     observation, truth = toy(network(8, 32), (8,), 5)
     inputs = truth.batches[0].inputs
     examples = candidates_of(inputs)
@@ -40,14 +40,14 @@ def test_derivatives_tell_the_rows_without_any_zero(toy):
     assert chosen.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_derivatives_tell_nothing_where_there_are_more_unknowns_than_equations(toy):
+def test_derivatives_tell_nothing_where_there_are_more_unknowns_than_equations():
     observation, truth = toy(network(8, 2), (8,), 5)
     examples = candidates_of(truth.batches[0].inputs)
     parts, known = torch.ones(2, 5).double(), torch.ones(len(examples), 5).double()
     assert not list(candidates_by_derivatives(observation, "1", examples, parts, known))
 
 
-def test_each_row_that_depends_on_no_other_shows_in_the_column_space_by_itself(toy):
+def test_each_row_that_depends_on_no_other_shows_in_the_column_space_by_itself():
     observation, truth = toy(network(8, 32), (8,), 7)
     inputs = truth.batches[0].inputs
     examples = candidates_of(inputs)

@@ -10,7 +10,8 @@ from torch import nn
 
 from fedsim.core.errors import NotApplicable
 from tests.attacks.batch_separation.crossing import MLP, MNIST
-from tests.attacks.solving import network, resending, sending, solve
+from tests.attacks.solving import assert_refused, network, psnr_of, resending, sending, solve, toy, without_information
+from tests.federating import watched
 
 NAME = "span-intersection"
 
@@ -31,9 +32,9 @@ def ordered(guess, truth):
     activation=st.sampled_from([nn.GELU, nn.SiLU, nn.Softplus]),
     seed=st.integers(0, 20),
 )
-def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, activation, seed):
+def test_recovers_batches_without_labels(batch_size, bias, activation, seed):
     observation, truth = toy(dense(96, bias=bias, activation=activation), (3, 4, 4), batch_size, seed=seed)
-    guess = solve(attack_named, NAME, replace(observation, labels=None))
+    guess = solve(NAME, replace(observation, labels=None))
     order = ordered(guess, truth)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
     assert torch.equal(guess.labels[order], truth.batches[0].labels)
@@ -50,40 +51,40 @@ def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, ac
         pytest.param(32, True, marks=pytest.mark.slow),
     ],
 )
-def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, size, bias):
+def test_batches_of_digits_come_back_exactly(size, bias):
     knows = ("batch-size", "dropout-rates", "input-statistics")
     observation, truth, world = watched(
         data=MNIST, model={**MLP, "bias": bias}, federation={"batch_size": size}, knows=knows
     )
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.objective < 1e-9
 
 
-def test_dropout_behind_the_second_layer_does_no_harm(toy, attack_named):
+def test_dropout_behind_the_second_layer_does_no_harm():
     observation, truth = toy(dense(160, bias=True, rate=0.5), (3, 4, 4), 4)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     order = ordered(guess, truth)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
     assert torch.equal(guess.masks[0][order], truth.masks[0][0])
 
 
 @pytest.mark.parametrize(("activation", "open_factor"), [(nn.ReLU, "scale-free"), (nn.Tanh, "odd")])
-def test_activations_that_pass_factors_on_need_a_bias(toy, attack_named, activation, open_factor):
+def test_activations_that_pass_factors_on_need_a_bias(activation, open_factor):
     without, _ = toy(dense(160, bias=False, activation=activation), (3, 4, 4), 3)
     with pytest.raises(NotApplicable, match=open_factor):
-        solve(attack_named, NAME, without)
+        solve(NAME, without)
     observation, truth = toy(dense(160, bias=True, activation=activation), (3, 4, 4), 3)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     torch.testing.assert_close(guess.inputs[ordered(guess, truth)], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
 
 
-def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_named):
+def test_permuting_the_batch_and_scaling_the_loss_change_nothing():
     observation, truth = toy(dense(96, bias=True), (3, 4, 4), 4)
     batch, shuffled = truth.batches[0], torch.tensor([2, 0, 3, 1])
     changed = resending(observation, batch.inputs[shuffled], batch.labels[shuffled], -3.0)
-    guess = solve(attack_named, NAME, changed)
+    guess = solve(NAME, changed)
     torch.testing.assert_close(guess.inputs[ordered(guess, truth)], batch.inputs, atol=1e-7, rtol=1e-7)
 
 
@@ -95,18 +96,18 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
     ],
     ids=["noise", "bfloat16"],
 )
-def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
+def test_noise_blurs_the_images(spoil, least):
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, NAME, sending(observation, spoilt))
+    guess = solve(NAME, sending(observation, spoilt))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.masks is None
 
 
-def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of):
+def test_a_partial_answer_consists_of_exact_images():
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
-    guess = solve(attack_named, NAME, observation, restarts=3, rounds=1)
+    guess = solve(NAME, observation, restarts=3, rounds=1)
     found = int(guess.diagnostics["examples found"])
     assert 1 <= found <= 3
     assert guess.stop_reason == f"found {found} of 8 examples in 1 rounds"
@@ -116,23 +117,23 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
 
 
 @pytest.mark.parametrize("size", [4, None])
-def test_a_random_gradient_gives_nothing(toy, attack_named, without_information, size):
+def test_a_random_gradient_gives_nothing(size):
     observation, _ = toy(dense(64, bias=True), (3, 4, 4), 4)
-    guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size), rounds=2)
+    guess = solve(NAME, replace(without_information(observation), batch_size=size), rounds=2)
     assert guess.stop_reason.startswith("gave up")
     assert not len(guess.inputs)
 
 
-def test_unknown_rates_are_tried_and_dropout_in_between_is_reported(watched, attack_named):
+def test_unknown_rates_are_tried_and_dropout_in_between_is_reported():
     observation, _, _ = watched(
         data=MNIST, model={**MLP, "width": 128, "dropout": 0.5}, federation={"batch_size": 4}, knows=("batch-size",)
     )
-    guess = solve(attack_named, NAME, observation, rounds=1)
+    guess = solve(NAME, observation, rounds=1)
     assert guess.stop_reason.startswith("gave up: no start converged")
     assert not len(guess.inputs)
 
 
-def test_refuses_with_the_reason(toy, watched, attack_named):
+def test_refuses_with_the_reason():
     mixed = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 4))
     shallow = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
     cases = {
@@ -143,6 +144,4 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         "no linear layer sees": watched(model={"name": "vit-small"}, federation={"batch_size": 2})[0],
         "3 local steps": replace(toy(dense(16, bias=True), (3, 4, 4), 2)[0], local_steps=3),
     }
-    for reason, observation in cases.items():
-        with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, NAME, observation)
+    assert_refused(NAME, cases)

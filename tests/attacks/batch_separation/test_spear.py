@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation.spear import expected_draws, least_zero_share, live_zero_share, null_vectors
-from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import network, solve
+from tests.attacks.solving import assert_refused, network, psnr_of, solve, toy, without_information
+from tests.federating import watched
 
 NAME = "spear"
 
@@ -29,9 +29,9 @@ def largest_error(guess, truth) -> float:
 
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("size", [2, 3, 8])
-def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate):
+def test_batches_come_back_exactly_from_4000_draws(size, rate):
     observation, truth = toy(dense(rate), (1, 8, 8), size)
-    guess = solve(attack_named, NAME, replace(observation, labels=None), draws=4000)
+    guess = solve(NAME, replace(observation, labels=None), draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.stop_reason == "all examples separated"
@@ -41,17 +41,17 @@ def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate
 
 @settings(max_examples=8, deadline=None)
 @given(size=st.integers(2, 6), bias=st.booleans(), seed=st.integers(0, 30))
-def test_zeros_of_dropout_serve_as_well_behind_any_activation(toy, attack_named, size, bias, seed):
+def test_zeros_of_dropout_serve_as_well_behind_any_activation(size, bias, seed):
     observation, truth = toy(dense(0.5, bias=bias, activation=nn.GELU), (1, 8, 8), size, seed=seed)
-    guess = solve(attack_named, NAME, replace(observation, batch_size=None), draws=4000)
+    guess = solve(NAME, replace(observation, batch_size=None), draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert guess.objective < 1e-9
     assert "sign agreement" not in guess.diagnostics
 
 
-def test_relu_without_bias_leaves_the_scale_a_guess(toy, attack_named):
+def test_relu_without_bias_leaves_the_scale_a_guess():
     observation, truth = toy(dense(0.0, bias=False), (1, 8, 8), 3)
-    guess = solve(attack_named, NAME, observation, draws=4000)
+    guess = solve(NAME, observation, draws=4000)
     images = nn.functional.normalize(truth.batches[0].inputs.flatten(1))
     agreement = (images @ nn.functional.normalize(guess.inputs.flatten(1)).T).max(1).values
     assert float(agreement.min()) > 1 - 1e-9
@@ -59,14 +59,14 @@ def test_relu_without_bias_leaves_the_scale_a_guess(toy, attack_named):
 
 
 @pytest.mark.parametrize(("size", "rate"), [(2, 0.25), (8, 0.5)])
-def test_digits_in_single_precision(watched, attack_named, psnr_of, size, rate):
+def test_digits_in_single_precision(size, rate):
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(model=model, federation={"batch_size": size}, knows=("batch-size",))
-    guess = solve(attack_named, NAME, replace(observation, labels=None))
+    guess = solve(NAME, replace(observation, labels=None))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
 
 
-def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_information):
+def test_it_says_so_when_it_cannot_succeed():
     cases = {
         "gave up before drawing: about 1e\\+06 draws are expected for 20": toy(dense(0.0), (1, 8, 8), 20)[0],
         "about inf draws are expected": toy(dense(0.0, activation=nn.GELU), (1, 8, 8), 3)[0],
@@ -74,29 +74,27 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
         "120 units cannot separate 40 examples": toy(dense(0.0), (1, 8, 8), 40)[0],
     }
     for reason, observation in cases.items():
-        guess = solve(attack_named, NAME, observation)
+        guess = solve(NAME, observation)
         assert re.search(reason, guess.stop_reason)
         assert not len(guess.inputs)
         assert guess.masks is None
 
 
-def test_too_few_draws_end_with_nothing(toy, attack_named):
+def test_too_few_draws_end_with_nothing():
     observation, _ = toy(dense(0.0), (1, 8, 8), 14)
-    guess = solve(attack_named, NAME, observation, draws=20_500)
+    guess = solve(NAME, observation, draws=20_500)
     assert re.match(r"gave up: \d+ of 14 examples separated in 21504 draws", guess.stop_reason)
     assert not len(guess.inputs)
     assert guess.diagnostics["draws"] == 21504
 
 
-def test_refuses_with_the_reason(toy, watched, attack_named):
+def test_refuses_with_the_reason():
     cases = {
         "closed-form-linear": toy(dense(0.5), (1, 8, 8), 1)[0],
         "no linear layer sees": watched(model={"name": "convnet"}, federation={"batch_size": 2})[0],
         "3 local steps": replace(toy(dense(0.5), (1, 8, 8), 2)[0], local_steps=3),
     }
-    for reason, observation in cases.items():
-        with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, NAME, observation)
+    assert_refused(NAME, cases)
 
 
 @given(rank=st.integers(2, 8), zeros=st.floats(0.05, 0.9))

@@ -4,13 +4,12 @@ import torch
 
 from attacks.batch_separation._token_reader import token_reader
 from tests.attacks.batch_separation.transformers import SHAPE, build
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
-def test_a_tokens_reading_lies_in_the_span_of_the_batch_and_another_one_does_not(toy: Toy) -> None:
+def test_a_tokens_reading_lies_in_the_span_of_the_batch_and_another_one_does_not() -> None:
     observation, truth = toy(build(), SHAPE, 1, seed=1)
     reader = token_reader(observation, 1)
-    assert reader is not None
     outputs = observation.model.project(truth.batches[0].inputs).flatten(2).mT[0].detach()
     mask = truth.masks[0][0][0]
     inside = reader.reads(outputs[2:3], mask[2], 2)

@@ -6,8 +6,8 @@ from torch import nn
 
 from attacks.core.mask_readout_rules import read_masks
 from fedsim.core import seeding
-from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import sending, solve
+from tests.attacks.solving import assert_refused, sending, solve, toy
+from tests.federating import watched
 
 NAME = "mask-readout"
 MLP = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}
@@ -27,9 +27,9 @@ def assert_read_entries_are_true(observation, truth) -> float:
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("knows", [("labels", "batch-size", "dropout-rates", "input-statistics"), ("batch-size",)])
-def test_all_masks_of_a_dense_network_are_read(watched, attack_named, rate, bias, knows):
+def test_all_masks_of_a_dense_network_are_read(rate, bias, knows):
     observation, truth, _ = watched(model={**MLP, "bias": bias, "dropout": rate}, knows=knows)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
     assert guess.diagnostics["sites read"] == guess.diagnostics["entries read"] == 1
     assert guess.diagnostics["zero share"] == pytest.approx(float(torch.cat(truth.masks[0], 1).eq(0).double().mean()))
@@ -38,9 +38,9 @@ def test_all_masks_of_a_dense_network_are_read(watched, attack_named, rate, bias
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_a_transformer_shows_its_embedding_and_the_last_masks_of_the_class_token(watched, attack_named, rate):
+def test_a_transformer_shows_its_embedding_and_the_last_masks_of_the_class_token(rate):
     observation, truth, _ = watched(model={**SMALL_VIT, "dropout": rate})
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     tokens = 17
     expected = tokens * 32 + 32 + 24 + 32  # embedding; attention's output, hidden units, the block's output
     assert assert_read_entries_are_true(observation, truth) * sum(m.numel() for m in truth.masks[0]) == expected
@@ -64,7 +64,7 @@ class MeanPooled(nn.Module):
         return self.head(self.body(self.project(x.flatten(2)) + self.position).mean(1))
 
 
-def test_masks_that_tokens_share_are_not_read(toy):
+def test_masks_that_tokens_share_are_not_read():
     with seeding.isolate_randomness(1):
         observation, truth = toy(MeanPooled(), (3, 3, 3), 1)
     masks = read_masks(observation)
@@ -72,34 +72,32 @@ def test_masks_that_tokens_share_are_not_read(toy):
     assert_read_entries_are_true(observation, truth)
 
 
-def test_zeros_of_relu_explain_the_gradient_as_well_as_those_of_dropout(toy, attack_named):
+def test_zeros_of_relu_explain_the_gradient_as_well_as_those_of_dropout():
     with seeding.isolate_randomness(1):
         model = nn.Sequential(nn.Flatten(), nn.Linear(27, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 4))
     observation, truth = toy(model, (3, 3, 3), 1)
-    [mask] = solve(attack_named, NAME, observation).masks
+    [mask] = solve(NAME, observation).masks
     [true] = truth.masks[0]
     active = (model[1](truth.batches[0].inputs.flatten(1)) > 0).double()
     assert torch.equal(mask, true * active)
 
 
 @pytest.mark.parametrize("defense", [{"name": "gradient-noise", "scale": 1e-6}, None])
-def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named, defense):
+def test_nothing_is_read_from_a_gradient_that_is_not_exact(defense):
     observation, _, _ = watched(model=SMALL_VIT, defenses=[defense] if defense else [])
     if defense is None:
         tensors = observation.update.tensors
         pruned = {n: torch.where(t.abs() > t[t != 0].abs().median(), t, 0.0) for n, t in tensors.items()}
         observation = sending(observation, pruned)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     assert guess.diagnostics == {"sites read": 0, "entries read": 0}
     assert guess.stop_reason.startswith("gave up")
 
 
-def test_refuses_with_the_reason(watched, attack_named):
+def test_refuses_with_the_reason():
     cases = {
         "has no dropout": watched(model={**MLP, "dropout": 0.0})[0],
         "in all 2 examples": watched(model=MLP, federation={"batch_size": 2})[0],
         "3 local steps": replace(watched(model=MLP)[0], local_steps=3),
     }
-    for reason, observation in cases.items():
-        with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, NAME, observation)
+    assert_refused(NAME, cases)

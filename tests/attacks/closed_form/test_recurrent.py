@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import sending, solve
-from tests.tasks.targets import Build, attacked, scored, victim
+from tests.attacks.solving import sending, solve, toy
+from tests.federating import scenario
+from tests.tasks.targets import attacked, scored, victim
 
 NAME = "closed-form-recurrent"
 ROUNDING = 1e-9  # double precision times condition numbers of up to 1e6
@@ -36,9 +37,9 @@ def layer(kind: str, variables: int = 2, width: int = 16, **more: Any) -> nn.RNN
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("variables", [1, 2, 5])
-def test_a_window_comes_back_with_its_class(toy, attack_named, kind, variables):
+def test_a_window_comes_back_with_its_class(kind, variables):
     observation, truth = toy(Recurrent(layer(kind, variables)), (6, variables), 1)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=ROUNDING, rtol=0.0)
     assert guess.labels.tolist() == truth.batches[0].labels.tolist()
     assert guess.is_exact
@@ -55,16 +56,16 @@ def test_a_window_comes_back_with_its_class(toy, attack_named, kind, variables):
         Recurrent(layer("GRU"), state=lambda x: torch.zeros(1, len(x), 16, dtype=x.dtype)),
     ],
 )
-def test_layers_above_directions_and_orders_change_nothing(toy, attack_named, model):
+def test_layers_above_directions_and_orders_change_nothing(model):
     observation, truth = toy(model, (5, 2), 1)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=ROUNDING, rtol=0.0)
 
 
-def test_rows_of_an_image_are_times(toy, attack_named):
+def test_rows_of_an_image_are_times():
     model = Recurrent(layer("GRU", 4), lambda x: x.movedim(1, 2).flatten(2))
     observation, truth = toy(model, (1, 6, 4), 1)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=ROUNDING, rtol=0.0)
 
 
@@ -79,39 +80,38 @@ def test_rows_of_an_image_are_times(toy, attack_named):
         (nn.Sequential(nn.Flatten(), nn.Linear(10, 3)), (5, 2), 1, "no layer is recurrent"),
     ],
 )  # fmt: skip
-def test_what_it_cannot_read_is_refused(toy, attack_named, model, shape, examples, reason):
+def test_what_it_cannot_read_is_refused(model, shape, examples, reason):
     observation, _ = toy(model, shape, examples)
     with pytest.raises(NotApplicable, match=reason):
-        solve(attack_named, NAME, observation)
+        solve(NAME, observation)
 
 
 @pytest.mark.parametrize(("windows", "times"), [(1, 5), (2, 5), (3, 4)])
-def test_several_windows_have_fewer_independent_states_than_inputs(toy, windows, times):
+def test_several_windows_have_fewer_independent_states_than_inputs(windows, times):
     observation, _ = toy(Recurrent(layer("RNN")), (times, 2), windows, classes=3)
     tensors = observation.update.tensors
     states = torch.column_stack([tensors["layer.bias_ih_l0"], tensors["layer.weight_hh_l0"]])
     assert int(torch.linalg.matrix_rank(states, rtol=1e-9)) == windows * (times - 1) + 1  # far above rounding, 1e-16
 
 
-def test_a_hidden_gradient_is_refused_and_a_disturbed_one_is_not_exact(toy, attack_named):
+def test_a_hidden_gradient_is_refused_and_a_disturbed_one_is_not_exact():
     observation, _ = toy(Recurrent(layer("LSTM")), (5, 2), 1)
     tensors = dict(observation.update.tensors)
     noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     tensors["layer.weight_ih_l0"] = tensors["layer.weight_ih_l0"] + noise
-    guess = solve(attack_named, NAME, sending(observation, tensors))
+    guess = solve(NAME, sending(observation, tensors))
     assert not guess.is_exact
     hidden = frozenset({"layer.weight_hh_l0"})
     del tensors["layer.weight_hh_l0"]
     with pytest.raises(NotApplicable, match=r"the gradient of 'layer.weight_hh_l0' is not shared"):
         solve(
-            attack_named,
             NAME,
             sending(observation, tensors, hidden_parameters=hidden),
         )
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
-def test_a_client_that_foretells_gives_window_and_target_back_in_single_precision(scenario: Build, cell: str) -> None:
+def test_a_client_that_foretells_gives_window_and_target_back_in_single_precision(cell: str) -> None:
     one = victim(
         scenario,
         1,

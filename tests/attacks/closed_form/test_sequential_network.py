@@ -9,7 +9,7 @@ from torch import nn
 from attacks.closed_form._sequential_network import chain_of
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import sending
+from tests.attacks.solving import sending, toy
 
 
 class Functional(nn.Module):
@@ -40,7 +40,7 @@ def conv_net(*middle: nn.Module, width: int = 48) -> nn.Module:
     dilation=st.integers(1, 2),
     bias=st.booleans(),
 )
-def test_matrices_of_a_convolution_agree_with_autograd(toy, channels, kernel, stride, padding, dilation, bias):
+def test_matrices_of_a_convolution_agree_with_autograd(channels, kernel, stride, padding, dilation, bias):
     with seeding.isolate_randomness(1):
         first = nn.Conv2d(*channels, kernel, stride, padding, dilation, bias=bias)
         entries = first(torch.zeros(1, channels[0], 6, 6)).numel()
@@ -60,7 +60,7 @@ def test_matrices_of_a_convolution_agree_with_autograd(toy, channels, kernel, st
 
 
 @pytest.mark.parametrize("activation", [nn.LeakyReLU(0.2), nn.Sigmoid(), nn.Tanh(), nn.ReLU()])
-def test_activations_agree_with_autograd(toy, activation):
+def test_activations_agree_with_autograd(activation):
     layer = chain_of(toy(conv_net(activation), (2, 4, 4), 1)[0])[0]
     z = torch.linspace(-3, 3, 50, dtype=torch.float64, requires_grad=True)
     output = activation(z)
@@ -72,7 +72,7 @@ def test_activations_agree_with_autograd(toy, activation):
     assert layer.activation.is_invertible == bool(shown.all())
 
 
-def test_layers_carry_their_activation_and_dropout(toy):
+def test_layers_carry_their_activation_and_dropout():
     model = conv_net(nn.Tanh(), nn.Dropout(0.25), nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Dropout2d(0.5))
     layers = chain_of(toy(model, (2, 4, 4), 1)[0])
     assert [layer.name for layer in layers] == ["0", "3", "7"]
@@ -81,11 +81,11 @@ def test_layers_carry_their_activation_and_dropout(toy):
     assert [layer.activation.is_invertible for layer in layers] == [True, False, True]
 
 
-def test_a_module_of_ones_own_may_be_a_chain(toy):
+def test_a_module_of_ones_own_may_be_a_chain():
     assert [layer.name for layer in chain_of(toy(Functional(), (2, 4, 4), 1)[0])] == ["convolution", "head"]
 
 
-def test_refuses_what_is_no_chain(toy):
+def test_refuses_what_is_no_chain():
     shape = (2, 4, 4)
     shared = nn.Linear(4, 4)
     hidden = toy(conv_net(nn.Tanh()), shape, 1)[0]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedsim.core import seeding
-from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import assert_refused, psnr_of, solve, toy
+from tests.federating import watched
 
 NAME = "closed-form-vit"
 CIFAR = {"name": "foolbox-samples", "collection": "cifar10"}
@@ -63,20 +63,20 @@ def build(kind: type[Transformer] = Transformer, **settings: object) -> Transfor
     linear=st.booleans(),
     seed=st.integers(0, 50),
 )
-def test_recovers_any_transformer_that_adds_learned_positions(toy, attack_named, patch, width, rate, linear, seed):
+def test_recovers_any_transformer_that_adds_learned_positions(patch, width, rate, linear, seed):
     model = build(patch=patch, width=width, rate=rate, linear=linear)
     observation, truth = toy(model, (2, 6, 6), 1, seed=seed)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert guess.objective < 1e-10
 
 
 @pytest.mark.parametrize("rate", [0.0, *(pytest.param(rate, marks=pytest.mark.slow) for rate in (0.1, 0.25)), 0.5])
 @pytest.mark.parametrize("data", [CIFAR, MNIST])
-def test_real_images_come_back_exactly_without_labels(watched, attack_named, psnr_of, data, rate):
+def test_real_images_come_back_exactly_without_labels(data, rate):
     knows = ("batch-size", "dropout-rates", "input-statistics")
     observation, truth, world = watched(data=data, model={"name": "vit-small", "dropout": rate}, knows=knows)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 110
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-6
@@ -84,7 +84,7 @@ def test_real_images_come_back_exactly_without_labels(watched, attack_named, psn
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_torchvision_transformer(toy, attack_named, channels):
+def test_torchvision_transformer(channels):
     from torchvision.models import VisionTransformer
 
     with seeding.isolate_randomness(1):
@@ -95,7 +95,7 @@ def test_torchvision_transformer(toy, attack_named, channels):
             if isinstance(module, nn.Linear) and module.out_features == 4:
                 nn.init.normal_(module.weight, std=0.1)
     observation, truth = toy(model, (channels, 32, 32), 1)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
 
 
@@ -104,7 +104,7 @@ class Repeat(nn.Module):
         return x.expand(-1, 3, -1, -1)
 
 
-def refusals(toy, watched):
+def refusals():
     shape = (2, 6, 6)
     frozen = build()
     frozen.position.requires_grad_(False)
@@ -122,7 +122,5 @@ def refusals(toy, watched):
     }
 
 
-def test_refuses_with_the_reason(toy, watched, attack_named):
-    for reason, observation in refusals(toy, watched).items():
-        with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, NAME, observation)
+def test_refuses_with_the_reason():
+    assert_refused(NAME, refusals())

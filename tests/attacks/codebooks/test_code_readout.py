@@ -9,6 +9,8 @@ import torch
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import inject_masks
+from tests.attacks.solving import attack_named, left_alone
+from tests.federating import watched
 
 MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 VIT = {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "patch": 2, "dropout": 0.25}
@@ -34,7 +36,7 @@ def fired(observation: Any, truth: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_named, batch_size, groups):
+def test_without_noise_exactly_the_codes_that_fired_are_read(batch_size, groups):
     observation, truth, world = watched(
         model=MLP, components=book(at=["2", "5"], groups=groups), federation={"batch_size": batch_size}
     )
@@ -53,7 +55,7 @@ def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_nam
     assert any("codes at '2'" in note for note in guess.notes)
 
 
-def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, attack_named):
+def test_the_task_alone_shows_codes_of_positions_that_somebody_reads():
     places = ["blocks.0.attention.1.joined", "blocks.0.mlp"]
     read = {}
     for loss in ("base", "aeloss"):
@@ -69,7 +71,7 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
     assert read["base"][name] < 0.5  # only the class token is read behind the last block
 
 
-def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
+def test_the_score_counts_what_was_missed_and_what_was_wrong():
     observation, truth, world = watched(model=MLP, components=book(at=["2"]))
     guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
     rows = guess.extras["codebook.2"].clone()
@@ -87,7 +89,7 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
     )
 
 
-def test_the_inversion_chooses_among_the_codes_that_were_read(watched, attack_named, left_alone):
+def test_the_inversion_chooses_among_the_codes_that_were_read():
     observation, truth, _ = watched(model={**MLP, "dropout": 0.0}, components=book(at=["2"]))
     with left_alone(observation):
         guess = attack_named("code-readout", max_iterations=30)(observation, torch.Generator().manual_seed(0))
@@ -98,7 +100,7 @@ def test_the_inversion_chooses_among_the_codes_that_were_read(watched, attack_na
     assert torch.equal(guess.inputs, again.inputs)
 
 
-def test_it_says_why_it_does_not_apply(watched, attack_named):
+def test_it_says_why_it_does_not_apply():
     plain, _, _ = watched(model=MLP)
     with pytest.raises(NotApplicable, match="the model has no codebook"):
         attack_named("code-readout")(plain, torch.Generator())

@@ -10,7 +10,9 @@ from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Truth
-from tests.attacks.solving import Named, Watched, hiding
+from tests.attacks.solving import attack_named, hiding
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 VALUES = "layers.0.self_attn.v_proj"
 KNOWN = ("batch-size", "dropout-rates")
@@ -26,10 +28,8 @@ def words_of(truth: Truth) -> set[int]:
 
 
 @pytest.mark.parametrize(("batch_size", "groups"), [(1, 1), pytest.param(3, 2, marks=pytest.mark.slow)])
-def test_the_guess_is_every_token_whose_codes_all_fired(
-    batch_size: int, groups: int, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    tables = {**written_text, "federation": {"clients": 2, "batch_size": batch_size}}
+def test_the_guess_is_every_token_whose_codes_all_fired(batch_size: int, groups: int) -> None:
+    tables = {**WRITTEN, "federation": {"clients": 2, "batch_size": batch_size}}
     observation, truth, world = watched(**tables, components=book(groups=groups), knows=KNOWN)
     guess = attack_named("code-words")(observation, torch.Generator().manual_seed(0))
     words, codes = words_of(truth), codebooks(observation.model)[VALUES]
@@ -53,30 +53,24 @@ def test_the_guess_is_every_token_whose_codes_all_fired(
     assert set(component.scores(world.models.load_weights(world.models.first_weights), truth, guess).values()) == {1.0}
 
 
-def test_codes_behind_an_attention_depend_on_more_than_their_token(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
+def test_codes_behind_an_attention_depend_on_more_than_their_token() -> None:
     place = "layers.0.self_attn.o_proj"
-    observation, _, _ = watched(**written_text, components=book(place, side="input"), knows=KNOWN)
+    observation, _, _ = watched(**WRITTEN, components=book(place, side="input"), knows=KNOWN)
     assert token_codes(observation, torch.Generator().manual_seed(0)) == {}
     with pytest.raises(NotApplicable, match="depend on more than their token"):
         attack_named("code-words")(observation, torch.Generator().manual_seed(0))
 
 
-def test_dropout_in_front_makes_the_codes_of_a_token_random(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    tables = {**written_text, "model": {**written_text["model"], "dropout": 0.3}}
+def test_dropout_in_front_makes_the_codes_of_a_token_random() -> None:
+    tables = {**WRITTEN, "model": {**WRITTEN["model"], "dropout": 0.3}}
     observation, _, _ = watched(**tables, components=book(), knows=KNOWN)
     with pytest.raises(NotApplicable, match="or on dropout"):
         attack_named("code-words")(observation, torch.Generator().manual_seed(0))
 
 
-def test_without_a_codebook_or_its_rows_it_does_not_apply(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    plain, _, _ = watched(**written_text, knows=KNOWN)
+def test_without_a_codebook_or_its_rows_it_does_not_apply() -> None:
+    plain, _, _ = watched(**WRITTEN, knows=KNOWN)
     assert attack_named("code-words").not_applicable(plain) == "the model has no codebook"
-    observation, _, _ = watched(**written_text, components=book(), knows=KNOWN)
+    observation, _, _ = watched(**WRITTEN, components=book(), knows=KNOWN)
     hidden = hiding(observation, *(name for name in observation.update.tensors if name.endswith("codes")))
     assert attack_named("code-words").not_applicable(hidden) == "the gradient of no codebook is shared"

@@ -9,6 +9,8 @@ import torch
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
 from fedsim.core.errors import NotApplicable
 from fedsim.scenario import world as worlds
+from tests.attacks.solving import attack_named, left_alone
+from tests.federating import watched
 
 MLP = {"name": "mlp", "width": 24, "depth": 1, "dropout": 0.25}
 FOUND, TRUE = "share of the cells read that were found", "share of the cells found that were read"
@@ -27,7 +29,7 @@ def scores_of(world: worlds.World, truth: Any, guess: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("active", [1, 2])
-def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attack_named, batch_size, active):
+def test_without_noise_exactly_the_cells_that_were_read_are_named(batch_size, active):
     observation, truth, world = watched(
         model=MLP, components=table(active=active), federation={"batch_size": batch_size}, knows=UNTOLD
     )
@@ -45,7 +47,7 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
     assert not len(guess.inputs)
 
 
-def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_named):
+def test_labels_with_repeats_are_counted_on_the_first_round():
     federation = {"batch_size": 32, "clients": 2}
     observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
@@ -53,7 +55,7 @@ def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_name
     assert guess.extras["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
 
 
-def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
+def test_records_of_one_label_get_outputs_of_their_own():
     settings = {"codebooks": 40, "pairs": 60}
     federation = {"batch_size": 4, "clients": 300, "local_steps": 1}
     for client in range(20):
@@ -68,7 +70,7 @@ def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
     assert torch.pdist(features).min() > 0.1 * features.norm(dim=1).mean()
 
 
-def test_a_ridge_saves_the_output_where_equations_are_as_many_as_unknowns(watched, attack_named):
+def test_a_ridge_saves_the_output_where_equations_are_as_many_as_unknowns():
     cosines: dict[bool, list[float]] = {False: [], True: []}
     for client in range(4):
         observation, truth, world = watched(model=MLP, components=table(codebooks=6), knows=UNTOLD, client=client)
@@ -78,7 +80,7 @@ def test_a_ridge_saves_the_output_where_equations_are_as_many_as_unknowns(watche
     assert all(with_it > without for without, with_it in zip(*cosines.values(), strict=True))
 
 
-def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient(watched, attack_named):
+def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient():
     shares = []
     for scale in (1e-4, 1.0):
         noise = [{"name": "gradient-noise", "scale": scale}]
@@ -90,7 +92,7 @@ def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient(watched, a
     assert shares[1] < 0.5
 
 
-def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes(watched, attack_named, left_alone):
+def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes():
     observation, truth, _ = watched(model={**MLP, "width": 96}, components=table(codebooks=48))
     with left_alone(observation):
         guess = attack_named("key-readout", max_iterations=60)(observation, torch.Generator().manual_seed(0))
@@ -101,7 +103,7 @@ def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes(w
     assert float((guess.inputs - truly).square().mean()) < 0.6 * float(truly.square().mean())
 
 
-def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
+def test_positions_of_a_map_show_cells_and_labels_alone():
     observation, truth, world = watched(
         model={"name": "convnet", "width": 4, "dropout": 0.0}, components=table(at="0"), knows=UNTOLD
     )
@@ -113,7 +115,7 @@ def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
     assert "positions of a feature map" in guess.notes[0]
 
 
-def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
+def test_the_score_counts_what_was_missed_and_what_was_wrong():
     observation, truth, world = watched(model=MLP, components=table())
     guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
     cells = guess.extras["key-value-bottleneck.cells"].clone()
@@ -134,7 +136,7 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
     assert right == pytest.approx({"share of the keys given to the right record": 8 / 12})
 
 
-def test_it_says_why_it_does_not_apply(watched, attack_named):
+def test_it_says_why_it_does_not_apply():
     attack = attack_named("key-readout")
     cases = [
         ({}, "the model has no key-value bottleneck"),

@@ -13,7 +13,8 @@ from fedsim.core.types import Batch, Observation, OnStep, Reconstruction, Step, 
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
-from tests.attacks.solving import Watched
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 SLOW = ("copa",)  # a minute a walk through LeNet
 UNKNOWN_LABELS = ("batch-size", "dropout-rates", "input-statistics")
@@ -36,7 +37,7 @@ def all_but(*names: str) -> tuple[str, ...]:
     return tuple(name for name in registry.methods("attack", Attack) if name not in names)
 
 
-def test_one_image_is_solved_and_the_notes_say_by_what(watched: Watched) -> None:
+def test_one_image_is_solved_and_the_notes_say_by_what() -> None:
     model = {"name": "mlp", "width": 48, "depth": 2, "dropout": 0.25}
     observation, truth, world = watched(model=model, knows=UNKNOWN_LABELS)
     guess = attacked(observation)
@@ -46,7 +47,7 @@ def test_one_image_is_solved_and_the_notes_say_by_what(watched: Watched) -> None
     assert guess.is_exact
 
 
-def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply(watched: Watched) -> None:
+def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply() -> None:
     observation, truth, world = watched(
         model={"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}, federation={"batch_size": 3}
     )
@@ -59,7 +60,7 @@ def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply(watched
     assert guess.diagnostics["rank of 1.weight"] == 3
 
 
-def test_convolutions_with_smooth_activations_are_solved_before_anything_descends(watched: Watched) -> None:
+def test_convolutions_with_smooth_activations_are_solved_before_anything_descends() -> None:
     model = {"name": "benchmarks._frontier_models:lenet", "dropout": 0.5}
     observation, truth, world = watched(model=model, knows=UNKNOWN_LABELS)
     for left_out, winner in (((), "r-gap"), (("r-gap", "copa"), "gauss-newton")):
@@ -68,7 +69,7 @@ def test_convolutions_with_smooth_activations_are_solved_before_anything_descend
         assert min(psnr(guess, truth, world)) > 80
 
 
-def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> None:
+def test_without_an_exact_answer_the_lowest_distance_wins() -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
     others = all_but("inverting-gradients", "gradinversion", "map-estimate", "tag")
     guess = attacked(observation, max_iterations=4, mask_iterations=2, leave_out=others)
@@ -79,14 +80,14 @@ def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> N
     assert guess.objective <= float(scores[winner]) * 1.01
 
 
-def test_attacks_may_be_left_out_and_nothing_left_is_a_reason(watched: Watched) -> None:
+def test_attacks_may_be_left_out_and_nothing_left_is_a_reason() -> None:
     observation, _, _ = watched()
     everything = all_but("closed-form-vit", "auto")
     with pytest.raises(NotApplicable, match="closed-form-vit does not apply: no layer projects patches"):
         attacked(observation, leave_out=everything)
 
 
-def test_where_all_that_ran_found_nothing_it_returns_nothing(watched: Watched) -> None:
+def test_where_all_that_ran_found_nothing_it_returns_nothing() -> None:
     observation, _, _ = watched(federation={"batch_size": 4})
     others = all_but("sparse-dictionary", "closed-form-vit")
     nothing = attacked(observation, leave_out=others)
@@ -96,15 +97,14 @@ def test_where_all_that_ran_found_nothing_it_returns_nothing(watched: Watched) -
     assert any(note.startswith("closed-form-vit does not apply") for note in nothing.notes)
 
 
-def test_of_a_text_the_exact_sentences_win(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, world = watched(**written_text, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
+def test_of_a_text_the_exact_sentences_win() -> None:
+    observation, truth, world = watched(**WRITTEN, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
     guess = attacked(observation, leave_out=("dager",))
-    assert world.data.dataset.tokenizer is not None
     assert score_sentences(guess, truth.original_batches[0], world.data.dataset.tokenizer).sentences[0].values["exact"]
     assert guess.notes[0] == "won: subspace-distance, which explains the gradient exactly"
 
 
-def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:
+def test_whoever_watches_may_stop_the_search() -> None:
     observation, _, _ = watched()
 
     def enough(_step: object) -> None:
@@ -115,9 +115,7 @@ def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("moment", ["outlook", "not_applicable", "search"])
-def test_an_attack_that_breaks_does_not_hide_what_others_find(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_an_attack_that_breaks_does_not_hide_what_others_find(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
@@ -150,9 +148,7 @@ def returning(monkeypatch: pytest.MonkeyPatch, **guesses: Reconstruction) -> tup
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_parts_of_a_batch_that_two_attacks_found_are_put_together(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, rate: float
-) -> None:
+def test_parts_of_a_batch_that_two_attacks_found_are_put_together(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": rate})
     batch = truth.batches[0]
     others = returning(
@@ -166,7 +162,7 @@ def test_parts_of_a_batch_that_two_attacks_found_are_put_together(
     assert torch.equal(guess.labels, batch.labels[order])
 
 
-def test_the_sharper_of_two_guesses_of_an_example_is_kept(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sharper_of_two_guesses_of_an_example_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
     batch = truth.batches[0]
     blurred, sharp = found(batch, [0, 1, 2, 3], noise=0.3), found(batch, [1, 2])
@@ -179,7 +175,7 @@ def test_the_sharper_of_two_guesses_of_an_example_is_kept(watched: Watched, monk
     assert float(errors[3]) > 1.0
 
 
-def test_examples_that_do_not_lower_the_distance_stay_out(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_that_do_not_lower_the_distance_stay_out(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
     batch = truth.batches[0]
     wrong = replace(found(batch, [0, 1, 2, 3]), inputs=-3.0 * batch.inputs)
@@ -191,7 +187,7 @@ def test_examples_that_do_not_lower_the_distance_stay_out(watched: Watched, monk
 
 @pytest.mark.parametrize(("noise", "is_refined"), [(0.0, False), (0.3, True)])
 def test_refining_is_kept_only_where_it_explains_the_gradient_better(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, noise: float, is_refined: bool
+    monkeypatch: pytest.MonkeyPatch, noise: float, is_refined: bool
 ) -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
     others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=noise))
@@ -201,7 +197,7 @@ def test_refining_is_kept_only_where_it_explains_the_gradient_better(
     assert guess.notes[0].endswith("not refined: refining did not explain the gradient better") is not is_refined
 
 
-def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_attack_expects_puts_it_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     model = {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}
     observation, _, _ = watched(model=model, federation={"batch_size": 2})
     sooner = registry.get("attack", "spear").make
@@ -211,7 +207,7 @@ def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: 
     assert "won: sparse-dictionary" in attacked(observation).notes[0]
 
 
-def test_a_baseline_is_not_tried(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
     baseline = registry.get("attack", "cpl").make
     monkeypatch.setattr(baseline, "search", lambda *_args: pytest.fail("a baseline ran"))
@@ -220,7 +216,7 @@ def test_a_baseline_is_not_tried(watched: Watched, monkeypatch: pytest.MonkeyPat
     assert guess.notes[0].startswith("won: inverting-gradients")
 
 
-def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attack_goes_on_from_what_others_found(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
     batch = truth.batches[0]
     others = returning(monkeypatch, inverting_gradients=found(batch, [0, 1]), gradinversion=found(batch, [2]))
@@ -234,9 +230,7 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     assert [len(one.inputs) for one in seen] == [2]
 
 
-def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
     batch = truth.batches[0]
     others = returning(monkeypatch, inverting_gradients=found(batch, [0], noise=0.3))
@@ -255,7 +249,7 @@ def test_what_an_attack_reaches_from_a_guess_before_its_time_ends_counts(
     assert torch.equal(guess.labels, batch.labels)
 
 
-def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_descends_last_is_a_start_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """The attack that goes on ran before the descents, and found nothing by itself."""
     observation, truth, world = watched(model={"name": "benchmarks._frontier_models:lenet"}, knows=UNKNOWN_LABELS)
     others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=0.2))
@@ -267,7 +261,7 @@ def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: py
     assert min(psnr(guess, truth, world)) > 80
 
 
-def test_time_is_shared_by_attacks_and_the_notes_say_what_it_ended(watched: Watched) -> None:
+def test_time_is_shared_by_attacks_and_the_notes_say_what_it_ended() -> None:
     observation, truth, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
     attack = auto(max_iterations=100_000, leave_out=(*SLOW, "gauss-newton"))
     guess = attack(observation, seeding.generator(1, "attack"), seconds=0.6)
@@ -278,9 +272,7 @@ def test_time_is_shared_by_attacks_and_the_notes_say_what_it_ended(watched: Watc
     assert any("was left out: no time was left" in note for note in late.notes)
 
 
-def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 100 seconds 70 are for searches; every attack uses up its share."""
     observation, _, _ = watched(federation={"batch_size": 4})
     now, shares = [0.0], dict[str, float]()
@@ -310,9 +302,7 @@ def test_each_descent_gets_half_of_what_is_left_and_shares_add_up(
     assert sum(shares.values()) == pytest.approx(70.0)
 
 
-def test_without_dropout_the_search_that_ignores_it_runs_once(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_dropout_the_search_that_ignores_it_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "dropout": 0.0})
     guesses = {name: found(truth.batches[0], [0], noise=0.3) for name in ("inverting_gradients", "dropout_inversion")}
     others = returning(monkeypatch, **guesses)
@@ -322,9 +312,7 @@ def test_without_dropout_the_search_that_ignores_it_runs_once(
     assert alone.notes[0].startswith("won: dropout-inversion")
 
 
-def test_where_noise_hides_the_gradient_it_says_so_and_nothing_is_searched(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_noise_hides_the_gradient_it_says_so_and_nothing_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     tables: dict[str, Any] = {"knows": (*UNKNOWN_LABELS, "defenses"), "federation": {"batch_size": 4}}
     observation, truth, _ = watched(**tables, defenses=[{"name": "gradient-noise", "scale": 10.0}])
     returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0]))
@@ -336,9 +324,7 @@ def test_where_noise_hides_the_gradient_it_says_so_and_nothing_is_searched(
     assert len(attacked(clearer, leave_out=others, mask_iterations=1).inputs) == 1
 
 
-def test_inputs_that_equations_of_their_own_prove_end_the_search(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inputs_that_equations_of_their_own_prove_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
     observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
     proven = replace(found(truth.batches[0], [0, 1, 2, 3]), has_exact_inputs=True)
     others = returning(monkeypatch, inverting_gradients=proven, gradinversion=found(truth.batches[0], [2]))
@@ -347,7 +333,7 @@ def test_inputs_that_equations_of_their_own_prove_end_the_search(
 
 
 def test_whether_later_attacks_fit_is_not_asked_behind_an_exact_one_without_a_deadline(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     observation, _, _ = watched(knows=UNKNOWN_LABELS)
     later = registry.get("attack", "inverting-gradients").make

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from attacks.combined._diagnostics import leak_of
-from tests.attacks.solving import Toy, Watched, with_noise
+from tests.attacks.solving import toy, with_noise
+from tests.federating import watched
 
 
-def test_noise_is_seen_where_the_last_layer_has_more_rank_than_examples(watched: Watched) -> None:
+def test_noise_is_seen_where_the_last_layer_has_more_rank_than_examples() -> None:
     observation, _, _ = watched()
     clean = leak_of(observation)
     assert not clean.is_noisy
@@ -23,7 +24,7 @@ def test_noise_is_seen_where_the_last_layer_has_more_rank_than_examples(watched:
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_ranks_and_condition_numbers_equal_the_singular_values(toy: Toy, batch_size: int) -> None:
+def test_ranks_and_condition_numbers_equal_the_singular_values(batch_size: int) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(30, 24), nn.GELU(), nn.Linear(24, 8))
     observation, _ = toy(model, (30,), batch_size, classes=8)
     for layer in leak_of(observation).layers:

@@ -12,14 +12,14 @@ from torch import Tensor
 from attacks.combined._drowned import why_drowned
 from fedsim.core.types import MethodDescription, Observation
 from fedsim.core.types.effects import AddedNoise, Effect, PrivateNoise
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 SCALE = 0.1
 Case = Callable[..., Observation]
 
 
 @pytest.fixture
-def noisy(watched: Watched) -> Case:
+def noisy() -> Case:
     """Observe noise of a known scale, and a signal of rank one in a single tensor, in units of the largest noise."""
 
     observation, _, _ = watched()

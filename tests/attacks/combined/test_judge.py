@@ -12,16 +12,16 @@ from attacks.core.gradient_distance import gradient_distance
 from fedsim.core import registry, seeding
 from fedsim.core.types import MethodDescription
 from fedsim.core.types.effects import Sparsified
-from tests.attacks.solving import Watched, sending, with_noise
+from tests.attacks.solving import sending, with_noise
+from tests.federating import watched
 
 TRUTH = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]])
 LABELS = torch.tensor([0, 1, 1])
 
 
-def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched: Watched) -> None:
+def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess() -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.25})
     noisy = with_noise(observation, 1e-2)
-    assert noisy.labels is not None
     judge = GuessJudge(noisy, noisy.labels, is_noisy=True, iterations=100)
     assert judge.held_out == ("7.weight",)
     generator = torch.Generator().manual_seed(0)
@@ -35,19 +35,17 @@ def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched:
     assert sharp.distance < blurred.distance
 
 
-def test_the_judge_is_exact_at_the_truth(watched: Watched) -> None:
+def test_the_judge_is_exact_at_the_truth() -> None:
     observation, truth, _ = watched(federation={"batch_size": 2})
-    assert observation.labels is not None
     judge = GuessJudge(observation, observation.labels, is_noisy=False, iterations=10)
     assert judge.held_out == ()
     at_truth = judge.judge(truth.batches[0].inputs, truth.masks[0], torch.Generator().manual_seed(0))
     assert at_truth.distance < 1e-6
 
 
-def test_settling_moves_the_masks_alone_and_polishing_the_inputs_too(watched: Watched) -> None:
+def test_settling_moves_the_masks_alone_and_polishing_the_inputs_too() -> None:
     model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
     observation, truth, _ = watched(model=model, federation={"batch_size": 2})
-    assert observation.labels is not None
     judge = GuessJudge(observation, observation.labels, is_noisy=False, iterations=20)
     generator = torch.Generator().manual_seed(0)
     begun = judge.judge(0.9 * truth.batches[0].inputs, None, generator)
@@ -59,19 +57,16 @@ def test_settling_moves_the_masks_alone_and_polishing_the_inputs_too(watched: Wa
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_masks_are_read_from_the_update_of_one_example_alone(watched: Watched, size: int) -> None:
+def test_masks_are_read_from_the_update_of_one_example_alone(size: int) -> None:
     model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
     observation, truth, _ = watched(model=model, federation={"batch_size": size})
-    assert observation.labels is not None
     judge = GuessJudge(observation, observation.labels, is_noisy=False, iterations=1)
     guess = judge.judge(-truth.batches[0].inputs, None, torch.Generator().manual_seed(0))
     assert torch.equal(guess.masks[0], truth.masks[0][0]) is (size == 1)
 
 
 @pytest.mark.parametrize(("knows", "begun"), [(("batch-size", "dropout-rates"), 0.75), (("batch-size",), 1.0)])
-def test_a_search_for_masks_begins_at_their_mean_where_rates_are_known(
-    watched: Watched, knows: tuple[str, ...], begun: float
-) -> None:
+def test_a_search_for_masks_begins_at_their_mean_where_rates_are_known(knows: tuple[str, ...], begun: float) -> None:
     model = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25}
     observation, truth, _ = watched(model=model, federation={"batch_size": 2}, knows=knows)
     judge = GuessJudge(observation, truth.batches[0].labels, is_noisy=False, iterations=1)
@@ -80,7 +75,7 @@ def test_a_search_for_masks_begins_at_their_mean_where_rates_are_known(
         assert float((mask - begun).abs().max()) < 2 * _MASK_RATE  # one step
 
 
-def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) -> None:
+def test_where_only_a_part_is_sent_nothing_else_is_compared() -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0})
     pruned = {name: t * (t.abs() > t.abs().flatten().median()) for name, t in observation.update.tensors.items()}
     observation = sending(observation, pruned)

@@ -16,12 +16,13 @@ from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 from tests.attacks.solving import sending
+from tests.federating import scenario
 
 KNOWS = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
 @pytest.fixture
-def seen(scenario):
+def seen():
     """The observation of one digit's noisy update, and the digit."""
 
     def build(generator="torch", name="local-dp", width=400):

@@ -27,7 +27,6 @@ WITHHELD: tuple[Knowledge, ...] = ("batch-size", "input-statistics")
 @cache
 def victim(batch_size: int = 1) -> Victim:
     own = example_of(registry.get("attack", "question-readout"))
-    assert own is not None
     world = worlds.build(parse(with_tables(own, {"federation": {"batch_size": batch_size}}), "test"))
     world.check()
     first = world.models.first_weights

@@ -14,17 +14,17 @@ from fedsim.core.types import Observation, Tensors, Truth, WireEntry
 from fedsim.core.types.effects import AddedNoise
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.federating import scenario
 
 ROUNDS, SCALE = 16, 0.05
 
 
 @pytest.fixture
-def noisy(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observation, Truth, World]]:
+def noisy() -> Callable[..., tuple[Observation, Truth, World]]:
     """The last of the rounds in which a client with a single digit sent its gradient with fresh noise."""
 
     def build(weights: Callable[[Tensors, int], Tensors] = lambda own, _: own) -> tuple[Observation, Truth, World]:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from attacks.core.client_gradient import client_gradient
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
 def network() -> nn.Module:
@@ -12,7 +12,7 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4))
 
 
-def test_at_the_truth_it_is_the_upload(toy: Toy) -> None:
+def test_at_the_truth_it_is_the_upload() -> None:
     observation, truth = toy(network(), (1, 3, 4), 3)
     (batch,), (masks,) = truth.batches, truth.masks
     gradient = client_gradient(observation, batch.inputs, batch.labels, masks)
@@ -21,7 +21,7 @@ def test_at_the_truth_it_is_the_upload(toy: Toy) -> None:
         assert torch.equal(gradient[name], tensor)
 
 
-def test_inputs_and_masks_of_another_precision_are_taken_in_the_models(toy: Toy) -> None:
+def test_inputs_and_masks_of_another_precision_are_taken_in_the_models() -> None:
     observation, truth = toy(network(), (1, 3, 4), 3)
     (batch,), (masks,) = truth.batches, truth.masks
     inputs = batch.inputs.float()
@@ -30,7 +30,7 @@ def test_inputs_and_masks_of_another_precision_are_taken_in_the_models(toy: Toy)
     assert all(torch.equal(gradient[name], expected[name]) for name in expected)
 
 
-def test_only_the_named_parameters_are_asked_for(toy: Toy) -> None:
+def test_only_the_named_parameters_are_asked_for() -> None:
     observation, truth = toy(network(), (1, 3, 4), 3)
     (batch,), (masks,) = truth.batches, truth.masks
     gradient = client_gradient(observation, batch.inputs, batch.labels, masks, ["4.bias"])

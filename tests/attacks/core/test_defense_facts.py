@@ -24,7 +24,8 @@ from fedsim.core.types.effects import (
     UnreliableTensors,
 )
 from fedsim.metrics.image import score_items
-from tests.attacks.solving import Watched, attacked, observed, sending
+from tests.attacks.solving import attacked, observed, sending
+from tests.federating import watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
@@ -43,7 +44,7 @@ DISTURBING: tuple[dict[str, Any], ...] = (
 )
 
 
-def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched: Watched) -> None:
+def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto() -> None:
     observation, _, _ = watched(model={**PLAIN, "bias": True}, knows=KNOWN)
     garbage = torch.full_like(observation.update.tensors["7.weight"], 5.0)
     update = replace(observation.update, tensors={**observation.update.tensors, "7.weight": garbage})
@@ -71,7 +72,7 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
     assert set(told.update.tensors) == set(observation.update.tensors)  # what was observed stays as it was
 
 
-def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) -> None:
+def test_where_everything_is_unreliable_nothing_is_left_out() -> None:
     observation, _, _ = watched(knows=KNOWN)
     names = tuple(observation.update.tensors)
     told = replace(observation, known_methods=(MethodDescription("any", (UnreliableTensors(names),)),))
@@ -79,7 +80,7 @@ def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) ->
     assert without_unreliable_tensors(observation) is observation
 
 
-def test_being_informed_twice_is_being_informed_once(watched: Watched) -> None:
+def test_being_informed_twice_is_being_informed_once() -> None:
     observation, _, _ = watched(knows=(*KNOWN, "defenses"), defenses=[{"name": "soteria"}], model=PLAIN)
     once = without_unreliable_tensors(observation)
     twice = without_unreliable_tensors(once)
@@ -87,7 +88,7 @@ def test_being_informed_twice_is_being_informed_once(watched: Watched) -> None:
     assert once is twice
 
 
-def test_the_soft_sign_of_the_truth_points_where_the_signs_do(watched: Watched) -> None:
+def test_the_soft_sign_of_the_truth_points_where_the_signs_do() -> None:
     observation, truth, _ = watched(knows=(*KNOWN, "defenses"), model=PLAIN, defenses=[{"name": "sign"}])
     assert wire_of(observation) == Wire(only_signs=True)
     assert wire_of(replace(observation, threat=ThreatModel(view="sum"))) == Wire()
@@ -108,7 +109,7 @@ def test_the_soft_sign_does_not_depend_on_the_scale_and_has_slopes() -> None:
     assert torch.equal(wire.as_compared(torch.tensor([-0.3, 0.0, 2.0])), torch.tensor([-1.0, 0.0, 1.0]))
 
 
-def test_of_several_steps_what_was_sent_is_compared_too(watched: Watched) -> None:
+def test_of_several_steps_what_was_sent_is_compared_too() -> None:
     fedavg = {"algorithm": "fedavg", "local_steps": 2, "batch_size": 1}
     defenses = [{"name": "pruning", "rate": 0.8, "applies": "per_update"}]
     naive, told = (
@@ -131,7 +132,7 @@ def test_of_several_steps_what_was_sent_is_compared_too(watched: Watched) -> Non
     ],
 )
 def test_no_attack_calls_a_disturbed_update_exact(
-    watched: Watched, defense: dict[str, Any], knows: tuple[str, ...], batch_size: int, bias: bool
+    defense: dict[str, Any], knows: tuple[str, ...], batch_size: int, bias: bool
 ) -> None:
     model = {"name": "mlp", "width": 48, "depth": 2, "dropout": 0.0, "activation": "relu", "bias": bias}
     observation, _, _ = watched(
@@ -150,7 +151,7 @@ def test_no_attack_calls_a_disturbed_update_exact(
 
 
 @pytest.mark.parametrize("defense", DISTURBING, ids=lambda d: "-".join(map(str, d.values())))
-def test_no_vision_transformer_is_called_exact_either(watched: Watched, defense: dict[str, Any]) -> None:
+def test_no_vision_transformer_is_called_exact_either(defense: dict[str, Any]) -> None:
     model = {"name": "vit-small", "width": 32, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.0}
     observation, _, _ = watched(knows=KNOWN, model=model, defenses=[defense])
     if defense["name"] == "pruning":
@@ -162,7 +163,7 @@ def test_no_vision_transformer_is_called_exact_either(watched: Watched, defense:
 
 @pytest.mark.parametrize("defense", [{"name": "sign"}, {"name": "float16"}, {"name": "gradient-noise", "scale": 0.1}])
 @pytest.mark.parametrize("knows", [(), ("defenses",)], ids=["naive", "informed"])
-def test_an_imprint_is_not_exact_under_them(watched: Watched, defense: dict[str, Any], knows: tuple[str, ...]) -> None:
+def test_an_imprint_is_not_exact_under_them(defense: dict[str, Any], knows: tuple[str, ...]) -> None:
     observation, truth, world = watched(
         knows=(*KNOWN, *knows),
         model={"name": "mlp", "width": 48, "depth": 2, "dropout": 0.0, "bias": True},
@@ -180,7 +181,7 @@ def test_an_imprint_is_not_exact_under_them(watched: Watched, defense: dict[str,
     assert not (knows and guess.is_exact)
 
 
-def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched) -> None:
+def test_zeros_that_were_not_sent_are_not_read_as_dropped_units() -> None:
     model = {"name": "mlp", "width": 48, "depth": 2, "dropout": 0.25}
     observation, _, _ = watched(knows=KNOWN, model=model)
     rank_one = {n: t * (torch.arange(len(t)) == 0)[:, None] for n, t in observation.update.tensors.items()}

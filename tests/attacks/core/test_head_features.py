@@ -31,7 +31,6 @@ def draw(size: int, width: int, seed: int = 1) -> Tensor:
 def test_inputs_of_distinct_labels_come_back(size: int, width: int, has_bias: bool, seed: int) -> None:
     inputs, labels = draw(size, width, seed), torch.arange(size)
     found = separate_features(mix(inputs, labels, 10, has_bias, seed), labels, torch.Generator().manual_seed(0))
-    assert found is not None
     torch.testing.assert_close(found.inputs, inputs, rtol=1e-5, atol=1e-5)  # a search that ends at EXACT
     assert found.residual < 1e-5
 
@@ -40,7 +39,6 @@ def test_inputs_of_distinct_labels_come_back(size: int, width: int, has_bias: bo
 def test_inputs_of_one_label_come_back_where_their_scores_differ(has_bias: bool) -> None:
     inputs, labels = 3.0 * draw(4, 30), torch.tensor([2, 2, 5, 7])
     found = separate_features(mix(inputs, labels, 10, has_bias), labels, torch.Generator().manual_seed(0))
-    assert found is not None
     distances = torch.cdist(found.inputs, inputs)
     assert float(distances.min(1).values.max()) < 1e-4 * float(inputs.norm())
     assert sorted(distances.argmin(1).tolist()) == [0, 1, 2, 3]
@@ -51,7 +49,6 @@ def test_errors_are_those_of_the_scores() -> None:
     inputs, labels = draw(3, 20), torch.tensor([4, 1, 0])
     head = mix(inputs, labels, 6, has_bias=True)
     found = separate_features(head, labels, torch.Generator().manual_seed(0))
-    assert found is not None
     expected = (F.linear(inputs, head.weight, head.bias).softmax(1) - F.one_hot(labels, 6)) / 3
     torch.testing.assert_close(found.errors, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found.errors.T @ found.inputs, head.gradient, rtol=1e-5, atol=1e-5)
@@ -61,7 +58,6 @@ def test_inputs_that_share_their_scores_share_their_answer() -> None:
     inputs = draw(2, 20)
     inputs[1] = inputs[0]
     found = separate_features(mix(inputs, torch.tensor([3, 3]), 5, has_bias=True), torch.tensor([3, 3]), _new())
-    assert found is not None
     torch.testing.assert_close(found.inputs, inputs, rtol=1e-5, atol=1e-5)
 
 
@@ -101,7 +97,6 @@ def test_inputs_of_one_label_are_told_apart_as_far_as_rounding_allows() -> None:
     head = mix(inputs, labels, 10, has_bias=True)
     rounded = head._replace(gradient=head.gradient.float().double())
     found = separate_features(rounded, labels, _new())
-    assert found is not None
     difference = inputs[1] - inputs[2]
     error = min(float((found.inputs[1] - found.inputs[2] - sign * difference).norm()) for sign in (1.0, -1.0))
     assert 1e-3 < found.blur < 0.2
@@ -113,6 +108,5 @@ def test_rounding_that_hides_a_difference_leaves_the_mean() -> None:
     inputs, labels = 0.5 + 1e-3 * draw(4, 600), torch.tensor([2, 5, 5, 7])
     head = mix(inputs, labels, 10, has_bias=True)
     found = separate_features(head._replace(gradient=head.gradient.float().double()), labels, _new())
-    assert found is not None
     assert found.blur == 1.0
     torch.testing.assert_close(found.inputs[1:3].mean(0), inputs[1:3].mean(0), rtol=1e-5, atol=1e-5)

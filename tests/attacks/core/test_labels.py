@@ -14,7 +14,7 @@ from attacks.core.labels import (
     labels_of,
     negative_labels,
 )
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 CLASSES, FEATURES = 10, 32
 
@@ -88,14 +88,14 @@ def test_negative_entries_are_the_labels_of_few_distinct_examples(batch: int) ->
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_the_label_of_a_real_client_is_inferred_through_dropout(watched: Watched, bias: bool, dropout: float) -> None:
+def test_the_label_of_a_real_client_is_inferred_through_dropout(bias: bool, dropout: float) -> None:
     model = {"name": "mlp", "width": 64, "depth": 2, "dropout": dropout, "bias": bias}
     for client in range(4):
         observation, truth, _ = watched(client=client, model=model, knows=("batch-size", "dropout-rates"))
         assert torch.equal(infer_labels(observation), truth.batches[0].labels)
 
 
-def test_a_batch_of_a_real_client_is_counted(watched: Watched) -> None:
+def test_a_batch_of_a_real_client_is_counted() -> None:
     """Counts are n = B (p - db), so those from other probabilities p' are off by B |p' - p|_1 in sum.
 
     What is negative becomes 0, which brings them nearer by as much as the new scale takes them away at most. Largest
@@ -120,9 +120,7 @@ def test_a_batch_of_a_real_client_is_counted(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize(("rule", "least"), [("counting", 3), ("distinct", 3), ("negative", 3), ("impact", 2)])
-def test_every_rule_answers_for_a_batch_of_a_real_client_and_leaves_the_model_alone(
-    watched: Watched, rule: str, least: int
-) -> None:
+def test_every_rule_answers_for_a_batch_of_a_real_client_and_leaves_the_model_alone(rule: str, least: int) -> None:
     for bias in (True, False):
         model = {"name": "mlp", "width": 64, "depth": 2, "bias": bias, "dropout": 0.5}
         observation, truth, _ = watched(
@@ -137,7 +135,7 @@ def test_every_rule_answers_for_a_batch_of_a_real_client_and_leaves_the_model_al
         assert all(torch.equal(value, before[name]) for name, value in observation.model.state_dict().items())
 
 
-def test_counting_draws_masks_like_the_client(watched: Watched) -> None:
+def test_counting_draws_masks_like_the_client() -> None:
     """Large logits make probabilities depend on the masks; the probe must not use the full network."""
     model = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "dropout": 0.5}
     observation, _, _ = watched(model=model, federation={"batch_size": 8}, knows=("batch-size", "dropout-rates"))
@@ -149,6 +147,6 @@ def test_counting_draws_masks_like_the_client(watched: Watched) -> None:
     assert seen == [pytest.approx(0.5, abs=0.03)]
 
 
-def test_granted_labels_are_used(watched: Watched) -> None:
+def test_granted_labels_are_used() -> None:
     observation, truth, _ = watched(federation={"batch_size": 4})
     assert torch.equal(labels_of(observation, "distinct"), truth.batches[0].labels)

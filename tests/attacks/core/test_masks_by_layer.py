@@ -8,7 +8,7 @@ from torch import nn
 from attacks.core.masks_by_layer import _infer_mask, _labels, _read_added, _split_at_widest_gap, peel
 from fedsim.core import seeding
 from fedsim.core.nets.masks import inject_masks
-from tests.attacks.solving import Toy, hiding
+from tests.attacks.solving import hiding, toy
 
 
 def dense(*sites: nn.Module) -> nn.Module:
@@ -20,13 +20,10 @@ def dense(*sites: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_layer_by_layer_the_true_masks_labels_and_output_gradients_come_out(toy: Toy, size: int) -> None:
+def test_layer_by_layer_the_true_masks_labels_and_output_gradients_come_out(size: int) -> None:
     observation, truth = toy(dense(nn.Dropout(0.5), nn.Dropout(0.25)), (3, 2, 2), size)
     (batch,), (masks,) = truth.batches, truth.masks
     found = peel(observation, batch.inputs)
-    assert found.masks is not None
-    assert found.labels is not None
-    assert found.deltas is not None
     assert all(torch.equal(own, mask) for own, mask in zip(found.masks, masks, strict=True))
     assert torch.equal(found.labels, batch.labels)
     with inject_masks(observation.sites, masks), torch.no_grad():
@@ -35,13 +32,13 @@ def test_layer_by_layer_the_true_masks_labels_and_output_gradients_come_out(toy:
     assert torch.allclose(found.deltas, expected, atol=1e-9)  # least squares in double precision
 
 
-def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open(toy: Toy) -> None:
+def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open() -> None:
     model = nn.Sequential(dense(nn.Identity(), nn.Identity()), nn.Dropout(0.5)).eval()
     observation, truth = toy(model, (3, 2, 2), 2)
     assert peel(observation, truth.batches[0].inputs).masks is None
 
 
-def test_a_hidden_layer_ends_it(toy: Toy) -> None:
+def test_a_hidden_layer_ends_it() -> None:
     observation, truth = toy(dense(nn.Identity(), nn.Identity()), (3, 2, 2), 2)
     hidden = hiding(observation, "4.weight")
     found = peel(hidden, truth.batches[0].inputs)
@@ -80,7 +77,6 @@ def test_a_mask_in_front_of_a_sum_is_corrected_by_the_layer_behind() -> None:
 
     gradient = behind @ inputs(mask)
     read = _read_added(sizes, gradient, inputs)
-    assert read is not None
     assert torch.equal(read[0], mask)
     assert _read_added(sizes, torch.randn((10, 64), generator=generator, dtype=torch.float64), inputs) is None
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from attacks.core.mean_gradient import as_gradient, gradient_weight
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 
-def test_a_step_counts_as_often_as_momentum_carries_it_on(watched: Watched) -> None:
+def test_a_step_counts_as_often_as_momentum_carries_it_on() -> None:
     training = {"algorithm": "fedavg", "local_steps": 3, "optimizer": {"name": "sgd", "momentum": 0.9}}
     observation, _, _ = watched(federation=training)
     # Of three steps the first is in the update 1 + 0.9 + 0.81 times, the second 1 + 0.9 times, the last once.
@@ -18,7 +18,7 @@ def test_a_step_counts_as_often_as_momentum_carries_it_on(watched: Watched) -> N
     assert gradient_weight(gradient) == 1.0
 
 
-def test_one_plain_step_as_a_gradient_is_the_gradient(watched: Watched) -> None:
+def test_one_plain_step_as_a_gradient_is_the_gradient() -> None:
     gradient, _, _ = watched()
     stepped, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 1, "optimizer": {"name": "sgd"}})
     found = as_gradient(stepped).update

@@ -9,13 +9,13 @@ from torch import nn
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
 from fedsim.core.types import MethodDescription, Observation
 from fedsim.core.types.effects import AddedNoise
-from tests.attacks.solving import Toy, sending
+from tests.attacks.solving import sending, toy
 
 NAME = "1.weight"
 
 
 @pytest.fixture
-def observation(toy: Toy) -> Observation:
+def observation() -> Observation:
     return toy(nn.Sequential(nn.Flatten(), nn.Linear(12, 4, bias=False)), (3, 2, 2), 1, dtype=torch.float32)[0]
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from attacks.core.patches import Positions, patch_projection, position_embedding, rows_of
 from fedsim.core import seeding
+from tests.attacks.solving import toy
 
 
 class Embedded(nn.Module):
@@ -38,10 +39,9 @@ def build(*settings: Any) -> nn.Module:
 
 
 @pytest.mark.parametrize("linear", [False, True])
-def test_patches_are_those_that_the_projection_sees(toy, linear) -> None:
+def test_patches_are_those_that_the_projection_sees(linear) -> None:
     observation, truth = toy(build(linear), (2, 4, 6), 1)
     found = patch_projection(observation)
-    assert found is not None
     assert (found.name, found.width, found.pixels.shape) == ("project", 20, (6, 8))
     example = truth.batches[0].inputs
     patches = found.cut(example)
@@ -50,17 +50,16 @@ def test_patches_are_those_that_the_projection_sees(toy, linear) -> None:
 
 
 @pytest.mark.parametrize("linear", [False, True])
-def test_the_position_embedding_explains_the_gradient_of_the_projection(toy, linear) -> None:
+def test_the_position_embedding_explains_the_gradient_of_the_projection(linear) -> None:
     observation, truth = toy(build(linear), (2, 4, 6), 1)
     assert position_embedding(observation) == Positions("position", 1)
     patches = patch_projection(observation)
-    assert patches is not None
     rows = rows_of(observation.update.tensors["position"], patches, 1)
     predicted = rows.T @ patches.cut(truth.batches[0].inputs)
     assert torch.allclose(predicted, observation.update.tensors["project.weight"].flatten(1))
 
 
-def test_without_positions_or_patches_there_is_none(toy) -> None:
+def test_without_positions_or_patches_there_is_none() -> None:
     assert position_embedding(toy(build(False, False), (2, 4, 6), 1)[0]) is None
     overlapping = nn.Sequential(nn.Conv2d(2, 4, 3, 1), nn.Flatten(), nn.Linear(32, 4))
     assert patch_projection(toy(overlapping, (2, 4, 6), 1)[0]) is None

@@ -4,10 +4,10 @@ import pytest
 
 from attacks.core.pixels import pixel_box
 from fedsim.core.types import InputSpec
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 
-def test_the_box_is_the_pixel_range(watched: Watched) -> None:
+def test_the_box_is_the_pixel_range() -> None:
     observation, _, _ = watched()
     observation = type(observation)(**{**vars(observation), "spec": InputSpec((2, 3, 3), 4, (0.5, 0.2), (0.25, 0.1))})
     low, high = pixel_box(observation)

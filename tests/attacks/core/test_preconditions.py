@@ -8,11 +8,11 @@ from torch import nn
 
 from attacks.core.preconditions import gradient_steps_only, one_gradient_only
 from fedsim.core.types import Observation
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
 @pytest.fixture
-def gradient(toy: Toy) -> Observation:
+def gradient() -> Observation:
     return toy(nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), (3, 2, 2), 1)[0]
 
 

@@ -2,15 +2,15 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from attacks.core.results import labels_or_unknown, no_guess
-from tests.attacks.solving import Watched
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 
-def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason(watched: Watched) -> None:
+def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason() -> None:
     observation, _, _ = watched(federation={"batch_size": 3})
     nothing = no_guess(observation, "gave up: why", iterations=4, diagnostics={"rank": 2.0}, notes=("told",))
     assert nothing.inputs.shape == (0, *observation.spec.shape)
@@ -22,14 +22,13 @@ def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason(watched
     assert not nothing.is_exact
 
 
-def test_sentences_that_were_not_found_are_no_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, _, _ = watched(**written_text)
+def test_sentences_that_were_not_found_are_no_tokens() -> None:
+    observation, _, _ = watched(**WRITTEN)
     assert no_guess(observation, "none").inputs.dtype == torch.long
 
 
-def test_labels_are_granted_or_unknown(watched: Watched) -> None:
+def test_labels_are_granted_or_unknown() -> None:
     observation, _, _ = watched(federation={"batch_size": 3})
-    assert observation.labels is not None
     assert labels_or_unknown(observation, 3).tolist() == observation.labels.tolist()
     assert labels_or_unknown(observation, 5).tolist() == [int(observation.labels.mode().values)] * 5
     hidden = replace(observation, labels=None, hidden_parameters=frozenset({"7.weight", "7.bias"}))

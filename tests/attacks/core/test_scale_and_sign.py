@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
 from fedsim.core.types import InputSpec
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 TRUE = torch.tensor([0.4, -1.3, 2.5], dtype=torch.float64)
 
@@ -64,7 +64,7 @@ def test_what_lies_outside_a_row_space_is_the_rest_of_a_projection() -> None:
     assert float(outside_row_space(silent, torch.ones_like(silent), rows).norm()) == pytest.approx(1.0)
 
 
-def test_the_largest_factor_touches_the_pixel_range(toy: Toy) -> None:
+def test_the_largest_factor_touches_the_pixel_range() -> None:
     observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(4, 4)), (1, 2, 2), 1)
     observation = replace(observation, spec=InputSpec((1, 2, 2), 4, (0.5,), (0.25,)))  # black is -2, white is 2
     examples = torch.tensor([[0.5, -0.1, 0.0, 0.25], [-4.0, 1.0, 0.0, 0.0]], dtype=torch.float64).view(2, 1, 2, 2)

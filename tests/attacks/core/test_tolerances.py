@@ -6,7 +6,7 @@ from torch import nn
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.tolerances import EXACT, MATCHES, SURELY_KEPT
 from fedsim.core import seeding
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
 def test_rounding_of_single_precision_counts_as_nothing_and_a_further_example_does_not() -> None:
@@ -17,7 +17,7 @@ def test_rounding_of_single_precision_counts_as_nothing_and_a_further_example_do
     assert float(two[1] / two[0]) > EXACT
 
 
-def test_rounding_matches_a_gradient_and_one_wrong_label_or_mask_entry_does_not(toy: Toy) -> None:
+def test_rounding_matches_a_gradient_and_one_wrong_label_or_mask_entry_does_not() -> None:
     with seeding.isolate_randomness(0):
         model = nn.Sequential(nn.Flatten(), nn.Linear(48, 64), nn.GELU(), nn.Dropout(0.5), nn.Linear(64, 4))
     observation, truth = toy(model, (3, 4, 4), 8, dtype=torch.float32)

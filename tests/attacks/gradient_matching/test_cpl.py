@@ -4,10 +4,10 @@ import pytest
 import torch.nn.functional as F
 
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet, squared_distance
-from tests.attacks.solving import Toy, attacked
+from tests.attacks.solving import attacked, toy
 
 
-def test_its_objective_has_a_term_of_the_label(toy: Toy) -> None:
+def test_its_objective_has_a_term_of_the_label() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     found = attacked("cpl", observation, max_iterations=2, inner=3, restarts=0, stream=3)
     outputs = observation.model(found.inputs).detach()

@@ -9,7 +9,8 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Step
 from fedsim.metrics.image import score_items
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 SHAPE = (2, 3, 9, 6)
 
@@ -30,7 +31,7 @@ def test_each_row_is_what_the_network_makes_with_its_weights_of_its_victim_s_noi
     assert plain.shape == (3, *SHAPE)
 
 
-def test_the_search_lowers_the_objective_shows_images_and_is_as_its_seed(watched: Watched) -> None:
+def test_the_search_lowers_the_objective_shows_images_and_is_as_its_seed() -> None:
     observation, truth, _ = watched()
     steps = list[Step]()
     guess = attacked("deep-image-prior", observation, steps.append, max_iterations=150, width=16)
@@ -47,7 +48,7 @@ def test_the_search_lowers_the_objective_shows_images_and_is_as_its_seed(watched
     assert not torch.equal(first, other)
 
 
-def test_what_is_no_image_is_refused(watched: Watched) -> None:
+def test_what_is_no_image_is_refused() -> None:
     observation, _, _ = watched(data={"name": "breast-cancer"})
     with pytest.raises(NotApplicable, match="the examples are not images"):
         attacked("deep-image-prior", observation)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet
-from tests.attacks.solving import Toy, attacked
+from tests.attacks.solving import attacked, toy
 
 
-def test_it_finds_the_label_with_the_image_and_asks_for_none(toy: Toy) -> None:
+def test_it_finds_the_label_with_the_image_and_asks_for_none() -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
     wrong = replace(observation, labels=(truth.batches[0].labels + 1) % 4)
     told, untold = (

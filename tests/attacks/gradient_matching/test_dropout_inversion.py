@@ -12,20 +12,20 @@ from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
-from tests.attacks.solving import Named, Toy, Watched, hiding
+from tests.attacks.solving import attack_named, hiding, toy
+from tests.federating import watched
 
 WIDE = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25}
 
 
 def attacked(
-    attack_named: Named, observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: object
+    observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: object
 ) -> Reconstruction:
     return attack_named("dropout-inversion", **settings)(observation, seeding.generator(5, "attack"), on_step)
 
 
 def agreement(found: Reconstruction, truth: Truth) -> float:
     """Share of mask entries on the right side of one half."""
-    assert found.masks is not None
     pairs = zip(found.masks, truth.masks[0], strict=True)
     hits = torch.cat([((mask > 0.5) == (true > 0.5)).flatten() for mask, true in pairs])
     return float(hits.double().mean())
@@ -64,31 +64,27 @@ def torchvision_transformer(dropout: float) -> nn.Module:
     ],
     ids=str,
 )
-def test_every_relaxation_finds_masks_and_image(
-    watched: Watched, attack_named: Named, settings: dict[str, object]
-) -> None:
+def test_every_relaxation_finds_masks_and_image(settings: dict[str, object]) -> None:
     observation, truth, world = watched(model=WIDE)
-    found = attacked(attack_named, observation, max_iterations=300, sign="off", schedule="cosine", **settings)
+    found = attacked(observation, max_iterations=300, sign="off", schedule="cosine", **settings)
     assert agreement(found, truth) > 0.9
     assert score_items(found, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] > 25
 
 
-def test_masks_have_a_step_of_their_own(watched: Watched, attack_named: Named) -> None:
+def test_masks_have_a_step_of_their_own() -> None:
     observation, _, _ = watched(model=WIDE)
     settings = {"max_iterations": 2, "first_masks": "mean", "learning_rate": 1e-7, "boxed": False}
-    start = attacked(attack_named, observation, **{**settings, "max_iterations": 1})
+    start = attacked(observation, **{**settings, "max_iterations": 1})
     for rate in (0.1, 0.01):
-        moved = attacked(attack_named, observation, **settings, mask_learning_rate=rate)
+        moved = attacked(observation, **settings, mask_learning_rate=rate)
         assert moved.best_iteration == 2
-        assert moved.masks is not None
-        assert start.masks is not None
         steps = torch.cat([(a - b).abs().flatten() for a, b in zip(moved.masks, start.masks, strict=True)])
         assert float(steps.max()) == pytest.approx(rate, rel=0.01)
         assert torch.allclose(moved.inputs, start.inputs, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: Watched, attack_named: Named) -> None:
+def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more() -> None:
     observation, truth, world = watched(model=WIDE)
     settings = {
         "max_iterations": 250,
@@ -97,10 +93,9 @@ def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: W
         "priors": [{"name": "total-variation", "weight": 1e-7}],
     }
     steps: list[Step] = []
-    rough = attacked(attack_named, observation, **settings)
-    fine = attacked(attack_named, observation, steps.append, **settings, polish=True)
+    rough = attacked(observation, **settings)
+    fine = attacked(observation, steps.append, **settings, polish=True)
     assert fine.objective < rough.objective
-    assert fine.masks is not None
     assert set(torch.cat([mask.flatten() for mask in fine.masks]).tolist()) == {0.0, 1.0}
     assert fine.diagnostics["starts"] == 2
     assert fine.iterations == len(steps)
@@ -112,16 +107,14 @@ def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: W
     assert after > before
 
 
-def test_polish_that_explains_less_is_dropped(watched: Watched, attack_named: Named) -> None:
+def test_polish_that_explains_less_is_dropped() -> None:
     """Masks of 1 - p = 0.25 that hardly moved round to nothing kept, which explains nothing."""
     observation, _, _ = watched(model={**WIDE, "dropout": 0.75})
     settings = {"max_iterations": 40, "first_masks": "mean", "mask_learning_rate": 1e-6}
-    rough = attacked(attack_named, observation, **settings)
-    polished = attacked(attack_named, observation, **settings, polish=True)
+    rough = attacked(observation, **settings)
+    polished = attacked(observation, **settings, polish=True)
     assert polished.objective == rough.objective
     assert torch.equal(polished.inputs, rough.inputs)
-    assert rough.masks is not None
-    assert polished.masks is not None
     assert all(torch.equal(a, b) for a, b in zip(polished.masks, rough.masks, strict=True))
     assert polished.iterations > rough.iterations
 
@@ -131,7 +124,7 @@ def test_polish_that_explains_less_is_dropped(watched: Watched, attack_named: Na
     ("build", "shape"), [(small_transformer, (1, 8, 8)), (torchvision_transformer, (3, 8, 8))], ids=["own", "tv"]
 )
 def test_the_mask_behind_the_position_embedding_is_read_exactly(
-    toy: Toy, build: Callable[[float], nn.Module], shape: tuple[int, ...], dropout: float
+    build: Callable[[float], nn.Module], shape: tuple[int, ...], dropout: float
 ) -> None:
     with seeding.isolate_randomness(1):
         model = build(dropout)
@@ -142,7 +135,7 @@ def test_the_mask_behind_the_position_embedding_is_read_exactly(
     assert float(known.double().mean()) > 0.7
 
 
-def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
+def test_without_the_embedding_little_can_be_read() -> None:
     with seeding.isolate_randomness(1):
         model = small_transformer(0.25)
     assert read_masks(toy(model, (1, 8, 8), 2)[0]) == {}
@@ -151,13 +144,12 @@ def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
     assert mask is None or float(mask.isnan().double().mean()) > 0.7
 
 
-def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_named: Named) -> None:
+def test_what_was_read_stays_fixed_and_the_rest_is_searched() -> None:
     with seeding.isolate_randomness(1):
         model = small_transformer(0.25).float()
     observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
     read = read_masks(observation)[0]
-    found = attacked(attack_named, observation, max_iterations=15, read_out=True)
-    assert found.masks is not None
+    found = attacked(observation, max_iterations=15, read_out=True)
     known = ~read.isnan()
     assert torch.equal(found.masks[0][known], truth.masks[0][0][known])
     assert not torch.equal(found.masks[1], found.masks[1].round())

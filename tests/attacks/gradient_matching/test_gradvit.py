@@ -5,7 +5,7 @@ from torch import nn
 from attacks.core.matching.terms import sum_of
 from fedsim.core import seeding
 from tests.attacks.core.matching.measures import alone
-from tests.attacks.solving import solve
+from tests.attacks.solving import attack_named, solve, toy
 
 NAME = "gradvit"
 
@@ -33,7 +33,7 @@ def build(**settings: object) -> Transformer:
 
 
 @pytest.mark.slow
-def test_it_lowers_the_distance_in_both_stages(toy, attack_named):
+def test_it_lowers_the_distance_in_both_stages():
     observation, truth = toy(build(rate=0.25), (1, 8, 8), 1, dtype=torch.float32)
     steps = []
     attack = attack_named(NAME, max_iterations=300, restarts=2)
@@ -48,7 +48,7 @@ def test_it_lowers_the_distance_in_both_stages(toy, attack_named):
     assert (guess.inputs - wanted).norm() < 0.5 * (begin - wanted).norm()
 
 
-def test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_them(toy, attack_named):
+def test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_them():
     without, _ = toy(build(), (1, 8, 8), 2)
     with_statistics, _ = toy(build(norm=True), (1, 8, 8), 2)
     generator = torch.Generator().manual_seed(0)
@@ -56,10 +56,10 @@ def test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_
     for observation, has in ((without, False), (with_statistics, True)):
         later = sum_of(attack_named(NAME).config.later_priors, alone(observation))
         assert (float(later(dummy, (), [0])) > 1e-6) is has
-    assert "no running statistics" in " ".join(solve(attack_named, NAME, without, max_iterations=4).notes)
+    assert "no running statistics" in " ".join(solve(NAME, without, max_iterations=4).notes)
 
 
-def test_models_without_patches_are_refused(toy, attack_named):
+def test_models_without_patches_are_refused():
     observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (1, 8, 8), 1)
     verdict = attack_named(NAME).applicable(observation)
     assert not verdict.holds

@@ -2,12 +2,13 @@
 
 import torch
 
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 
-def test_more_draws_make_the_objective_steadier(watched: Watched) -> None:
+def test_more_draws_make_the_objective_steadier() -> None:
     observation, _, _ = watched(knows=KNOWN)
 
     def spread(draws: int) -> float:

@@ -1,11 +1,12 @@
 """Fresh masks in every iteration."""
 
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 
-def test_the_objective_is_noise_and_the_attack_of_one_draw_is_that_of_one_set(watched: Watched) -> None:
+def test_the_objective_is_noise_and_the_attack_of_one_draw_is_that_of_one_set() -> None:
     observation, _, _ = watched(knows=KNOWN)
     fresh = attacked("ig-train", observation, max_iterations=6, learning_rate=1e-9)
     values = [objective for _, objective in fresh.history]

@@ -1,17 +1,15 @@
 """Gradients matched by a network without dropout."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from fedsim.core.types import Reconstruction
+from tests.attacks.defended import attacked
 
-Attacked = Callable[..., tuple[float, Reconstruction]]
 MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 CONVNET = {"name": "convnet", "width": 8, "dropout": 0.0}
 
 
 @pytest.mark.parametrize("model", [MLP, pytest.param(CONVNET, marks=pytest.mark.slow)], ids=["mlp", "convnet"])
-def test_without_a_defense_the_naive_attack_succeeds(attacked: Attacked, model: dict[str, Any]) -> None:
+def test_without_a_defense_the_naive_attack_succeeds(model: dict[str, Any]) -> None:
     assert attacked("inverting-gradients", None, model=model)[0] > 40

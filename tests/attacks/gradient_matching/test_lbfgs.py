@@ -13,7 +13,7 @@ from fedsim.core import seeding
 from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import Reconstruction, Step, Truth
 from tests.attacks.gradient_matching.lenets import sigmoid_lenet
-from tests.attacks.solving import Toy, attacked, sending
+from tests.attacks.solving import attacked, sending, toy
 
 ThreeAttacks = pytest.mark.parametrize("name", ["dlg", "idlg", "cpl"])
 
@@ -26,7 +26,7 @@ def error(found: Reconstruction, truth: Truth) -> float:
 
 
 @ThreeAttacks
-def test_one_image_and_its_label_are_exact(toy: Toy, name: str) -> None:
+def test_one_image_and_its_label_are_exact(name: str) -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
     settings = {"label_weight": 0.0} if name == "cpl" else {}
     found = found_by(name, replace(observation, labels=None), threshold=1e-12, **settings)
@@ -38,11 +38,10 @@ def test_one_image_and_its_label_are_exact(toy: Toy, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["dlg", *(pytest.param(name, marks=pytest.mark.slow) for name in ("idlg", "cpl"))])
-def test_masks_are_found_with_the_image(toy: Toy, name: str) -> None:
+def test_masks_are_found_with_the_image(name: str) -> None:
     observation, truth = toy(sigmoid_lenet(0.5), (1, 6, 6), 1)
     found = found_by(name, observation)
     assert error(found, truth) < 0.05
-    assert found.masks is not None
     assert torch.equal(found.masks[0].round(), truth.masks[0][0])
     changed = replace(observation, threat=observation.threat.model_copy(update={"knows": ("batch-size", "labels")}))
     blind = found_by(name, changed, restarts=0, max_iterations=8)
@@ -51,7 +50,7 @@ def test_masks_are_found_with_the_image(toy: Toy, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["idlg", "cpl"])
-def test_granted_labels_are_used_and_batches_work(toy: Toy, name: str) -> None:
+def test_granted_labels_are_used_and_batches_work(name: str) -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 2)
     observation = replace(observation, labels=truth.batches[0].labels)
     found = found_by(name, observation)
@@ -60,7 +59,7 @@ def test_granted_labels_are_used_and_batches_work(toy: Toy, name: str) -> None:
     assert float(distances.min(0).values.max()) < 0.1
 
 
-def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: Toy) -> None:
+def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     steps: list[Step] = []
     found = found_by(
@@ -74,7 +73,7 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
     assert found.iterations == 9
 
 
-def test_a_start_ends_on_its_plateau(toy: Toy) -> None:
+def test_a_start_ends_on_its_plateau() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     found = found_by("cpl", observation, patience=4)
     assert found.stop_reason == "no improvement"
@@ -83,7 +82,7 @@ def test_a_start_ends_on_its_plateau(toy: Toy) -> None:
     assert min(objectives[:-5]) * (1 - 1e-4) > min(objectives[:-4])
 
 
-def test_an_objective_that_is_not_a_number_ends_without_an_image(toy: Toy) -> None:
+def test_an_objective_that_is_not_a_number_ends_without_an_image() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     broken = replace(observation, loss=lambda outputs, labels: F.cross_entropy(outputs, labels) * torch.nan)
     for name in ("dlg", "idlg", "cpl"):
@@ -114,14 +113,14 @@ class Functional(nn.Module):
         (Functional, True),
     ],
 )
-def test_relu_is_noted_and_not_refused(toy: Toy, model: Callable[[], nn.Module], has_kinks: bool) -> None:
+def test_relu_is_noted_and_not_refused(model: Callable[[], nn.Module], has_kinks: bool) -> None:
     observation, _ = toy(model(), (1, 6, 6), 1)
     found = found_by("dlg", observation, max_iterations=1, restarts=0)
     assert any("ReLU" in note for note in found.notes) == has_kinks
 
 
 @pytest.mark.parametrize("name", ["dlg", "idlg"])
-def test_out_of_time_the_best_image_comes_back_with_its_label(toy: Toy, name: str) -> None:
+def test_out_of_time_the_best_image_comes_back_with_its_label(name: str) -> None:
     def over(step: Step) -> None:
         if step.iteration == 2:
             raise DeadlineReached
@@ -133,7 +132,7 @@ def test_out_of_time_the_best_image_comes_back_with_its_label(toy: Toy, name: st
 
 
 @pytest.mark.parametrize("name", ["idlg", pytest.param("cpl", marks=pytest.mark.slow)])
-def test_a_prior_and_a_distance_may_be_chosen(toy: Toy, name: str) -> None:
+def test_a_prior_and_a_distance_may_be_chosen(name: str) -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
     prior = {"name": "squared-norm", "weight": 0.1}
     plain, damped = (found_by(name, observation, priors=priors, restarts=0) for priors in ((), (prior,)))
@@ -142,7 +141,7 @@ def test_a_prior_and_a_distance_may_be_chosen(toy: Toy, name: str) -> None:
     assert error(cosine, truth) < 0.2
 
 
-def test_the_threshold_is_a_share_of_the_gradients_squared_norm(toy: Toy) -> None:
+def test_the_threshold_is_a_share_of_the_gradients_squared_norm() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     small = sending(
         observation,
@@ -154,7 +153,7 @@ def test_the_threshold_is_a_share_of_the_gradients_squared_norm(toy: Toy) -> Non
     assert found.diagnostics["squared distance relative to the gradient"] < 1e-10
 
 
-def test_a_start_diverges_by_its_distance_and_not_by_its_label_term(toy: Toy) -> None:
+def test_a_start_diverges_by_its_distance_and_not_by_its_label_term() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     size = sum(float(tensor.square().sum()) for tensor in observation.update.tensors.values())
     found = found_by("cpl", observation, label_weight=0.1, restarts=1, divergence_threshold=1e-3)

@@ -16,7 +16,7 @@ from fedsim.core.denoisers import LoadedDenoiser, save_denoiser
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, Step
 from fedsim.models.edm_unet import EdmUnetConfig, edm_unet
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 SETTINGS = {"width": 8, "blocks": 1}
 
@@ -41,7 +41,7 @@ def attack(folder: Path, **settings: Any) -> LearnedPrior:
     return LearnedPrior(LearnedPriorConfig(denoiser=str(folder), **settings))
 
 
-def known(toy: Toy, channels: int = 1) -> Observation:
+def known(channels: int = 1) -> Observation:
     model = small() if channels == 1 else nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
     return toy(model, (channels, 8, 8), 1, dtype=torch.float32)[0]
 
@@ -66,17 +66,17 @@ def test_the_denoiser_reads_its_own_normalisation() -> None:
     torch.testing.assert_close(found, torch.full((1, 1, 8, 8), 0.45 / 0.4))
 
 
-def test_levels_share_the_iterations_and_the_last_one_goes_on_from_the_others(toy: Toy, folder: Path) -> None:
+def test_levels_share_the_iterations_and_the_last_one_goes_on_from_the_others(folder: Path) -> None:
     steps: list[Step] = []
     method = attack(folder, levels=(1.0, 0.5), max_iterations=20, prior_weight=1.0)
-    found = method(known(toy), seeding.generator(0, "attack"), steps.append)
+    found = method(known(), seeding.generator(0, "attack"), steps.append)
     assert [step.iteration for step in steps] == list(range(1, 21))
     assert found.inputs.shape == (1, 1, 8, 8)
     assert steps[10].objective < steps[0].objective, "the second level begins where the first one ended"
 
 
-def test_without_weight_it_is_gradient_matching_bit_by_bit(toy: Toy, folder: Path) -> None:
-    observation = known(toy)
+def test_without_weight_it_is_gradient_matching_bit_by_bit(folder: Path) -> None:
+    observation = known()
     settings: dict[str, Any] = {"max_iterations": 30}
     plain = InvertingGradients(MatchingConfig(**settings))(observation, seeding.generator(0, "attack"))
     for weight, is_same in ((0.0, True), (5.0, False)):
@@ -85,11 +85,11 @@ def test_without_weight_it_is_gradient_matching_bit_by_bit(toy: Toy, folder: Pat
         assert torch.equal(found.inputs, plain.inputs) == is_same
 
 
-def test_a_denoiser_of_other_images_or_none_is_named(toy: Toy, folder: Path, tmp_path: Path) -> None:
+def test_a_denoiser_of_other_images_or_none_is_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotApplicable, match=r"reads images \(1, 8, 8\), and an example is \(3, 8, 8\)"):
-        attack(folder)(known(toy, 3), seeding.generator(0, "attack"))
+        attack(folder)(known(3), seeding.generator(0, "attack"))
     with pytest.raises(NotApplicable, match="no trained denoiser.* Known: digits-unet, photographs-unet"):
-        attack(tmp_path / "none")(known(toy), seeding.generator(0, "attack"))
-    blind = replace(known(toy), threat=known(toy).threat.model_copy(update={"knows": ("labels", "batch-size")}))
+        attack(tmp_path / "none")(known(), seeding.generator(0, "attack"))
+    blind = replace(known(), threat=known().threat.model_copy(update={"knows": ("labels", "batch-size")}))
     with pytest.raises(NotApplicable, match="input-statistics"):
         attack(folder)(blind, seeding.generator(0, "attack"))

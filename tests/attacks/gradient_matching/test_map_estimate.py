@@ -6,14 +6,15 @@ import pytest
 
 from fedsim.core.errors import NotApplicable
 from fedsim.metrics.image import score_items
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
 SEARCH = {"max_iterations": 150, "schedule": "steps"}
 
 
-def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **settings: Any) -> float:
+def mean_psnr(name: str, defenses: list[dict[str, Any]], **settings: Any) -> float:
     values: list[float] = []
     for client in range(1):
         observation, truth, world = watched(client=client, knows=KNOWN, model=PLAIN, defenses=defenses)
@@ -32,13 +33,13 @@ def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **set
     ],
     ids=["gaussian", "laplace", "relative gaussian", "relative laplace"],
 )
-def test_it_sees_more_than_an_attacker_who_matches_directions(watched: Watched, noise: dict[str, Any]) -> None:
+def test_it_sees_more_than_an_attacker_who_matches_directions(noise: dict[str, Any]) -> None:
     defenses = [{"name": "gradient-noise", **noise}]
-    assert mean_psnr(watched, "map-estimate", defenses) > mean_psnr(watched, "inverting-gradients", defenses) + 1.0
+    assert mean_psnr("map-estimate", defenses) > mean_psnr("inverting-gradients", defenses) + 1.0
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int) -> None:
+def test_noise_on_unknown_slices_hides_nothing(batch_size: int) -> None:
     tables: dict[str, Any] = {
         "model": {**PLAIN, "width": 64},
         "defenses": [{"name": "grad-defense", "scale": 0.1}],
@@ -55,7 +56,7 @@ def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int
     assert worst["map-estimate"] > 40
 
 
-def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched) -> None:
+def test_a_clipped_noisy_gradient_is_found_through_the_clipping() -> None:
     defenses = [{"name": "clipping", "norm": 0.3}, {"name": "gradient-noise", "scale": 3e-3}]
     observation, truth, world = watched(knows=KNOWN, model=PLAIN, defenses=defenses)
     guess = attacked("map-estimate", observation, **SEARCH)
@@ -77,7 +78,7 @@ def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched
         ),
     ],
 )
-def test_what_it_cannot_model_it_refuses(watched: Watched, tables: dict[str, Any], reason: str) -> None:
+def test_what_it_cannot_model_it_refuses(tables: dict[str, Any], reason: str) -> None:
     observation, _, _ = watched(knows=KNOWN, **tables)
     with pytest.raises(NotApplicable, match=reason):
         attacked("map-estimate", observation, max_iterations=2)

@@ -1,7 +1,6 @@
 """Relaxed rows of a table: what logits stand for, and whether the gradient leads to the true ones."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -16,8 +15,9 @@ from fedsim.core.nets.table_columns import likeliest_values
 from fedsim.core.types import InputSpec, Observation, Reconstruction, Step
 from fedsim.metrics.image import match
 from fedsim.metrics.table import TOLERANCE, columns_of
-from tests.attacks.solving import Toy, Watched, attacked
+from tests.attacks.solving import attacked, without_information
 from tests.attacks.tables import Census, census, gradient_of, network
+from tests.federating import watched
 
 Observed = tuple[Observation, Tensor, Tensor]
 NAME = "tabular-relaxation"
@@ -28,9 +28,9 @@ TABLE = RelaxedTable.of(SPEC)
 
 
 @pytest.fixture(scope="module")
-def four(toy: Toy) -> Observed:
+def four() -> Observed:
     """The gradient of four people, their rows and labels, which are known."""
-    observation, inputs, labels = gradient_of(toy, network(64), census(), torch.arange(4))
+    observation, inputs, labels = gradient_of(network(64), census(), torch.arange(4))
     return replace(observation, labels=labels), inputs, labels
 
 
@@ -101,9 +101,7 @@ def test_four_people_come_back(four: Observed) -> None:
     assert {tuple(step.guess.shape) for step in steps} == {tuple(inputs.shape)}
 
 
-def test_a_gradient_that_says_nothing_gives_other_people(
-    four: Observed, without_information: Callable[[Observation], Observation]
-) -> None:
+def test_a_gradient_that_says_nothing_gives_other_people(four: Observed) -> None:
     observation, inputs, _ = four
     guess = attacked(NAME, without_information(observation), max_iterations=100, restarts=2)
     assert share_read(guess, inputs) < 0.7
@@ -115,7 +113,7 @@ def test_a_budget_is_shared_by_a_few_starts() -> None:
     assert TabularRelaxationConfig.model_validate(TabularRelaxation.settings_for_budget(1)).max_iterations == 1
 
 
-def test_what_is_no_table_with_categories_is_refused(four: Observed, watched: Watched) -> None:
+def test_what_is_no_table_with_categories_is_refused(four: Observed) -> None:
     observation, *_ = four
     numbers = replace(
         observation.spec, mean=(0.5,) * len(observation.spec.mean), std=(0.2,) * len(observation.spec.std)

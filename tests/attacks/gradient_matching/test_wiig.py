@@ -8,13 +8,14 @@ import torch
 from attacks.core.matching.attack import MatchingConfig
 from attacks.core.matching.unknown_masks import GivenMasks
 from attacks.gradient_matching.wiig import Wiig
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 attack = partial(attacked, stream=5)
 
 
-def test_the_granted_masks_are_used_and_bring_the_image_back(watched: Watched) -> None:
+def test_the_granted_masks_are_used_and_bring_the_image_back() -> None:
     """Under the client's masks the objective has its minimum at the image; under inverted masks it has not."""
     model = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}
     observation, truth, _ = watched(model=model, knows=(*KNOWN, "masks"))
@@ -22,7 +23,6 @@ def test_the_granted_masks_are_used_and_bring_the_image_back(watched: Watched) -
     assert isinstance(block, GivenMasks)
     (given,) = block.victim_masks
     assert all(torch.equal(ours, own) for ours, own in zip(given, truth.masks[0], strict=True))
-    assert observation.masks is not None
     inverted = replace(observation, masks=(tuple(1.0 - mask for mask in observation.masks[0]),))
     found, astray = (attack("wiig", seen, max_iterations=150) for seen in (observation, inverted))
     errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (found, astray)]

@@ -10,22 +10,23 @@ from attacks.graphs._blocks import Star, alphabet_of, candidates_of, shares_outs
 from attacks.graphs._gluing import Gluing
 from attacks.graphs._masked_blocks import draws_needed
 from fedsim.core import registry, seeding
-from fedsim.core.nets.graph_networks import GraphNetwork, graphs_of
+from fedsim.core.nets.graph_networks import graphs_of
 from fedsim.core.types import InputSpec, Observation, Reconstruction
 from fedsim.metrics.graphs import graph_exact
 from fedsim.threat.observe import observe
-from tests.tasks.targets import Build, victim
+from tests.federating import scenario
+from tests.tasks.targets import victim
 
 KNOWS = ("batch-size", "dropout-rates")
 
 
-def seen(build: Build, network: str, client: int, rate: float = 0.0, **data: Any) -> tuple[Observation, torch.Tensor]:
+def seen(network: str, client: int, rate: float = 0.0, **data: Any) -> tuple[Observation, torch.Tensor]:
     """What a server sees of a client with one molecule, and the molecule."""
     tables = {
         "data": {"name": "made-molecules", "molecules": 60, "seed": client, **data},
         "model": {"name": network, "dropout": rate},
     }
-    one = victim(build, 1, **tables)
+    one = victim(scenario, 1, **tables)
     return observe(one, KNOWS), one.truth.batches[0].inputs[0]  # type: ignore[arg-type]
 
 
@@ -35,25 +36,25 @@ def searched(observation: Observation, **settings: Any) -> Reconstruction:
 
 
 @pytest.mark.parametrize(("network", "client"), [("gat", 0), ("gat", 1), ("gcn", 0), ("gcn", 1), ("gcn", 2)])
-def test_a_graph_comes_back_whole(scenario: Build, network: str, client: int) -> None:
-    observation, molecule = seen(scenario, network, client)
+def test_a_graph_comes_back_whole(network: str, client: int) -> None:
+    observation, molecule = seen(network, client)
     guess = searched(observation)
     assert graph_exact(guess.inputs[0], molecule) == 1.0
     assert guess.is_exact
 
 
 @pytest.mark.parametrize(("network", "rate"), [("gat", 0.2), ("gcn", 0.2)])
-def test_dropout_of_hidden_values_does_not_hide_it(scenario: Build, network: str, rate: float) -> None:
-    observation, molecule = seen(scenario, network, 0, rate)
+def test_dropout_of_hidden_values_does_not_hide_it(network: str, rate: float) -> None:
+    observation, molecule = seen(network, 0, rate)
     guess = searched(observation)
     assert graph_exact(guess.inputs[0], molecule) == 1.0
     assert guess.is_exact
 
 
-def test_a_graph_of_another_client_is_not_taken_for_it(scenario: Build) -> None:
+def test_a_graph_of_another_client_is_not_taken_for_it() -> None:
     """Blocks of one gradient, judged by another one: no graph has that, so none is returned."""
-    observation, _ = seen(scenario, "gat", 0)
-    other, _ = seen(scenario, "gat", 1)
+    observation, _ = seen("gat", 0)
+    other, _ = seen("gat", 1)
     mixed = {**observation.update.tensors, "head.weight": other.update.tensors["head.weight"]}
     observation.update.tensors.update(mixed)  # type: ignore[attr-defined]
     guess = searched(observation)
@@ -61,11 +62,10 @@ def test_a_graph_of_another_client_is_not_taken_for_it(scenario: Build) -> None:
     assert "has the gradient" in guess.stop_reason
 
 
-def test_rows_of_what_layers_read_lie_in_the_span_of_their_gradients(scenario: Build) -> None:
-    observation, molecule = seen(scenario, "gat", 0)
+def test_rows_of_what_layers_read_lie_in_the_span_of_their_gradients() -> None:
+    observation, molecule = seen("gat", 0)
     graphs = graphs_of(molecule[None].double())
     network = observation.model.double()
-    assert isinstance(network, GraphNetwork)
     hidden = network.apply_layer(0, graphs.features, graphs).detach()
     for layer, rows in enumerate((graphs.features[0], hidden[0])):
         basis = span_of(observation.update.tensors[f"layers.{layer}.linear.weight"].double(), 1e-7, 99)[0]
@@ -111,7 +111,7 @@ def test_draws_that_hit_only_kept_entries() -> None:
     ("tables", "reason"),
     [({"federation": {"batch_size": 2}}, "2 graphs"), ({"model": {"name": "gat", "depth": 1}}, "two graph layers")],
 )
-def test_what_it_cannot_read_is_refused(scenario: Build, tables: dict[str, Any], reason: str) -> None:
+def test_what_it_cannot_read_is_refused(tables: dict[str, Any], reason: str) -> None:
     size = tables.get("federation", {}).get("batch_size", 1)
     model = tables.get("model", {"name": "gat"})
     one = victim(scenario, size, data={"name": "made-molecules", "molecules": 60}, model=model)

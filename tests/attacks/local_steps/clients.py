@@ -11,7 +11,7 @@ from fedsim.core.examples import unique_examples
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
-from tests.attacks.solving import Named
+from tests.attacks.solving import attack_named
 
 SGD = {"name": "sgd", "learning_rate": 0.1}
 
@@ -38,9 +38,7 @@ def wide(dropout: float) -> dict[str, Any]:
     return {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
 
 
-def found(
-    attack_named: Named, name: str, seen: tuple[Observation, Truth, World], **choices: Any
-) -> tuple[Reconstruction, list[float]]:
+def found(name: str, seen: tuple[Observation, Truth, World], **choices: Any) -> tuple[Reconstruction, list[float]]:
     observation, truth, world = seen
     guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
     return guess, [

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from attacks.local_steps.fedavg_inversion import average, disagreement
 from tests.attacks.local_steps.clients import found, small, wide
-from tests.attacks.solving import Named, Watched
+from tests.federating import watched
 
 
 @given(st.permutations(range(4)), st.permutations(range(4)))
@@ -23,20 +23,20 @@ def test_passes_in_any_order_are_brought_together(one: list[int], other: list[in
 
 
 @pytest.mark.slow
-def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse(attack_named: Named, watched: Watched) -> None:
+def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse() -> None:
     seen = watched(model=wide(0.25), **small(batch_size=4, local_epochs=3))
-    guess, psnr = found(attack_named, "fedavg-inversion", seen, max_iterations=400)
-    _, ignorant = found(attack_named, "fedavg-inversion", seen, max_iterations=400, masks="expectation")
+    guess, psnr = found("fedavg-inversion", seen, max_iterations=400)
+    _, ignorant = found("fedavg-inversion", seen, max_iterations=400, masks="expectation")
     assert guess.masks is None
     assert sorted(psnr)[1] > sorted(ignorant)[1] + 5.0
 
 
 @pytest.mark.slow
-def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watched: Watched) -> None:
+def test_separate_dummies_of_each_pass_end_as_one_set() -> None:
     seen = watched(
         model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=2, local_epochs=3)
     )
-    guess, psnr = found(attack_named, "fedavg-inversion", seen, max_iterations=250, dummies="separate", restarts=2)
+    guess, psnr = found("fedavg-inversion", seen, max_iterations=250, dummies="separate", restarts=2)
     assert guess.inputs.shape == (4, 1, 8, 8)
     assert guess.diagnostics["starts"] == 2
     assert sorted(psnr)[1] > 20.0

@@ -1,7 +1,6 @@
 """Several local steps: empty ones, labels, and the two attacks from end to end."""
 
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,18 +10,17 @@ from fedsim.core.examples import unique_examples
 from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.labels import label_accuracy
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.local_steps.clients import SGD, found, small, unrolled
-from tests.attacks.solving import Named, Watched
+from tests.federating import scenario, watched
 
 
 @pytest.fixture
-def empty_first(watched: Watched) -> tuple[Observation, Truth, World]:
+def empty_first() -> tuple[Observation, Truth, World]:
     """A client whose first Poisson batch is empty, and not all of whose batches are."""
     training = {
         **{"clients": 8, "sampling": "poisson", "algorithm": "fedavg", "local_steps": 4},
@@ -42,16 +40,14 @@ def test_the_truth_reproduces_an_update_with_an_empty_step(empty_first: tuple[Ob
 
 
 @pytest.mark.parametrize("name", ["fedavg-inversion", "sme"])
-def test_an_attack_goes_through_an_empty_step(
-    name: str, attack_named: Named, empty_first: tuple[Observation, Truth, World]
-) -> None:
-    guess, psnr = found(attack_named, name, empty_first, max_iterations=3)
+def test_an_attack_goes_through_an_empty_step(name: str, empty_first: tuple[Observation, Truth, World]) -> None:
+    guess, psnr = found(name, empty_first, max_iterations=3)
     assert len(psnr) == len(guess.inputs) == empty_first[0].examples
     assert math.isfinite(guess.objective)
     assert bool(torch.isfinite(guess.inputs).all())
 
 
-def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) -> None:
+def test_labels_of_several_steps_are_counted() -> None:
     model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25, "bias": True}
     training = small(batch_size=4, local_epochs=3) | {"partition": {"scheme": "resampled", "examples_per_client": 8}}
     world = worlds.build(scenario(model=model, **training))
@@ -69,10 +65,12 @@ def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fedavg-inversion", pytest.param("sme", marks=pytest.mark.slow)])
-def test_images_come_back_from_three_passes(name: str, attack_named: Named, watched: Watched) -> None:
+def test_images_come_back_from_three_passes(
+    name: str,
+) -> None:
     seen = watched(
         model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=4, local_epochs=3)
     )
-    guess, psnr = found(attack_named, name, seen, max_iterations=400)
+    guess, psnr = found(name, seen, max_iterations=400)
     assert guess.inputs.shape == (4, 1, 8, 8)
     assert min(psnr) > 25.0

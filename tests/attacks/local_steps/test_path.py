@@ -5,12 +5,13 @@ import torch
 
 from attacks.local_steps._path import follow
 from attacks.local_steps.step_by_step import _as_one_step
+from tests.federating import watched
 
 KNOWS = ("batch-size", "dropout-rates", "input-statistics")
 
 
 @pytest.mark.parametrize("momentum", [0.9, pytest.param(0.0, marks=pytest.mark.slow)])
-def test_steps_labels_and_scale_follow_from_directions_in_any_order(watched, momentum):
+def test_steps_labels_and_scale_follow_from_directions_in_any_order(momentum):
     """A first layer without bias shows directions alone; the scale follows from the weights of the right step."""
     observation, truth, _ = watched(
         data={"name": "mnist5k", "train": 400, "test": 10},

@@ -5,10 +5,11 @@ import torch
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import Named, Watched
+from tests.attacks.solving import attack_named
+from tests.federating import watched
 
 
-def test_one_step_is_gradient_matching(attack_named: Named, watched: Watched) -> None:
+def test_one_step_is_gradient_matching() -> None:
     model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
     observation, _, _ = watched(model=model, federation={"batch_size": 2})
     settings = {"max_iterations": 60, "schedule": "steps"}
@@ -20,7 +21,7 @@ def test_one_step_is_gradient_matching(attack_named: Named, watched: Watched) ->
     assert ours.history == plain.history
 
 
-def test_the_place_is_learned_reported_and_kept_in_its_range(attack_named: Named, watched: Watched) -> None:
+def test_the_place_is_learned_reported_and_kept_in_its_range() -> None:
     observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 4, "batch_size": 2})
     place = "place between received (0) and trained weights (1)"
     for rate, low, high in ((0.0, 0.5, 0.5), (1e-3, 0.4, 0.6), (1.0, 0.0, 1.0)):
@@ -33,16 +34,14 @@ def test_the_place_is_learned_reported_and_kept_in_its_range(attack_named: Named
 
 
 @pytest.mark.parametrize("distance", ["squared", "layer-cosine", "gaussian-kernel", "l1"])
-def test_the_surrogate_s_gradient_is_compared_by_any_distance(
-    attack_named: Named, watched: Watched, distance: str
-) -> None:
+def test_the_surrogate_s_gradient_is_compared_by_any_distance(distance: str) -> None:
     observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 4, "batch_size": 2})
     sme = attack_named("sme", max_iterations=40, schedule="cosine", distance=distance, priors=["squared-norm"])
     guess = sme(observation, seeding.generator(1, "attack"))
     assert guess.objective < 0.9 * guess.history[0][1]
 
 
-def test_hidden_tensors_leave_the_trained_weights_unknown(attack_named: Named, watched: Watched) -> None:
+def test_hidden_tensors_leave_the_trained_weights_unknown() -> None:
     several = {"algorithm": "fedavg", "local_steps": 2}
     observation, _, _ = watched(federation=several, threat={"visible_parameters": ("1.*",)})
     with pytest.raises(NotApplicable, match="the trained weights are not known"):

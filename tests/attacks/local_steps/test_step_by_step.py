@@ -3,14 +3,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import assert_refused, solve
+from tests.federating import watched
 
 NAME = "step-by-step"
 KNOWS = ("batch-size", "dropout-rates", "input-statistics")
 
 
-def steps(watched, *, bias, steps=3, momentum=0.0, optimizer="sgd", rate=0.05, **tables):
+def steps(*, bias, steps=3, momentum=0.0, optimizer="sgd", rate=0.05, **tables):
     tables = {
         "data": {"name": "mnist5k", "train": 400, "test": 10},
         "model": {"name": "mlp", "width": 256, "depth": 2, "bias": bias, "dropout": 0.5},
@@ -31,9 +31,9 @@ def errors(found, batch):
     ("bias", "momentum"),
     [(True, 0.0), pytest.param(False, 0.0, marks=pytest.mark.slow), pytest.param(False, 0.9, marks=pytest.mark.slow)],
 )
-def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
-    observation, truth, _ = steps(watched, bias=bias, momentum=momentum)
-    guess = solve(attack_named, NAME, observation)
+def test_images_of_every_step_come_back(bias, momentum):
+    observation, truth, _ = steps(bias=bias, momentum=momentum)
+    guess = solve(NAME, observation)
     assert guess.stop_reason == "all steps solved"
     assert guess.is_exact
     assert len(guess.inputs) == 12
@@ -44,28 +44,26 @@ def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_images_of_a_transformer_come_back_from_every_step(watched, attack_named, count):
+def test_images_of_a_transformer_come_back_from_every_step(count):
     model = {"name": "vit-small", "patch": 8, "width": 256, "dropout": 0.5}
     tables = {"data": {"name": "foolbox-samples", "collection": "cifar10"}, "model": model}
     federation = {"algorithm": "fedavg", "local_steps": count, "batch_size": 1, "clients": 5}
     federation["optimizer"] = {"name": "sgd", "learning_rate": 0.2}
     observation, truth, _ = watched(federation=federation, knows=KNOWS, **tables)
-    guess = solve(attack_named, NAME, observation)
+    guess = solve(NAME, observation)
     assert len(guess.inputs) == count
     assert not guess.is_exact  # the order of the steps is open
     for batch in truth.batches:
         assert float(errors(guess.inputs, batch).max()) < 1e-3  # weights are subtracted in single precision
 
 
-def test_refuses_with_the_reason(watched, attack_named):
-    whole = steps(watched, bias=True)[0]
+def test_refuses_with_the_reason():
+    whole = steps(bias=True)[0]
     cases = {
         "a single step": replace(whole, local_steps=1),
-        "'adam'": steps(watched, bias=True, optimizer="adam")[0],
+        "'adam'": steps(bias=True, optimizer="adam")[0],
         "more than once": replace(whole, examples=6),
-        "no linear layer sees": steps(watched, bias=True, model={"name": "convnet"})[0],
-        "no dropout behind": steps(watched, bias=True, model={"name": "vit-small", "patch": 14, "dropout": 0.0})[0],
+        "no linear layer sees": steps(bias=True, model={"name": "convnet"})[0],
+        "no dropout behind": steps(bias=True, model={"name": "vit-small", "patch": 14, "dropout": 0.0})[0],
     }
-    for reason, observation in cases.items():
-        with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, NAME, observation)
+    assert_refused(NAME, cases)

@@ -15,11 +15,11 @@ from fedsim.core import seeding
 from fedsim.core.types import Observation
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.local_steps.clients import client_of
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
 @pytest.fixture
-def observation(toy: Toy) -> Observation:
+def observation() -> Observation:
     """Two steps whose change is the first gradient."""
     with seeding.isolate_randomness(1):
         model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.GELU(), nn.Dropout(0.25), nn.Linear(6, 4)).double()
@@ -31,7 +31,6 @@ def unknowns(observation: Observation) -> tuple[Tensor, tuple[Tensor, ...], Tens
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randn((1, 2, 3, 2, 2), generator=generator, dtype=torch.float64, requires_grad=True)
     masks = tuple(torch.rand((1, *s.shape), generator=generator).double().requires_grad_() for s in observation.sites)
-    assert observation.labels is not None
     return inputs, masks, observation.labels[None]
 
 

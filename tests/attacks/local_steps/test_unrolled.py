@@ -13,7 +13,8 @@ from attacks.local_steps._unrolled import dealt, local_steps
 from fedsim.core.types import Observation
 from tests.attacks.core.matching.measures import cosine, squared
 from tests.attacks.local_steps.clients import SGD, client_of, mlp, small, unrolled
-from tests.attacks.solving import Toy, Watched
+from tests.attacks.solving import toy
+from tests.federating import watched
 
 
 def as_step(observation: Observation, **changes: Any) -> Observation:
@@ -23,12 +24,12 @@ def as_step(observation: Observation, **changes: Any) -> Observation:
 
 
 @pytest.fixture(scope="module")
-def toy_observation(toy: Toy) -> Observation:
+def toy_observation() -> Observation:
     return toy(mlp(0.0), (3, 2, 2), 2)[0]
 
 
 @pytest.mark.parametrize("distance", [cosine, squared])
-def test_one_step_on_the_whole_batch_is_the_gradient_attack(toy: Toy, distance: Any) -> None:
+def test_one_step_on_the_whole_batch_is_the_gradient_attack(distance: Any) -> None:
     gradient, _ = toy(mlp(0.25), (3, 2, 2), 3)
     step = as_step(gradient, examples=3, batch_sizes=(3,))
     generator = torch.Generator().manual_seed(5)
@@ -41,7 +42,7 @@ def test_one_step_on_the_whole_batch_is_the_gradient_attack(toy: Toy, distance: 
 
 
 @pytest.mark.parametrize("checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_gradients_through_all_steps_agree_with_finite_differences(toy: Toy, checkpointed: bool) -> None:
+def test_gradients_through_all_steps_agree_with_finite_differences(checkpointed: bool) -> None:
     gradient, _ = toy(mlp(0.25), (3, 2, 2), 2)
     training = {"local_steps": 3, "batch_sizes": (2, 1, 2), "examples": 3, "learning_rate": 0.3}
     observation = as_step(gradient, **training, optimizer_settings={"momentum": 0.5})
@@ -59,7 +60,7 @@ def test_gradients_through_all_steps_agree_with_finite_differences(toy: Toy, che
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_the_truth_reproduces_the_update(watched: Watched, momentum: float) -> None:
+def test_the_truth_reproduces_the_update(momentum: float) -> None:
     optimizer = {**SGD, "momentum": momentum}
     observation, truth, _ = watched(**small(batch_size=3, local_epochs=2, optimizer=optimizer))
     assert observation.batch_sizes == (3, 1, 3, 1)

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from fedsim.core.types import Observation, ThreatModel, Truth
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 SHAPE = (3, 4, 4)
 
 
 def observed(
-    toy: Toy, model: nn.Module, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float64
+    model: nn.Module, batch_size: int, seed: int = 0, dtype: torch.dtype = torch.float64
 ) -> tuple[Observation, Truth]:
     """Return a client's gradient on random inputs, as a malicious server sees it."""
     observation, truth = toy(model, SHAPE, batch_size, seed=seed, dtype=dtype)

@@ -1,10 +1,10 @@
 """The outlook that attacks on crafted units share."""
 
 from fedsim.core import registry
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 
-def test_attacks_on_crafted_units_cost_the_same_and_differ_in_their_chance(watched: Watched) -> None:
+def test_attacks_on_crafted_units_cost_the_same_and_differ_in_their_chance() -> None:
     observation, _, _ = watched()
     estimates = []
     for name in ("certified-bins", "measured-imprint", "trap-weights"):

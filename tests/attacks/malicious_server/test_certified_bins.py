@@ -10,7 +10,8 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer, resending, sending
+from tests.attacks.solving import answer, attack_named, resending, sending
+from tests.federating import watched
 
 NAME = "certified-bins"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -44,12 +45,10 @@ def companions(model: nn.Module, inputs: torch.Tensor, bins: int, gain: float = 
     rate=st.sampled_from([0.0, 0.5]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
 )
-def test_a_certified_guess_is_an_example_that_is_alone_in_its_bin(
-    toy, attack_named, bins, batch_size, seed, rate, dtype
-):
+def test_a_certified_guess_is_an_example_that_is_alone_in_its_bin(bins, batch_size, seed, rate, dtype):
     attack = attack_named(NAME, bins=bins)
     model = crafted(attack, network(rate), seed)
-    observation, truth = observed(toy, model.to(dtype), batch_size, seed, dtype)
+    observation, truth = observed(model.to(dtype), batch_size, seed, dtype)
     guess, inputs = answer(attack, observation), truth.batches[0].inputs
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2)
     bound = 1e-8 if dtype is torch.float64 else 1e-2  # float32: rounding of quotients, of a thousandth at most
@@ -62,12 +61,12 @@ def test_a_certified_guess_is_an_example_that_is_alone_in_its_bin(
         assert found == alone
 
 
-def test_two_examples_of_one_bin_are_not_certified_and_one_that_is_there_twice_is(toy, attack_named) -> None:
+def test_two_examples_of_one_bin_are_not_certified_and_one_that_is_there_twice_is() -> None:
     attack = attack_named(NAME, bins=2, uncertified=True)
     mixed = 0
     for seed in range(12):
         model = crafted(attack, network(0.0), seed)
-        observation, truth = observed(toy, model, 6, seed, torch.float32)
+        observation, truth = observed(model, 6, seed, torch.float32)
         guess = answer(attack, observation)
         assert guess.diagnostics["certified"] == companions(model, truth.batches[0].inputs, 2).count(1)
         assert len(guess.inputs) == guess.diagnostics["bins hit"]
@@ -78,9 +77,9 @@ def test_two_examples_of_one_bin_are_not_certified_and_one_that_is_there_twice_i
     torch.testing.assert_close(found, inputs[0], atol=1e-4, rtol=0)
 
 
-def test_noise_on_the_wire_leaves_nothing_certified(toy, attack_named) -> None:
+def test_noise_on_the_wire_leaves_nothing_certified() -> None:
     attack = attack_named(NAME, bins=200)
-    observation, _ = observed(toy, crafted(attack, network(0.0)), 8)
+    observation, _ = observed(crafted(attack, network(0.0)), 8)
     assert answer(attack, observation).diagnostics["certified"] > 0
     generator = torch.Generator().manual_seed(0)
     noisy = {
@@ -92,7 +91,7 @@ def test_noise_on_the_wire_leaves_nothing_certified(toy, attack_named) -> None:
     assert guess.stop_reason.startswith("gave up")
 
 
-def test_several_steps_of_a_federation_leave_certificates_right(watched, attack_named) -> None:
+def test_several_steps_of_a_federation_leave_certificates_right() -> None:
     federation = {"algorithm": "fedavg", "local_steps": 3, "batch_size": 8}
     federation["optimizer"] = {"name": "sgd", "learning_rate": 0.01}
     tables = {"data": {"name": "mnist5k", "train": 400, "test": 200}, "federation": federation}
@@ -104,9 +103,9 @@ def test_several_steps_of_a_federation_leave_certificates_right(watched, attack_
     assert float(errors.max()) < 1e-2
 
 
-def test_what_it_cannot_work_on_is_refused(toy, attack_named) -> None:
+def test_what_it_cannot_work_on_is_refused() -> None:
     attack = attack_named(NAME)
-    honest, _ = observed(toy, network(0.0), 3)
+    honest, _ = observed(network(0.0), 3)
     with pytest.raises(NotApplicable, match="has no imprint"):
         answer(attack, honest)
     for public, reason in ((torch.zeros((0, *SHAPE)), "is the training set"), (torch.ones(9, *SHAPE), "is the same")):

@@ -11,7 +11,8 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer, hiding, resending
+from tests.attacks.solving import answer, attack_named, hiding, resending
+from tests.federating import scenario
 
 NAME = "head-inversion"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -34,9 +35,9 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
     return attack.craft(model.double(), SPEC, public(seed), torch.Generator().manual_seed(seed))
 
 
-def client(toy, model: nn.Module, batch: int, seed: int = 0) -> tuple[Observation, Truth]:
+def client(model: nn.Module, batch: int, seed: int = 0) -> tuple[Observation, Truth]:
     """Without the normalisation, so that no guess is pressed into the range of pixels."""
-    observation, truth = observed(toy, model, batch, seed)
+    observation, truth = observed(model, batch, seed)
     return replace(observation, threat=ThreatModel(server="malicious", knows=("batch-size", "dropout-rates"))), truth
 
 
@@ -47,10 +48,10 @@ def found(guess: Tensor, inputs: Tensor, bound: float) -> list[bool]:
 
 
 @pytest.mark.parametrize("batch", [1, 6, 20])
-def test_what_fires_a_unit_alone_comes_back_and_nothing_else(toy, attack_named, batch) -> None:
+def test_what_fires_a_unit_alone_comes_back_and_nothing_else(batch) -> None:
     attack = attack_named(NAME)
     model = crafted(attack, transferred())
-    observation, truth = client(toy, model, batch)
+    observation, truth = client(model, batch)
     inputs = truth.batches[0].inputs
     with torch.no_grad():
         fired = model[:2](inputs) > 0  # type: ignore[index, operator]
@@ -62,9 +63,9 @@ def test_what_fires_a_unit_alone_comes_back_and_nothing_else(toy, attack_named, 
     assert int(alone.sum()) > 0.7 * batch
 
 
-def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_for_examples(toy, attack_named) -> None:
+def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_for_examples() -> None:
     model = crafted(attack_named(NAME), transferred())
-    observation, truth = client(toy, model, 8)
+    observation, truth = client(model, 8)
     inputs = truth.batches[0].inputs
     with torch.no_grad():
         fired = model[:2](inputs) > 0  # type: ignore[index, operator]
@@ -73,26 +74,26 @@ def test_mixtures_of_one_class_whose_errors_are_nearly_parallel_are_not_taken_fo
     assert diagnostics["examples seen in several units"] == int(several)
 
 
-def test_a_head_of_one_layer_tells_fewer_examples_than_classes(toy, attack_named) -> None:
+def test_a_head_of_one_layer_tells_fewer_examples_than_classes() -> None:
     attack = attack_named(NAME)
     model = crafted(attack, transferred(layers=1))
-    observation, truth = client(toy, model, 2)
+    observation, truth = client(model, 2)
     assert found(answer(attack, observation).inputs, truth.batches[0].inputs, 1e-2) == [True, True]
     with pytest.raises(NotApplicable, match="fewer examples than its 4 classes"):
-        answer(attack, client(toy, model, 4)[0])
+        answer(attack, client(model, 4)[0])
 
 
-def test_dropout_in_front_of_the_head_leaves_fewer_features(toy, attack_named) -> None:
+def test_dropout_in_front_of_the_head_leaves_fewer_features() -> None:
     attack = attack_named(NAME)
     model = crafted(attack, transferred(200, front=0.25))
-    observation, truth = client(toy, model, 4)
+    observation, truth = client(model, 4)
     assert sum(found(answer(attack, observation).inputs, truth.batches[0].inputs, 1e-2)) >= 3
 
 
-def test_dropout_behind_the_first_layer_changes_which_units_fire_alone(toy, attack_named) -> None:
+def test_dropout_behind_the_first_layer_changes_which_units_fire_alone() -> None:
     attack = attack_named(NAME)
     model = crafted(attack, transferred(behind=0.5))
-    observation, truth = client(toy, model, 12)
+    observation, truth = client(model, 12)
     with torch.no_grad():
         fired = (model[:2](truth.batches[0].inputs) > 0) & (truth.masks[0][-1] > 0)  # type: ignore[index, operator]
     units = (fired & (fired.sum(0) == 1)).sum(1)
@@ -102,20 +103,20 @@ def test_dropout_behind_the_first_layer_changes_which_units_fire_alone(toy, atta
     assert not bool(back[units == 0].any())
 
 
-def test_images_come_nearer_by_the_servers_own_where_features_are_few(toy, attack_named) -> None:
+def test_images_come_nearer_by_the_servers_own_where_features_are_few() -> None:
     attack = attack_named(NAME)
     source = torch.Generator().manual_seed(0)
     smooth = torch.randn(201, 6, generator=source).double() @ torch.randn(6, PIXELS, generator=source).double()
     images = smooth.view(-1, *SHAPE)
     model = attack.craft(transferred(12).double(), SPEC, images[:200], torch.Generator().manual_seed(0))
-    observation, _ = client(toy, model, 1)
+    observation, _ = client(model, 1)
     label = torch.tensor([1])
     guess = answer(attack, replace(resending(observation, images[200:], label), labels=label)).inputs
     error, blind = ((own - images[200]).square().mean() for own in (guess, images[:200].mean(0)))
     assert float(error) < 0.1 * float(blind)
 
 
-def test_rows_lie_across_the_mean_and_biases_make_units_fire_by_shares_that_are_drawn(attack_named) -> None:
+def test_rows_lie_across_the_mean_and_biases_make_units_fire_by_shares_that_are_drawn() -> None:
     attack = attack_named(NAME, rarest=0.01, commonest=0.4)
     model, plain = crafted(attack, transferred()), transferred().double()
     with torch.no_grad():
@@ -130,7 +131,7 @@ def test_rows_lie_across_the_mean_and_biases_make_units_fire_by_shares_that_are_
     assert changed == ["1.weight", "1.bias"]
 
 
-def test_only_the_heads_first_layer_changes_and_the_images_are_not_sent(scenario) -> None:
+def test_only_the_heads_first_layer_changes_and_the_images_are_not_sent() -> None:
     from fedsim.scenario import world as worlds
 
     model = {"name": "mlp", "width": 16, "depth": 1, "bias": True}
@@ -150,16 +151,16 @@ def test_only_the_heads_first_layer_changes_and_the_images_are_not_sent(scenario
         (nn.Sequential(transferred()[0], nn.Linear(96, 4, bias=False)), "layer '1' has no bias"),  # type: ignore[index]
     ],
 )
-def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason) -> None:
+def test_craft_refuses_models_without_a_place_for_it(model, reason) -> None:
     with pytest.raises(NotApplicable, match=reason):
         crafted(attack_named(NAME), model)
 
 
-def test_refuses_with_the_reason(toy, attack_named) -> None:
+def test_refuses_with_the_reason() -> None:
     attack = attack_named(NAME)
-    observation, _ = client(toy, crafted(attack, transferred()), 2)
+    observation, _ = client(crafted(attack, transferred()), 2)
     hidden = hiding(observation, "1.bias")
-    honest, _ = client(toy, transferred(), 2)
+    honest, _ = client(transferred(), 2)
     for changed, reason in (
         (honest, "did not write the clients' head"),
         (replace(observation, local_steps=3), "3 local steps"),

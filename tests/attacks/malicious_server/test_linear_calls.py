@@ -13,6 +13,7 @@ from attacks.malicious_server._linear_calls import (
     probes,
 )
 from fedsim.core import seeding
+from tests.attacks.solving import toy
 
 SHAPE = (3, 4, 4)
 
@@ -43,6 +44,6 @@ def test_what_is_missing_is_named() -> None:
 
 
 @pytest.mark.parametrize(("rate", "scale"), [(0.0, 1.0), (0.25, 4 / 3), (0.5, 2.0)])
-def test_kept_entries_are_larger_by_the_rate(toy, rate: float, scale: float) -> None:
+def test_kept_entries_are_larger_by_the_rate(rate: float, scale: float) -> None:
     observation, _ = toy(network(nn.ReLU(), rate), SHAPE, 2)
     assert kept_scale(observation, "4") == pytest.approx(scale)

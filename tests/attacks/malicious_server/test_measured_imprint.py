@@ -12,7 +12,8 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, Observation, ThreatModel, Truth
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer, hiding, resending
+from tests.attacks.solving import answer, attack_named, hiding, resending
+from tests.federating import scenario
 
 NAME = "measured-imprint"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -53,9 +54,9 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
     return attack.craft(model.double(), SPEC, public(seed), torch.Generator().manual_seed(seed))
 
 
-def client(toy, model: nn.Module, batch: int, seed: int = 0) -> tuple[Observation, Truth]:
+def client(model: nn.Module, batch: int, seed: int = 0) -> tuple[Observation, Truth]:
     """Without the normalisation, so that no guess is pressed into the range of pixels."""
-    observation, truth = observed(toy, model, batch, seed)
+    observation, truth = observed(model, batch, seed)
     return replace(observation, threat=ThreatModel(server="malicious", knows=("batch-size", "dropout-rates"))), truth
 
 
@@ -74,18 +75,16 @@ def found(guess: Tensor, inputs: Tensor, bound: float) -> list[bool]:
 
 @pytest.mark.parametrize("batch", [1, 6, 20])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_with_more_measurements_than_pixels_what_is_alone_in_its_bin_comes_back_and_nothing_else(
-    toy, attack_named, batch, seed
-) -> None:
+def test_with_more_measurements_than_pixels_what_is_alone_in_its_bin_comes_back_and_nothing_else(batch, seed) -> None:
     attack = attack_named(NAME, strength=1e-9)
     model = crafted(attack, dense(), seed)
-    observation, truth = client(toy, model, batch, seed)
+    observation, truth = client(model, batch, seed)
     inputs = truth.batches[0].inputs
     # A difference of neighbouring rows is rounded by a batch's sum of them, and the solver inverts a well-posed system.
     assert found(answer(attack, observation).inputs, inputs, 1e-4) == alone(model, inputs)
 
 
-def test_every_unit_of_the_first_layer_is_active_for_every_image(attack_named) -> None:
+def test_every_unit_of_the_first_layer_is_active_for_every_image() -> None:
     model = crafted(attack_named(NAME), dense())
     source = torch.Generator().manual_seed(0)
     pixels = torch.cat(
@@ -97,10 +96,10 @@ def test_every_unit_of_the_first_layer_is_active_for_every_image(attack_named) -
     torch.testing.assert_close((weight * worst).sum(1) + bias, torch.ones(120).double())
 
 
-def test_behind_convolutions_what_is_alone_comes_back_and_nothing_else(toy, attack_named) -> None:
+def test_behind_convolutions_what_is_alone_comes_back_and_nothing_else() -> None:
     attack = attack_named(NAME, strength=1e-9, iterations=2000)
     model = crafted(attack, convolved(nn.Identity()))
-    observation, truth = client(toy, model, 6)
+    observation, truth = client(model, 6)
     inputs = truth.batches[0].inputs
     with torch.no_grad():
         fired = (model[:7](inputs) > 0).sum(1).tolist()  # type: ignore[index, operator]
@@ -109,7 +108,7 @@ def test_behind_convolutions_what_is_alone_comes_back_and_nothing_else(toy, atta
     assert sum(expected) > 3
 
 
-def test_what_an_imprint_behind_convolutions_reads_is_the_affine_map_by_derivatives(attack_named) -> None:
+def test_what_an_imprint_behind_convolutions_reads_is_the_affine_map_by_derivatives() -> None:
     model = crafted(attack_named(NAME), convolved(nn.AvgPool2d(2)))
     source = torch.Generator().manual_seed(0)
     corners = (torch.rand((100, *SHAPE), generator=source).double() > 0.5).double()
@@ -122,32 +121,30 @@ def test_what_an_imprint_behind_convolutions_reads_is_the_affine_map_by_derivati
         assert all(float(model[:end](images).min()) > 1 - 1e-9 for end in (1, 4))  # type: ignore[index, operator]
 
 
-def test_an_image_of_few_edges_comes_back_from_half_as_many_measurements_as_pixels(toy, attack_named) -> None:
+def test_an_image_of_few_edges_comes_back_from_half_as_many_measurements_as_pixels() -> None:
     attack = attack_named(NAME, iterations=5000)
     model = crafted(attack, dense(width=24))
     image = torch.full((1, *SHAPE), -1.0, dtype=torch.float64)
     image[:, 0, :2], image[:, 1, :, 2:], image[:, 2, 1:3] = 1.5, 0.5, 2.0
-    observation, _ = client(toy, model, 1)
+    observation, _ = client(model, 1)
     label = torch.tensor([1])
     guess = answer(attack, replace(resending(observation, image, label), labels=label)).inputs
     assert float((guess - image).abs().max()) < 0.05  # the prior draws edges together by about its strength
 
 
-def test_dropout_between_the_layers_leaves_fewer_measurements(toy, attack_named) -> None:
+def test_dropout_between_the_layers_leaves_fewer_measurements() -> None:
     attack = attack_named(NAME, strength=1e-9)
     model = crafted(attack, dense(200, between=0.25))
-    observation, truth = client(toy, model, 6)
+    observation, truth = client(model, 6)
     assert sum(found(answer(attack, observation).inputs, truth.batches[0].inputs, 1e-3)) >= 4
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dropout_behind_the_bins_leaves_those_whose_brighter_examples_cancel_all_the_same(
-    toy, attack_named, seed
-) -> None:
+def test_dropout_behind_the_bins_leaves_those_whose_brighter_examples_cancel_all_the_same(seed) -> None:
     """A brighter example cancels in a difference if dropout keeps, or drops, both of the bin's units for it."""
     attack = attack_named(NAME, strength=1e-9)
     model = crafted(attack, dense(behind=0.25))
-    observation, truth = client(toy, model, 8, seed)
+    observation, truth = client(model, 8, seed)
     inputs, (masks,) = truth.batches[0].inputs, truth.masks[0]
     with torch.no_grad():
         fired = (model[:5](inputs) > 0).sum(1).tolist()  # type: ignore[index, operator]
@@ -163,7 +160,7 @@ def test_dropout_behind_the_bins_leaves_those_whose_brighter_examples_cancel_all
     assert sum(expected) < 6
 
 
-def test_bins_are_nested_and_equally_likely_for_the_servers_examples(attack_named) -> None:
+def test_bins_are_nested_and_equally_likely_for_the_servers_examples() -> None:
     model = crafted(attack_named(NAME), dense(bins=10))
     fired = (model[:5](public()) > 0).double().mean(0)  # type: ignore[index, operator]
     torch.testing.assert_close(fired, 1 - (torch.arange(10).double() + 0.5) / 10, atol=1 / 600, rtol=0)
@@ -172,7 +169,7 @@ def test_bins_are_nested_and_equally_likely_for_the_servers_examples(attack_name
     assert all(low > high for low, high in pairwise(biases.tolist()))
 
 
-def test_only_weights_of_three_layers_change(scenario) -> None:
+def test_only_weights_of_three_layers_change() -> None:
     from fedsim.scenario import world as worlds
 
     model = {"name": "mlp", "width": 16, "depth": 3, "bias": True, "activation": "relu"}
@@ -200,16 +197,16 @@ def test_only_weights_of_three_layers_change(scenario) -> None:
         (dense(bias=False), "layer '1' has no bias"),
     ],
 )
-def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason) -> None:
+def test_craft_refuses_models_without_a_place_for_it(model, reason) -> None:
     with pytest.raises(NotApplicable, match=reason):
         crafted(attack_named(NAME), model)
 
 
-def test_refuses_with_the_reason(toy, attack_named) -> None:
+def test_refuses_with_the_reason() -> None:
     attack = attack_named(NAME)
-    observation, _ = client(toy, crafted(attack, dense()), 2)
+    observation, _ = client(crafted(attack, dense()), 2)
     hidden = hiding(observation, "4.weight")
-    honest, _ = client(toy, dense(), 2)
+    honest, _ = client(dense(), 2)
     for changed, reason in (
         (honest, "has no imprint"),
         (replace(observation, local_steps=3), "3 local steps"),

@@ -13,7 +13,8 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
 from fedsim.scenario import world as worlds
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer
+from tests.attacks.solving import answer, attack_named, psnr_of, toy
+from tests.federating import scenario, watched
 
 NAME = "robbing-the-fed"
 SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
@@ -69,13 +70,13 @@ def alone(bins: list[int]) -> torch.Tensor:
     rate=st.sampled_from([0.0, 0.5]),
 )
 def test_recovers_exactly_the_examples_alone_in_their_bin(
-    toy, attack_named, bins, batch_size, seed, variant, measurement, distribution, build, rate
+    bins, batch_size, seed, variant, measurement, distribution, build, rate
 ):
     attack = attack_named(
         NAME, bins=bins, variant=variant, measurement=measurement, distribution=distribution, range_tolerance=FAR
     )
     model = crafted(attack, build(rate), seed)
-    observation, truth = observed(toy, model, batch_size, seed)
+    observation, truth = observed(model, batch_size, seed)
     guess = answer(attack, observation)
     inputs = truth.batches[0].inputs
     assert exact(guess, inputs).tolist() == alone(bins_of(model, inputs, variant)).tolist()
@@ -83,7 +84,7 @@ def test_recovers_exactly_the_examples_alone_in_their_bin(
     assert not Counter(guess.labels.tolist()) - Counter(truth.batches[0].labels.tolist())
 
 
-def test_the_bins_are_equally_likely(attack_named):
+def test_the_bins_are_equally_likely():
     attack = attack_named(NAME, bins=10)
     model = crafted(attack, dense(0.0))
     inputs = torch.randn((20_000, *SHAPE), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
@@ -103,11 +104,11 @@ def test_quantiles_agree_with_scipy(distribution):
 
 
 @pytest.mark.parametrize("variant", ["dense", "sparse"])
-def test_dropout_inside_the_block_loses_examples(toy, attack_named, variant):
+def test_dropout_inside_the_block_loses_examples(variant):
     attack = attack_named(NAME, bins=200, variant=variant, range_tolerance=FAR)
     model = crafted(attack, dense(0.0))
     model[0].insert(3, nn.Dropout(0.5))  # type: ignore[index, operator]
-    observation, truth = observed(toy, model, 8)
+    observation, truth = observed(model, 8)
     inputs, mask = truth.batches[0].inputs, truth.masks[0][0]
     places = bins_of(model, inputs, variant)
     single = alone(places)
@@ -118,10 +119,10 @@ def test_dropout_inside_the_block_loses_examples(toy, attack_named, variant):
     assert int(found.sum()) < int(single.sum())
 
 
-def test_labels_follow_from_the_slope_of_the_loss(toy, attack_named):
+def test_labels_follow_from_the_slope_of_the_loss():
     attack = attack_named(NAME, bins=400, range_tolerance=FAR)
     for knows in (("batch-size", "input-statistics", "labels"), ("batch-size", "input-statistics"), ()):
-        observation, truth = observed(toy, crafted(attack, dense(0.0)), 6, seed=4)
+        observation, truth = observed(crafted(attack, dense(0.0)), 6, seed=4)
         observation = replace(
             observation,
             threat=ThreatModel(server="malicious", knows=knows),
@@ -141,7 +142,7 @@ def test_labels_follow_from_the_slope_of_the_loss(toy, attack_named):
 @pytest.mark.parametrize(
     "knows", [pytest.param((), marks=pytest.mark.slow), ("batch-size", "dropout-rates", "input-statistics")]
 )
-def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_of, model, rate, knows):
+def test_real_images_come_back_through_any_dropout(model, rate, knows):
     settings_ = {"name": NAME, "bins": 256}
     observation, truth, world = watched(
         data={"name": "mnist5k", "train": 400, "test": 200},
@@ -158,7 +159,7 @@ def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_o
 
 
 @pytest.mark.parametrize("learning_rate", [0.001, 0.1])
-def test_several_steps_show_what_entered_a_sparse_bin_alone(watched, attack_named, learning_rate):
+def test_several_steps_show_what_entered_a_sparse_bin_alone(learning_rate):
     federation = {"algorithm": "fedavg", "local_steps": 3, "batch_size": 4}
     federation["optimizer"] = {"name": "sgd", "learning_rate": learning_rate}
     tables = {
@@ -181,11 +182,11 @@ def test_several_steps_show_what_entered_a_sparse_bin_alone(watched, attack_name
 
 
 @pytest.mark.parametrize("variant", ["dense", "sparse"])
-def test_the_gain_changes_the_gradient_and_not_the_outputs(toy, attack_named, variant):
+def test_the_gain_changes_the_gradient_and_not_the_outputs(variant):
     outputs, slopes = [], []
     for gain in (1.0, 50.0):
         attack = attack_named(NAME, bins=30, gain=gain, variant=variant, range_tolerance=FAR)
-        observation, truth = observed(toy, crafted(attack, dense(0.0)), 5)
+        observation, truth = observed(crafted(attack, dense(0.0)), 5)
         outputs.append(observation.model(truth.batches[0].inputs))
         slopes.append(observation.update.tensors["0.1.weight"])
         single = alone(bins_of(observation.model, truth.batches[0].inputs, variant, gain))
@@ -194,7 +195,7 @@ def test_the_gain_changes_the_gradient_and_not_the_outputs(toy, attack_named, va
     torch.testing.assert_close(slopes[0] * 50.0, slopes[1])
 
 
-def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
+def test_the_mean_of_a_round_is_a_batch_of_all_participants(tmp_path):
     from fedsim.experiment.runner import train
     from fedsim.threat.observe import observe
     from fedsim.threat.replay import replay
@@ -218,7 +219,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     assert (errors < 1e-2).tolist() == single.tolist()
 
 
-def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
+def test_a_mixture_outside_the_pixel_range_is_dropped():
     settings_ = {"name": NAME, "bins": 2}
     tables = {"federation": {"batch_size": 12}, "threat": {"server": "malicious"}}
     observation, _, _ = watched(**tables, attacks=[settings_])
@@ -229,10 +230,10 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
     assert not len(guess.inputs)
 
 
-def test_refuses_with_the_reason(toy, watched, attack_named):
+def test_refuses_with_the_reason():
     attack = attack_named(NAME)
     honest, _ = toy(dense(0.0), SHAPE, 2)
-    gradient = observed(toy, crafted(attack, dense(0.0)), 2)[0]
+    gradient = observed(crafted(attack, dense(0.0)), 2)[0]
     several = replace(gradient, local_steps=3)
     unchanged = replace(honest, threat=ThreatModel(server="malicious", knows=honest.threat.knows))
     for observation, reason in (

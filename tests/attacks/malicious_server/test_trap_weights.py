@@ -10,7 +10,8 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
 from tests.attacks.malicious_server.servers import SHAPE, observed
-from tests.attacks.solving import answer
+from tests.attacks.solving import answer, attack_named, psnr_of
+from tests.federating import scenario, watched
 
 NAME = "trap-weights"
 SPEC = InputSpec(SHAPE, 4, (0.1, 0.4, 0.7), (0.2, 0.3, 0.5))
@@ -38,7 +39,7 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("scale", [0.95, 0.7])
 @pytest.mark.parametrize("build", [dense, ChannelsLast])
-def test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation(attack_named, scale, build):
+def test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation(scale, build):
     with seeding.isolate_randomness(0):
         model = crafted(attack_named(NAME, positive_scale=scale), build())
     name = "body.0" if build is ChannelsLast else "1"
@@ -70,10 +71,10 @@ def test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation(attack_
     rate=st.sampled_from([0.0, 0.5]),
     scale=st.sampled_from([0.95, 0.6]),
 )
-def test_rows_with_exactly_one_active_example_are_exact(toy, attack_named, width, batch_size, seed, rate, scale):
+def test_rows_with_exactly_one_active_example_are_exact(width, batch_size, seed, rate, scale):
     attack = attack_named(NAME, positive_scale=scale)
     model = crafted(attack, dense(width, rate), seed)
-    observation, truth = observed(toy, model, batch_size, seed)
+    observation, truth = observed(model, batch_size, seed)
     inputs = truth.batches[0].inputs
     with torch.no_grad():
         active = model[1](inputs.flatten(1)) > 0  # type: ignore[index, operator]
@@ -90,7 +91,7 @@ def test_rows_with_exactly_one_active_example_are_exact(toy, attack_named, width
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 @pytest.mark.parametrize("knows", [(), ("batch-size", "dropout-rates", "input-statistics")])
-def test_real_images_come_back_when_a_row_holds_them_alone(watched, attack_named, psnr_of, rate, knows):
+def test_real_images_come_back_when_a_row_holds_them_alone(rate, knows):
     observation, truth, world = watched(
         data={"name": "mnist5k", "train": 400, "test": 200},
         model={**RELU_MLP, "dropout": rate},
@@ -114,7 +115,7 @@ def test_real_images_come_back_when_a_row_holds_them_alone(watched, attack_named
         assert torch.equal(guess.labels[order], truth.batches[0].labels)
 
 
-def test_only_the_first_layer_changes(scenario):
+def test_only_the_first_layer_changes():
     from fedsim.scenario import world as worlds
 
     world = worlds.build(scenario(model=RELU_MLP, threat={"server": "malicious"}, attacks=[{"name": NAME}]))
@@ -136,14 +137,14 @@ def test_only_the_first_layer_changes(scenario):
         (dense(activation=nn.Sigmoid), "no ReLU follows"),
     ],
 )
-def test_craft_refuses_models_without_a_place_for_it(attack_named, model, reason):
+def test_craft_refuses_models_without_a_place_for_it(model, reason):
     with pytest.raises(NotApplicable, match=reason):
         crafted(attack_named(NAME), model)
 
 
-def test_refuses_with_the_reason(toy, watched, attack_named):
+def test_refuses_with_the_reason():
     attack = attack_named(NAME)
-    observation, _ = observed(toy, crafted(attack, dense()), 2)
+    observation, _ = observed(crafted(attack, dense()), 2)
     honest = replace(observation, threat=ThreatModel(knows=observation.threat.knows))
     for changed, reason in (
         (honest, "needs a malicious server"),

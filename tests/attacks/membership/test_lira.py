@@ -15,7 +15,6 @@ from tests.attacks.membership.linear import Make, observed, probability, scored
 def test_lira_is_the_likelihood_ratio_of_two_gaussians(attack_of: Make, mode: str, variance: str) -> None:
     attack = attack_of("lira", shadows=6, mode=mode, variance=variance)
     plan = attack.plan()
-    assert plan is not None
     seen = observed(plan)
     shadows = seen.shadows[plan]
 

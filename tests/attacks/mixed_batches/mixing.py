@@ -4,13 +4,13 @@ from typing import Any
 
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 MLP = {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0, "bias": True}
 
 
-def seen(watched: Watched, name: str, batch: int, client: int, *extra: Any) -> tuple[Observation, Truth, World]:
+def seen(name: str, batch: int, client: int, *extra: Any) -> tuple[Observation, Truth, World]:
     return watched(
         knows=(*KNOWN, *extra),
         client=client,

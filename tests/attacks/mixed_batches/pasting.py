@@ -7,12 +7,12 @@ import torch
 from attacks.core.matching.unknowns import Values
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "components", "labels")
 
 
-def observed(watched: Watched, client: int, *granted: str, **changes: Any) -> tuple[Observation, Truth, World]:
+def observed(client: int, *granted: str, **changes: Any) -> tuple[Observation, Truth, World]:
     cutmix = {"name": "cutmix", "probability": 1.0, **changes.pop("cutmix", {})}
     tables = {
         "model": {"name": "convnet", "dropout": 0.0},
@@ -25,7 +25,7 @@ def observed(watched: Watched, client: int, *granted: str, **changes: Any) -> tu
 
 
 def on_maps(
-    watched: Watched, examples: int, *granted: str, at: str, passes: int = 1, per_sample: bool
+    examples: int, *granted: str, at: str, passes: int = 1, per_sample: bool
 ) -> tuple[Observation, Truth, World]:
     size = {"1": [28, 28], "3": [14, 14]}[at]
     return watched(

@@ -20,7 +20,6 @@ def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
     assert 0.1 < weight < 0.9, "something is pasted"
     own = torch.eye(3)
     found = assemble(composites, (weight + 0.02) * own + (0.98 - weight) * own[partners], None, 0.04)
-    assert found is not None
     assert torch.equal(found.images, images) or torch.equal(found.images, images[partners])
 
 
@@ -33,7 +32,6 @@ def test_the_box_is_found_by_its_area_and_by_smoothness() -> None:
     composites[:, :, 2:7, 3:9] = images[partners][:, :, 2:7, 3:9]
     weight = 1 - 30 / 108
     found = assemble(composites, weight * own + (1 - weight) * own[partners], None)
-    assert found is not None
     assert found.boxes[0].tolist() == box.tolist()
     assert torch.equal(found.images, images)
     assert assemble(composites, own, None) is None

@@ -10,18 +10,15 @@ from attacks.core.matching.simulated_client import simulated_client
 from attacks.core.matching.unknowns import Unknowns, Values
 from attacks.local_steps._unrolled import local_steps
 from attacks.mixed_batches._cutmix_client import (
-    GrantedPasting,
-    PastedComparison,
     PastingStep,
     balance,
     compute_coverage,
 )
 from attacks.mixed_batches.cutmix_inversion import compare, pasting_of
 from fedsim.core.examples import example_indices, unique_examples
-from fedsim.metrics.boxes import CutMixRecord, inside
+from fedsim.metrics.boxes import inside
 from tests.attacks.core.matching.measures import cosine
 from tests.attacks.mixed_batches.pasting import observed, on_maps, pasted
-from tests.attacks.solving import Watched
 
 SURE = 50.0
 
@@ -31,26 +28,26 @@ def in_order(orders: Sequence[torch.Tensor], shift: int) -> Values:
     return {f"order of step {n}": (order[None].roll(shift, 1),) for n, order in enumerate(orders, 1)}
 
 
+@pytest.mark.parametrize("at", ["input", "1", "3"])
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("passes", [1, 3])
-def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
-    watched: Watched, passes: int, per_sample: bool
-) -> None:
-    federation = {"batch_size": 4, "algorithm": "fedavg", "local_epochs": passes}
-    observation, truth, _ = observed(
-        watched, 1, "client-randomness", federation=federation, cutmix={"per_sample": per_sample},
-        partition={"scheme": "resampled", "examples_per_client": 4},
-    )  # fmt: skip
+def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(passes: int, per_sample: bool, at: str) -> None:
+    if at == "input":
+        observation, truth, _ = observed(
+            1, "client-randomness", cutmix={"per_sample": per_sample},
+            federation={"batch_size": 4, "algorithm": "fedavg", "local_epochs": passes},
+            partition={"scheme": "resampled", "examples_per_client": 4},
+        )  # fmt: skip
+    else:
+        observation, truth, _ = on_maps(4, "client-randomness", at=at, passes=passes, per_sample=per_sample)
     originals = unique_examples(truth.original_batches)
-    steps: list[PastingStep] = []
-    orders: list[torch.Tensor] = []
+    steps, orders = list[PastingStep](), list[torch.Tensor]()
     everyone = zip(local_steps(observation), truth.draws, example_indices(truth.original_batches), strict=True)
     for number, (step, draws, places) in enumerate(everyone):
-        pasted = CutMixRecord.written_in(draws)
-        assert pasted is not None
-        steps.append(PastingStep(step.examples, (), number=number, pasting=GrantedPasting(pasted, 28, 28)))
+        assert at == "input" or draws["feature-cutmix.weights"].min() < 1.0
+        steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = PastedComparison(simulated_client(observation, (), True), [observation], steps, checkpointed=False)
+    comparison = compare(simulated_client(observation, (), True), observation, steps)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
         cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
@@ -76,32 +73,8 @@ def test_logits_become_doubly_stochastic_and_sure_ones_a_permutation() -> None:
     assert torch.allclose(balance(SURE * exact), exact, atol=1e-6)
 
 
-@pytest.mark.parametrize("at", ["1", "3"])
-@pytest.mark.parametrize("per_sample", [False, True])
-@pytest.mark.parametrize("passes", [1, 3])
-def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
-    watched: Watched, passes: int, per_sample: bool, at: str
-) -> None:
-    observation, truth, _ = on_maps(watched, 4, "client-randomness", at=at, passes=passes, per_sample=per_sample)
-    originals = unique_examples(truth.original_batches)
-    steps, orders = list[PastingStep](), list[torch.Tensor]()
-    everyone = zip(local_steps(observation), truth.draws, example_indices(truth.original_batches), strict=True)
-    for number, (step, draws, places) in enumerate(everyone):
-        assert draws["feature-cutmix.weights"].min() < 1.0
-        steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
-        orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = compare(simulated_client(observation, (), True), observation, steps)
-    labels = F.one_hot(originals.labels, 10).float()[None]
-    right, wrong = (
-        cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
-        for shift in (0, 1)
-    )
-    assert float(right.detach()) < 1e-5
-    assert float(wrong.detach()) > 100 * float(right.detach())
-
-
-def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watched: Watched) -> None:
-    observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
+def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right() -> None:
+    observation, truth, _ = on_maps(4, at="3", per_sample=True)
     (step,), (draws,), originals = local_steps(observation), truth.draws, truth.original_batches[0]
     pasting = pasting_of(observation, 0)
     step = PastingStep(step.examples, (), number=0, pasting=pasting)

@@ -10,18 +10,17 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
-from tests.attacks.solving import Watched
+from tests.federating import scenario, watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 MLP = {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0, "bias": True}
 
 
 @pytest.fixture
-def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]]:
+def rounds() -> Callable[..., list[Observation]]:
     """What one client with eight digits sends in some rounds under InstaHide, each observed with those before it."""
 
     def build(numbers: range, *knows: Any) -> list[Observation]:
@@ -46,16 +45,13 @@ def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]
     return build
 
 
-def test_the_regression_over_rounds_gives_every_image_of_the_batch(
-    rounds: Callable[..., list[Observation]], watched: Watched
-) -> None:
+def test_the_regression_over_rounds_gives_every_image_of_the_batch(rounds: Callable[..., list[Observation]]) -> None:
     *_, latest = rounds(range(1, 5), "defenses", "earlier-rounds")
     method = registry.get("attack", "instahide-regression")
     attack = method.make(method.config())
     steps: list[Any] = []
     first = attack(latest, seeding.generator(1, "attack"), steps.append)
     assert first.inputs.shape == (4, *latest.spec.shape)
-    assert latest.labels is not None
     assert torch.equal(first.labels, latest.labels)
     assert len(steps) == 1
     plain, _, _ = watched(knows=(*KNOWN, "defenses", "earlier-rounds"))

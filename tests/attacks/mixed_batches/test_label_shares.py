@@ -14,12 +14,13 @@ from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items
 from fedsim.record import ItemScore
 from fedsim.scenario.world import World
-from tests.attacks.solving import Named, Watched
+from tests.attacks.solving import attack_named
+from tests.federating import watched
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "components")
 
 
-def observed(watched: Watched, client: int, **changes: Any) -> tuple[Observation, Truth, World]:
+def observed(client: int, **changes: Any) -> tuple[Observation, Truth, World]:
     cutmix = {"name": "cutmix", "probability": 1.0, "mode": changes.pop("mode", "cutmix")}
     cutmix["per_sample"] = changes.pop("per_sample", False)
     tables = {
@@ -32,10 +33,8 @@ def observed(watched: Watched, client: int, **changes: Any) -> tuple[Observation
     return watched(client=client, **{**tables, **changes})
 
 
-def attacked(
-    watched: Watched, attack: Attack[Any], client: int, **changes: Any
-) -> tuple[Reconstruction, tuple[ItemScore, ...]]:
-    observation, truth, world = observed(watched, client, **changes)
+def attacked(attack: Attack[Any], client: int, **changes: Any) -> tuple[Reconstruction, tuple[ItemScore, ...]]:
+    observation, truth, world = observed(client, **changes)
     found = attack(observation, seeding.generator(1, "attack"))
     (examples,), spec = truth.original_batches, world.data.dataset.spec
     return found, with_composites(score_items(found, examples, spec), found, truth, examples, spec)
@@ -43,22 +42,17 @@ def attacked(
 
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("client", range(3))
-def test_from_the_true_composites_and_masks_the_shares_are_exact(
-    watched: Watched, client: int, per_sample: bool
-) -> None:
-    observation, truth, _ = observed(watched, client, per_sample=per_sample)
+def test_from_the_true_composites_and_masks_the_shares_are_exact(client: int, per_sample: bool) -> None:
+    observation, truth, _ = observed(client, per_sample=per_sample)
     shares = label_shares(observation, truth.batches[0].inputs, truth.masks[0])
-    assert shares is not None
     assert torch.allclose(shares, truth.batches[0].labels.double(), atol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.0, pytest.param(0.25, marks=pytest.mark.slow)])
-def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
-    watched: Watched, attack_named: Named, dropout: float
-) -> None:
+def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(dropout: float) -> None:
     model = {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
     for knows in (KNOWN, (*KNOWN, "client-randomness")):
-        found, items = attacked(watched, attack_named("label-shares"), 1, model=model, knows=knows)
+        found, items = attacked(attack_named("label-shares"), 1, model=model, knows=knows)
         assert found.is_exact
         assert found.objective < 1e-9
         assert min(item.values["psnr"] for item in items) > 100
@@ -67,11 +61,9 @@ def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
         assert sorted(found.labels.tolist()) == sorted(item.label for item in items)
 
 
-def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts(watched: Watched, attack_named: Named) -> None:
-    shown, composites = attacked(watched, attack_named("label-shares"), 2, per_sample=True)
-    told, originals = attacked(
-        watched, attack_named("label-shares"), 2, per_sample=True, knows=(*KNOWN, "client-randomness")
-    )
+def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts() -> None:
+    shown, composites = attacked(attack_named("label-shares"), 2, per_sample=True)
+    told, originals = attacked(attack_named("label-shares"), 2, per_sample=True, knows=(*KNOWN, "client-randomness"))
     assert shown.is_exact
     assert told.is_exact
     for items in (composites, originals):
@@ -82,28 +74,26 @@ def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts(watched:
     assert sum(item.values["psnr"] for item in originals) >= sum(item.values["psnr"] for item in composites) - 1.0
 
 
-def test_one_local_step_gives_composites_and_labels_up_to_the_rounding_of_the_weights(
-    watched: Watched, attack_named: Named
-) -> None:
+def test_one_local_step_gives_composites_and_labels_up_to_the_rounding_of_the_weights() -> None:
     federation = {"clients": 50, "batch_size": 4, "algorithm": "fedavg", "local_steps": 1}
-    found, items = attacked(watched, attack_named("label-shares"), 1, federation=federation)
+    found, items = attacked(attack_named("label-shares"), 1, federation=federation)
     assert found.trained_batch is not None
     assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 50
     assert all(item.values.get("minor_found") in (True, None) for item in items)
     assert max(item.values.get("share_error") or 0.0 for item in items) < 0.01
 
 
-def test_blended_images_stay_blended_but_their_labels_are_read(watched: Watched, attack_named: Named) -> None:
-    found, items = attacked(watched, attack_named("label-shares"), 0, mode="mixup")
+def test_blended_images_stay_blended_but_their_labels_are_read() -> None:
+    found, items = attacked(attack_named("label-shares"), 0, mode="mixup")
     assert found.is_exact
     assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 100
     assert min(item.values["psnr"] for item in items) < 40
     assert all(item.values.get("minor_found") in (True, None) for item in items)
 
 
-def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:
+def test_it_says_why_it_does_not_apply() -> None:
     attack = attack_named("label-shares")
     with pytest.raises(NotApplicable, match="no component in use mixes inputs and their labels"):
-        attacked(watched, attack, 0, mode="cutout")
+        attacked(attack, 0, mode="cutout")
     with pytest.raises(NotApplicable, match="no exact attack applies"):
-        attacked(watched, attack, 0, model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
+        attacked(attack, 0, model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})

@@ -1,20 +1,18 @@
 """The weight and the partners of MixUp, searched along with the data."""
 
-from collections.abc import Callable
-
 import pytest
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Reconstruction
-from tests.attacks.solving import Named, Watched
+from tests.attacks.defended import attacked
+from tests.attacks.solving import attack_named
+from tests.federating import watched
 
-Attacked = Callable[..., tuple[float, Reconstruction]]
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
 @pytest.mark.slow
-def test_mixup_stops_the_naive_attacker_and_not_the_one_who_searches_the_weight(attacked: Attacked) -> None:
+def test_mixup_stops_the_naive_attacker_and_not_the_one_who_searches_the_weight() -> None:
     """Client 2 draws a swapped pair; a batch whose partners are the examples themselves is not mixed at all."""
     naive, _ = attacked("inverting-gradients", "mixup", batch=2, client=2)
     informed, found = attacked("mixup-inversion", "mixup", batch=2, client=2)
@@ -24,7 +22,7 @@ def test_mixup_stops_the_naive_attacker_and_not_the_one_who_searches_the_weight(
     assert found.diagnostics["weight"] == pytest.approx(0.117, abs=0.01)
 
 
-def test_large_batches_have_too_many_pairings(watched: Watched, attack_named: Named) -> None:
+def test_large_batches_have_too_many_pairings() -> None:
     observation, _, _ = watched(knows=ALL, defenses=[{"name": "mixup"}], federation={"batch_size": 5})
     with pytest.raises(NotApplicable, match="paired in 120 ways"):
         attack_named("mixup-inversion")(observation, seeding.generator(1, "attack"))

@@ -1,24 +1,19 @@
 """Images behind known transforms, searched through each of them."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from fedsim.core.types import Reconstruction
 from fedsim.core.types.effects import Transformed
-from tests.attacks.solving import Watched
+from tests.attacks.defended import attacked
+from tests.federating import watched
 
-Attacked = Callable[..., tuple[float, Reconstruction]]
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("client", [0, 2])
-def test_ats_stops_the_naive_attacker_and_not_the_one_who_searches_through_the_policies(
-    attacked: Attacked, watched: Watched, client: int
-) -> None:
+def test_ats_stops_the_naive_attacker_and_not_the_one_who_searches_through_the_policies(client: int) -> None:
     naive, _ = attacked("inverting-gradients", "ats", client=client)
     informed, found = attacked("transform-inversion", "ats", client=client)
     assert informed > naive + 3

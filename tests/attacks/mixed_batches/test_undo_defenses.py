@@ -10,7 +10,7 @@ from fedsim.core.types.effects import Transformed
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
 from tests.attacks.mixed_batches.mixing import KNOWN, seen
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 FAST = ("inverting-gradients", "cpl", "gradinversion", "copa", "cocktail-party", "sme", "fedavg-inversion", "spear")
 
@@ -36,21 +36,19 @@ def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
         ("instahide", 4, 2),
     ],
 )
-def test_who_knows_that_images_were_mixed_has_them_back_unmixed(
-    watched: Watched, name: str, batch: int, client: int
-) -> None:
-    observation, truth, world = seen(watched, name, batch, client, "defenses")
+def test_who_knows_that_images_were_mixed_has_them_back_unmixed(name: str, batch: int, client: int) -> None:
+    observation, truth, world = seen(name, batch, client, "defenses")
     informed = auto(observation, "mixup-inversion")
-    naive = auto(seen(watched, name, batch, client)[0])
+    naive = auto(seen(name, batch, client)[0])
     assert worst(informed, truth, world) > 100
     assert worst(naive, truth, world) < 40
     assert informed.notes[0].startswith("undone: mixtures")
     assert "won: span-intersection" in informed.notes[1]
 
 
-def test_who_knows_the_transforms_has_the_image_back_where_they_left_it(watched: Watched) -> None:
-    observation, truth, world = seen(watched, "ats", 1, 0, "defenses")
-    informed, naive = auto(observation, "transform-inversion"), auto(seen(watched, "ats", 1, 0)[0])
+def test_who_knows_the_transforms_has_the_image_back_where_they_left_it() -> None:
+    observation, truth, world = seen("ats", 1, 0, "defenses")
+    informed, naive = auto(observation, "transform-inversion"), auto(seen("ats", 1, 0)[0])
     assert worst(informed, truth, world) > worst(naive, truth, world) + 4
     policies = observation.effects(Transformed)[0].functions
     true = truth.batches[0].inputs
@@ -60,7 +58,7 @@ def test_who_knows_the_transforms_has_the_image_back_where_they_left_it(watched:
     assert informed.notes[0].startswith(f"undone: the policy '{used}'")
 
 
-def test_where_nothing_is_exact_the_search_for_the_change_decides(watched: Watched) -> None:
+def test_where_nothing_is_exact_the_search_for_the_change_decides() -> None:
     observation, _, _ = watched(
         knows=(*KNOWN, "defenses"),
         client=2,

@@ -17,29 +17,26 @@ from attacks.mixed_batches._unmixing import (
 )
 from fedsim.core.types import Reconstruction
 from tests.attacks.mixed_batches.mixing import seen
-from tests.attacks.solving import Watched
 
 RECOGNISABLE = 25.0  # dB
 
 
 @pytest.mark.parametrize("client", [0, 2])
-def test_labels_of_mixtures_are_read_off_the_last_layer(watched: Watched, client: int) -> None:
-    observation, truth, _ = seen(watched, "mixup", 4, client, "defenses")
+def test_labels_of_mixtures_are_read_off_the_last_layer(client: int) -> None:
+    observation, truth, _ = seen("mixup", 4, client, "defenses")
     guess = Reconstruction(truth.batches[0].inputs, truth.original_batches[0].labels, (), 0.0, 0, 0, (), "given")
     found = mixed_labels(observation, guess)
-    assert found is not None
     assert torch.allclose(found.probabilities, truth.batches[0].labels.double(), atol=1e-4)
     assert found.distance < 1e-9
 
 
-def test_pairs_of_one_class_are_told_apart_by_the_range_of_pixels_and_smoothness(watched: Watched) -> None:
-    observation, truth, _ = seen(watched, "mixup", 4, 0, "defenses")
+def test_pairs_of_one_class_are_told_apart_by_the_range_of_pixels_and_smoothness() -> None:
+    observation, truth, _ = seen("mixup", 4, 0, "defenses")
     labels = torch.tensor([3, 3, 1, 5])
     images = truth.original_batches[0].inputs.flatten(1).double()
     weights = 0.3 * torch.eye(4).double() + 0.7 * torch.eye(4).double()[[2, 3, 1, 0]]
     probabilities = weights @ F.one_hot(labels, 10).double()
     found = unmix_pairs(observation, weights @ images, probabilities, labels)
-    assert found is not None
     assert torch.cdist(found.inputs, images).min(0).values.max() < 1e-6
     assert any(torch.allclose(pair_weight, weights) for pair_weight in _pair_weights(probabilities, labels))
 
@@ -61,9 +58,9 @@ def test_the_regression_of_one_pixel_equals_the_search_of_all_signs() -> None:
 
 
 @pytest.mark.parametrize("labels", [[0, 1, 2, 3], [0, 1, 1, 3]])
-def test_signs_and_weights_within_a_class_are_found(watched: Watched, labels: list[int]) -> None:
+def test_signs_and_weights_within_a_class_are_found(labels: list[int]) -> None:
     """Two dozen encodings of four digits; where two share a class only the sum of their weights is told."""
-    observation, truth, world = seen(watched, "mixup", 4, 0, "defenses")
+    observation, truth, world = seen("mixup", 4, 0, "defenses")
     generator = torch.Generator().manual_seed(2)
     images = truth.original_batches[0].inputs.flatten(1).double()
     weights = torch.rand(24, 4, dtype=torch.float64, generator=generator)
@@ -76,10 +73,10 @@ def test_signs_and_weights_within_a_class_are_found(watched: Watched, labels: li
     assert psnr.min() > (100.0 if len(set(labels)) == len(labels) else RECOGNISABLE)
 
 
-def test_joined_encodings_are_solved_where_one_batch_alone_is_not(watched: Watched) -> None:
+def test_joined_encodings_are_solved_where_one_batch_alone_is_not() -> None:
     """Two batches of three encodings share two images; their values are exact, so are the images found together."""
-    _, truth, world = seen(watched, "mixup", 4, 0, "defenses")
-    observation, _, _ = seen(watched, "mixup", 4, 0, "defenses")
+    _, truth, world = seen("mixup", 4, 0, "defenses")
+    observation, _, _ = seen("mixup", 4, 0, "defenses")
     generator = torch.Generator().manual_seed(3)
     images, labels = truth.original_batches[0].inputs.flatten(1).double(), torch.tensor([0, 1, 2, 3])
     batches = []

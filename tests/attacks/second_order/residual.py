@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attacks.core.client_gradient import client_gradient
 from fedsim.core import registry, seeding
 from fedsim.core.types import Masks, Observation
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 
 def group(channels: int) -> nn.Module:
@@ -46,7 +46,7 @@ def residual(
         return nn.Sequential(*layers, *head)
 
 
-def of_digits(toy: Toy, model: nn.Module, count: int = 1, side: int = 8) -> tuple[Observation, Tensor]:
+def of_digits(model: nn.Module, count: int = 1, side: int = 8) -> tuple[Observation, Tensor]:
     """What an attacker sees of the gradient of some digits in single precision, labels unknown; and the digits."""
     observation, truth = toy(model, (1, side, side), count, classes=10, dtype=torch.float32)
     digits = registry.get("dataset", "digits")

@@ -1,6 +1,7 @@
 """Small networks, and their equations solved."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,10 +12,17 @@ from attacks.second_order._layout import UnknownsLayout, masks_to_solve
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, Reconstruction, Truth
 from tests.attacks.solving import answer
+from tests.attacks.solving import toy as any_toy
 
 NAME = "gauss-newton"
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 SMOOTH = {"name": "mlp", "width": 24, "depth": 2, "activation": "sigmoid", "bias": True, "dropout": 0.0}
+
+
+def toy(*args: Any, **settings: Any) -> tuple[Observation, Truth]:
+    """Random inputs are no images: a standard deviation of a tenth leaves room for them in the pixel range."""
+    observation, truth = any_toy(*args, **settings)
+    return replace(observation, spec=replace(observation.spec, std=(0.1,) * len(observation.spec.std))), truth
 
 
 def lenet(channels: int = 1, side: int = 28, width: int = 12, rate: float = 0.0, activation: Any = nn.Sigmoid):

@@ -9,10 +9,10 @@ from attacks.second_order._head_reading import read_head
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import facts_of
 from tests.attacks.second_order.residual import residual
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 
-def walk_of(toy: Toy) -> tuple[Walk, Tensor]:
+def walk_of() -> tuple[Walk, Tensor]:
     """A walk of an update in double precision, and the image."""
     observation, truth = toy(residual(4, 16), (1, 4, 4), 1, classes=10)
     chain = chain_of(observation)
@@ -23,8 +23,8 @@ def walk_of(toy: Toy) -> tuple[Walk, Tensor]:
     return Walk(facts, head.output, tensors, 8, generator, lambda *_: None), truth.batches[0].inputs
 
 
-def test_an_input_whose_stage_shows_its_scale_is_sharpened_by_all_equations_behind_it(toy: Toy) -> None:
-    walk, image = walk_of(toy)
+def test_an_input_whose_stage_shows_its_scale_is_sharpened_by_all_equations_behind_it() -> None:
+    walk, image = walk_of()
     stem = walk.facts[0].stage
     inputs = stem.close(stem.apply(stem.weights(), image))
     noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_an_input_whose_stage_shows_its_scale_is_sharpened_by_all_equations_behi
 
 
 @pytest.mark.slow
-def test_in_double_precision_the_image_comes_back_with_its_contrast(toy: Toy) -> None:
-    walk, image = walk_of(toy)
+def test_in_double_precision_the_image_comes_back_with_its_contrast() -> None:
+    walk, image = walk_of()
     solved = walk.back().values.view(image.shape)
     assert float((solved - image).norm() / image.norm()) < 1e-6  # the norm's constant shows the contrast to this

@@ -11,12 +11,12 @@ from attacks.core.client_gradient import client_gradient
 from attacks.second_order._client import Client
 from fedsim.core.types import MethodDescription
 from fedsim.core.types.effects import Clipped
-from tests.attacks.second_order.solved import SMOOTH, distances, lenet, solve
-from tests.attacks.solving import Toy, Watched
+from tests.attacks.second_order.solved import SMOOTH, distances, lenet, solve, toy
+from tests.federating import watched
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_the_simulated_client_computes_what_autograd_computes(toy: Toy, rate: float) -> None:
+def test_the_simulated_client_computes_what_autograd_computes(rate: float) -> None:
     observation, truth = toy(lenet(1, 8, 4, rate), (1, 8, 8), 3, classes=10)
     batch, masks = truth.batches[0], truth.masks[0]
     ours = Client(observation).gradient(batch.inputs, batch.labels, (masks,))
@@ -35,7 +35,7 @@ class Frozen(nn.BatchNorm2d):
 
 
 @pytest.mark.parametrize("kind", [Fixed, Frozen])
-def test_statistics_that_a_layer_reads_in_training_mode_too_stay(toy: Toy, kind: type[nn.BatchNorm2d]) -> None:
+def test_statistics_that_a_layer_reads_in_training_mode_too_stay(kind: type[nn.BatchNorm2d]) -> None:
     norm = kind(4)
     norm.running_mean, norm.running_var = torch.linspace(-1.0, 1.0, 4), torch.linspace(0.5, 2.0, 4)
     model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), norm, nn.SiLU(), nn.Flatten(), nn.Linear(36, 4))
@@ -47,7 +47,7 @@ def test_statistics_that_a_layer_reads_in_training_mode_too_stay(toy: Toy, kind:
     assert kind is Frozen or solve(observation).is_exact
 
 
-def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
+def test_several_steps_with_momentum_are_unrolled() -> None:
     optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.5}
     observation, truth, _ = watched(
         model=SMOOTH,
@@ -61,7 +61,7 @@ def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 2.0])
-def test_a_gradient_is_clipped_to_the_declared_norm_and_a_shorter_one_is_not(toy: Toy, share: float) -> None:
+def test_a_gradient_is_clipped_to_the_declared_norm_and_a_shorter_one_is_not(share: float) -> None:
     observation, truth = toy(lenet(1, 8, 4), (1, 8, 8), 1, classes=10)
     batch = truth.batches[0]
     whole = Client(observation).gradient(batch.inputs, batch.labels, ((),))

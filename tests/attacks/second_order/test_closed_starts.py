@@ -10,11 +10,11 @@ from attacks.second_order._closed_starts import closed_starts, input_space
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import StageFacts, facts_of
 from tests.attacks.second_order.residual import group, residual
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 
 def seen(
-    toy: Toy, *widths: int, norm: Any = group, activation: type = nn.SiLU, side: int = 4
+    *widths: int, norm: Any = group, activation: type = nn.SiLU, side: int = 4
 ) -> tuple[list[StageFacts], list[Tensor], dict[str, Tensor]]:
     """Stages of a network, their true inputs, and the gradient."""
     observation, truth = toy(residual(*widths, norm=norm, activation=activation), (1, side, side), 1, classes=10)
@@ -31,30 +31,28 @@ def outside(basis: Tensor, inputs: Tensor) -> float:
     return float((flat - (basis @ flat) @ basis).norm() / flat.norm())
 
 
-def test_overlapping_patches_tell_an_input_up_to_a_factor(toy: Toy) -> None:
-    facts, inputs, received = seen(toy, 16, 16)
+def test_overlapping_patches_tell_an_input_up_to_a_factor() -> None:
+    facts, inputs, received = seen(16, 16)
     basis = input_space(facts[1], received)
-    assert basis is not None
     assert len(basis) == 1
     assert outside(basis, inputs[1]) < 1e-6
 
 
 @pytest.mark.parametrize("norm", [group, nn.BatchNorm2d])
-def test_with_stride_two_an_input_lies_in_a_small_space(toy: Toy, norm: type) -> None:
-    facts, inputs, received = seen(toy, 8, 16, norm=norm)
+def test_with_stride_two_an_input_lies_in_a_small_space(norm: type) -> None:
+    facts, inputs, received = seen(8, 16, norm=norm)
     basis = input_space(facts[2], received)
-    assert basis is not None
     assert len(basis) < 0.5 * facts[2].unknowns
     assert outside(basis, inputs[2]) < 1e-6
 
 
-def test_more_places_than_channels_tell_nothing(toy: Toy) -> None:
-    facts, _, received = seen(toy, 4, 4, side=8)
+def test_more_places_than_channels_tell_nothing() -> None:
+    facts, _, received = seen(4, 4, side=8)
     assert input_space(facts[1], received) is None
 
 
-def test_the_factor_is_the_one_that_is_judged_best(toy: Toy) -> None:
-    facts, inputs, received = seen(toy, 16, 16)
+def test_the_factor_is_the_one_that_is_judged_best() -> None:
+    facts, inputs, received = seen(16, 16)
     generator = torch.Generator().manual_seed(0)
     (start,) = closed_starts(
         facts[1], received, generator, lambda guess: float((guess - inputs[1]).norm()), is_positive=False
@@ -62,8 +60,8 @@ def test_the_factor_is_the_one_that_is_judged_best(toy: Toy) -> None:
     assert float((start - inputs[1]).norm() / inputs[1].norm()) < 0.08  # factors are a ninth apart
 
 
-def test_behind_relu_a_linear_programme_tells_the_input(toy: Toy) -> None:
-    facts, inputs, received = seen(toy, 8, 16, activation=nn.ReLU)
+def test_behind_relu_a_linear_programme_tells_the_input() -> None:
+    facts, inputs, received = seen(8, 16, activation=nn.ReLU)
     generator = torch.Generator().manual_seed(0)
     starts = closed_starts(
         facts[2], received, generator, lambda guess: float((guess - inputs[2]).norm()), is_positive=True

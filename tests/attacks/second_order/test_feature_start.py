@@ -11,8 +11,8 @@ from attacks.core.head_features import features_of
 from attacks.second_order._feature_start import starts_from_features
 from fedsim.core.nets.layer_calls import layer_inputs
 from fedsim.core.types import Observation
-from tests.attacks.second_order.solved import distances, equations_of, lenet, solve
-from tests.attacks.solving import Toy, sending
+from tests.attacks.second_order.solved import distances, equations_of, lenet, solve, toy
+from tests.attacks.solving import sending
 
 
 def observe_labels(observation: Observation, inputs: Tensor, labels: Tensor) -> Observation:
@@ -28,12 +28,11 @@ def read_features(observation: Observation, inputs: Tensor) -> tuple[str, Tensor
     return name, seen[0][1]
 
 
-def test_a_start_has_the_features_of_the_examples(toy: Toy) -> None:
+def test_a_start_has_the_features_of_the_examples() -> None:
     observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 3, classes=10)
     inputs, labels = truth.batches[0].inputs, torch.tensor([1, 4, 7])
     seen = observe_labels(observation, inputs, labels)
     found = features_of(seen, labels, torch.Generator().manual_seed(0))
-    assert found is not None
     assert found[0] == read_features(seen, inputs)[0]
     spread = float((read_features(seen, inputs)[1] - read_features(seen, inputs)[1].mean(0)).norm())
     assert float((found[1] - read_features(seen, inputs)[1]).norm()) < 1e-3 * spread
@@ -50,7 +49,7 @@ def test_a_start_has_the_features_of_the_examples(toy: Toy) -> None:
         pytest.param([1, 3, 3, 8], torch.float32, 3, marks=pytest.mark.slow),
     ],
 )
-def test_a_batch_is_solved(toy: Toy, labels: list[int], precision: torch.dtype, restarts: int) -> None:
+def test_a_batch_is_solved(labels: list[int], precision: torch.dtype, restarts: int) -> None:
     """Single precision blurs the difference of two examples of one label, and may take several starts."""
     observation, truth = toy(lenet(1, 8, 12), (1, 8, 8), len(labels), classes=10, dtype=precision)
     batch = replace(truth.batches[0], labels=torch.tensor(labels))
@@ -60,7 +59,7 @@ def test_a_batch_is_solved(toy: Toy, labels: list[int], precision: torch.dtype, 
     assert guess.diagnostics["restarts"] <= restarts
 
 
-def test_nothing_starts_where_one_example_or_its_head_is_missing(toy: Toy) -> None:
+def test_nothing_starts_where_one_example_or_its_head_is_missing() -> None:
     single, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
     batch, _ = toy(lenet(1, 8, 8), (1, 8, 8), 2, classes=10)
     name = read_features(batch, torch.zeros(1, 1, 8, 8).to(next(batch.model.parameters())))[0]

@@ -19,9 +19,10 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, MethodDescription, Observation, Reconstruction
 from fedsim.core.types.effects import AddedNoise, SignsOnly
-from tests.attacks.second_order.solved import NAME, SMOOTH, distances, equations_of, lenet, solve
-from tests.attacks.solving import Toy, Watched, sending
-from tests.tasks.targets import BLIND, Build, attacked, scored, victim
+from tests.attacks.second_order.solved import NAME, SMOOTH, distances, equations_of, lenet, solve, toy
+from tests.attacks.solving import sending, without_information
+from tests.federating import scenario
+from tests.tasks.targets import BLIND, attacked, scored, victim
 
 CONVOLVED = {"name": "window-convnet"}
 
@@ -40,7 +41,7 @@ def replace_knowledge(observation: Observation, missing: str) -> Any:
         pytest.param(nn.Softplus, marks=pytest.mark.slow),
     ],
 )
-def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) -> None:
+def test_smooth_activations_are_solved(activation: type[nn.Module]) -> None:
     observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-6
@@ -60,7 +61,7 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     ],
 )
 def test_clients_whose_labels_are_no_classes_are_solved(
-    scenario: Build, data: str, model: dict[str, Any], metric: str, target: str, grants: tuple[str, ...]
+    data: str, model: dict[str, Any], metric: str, target: str, grants: tuple[str, ...]
 ) -> None:
     one = victim(scenario, 1, data={"name": data}, model=model)
     guess = attacked(one, NAME, (*grants, *BLIND))
@@ -70,9 +71,7 @@ def test_clients_whose_labels_are_no_classes_are_solved(
 
 
 @pytest.mark.parametrize(("size", "task"), [(2, {"name": "series"}), (1, {"name": "series", "loss": "absolute"})])
-def test_targets_that_the_output_layer_does_not_tell_must_be_granted(
-    scenario: Build, size: int, task: dict[str, Any]
-) -> None:
+def test_targets_that_the_output_layer_does_not_tell_must_be_granted(size: int, task: dict[str, Any]) -> None:
     one = victim(scenario, size, data={"name": "made-series"}, model=CONVOLVED, task=task)
     with pytest.raises(
         NotApplicable, match=r"labels are numbers, .* only for a single example, .* Add 'labels' to threat"
@@ -80,7 +79,7 @@ def test_targets_that_the_output_layer_does_not_tell_must_be_granted(
         attacked(one, NAME)
 
 
-def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenario: Build) -> None:
+def test_a_window_that_dependent_equations_leave_open_is_not_called_exact() -> None:
     narrow = {**CONVOLVED, "channels": 1, "depth": 1, "pooling": "mean"}
     one = victim(scenario, 1, data={"name": "made-series", "times": 10}, model=narrow)
     guess = attacked(one, NAME, BLIND)
@@ -92,9 +91,7 @@ def test_a_window_that_dependent_equations_leave_open_is_not_called_exact(scenar
 
 
 @pytest.mark.parametrize("most", [1, pytest.param(3, marks=pytest.mark.slow), 20])
-def test_it_takes_as_many_steps_as_it_may_and_a_jacobian_a_step(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
+def test_it_takes_as_many_steps_as_it_may_and_a_jacobian_a_step(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     observation, _ = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), 1, classes=10)
     formed, jacobian = list[Tensor](), Equations.jacobian
     monkeypatch.setattr(Equations, "jacobian", lambda one, values: formed.append(values) or jacobian(one, values))
@@ -105,18 +102,17 @@ def test_it_takes_as_many_steps_as_it_may_and_a_jacobian_a_step(
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_unknown_masks_come_out_with_the_images(toy: Toy, size: int) -> None:
+def test_unknown_masks_come_out_with_the_images(size: int) -> None:
     observation, truth = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), size, classes=10)
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-6
     order = [int((guess.inputs - image).flatten(1).norm(dim=1).argmin()) for image in truth.batches[0].inputs]
-    assert guess.masks is not None
     torch.testing.assert_close(guess.masks[0][order], truth.masks[0][0], atol=1e-6, rtol=0)
     free = size * 48 - int((truth.masks[0][0] == 0).all(0).sum()) * size
     assert guess.diagnostics["unknowns"] == 64 * size + (free if size > 1 else 0)
 
 
-def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
+def test_what_it_cannot_solve_it_refuses() -> None:
     smooth = toy(lenet(1, 8, 4), (1, 8, 8), 2, classes=10)[0]
     dropping = toy(lenet(1, 8, 4, 0.5), (1, 8, 8), 1, classes=10)[0]
     unaware = replace(dropping, threat=replace_knowledge(dropping, "dropout-rates"))
@@ -136,7 +132,7 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
         assert reason in verdict.reason
 
 
-def test_a_gradient_of_noise_is_not_called_solved(toy: Toy, without_information: Any) -> None:
+def test_a_gradient_of_noise_is_not_called_solved() -> None:
     observation, truth = toy(lenet(1, 8, 4), (1, 8, 8), 1, classes=10)
     guess = solve(without_information(observation), max_restart_unknowns=0)
     assert guess.diagnostics["restarts"] == 1
@@ -146,7 +142,7 @@ def test_a_gradient_of_noise_is_not_called_solved(toy: Toy, without_information:
     assert float(distances(guess, truth).min()) > 0.5
 
 
-def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> None:
+def test_inputs_outside_of_the_pixel_range_are_found_without_it() -> None:
     observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
     narrow = replace(observation, spec=replace(observation.spec, std=(0.5,)))
     assert float(truth.batches[0].inputs.abs().max()) > 2.0
@@ -156,7 +152,7 @@ def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> Non
 
 
 @pytest.mark.parametrize("activation", [nn.GELU, nn.Softplus])
-def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.Module]) -> None:
+def test_the_last_linearisations_square_the_error(activation: type[nn.Module]) -> None:
     observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
     equations, image = equations_of(observation), truth.batches[0].inputs.flatten()
     start = equations.unknowns.start(torch.Generator().manual_seed(0), 0.1)
@@ -173,7 +169,7 @@ def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.
 
 
 @pytest.mark.parametrize("level", [1e-2, pytest.param(1e-1, marks=pytest.mark.slow)])
-def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy, level: float) -> None:
+def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(level: float) -> None:
     """To first order at the truth no estimator has a lower mean squared error than tr((J^T S^-1 J + I)^-1) / n."""
     with seeding.isolate_randomness(0):
         model = nn.Sequential(
@@ -202,7 +198,7 @@ def go_on(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks
 
 
 @pytest.mark.parametrize("rate", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: float) -> None:
+def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(rate: float) -> None:
     """Too few entries for all switches at once: one filter a layer has a fifth of what a start from grey needs."""
     model = lenet(1, 12, 4, rate, nn.ReLU)
     observation, truth = toy(model, (1, 12, 12), 1, classes=10)
@@ -215,7 +211,7 @@ def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: f
     assert guess.diagnostics["unknowns"] < 0.7 * UnknownsLayout(smooth, masks_to_solve(smooth)).size
 
 
-def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong(toy: Toy) -> None:
+def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong() -> None:
     observation, truth = toy(lenet(1, 8, 8, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
     batch = truth.batches[0]
     smooth, switches = switch_units(observation)
@@ -230,13 +226,13 @@ def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong(toy: Toy
         assert torch.equal(own[kept], other[kept])
 
 
-def test_a_guess_that_says_nothing_about_switches_is_refused(toy: Toy) -> None:
+def test_a_guess_that_says_nothing_about_switches_is_refused() -> None:
     observation, truth = toy(lenet(1, 8, 8, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
     with pytest.raises(NotApplicable, match="too far from the observed one"):
         go_on(observation, -3.0 * truth.batches[0].inputs, truth.batches[0].labels)
 
 
-def test_a_part_of_a_batch_is_a_start_for_the_rest(toy: Toy) -> None:
+def test_a_part_of_a_batch_is_a_start_for_the_rest() -> None:
     observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 3, classes=10)
     batch = truth.batches[0]
     guess = go_on(observation, batch.inputs[[2]], batch.labels[[2]])
@@ -248,7 +244,7 @@ def test_a_part_of_a_batch_is_a_start_for_the_rest(toy: Toy) -> None:
 
 @pytest.mark.parametrize(("factor", "formed"), [(0.5, 1), (2.5, 2)])
 def test_columns_of_its_jacobians_count_as_gradients(
-    toy: Toy, monkeypatch: pytest.MonkeyPatch, factor: float, formed: int
+    monkeypatch: pytest.MonkeyPatch, factor: float, formed: int
 ) -> None:
     """The first step is always taken; noise keeps all later ones from an early end."""
     observation, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)

@@ -9,11 +9,11 @@ from attacks.second_order._head_reading import read_head
 from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 from tests.attacks.second_order.residual import residual
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 
 @pytest.mark.parametrize(("count", "rate"), [(1, 0.0), (1, 0.5), (2, 0.0)])
-def test_features_cotangent_and_masks_are_those_of_the_client(toy: Toy, count: int, rate: float) -> None:
+def test_features_cotangent_and_masks_are_those_of_the_client(count: int, rate: float) -> None:
     observation, truth = toy(residual(4, 8, rate=rate), (1, 8, 8), count, classes=10, seed=3)
     labels = labels_of(observation)
     order = truth.batches[0].labels.argsort() if count > 1 else torch.arange(1)

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from attacks.second_order._layout import UnknownsLayout, masks_to_solve
 from fedsim.core.types import Masks, Observation
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 NAN = torch.nan
 
 
 @pytest.fixture
-def observation(toy: Toy) -> Observation:
+def observation() -> Observation:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Tanh(), nn.Dropout(0.25), nn.Linear(3, 4))
     return toy(model, (1, 2, 2), 2)[0]
 
@@ -60,7 +60,7 @@ def test_entries_stay_between_0_and_1_and_pixels_in_a_box(observation: Observati
     assert layout.project(-values, box).tolist() == [-2.0] * 8 + [0.0] * 3
 
 
-def test_columns_that_are_zero_for_the_batch_are_entries_that_are_known(toy: Toy) -> None:
+def test_columns_that_are_zero_for_the_batch_are_entries_that_are_known() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 60), nn.Tanh(), nn.Dropout(0.5), nn.Linear(60, 4))
     observation, truth = toy(model, (1, 2, 2), 2)
     ((found,),), (mask,) = masks_to_solve(observation), truth.masks[0]

@@ -13,12 +13,11 @@ from attacks.second_order._equations import Equations, Linearisation
 from attacks.second_order._levenberg_marquardt import Solution, SolverLimits
 from attacks.second_order._levenberg_marquardt import solve as solve_from
 from fedsim.core.time_budget import DeadlineReached, time_limit
-from tests.attacks.second_order.solved import distances, equations_of, lenet, solve
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import distances, equations_of, lenet, solve, toy
 
 
 @pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_matrix_free_and_dense_solutions_are_equal(toy: Toy, size: int) -> None:
+def test_matrix_free_and_dense_solutions_are_equal(size: int) -> None:
     observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), size, classes=10)
     dense, free = solve(observation), solve(observation, dense=0)
     assert dense.notes[0] != free.notes[0]
@@ -56,7 +55,7 @@ def solve_zeros(function: Callable[[Tensor], Tensor], converged: float) -> Solut
 
 
 @pytest.mark.parametrize("dense", [0, 120_000_000])
-def test_a_step_that_takes_long_ends_with_the_time(toy: Toy, dense: int) -> None:
+def test_a_step_that_takes_long_ends_with_the_time(dense: int) -> None:
     """Neither a Jacobian nor products are finished: of large models they take longer than a share of the time."""
     observation, _ = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
     equations = equations_of(observation)

@@ -12,7 +12,8 @@ from fedsim.core import registry, seeding
 from fedsim.core.types import MethodDescription, Observation, Reconstruction
 from fedsim.core.types.effects import AddedNoise, Clipped
 from tests.attacks.second_order.residual import group, of_digits, residual
-from tests.attacks.solving import Toy, answer
+from tests.attacks.second_order.solved import toy
+from tests.attacks.solving import answer, without_information
 
 
 def attack(**settings: Any) -> Any:
@@ -29,8 +30,8 @@ def worst(guess: Reconstruction, truth: Tensor, observation: Observation) -> flo
 
 
 @pytest.mark.slow
-def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(4, 8, 16))
+def test_a_digit_comes_back_bit_by_bit_behind_group_norm() -> None:
+    observation, truth = of_digits(residual(4, 8, 16))
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
     assert guess.is_exact
@@ -40,8 +41,8 @@ def test_a_digit_comes_back_bit_by_bit_behind_group_norm(toy: Toy) -> None:
 
 
 @pytest.mark.slow
-def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(16), side=4)
+def test_without_the_grid_it_comes_back_up_to_its_contrast() -> None:
+    observation, truth = of_digits(residual(16), side=4)
     guess = answer(attack(grid=0), observation)
     assert guess.is_exact
     assert "no pixel grid was used" in guess.notes[0]
@@ -51,8 +52,8 @@ def test_without_the_grid_it_comes_back_up_to_its_contrast(toy: Toy) -> None:
 
 
 @pytest.mark.slow
-def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(16, rate=0.25), side=4)
+def test_masks_of_a_dropout_before_the_head_come_out() -> None:
+    observation, truth = of_digits(residual(16, rate=0.25), side=4)
     guess = answer(attack(), observation)
     assert guess.masks is not None
     assert worst(guess, truth, observation) > 80
@@ -60,8 +61,8 @@ def test_masks_of_a_dropout_before_the_head_come_out(toy: Toy) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", [group, nn.BatchNorm2d])
-def test_two_images_come_back_from_what_the_head_read_of_each(toy: Toy, norm: Any) -> None:
-    observation, truth = of_digits(toy, residual(6, 12, norm=norm), 2, side=4)
+def test_two_images_come_back_from_what_the_head_read_of_each(norm: Any) -> None:
+    observation, truth = of_digits(residual(6, 12, norm=norm), 2, side=4)
     guess = answer(attack(), observation)
     order = [int((guess.inputs - image).flatten(1).norm(dim=1).argmin()) for image in truth]
     assert sorted(order) == [0, 1]
@@ -70,14 +71,14 @@ def test_two_images_come_back_from_what_the_head_read_of_each(toy: Toy, norm: An
 
 
 @pytest.mark.slow
-def test_behind_relu(toy: Toy) -> None:
-    observation, truth = of_digits(toy, residual(8, 16, 32, activation=nn.ReLU), side=4)
+def test_behind_relu() -> None:
+    observation, truth = of_digits(residual(8, 16, 32, activation=nn.ReLU), side=4)
     guess = answer(attack(), observation)
     assert worst(guess, truth, observation) > 80
 
 
-def test_a_gradient_of_noise_loses_a_stage_and_gives_no_image(toy: Toy, without_information: Any) -> None:
-    observation, _ = of_digits(toy, residual(4, 8))
+def test_a_gradient_of_noise_loses_a_stage_and_gives_no_image() -> None:
+    observation, _ = of_digits(residual(4, 8))
     guess = answer(attack(starts=1), without_information(observation))
     assert not len(guess.inputs)
     assert not guess.is_exact
@@ -85,8 +86,8 @@ def test_a_gradient_of_noise_loses_a_stage_and_gives_no_image(toy: Toy, without_
     assert "it has 256 unknowns" in guess.stop_reason
 
 
-def test_a_deadline_ends_it_without_an_image(toy: Toy) -> None:
-    observation, _ = of_digits(toy, residual(4, 8))
+def test_a_deadline_ends_it_without_an_image() -> None:
+    observation, _ = of_digits(residual(4, 8))
     guess = attack()(observation, seeding.generator(0, "attack"), seconds=0.0)
     assert not len(guess.inputs)
     assert guess.stop_reason == "out of time"
@@ -96,8 +97,8 @@ def known(effect: Any) -> tuple[MethodDescription, ...]:
     return (MethodDescription("some defense", (effect,)),)
 
 
-def test_what_it_cannot_solve_it_refuses_in_a_sentence(toy: Toy) -> None:
-    observation, _ = of_digits(toy, residual(4, 8))
+def test_what_it_cannot_solve_it_refuses_in_a_sentence() -> None:
+    observation, _ = of_digits(residual(4, 8))
     frozen = residual(4, 8, norm=nn.Identity)
     narrow = toy(residual(2, 4), (1, 16, 16), 1, classes=10)[0]
     plain = toy(frozen, (1, 8, 8), 1, classes=10)[0]

@@ -6,12 +6,11 @@ from torch import nn
 
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._switches import switch_units
-from tests.attacks.second_order.solved import lenet
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import lenet, toy
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.3, 1e9])
-def test_a_switch_is_fixed_exactly_where_its_unit_is_further_away_than_the_margin(toy: Toy, margin: float) -> None:
+def test_a_switch_is_fixed_exactly_where_its_unit_is_further_away_than_the_margin(margin: float) -> None:
     observation, truth = toy(lenet(1, 8, 4, 0.0, nn.ReLU), (1, 8, 8), 1, classes=10)
     smooth, switches = switch_units(observation)
     inputs, before = truth.batches[0].inputs, list[torch.Tensor]()

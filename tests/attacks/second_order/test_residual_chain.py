@@ -10,7 +10,7 @@ from attacks.second_order._residual_chain import Chain, chain_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import disable_dropout
 from tests.attacks.second_order.residual import group, residual
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 
 def features(chain: Chain, images: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def features(chain: Chain, images: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
 @pytest.mark.parametrize("norm", [group, nn.BatchNorm2d])
-def test_the_stages_one_behind_the_other_are_what_the_head_reads(toy: Toy, activation: type, norm: type) -> None:
+def test_the_stages_one_behind_the_other_are_what_the_head_reads(activation: type, norm: type) -> None:
     observation, truth = toy(residual(4, 4, 8, activation=activation, norm=norm, rate=0.5), (1, 8, 8), 2, classes=10)
     chain = chain_of(observation)
     images = truth.batches[0].inputs
@@ -33,7 +33,7 @@ def test_the_stages_one_behind_the_other_are_what_the_head_reads(toy: Toy, activ
     assert [stage.is_gated for stage in chain.stages] == [activation is nn.ReLU] * 3 + [False]
 
 
-def test_the_layout_of_torchvision_is_cut_at_its_blocks(toy: Toy) -> None:
+def test_the_layout_of_torchvision_is_cut_at_its_blocks() -> None:
     torch.manual_seed(0)
     model = ResNet(BasicBlock, [2, 1, 1, 1], num_classes=10, norm_layer=group)
     observation, truth = toy(model, (3, 32, 32), 1, classes=10)
@@ -64,7 +64,7 @@ class Functional(nn.Module):
         return self.head(F.dropout(pooled.view(pooled.size(0), -1), 0.5, self.training))
 
 
-def test_a_network_of_functions_is_cut_too(toy: Toy) -> None:
+def test_a_network_of_functions_is_cut_too() -> None:
     observation, truth = toy(Functional(), (1, 8, 8), 1, classes=10)
     chain = chain_of(observation)
     assert [(stage.name, stage.is_gated) for stage in chain.stages] == [("stem", True), ("body", False)]
@@ -93,6 +93,6 @@ class Undecided(nn.Module):
         (Undecided(), "cannot be traced"),
     ],
 )
-def test_other_networks_are_refused(toy: Toy, model: nn.Module, reason: str) -> None:
+def test_other_networks_are_refused(model: nn.Module, reason: str) -> None:
     with pytest.raises(NotApplicable, match=reason):
         chain_of(toy(model, (1, 8, 8), 1, classes=10)[0])

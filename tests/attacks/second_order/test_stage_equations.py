@@ -10,7 +10,7 @@ from attacks.second_order._levenberg_marquardt import SolverLimits, solve
 from attacks.second_order._residual_chain import Stage, chain_of
 from attacks.second_order._stage_equations import Blindness, SizePrior, StageEquations, StageOutput, stage_outputs
 from tests.attacks.second_order.residual import residual
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import toy
 
 
 class Passed(NamedTuple):
@@ -22,7 +22,7 @@ class Passed(NamedTuple):
     received: dict[str, Tensor]
 
 
-def passed(toy: Toy, number: int, *, widths: tuple[int, ...] = (4, 4, 8), activation: type = nn.SiLU) -> Passed:
+def passed(number: int, *, widths: tuple[int, ...] = (4, 4, 8), activation: type = nn.SiLU) -> Passed:
     observation, truth = toy(residual(*widths, activation=activation), (1, 8, 8), 1, classes=10)
     stages = chain_of(observation).stages
     inputs = truth.batches[0].inputs
@@ -40,16 +40,16 @@ def passed(toy: Toy, number: int, *, widths: tuple[int, ...] = (4, 4, 8), activa
 
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_they_hold_at_the_truth(toy: Toy, number: int, activation: type) -> None:
-    stage, inputs, output, received = passed(toy, number, activation=activation)
+def test_they_hold_at_the_truth(number: int, activation: type) -> None:
+    stage, inputs, output, received = passed(number, activation=activation)
     equations = StageEquations([stage], tuple(inputs.shape), output, received)
     residual = equations.residual(equations.unknowns.start(inputs))
     assert len(residual) == equations.count
     assert float(residual.square().sum()) < 1e-24  # rounding of double precision
 
 
-def test_derivatives_are_those_of_differences(toy: Toy) -> None:
-    stage, inputs, output, received = passed(toy, 1)
+def test_derivatives_are_those_of_differences() -> None:
+    stage, inputs, output, received = passed(1)
     blind = StageOutput(output.values, output.cotangent, output.is_known, Blindness(1, lattice=True))
     equations = StageEquations([stage], tuple(inputs.shape), blind, received, SizePrior(0.1, 1.0), Blindness(1))
     size = equations.unknowns.size
@@ -66,8 +66,8 @@ def test_derivatives_are_those_of_differences(toy: Toy) -> None:
     torch.testing.assert_close(here.backward(slope), jacobian @ slope, rtol=1e-6, atol=1e-7)
 
 
-def test_an_output_of_another_scale_and_with_constants_on_the_lattice_is_explained(toy: Toy) -> None:
-    stage, inputs, output, received = passed(toy, 1)
+def test_an_output_of_another_scale_and_with_constants_on_the_lattice_is_explained() -> None:
+    stage, inputs, output, received = passed(1)
     lattice = torch.zeros(8, 8, dtype=torch.float64)
     lattice[::2, ::2] = 1.0
     constants = torch.tensor([0.1, -0.2, 0.3, 0.4], dtype=torch.float64)
@@ -81,8 +81,8 @@ def test_an_output_of_another_scale_and_with_constants_on_the_lattice_is_explain
 
 
 @pytest.mark.parametrize("number", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_one_stage_alone_comes_back_from_noise(toy: Toy, number: int) -> None:
-    stage, inputs, output, received = passed(toy, number)
+def test_one_stage_alone_comes_back_from_noise(number: int) -> None:
+    stage, inputs, output, received = passed(number)
     equations = StageEquations([stage], tuple(inputs.shape), output, received)
     noise = torch.randn(inputs.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     start = output.values if number == 1 else nn.functional.silu(noise)
@@ -93,7 +93,7 @@ def test_one_stage_alone_comes_back_from_noise(toy: Toy, number: int) -> None:
     assert float((scale * solved - inputs).norm() / inputs.norm()) < 1e-6
 
 
-def test_stages_together_read_what_each_returns_behind_its_relu(toy: Toy) -> None:
+def test_stages_together_read_what_each_returns_behind_its_relu() -> None:
     observation, truth = toy(residual(4, 4, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
     stages = chain_of(observation).stages
     weights = {name: weight for stage in stages for name, weight in stage.weights().items()}

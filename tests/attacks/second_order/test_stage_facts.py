@@ -7,11 +7,11 @@ from torch import nn
 from attacks.second_order._residual_chain import chain_of
 from attacks.second_order._stage_facts import facts_of
 from fedsim.core.errors import NotApplicable
-from tests.attacks.second_order.residual import Block, group, residual
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.residual import group, residual
+from tests.attacks.second_order.solved import toy
 
 
-def test_equations_are_those_that_one_counts_by_hand(toy: Toy) -> None:
+def test_equations_are_those_that_one_counts_by_hand() -> None:
     observation, _ = toy(residual(4, 4, 8), (1, 8, 8), 1, classes=10)
     stem, same, _, half = facts_of(observation, chain_of(observation))
     assert (stem.unknowns, stem.equations) == (64, 64 + 4 * 9)  # the stem reads 64 pixels; nine weights a channel
@@ -21,7 +21,7 @@ def test_equations_are_those_that_one_counts_by_hand(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("norm", [group, nn.BatchNorm2d])
-def test_blocks_that_begin_with_a_norm_do_not_show_a_scale_and_batch_norm_no_constant(toy: Toy, norm: type) -> None:
+def test_blocks_that_begin_with_a_norm_do_not_show_a_scale_and_batch_norm_no_constant(norm: type) -> None:
     observation, _ = toy(residual(4, 4, 8, norm=norm), (1, 8, 8), 1, classes=10)
     diagnostics = facts_of(observation, chain_of(observation))
     assert [one.blind.scales for one in diagnostics] == [1, 0, 0, 1]
@@ -29,13 +29,13 @@ def test_blocks_that_begin_with_a_norm_do_not_show_a_scale_and_batch_norm_no_con
     assert [one.centres for one in diagnostics] == [norm is not group] * 4
 
 
-def test_group_norm_hides_a_scale_of_each_example_and_batch_norm_one_of_all(toy: Toy) -> None:
+def test_group_norm_hides_a_scale_of_each_example_and_batch_norm_one_of_all() -> None:
     for norm, scales in ((group, 2), (nn.BatchNorm2d, 1)):
         observation, _ = toy(residual(4, 8, norm=norm), (1, 8, 8), 2, classes=10)
         assert facts_of(observation, chain_of(observation))[0].blind.scales == scales
 
 
-def test_sizes_are_those_of_noise_pictures(toy: Toy) -> None:
+def test_sizes_are_those_of_noise_pictures() -> None:
     observation, _ = toy(residual(4, 4), (1, 8, 8), 1, classes=10)
     image, hidden, _ = facts_of(observation, chain_of(observation))
     assert image.size == pytest.approx(1.0, abs=0.15)  # 512 squares of normal variables deviate by 0.06
@@ -43,12 +43,10 @@ def test_sizes_are_those_of_noise_pictures(toy: Toy) -> None:
     assert hidden.returns == (1, 4, 8, 8)
 
 
-def test_a_dropout_inside_a_block_is_refused(toy: Toy) -> None:
+def test_a_dropout_inside_a_block_is_refused() -> None:
     torch.manual_seed(0)
     model = residual(4, 4)
-    assert isinstance(model, nn.Sequential)
     block = model[3]
-    assert isinstance(block, Block)
     block.activations[0] = nn.Sequential(nn.SiLU(), nn.Dropout(0.5))
     observation, _ = toy(model, (1, 8, 8), 1, classes=10)
     with pytest.raises(NotApplicable, match="has dropout inside its blocks"):

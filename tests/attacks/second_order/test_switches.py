@@ -6,8 +6,7 @@ from torch import Tensor, nn
 
 from attacks.second_order._switches import keep_own_masks, switch_units, unit_values
 from fedsim.core.nets.masks import inject_masks
-from tests.attacks.second_order.solved import distances, lenet, solve
-from tests.attacks.solving import Toy
+from tests.attacks.second_order.solved import distances, lenet, solve, toy
 
 
 @pytest.mark.parametrize(
@@ -18,7 +17,7 @@ from tests.attacks.solving import Toy
         pytest.param(nn.ReLU, 2, 0.0, marks=pytest.mark.slow),
     ],
 )
-def test_units_that_switch_are_solved_for(toy: Toy, activation: type[nn.Module], size: int, rate: float) -> None:
+def test_units_that_switch_are_solved_for(activation: type[nn.Module], size: int, rate: float) -> None:
     observation, truth = toy(lenet(1, 8, 12, rate, activation), (1, 8, 8), size, classes=10, dtype=torch.float32)
     guess = solve(observation)
     assert guess.is_exact
@@ -26,7 +25,7 @@ def test_units_that_switch_are_solved_for(toy: Toy, activation: type[nn.Module],
     assert [tuple(mask.shape) for mask in guess.masks or ()] == [site.shape for site in observation.sites]
 
 
-def test_switches_in_place_and_as_functions_are_found(toy: Toy) -> None:
+def test_switches_in_place_and_as_functions_are_found() -> None:
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -44,7 +43,7 @@ def test_switches_in_place_and_as_functions_are_found(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.LeakyReLU(0.3)])
-def test_with_the_switches_of_its_units_the_model_computes_the_same(toy: Toy, activation: nn.Module) -> None:
+def test_with_the_switches_of_its_units_the_model_computes_the_same(activation: nn.Module) -> None:
     layers = (nn.Linear(16, 9), activation, nn.Dropout(0.5), nn.Linear(9, 7), activation, nn.Linear(7, 4))
     observation, truth = toy(nn.Sequential(nn.Flatten(), *layers), (1, 4, 4), 3)
     inputs, (mask,) = truth.batches[0].inputs, truth.masks[0]

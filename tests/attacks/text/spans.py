@@ -12,7 +12,9 @@ from fedsim.core import registry, seeding
 from fedsim.core.nets.losses import IGNORED, cross_entropy
 from fedsim.core.types import InputSpec, Observation, Reconstruction
 from fedsim.models._checkpoint import CausalModel
-from tests.attacks.solving import Watched, sending
+from tests.attacks.solving import sending
+from tests.attacks.written import TABLES
+from tests.federating import watched
 
 KNOWN = ("batch-size", "dropout-rates")
 VOCABULARY, LENGTH = 50, 4
@@ -62,7 +64,7 @@ def gpt2(tied: bool = True) -> nn.Module:
         return CausalModel(transformers.GPT2LMHeadModel(config), spec(LENGTH, VOCABULARY))
 
 
-def seen(watched: Watched, tables: dict[str, Any], model: nn.Module, sentences: list[list[int]]) -> Observation:
+def seen(model: nn.Module, sentences: list[list[int]]) -> Observation:
     """Return what a server sees of one gradient of any model on these sentences, each with one more token as label."""
     longest = max(map(len, sentences)) - 1
     inputs, labels = torch.zeros(len(sentences), longest).long(), torch.full((len(sentences), longest), IGNORED)
@@ -77,7 +79,7 @@ def seen(watched: Watched, tables: dict[str, Any], model: nn.Module, sentences: 
         name: torch.zeros_like(own) if found is None else found
         for (name, own), found in zip(trained.items(), gradient, strict=True)
     }
-    observation, _, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
+    observation, _, _ = watched(knows=KNOWN, **TABLES, federation={"clients": 2, "batch_size": 1})
     vocabulary = model.get_submodule(_embedding(model)).weight.shape[0]
     return sending(
         observation,
@@ -111,7 +113,7 @@ def trained(steps: int, rate: float) -> dict[str, Any]:
     return {"clients": 2, "batch_size": 1, "algorithm": "fedavg", "local_steps": steps, "optimizer": optimizer}
 
 
-def stepped(watched: Watched, tables: dict[str, Any], rate: float, sentences: list[list[int]]) -> Observation:
+def stepped(rate: float, sentences: list[list[int]]) -> Observation:
     """Return what a server sees of SGD in double precision, a step a sentence."""
     model = llama().double()
     trained = copy.deepcopy(model)
@@ -121,7 +123,7 @@ def stepped(watched: Watched, tables: dict[str, Any], rate: float, sentences: li
         with torch.no_grad():
             for parameter, direction in zip(trained.parameters(), gradient, strict=True):
                 parameter.sub_(rate * direction)
-    observation, ends = seen(watched, tables, model, sentences), dict(trained.named_parameters())
+    observation, ends = seen(model, sentences), dict(trained.named_parameters())
     tensors = {name: own.detach() - ends[name].detach() for name, own in model.named_parameters()}
     count = len(sentences)
     return replace(

@@ -1,7 +1,6 @@
 """Texts are put together from the tokens at their places, by trying all of them or by descents: the same texts."""
 
 import itertools
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,20 +11,17 @@ from attacks.text._arrangements import arrange, arrange_tokens
 from attacks.text._masked_places import spans_with_masks
 from fedsim.core import seeding
 from fedsim.core.nets.masked_positions import mask_token
-from fedsim.core.types import Observation, Truth
 from tests.attacks.text.planted import SENTENCES, reading, spec
-
-Texts = Callable[[int], tuple[Observation, Truth]]
+from tests.attacks.written import masked_texts
 
 
 @pytest.mark.parametrize("most_tried", [50_000, 0])
 def test_all_arrangements_and_descents_find_what_the_client_read(
-    most_tried: int, masked_texts: Texts, monkeypatch: pytest.MonkeyPatch
+    most_tried: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observation, truth = masked_texts(2)
     monkeypatch.setattr(_arrangements, "_FEW", most_tried)
     mask = mask_token(observation.model)
-    assert mask is not None
     true = truth.original_batches[0].inputs.masked_fill(truth.draws[0]["task.masked"], mask)
     reading, tokens = spans_with_masks(observation)
     found = arrange_tokens(reading, tokens, 2, 20, seeding.generator(0, "attack"))

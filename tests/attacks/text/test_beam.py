@@ -9,16 +9,16 @@ from attacks.text._beam import CandidateReader, apart, grow_beam, pool_of, reade
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.losses import IGNORED
 from fedsim.core.types import Step
-from tests.attacks.solving import Named, Watched, hiding
+from tests.attacks.solving import attack_named, hiding
 from tests.attacks.text.texts import KNOWN, exact, in_double
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_both_distances_are_zero_at_the_truth(
-    batch_size: int, dropout: float, watched: Watched, written_text: dict[str, Any]
-) -> None:
-    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+def test_both_distances_are_zero_at_the_truth(batch_size: int, dropout: float) -> None:
+    tables = {**WRITTEN, "model": {**WRITTEN["model"], "dropout": dropout}}
     federation = {"clients": 2, "batch_size": batch_size}
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation=federation)
     batch = truth.original_batches[0]
@@ -32,8 +32,8 @@ def test_both_distances_are_zero_at_the_truth(
         assert second.max().item() < 1e-10
 
 
-def test_a_wrong_word_lies_outside_both_spans(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+def test_a_wrong_word_lies_outside_both_spans() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     (reader,) = readers_of(observation)
     tokens = truth.original_batches[0].inputs[:1, :6].clone()
     absent = next(token for token in range(256) if token not in tokens.flatten().tolist())
@@ -44,8 +44,8 @@ def test_a_wrong_word_lies_outside_both_spans(watched: Watched, written_text: di
     assert second[0, 5] > 0.1
 
 
-def test_words_that_never_follow_stand_first_only(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+def test_words_that_never_follow_stand_first_only() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     (reader,) = readers_of(observation)
     pool = pool_of(observation, reader, (7,))
     first = truth.original_batches[0].inputs[0, 0]
@@ -54,8 +54,8 @@ def test_words_that_never_follow_stand_first_only(watched: Watched, written_text
     assert (ends[7].prefixes[:, 1:] != first).all()
 
 
-def test_without_the_embedding_the_nearest_tokens_are_tried(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+def test_without_the_embedding_the_nearest_tokens_are_tried() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     hidden = hiding(observation, "embed_tokens.weight")
     pool = pool_of(hidden, readers_of(hidden)[0], (7,))
     batch = truth.original_batches[0]
@@ -67,10 +67,8 @@ def test_without_the_embedding_the_nearest_tokens_are_tried(watched: Watched, wr
     ("dropout", "batch_size"),
     [(0.0, 1), (0.2, 2), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0.0, 3), (0.2, 1), (0.2, 3)))],
 )
-def test_sentences_are_exact_also_through_known_masks(
-    dropout: float, batch_size: int, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+def test_sentences_are_exact_also_through_known_masks(dropout: float, batch_size: int) -> None:
+    tables = {**WRITTEN, "model": {**WRITTEN["model"], "dropout": dropout}}
     federation = {"clients": 2, "batch_size": batch_size}
     observation, truth, world = watched(**tables, knows=(*KNOWN, "masks"), federation=federation)
     steps: list[Step] = []
@@ -90,11 +88,9 @@ def test_sentences_are_exact_also_through_known_masks(
         ({"model": {"name": "tiny-llama", "width": 16}}, "they span everything"),
     ],
 )
-def test_it_says_why_it_does_not_apply(
-    changes: dict[str, Any], reason: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
+def test_it_says_why_it_does_not_apply(changes: dict[str, Any], reason: str) -> None:
     federation = {"clients": 2, "batch_size": 2}
-    observation, _, _ = watched(knows=KNOWN, **{**written_text, **changes}, federation=federation)
+    observation, _, _ = watched(knows=KNOWN, **{**WRITTEN, **changes}, federation=federation)
     with pytest.raises(NotApplicable, match=reason):
         attack_named("subspace-distance")(observation, torch.Generator())
 
@@ -105,8 +101,8 @@ def test_a_prefix_of_a_chosen_sentence_is_none_of_its_own() -> None:
     assert len(apart([long, other], 0.7, 1)) == 1
 
 
-def test_masks_are_cut_to_the_prefix(watched: Watched, written_text: dict[str, Any]) -> None:
-    tables = {**written_text, "model": {**written_text["model"], "dropout": 0.3}}
+def test_masks_are_cut_to_the_prefix() -> None:
+    tables = {**WRITTEN, "model": {**WRITTEN["model"], "dropout": 0.3}}
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"batch_size": 1})
     (reader,) = readers_of(observation)
     assert isinstance(reader, CandidateReader)

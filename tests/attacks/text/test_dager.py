@@ -25,7 +25,7 @@ from fedsim.core.types import Observation, Truth
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.metrics.text import score_sentences
 from fedsim.models._checkpoint import causal_model
-from tests.attacks.solving import Watched, hiding, sending
+from tests.attacks.solving import hiding, sending
 from tests.attacks.text.spans import (
     KNOWN,
     LENGTH,
@@ -42,6 +42,8 @@ from tests.attacks.text.spans import (
     spec,
     trained,
 )
+from tests.attacks.written import TABLES
+from tests.federating import watched
 
 
 def adapted(model: nn.Module, rank: int, start: float = 0.1) -> nn.Module:
@@ -109,10 +111,8 @@ def truth_of(truth: Truth) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize(
     "build", [llama, lambda: llama(tied=True), checkpoint, lambda: adapted(llama(), 16), gpt2, lambda: gpt2(tied=False)]
 )
-def test_three_sentences_of_four_tokens_are_exact_on_any_model_of_these_names(
-    build: Callable[[], nn.Module], watched: Watched, tables: dict[str, Any]
-) -> None:
-    found = attacked(seen(watched, tables, build(), THREE))
+def test_three_sentences_of_four_tokens_are_exact_on_any_model_of_these_names(build: Callable[[], nn.Module]) -> None:
+    found = attacked(seen(build(), THREE))
     assert read(found) == inputs_of(THREE)
     assert found.diagnostics["sentences in the span"] == 3
     assert not found.notes
@@ -120,16 +120,16 @@ def test_three_sentences_of_four_tokens_are_exact_on_any_model_of_these_names(
 
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_sentences_of_all_lengths_are_exact(data: st.DataObject, watched: Watched, tables: dict[str, Any]) -> None:
+def test_sentences_of_all_lengths_are_exact(data: st.DataObject) -> None:
     sentence = st.lists(st.integers(0, VOCABULARY - 1), min_size=2, max_size=6)
     sentences = data.draw(st.lists(sentence, min_size=1, max_size=5, unique_by=lambda own: own[0]))
     sentences = [[own[0], *((token + (token == own[0])) % VOCABULARY for token in own[1:])] for own in sentences]
-    assert read(attacked(seen(watched, tables, llama(), sentences))) == inputs_of(sentences)
+    assert read(attacked(seen(llama(), sentences))) == inputs_of(sentences)
 
 
-def test_repeats_of_a_first_token_are_not_taken_for_a_sentence(watched: Watched, tables: dict[str, Any]) -> None:
+def test_repeats_of_a_first_token_are_not_taken_for_a_sentence() -> None:
     model = llama()
-    observation = seen(watched, tables, model, [THREE[0]])
+    observation = seen(model, [THREE[0]])
     layers = attentions(model)
     with torch.no_grad():
         (again,) = Front(model, layers).read_last(torch.tensor([[3, 3, 3]]))
@@ -137,16 +137,14 @@ def test_repeats_of_a_first_token_are_not_taken_for_a_sentence(watched: Watched,
     assert read(attacked(observation)) == inputs_of([THREE[0]])
 
 
-def test_beginnings_and_repeats_are_said_to_be_missing_where_one_matrix_is_embedding_and_output_layer(
-    watched: Watched, tables: dict[str, Any]
-) -> None:
-    found = attacked(seen(watched, tables, llama(tied=True), REPEATED))
+def test_beginnings_and_repeats_are_said_to_be_missing_where_one_matrix_is_embedding_and_output_layer() -> None:
+    found = attacked(seen(llama(tied=True), REPEATED))
     assert read(found) == inputs_of(THREE[:2])
     assert found.notes == ("2 sentences were found for 6 examples: some are beginnings of others, or repeats",)
 
 
-def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: dict[str, Any]) -> None:
-    observation = seen(watched, tables, llama(), THREE)
+def test_it_returns_no_more_sentences_than_examples() -> None:
+    observation = seen(llama(), THREE)
     found = attacked(replace(observation, batch_size=2))
     assert len(found.inputs) == 2
     assert set(read(found)) <= set(inputs_of(THREE))
@@ -154,35 +152,32 @@ def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: di
     assert read(attacked(replace(observation, batch_size=None))) == inputs_of(THREE)
 
 
-def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, tables: dict[str, Any]) -> None:
+def test_a_model_that_looks_ahead_takes_all_arrangements() -> None:
     with seeding.isolate_randomness(8):
         model = TwoSided()
     sentences = [[3, 5, 1, 9], [2, 11, 4, 0]]
-    observation = seen(watched, tables, model, sentences)
+    observation = seen(model, sentences)
     assert read(attacked(observation)) == inputs_of(sentences)
 
 
 @pytest.mark.parametrize("chosen", ["000", "001", "100", "111"])
 @pytest.mark.parametrize("client", [0, *(pytest.param(client, marks=pytest.mark.slow) for client in (1, 2))])
-def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_dropout(
-    chosen: str, client: int, watched: Watched
-) -> None:
+def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_dropout(chosen: str, client: int) -> None:
     observation, truth, world = watched(client=client, knows=KNOWN, **tagger(chosen))
     assert [site.name for site in observation.sites if site.rate] == ["lm_head.dropout"]
     (batch,) = truth.original_batches
-    assert world.data.dataset.tokenizer is not None
     (score,) = score_sentences(attacked(observation), batch, world.data.dataset.tokenizer).sentences
     assert score.values["exact"]
 
 
-def test_the_order_of_long_sentences_in_open_blocks_is_found_by_descents(watched: Watched) -> None:
+def test_the_order_of_long_sentences_in_open_blocks_is_found_by_descents() -> None:
     observation, truth, _ = watched(knows=KNOWN, **tagger("100", data={"name": "digit-tags"}))
     (sentence,) = truth_of(truth)
     assert len(set(sentence)) ** len(sentence) > 50_000  # more than are tried one by one
     assert read(attacked(observation)) == [sentence]
 
 
-def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: Watched) -> None:
+def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence() -> None:
     model = {"name": "tiny-llama", "width": 64, "hidden": 64, "blocks": 3, "dropout": 0.1}
     observation, _, _ = watched(knows=KNOWN, **tagger("001", model=model))
     with pytest.raises(NotApplicable, match="dropout changes the layers' inputs"):
@@ -197,39 +192,37 @@ def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: 
     assert "no arrangement of the tokens at their places that was tried lies in" in nothing.stop_reason
 
 
-def test_sentences_come_out_of_the_real_model(smollm2: Path, watched: Watched, tables: dict[str, Any]) -> None:
+def test_sentences_come_out_of_the_real_model(smollm2: Path) -> None:
     text = ["Nobody counts the seven green hills", "The minister of finance resigned on"]
     tokenizer = ModelTokenizer(smollm2)
     sentences = [tokenizer.encode(own) for own in text]
-    found = attacked(seen(watched, tables, causal_model(smollm2, spec(16, 49_152)), sentences))
+    found = attacked(seen(causal_model(smollm2, spec(16, 49_152)), sentences))
     assert read(found) == inputs_of(sentences)
 
 
-def test_adapters_tell_too_little_with_few_rows(watched: Watched, tables: dict[str, Any]) -> None:
+def test_adapters_tell_too_little_with_few_rows() -> None:
     with pytest.raises(NotApplicable, match="have full rank 8: too many tokens, or noise"):
-        attacked(seen(watched, tables, adapted(llama(), 4), THREE))
+        attacked(seen(adapted(llama(), 4), THREE))
 
 
-def test_unshared_attention_is_named(watched: Watched, tables: dict[str, Any]) -> None:
-    observation = seen(watched, tables, llama(), THREE)
+def test_unshared_attention_is_named() -> None:
+    observation = seen(llama(), THREE)
     hidden = (name for name in observation.update.tensors if "layers.1.self_attn" in name)
     with pytest.raises(NotApplicable, match=r"no gradient of queries, keys or values of 'layers\.1\.self_attn'"):
         attacked(hiding(observation, *hidden))
 
 
-def test_noise_leaves_no_token_in_the_span(watched: Watched, tables: dict[str, Any]) -> None:
+def test_noise_leaves_no_token_in_the_span() -> None:
     noise = [{"name": "gradient-noise", "scale": 1e3}]
-    observation, _, _ = watched(knows=KNOWN, **tables, defenses=noise, federation={"clients": 2, "batch_size": 1})
+    observation, _, _ = watched(knows=KNOWN, **TABLES, defenses=noise, federation={"clients": 2, "batch_size": 1})
     nothing = attacked(observation)
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert nothing.stop_reason.startswith("no token's embedding lies in the span")
 
 
-def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does(
-    watched: Watched, tables: dict[str, Any]
-) -> None:
+def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does() -> None:
     model = gpt2()
-    observation = seen(watched, tables, model, THREE)
+    observation = seen(model, THREE)
     layers = attentions(model)[:2]
     assert layers == ["own.transformer.h.0.attn.c_attn", "own.transformer.h.1.attn.c_attn"]
     rows = observation.update.tensors[f"{layers[0]}.weight"].double()
@@ -253,11 +246,9 @@ def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does(
     assert {15, 35} < found[0]  # 3 stands at places 0 and 2: (15 at 2) - (3 at 2) + (3 at 0) is 15 at 0
 
 
-def test_a_repeated_first_token_is_a_sentence_where_places_are_learned(
-    watched: Watched, tables: dict[str, Any]
-) -> None:
+def test_a_repeated_first_token_is_a_sentence_where_places_are_learned() -> None:
     sentences = [[3, 3, 3, 9, 2], [6, 6, 6, 6, 9]]
-    assert read(attacked(seen(watched, tables, gpt2(), sentences))) == inputs_of(sentences)
+    assert read(attacked(seen(gpt2(), sentences))) == inputs_of(sentences)
 
 
 @pytest.mark.parametrize(
@@ -265,10 +256,8 @@ def test_a_repeated_first_token_is_a_sentence_where_places_are_learned(
     [(1, 1.0), (1, 1e-3), (2, 1.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1e-4), (4, 1e-2)))],
 )
 @pytest.mark.parametrize("client", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_sentences_of_several_local_steps_are_exact(
-    steps: int, rate: float, client: int, watched: Watched, tables: dict[str, Any]
-) -> None:
-    tables = {**tables, "model": {"name": "tiny-llama", "width": 128}}
+def test_sentences_of_several_local_steps_are_exact(steps: int, rate: float, client: int) -> None:
+    tables = {**TABLES, "model": {"name": "tiny-llama", "width": 128}}
     observation, truth, _ = watched(client=client, knows=KNOWN, **tables, federation=trained(steps, rate))
     assert observation.update.kind == "delta"
     assert read(attacked(observation)) == sorted(truth_of(truth))
@@ -276,12 +265,10 @@ def test_sentences_of_several_local_steps_are_exact(
 
 @pytest.mark.parametrize("knows", [(), ("defenses",)])
 @pytest.mark.parametrize("client", range(2))
-def test_a_sentence_is_exact_in_noise_of_a_hundredth(
-    client: int, knows: tuple[str, ...], watched: Watched, tables: dict[str, Any]
-) -> None:
+def test_a_sentence_is_exact_in_noise_of_a_hundredth(client: int, knows: tuple[str, ...]) -> None:
     noise = [{"name": "gradient-noise", "scale": 0.01, "relative": True}]
     observation, truth, _ = watched(
-        client=client, knows=(*KNOWN, *knows), **tables, defenses=noise, federation={"clients": 2, "batch_size": 1}
+        client=client, knows=(*KNOWN, *knows), **TABLES, defenses=noise, federation={"clients": 2, "batch_size": 1}
     )
     layer = attentions(observation.model)[1]
     assert space_of(observation, layer).size == 64
@@ -289,8 +276,8 @@ def test_a_sentence_is_exact_in_noise_of_a_hundredth(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_sentences_are_exact_in_half_precision(dtype: torch.dtype, watched: Watched, tables: dict[str, Any]) -> None:
-    observation = seen(watched, tables, llama(), THREE)
+def test_sentences_are_exact_in_half_precision(dtype: torch.dtype) -> None:
+    observation = seen(llama(), THREE)
     exact = observation.update
     for convert in (lambda own: own.to(dtype), lambda own: own.to(dtype).float()):
         tensors = {name: convert(tensor) for name, tensor in exact.tensors.items()}
@@ -298,10 +285,8 @@ def test_sentences_are_exact_in_half_precision(dtype: torch.dtype, watched: Watc
 
 
 @pytest.mark.parametrize("rate", [pytest.param(0.1, marks=pytest.mark.slow), 0.5])
-def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
-    rate: float, watched: Watched, tables: dict[str, Any]
-) -> None:
-    tables = {**tables, "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "dropout": rate}}
+def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(rate: float) -> None:
+    tables = {**TABLES, "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "dropout": rate}}
     observation, truth, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
     found = attacked(hiding(observation, "embed_tokens.weight"))
     (sentence,) = truth_of(truth)
@@ -310,20 +295,16 @@ def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
         attacked(observation)
 
 
-def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences(
-    watched: Watched, tables: dict[str, Any]
-) -> None:
+def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences() -> None:
     tokens = sum(map(len, THREE))
-    found = attacked(seen(watched, tables, adapted(llama(), tokens + 4, start=0.0), THREE))
+    found = attacked(seen(adapted(llama(), tokens + 4, start=0.0), THREE))
     assert read(found) == inputs_of(THREE)
     with pytest.raises(NotApplicable, match="more adapter rows than tokens in the batch"):
-        attacked(seen(watched, tables, adapted(llama(), 4, start=0.0), THREE))
+        attacked(seen(adapted(llama(), 4, start=0.0), THREE))
 
 
 @pytest.mark.parametrize("start", [0.0, 0.1])
-def test_adapters_of_peft_tell_the_same_before_the_first_round_and_later(
-    start: float, watched: Watched, tables: dict[str, Any]
-) -> None:
+def test_adapters_of_peft_tell_the_same_before_the_first_round_and_later(start: float) -> None:
     from peft import LoraConfig as PeftConfig
     from peft import get_peft_model
 
@@ -334,4 +315,4 @@ def test_adapters_of_peft_tell_the_same_before_the_first_round_and_later(
         for name, own in model.named_parameters():
             if "lora_B" in name and start:
                 own.normal_(0.0, start)
-    assert read(attacked(seen(watched, tables, model, THREE))) == inputs_of(THREE)
+    assert read(attacked(seen(model, THREE))) == inputs_of(THREE)

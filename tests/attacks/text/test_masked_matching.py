@@ -1,8 +1,6 @@
 """A search for a text, its masked places and its rate: zero at the truth, and told, searched or estimated draws."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -16,9 +14,9 @@ from attacks.text.masked_matching import MaskedMatchingConfig, _Draws, _draws, _
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Step, Truth
-from tests.attacks.solving import Named, Watched
-
-Texts = Callable[[int], tuple[Observation, Truth]]
+from tests.attacks.solving import attack_named, without_information
+from tests.attacks.written import WRITTEN, masked_texts
+from tests.federating import watched
 
 
 def draws(truth: Truth) -> _Draws:
@@ -34,7 +32,7 @@ def objective(observation: Observation, truth: Truth, given: _Draws) -> Tensor:
     return distance(task.comparison.gradients(vectors[None], (), torch.zeros(1, 1), [0], others)).detach()
 
 
-def test_the_objective_is_zero_at_the_truth_and_nowhere_near_it_at_other_draws(masked_texts: Texts) -> None:
+def test_the_objective_is_zero_at_the_truth_and_nowhere_near_it_at_other_draws() -> None:
     observation, truth = masked_texts(1)
     true = draws(truth)
     assert 0 < true.masked_positions.sum() < true.masked_positions.numel()
@@ -44,7 +42,7 @@ def test_the_objective_is_zero_at_the_truth_and_nowhere_near_it_at_other_draws(m
 
 
 @pytest.mark.parametrize("how", ["told", "estimated", "searched"])
-def test_draws_are_told_estimated_or_searched(how: str, masked_texts: Texts, attack_named: Named) -> None:
+def test_draws_are_told_estimated_or_searched(how: str) -> None:
     observation, truth = masked_texts(1)
     settings = {"draws": "estimated" if how == "estimated" else "searched", "max_iterations": 6}
     if how == "told":
@@ -65,7 +63,7 @@ def test_draws_are_told_estimated_or_searched(how: str, masked_texts: Texts, att
 
 
 def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_begins_there(
-    masked_texts: Texts, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     observation, truth = masked_texts(2)
     config, own = MaskedMatchingConfig(draws="estimated"), seeding.generator(0, "attack")
@@ -85,16 +83,10 @@ def test_of_several_texts_estimates_stand_if_all_are_shown_and_else_the_search_b
     assert not odds[1].any()
 
 
-def test_gradients_without_spans_and_other_models_are_refused(
-    masked_texts: Texts,
-    without_information: Callable[[Observation], Observation],
-    watched: Watched,
-    written_text: dict[str, Any],
-    attack_named: Named,
-) -> None:
+def test_gradients_without_spans_and_other_models_are_refused() -> None:
     attack = attack_named("masked-matching", draws="estimated")
     with pytest.raises(NotApplicable, match="masked positions cannot be estimated"):
         attack(without_information(masked_texts(1)[0]), seeding.generator(0, "attack"))
-    observation, _, _ = watched(**written_text, federation={"batch_size": 1}, knows=("batch-size",))
+    observation, _, _ = watched(**WRITTEN, federation={"batch_size": 1}, knows=("batch-size",))
     with pytest.raises(NotApplicable, match="no mask token"):
         attack(observation, seeding.generator(0, "attack"))

@@ -1,6 +1,5 @@
 """Texts of a masked diffusion client are read with their masked tokens and rates."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,12 +7,12 @@ import pytest
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Reconstruction, Truth
-from tests.attacks.solving import Named, Watched, hiding
+from tests.attacks.solving import attack_named, hiding, without_information
+from tests.attacks.written import WRITTEN, masked_texts
+from tests.federating import watched
 
-Texts = Callable[[int], tuple[Observation, Truth]]
 
-
-def read(attack_named: Named, observation: Observation, **settings: Any) -> Reconstruction:
+def read(observation: Observation, **settings: Any) -> Reconstruction:
     return attack_named("masked-spans", **settings)(observation, seeding.generator(0, "attack"))
 
 
@@ -25,12 +24,10 @@ def in_order(found: Reconstruction, truth: Truth) -> list[int]:
 
 # Of three texts not all arrangements are tried.
 @pytest.mark.parametrize("size", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
-def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
-    size: int, masked_texts: Texts, attack_named: Named
-) -> None:
+def test_every_text_is_read_with_its_masked_tokens_and_its_rate(size: int) -> None:
     observation, truth = masked_texts(size)
     masked, rates = truth.draws[0]["task.masked"], truth.draws[0]["task.rate"]
-    found = read(attack_named, observation)
+    found = read(observation)
     order = in_order(found, truth)
     assert sorted(order) == list(range(size))
     assert found.is_exact
@@ -40,25 +37,21 @@ def test_every_text_is_read_with_its_masked_tokens_and_its_rate(
         assert own == pytest.approx(float(rates[row]), rel=1e-3)  # single precision, through a least-squares solution
 
 
-def test_without_the_output_layer_masked_tokens_are_left_out(masked_texts: Texts, attack_named: Named) -> None:
+def test_without_the_output_layer_masked_tokens_are_left_out() -> None:
     observation, truth = masked_texts(2)
-    found = read(attack_named, hiding(observation, "lm_head.weight"))
+    found = read(hiding(observation, "lm_head.weight"))
     masked, inputs = truth.draws[0]["task.masked"], truth.original_batches[0].inputs
     assert not found.is_exact
     assert sorted(found.inputs.tolist()) == sorted(inputs.masked_fill(masked, -1).tolist())
 
 
-def test_noise_instead_of_the_gradient_gives_nothing(
-    masked_texts: Texts, attack_named: Named, without_information: Callable[[Observation], Observation]
-) -> None:
-    found = read(attack_named, without_information(masked_texts(2)[0]))
+def test_noise_instead_of_the_gradient_gives_nothing() -> None:
+    found = read(without_information(masked_texts(2)[0]))
     assert not len(found.inputs)
     assert "lies in the span" in found.stop_reason
 
 
-def test_models_without_a_mask_token_are_refused(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, _, _ = watched(**written_text, federation={"batch_size": 1}, knows=("batch-size",))
+def test_models_without_a_mask_token_are_refused() -> None:
+    observation, _, _ = watched(**WRITTEN, federation={"batch_size": 1}, knows=("batch-size",))
     with pytest.raises(NotApplicable, match="no mask token"):
-        read(attack_named, observation)
+        read(observation)

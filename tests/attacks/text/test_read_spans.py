@@ -1,17 +1,13 @@
 """Spans of an update: hard ones without noise, and as many directions as tokens."""
 
-from collections.abc import Callable
-
 import torch
 
 from attacks.text._read_spans import examples_of, read_spans
 from attacks.text._span_tests import Outliers, ShareThreshold
-from fedsim.core.types import Observation, Truth
-
-Texts = Callable[[int], tuple[Observation, Truth]]
+from tests.attacks.written import masked_texts
 
 
-def test_without_noise_the_first_span_has_a_direction_for_each_input(masked_texts: Texts) -> None:
+def test_without_noise_the_first_span_has_a_direction_for_each_input() -> None:
     observation, truth = masked_texts(2)
     reading = read_spans(observation, 5e-4, 5.0, 100)
     assert isinstance(reading.test, ShareThreshold)
@@ -23,5 +19,5 @@ def test_without_noise_the_first_span_has_a_direction_for_each_input(masked_text
     assert examples_of(observation) == 2
 
 
-def test_a_tolerance_below_the_noise_asks_for_outliers(masked_texts: Texts) -> None:
+def test_a_tolerance_below_the_noise_asks_for_outliers() -> None:
     assert isinstance(read_spans(masked_texts(2)[0], 1e-9, 5.0, 100).test, Outliers)

@@ -1,7 +1,6 @@
 """Whole sentences explain a gradient, and other losses do not."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -11,14 +10,14 @@ from attacks.text._words import words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Config
 from fedsim.tasks.tagging import Tagging
-from tests.attacks.solving import Named, Watched
+from tests.attacks.solving import attack_named
 from tests.attacks.text.texts import KNOWN, in_order
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 
-def test_a_completed_batch_explains_the_gradient_and_names_what_follows(
-    watched: Watched, written_text: dict[str, Any]
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+def test_a_completed_batch_explains_the_gradient_and_names_what_follows() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
     sentences, labels = in_order(truth)
     done = complete(observation, sentences, words_of(observation), ())
     lengths = (sentences >= 0).sum(1)
@@ -27,10 +26,8 @@ def test_a_completed_batch_explains_the_gradient_and_names_what_follows(
     assert complete(observation, sentences.flip(1).sort(1).values, words_of(observation), ()).distance > 1e-3
 
 
-def test_other_losses_and_unknown_labels_are_refused(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+def test_other_losses_and_unknown_labels_are_refused() -> None:
+    observation, _, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     assert has_cross_entropy(observation)
     other = replace(observation, loss=lambda outputs, labels: 2.0 * observation.loss(outputs, labels))
     with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):

@@ -1,17 +1,15 @@
 """Several large steps are read one after the other."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
-from tests.attacks.solving import Watched
 from tests.attacks.text.spans import FOUR, attacked, inputs_of, read, stepped
 
 
 @pytest.mark.parametrize("rate", [0.1, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_large_steps_are_read_one_after_the_other(rate: float, watched: Watched, tables: dict[str, Any]) -> None:
-    observation = stepped(watched, tables, rate, FOUR)
+def test_large_steps_are_read_one_after_the_other(rate: float) -> None:
+    observation = stepped(rate, FOUR)
     assert read(attacked(observation)) == inputs_of(FOUR)
     without_sizes = attacked(replace(observation, batch_sizes=None, batch_size=None, examples=None))
     assert len(without_sizes.inputs) < len(FOUR)

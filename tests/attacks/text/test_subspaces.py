@@ -44,7 +44,6 @@ def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, s
     observation = seen(model, {"c_attn.weight": gradient})
     space = subspace_of(observation, "c_attn", count)
     (level,) = measured_levels(observation, {"c_attn.weight": gradient}, count)
-    assert space is not None
     others = torch.randn(5, 24, generator=generator, dtype=torch.float64)
     basis = torch.linalg.qr(inputs.T).Q
     outside = (others - others @ basis @ basis.T).square().sum(1) / others.square().sum(1)
@@ -80,7 +79,6 @@ def test_fresh_adapters_compare_inputs_by_what_a_makes_of_them() -> None:
         slopes = torch.randn(5, outputs, generator=numbers, dtype=torch.float64)
         pairs.append((slopes.T @ inputs @ weight.T, weight, [ROUNDING]))
     space = hard_behind("layer", pairs)
-    assert space is not None
     assert space.size == 5.0
     assert float(space.distance(inputs).max()) < ROUNDING
     assert float(space.distance(torch.randn(50, 32, generator=numbers, dtype=torch.float64)).min()) > 1e-3
@@ -95,7 +93,6 @@ def test_an_adapter_that_misses_inputs_does_not_count_and_a_full_one_shows_nothi
     slopes[0] = 0.0  # as those of queries at the first place of a sentence
     partial = (slopes.T @ inputs @ weight.T, weight, [ROUNDING])
     space = hard_behind("layer", [partial, whole])
-    assert space is not None
     assert float(space.distance(inputs).max()) < ROUNDING
     narrow = weight[:5]
     assert hard_behind("layer", [(slopes.T @ inputs @ narrow.T + torch.eye(20, 5), narrow, [ROUNDING])]) is None

@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 
 from attacks.core.matching.unknowns import MASKS, SearchProgress
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
-from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.losses import IGNORED
-from tests.attacks.solving import Named, Watched
+from tests.attacks.solving import attack_named
 from tests.attacks.text.texts import KNOWN, in_double, in_order
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 
-def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 2})
+def test_a_model_on_vectors_is_the_model_on_tokens() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 2})
     model, tokens = copy.deepcopy(observation.model), truth.original_batches[0].inputs
     read_vectors(model, "embed_tokens")
     vectors = model.get_submodule("embed_tokens").get_parameter("weight")[tokens]
@@ -26,8 +27,8 @@ def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_tex
     assert torch.equal(model(tokens), observation.model(tokens))
 
 
-def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 3})
+def test_next_words_of_true_vectors_give_the_clients_loss() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"clients": 2, "batch_size": 3})
     model, (_, labels) = copy.deepcopy(observation.model).double(), in_order(truth)
     order = (truth.original_batches[0].labels != IGNORED).sum(1).argsort(stable=True)
     outputs = model(truth.original_batches[0].inputs[order]).detach()
@@ -39,13 +40,11 @@ def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, writ
 
 
 @pytest.mark.parametrize(("name", "settings"), [("tag", {}), ("lamp", {}), ("masked-matching", {"draws": "searched"})])
-def test_the_embeddings_gradient_alone_is_refused_in_a_sentence(
-    name: str, settings: dict[str, Any], watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    tables, shares = written_text, {"visible_parameters": ("embed_tokens.*",)}
+def test_the_embeddings_gradient_alone_is_refused_in_a_sentence(name: str, settings: dict[str, Any]) -> None:
+    tables, shares = WRITTEN, {"visible_parameters": ("embed_tokens.*",)}
     if name == "masked-matching":
         model = {"name": "tiny-llada", "width": 64, "hidden": 64, "blocks": 1}
-        tables = {**written_text, "model": model, "task": "masked-diffusion"}
+        tables = {**WRITTEN, "model": model, "task": "masked-diffusion"}
     observation, _, _ = watched(**tables, knows=("batch-size",), threat=shares, federation={"batch_size": 2})
     with pytest.raises(NotApplicable, match="only the gradient of 'embed_tokens.weight' is shared"):
         attack_named(name, **settings)(observation, torch.Generator())
@@ -66,15 +65,12 @@ def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_the_fast_comparison_is_the_general_one(
-    dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+def test_the_fast_comparison_is_the_general_one(dropout: float) -> None:
+    tables = {**WRITTEN, "model": {**WRITTEN["model"], "dropout": dropout}}
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"clients": 2, "batch_size": 2})
     tasks = []
     for name in ("lamp", "tag"):
         attack = attack_named(name)
-        assert isinstance(attack, TextMatching)
         tasks.append(attack.prepare(in_double(observation, truth)))
     assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
     generator = torch.Generator().manual_seed(0)

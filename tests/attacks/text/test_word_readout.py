@@ -1,7 +1,6 @@
 """The words of a batch: against the batch itself, through dropout, tied weights and noise."""
 
 from collections import Counter
-from typing import Any
 
 import pytest
 import torch
@@ -15,7 +14,9 @@ from fedsim.core.types import Config, Observation, Truth
 from fedsim.metrics.text import score_words
 from fedsim.scenario.world import World
 from fedsim.tasks.core.sentences import READ_WORDS
-from tests.attacks.solving import Named, Watched, hiding
+from tests.attacks.solving import attack_named, hiding
+from tests.attacks.written import WRITTEN, masked_client
+from tests.federating import watched
 
 KNOWN = ("batch-size", "dropout-rates")
 
@@ -29,16 +30,12 @@ def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(
-    dropout: float, batch_size: int, watched: Watched, written_text: dict[str, Any]
-) -> None:
-    model = {**written_text["model"], "dropout": dropout}
+def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(dropout: float, batch_size: int) -> None:
+    model = {**WRITTEN["model"], "dropout": dropout}
     federation = {"clients": 2, "batch_size": batch_size}
-    observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation=federation)
+    observation, truth, _ = watched(**{**WRITTEN, "model": model}, knows=KNOWN, federation=federation)
     read, following = tokens_of(truth)
     words = words_of(observation)
-    assert words.read is not None
-    assert words.next_tokens is not None
     assert words.is_exact
     assert set(words.read.tolist()) == set(read.tolist())
     assert set(words.next_tokens.tolist()) == set(following.tolist())
@@ -46,15 +43,12 @@ def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(
     assert lengths_of(observation) == tuple(lengths.tolist())
 
 
-def test_tokens_are_counted_as_they_stand_in_the_batch(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, truth, world = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 1})
+def test_tokens_are_counted_as_they_stand_in_the_batch() -> None:
+    observation, truth, world = watched(**WRITTEN, knows=KNOWN, federation={"clients": 2, "batch_size": 1})
     guess = attack_named("word-readout")(observation, torch.Generator())
     counted = Counter(guess.inputs[guess.inputs >= 0].tolist())
     read, _ = tokens_of(truth)
     assert counted == Counter(read.tolist())
-    assert world.data.dataset.tokenizer is not None
     assert score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer) == {
         "words_found": 1.0,
         "words_right": 1.0,
@@ -66,19 +60,17 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
 @pytest.mark.parametrize(
     ("part", "expected"), [("embed_tokens.weight", "read"), ("lm_head.weight", "following")], ids=["embedding", "head"]
 )
-def test_one_of_the_two_layers_is_enough(
-    part: str, expected: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+def test_one_of_the_two_layers_is_enough(part: str, expected: str) -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
     guess = attack_named("word-readout")(hiding(observation, part, hidden=False), torch.Generator())
     read, following = tokens_of(truth)
     right = read if expected == "read" else following
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(right.tolist())
 
 
-def test_tied_weights_show_the_union(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
-    model = {**written_text["model"], "tied": True}
-    observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation={"batch_size": 1})
+def test_tied_weights_show_the_union() -> None:
+    model = {**WRITTEN["model"], "tied": True}
+    observation, truth, _ = watched(**{**WRITTEN, "model": model}, knows=KNOWN, federation={"batch_size": 1})
     guess = attack_named("word-readout")(observation, torch.Generator())
     assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(torch.cat(tokens_of(truth)).tolist())
     assert len(guess.inputs) == 1  # more rows than sentences would be refused
@@ -86,16 +78,13 @@ def test_tied_weights_show_the_union(watched: Watched, written_text: dict[str, A
     assert guess.extras == {}  # which of them were read is not certain
 
 
-def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
+def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise() -> None:
     def under(scale: float) -> tuple[Observation, Truth, World]:
         noise = [{"name": "gradient-noise", "scale": scale}]
-        return watched(**written_text, knows=KNOWN, federation={"batch_size": 1}, defenses=noise)
+        return watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1}, defenses=noise)
 
     observation, truth, world = under(1e-4)
     guess = attack_named("word-readout")(observation, torch.Generator())
-    assert world.data.dataset.tokenizer is not None
     assert score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer) == {
         "words_found": 1.0,
         "words_right": 1.0,
@@ -107,22 +96,18 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
     assert nothing.stop_reason.startswith("no row of the gradient is distinct")
 
 
-def test_it_says_what_is_missing(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+def test_it_says_what_is_missing() -> None:
+    observation, _, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     with pytest.raises(NotApplicable, match="neither the gradient of 'embed_tokens'"):
         attack_named("word-readout")(hiding(observation, "norm.weight", hidden=False), torch.Generator())
 
 
-def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_the_mask_token_is_not(
-    masked_client: tuple[Observation, Truth],
-) -> None:
-    observation, truth = masked_client
+def test_of_a_model_that_fills_in_places_visible_and_masked_words_are_named_and_the_mask_token_is_not() -> None:
+    observation, truth = masked_client()
     inputs, masked = truth.original_batches[0].inputs, truth.draws[0]["task.masked"]
     inputs, masked = inputs[masked.any(1)], masked[masked.any(1)]  # a sentence without has no gradient
     assert 0 < masked.sum() < masked.numel()
     words = words_of(observation)
-    assert words.read is not None
-    assert words.next_tokens is not None
     torch.testing.assert_close(words.read, inputs[~masked].unique())
     torch.testing.assert_close(words.next_tokens, inputs[masked].unique())
     found = registry.get("attack", "word-readout").make(Config())(observation, torch.Generator())

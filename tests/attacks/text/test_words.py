@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attacks.text._words import Following, counts_of, following_of, lengths_of, pad_to_rows
 from fedsim.core.nets.losses import IGNORED
-from tests.attacks.solving import Watched
+from tests.attacks.written import WRITTEN
+from tests.federating import watched
 
 KNOWN = ("batch-size", "dropout-rates")
 
@@ -35,8 +36,8 @@ def test_squared_weights_of_orthogonal_places_add_up(counts: list[int], length: 
     assert counts_of(Following(torch.arange(len(counts)), weights), (length, length)).tolist() == counts
 
 
-def test_learned_positions_give_the_longest_sentence_away(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+def test_learned_positions_give_the_longest_sentence_away() -> None:
+    observation, _, _ = watched(**WRITTEN, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
     model, tokens = Positioned(), torch.arange(20).view(2, 10)
     labels = tokens.roll(-1, 1)
     labels[0, 4:], labels[1, 7:] = IGNORED, IGNORED
@@ -47,12 +48,9 @@ def test_learned_positions_give_the_longest_sentence_away(watched: Watched, writ
     assert lengths_of(replace(observation, model=model, spec=spec, update=update)) == (7, 7)
 
 
-def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
-    watched: Watched, written_text: dict[str, Any]
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length() -> None:
+    observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     found = following_of(observation)
-    assert found is not None
     length = int((truth.original_batches[0].labels != IGNORED).sum())
     assert found.weights.median().item() == pytest.approx(1 / length, rel=0.05)
 

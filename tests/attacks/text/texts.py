@@ -87,7 +87,6 @@ def recovered(attack: Attack[Any], seen: list[tuple[Observation, Truth]]) -> dic
 
 
 def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
-    assert world.data.dataset.tokenizer is not None
     return [
         sentence.values["exact"]
         for sentence in score_sentences(guess, truth.original_batches[0], world.data.dataset.tokenizer).sentences

@@ -28,7 +28,6 @@ def federation(name: str) -> Any:
 def test_it_gives_the_same_bits_again_and_leaves_its_view_alone(name: str) -> None:
     view, _ = seat(federation(name), name)
     few = {key: 4 for key in ("epochs", "rounds") if key in METHODS[name].config.model_fields}
-    assert view.architecture is not None
     before = [weight.clone() for weight in view.architecture.parameters()]
     assert torch.equal(guessed(name, view, **few), guessed(name, view, **few))
     assert all(torch.equal(one, other) for one, other in zip(view.architecture.parameters(), before, strict=True))

@@ -41,7 +41,6 @@ def test_it_goes_through_several_layers(activation: str) -> None:
 
 def test_too_few_units_leave_the_mean_of_public_examples_where_they_say_nothing() -> None:
     view, originals = seat(split_federation(columns=60, width=4, activation="tanh"), "cut-inversion")
-    assert view.public is not None
     guesses = guessed("cut-inversion", view)
     of_mean = (view.public.mean(0) - originals).square().sum()
     assert float((guesses - originals).square().sum()) < float(of_mean)

@@ -15,7 +15,6 @@ QUICK = {"epochs": 40}
 def test_it_explains_columns_and_of_a_party_with_no_input_nothing() -> None:
     federation = split_federation(classes=4, columns=8, width=16, activation="leaky-relu")
     view, originals = seat(federation, "substitute")
-    assert view.public is not None
     of_mean = (view.public.mean(0) - originals).square().sum()
     assert float((guessed("substitute", view, **QUICK) - originals).square().sum()) < 0.6 * float(of_mean)
     run = federation.run("input zero", party="a")

@@ -10,7 +10,6 @@ def test_what_is_sent_is_met_by_inputs_that_are_not_the_partys() -> None:
     """Of a dense bottom every invertible change of the inputs fits as well, so the guess is no nearer than the mean."""
     federation = split_federation(classes=4, columns=8, width=16, activation="leaky-relu")
     view, originals = seat(federation, "unsplit")
-    assert view.public is not None
     guesses = guessed("unsplit", view, **QUICK, size=0.0)
     assert float(guesses.std(0).min()) > 1e-3  # each column was moved
     of_mean = (view.public.mean(0) - originals).square().sum()

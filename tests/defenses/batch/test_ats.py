@@ -20,6 +20,7 @@ from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import build
 from tests.defenses.batch.pictures import images
+from tests.federating import scenario
 
 Build = Callable[..., Scenario]
 
@@ -83,7 +84,7 @@ def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
         Ats(config).prepare(nn.Linear(7, 3), torch.Generator().manual_seed(8))
 
 
-def test_one_policy_a_batch_is_drawn_from_those_given(scenario: Build) -> None:
+def test_one_policy_a_batch_is_drawn_from_those_given() -> None:
     defense = Ats(AtsConfig(policies=((0,), (9, 31))))
     batch = Batch(images(), torch.zeros(3, dtype=torch.long))
     results = [

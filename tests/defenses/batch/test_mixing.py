@@ -9,13 +9,13 @@ import pytest
 from fedsim.core.errors import FedsimError
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import build
-from tests.federating import recorded
+from tests.federating import recorded, scenario
 
 Build = Callable[..., Scenario]
 
 
 @pytest.mark.parametrize(("name", "size"), [("mixup", 1), ("instahide", 3)])
-def test_batches_that_are_too_small_are_refused(scenario: Build, name: str, size: int) -> None:
+def test_batches_that_are_too_small_are_refused(name: str, size: int) -> None:
     built = scenario(federation={"batch_size": size}, defenses=[{"name": name}])
     with pytest.raises(
         FedsimError, match=rf"'{name}' does not fit: it mixes \d examples of a batch, but a batch holds {size}"
@@ -32,7 +32,7 @@ def test_batches_that_are_too_small_are_refused(scenario: Build, name: str, size
     ],
 )
 def test_probabilities_pass_through_client_replay_attacks_and_scores(
-    scenario: Build, tmp_path: Path, name: str, federation: dict[str, Any], attacks: list[str]
+    tmp_path: Path, name: str, federation: dict[str, Any], attacks: list[str]
 ) -> None:
     built = scenario(
         federation={"clients": 2, "batch_size": 2, **federation},

@@ -1,6 +1,5 @@
 """Top-k: how many entries are sent, which, and what becomes of the rest."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ from fedsim.core.hooks import HookContext
 from fedsim.core.types import Memory, Tensors
 from fedsim.core.types.effects import Sparsified
 from fedsim.federation.client import local_training
-from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.defenses.stepping import here, make, uploaded
+from tests.federating import scenario
 
 SHAPES = st.lists(st.lists(st.integers(1, 6), max_size=3).map(tuple), min_size=1, max_size=4)
 RATES = st.floats(0.0, 0.99)
@@ -72,7 +71,7 @@ def test_error_feedback_loses_nothing(shapes: list[tuple[int, ...]], rate: float
 
 
 @pytest.mark.parametrize("applies", ["per_step", "per_update"])
-def test_over_the_rounds_of_a_client_nothing_is_lost(scenario: Callable[..., Scenario], applies: str) -> None:
+def test_over_the_rounds_of_a_client_nothing_is_lost(applies: str) -> None:
     settings: dict[str, Any] = {"rate": 0.9, "error_feedback": True, "applies": applies}
     world = worlds.build(scenario(defenses=[{"name": "pruning", **settings}]))
     memory: Memory = {}
@@ -83,13 +82,11 @@ def test_over_the_rounds_of_a_client_nothing_is_lost(scenario: Callable[..., Sce
         honest, _ = local_training(plain, plain.models.first_weights, round_, 0)
         sent = update.tensors if sent is None else {n: sent[n] + t for n, t in update.tensors.items()}
         raw = honest.tensors if raw is None else {n: raw[n] + t for n, t in honest.tensors.items()}
-    assert sent is not None
-    assert raw is not None
     (kept,) = (own for owner, own in memory.items() if owner.startswith("defense"))
     assert all(torch.allclose(sent[name] + kept[name], raw[name], atol=1e-6) for name in raw)
 
 
-def test_what_is_public(scenario: Callable[..., Scenario]) -> None:
+def test_what_is_public() -> None:
     assert make("pruning", rate=0.75).adaptive_view().effects == (Sparsified(0.25),)
     assert make("random-pruning", rate=0.5).adaptive_view().effects == (Sparsified(0.5),)
     assert uploaded(make("pruning", rate=0.5, applies="per_update"), {"w": torch.ones(4)}, here())["w"].sum() == 2

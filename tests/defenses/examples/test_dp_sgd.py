@@ -19,6 +19,7 @@ from fedsim.federation.client import local_training
 from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.federating import scenario
 
 Build = Callable[..., Scenario]
 MODES: list[Mode] = ["hooks", "functorch", "ghost"]
@@ -294,7 +295,7 @@ def test_noise_has_the_stated_scale_and_is_divided_by_the_expected_batch_also_wh
     assert math.isfinite(loss)
 
 
-def test_noise_differs_by_client_round_and_step_and_repeats_for_the_same(scenario: Build) -> None:
+def test_noise_differs_by_client_round_and_step_and_repeats_for_the_same() -> None:
     world = worlds.build(scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}]))
 
     def sent(round_: int, client: int) -> Tensor:
@@ -306,7 +307,7 @@ def test_noise_differs_by_client_round_and_step_and_repeats_for_the_same(scenari
     assert all(torch.dist(a, b) > 1e-3 for i, a in enumerate(different) for b in different[:i])
 
 
-def test_the_upload_states_expected_examples_no_loss_and_unchanged_buffers(scenario: Build) -> None:
+def test_the_upload_states_expected_examples_no_loss_and_unchanged_buffers() -> None:
     federation = {**POISSON, "algorithm": "fedavg", "local_steps": 3}
     world = worlds.build(scenario(federation=federation, defenses=[{"name": "dp-sgd"}]))
     for client in range(4):
@@ -380,7 +381,7 @@ def test_gradients_and_masks_that_the_hooks_miss_are_refused() -> None:
         ({"federation": POISSON, "delta": 0.01}, "expected below 1/"),
     ],
 )
-def test_what_the_accountant_does_not_cover_is_refused_before_the_first_round(scenario: Build, tables, reason) -> None:
+def test_what_the_accountant_does_not_cover_is_refused_before_the_first_round(tables, reason) -> None:
     delta = tables.get("delta", 1e-5)
     rest = {key: value for key, value in tables.items() if key != "delta"}
     world = worlds.build(scenario(**rest, defenses=[{"name": "dp-sgd", "delta": delta}]))
@@ -402,7 +403,7 @@ class Reading(Defense[ReadingConfig]):
         return MethodDescription("reading")
 
 
-def test_defenses_that_read_the_batch_are_refused_beside_it(scenario: Build, counting: Any) -> None:
+def test_defenses_that_read_the_batch_are_refused_beside_it(counting: Any) -> None:
     registry.defense("reading", summary="reads the batch")(Reading)
     world = worlds.build(scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}, {"name": "reading"}]))
     with pytest.raises(ScenarioError, match="Reading works on whole batches"):

@@ -19,13 +19,13 @@ from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.defenses.noise.uploads import make
-from tests.federating import recorded
+from tests.federating import recorded, scenario
 
 Build = Callable[..., Scenario]
 POISSON = {"sampling": "poisson", "batch_size": 16, "clients": 4}
 
 
-def test_whole_shares_as_batches_need_no_sampling(scenario: Build) -> None:
+def test_whole_shares_as_batches_need_no_sampling() -> None:
     federation = {"clients": 4, "batch_size": 10_000, "algorithm": "fedavg", "local_epochs": 2}
     world = worlds.build(scenario(federation=federation, defenses=[{"name": "dp-sgd"}]))
     world.check()
@@ -40,7 +40,7 @@ def test_exactly_one_of_noise_and_target_is_set() -> None:
     assert make("dp-sgd", noise_multiplier=0.0).config.multiplier(1.0, 1, sensitivity=1.0) == 0.0
 
 
-def test_the_record_of_a_federation_states_the_guarantee(scenario: Build, tmp_path: Path) -> None:
+def test_the_record_of_a_federation_states_the_guarantee(tmp_path: Path) -> None:
     federation = {**POISSON, "rounds": 3, "algorithm": "fedavg", "local_steps": 2}
     settings = {"name": "dp-sgd", "noise_multiplier": 1.5, "clip": 0.5}
     built_scenario = scenario(federation=federation, participation={"cohort": 2}, defenses=[settings], attacks=[])
@@ -73,7 +73,7 @@ def kept_by(scenario: Scenario) -> tuple[Remembering, list[RoundRecord]]:
     return grid, journal.rounds
 
 
-def test_a_clients_history_grows_every_round_and_equals_the_record(scenario: Build, tmp_path: Path) -> None:
+def test_a_clients_history_grows_every_round_and_equals_the_record(tmp_path: Path) -> None:
     """An accountant that starts anew each round would report the first figure for ever."""
     built_scenario = scenario(federation={**POISSON, "rounds": 3}, defenses=[{"name": "dp-sgd"}], attacks=[])
     (found,) = recorded(built_scenario, tmp_path).arms[0].guarantees
@@ -88,7 +88,7 @@ def test_a_clients_history_grows_every_round_and_equals_the_record(scenario: Bui
         assert figures[0] < 0.9 * figures[-1]
 
 
-def test_rounds_count_also_when_the_update_did_not_and_absent_clients_spend_nothing(scenario: Build) -> None:
+def test_rounds_count_also_when_the_update_did_not_and_absent_clients_spend_nothing() -> None:
     lossy = {"drop_after": 0.5, "drop_before": 0.3}
     built_scenario = scenario(
         federation={**POISSON, "rounds": 6, "clients": 8},

@@ -17,6 +17,7 @@ from fedsim.core.types import InputSpec, Observation, Truth
 from fedsim.core.types.effects import UnreliableTensors
 from fedsim.scenario import world as worlds
 from tests.defenses.stepping import gradient, here, local_step, make, rules, small
+from tests.federating import scenario, watched
 
 Watched = Callable[..., tuple[Observation, Truth, worlds.World]]
 SPEC = InputSpec((3, 32, 32), 10, (0.5,) * 3, (0.5,) * 3)
@@ -66,7 +67,7 @@ def test_models_that_end_in_a_linear_layer_fit(model: str) -> None:
     assert make("soteria").refuses(rules(), built) is None  # type: ignore[arg-type]
 
 
-def test_others_are_refused_with_the_reason(scenario: Callable[..., Any]) -> None:
+def test_others_are_refused_with_the_reason() -> None:
     frozen = small()
     frozen.last.requires_grad_(False)
     for model in (nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.LayerNorm(4)), nn.Flatten(), frozen):
@@ -77,7 +78,7 @@ def test_others_are_refused_with_the_reason(scenario: Callable[..., Any]) -> Non
         worlds.build(fits).check()
 
 
-def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tensors(watched: Watched) -> None:
+def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tensors() -> None:
     known = ("labels", "batch-size", "dropout-rates", "input-statistics")
     model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0, "bias": True}
     soteria = [{"name": "soteria", "rate": 0.8}]
@@ -91,7 +92,7 @@ def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tens
     assert found["told"].objective < 0.2 * found["naive"].objective
 
 
-def test_labels_are_still_read_off_the_tensor_that_is_left_out(watched: Watched) -> None:
+def test_labels_are_still_read_off_the_tensor_that_is_left_out() -> None:
     known = ("batch-size", "dropout-rates", "input-statistics", "defenses")
     told, truth, _ = watched(knows=known, defenses=[{"name": "soteria", "rate": 0.4}])
     assert torch.equal(attacked(told).labels, truth.batches[0].labels)

@@ -20,6 +20,7 @@ from fedsim.core.types.effects import NoiseModules
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World, build
+from tests.federating import scenario
 
 Build = Callable[..., Scenario]
 CONVNET = {"name": "convnet", "width": 4, "dropout": 0.25}
@@ -29,7 +30,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def world(scenario: Build, name: str, **settings_: Any) -> World:
+def world(name: str, **settings_: Any) -> World:
     return build(scenario(model=CONVNET, defenses=[{"name": name, **settings_}], federation={"batch_size": 3}))
 
 
@@ -71,7 +72,7 @@ def test_latent_features_have_the_stated_law() -> None:
     assert torch.allclose(latent.std(0), deviation[0], rtol=0.02)
 
 
-def test_models_without_a_place_are_refused(scenario: Build) -> None:
+def test_models_without_a_place_are_refused() -> None:
     with pytest.raises(FedsimError, match="no convolution"):
         build(scenario(defenses=[{"name": "cvb"}])).models.new()
     with pytest.raises(FedsimError, match="does not end in a linear layer"):
@@ -79,14 +80,13 @@ def test_models_without_a_place_are_refused(scenario: Build) -> None:
 
 
 @pytest.mark.parametrize("name", ["precode", "cvb"])
-def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name: str) -> None:
+def test_the_loss_grows_by_beta_times_the_mean_divergence(name: str) -> None:
     """The other parts of the loss do not depend on beta, since the noise does not."""
     gradients = {
-        beta: local_training(w := world(scenario, name, beta=beta), w.models.first_weights, 1, 0)[0]
-        for beta in (0.0, 0.5)
+        beta: local_training(w := world(name, beta=beta), w.models.first_weights, 1, 0)[0] for beta in (0.0, 0.5)
     }
     assert gradients[0.0].loss < gradients[0.5].loss
-    built = world(scenario, name)
+    built = world(name)
     defense, model = built.stack.defenses[0], built.models.load_weights(built.models.first_weights)
     batch = next(iter(built.data.batches(1, 0)))
     here = HookContext(
@@ -103,7 +103,6 @@ def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name:
     mean, deviation = moments(seen[0], bottleneck.axis, bottleneck.limit)
     expected = 1e-3 * kl_divergence(Normal(mean, deviation), Normal(0.0, 1.0)).sum() / 3
     added = defense.loss(outputs, here)
-    assert added is not None
     assert torch.allclose(added, expected)
     defense.on_gradient({}, here)
     assert bottleneck.noise.generator is None
@@ -111,8 +110,8 @@ def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name:
 
 
 @pytest.mark.parametrize("name", ["precode", "cvb"])
-def test_clients_and_rounds_draw_noise_of_their_own_and_repeat_it(scenario: Build, name: str) -> None:
-    built = world(scenario, name, beta=0.0)
+def test_clients_and_rounds_draw_noise_of_their_own_and_repeat_it(name: str) -> None:
+    built = world(name, beta=0.0)
 
     def sent(round_: int, client: int) -> Tensor:
         update, _ = local_training(built, built.models.first_weights, round_, client)

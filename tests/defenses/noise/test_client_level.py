@@ -17,7 +17,6 @@ def rules(**facts: Any) -> Any:
 @pytest.mark.parametrize("name", BOTH)
 def test_neighbours_replace_an_update_so_the_mechanism_states_half_the_noise(name: str) -> None:
     stated = make(name, noise_multiplier=3.0, delta=1e-6).mechanism(rules())
-    assert stated is not None
     assert (stated.unit, stated.adjacency, stated.noise_multiplier, stated.steps) == ("client", "replace", 1.5, 1)
     assert stated.delta == 1e-6
 
@@ -30,8 +29,6 @@ def test_without_noise_there_is_no_guarantee(name: str) -> None:
 @pytest.mark.parametrize("name", BOTH)
 def test_a_target_for_more_rounds_needs_more_noise_a_round(name: str) -> None:
     few, many = (make(name, target_epsilon=2.0).mechanism(rules(rounds=rounds)) for rounds in (1, 16))
-    assert few is not None
-    assert many is not None
     assert 3.5 * few.noise_multiplier < many.noise_multiplier < 4.5 * few.noise_multiplier  # composition: sqrt(16)
 
 
@@ -44,7 +41,5 @@ def test_a_delta_as_large_as_a_clients_share_of_all_is_refused(name: str) -> Non
 
 def test_both_say_against_whom_they_hold() -> None:
     local, told = make("local-dp").mechanism(rules()), make("distributed-dp", colluding_clients=2).mechanism(rules())
-    assert local is not None
-    assert told is not None
     assert local.adversary == "the server and everybody else with access to a client's uploads"
     assert told.adversary == "a server that sees nothing but secure sums, and 2 clients on its side"

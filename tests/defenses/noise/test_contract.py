@@ -9,7 +9,8 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.types import Tensors
 from fedsim.federation.client import local_training
 from fedsim.scenario import world as worlds
-from tests.defenses.noise.uploads import SECURE, Build, make, sent
+from tests.defenses.noise.uploads import SECURE, make, sent
+from tests.federating import scenario
 
 METHODS = ["local-dp", "distributed-dp"]
 
@@ -61,7 +62,7 @@ def test_nothing_else_of_the_upload_tells_of_the_data(name) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_noise_differs_by_client_and_round_and_repeats_for_the_same(scenario: Build, name) -> None:
+def test_noise_differs_by_client_and_round_and_repeats_for_the_same(name) -> None:
     tables = SECURE if name == "distributed-dp" else {}
     world = worlds.build(scenario(**tables, defenses=[{"name": name}]))
 
@@ -88,7 +89,7 @@ def test_noise_differs_by_client_and_round_and_repeats_for_the_same(scenario: Bu
         ({}, {"name": "local-dp", "delta": 0.5}, "expected below 1/4"),
     ],
 )
-def test_what_breaks_the_guarantee_is_refused(scenario: Build, tables, settings, reason) -> None:
+def test_what_breaks_the_guarantee_is_refused(tables, settings, reason) -> None:
     world = worlds.build(scenario(**tables, defenses=[settings]))
     with pytest.raises(ScenarioError, match=reason):
         world.check()

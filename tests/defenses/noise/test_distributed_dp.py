@@ -12,11 +12,11 @@ from fedsim.core.types import Update
 from fedsim.privacy.accounting import gaussian_epsilon
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.scenario import world as worlds
-from tests.defenses.noise.uploads import SECURE, Build
-from tests.federating import recorded
+from tests.defenses.noise.uploads import SECURE
+from tests.federating import recorded, scenario
 
 
-def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario: Build) -> None:
+def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum() -> None:
     """Secure aggregation of four clients opens sums of three or four: three shares are the promise, four exceed it."""
     world = worlds.build(
         scenario(**SECURE, defenses=[{"name": "distributed-dp", "clip": 0.5, "noise_multiplier": 2.0}])
@@ -38,12 +38,12 @@ def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario:
 @pytest.mark.parametrize(
     "participation", [{"sampling": "poisson", "fraction": 0.9}, {"availability": 0.9}], ids=["poisson", "availability"]
 )
-def test_where_cohorts_may_be_small_only_two_shares_are_relied_on(scenario: Build, participation) -> None:
+def test_where_cohorts_may_be_small_only_two_shares_are_relied_on(participation) -> None:
     world = worlds.build(scenario(**SECURE, participation=participation, defenses=[{"name": "distributed-dp"}]))
     assert world.facts.federation.smallest_sum == 2
 
 
-def test_colluding_clients_add_no_noise(scenario: Build) -> None:
+def test_colluding_clients_add_no_noise() -> None:
     def deviation(colluding: int) -> float:
         settings = {"name": "distributed-dp", "colluding_clients": colluding, "clip": 0.25}
         world = worlds.build(scenario(**SECURE, defenses=[settings]))
@@ -57,7 +57,7 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
         deviation(3)
 
 
-def test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing(scenario: Build, tmp_path: Path) -> None:
+def test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing(tmp_path: Path) -> None:
     built = scenario(
         **SECURE,
         federation={"rounds": 2},

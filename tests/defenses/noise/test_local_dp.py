@@ -8,8 +8,8 @@ import torch
 
 from fedsim.privacy.accounting import gaussian_epsilon
 from fedsim.scenario import world as worlds
-from tests.defenses.noise.uploads import Build, make, sent
-from tests.federating import recorded
+from tests.defenses.noise.uploads import make, sent
+from tests.federating import recorded, scenario
 
 
 def test_the_mean_of_local_uploads_has_a_variance_that_is_smaller_by_their_number() -> None:
@@ -19,7 +19,7 @@ def test_the_mean_of_local_uploads_has_a_variance_that_is_smaller_by_their_numbe
     assert float(uploads.mean(0).var()) == pytest.approx(1.0 / clients, rel=0.05)
 
 
-def test_local_noise_costs_more_than_central_noise_on_the_mean_of_the_same_accuracy(scenario: Build) -> None:
+def test_local_noise_costs_more_than_central_noise_on_the_mean_of_the_same_accuracy() -> None:
     """For one noise on the mean, central noise on the sum of m clients is sqrt(m) times one client's own."""
     clients, sigma = 4, 8.0
     local = worlds.build(scenario(defenses=[{"name": "local-dp", "noise_multiplier": sigma}]))
@@ -28,20 +28,19 @@ def test_local_noise_costs_more_than_central_noise_on_the_mean_of_the_same_accur
     assert stated.noise_multiplier == sigma / 2  # neighbours are 2S apart
     rule = {"name": "dp-fedavg", "noise_multiplier": sigma * clients**0.5}
     central = worlds.build(scenario(aggregation=rule)).facts.server_mechanism
-    assert central is not None
     assert central.noise_multiplier == sigma * clients**0.5 / 2
     cost = gaussian_epsilon(1 / stated.noise_multiplier, 1e-5)
     assert cost > 1.8 * gaussian_epsilon(1 / central.noise_multiplier, 1e-5)
 
 
-def test_the_record_states_the_local_guarantee_of_all_rounds(scenario: Build, tmp_path: Path) -> None:
+def test_the_record_states_the_local_guarantee_of_all_rounds(tmp_path: Path) -> None:
     built = scenario(federation={"rounds": 4}, defenses=[{"name": "local-dp", "noise_multiplier": 10.0}], attacks=[])
     (found,) = recorded(built, tmp_path).arms[0].guarantees
     assert found.epsilon == pytest.approx(gaussian_epsilon(math.sqrt(4) / 5.0, 1e-5))
     assert (found.unit, found.adjacency, found.accountant) == ("client", "replace", "exact")
 
 
-def test_a_local_target_is_met_on_the_vectorized_engine_too(scenario: Build, tmp_path: Path) -> None:
+def test_a_local_target_is_met_on_the_vectorized_engine_too(tmp_path: Path) -> None:
     federation = {"rounds": 3, "engine": "vectorized"}
     built = scenario(federation=federation, defenses=[{"name": "local-dp", "target_epsilon": 4.0}], attacks=[])
     (found,) = recorded(built, tmp_path).arms[0].guarantees
@@ -86,7 +85,7 @@ def test_running_statistics_are_sent_as_received_or_clipped_and_noised_with_the_
     assert torch.equal(loud.buffers["bn.running_mean"], mean)
 
 
-def test_noised_statistics_leave_the_description_of_the_update_open(scenario: Build) -> None:
+def test_noised_statistics_leave_the_description_of_the_update_open() -> None:
     facts = worlds.build(scenario()).facts.federation
     assert make("local-dp").describe_distortion(facts, UPDATE) is not None
     assert make("local-dp", running_statistics="noised").describe_distortion(facts, UPDATE) is None
@@ -104,7 +103,7 @@ class Counting(torch.nn.Linear):
         return super().forward(inputs)
 
 
-def test_batch_normalisation_is_no_reason_to_refuse_and_another_moving_buffer_is(scenario: Build) -> None:
+def test_batch_normalisation_is_no_reason_to_refuse_and_another_moving_buffer_is() -> None:
     facts = worlds.build(scenario()).facts.federation
     flat, normed = torch.nn.Flatten(), torch.nn.BatchNorm1d(4)
     size = math.prod(facts.shape)

@@ -17,7 +17,7 @@ from fedsim.core.types import Batch
 from fedsim.federation.mods import as_mod
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.federating import recorded, run
+from tests.federating import recorded, run, scenario
 
 Build = Callable[..., Scenario]
 NAME = "server-check"
@@ -128,7 +128,7 @@ def test_units_of_one_example_are_counted_as_a_gradient_of_each_example_says() -
 
 
 @pytest.mark.parametrize("engine", ["local", "vectorized"])
-def test_clients_of_a_malicious_server_refuse_and_those_of_an_honest_one_train(scenario: Build, engine: str) -> None:
+def test_clients_of_a_malicious_server_refuse_and_those_of_an_honest_one_train(engine: str) -> None:
     tables: dict[str, Any] = {
         "model": WIDE, "defenses": [{"name": NAME}], "federation": {"batch_size": 8, "engine": engine}
     }  # fmt: skip
@@ -139,7 +139,7 @@ def test_clients_of_a_malicious_server_refuse_and_those_of_an_honest_one_train(s
     assert all("'0.1.weight': energy in one direction 1, bound 0.5" in failure.reason for failure in lied.failures)
 
 
-def test_what_nobody_sent_is_not_attacked(scenario: Build, tmp_path: Path) -> None:
+def test_what_nobody_sent_is_not_attacked(tmp_path: Path) -> None:
     tables: dict[str, Any] = {"model": WIDE, "threat": {"server": "malicious"}, "attacks": [IMPRINT]}
     (arm,) = recorded(scenario(**tables, defenses=[{"name": NAME}]), tmp_path / "refused").arms
     assert arm.attacks[0].victims == ()
@@ -147,12 +147,12 @@ def test_what_nobody_sent_is_not_attacked(scenario: Build, tmp_path: Path) -> No
     assert control.attacks[0].victims[0].scores[0].values["psnr"] > 60
 
 
-def test_trap_weights_are_refused(scenario: Build) -> None:
+def test_trap_weights_are_refused() -> None:
     world = worlds.build(scenario(model=WIDE, threat={"server": "malicious"}, attacks=[{"name": "trap-weights"}]))
     assert beyond(dict(world.models.first_weights)) >= {"spread of signs", "spread of sums"}
 
 
-def test_a_mod_runs_the_app_on_honest_weights_alone(scenario: Build) -> None:
+def test_a_mod_runs_the_app_on_honest_weights_alone() -> None:
     answers: list[Message] = []
 
     def app(message: Message, _context: Context) -> Message:

@@ -11,7 +11,6 @@ def test_rows_are_combinations_of_inputs() -> None:
     utils = pytest.importorskip("transformers.pytorch_utils")
     layer, inputs = utils.Conv1D(9, 4), torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
     kind = kind_at(nn.ModuleDict({"c_attn": layer}))
-    assert kind is not None
     layer(inputs).square().sum().backward()
     rows = kind.rows(layer, layer.weight.grad)
     combined = torch.linalg.lstsq(inputs.T, rows.T).solution

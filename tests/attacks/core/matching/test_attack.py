@@ -1,6 +1,5 @@
 """The attacks that match gradients: their objective, and what each adds to the search."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -35,7 +34,8 @@ from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 from tests.attacks.core.matching.measures import cosine
-from tests.attacks.solving import Watched, attacked, observed
+from tests.attacks.solving import attacked, observed
+from tests.federating import scenario, watched
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PATHS = (GeneralComparison, GhostComparison)
@@ -65,7 +65,7 @@ def distance(comparison: Comparison, inputs: Tensor, masks: Masks, labels: Tenso
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("rate", "least"), [(0.25, 0.1), (0.5, 0.3)])
 def test_objective_vanishes_at_the_truth_and_not_without_the_masks(
-    watched: Watched, rate: float, least: float, path: type[Comparison]
+    rate: float, least: float, path: type[Comparison]
 ) -> None:
     model = {"name": "mlp", "width": 64, "depth": 3, "dropout": rate}
     observation, truth, _ = watched(model=model, federation={"batch_size": 2})
@@ -100,7 +100,7 @@ def test_gradients_of_the_objective_agree_with_finite_differences(kind: str, pat
     assert torch.autograd.gradcheck(objective, (inputs, *masks), eps=1e-6, atol=1e-6)
 
 
-def test_without_dropout_all_three_attackers_are_one(watched: Watched) -> None:
+def test_without_dropout_all_three_attackers_are_one() -> None:
     observation, _, _ = watched(model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}, knows=(*KNOWN, "masks"))
     found = [
         attack(name, observation, max_iterations=60) for name in ("inverting-gradients", "wiig", "dropout-inversion")
@@ -111,7 +111,7 @@ def test_without_dropout_all_three_attackers_are_one(watched: Watched) -> None:
     assert found[2].masks is None
 
 
-def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_minimum(watched: Watched) -> None:
+def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_minimum() -> None:
     observation, _, _ = watched(federation={"batch_size": 2})
     low, high = pixel_box(observation)
     seen: list[Step] = []
@@ -125,9 +125,7 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
     objectives = [step.objective for step in seen]
     assert found.objective == min(objectives) == seen[-1].best
     assert found.best_iteration == 1 + objectives.index(min(objectives))
-    assert found.masks is not None
     assert all(bool(((mask >= 0) & (mask <= 1)).all()) for mask in found.masks)
-    assert observation.labels is not None
     for path in PATHS:
         inputs = found.inputs.clone().requires_grad_()
         matched = distance(compared(path, observation), inputs, found.masks, observation.labels)
@@ -144,13 +142,13 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
         ({"patience": 3, "learning_rate": 1e3, "boxed": False}, "no improvement"),
     ],
 )
-def test_each_stop_rule(watched: Watched, settings: dict[str, Any], stopped: str) -> None:
+def test_each_stop_rule(settings: dict[str, Any], stopped: str) -> None:
     observation, _, _ = watched()
     found = attack("inverting-gradients", observation, **{"max_iterations": 400, **settings})
     assert found.stop_reason == stopped
 
 
-def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> None:
+def test_plateau_shrinks_the_step_when_nothing_improves() -> None:
     observation, _, _ = watched()
     moved: list[torch.Tensor] = []
     settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "max_iterations": 200, "threshold": 0}
@@ -159,7 +157,7 @@ def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> Non
     assert jumps[-1] < 0.05 * jumps[0]
 
 
-def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None:
+def test_restarts_differ_and_the_lowest_objective_wins() -> None:
     observation, _, _ = watched()
     lows: list[float] = []
     found = attack("inverting-gradients", observation, lambda s: lows.append(s.best), max_iterations=15, restarts=3)
@@ -171,7 +169,7 @@ def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None
     assert 1 <= found.diagnostics["starts that reached the lowest objective"] <= 3
 
 
-def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watched) -> None:
+def test_an_objective_that_is_never_a_number_ends_without_an_image() -> None:
     observation, _, _ = watched()
     broken = replace(observation, loss=lambda outputs, labels: cross_entropy(outputs, labels) * torch.nan)
     for name in ("inverting-gradients", "dropout-inversion"):
@@ -181,9 +179,7 @@ def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watc
         assert found.masks is None
 
 
-def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do_not_see_them(
-    scenario: Callable[..., Any],
-) -> None:
+def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do_not_see_them() -> None:
     from fedsim.scenario import world as worlds
 
     world = worlds.build(scenario())
@@ -201,13 +197,12 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
         assert torch.equal(honest.inputs, blind.inputs)
 
 
-def test_unknown_rates_are_assumed(watched: Watched) -> None:
+def test_unknown_rates_are_assumed() -> None:
     observation, _, _ = watched(knows=("labels", "batch-size", "input-statistics"))
     assert all(site.rate == 0 for site in observation.sites)
     found = attack("dropout-inversion", observation, max_iterations=10, assumed_rate=0.4, first_masks="mean")
     assert found.masks is not None
     started = attack("dropout-inversion", observation, max_iterations=1, assumed_rate=0.4, first_masks="mean")
-    assert started.masks is not None
     assert float(started.masks[0].mean()) == pytest.approx(0.6)
 
 
@@ -223,7 +218,7 @@ def test_the_scale_of_the_gradient_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("name", ["inverting-gradients", "wiig", "dropout-inversion"])
-def test_both_paths_find_the_same(watched: Watched, name: str) -> None:
+def test_both_paths_find_the_same(name: str) -> None:
     observation, _, _ = watched(knows=(*KNOWN, "masks"), federation={"batch_size": 2})
     fast = attack(name, observation, max_iterations=25, sign="off")
     slow = attack(name, observation, max_iterations=25, sign="off", engine="general")
@@ -235,14 +230,14 @@ def test_both_paths_find_the_same(watched: Watched, name: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["inverting-gradients", "dropout-inversion"])
-def test_a_gpu_descends_like_the_processor(watched: Watched, name: str) -> None:
+def test_a_gpu_descends_like_the_processor(name: str) -> None:
     observation, _, _ = watched(federation={"batch_size": 2})
     here, there = (attack(name, observation, max_iterations=20, device=device) for device in ("cpu", "cuda"))
     assert there.inputs.device.type == "cpu"
     assert there.objective == pytest.approx(here.objective, rel=0.1)
 
 
-def test_a_descent_that_its_deadline_ends_returns_labels_masks_and_its_best_iteration(watched: Watched) -> None:
+def test_a_descent_that_its_deadline_ends_returns_labels_masks_and_its_best_iteration() -> None:
     observation, truth, _ = watched(model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25})
     method = registry.get("attack", "dropout-inversion")
     attack = method.make(method.config.model_validate({"max_iterations": 10**9, "patience": 10**9}))

@@ -5,10 +5,10 @@ from torch import nn
 
 from attacks.core.matching.comparison import GeneralComparison
 from attacks.core.matching.simulated_client import simulated_client
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
-def test_figures_of_a_row_are_those_of_its_gradient(toy: Toy) -> None:
+def test_figures_of_a_row_are_those_of_its_gradient() -> None:
     torch.manual_seed(0)
     observation, truth = toy(nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 4)), (2, 2, 2), 3)
     comparison = GeneralComparison(simulated_client(observation, (), True), [observation])

@@ -16,7 +16,7 @@ from fedsim.core.time_budget import OUT_OF_TIME, DeadlineReached
 from fedsim.core.types import DropoutSite, Step
 from tests.attacks.core.matching.bowls import Bowls, Distances
 from tests.attacks.core.matching.measures import squared
-from tests.attacks.solving import Watched
+from tests.federating import watched
 
 SETTINGS = DescentSettings(iterations=50, rate=0.1, patience=10, stall=10_000)
 
@@ -142,7 +142,7 @@ def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
 
 @pytest.mark.parametrize("sign", ["hard", pytest.param("off", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["inverting-gradients", "ig-train", "ig-mc", "wiig", "dropout-inversion"])
-def test_victims_together_find_what_each_finds_alone(watched: Watched, name: str, sign: str) -> None:
+def test_victims_together_find_what_each_finds_alone(name: str, sign: str) -> None:
     knows = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics")
     observations = [watched(client=client, knows=knows)[0] for client in range(2)]
     method = registry.get("attack", name)
@@ -156,7 +156,7 @@ def test_victims_together_find_what_each_finds_alone(watched: Watched, name: str
         assert alone.objective == pytest.approx(together[client].objective, abs=1e-4)
 
 
-def test_victims_of_other_shapes_follow_in_a_computation_of_their_own(watched: Watched) -> None:
+def test_victims_of_other_shapes_follow_in_a_computation_of_their_own() -> None:
     one, _, _ = watched()
     two, _, _ = watched(federation={"batch_size": 2})
     method = registry.get("attack", "dropout-inversion")

@@ -21,7 +21,7 @@ from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.models.resnet18 import Resnet18Config, resnet18
 from fedsim.models.vit_small import VitSmallConfig, vit_small
 from tests.attacks.core.matching.measures import cosine
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 Measure = Callable[..., Tensor]
 CLASSES = 4
@@ -197,7 +197,7 @@ UNSUITED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def observed(toy: Toy, build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> list[Observation]:
+def observed(build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> list[Observation]:
     """Two victims of one model, with two examples each."""
     with seeding.isolate_randomness(1):
         model = build()
@@ -244,8 +244,8 @@ def compare(observation: Observation, rows: int, seed: int) -> None:
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name == "resnet18" else ()) for name in SUITED]
 )
-def test_ghost_equals_general(toy: Toy, name: str) -> None:
-    observations = observed(toy, *SUITED[name], torch.float32)
+def test_ghost_equals_general(name: str) -> None:
+    observations = observed(*SUITED[name], torch.float32)
     ghost = chosen(observations)
     assert ghost.name == "ghost"
     general = GeneralComparison(own(observations[0]), observations)
@@ -259,27 +259,27 @@ def test_ghost_equals_general(toy: Toy, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", UNSUITED)
-def test_models_that_do_not_fit_take_the_general_path(toy: Toy, name: str) -> None:
-    observations = observed(toy, *UNSUITED[name], torch.float32)
+def test_models_that_do_not_fit_take_the_general_path(name: str) -> None:
+    observations = observed(*UNSUITED[name], torch.float32)
     assert chosen(observations).name == "general"
 
 
-def test_a_padded_embedding_takes_the_general_path(toy: Toy) -> None:
+def test_a_padded_embedding_takes_the_general_path() -> None:
     def build() -> nn.Module:
         model = Embedded()
         model.places = nn.Embedding(6, 5, padding_idx=2)
         return model
 
-    assert chosen(observed(toy, build, (1, 2, 3), torch.float32)).name == "general"
+    assert chosen(observed(build, (1, 2, 3), torch.float32)).name == "general"
 
 
-def test_frozen_and_hidden_parameters_are_left_out(toy: Toy) -> None:
+def test_frozen_and_hidden_parameters_are_left_out() -> None:
     def build() -> nn.Module:
         model = mlp(MlpConfig(width=6, depth=2, bias=True), spec_of(1, 2, 3))
         model.get_parameter("4.bias").requires_grad_(False)
         return model
 
-    observations = observed(toy, build, (1, 2, 3), torch.float32)
+    observations = observed(build, (1, 2, 3), torch.float32)
     ghost = chosen(observations)
     inputs, masks, labels = dummies(observations[0], [0])
     assert ghost.name == "ghost"
@@ -295,7 +295,7 @@ def test_frozen_and_hidden_parameters_are_left_out(toy: Toy) -> None:
     seed=st.integers(0, 100),
 )
 @settings(max_examples=30, deadline=None)
-def test_mlps_of_all_shapes(toy: Toy, width: int, depth: int, bias: bool, examples: int, rows: int, seed: int) -> None:
+def test_mlps_of_all_shapes(width: int, depth: int, bias: bool, examples: int, rows: int, seed: int) -> None:
     with seeding.isolate_randomness(seed):
         model = mlp(MlpConfig(width=width, depth=depth, bias=bias), spec_of(1, 2, 2))
     observation, _ = toy(model, (1, 2, 2), examples, classes=CLASSES, seed=seed)
@@ -312,7 +312,7 @@ def test_mlps_of_all_shapes(toy: Toy, width: int, depth: int, bias: bool, exampl
 )
 @settings(max_examples=30, deadline=None)
 def test_convolutions_of_all_shapes(
-    toy: Toy, channels: tuple[int, int], kernel: int, stride: int, padding: int, examples: int, rows: int
+    channels: tuple[int, int], kernel: int, stride: int, padding: int, examples: int, rows: int
 ) -> None:
     with seeding.isolate_randomness(kernel):
         first = nn.Conv2d(*channels, kernel, stride, padding)
@@ -322,8 +322,8 @@ def test_convolutions_of_all_shapes(
     compare(observation, rows, 1)
 
 
-def test_the_observed_model_and_its_settings_stay_as_they_are(toy: Toy) -> None:
-    observations = observed(toy, with_inplace_activations, (1, 2, 3), torch.float32)
+def test_the_observed_model_and_its_settings_stay_as_they_are() -> None:
+    observations = observed(with_inplace_activations, (1, 2, 3), torch.float32)
     before = {name: tensor.clone() for name, tensor in observations[0].model.state_dict().items()}
     inputs, masks, labels = dummies(observations[0], [0])
     chosen(observations).gradients(inputs.requires_grad_(), masks, labels, [0])
@@ -335,8 +335,8 @@ def test_the_observed_model_and_its_settings_stay_as_they_are(toy: Toy) -> None:
 
 @pytest.mark.slow  # compiles for minutes
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_the_compiled_path_is_the_fast_one(toy: Toy) -> None:
-    victims = observed(toy, lambda: mlp(MlpConfig(width=8, depth=1), spec_of(1, 4, 4)), (1, 4, 4), torch.float64)
+def test_the_compiled_path_is_the_fast_one() -> None:
+    victims = observed(lambda: mlp(MlpConfig(width=8, depth=1), spec_of(1, 4, 4)), (1, 4, 4), torch.float64)
     ghost = chosen(victims)
     assert isinstance(ghost, GhostComparison)
     inputs, masks, labels = dummies(victims[0], [0, 0])

@@ -14,7 +14,8 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types.effects import AddedNoise
 from fedsim.scenario import parse
 from tests.attacks.core.matching.measures import alone
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 DISTANCES, PRIORS = registry.methods("distance"), registry.methods("prior")
 
@@ -58,7 +59,7 @@ def test_a_distance_descends_along_its_derivative(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_a_prior_has_a_figure_a_row_and_a_derivative_or_says_why_not(watched: Watched, name: str) -> None:
+def test_a_prior_has_a_figure_a_row_and_a_derivative_or_says_why_not(name: str) -> None:
     observation, _, _ = watched(model={"name": "vit-small", "width": 8, "heads": 2, "blocks": 1, "hidden": 8})
     prior = PRIORS[name].make(PRIORS[name].config())
     reason = prior.left_out(observation)
@@ -75,7 +76,7 @@ def test_a_prior_has_a_figure_a_row_and_a_derivative_or_says_why_not(watched: Wa
     assert any(slope.any() for slope in slopes)
 
 
-def test_priors_are_added_up_with_their_weights(watched: Watched) -> None:
+def test_priors_are_added_up_with_their_weights() -> None:
     observation, _, _ = watched()
     inputs = torch.rand(2, 1, *observation.spec.shape)
     priors = [
@@ -131,7 +132,7 @@ def test_settings_of_terms_are_filled_in_and_read_again() -> None:
     assert parse(scenario.model_dump(mode="json"), "again").attacks == scenario.attacks
 
 
-def test_an_attack_searches_with_the_distance_and_the_priors_of_its_settings(watched: Watched) -> None:
+def test_an_attack_searches_with_the_distance_and_the_priors_of_its_settings() -> None:
     observation, _, _ = watched()
     squared = attacked("inverting-gradients", observation, max_iterations=3, distance="squared", priors=())
     scaled = {"name": "squared", "weight": 1e-3}

@@ -12,7 +12,6 @@ from attacks.core.targets._values import Targets
 from attacks.core.targets.reading import label_guess, labels_to_search, read_targets
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.nets.masks import record_masks
 from fedsim.core.types import InputSpec, LabelHead, Masks, MethodDescription, Observation, ThreatModel, Update
 from fedsim.core.types.effects import Clipped, Rounded
@@ -103,7 +102,6 @@ def test_every_loss_gives_its_targets(name: str, examples: int, dtype: torch.dty
     kind, loss = LOSSES[name]
     inputs, labels = numbers(examples, PIXELS, dtype=dtype), targets_of(name, examples, dtype)
     read = read_targets(observe(dense(dtype=dtype), loss, inputs, labels, kind, OUTPUTS), inputs, None)
-    assert read is not None
     assert read.is_whole
     assert not bool(read.are_bounded.any())
     assert read.values.dtype == labels.dtype
@@ -146,7 +144,6 @@ def test_only_saturated_targets_of_a_batch_are_bounded() -> None:
     model = dense()
     far = (model(inputs).detach() - labels).abs() > 1
     read = read_targets(observe(model, F.huber_loss, inputs, labels, "numbers", OUTPUTS), inputs, None)
-    assert read is not None
     assert bool(far.any())
     assert torch.equal(read.are_bounded, far)
     assert torch.equal(read.are_read, ~far)
@@ -156,7 +153,6 @@ def test_only_saturated_targets_of_a_batch_are_bounded() -> None:
 def test_more_examples_than_features_are_told_apart_by_the_other_layers() -> None:
     inputs, labels = numbers(FEATURES + 9, PIXELS), numbers(FEATURES + 9, OUTPUTS, seed=2)
     read = read_targets(observe(dense(), F.mse_loss, inputs, labels, "numbers", OUTPUTS), inputs, None)
-    assert read is not None
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
@@ -168,7 +164,6 @@ def test_a_linear_model_of_more_examples_than_features_tells_nothing() -> None:
 def test_a_number_for_each_example_may_have_no_dimension_of_its_own() -> None:
     model, inputs, labels = nn.Sequential(dense(1), nn.Flatten(0)), numbers(5, PIXELS), numbers(5)
     read = read_targets(observe(model, F.mse_loss, inputs, labels, "numbers", 1), inputs, None)
-    assert read is not None
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
@@ -177,12 +172,10 @@ def test_a_mask_is_read_pixel_by_pixel(examples: int) -> None:
     inputs = numbers(examples, 1, 5, 5)
     classes = torch.randint(3, (examples, 5, 5), generator=torch.Generator().manual_seed(3))
     read = read_targets(observe(convolutions(3), F.cross_entropy, inputs, classes, "mask", 3), inputs, None)
-    assert read is not None
     assert torch.equal(read.values, classes)
     flags = (classes[:, None] == 1).double()
     observation = observe(convolutions(1), F.binary_cross_entropy_with_logits, inputs, flags, "mask", 1)
     read = read_targets(observation, inputs, None)
-    assert read is not None
     assert torch.equal(read.values, flags)
 
 
@@ -195,7 +188,6 @@ def test_pixels_that_do_not_count_are_not_read_and_others_are() -> None:
         return F.cross_entropy(outputs, labels, torch.tensor([1.0, 4.0, 2.0], dtype=outputs.dtype))
 
     read = read_targets(observe(convolutions(3), loss, inputs, classes, "mask", 3), inputs, None)
-    assert read is not None
     assert torch.equal(read.are_read, classes >= 0)
     assert torch.equal(read.values[read.are_read], classes[classes >= 0])
     assert set(read.values[~read.are_read].tolist()) == {-1}
@@ -214,7 +206,6 @@ def dropped(examples: int) -> tuple[Observation, Tensor, Masks, Tensor]:
 def test_dropout_hides_no_target_of_one_example() -> None:
     observation, inputs, _, labels = dropped(1)
     read = read_targets(observation, torch.zeros_like(inputs), None)  # inputs are not looked at
-    assert read is not None
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
@@ -222,7 +213,6 @@ def test_dropout_hides_those_of_a_batch_unless_masks_are_known() -> None:
     observation, inputs, masks, labels = dropped(4)
     assert read_targets(observation, inputs, None) is None
     read = read_targets(observation, inputs, masks)
-    assert read is not None
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
@@ -247,7 +237,6 @@ def test_an_update_of_a_known_rate_is_a_gradient() -> None:
     moved = {name: 0.25 * tensor for name, tensor in observation.update.tensors.items()}
     sent = replace(observation, update=Update("delta", moved, {}, 3, 0.0), learning_rate=0.25)
     read = read_targets(sent, inputs, None)
-    assert read is not None
     torch.testing.assert_close(read.values, labels, rtol=0, atol=ROUNDING[torch.float64])
 
 
@@ -281,16 +270,11 @@ def test_inputs_are_the_same_whatever_the_loss_and_their_targets_come_with_them(
         kind, loss = LOSSES[name]
         labels = targets_of(name, 3, torch.float64)
         observation = observe(model, loss, inputs, labels, kind, OUTPUTS)
-        guess = solve(attack_called, "spear", observation)
+        guess = solve("spear", observation)
         order = torch.cdist(inputs, guess.inputs).argmin(1)
         torch.testing.assert_close(guess.inputs[order], inputs, rtol=0, atol=1e-9)  # of a basis of singular vectors
         torch.testing.assert_close(guess.labels[order], labels, rtol=0, atol=1e-6)
         assert guess.is_exact
-
-
-def attack_called(name: str, **settings: object) -> Attack:
-    method = registry.get("attack", name)
-    return method.make(method.config.model_validate(settings))
 
 
 HEADS = (LabelHead("which", "class", (), 3), LabelHead("what", "set", (2,), 2), LabelHead("where", "numbers", (2,), 2))
@@ -329,7 +313,6 @@ def test_each_head_gives_its_labels(model: nn.Module, examples: int) -> None:
     observation = observe(model, of_heads, inputs, labels, "heads", 7)
     observation = replace(observation, spec=replace(observation.spec, heads=HEADS))
     targets = read_targets(observation, inputs, None)
-    assert targets is not None
     counts = (labels[:, 1:2] == 1).expand(-1, 2)
     assert targets.are_read[:, :3].all()
     assert torch.equal(targets.are_read[:, 3:], counts)

@@ -13,7 +13,8 @@ from attacks.core.matching.terms import DistanceConfig
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types.effects import AddedNoise
 from tests.attacks.core.matching.measures import alone
-from tests.attacks.solving import Watched, attacked
+from tests.attacks.solving import attacked
+from tests.federating import watched
 
 
 def likelihood(noise: AddedNoise, bound: float | None) -> Likelihood:
@@ -59,7 +60,7 @@ def test_a_clipped_gradient_is_compared_with_clipped_ones(law: Any) -> None:
     assert likelihood(noise, 1e9)(seen) == pytest.approx(likelihood(noise, None)(seen), rel=1e-9)
 
 
-def test_without_known_noise_there_is_no_likelihood(watched: Watched) -> None:
+def test_without_known_noise_there_is_no_likelihood() -> None:
     observation, _, _ = watched()
     with pytest.raises(NotApplicable, match="no defense says the law and the scale of its noise"):
         Likelihood(DistanceConfig()).prepare(alone(observation))

@@ -7,10 +7,10 @@ from torch import nn
 from attacks.core.matching.priors.batch_statistics import StatisticsDistance
 from fedsim.core.nets.masks import inject_masks
 from tests.attacks.core.matching.normalised import normalised
-from tests.attacks.solving import Toy
+from tests.attacks.solving import toy
 
 
-def test_statistics_are_compared_layer_by_layer_under_the_masks(toy: Toy) -> None:
+def test_statistics_are_compared_layer_by_layer_under_the_masks() -> None:
     observation, truth = toy(normalised(0.5), (1, 8, 8), 3)
     model, inputs, masks = observation.model, truth.batches[0].inputs, truth.masks[0]
     ours = StatisticsDistance(observation, observation.sites)(inputs[None], (masks[0][None],))
