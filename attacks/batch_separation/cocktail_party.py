@@ -42,6 +42,7 @@ from fedsim.core.hooks import BatchSeparationAttack, CostEstimate, Effort, Table
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
+_LEAST_EXPLAINED = 0.5  # share of the gradient's square in as many directions as images; below it gives up
 _LOG_2 = 0.6931471805599453
 _CONSTANT = 1e-10  # relative to the largest variance; rounding of a direction constant over all pixels stays below
 
@@ -61,15 +62,6 @@ class CocktailPartyConfig(Config):
     sharpness: float = Field(default=5.0, gt=0, description="T: how strongly large correlations are penalised")
     total_variation: float = Field(
         default=10.0, ge=0, description="weight of the total variation of images with standard deviation 1"
-    )
-    rank_tolerance: float = Field(
-        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
-    )
-    min_explained_share: float = Field(
-        default=0.5,
-        gt=0,
-        lt=1,
-        description="least share of the gradient's square in as many directions as images; else it gives up",
     )
 
 
@@ -159,7 +151,7 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
         if bias is not None:
             gradient = torch.cat([gradient, bias.double()[:, None]], 1)
         _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-        rank = int((singular > self.config.rank_tolerance * singular[0]).sum())
+        rank = int((singular > EXACT * singular[0]).sum())
         kept = min(rank, observation.batch_size or rank)
         explained = float(singular[:kept].square().sum() / singular.square().sum())
         return _Space(singular[:kept, None] * right[:kept], bias is not None, rank, explained)
@@ -169,7 +161,7 @@ class CocktailParty(BatchSeparationAttack[CocktailPartyConfig]):
             return f"gave up: the gradient of '{layer.name}' is zero"
         if observation.batch_size is None and space.rank == min(layer.module.get_parameter("weight").shape):
             return f"gave up: the gradient of '{layer.name}' has full rank, so the batch size cannot be read from it"
-        if space.explained_share < self.config.min_explained_share:
+        if space.explained_share < _LEAST_EXPLAINED:
             held = f"{len(space.right)} directions hold {space.explained_share:.0%} of the gradient"
             return f"gave up: {held}, the rest is noise"
         return None

@@ -51,9 +51,6 @@ class OneHotRowsConfig(Config):
         description="numbers of a public scale: column, from 0, and steps from its least value to its largest; an "
         "answer from 1 to 5 has 4",
     )
-    rank_tolerance: float = Field(
-        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
-    )
 
 
 class _Scale(NamedTuple):
@@ -103,7 +100,7 @@ class OneHotRows(BatchSeparationAttack[OneHotRowsConfig]):
         """Try all combinations, then choose the rows."""
         first = first_layer(observation)
         assert first is not None
-        basis, read = span_of(first.gradient, self.config.rank_tolerance, observation.batch_size)
+        basis, read = span_of(first.gradient, EXACT, observation.batch_size)
         diagnostics = {"numerical rank": float(read.rank), "condition number": read.condition}
         if not read.is_exact:
             return no_guess(observation, "gave up: noise hides which rows span the gradient", diagnostics=diagnostics)

@@ -52,15 +52,13 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 _SURE = 1.0  # standard errors between a token's affinity to its own image and to the next image
 _MOST_ORDERS = 24  # orders of labels, for each grouping, that are tested on the whole gradient
+_ZERO = 1e-6  # singular values below this share of the largest count as zero
 
 
 class PatchDictionaryConfig(Config):
     """Settings of the search, which runs only if the common zeros allow more vectors than images."""
 
     restarts: int = Field(default=1024, ge=1, description="maximum number of random restarts per token")
-    rank_tolerance: float = Field(
-        default=1e-6, gt=0, lt=1, description="singular values below this share of the largest count as zero"
-    )
 
 
 class _Embedding(NamedTuple):
@@ -107,7 +105,7 @@ class PatchDictionary(BatchSeparationAttack[PatchDictionaryConfig]):
         count = len(embedding.totals)
         singular = torch.linalg.svdvals(embedding.gradient)
         known = observation.batch_size
-        read = spectrum(singular, self.config.rank_tolerance, None if known is None else known * count)
+        read = spectrum(singular, _ZERO, None if known is None else known * count)
         size = known or -(-read.rank // count)
         diagnostics = {
             "numerical rank": float(read.rank),

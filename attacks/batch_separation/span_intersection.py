@@ -46,6 +46,7 @@ from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _UNITS_PER_EXAMPLE = 2
 _ONE_SOLUTION = 1e-2  # relative distance below which two solutions count as the same
+_RESIDUAL = 3e-5  # largest residual of a solution when the gradient is exact
 _ABOVE_NOISE, _CONTRADICTED = 3.0, 0.2
 
 
@@ -54,12 +55,6 @@ class SpanIntersectionConfig(Config):
 
     restarts: int = Field(default=128, ge=1, description="random restarts in each round")
     rounds: int = Field(default=12, ge=1, description="most rounds before giving up")
-    max_residual: float = Field(
-        default=3e-5, gt=0, lt=1, description="largest residual of a solution when the gradient is exact"
-    )
-    rank_tolerance: float = Field(
-        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
-    )
 
 
 class _Solutions(NamedTuple):
@@ -105,7 +100,7 @@ class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
         first = first_layer(observation)
         assert first is not None
         assert first.behind is not None
-        rows, read = span_of(first.gradient, self.config.rank_tolerance, observation.batch_size)
+        rows, read = span_of(first.gradient, EXACT, observation.batch_size)
         size = observation.batch_size or read.rank
         diagnostics = {"numerical rank": float(read.rank), "condition number": read.condition}
         reason = _hopeless(read, len(first.weight))
@@ -129,7 +124,7 @@ class SpanIntersection(BatchSeparationAttack[SpanIntersectionConfig]):
         self, span: InputSpan, problem: Intersection, read: Spectrum, solutions: _Solutions, generator: torch.Generator
     ) -> _Solutions:
         """Add the distinct solutions of one round of restarts."""
-        accepted = max(self.config.max_residual, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
+        accepted = max(_RESIDUAL, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
         points, residuals = solve_points(problem, span.starts(self.config.restarts, generator))
         good = residuals < accepted
         rows = torch.cat([solutions.rows, span.offset + points[good] @ span.directions])

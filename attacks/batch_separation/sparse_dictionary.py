@@ -60,9 +60,6 @@ class SparseDictionaryConfig(Config):
 
     rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
     restarts: int = Field(default=1024, ge=1, description="random restarts in each round")
-    rank_tolerance: float = Field(
-        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
-    )
     max_outside_share: float = Field(
         default=1e-3, gt=0, le=1, description="share of an example's image that may be outside the next layer's inputs"
     )
@@ -119,7 +116,7 @@ class SparseDictionary(BatchSeparationAttack[SparseDictionaryConfig]):
 
     def _read(self, observation: Observation, first: FirstLayer) -> Spectrum:
         """Return the spectrum of rows of equal norm; of the gradient itself if its noise is not its own rounding."""
-        limit, tolerance = observation.batch_size, self.config.rank_tolerance
+        limit, tolerance = observation.batch_size, EXACT
         plain = torch.linalg.svdvals(first.gradient)
         if observation.update.kind == "delta":
             return spectrum(plain, max(tolerance, _share_of_rounding(observation, first, plain)), limit)

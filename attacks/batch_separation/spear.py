@@ -60,9 +60,6 @@ class SpearConfig(Config):
     """Settings of the draws. On one core, 100,000 draws for 16 examples and 512 units need about 4 seconds."""
 
     draws: int = Field(default=200_000, ge=1, description="most draws; it gives up at once if more are expected")
-    rank_tolerance: float = Field(
-        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
-    )
 
 
 class _Gates(NamedTuple):
@@ -149,7 +146,7 @@ class Spear(BatchSeparationAttack[SpearConfig]):
         factors = factorise(
             first.gradient,
             first.gradient,
-            lambda singular: int((singular > self.config.rank_tolerance * singular[0]).sum()),
+            lambda singular: int((singular > EXACT * singular[0]).sum()),
         )
         rank = len(factors.right)
         size = observation.batch_size or rank

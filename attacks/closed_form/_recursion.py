@@ -29,6 +29,7 @@ from fedsim.core.hooks import CostEstimate
 from fedsim.core.nets.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
+WEAKEST = 1e-6  # equations weaker than this share of the strongest are left out
 # relative size of a dropped entry in a solved input; rounding errors of float32 stay below
 _DROPPED = 1e-6
 _SETTLED = 1e-6
@@ -39,9 +40,6 @@ _SECONDS = 1e-9  # of the cube of a convolution's unknowns, on a core of an Inte
 class RecursionConfig(Config):
     """Settings of the recursion."""
 
-    rank_tolerance: float = Field(
-        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest are left out"
-    )
     largest_system: int = Field(
         default=4096,
         ge=1,

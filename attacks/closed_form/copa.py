@@ -28,6 +28,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.closed_form._recursion import (
+    WEAKEST,
     LayerSolution,
     LinearEquations,
     Outputs,
@@ -115,7 +116,7 @@ class Copa(Attack[CopaConfig]):
             torch.cat([known.rows, constraints.rows]), torch.cat([known.targets, constraints.targets])
         )
         missing = equations.targets - equations.rows @ centre
-        solved = torch.linalg.lstsq(equations.rows, missing[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
+        solved = torch.linalg.lstsq(equations.rows, missing[:, None], rcond=WEAKEST, driver="gelsd")
         values, rank = centre + solved.solution[:, 0], int(solved.rank)
         residual = float((equations.rows @ values - equations.targets).norm() / equations.targets.norm())
         return LayerSolution(values, rank, residual, None if rank == len(centre) else equations)

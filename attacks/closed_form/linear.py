@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
@@ -34,17 +33,11 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 _SCALE_FITS = 1e-3
+_COMPARED = 0.45  # largest share of units that are compared to find the scale; below 1 - p under noise
 
 
 class ClosedFormLinearConfig(Config):
     """Settings of closed-form-linear."""
-
-    compared_share: float = Field(
-        default=0.45,
-        gt=0,
-        le=1,
-        description="largest share of units that are compared to find the scale; below 1 - p under noise",
-    )
 
 
 @dataclass(frozen=True)
@@ -145,7 +138,7 @@ class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
 
     def _compare(self, seen: Tensor) -> Tensor:
         """Return 1 for units that are surely kept: the largest inputs of the next layer. This needs no exact zeros."""
-        count = max(2, round(self.config.compared_share * len(seen)))
+        count = max(2, round(_COMPARED * len(seen)))
         compared = torch.zeros_like(seen)
         compared[seen.abs().topk(min(count, len(seen))).indices] = 1.0
         return compared * (seen != 0)

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from attacks.closed_form._recursion import (
+    WEAKEST,
     LayerSolution,
     Outputs,
     RecursionConfig,
@@ -121,7 +122,7 @@ class RGap(Attack[RecursionConfig]):
         missing = outputs.values - layer.offset.repeat(examples)
         rows = torch.cat([layer.weight_rows(examples)[shown], gradient_rows / size])
         targets = torch.cat([missing[shown], gradient.flatten() / size])
-        solved = torch.linalg.lstsq(rows, targets[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
+        solved = torch.linalg.lstsq(rows, targets[:, None], rcond=WEAKEST, driver="gelsd")
         values = solved.solution[:, 0]
         residual = float((rows @ values - targets).norm() / targets.norm())
         return LayerSolution(values, int(solved.rank), residual)

@@ -45,7 +45,6 @@ class DropoutInversionConfig(MaskSearchConfig):
         default="box",
         description="box: masks in [0, 1]; sigmoid: their logits; straight-through: rounded in the forward pass only",
     )
-    annealed: bool = Field(default=False, description="sigmoid: the temperature falls from 1 to 0.1")
     read_out: bool = Field(
         default=False, description="for a single example: infer masks from zeros of the gradient and fix them"
     )
@@ -152,7 +151,6 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
             known=tuple(read_masks(observation) if can_read else {} for observation in observations),
             begin=config.first_masks,
             relaxation=config.relaxation,
-            annealed=config.annealed,
         )
 
     def sites(self, observation: Observation) -> tuple[DropoutSite, ...]:

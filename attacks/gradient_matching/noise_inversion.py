@@ -37,6 +37,7 @@ from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
 from fedsim.core.types.effects import NoiseModules, Penalties
 
 _NOISE = "noise"
+_NOISE_RATE = 0.1  # Adam's step for the noise, in standard deviations
 
 
 class NoiseInversionConfig(MaskSearchConfig):
@@ -46,9 +47,6 @@ class NoiseInversionConfig(MaskSearchConfig):
         default="joint", description="joint: search the noise; expectation: 0"
     )
     noise_weight: float = Field(default=1e-4, ge=0, description="weight l_e of the noise's prior")
-    noise_learning_rate: float = Field(
-        default=0.1, gt=0, description="Adam's step for the noise, in standard deviations"
-    )
 
 
 @final
@@ -86,7 +84,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         config, is_joint = self.config, self.config.noise == "joint"
         noise = Gaussian(
             _NOISE,
-            rate=config.noise_learning_rate * is_joint,
+            rate=_NOISE_RATE * is_joint,
             shapes=_shapes(observations[0]),
             weight=config.noise_weight,
             is_zero=not is_joint,

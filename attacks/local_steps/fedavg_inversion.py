@@ -44,6 +44,7 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
 _CHECKPOINTED = 100_000_000  # weights in all steps of all rows; above this, checkpointing saves memory and costs time
+_WARM = 0.5  # share of the iterations, at the start, that treat the update as a single gradient
 
 
 class FedAvgInversionConfig(MultiStepConfig):
@@ -55,12 +56,6 @@ class FedAvgInversionConfig(MultiStepConfig):
     )
     agreement: float = Field(
         default=1.0, ge=0, description="for separate: weight of the distance between the passes' means"
-    )
-    warm_start: float = Field(
-        default=0.5,
-        ge=0,
-        lt=1,
-        description="share of the iterations, at the start, that treat the update as a single gradient",
     )
 
 
@@ -140,7 +135,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     def run_descent(self, descent: Descent) -> list[RestartResult]:
         """Match the update as a single gradient first; then continue every restart through all steps."""
         observation, settings = descent.victims.observations[0], descent.settings
-        warm = round(self.config.warm_start * settings.iterations) if observation.local_steps > 1 else 0
+        warm = round(_WARM * settings.iterations) if observation.local_steps > 1 else 0
         if not warm:
             return descend(descent)
         rows: list[RestartResult] = []

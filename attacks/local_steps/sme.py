@@ -45,6 +45,9 @@ from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, Reconstruction, Tensors
 
+_BEND_RATE = 1e-3  # Adam's step for the control point, in root mean squares of D's tensors
+_BEND_WEIGHT = 1e-3  # weight of the control point's squared distance from the middle, over |D|^2
+
 
 class SmeConfig(MultiStepConfig):
     """Settings of SME."""
@@ -59,16 +62,6 @@ class SmeConfig(MultiStepConfig):
         description="start of a, the position on the path; 0: the received weights, 1: the trained weights",
     )
     place_learning_rate: float = Field(default=1e-3, ge=0, description="Adam's step for a; 0 keeps a fixed")
-    bend_learning_rate: float = Field(
-        default=1e-3,
-        ge=0,
-        description="for quadratic: Adam's step for the control point, in root mean squares of D's tensors",
-    )
-    bend_weight: float = Field(
-        default=1e-3,
-        ge=0,
-        description="for quadratic: weight of the control point's squared distance from the middle, over |D|^2",
-    )
 
 
 @final
@@ -118,7 +111,7 @@ class Sme(MultiStepAttack[SmeConfig]):
         if observation.local_steps == 1:
             return masks
         config, change = self.config, _change(observation)
-        bent = bends(change, config.bend_weight, config.bend_learning_rate) if config.path == "quadratic" else ()
+        bent = bends(change, _BEND_WEIGHT, _BEND_RATE) if config.path == "quadratic" else ()
         return masks.followed_by(make_path_unknown(config.place, config.place_learning_rate), *bent)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:

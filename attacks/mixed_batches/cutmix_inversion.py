@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast, final
 
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import examples_of
@@ -51,6 +50,7 @@ from fedsim.metrics.boxes import CutMixRecord, name_pasted_maps
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations
 _SLACK = 0.04  # error of a searched weight
+_PASTE_RATE = 0.05  # Adam's step for edges, in shares of the image, and for the logits of partners
 
 
 class CutmixInversionConfig(MultiStepConfig):
@@ -59,9 +59,6 @@ class CutmixInversionConfig(MultiStepConfig):
     schedule: ScheduleName = change_default(MultiStepConfig, schedule="cosine")
     sign: Sign = change_default(MultiStepConfig, sign="soft")
     restarts: int = change_default(MultiStepConfig, restarts=4)
-    paste_learning_rate: float = Field(
-        default=0.05, gt=0, description="Adam's step for edges, in shares of the image, and for the logits of partners"
-    )
 
 
 @final
@@ -162,7 +159,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def _unknowns(self, observation: Observation, steps: Sequence[PastingStep]) -> Unknowns:
         masks = self.masks(observation, tuple(site for step in steps for site in step.sites))
-        return masks.followed_by(*(block for step in steps for block in step.unknowns(self.config.paste_learning_rate)))
+        return masks.followed_by(*(block for step in steps for block in step.unknowns(_PASTE_RATE)))
 
     def _steps(self, observation: Observation) -> tuple[PastingStep, ...]:
         return tuple(

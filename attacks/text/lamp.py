@@ -45,6 +45,8 @@ from fedsim.core.types import Masks, Observation, OnStep
 _MASK_ITERATIONS = 60  # with fixed tokens
 _NEIGHBOURS = 8  # proposed edits per annealing step; the best is considered
 _AT_ONCE = 25  # dummies per batch
+_HEAT = 0.01  # last search: how much a change may raise the distance on average, at first
+_LANGUAGE = 0.2  # weight of the language model's loss in comparing orders
 
 
 class LampConfig(TextMatchingConfig):
@@ -63,16 +65,10 @@ class LampConfig(TextMatchingConfig):
     final_moves: int = Field(
         default=8000, ge=0, description="last search: number of changes of tokens that are tried in each search"
     )
-    heat: float = Field(
-        default=0.01, ge=0, description="last search: how much a change may raise the distance on average, at first"
-    )
     restarts: int = Field(
         default=2,
         ge=1,
         description="last search: number of searches, the first from the descent's text, the others from drafts",
-    )
-    language_weight: float = Field(
-        default=0.2, ge=0, description="weight of the language model's loss in comparing orders"
     )
 
 
@@ -259,7 +255,7 @@ class Lamp(TextMatching[LampConfig]):
             distances = self._judge(task.exact, task, [task.table[option] for option in options], task.usual_masks)
             nearest = _least(distances)
             worse = -math.log1p(-float(torch.rand((), generator=generator)))
-            if distances[nearest] < distance + self.config.heat * (1.0 - step / steps) * worse:
+            if distances[nearest] < distance + _HEAT * (1.0 - step / steps) * worse:
                 present, distance = options[nearest], distances[nearest]
             if distance < least:
                 best, least = present, distance
@@ -289,7 +285,7 @@ class Lamp(TextMatching[LampConfig]):
     def _language(self, task: TextProblem, options: list[Tensor], row: int) -> list[float]:
         """Return the weighted loss of a sentence in each option under the received model; 0 for other models."""
         vocabulary = task.observation.spec.vocabulary or 2
-        if self.config.language_weight == 0.0 or not task.observation.task.labels_are_inputs:
+        if not task.observation.task.labels_are_inputs:
             return [0.0] * len(options)
         tokens = torch.stack([task.tokens(option.to(task.table))[row] for option in options]).to(task.table.device)
         labels = torch.cat((tokens[:, 1:], tokens.new_full((len(tokens), 1), -1)), 1)
@@ -298,7 +294,7 @@ class Lamp(TextMatching[LampConfig]):
             outputs = task.client.model(tokens.clamp_min(0))
         losses = torch.stack([cross_entropy(o[None], la[None]) for o, la in zip(outputs, labels, strict=True)])
         says = (1.0 - losses[0] / math.log(vocabulary)).clamp_min(0.0)
-        return (self.config.language_weight * says * losses).tolist()
+        return (_LANGUAGE * says * losses).tolist()
 
 
 def _least(values: Sequence[float]) -> int:

@@ -317,7 +317,6 @@ class MaskSearchConfig(MatchingConfig):
         known: tuple[dict[int, Tensor], ...] = ({},),
         begin: FirstMasks = "bernoulli",
         relaxation: Relaxation = "box",
-        annealed: bool = False,
     ) -> Unknowns:
         """Return the masks of these sites as unknowns; see `OptimisedMasks`. The default rate is that of the inputs."""
         masks = OptimisedMasks(
@@ -326,7 +325,6 @@ class MaskSearchConfig(MatchingConfig):
             known_masks=known,
             begin=begin,
             relaxation=relaxation,
-            is_annealed=annealed,
             weight=self.mask_weight,
         )
         return Unknowns((masks,))

@@ -20,7 +20,6 @@ from fedsim.core.types import DropoutSite, Masks
 Relaxation = Literal["box", "sigmoid", "straight-through"]
 FirstMasks = Literal["bernoulli", "ones", "mean"]
 _SURE = 4.0  # logit of a mask entry that is drawn as kept
-_LEAST_TEMPERATURE = 0.1
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,6 @@ class OptimisedMasks(Block):
             expectation unless all are kept.
         relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded in the forward pass
             only.
-        is_annealed: for sigmoid: the temperature falls from 1 to 0.1.
         weight: weight of the prior.
         start: given masks in [0, 1] as the initialisation.
     """
@@ -95,7 +93,6 @@ class OptimisedMasks(Block):
     known_masks: tuple[dict[int, Tensor], ...] = ({},)
     begin: FirstMasks = "bernoulli"
     relaxation: Relaxation = "box"
-    is_annealed: bool = False
     weight: float = 0.0
     start: Masks | None = None
 
@@ -125,7 +122,7 @@ class OptimisedMasks(Block):
     def forward_values(self, variables: Masks, progress: SearchProgress) -> Masks:
         """Return relaxed masks with the known entries inserted."""
         rows = list(progress.victims)
-        soft = (self._soft(variable, progress.completed_share) for variable in variables)
+        soft = (self._soft(variable) for variable in variables)
         return tuple(
             mask
             if known is None
@@ -151,13 +148,12 @@ class OptimisedMasks(Block):
         for variable in variables:
             variable.clamp_(0.0, 1.0)
 
-    def _soft(self, variable: Tensor, done: float) -> Tensor:
+    def _soft(self, variable: Tensor) -> Tensor:
         if self.relaxation == "box":
             return variable
         if self.relaxation == "straight-through":
             return variable + ((variable > 0.5).to(variable) - variable).detach()  # noqa: PLR2004
-        temperature = _LEAST_TEMPERATURE**done if self.is_annealed else 1.0
-        return torch.sigmoid(variable / temperature)
+        return torch.sigmoid(variable)
 
     @cached_property
     def _fixed_masks(self) -> list[Tensor | None]:

@@ -48,14 +48,8 @@ def torchvision_transformer(dropout: float) -> nn.Module:
     "settings",
     [
         {},
-        pytest.param({"mask_learning_rate": 0.03}, marks=pytest.mark.slow),
-        pytest.param({"first_masks": "mean", "mask_learning_rate": 0.03}, marks=pytest.mark.slow),
         pytest.param(
             {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean"}, marks=pytest.mark.slow
-        ),
-        pytest.param(
-            {"relaxation": "sigmoid", "mask_learning_rate": 0.3, "first_masks": "mean", "annealed": True},
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             {"relaxation": "straight-through", "first_masks": "mean", "mask_learning_rate": 0.03},

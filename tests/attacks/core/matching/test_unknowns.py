@@ -36,7 +36,7 @@ KINDS = {
     "masks from ones": optimised(begin="ones"),
     "masks from means": optimised(begin="mean"),
     "rounded masks": optimised(relaxation="straight-through"),
-    "logits of masks": optimised(relaxation="sigmoid", is_annealed=True),
+    "logits of masks": optimised(relaxation="sigmoid"),
     "bounded": Kind(Bounded("place", start=(torch.tensor(0.5),)), 0.0, 1.0),
     "share": Kind(UnknownWeight("share"), 0.0, 1.0),
     "logits": Kind(Logits("order", shape=(3, 3), coldest=0.1)),
