@@ -169,3 +169,16 @@ def test_hidden_tensors_unknown_defenses_and_the_attack_itself_are_refused(seen)
     assert "no defense is known" in str(attack().not_applicable(replace(observation, known_methods=())))
     with pytest.raises((NotApplicable, FedsimError)):
         NoiseRecovery(NoiseRecoveryConfig(attack="noise-recovery"))(observation, seeding.generator(1, "attack"))
+
+
+def test_the_description_of_a_defense_says_its_generator(seen):
+    observation, _ = seen("chacha20")
+    (noise,) = observation.effects(PrivateNoise)
+    assert (noise.generator, noise.multiplier) == ("chacha20", 4.0)
+
+
+def test_noise_of_chacha20_follows_from_the_seed_and_differs_from_torchs(seen):
+    first, again, other = (seen(generator)[0].update.tensors for generator in ("chacha20", "chacha20", "torch"))
+    for name, tensor in first.items():
+        assert torch.equal(tensor, again[name])
+        assert not torch.equal(tensor, other[name])

@@ -93,3 +93,27 @@ def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right() -> N
     )
     assert right < 1e-5
     assert wrong > 100 * right
+
+
+@pytest.mark.parametrize("at", ["1", "3"])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
+    passes: int, per_sample: bool, at: str
+) -> None:
+    observation, truth, _ = on_maps(4, "client-randomness", at=at, passes=passes, per_sample=per_sample)
+    originals = unique_examples(truth.original_batches)
+    steps, orders = list[PastingStep](), list[torch.Tensor]()
+    everyone = zip(local_steps(observation), truth.draws, example_indices(truth.original_batches), strict=True)
+    for number, (step, draws, places) in enumerate(everyone):
+        assert draws["feature-cutmix.weights"].min() < 1.0
+        steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
+        orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
+    comparison = compare(simulated_client(observation, (), True), observation, steps)
+    labels = F.one_hot(originals.labels, 10).float()[None]
+    right, wrong = (
+        cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
+        for shift in (0, 1)
+    )
+    assert float(right.detach()) < 1e-5
+    assert float(wrong.detach()) > 100 * float(right.detach())

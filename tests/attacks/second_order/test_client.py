@@ -68,3 +68,18 @@ def test_a_gradient_is_clipped_to_the_declared_norm_and_a_shorter_one_is_not(sha
     clipped = MethodDescription("clipping", effects=(Clipped(share * float(whole.norm())),))
     ours = Client(replace(observation, known_methods=(clipped,))).gradient(batch.inputs, batch.labels, ((),))
     torch.testing.assert_close(ours, whole * min(1.0, share))
+
+
+def test_a_normalisation_that_stays_in_evaluation_mode_reads_its_statistics() -> None:
+    class Frozen(nn.BatchNorm2d):
+        def train(self, mode: bool = True) -> "Frozen":
+            return super().train(False)
+
+    norm = Frozen(4)
+    norm.running_mean, norm.running_var = torch.linspace(-1.0, 1.0, 4), torch.linspace(0.5, 2.0, 4)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), norm, nn.SiLU(), nn.Flatten(), nn.Linear(36, 4))
+    observation, truth = toy(model, (1, 8, 8), 1)
+    batch = truth.batches[0]
+    ours = Client(observation).gradient(batch.inputs, batch.labels, ((),))
+    theirs = client_gradient(observation, batch.inputs, batch.labels, ())
+    torch.testing.assert_close(ours, torch.cat([own.flatten() for own in theirs.values()]))

@@ -19,9 +19,9 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Masks, MethodDescription, Observation, Reconstruction
 from fedsim.core.types.effects import AddedNoise, SignsOnly
-from tests.attacks.second_order.solved import NAME, SMOOTH, distances, equations_of, lenet, solve, toy
+from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, distances, equations_of, lenet, solve, toy
 from tests.attacks.solving import sending, without_information
-from tests.federating import scenario
+from tests.federating import scenario, watched
 from tests.tasks.targets import BLIND, attacked, scored, victim
 
 CONVOLVED = {"name": "window-convnet"}
@@ -259,3 +259,19 @@ def test_columns_of_its_jacobians_count_as_gradients(
     size = UnknownsLayout(observation, masks_to_solve(observation)).size
     solve(replace(observation, known_methods=(noise,)), gradients=round(factor * size), restarts=3)
     assert columns == [size] * formed
+
+
+def test_under_noise_the_error_is_that_of_the_bound() -> None:
+    errors, floors = [], []
+    for client in range(2):
+        observation, truth, _ = watched(
+            client=client, model=SMOOTH, knows=ALL, defenses=[{"name": "gradient-noise", "scale": 1e-3}]
+        )
+        guess = solve(observation)
+        assert guess.diagnostics["restarts"] == 1
+        errors.append(float(distances(guess, truth).square()))
+        equations = equations_of(observation)
+        rows = equations.jacobian(truth.batches[0].inputs.flatten().double())
+        floors.append(float((rows @ rows.T + torch.eye(64)).inverse().diagonal().mean()))
+    ratio = 10 * math.log10(sum(errors) / sum(floors))
+    assert abs(ratio) < 1.5  # dB: 128 squared errors leave a deviation of half a dB

@@ -118,3 +118,15 @@ def test_the_history_keeps_each_mechanism_apart() -> None:
 
 def mechanism() -> Mechanism:
     return Mechanism("record", "add-or-remove", 1.0, 0.5, 1, 1e-5, "the server")
+
+
+def test_failing_clients_leave_a_round_and_its_guarantee_whole(scenario: Build, tmp_path: Path) -> None:
+    built_scenario = scenario(
+        federation={**POISSON, "rounds": 2},
+        participation={"always_crash": [1]},
+        defenses=[{"name": "dp-sgd"}],
+        attacks=[],
+    )
+    arm = recorded(built_scenario, tmp_path).arms[0]
+    assert [len(entry.failures) for entry in arm.rounds] == [1, 1]
+    assert arm.guarantees[0].steps == 2

@@ -102,3 +102,18 @@ def attacked(observation: Observation) -> Any:
     method = registry.get("attack", "inverting-gradients")
     attack = method.make(method.config.model_validate({"max_iterations": 120, "schedule": "steps", "priors": []}))
     return attack(observation, seeding.generator(1, "attack"))
+
+
+def test_the_look_inside_uses_the_masks_of_the_step_and_leaves_running_statistics() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4))
+    statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    local = local_step(model, examples=4)
+    from fedsim.core.nets.masks import dropout_sites
+
+    sites = dropout_sites(model, (1, 2, 3), 4)
+    mask = torch.ones(4, 8)
+    mask[:, 3] = 0.0
+    scores = telling_scores(replace(local, masks=(mask,), sites=sites), "5")
+    assert float(scores[3]) == 0.0
+    assert torch.equal(telling_scores(local, "5"), telling_scores(local, "5"))
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in model.named_buffers())

@@ -24,3 +24,9 @@ def test_relative_noise_follows_the_root_mean_square_of_each_tensor() -> None:
     assert float((noisy["small"] - tensors["small"]).std()) == pytest.approx(0.3e-3, rel=0.02)
     assert float((noisy["large"] - tensors["large"]).std()) == pytest.approx(3.0, rel=0.02)
     assert torch.equal(noisy["zero"], tensors["zero"])
+
+
+def test_noise_of_two_calls_is_independent() -> None:
+    tensors = {"w": torch.zeros(100_000)}
+    first, second = (applied(make("gradient-noise", scale=1.0), tensors, seed)["w"] for seed in (1, 7))
+    assert abs(float((first * second).mean())) < 4 / 100_000**0.5

@@ -110,3 +110,9 @@ def test_batch_normalisation_is_no_reason_to_refuse_and_another_moving_buffer_is
     assert make("local-dp").refuses(facts, torch.nn.Sequential(flat, torch.nn.Linear(size, 4), normed)) is None
     why = make("local-dp").refuses(facts, torch.nn.Sequential(flat, Counting(size), normed))
     assert "training changes the buffer '1.calls'" in (why or "")
+
+
+def test_neighbours_are_two_clipping_norms_apart() -> None:
+    defense = make("local-dp", clip=1.0, noise_multiplier=0.0)
+    one, other = (sent(defense, {"w": torch.tensor([sign, 0.0])}).tensors["w"] for sign in (9.0, -9.0))
+    assert float(torch.dist(one, other)) == pytest.approx(2.0)

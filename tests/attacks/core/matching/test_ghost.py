@@ -20,7 +20,7 @@ from fedsim.models.lenet import LenetConfig, lenet
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.models.resnet18 import Resnet18Config, resnet18
 from fedsim.models.vit_small import VitSmallConfig, vit_small
-from tests.attacks.core.matching.measures import cosine
+from tests.attacks.core.matching.measures import cosine, squared
 from tests.attacks.solving import toy
 
 Measure = Callable[..., Tensor]
@@ -344,3 +344,18 @@ def test_the_compiled_path_is_the_fast_one() -> None:
         cosine(comparison.gradients(inputs, masks, labels, [0, 0])) for comparison in (ghost, CompiledComparison(ghost))
     )
     assert torch.allclose(plain, compiled, rtol=1e-9)
+
+
+@pytest.mark.parametrize("distance", [cosine, squared])
+@pytest.mark.parametrize("name", ["mlp with biases", "convnet", "torchvision's transformer", "tied"])
+def test_every_distance_is_the_same_on_both_paths_in_double_precision(distance: Measure, name: str) -> None:
+    observations = observed(*SUITED[name], torch.float64)
+    ghost, victims = chosen(observations), [0, 1]
+    assert ghost.name == "ghost"
+    general = GeneralComparison(own(observations[0]), observations)
+    inputs, masks, labels = dummies(observations[0], victims)
+    ours, our_slopes = figures(ghost, distance, inputs, masks, labels, victims)
+    theirs, slopes = figures(general, distance, inputs, masks, labels, victims)
+    assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-9)
+    for slope, other in zip(our_slopes, slopes, strict=True):
+        assert float((slope - other).norm()) <= 1e-6 * float(other.norm())

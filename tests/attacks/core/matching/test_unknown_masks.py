@@ -68,3 +68,17 @@ def test_settings_of_a_search_give_the_masks_their_step_and_weight_unless_an_opt
     assert config.searched_masks(sites).blocks == (OptimisedMasks(rate=0.3, weight=0.2, sites=sites),)
     other = OptimisedMasks(rate=0.7, weight=0.2, sites=sites, begin="ones")
     assert config.searched_masks(sites, rate=0.7, begin="ones").blocks == (other,)
+
+
+def test_the_mask_prior_pulls_the_keep_rate_of_each_row_to_its_place() -> None:
+    mask = torch.stack([torch.ones(1, 200), torch.zeros(1, 200)]).requires_grad_()
+    optimizer = torch.optim.Adam([mask], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        mask_prior((mask,), [0.25]).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            mask.clamp_(0, 1)
+    for row in mask:
+        assert abs(1 - row.mean().item() - 0.25) < 0.03
+        assert (row.max() - row.min()).item() == 0.0
