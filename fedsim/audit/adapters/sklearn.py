@@ -94,20 +94,12 @@ class _BesideZero(nn.Module):
         return torch.cat([torch.zeros_like(score), score], 1)
 
 
-def _hinge(margins: Tensor) -> Tensor:
-    return (1 - margins).clamp_min(0)
-
-
-def _modified_huber(margins: Tensor) -> Tensor:
-    return torch.where(margins >= -1, (1 - margins).clamp_min(0).square(), -4 * margins)
-
-
 _MARGINS: dict[str, Callable[[Tensor], Tensor]] = {
-    "hinge": _hinge,
+    "hinge": lambda margins: (1 - margins).clamp_min(0),
     "log_loss": lambda margins: F.softplus(-margins),
-    "modified_huber": _modified_huber,
+    "modified_huber": lambda margins: torch.where(margins >= -1, (1 - margins).clamp_min(0).square(), -4 * margins),
     "perceptron": lambda margins: (-margins).clamp_min(0),
-    "squared_hinge": lambda margins: _hinge(margins).square(),
+    "squared_hinge": lambda margins: (1 - margins).clamp_min(0).square(),
 }
 """Losses of SGDClassifier as functions of the margin: the class score times 1 for its rows and -1 for other rows."""
 

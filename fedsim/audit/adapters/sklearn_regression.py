@@ -65,26 +65,12 @@ def _half_squared(outputs: Tensor, numbers: Tensor) -> Tensor:
     return (outputs - numbers).square().sum(1).mean() / 2
 
 
-def _squared_loss(_width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
-    return _half_squared(outputs, numbers)
-
-
-def _huber(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
-    return F.huber_loss(outputs, numbers, delta=width)
-
-
-def _beyond(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
-    return ((outputs - numbers).abs() - width).clamp_min(0).mean()
-
-
-def _squared_beyond(width: float, outputs: Tensor, numbers: Tensor) -> Tensor:
-    return ((outputs - numbers).abs() - width).clamp_min(0).square().mean()
-
-
 _ERRORS: dict[str, Callable[[float, Tensor, Tensor], Tensor]] = {
-    "squared_error": _squared_loss,
-    "huber": _huber,
-    "epsilon_insensitive": _beyond,
-    "squared_epsilon_insensitive": _squared_beyond,
+    "squared_error": lambda _width, outputs, numbers: _half_squared(outputs, numbers),
+    "huber": lambda width, outputs, numbers: F.huber_loss(outputs, numbers, delta=width),
+    "epsilon_insensitive": lambda width, outputs, numbers: ((outputs - numbers).abs() - width).clamp_min(0).mean(),
+    "squared_epsilon_insensitive": lambda width, outputs, numbers: (
+        ((outputs - numbers).abs() - width).clamp_min(0).square().mean()
+    ),
 }
 """Losses of SGDRegressor, with its epsilon."""

@@ -7,8 +7,9 @@ that it computes itself from public examples with known values.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from typing import Any, ClassVar, final
 
@@ -113,43 +114,22 @@ class AttributeQuestion(Question[Attributes]):
         choices: Sequence[AttributeChoice],
         attacks: Mapping[str, MethodRunner],
     ) -> Iterator[Finding]:
-        label = f"{name}: changes of public examples"
-
-        def on_change(number: int, total: int) -> None:
-            work.progress(label, number, total)
-
+        on_change = partial(work.progress, f"{name}: changes of public examples")
+        asked = {choice.report_name: attacks[choice.report_name] for choice in choices}
         begin = time.perf_counter()
         try:
-            rounds = self._describe(
-                evidence,
-                name,
-                {attack_choice.report_name: attacks[attack_choice.report_name] for attack_choice in choices},
-                on_change,
-                work.salt,
-            )
+            rounds = [
+                attributes.describe_round(
+                    evidence.world, name, tuple(entries), asked, self.config.public, on_change, work.salt
+                )
+                for _, entries in groupby(evidence.journal.entries, key=lambda entry: entry.round)
+            ]
         except Exception as error:  # a method may raise anything
             yield from (_finding(choice).model_copy(update={"failure": reason(error)}) for choice in choices)
             return
         shared = (time.perf_counter() - begin) / len(choices)
         for choice in choices:
             yield from _score(choice, attacks[choice.report_name], rounds, evidence.world, shared)
-
-    def _describe(
-        self,
-        evidence: Evidence,
-        name: str,
-        attacks: Mapping[str, MethodRunner],
-        on_change: Callable[[int, int], None],
-        salt: bytes,
-    ) -> list[attributes.Descriptions]:
-        """Return the attacks' features of the updates of every round."""
-        by_round = groupby(evidence.journal.entries, key=lambda entry: entry.round)
-        return [
-            attributes.describe_round(
-                evidence.world, name, tuple(entries), attacks, self.config.public, on_change, salt
-            )
-            for _, entries in by_round
-        ]
 
 
 def _finding(choice: AttributeChoice) -> Finding:

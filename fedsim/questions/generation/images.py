@@ -8,6 +8,7 @@ square difference in pixels is below a tenth.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -180,25 +181,10 @@ def _scores(world: World, model: nn.Module, canary: PlantedImage, number: int) -
 
 
 def _finding(
-    question: TraceQuestion,
-    label: str,
-    metric: str,
-    value: Interval,
-    *,
-    role: Role = "attack",
-    chance_level: float | None = None,
-    view: str = "outputs",
+    question: TraceQuestion, label: str, metric: str, value: Interval, *, view: str = "outputs", **more: Any
 ) -> Finding:
-    about_it = about(question, view)
-    return Finding(
-        question="generation",
-        label=label,
-        scope=about_it,
-        role=role,
-        metric=metric,
-        value=value,
-        chance_level=chance_level,
-    )
+    scope = about(question, view)
+    return Finding(question="generation", label=label, scope=scope, metric=metric, value=value, **more)
 
 
 @metric(
