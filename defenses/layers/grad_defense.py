@@ -79,7 +79,7 @@ class GradDefense(Defense[GradDefenseConfig]):
         config = self.config
         if config.noisy_slices <= config.slices:
             return None
-        return f"'perturbed' is {config.noisy_slices}, but the number of slices is {config.slices}"
+        return f"'noisy_slices' is {config.noisy_slices}, but the number of slices is {config.slices}"
 
     def on_gradient(self, gradient: Tensors, context: HookContext) -> Tensors:
         """Return the gradient with noise on the chosen slices."""
