@@ -156,8 +156,8 @@ def _settings(rows: Sequence[Sequence[str]]) -> str:
 
 def _steps(entry: Entry) -> str:
     steps = (
-        (step, *(map("`{}`".format, places) if (places := _papers.places_of(entry, code, test)) else ("not built", "")))
-        for step, code, test in entry.paper_steps
+        (step, *(map("`{}`".format, places) if (places := _papers.places_of(entry, step, code)) else ("not built", "")))
+        for step, code in entry.paper_steps
     )
     return _table("Steps of the paper", ("step", "code", "oracle"), steps)
 

@@ -1,10 +1,13 @@
-"""The tables of what methods are to their papers, and of the papers' steps, made of the methods' decorators."""
+"""Tables of methods' papers and of the papers' steps, from the methods' decorators and the tests' markers."""
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 
+from benchmarks._results import ROOT
 from fedsim.core.registry.index import entries_of
 from fedsim.core.registry.method import KINDS, Entry, Kind
 
@@ -37,23 +40,46 @@ def place_of(entry: Entry, code: str) -> str:
     return code if "." in code and code.split(".", maxsplit=1)[0] in _PACKAGES else f"{entry.module}.{code}"
 
 
-def oracle_of(entry: Entry, test: str) -> str:
-    """Return the path of a step's test, as pytest takes it."""
-    if "::" in test:
-        return test
-    *rooms, name = entry.module.removeprefix("fedsim.").split(".")
-    return "/".join(("tests", *rooms, f"test_{name}.py")) + f"::{test}"
+def oracle_of(entry: Entry, step: str) -> str:
+    """Return the path of a step's test, as pytest takes it; empty without a test."""
+    return oracles().get((entry.name, step), "")
 
 
-def places_of(entry: Entry, code: str, test: str) -> tuple[str, str] | None:
+@cache
+def oracles() -> Mapping[tuple[str, str], str]:
+    """Return the tests with the marker ``paper_step(METHOD, STEP)``, by method and step.
+
+    Raises:
+        ValueError: two tests are marked with the same step.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for file in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = file.read_text(encoding="utf-8")
+        for test in ast.walk(ast.parse(text)) if "paper_step" in text else ():
+            for name, step in _steps_of(test):
+                path = f"{file.relative_to(ROOT).as_posix()}::{getattr(test, 'name', '')}"
+                if found.setdefault((name, step), path) != path:
+                    raise ValueError(f"{name}: {step}: marked at {found[name, step]} and {path}, expected one test")
+    return found
+
+
+def _steps_of(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield method and step of each marker of a test."""
+    for mark in node.decorator_list if isinstance(node, ast.FunctionDef) else ():
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.paper_step":
+            name, step = map(ast.literal_eval, mark.args)
+            yield name, step
+
+
+def places_of(entry: Entry, step: str, code: str) -> tuple[str, str] | None:
     """Return the full name of a step's code and the path of its test, or None if the step is not built."""
-    return (place_of(entry, code), oracle_of(entry, test)) if code else None
+    return (place_of(entry, code), oracle_of(entry, step)) if code else None
 
 
 def _lines_of_steps() -> Iterator[str]:
     for entry in stepwise():
-        for step, code, test in entry.paper_steps:
-            places = places_of(entry, code, test)
+        for step, code in entry.paper_steps:
+            places = places_of(entry, step, code)
             built = " | ".join(map("`{}`".format, places)) if places else "not built | "
             yield f"| `{entry.name}` | {step} | {built} |"
 

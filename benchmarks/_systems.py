@@ -120,7 +120,7 @@ def as_markdown(page: str) -> str:
 def _rows(system: System) -> Iterator[list[str]]:
     """Yield a row for each figure; the first row names the system."""
     label = ", ".join(dict.fromkeys(map(_label, entries(system))))
-    tests = str(sum(bool(code) for entry in entries(system) for _, code, _ in entry.paper_steps))
+    tests = str(sum(bool(code) for entry in entries(system) for _, code in entry.paper_steps))
     link = f"[{system.name}](#{_anchor(system.name)})"
     if not system.figures:
         yield [link, label, "none", system.elsewhere, "", "", tests]
@@ -177,8 +177,8 @@ def _table(system: System) -> str:
 def _oracles(system: System) -> Iterator[str]:
     """Yield the test of each step of each method's paper."""
     for entry in entries(system):
-        for step, code, test in entry.paper_steps:
-            yield f"{step}: `{_papers.oracle_of(entry, test)}`" if code else f"{step}: not built"
+        for step, code in entry.paper_steps:
+            yield f"{step}: `{_papers.oracle_of(entry, step)}`" if code else f"{step}: not built"
 
 
 def _anchor(title: str) -> str:

@@ -81,26 +81,10 @@ class _Space(NamedTuple):
     fidelity="variant",
     deviates="weights and steps are chosen here; first dense layers only",
     paper_steps=(
-        (
-            "whitened row space of the weight gradient",
-            "whitening_of",
-            "test_whitening_gives_unit_covariance_and_drops_what_does_not_vary",
-        ),
-        (
-            "independent components by non-Gaussianity, decorrelation and total variation",
-            "CocktailParty._objective",
-            "test_as_good_as_fast_ica_of_scikit_learn",
-        ),
-        (
-            "scale and sign of each image",
-            "CocktailParty._reconstruction",
-            "test_independent_images_come_back_with_sign_and_about_their_scale",
-        ),
-        (
-            "features of a deep network, inverted to images",
-            "",
-            "",
-        ),
+        ("whitened row space of the weight gradient", "whitening_of"),
+        ("independent components by non-Gaussianity, decorrelation and total variation", "CocktailParty._objective"),
+        ("scale and sign of each image", "CocktailParty._reconstruction"),
+        ("features of a deep network, inverted to images", ""),
     ),
     aliases=("cpa",),
 )

@@ -81,47 +81,14 @@ Score = Callable[[Sparse], float]
     paper="2403.03945",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "low-rank factors of the weight gradient",
-            "attacks.batch_separation._factors.factorise",
-            "tests/attacks/batch_separation/test_factors.py::"
-            "test_factors_multiply_to_the_rest_without_its_rows_of_zeros",
-        ),
-        (
-            "candidate directions: null vectors of drawn rows",
-            "null_vectors",
-            "test_null_vectors_are_columns_of_a_sparse_factor",
-        ),
-        (
-            "threshold on the share of zeros",
-            "least_zero_share",
-            "test_shares_of_zeros_agree_with_counting",
-        ),
-        (
-            "expected number of draws",
-            "expected_draws",
-            "test_the_threshold_of_two_examples_lies_below_a_third",
-        ),
-        (
-            "greedy choice of independent directions with most zeros",
-            "attacks.batch_separation._sparsest.independent",
-            "test_batches_come_back_exactly_from_4000_draws",
-        ),
-        (
-            "score: signs of pre-activations against zeros of the gradient",
-            "_score",
-            "test_batches_come_back_exactly_from_4000_draws",
-        ),
-        (
-            "exchange of directions while the score grows",
-            "_exchange",
-            "test_batches_come_back_exactly_from_4000_draws",
-        ),
-        (
-            "scale of each input from the bias gradient",
-            "attacks.batch_separation._first_layer.scale",
-            "tests/attacks/batch_separation/test_first_layer.py::test_a_bias_shows_scale_and_sign",
-        ),
+        ("low-rank factors of the weight gradient", "attacks.batch_separation._factors.factorise"),
+        ("candidate directions: null vectors of drawn rows", "null_vectors"),
+        ("threshold on the share of zeros", "least_zero_share"),
+        ("expected number of draws", "expected_draws"),
+        ("greedy choice of independent directions with most zeros", "attacks.batch_separation._sparsest.independent"),
+        ("score: signs of pre-activations against zeros of the gradient", "_score"),
+        ("exchange of directions while the score grows", "_exchange"),
+        ("scale of each input from the bias gradient", "attacks.batch_separation._first_layer.scale"),
     ),
 )
 class Spear(BatchSeparationAttack[SpearConfig]):

@@ -55,13 +55,7 @@ class _SolvedInput:
     tier="core",
     paper="2003.14053",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "input from the gradients of weight and bias",
-            "ClosedFormLinear._input",
-            "test_recovers_the_input_of_any_shape",
-        ),
-    ),
+    paper_steps=(("input from the gradients of weight and bias", "ClosedFormLinear._input"),),
 )
 class ClosedFormLinear(LabelFreeAttack[ClosedFormLinearConfig]):
     """Computes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""

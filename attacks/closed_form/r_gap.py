@@ -48,31 +48,14 @@ from fedsim.core.types import Observation, OnStep, Reconstruction
     paper="2010.07733",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "gradient at the head from the label: a scalar equation",
-            "attacks.closed_form._heads.head_scales",
-            "tests/attacks/closed_form/test_heads.py::test_the_scale_of_a_head_is_among_the_roots",
-        ),
-        (
-            "weight and gradient constraints, solved by least squares",
-            "RGap._solve",
-            "test_recovers_image_label_and_masks",
-        ),
-        (
-            "recursion to the layer before, through weights and activation",
-            "attacks.closed_form._recursion._walk",
-            "test_dense_chains_with_dropout_everywhere",
-        ),
+        ("gradient at the head from the label: a scalar equation", "attacks.closed_form._heads.head_scales"),
+        ("weight and gradient constraints, solved by least squares", "RGap._solve"),
+        ("recursion to the layer before, through weights and activation", "attacks.closed_form._recursion._walk"),
         (
             "convolutions as sparse linear equations",
             "attacks.closed_form._sequential_network.SequentialLayer.gradient_rows",
-            "tests/attacks/closed_form/test_sequential_network.py::test_matrices_of_a_convolution_agree_with_autograd",
         ),
-        (
-            "rank deficiency of a layer",
-            "attacks.closed_form._recursion.Recursion.short",
-            "test_too_few_equations_are_reported_without_an_image",
-        ),
+        ("rank deficiency of a layer", "attacks.closed_form._recursion.Recursion.short"),
     ),
     aliases=("rgap",),
 )

@@ -45,21 +45,9 @@ class CplConfig(LbfgsConfig):
     fidelity="variant",
     deviates="dropout masks are unknowns too; the label's weight is chosen here",
     paper_steps=(
-        (
-            "patterned start",
-            "attacks.core.matching.starts.first_inputs",
-            "tests/attacks/core/matching/test_starts.py::test_starts",
-        ),
-        (
-            "label term of the objective",
-            "Cpl.plan",
-            "test_its_objective_has_a_term_of_the_label",
-        ),
-        (
-            "search by L-BFGS",
-            "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search",
-            "tests/attacks/gradient_matching/test_lbfgs.py::test_one_image_and_its_label_are_exact",
-        ),
+        ("patterned start", "attacks.core.matching.starts.first_inputs"),
+        ("label term of the objective", "Cpl.plan"),
+        ("search by L-BFGS", "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search"),
     ),
 )
 class Cpl(LbfgsAttack[CplConfig]):

@@ -39,7 +39,6 @@ from fedsim.core.types import NO_LABEL, Observation, Reconstruction
         (
             "joint search for images and soft labels by L-BFGS",
             "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search",
-            "test_it_finds_the_label_with_the_image_and_asks_for_none",
         ),
     ),
 )

@@ -64,54 +64,15 @@ class DropoutInversionConfig(MaskSearchConfig):
     fidelity="reproduction",
     aliases=("dia",),
     paper_steps=(
-        (
-            "joint search over inputs and masks",
-            "DropoutInversion.unknowns",
-            "test_every_relaxation_finds_masks_and_image",
-        ),
-        (
-            "price of masks away from the dropout rate",
-            "attacks.core.matching.unknown_masks.OptimisedMasks.prior",
-            "tests/attacks/core/matching/test_unknown_masks.py::"
-            "test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all",
-        ),
-        (
-            "first masks drawn as the client's",
-            "attacks.core.matching.unknown_masks.OptimisedMasks._draw",
-            "tests/attacks/core/matching/test_unknown_masks.py::test_first_masks",
-        ),
-        (
-            "objective: cosine distance and total variation",
-            "attacks.core.matching.attack.MatchingAttack.plan",
-            "tests/attacks/core/matching/test_terms.py::"
-            "test_an_attack_searches_with_the_distance_and_the_priors_of_its_settings",
-        ),
-        (
-            "sign of the inputs' gradient",
-            "attacks.core.matching.optimizers.sign_gradient",
-            "tests/attacks/core/matching/test_optimizers.py::test_signs",
-        ),
-        (
-            "Adam on inputs and masks",
-            "attacks.core.matching.optimizers.RowAdam",
-            "tests/attacks/core/matching/test_optimizers.py::test_adam_is_torchs_adam_with_a_step_a_row",
-        ),
-        (
-            "inputs in the pixel range, masks in [0, 1]",
-            "attacks.core.matching.descent._project",
-            "tests/attacks/core/matching/test_attack.py::"
-            "test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_minimum",
-        ),
-        (
-            "a smaller step on a plateau",
-            "attacks.core.matching.optimizers.Plateau",
-            "tests/attacks/core/matching/test_optimizers.py::test_plateau_is_torchs_for_every_row",
-        ),
-        (
-            "stop rules",
-            "attacks.core.matching.descent._has_ended",
-            "tests/attacks/core/matching/test_attack.py::test_each_stop_rule",
-        ),
+        ("joint search over inputs and masks", "DropoutInversion.unknowns"),
+        ("price of masks away from the dropout rate", "attacks.core.matching.unknown_masks.OptimisedMasks.prior"),
+        ("first masks drawn as the client's", "attacks.core.matching.unknown_masks.OptimisedMasks._draw"),
+        ("objective: cosine distance and total variation", "attacks.core.matching.attack.MatchingAttack.plan"),
+        ("sign of the inputs' gradient", "attacks.core.matching.optimizers.sign_gradient"),
+        ("Adam on inputs and masks", "attacks.core.matching.optimizers.RowAdam"),
+        ("inputs in the pixel range, masks in [0, 1]", "attacks.core.matching.descent._project"),
+        ("a smaller step on a plateau", "attacks.core.matching.optimizers.Plateau"),
+        ("stop rules", "attacks.core.matching.descent._has_ended"),
     ),
 )
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):

@@ -57,32 +57,11 @@ class GradInversionConfig(MaskSearchConfig):
     fidelity="variant",
     deviates="seeds are registered by assignment, not optical flow; masks are unknowns",
     paper_steps=(
-        (
-            "labels without repetition",
-            "attacks.core.labels.distinct_labels",
-            "tests/attacks/core/test_labels.py::test_distinct_labels_are_the_rows_with_the_smallest_entries",
-        ),
-        (
-            "prior of batch statistics",
-            "attacks.core.matching.priors.batch_statistics.StatisticsDistance",
-            "tests/attacks/core/matching/priors/test_batch_statistics.py::"
-            "test_statistics_are_compared_layer_by_layer_under_the_masks",
-        ),
-        (
-            "several seeds with a pull to their mean",
-            "attacks.core.matching.priors.group_consistency.group_distance",
-            "test_the_pull_of_the_group_brings_seeds_together",
-        ),
-        (
-            "Langevin noise",
-            "attacks.core.matching.descent._noise",
-            "tests/attacks/core/matching/test_descent.py::test_langevin_noise_has_the_stated_size",
-        ),
-        (
-            "registration of seeds by optical flow",
-            "",
-            "",
-        ),
+        ("labels without repetition", "attacks.core.labels.distinct_labels"),
+        ("prior of batch statistics", "attacks.core.matching.priors.batch_statistics.StatisticsDistance"),
+        ("several seeds with a pull to their mean", "attacks.core.matching.priors.group_consistency.group_distance"),
+        ("Langevin noise", "attacks.core.matching.descent._noise"),
+        ("registration of seeds by optical flow", ""),
     ),
     aliases=("see-through-gradients",),
 )

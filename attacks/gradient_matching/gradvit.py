@@ -63,27 +63,10 @@ class GradVitConfig(MaskSearchConfig):
     fidelity="variant",
     deviates="image statistics are the model's own; dropout masks are unknowns too",
     paper_steps=(
-        (
-            "two stages of the objective",
-            "GradVit.run_descent",
-            "test_it_lowers_the_distance_in_both_stages",
-        ),
-        (
-            "prior on patch borders",
-            "attacks.core.matching.priors.patch_borders.border_differences",
-            "tests/attacks/core/matching/priors/test_patch_borders.py::"
-            "test_borders_are_those_between_patches_and_no_others",
-        ),
-        (
-            "image statistics in the second stage",
-            "GradVit.run_descent",
-            "test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_them",
-        ),
-        (
-            "statistics of a public convolutional network",
-            "",
-            "",
-        ),
+        ("two stages of the objective", "GradVit.run_descent"),
+        ("prior on patch borders", "attacks.core.matching.priors.patch_borders.border_differences"),
+        ("image statistics in the second stage", "GradVit.run_descent"),
+        ("statistics of a public convolutional network", ""),
     ),
 )
 class GradVit(MaskSearchAttack[GradVitConfig]):

@@ -27,16 +27,8 @@ from fedsim.core.registry import attack
     fidelity="variant",
     deviates="dropout masks of known rates are unknowns too; batches are allowed",
     paper_steps=(
-        (
-            "label from the last layer's gradient",
-            "attacks.core.labels.label_of_one",
-            "tests/attacks/core/test_labels.py::test_one_label_is_always_right",
-        ),
-        (
-            "search for the image alone",
-            "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search",
-            "tests/attacks/gradient_matching/test_lbfgs.py::test_one_image_and_its_label_are_exact",
-        ),
+        ("label from the last layer's gradient", "attacks.core.labels.label_of_one"),
+        ("search for the image alone", "attacks.gradient_matching._lbfgs.LbfgsAttack.run_search"),
     ),
 )
 class Idlg(LbfgsAttack[LbfgsConfig]):

@@ -28,13 +28,7 @@ from fedsim.core.types import Knowledge, Observation
     paper="2003.14053",
     fidelity="variant",
     deviates="draws fresh dropout masks in every iteration",
-    paper_steps=(
-        (
-            "fresh masks in every iteration",
-            "InvertingGradientsTrain.unknowns",
-            "test_the_objective_is_noise_and_the_attack_of_one_draw_is_that_of_one_set",
-        ),
-    ),
+    paper_steps=(("fresh masks in every iteration", "InvertingGradientsTrain.unknowns"),),
 )
 class InvertingGradientsTrain(MatchingAttack[MatchingConfig]):
     """Matches gradients under newly sampled dropout masks."""

@@ -29,28 +29,10 @@ from fedsim.core.types import Observation, View
     fidelity="variant",
     deviates="schedule, weights and stop rules follow arXiv 2208.06163",
     paper_steps=(
-        (
-            "cosine distance",
-            "attacks.core.matching.distances.cosine.CosineDistance",
-            "tests/attacks/core/matching/distances/test_cosine.py::test_tensors_of_any_length_share_one_cosine",
-        ),
-        (
-            "total variation",
-            "attacks.core.matching.priors.total_variation.total_variation",
-            "tests/attacks/core/matching/priors/test_total_variation.py::"
-            "test_total_variation_is_the_mean_of_absolute_differences",
-        ),
-        (
-            "Adam on the sign of the gradient",
-            "attacks.core.matching.optimizers.sign_gradient",
-            "tests/attacks/core/matching/test_optimizers.py::test_signs",
-        ),
-        (
-            "inputs in the pixel range",
-            "attacks.core.matching.descent._project",
-            "tests/attacks/core/matching/test_attack.py::"
-            "test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_minimum",
-        ),
+        ("cosine distance", "attacks.core.matching.distances.cosine.CosineDistance"),
+        ("total variation", "attacks.core.matching.priors.total_variation.total_variation"),
+        ("Adam on the sign of the gradient", "attacks.core.matching.optimizers.sign_gradient"),
+        ("inputs in the pixel range", "attacks.core.matching.descent._project"),
     ),
     aliases=("ig",),
 )

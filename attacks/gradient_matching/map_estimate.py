@@ -50,14 +50,8 @@ class MapConfig(MaskSearchConfig):
         (
             "likelihood of the gradient under the defense",
             "attacks.core.matching.distances.likelihood.Likelihood.measure",
-            "tests/attacks/core/matching/distances/test_likelihood.py::"
-            "test_the_distance_is_the_log_likelihood_of_torch",
         ),
-        (
-            "search for the most probable image",
-            "attacks.core.matching.attack.MatchingAttack.plan",
-            "test_it_sees_more_than_an_attacker_who_matches_directions",
-        ),
+        ("search for the most probable image", "attacks.core.matching.attack.MatchingAttack.plan"),
     ),
 )
 class Map(MaskSearchAttack[MapConfig]):

@@ -60,17 +60,9 @@ class TabularRelaxationConfig(MaskSearchConfig):
     fidelity="variant",
     deviates="best start, not pooled; soft, larger, shrinking steps; masks are unknowns too",
     paper_steps=(
-        (
-            "softmax per category, sigmoid per number",
-            "RelaxedTable.rows",
-            "test_a_category_is_a_softmax_and_all_else_a_sigmoid_in_normalised_units",
-        ),
-        (
-            "entropy of the categories",
-            "RelaxedTable.entropy",
-            "test_what_is_returned_has_one_value_a_category_and_the_entropy_says_how_sure_it_was",
-        ),
-        ("pooling of several starts", "", ""),
+        ("softmax per category, sigmoid per number", "RelaxedTable.rows"),
+        ("entropy of the categories", "RelaxedTable.entropy"),
+        ("pooling of several starts", ""),
     ),
     aliases=("tableak",),
 )

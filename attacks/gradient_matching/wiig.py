@@ -29,17 +29,8 @@ from fedsim.core.types import Knowledge, Observation
     paper="2208.06163",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "search for the inputs under the client's masks",
-            "Wiig.unknowns",
-            "test_the_granted_masks_are_used_and_bring_the_image_back",
-        ),
-        (
-            "objective: cosine distance and total variation",
-            "attacks.core.matching.attack.MatchingAttack.plan",
-            "tests/attacks/core/matching/test_terms.py::"
-            "test_an_attack_searches_with_the_distance_and_the_priors_of_its_settings",
-        ),
+        ("search for the inputs under the client's masks", "Wiig.unknowns"),
+        ("objective: cosine distance and total variation", "attacks.core.matching.attack.MatchingAttack.plan"),
     ),
     aliases=("well-informed-ig",),
 )

@@ -68,27 +68,10 @@ class FedAvgInversionConfig(MultiStepConfig):
     fidelity="variant",
     deviates="dropout masks are unknowns in every step; settings are chosen here",
     paper_steps=(
-        (
-            "simulation of all local steps",
-            "attacks.local_steps._unrolled.UnrolledComparison.gradient",
-            "tests/attacks/local_steps/test_unrolled.py::test_the_truth_reproduces_the_update",
-        ),
-        (
-            "derivatives through all steps",
-            "attacks.local_steps._unrolled.UnrolledComparison.gradient",
-            "tests/attacks/local_steps/test_unrolled.py::"
-            "test_gradients_through_all_steps_agree_with_finite_differences",
-        ),
-        (
-            "prior on epochs that does not depend on the order",
-            "disagreement",
-            "test_separate_dummies_of_each_pass_end_as_one_set",
-        ),
-        (
-            "matching and averaging of the epochs' inputs",
-            "average",
-            "test_passes_in_any_order_are_brought_together",
-        ),
+        ("simulation of all local steps", "attacks.local_steps._unrolled.UnrolledComparison.gradient"),
+        ("derivatives through all steps", "attacks.local_steps._unrolled.UnrolledComparison.gradient"),
+        ("prior on epochs that does not depend on the order", "disagreement"),
+        ("matching and averaging of the epochs' inputs", "average"),
     ),
 )
 class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):

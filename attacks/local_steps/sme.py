@@ -73,16 +73,8 @@ class SmeConfig(MultiStepConfig):
     fidelity="variant",
     deviates="signed steps and other weights; dropout masks are unknowns too",
     paper_steps=(
-        (
-            "gradient at a surrogate between both weights",
-            "attacks.local_steps._surrogate.SurrogateComparison.gradient",
-            "tests/attacks/local_steps/test_surrogate.py::test_the_place_moves_the_weights_towards_the_trained_ones",
-        ),
-        (
-            "place of the surrogate as an unknown",
-            "attacks.local_steps._surrogate.place_of",
-            "test_the_place_is_learned_reported_and_kept_in_its_range",
-        ),
+        ("gradient at a surrogate between both weights", "attacks.local_steps._surrogate.SurrogateComparison.gradient"),
+        ("place of the surrogate as an unknown", "attacks.local_steps._surrogate.place_of"),
     ),
 )
 class Sme(MultiStepAttack[SmeConfig]):

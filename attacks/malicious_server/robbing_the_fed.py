@@ -83,31 +83,11 @@ class _Imprint(nn.Sequential):
     paper="2110.13057",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "imprint layer with ascending biases in front of the model",
-            "_block",
-            "test_the_bins_are_equally_likely",
-        ),
-        (
-            "measurement: mean of the pixels or a cosine mode",
-            "_direction",
-            "test_recovers_exactly_the_examples_alone_in_their_bin",
-        ),
-        (
-            "biases at quantiles of the measurement",
-            "_quantiles",
-            "test_quantiles_agree_with_scipy",
-        ),
-        (
-            "examples from differences of neighbouring rows",
-            "attacks.malicious_server._imprint.differences",
-            "test_recovers_exactly_the_examples_alone_in_their_bin",
-        ),
-        (
-            "sparse variant, for several local steps",
-            "RobbingTheFed.search",
-            "test_several_steps_show_what_entered_a_sparse_bin_alone",
-        ),
+        ("imprint layer with ascending biases in front of the model", "_block"),
+        ("measurement: mean of the pixels or a cosine mode", "_direction"),
+        ("biases at quantiles of the measurement", "_quantiles"),
+        ("examples from differences of neighbouring rows", "attacks.malicious_server._imprint.differences"),
+        ("sparse variant, for several local steps", "RobbingTheFed.search"),
     ),
 )
 class RobbingTheFed(CraftedUnitsAttack[RobbingTheFedConfig]):

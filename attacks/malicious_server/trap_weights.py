@@ -71,16 +71,8 @@ class TrapWeightsConfig(Config):
     paper="2112.02918",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "rows with a negative half that outweighs the positive half",
-            "_trap_rows",
-            "test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation",
-        ),
-        (
-            "examples from rows that a single example activates",
-            "TrapWeights.search",
-            "test_rows_with_exactly_one_active_example_are_exact",
-        ),
+        ("rows with a negative half that outweighs the positive half", "_trap_rows"),
+        ("examples from rows that a single example activates", "TrapWeights.search"),
     ),
     aliases=("curious-abandon-honesty",),
 )

@@ -41,16 +41,8 @@ class CalibratedConfig(Config):
     paper="2111.08440",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "shadow models without the candidates",
-            "Calibrated.plan",
-            "test_the_loss_of_the_shadows_less_that_of_the_last_weights",
-        ),
-        (
-            "mean loss of the shadow models minus the loss of the model",
-            "Calibrated.score",
-            "test_the_loss_of_the_shadows_less_that_of_the_last_weights",
-        ),
+        ("shadow models without the candidates", "Calibrated.plan"),
+        ("mean loss of the shadow models minus the loss of the model", "Calibrated.score"),
     ),
 )
 class Calibrated(MembershipAttack[CalibratedConfig]):

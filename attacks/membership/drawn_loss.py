@@ -46,13 +46,7 @@ class DrawnLossConfig(Config):
     paper="2302.03262",
     fidelity="variant",
     deviates="the loss is averaged over many draws of noise levels",
-    paper_steps=(
-        (
-            "loss under drawn noise levels as score",
-            "DrawnLoss.score",
-            "test_at_one_level_it_is_the_expectation_known_by_hand",
-        ),
-    ),
+    paper_steps=(("loss under drawn noise levels as score", "DrawnLoss.score"),),
 )
 class DrawnLoss(MembershipAttack[DrawnLossConfig]):
     """Scores by the final model's mean loss over draws."""

@@ -47,13 +47,7 @@ class LabelOnlyConfig(Config):
     paper="2007.14321",
     fidelity="variant",
     deviates="noise levels and the sum over them are chosen here",
-    paper_steps=(
-        (
-            "distance to the boundary by labels under noise",
-            "LabelOnly.score",
-            "test_the_score_is_the_normal_probability_of_the_distance",
-        ),
-    ),
+    paper_steps=(("distance to the boundary by labels under noise", "LabelOnly.score"),),
 )
 class LabelOnly(MembershipAttack[LabelOnlyConfig]):
     """Scores by the share of noisy copies with the right label."""

@@ -43,16 +43,8 @@ class LabelShiftsConfig(Config):
     fidelity="variant",
     deviates="all shifts count alike; no classifier learns from shadow models",
     paper_steps=(
-        (
-            "labels of shifted images",
-            "LabelShifts.score",
-            "test_a_dot_gets_to_the_middle_by_one_shift_if_it_is_near_enough",
-        ),
-        (
-            "classifier of the labels, from shadow models",
-            "",
-            "",
-        ),
+        ("labels of shifted images", "LabelShifts.score"),
+        ("classifier of the labels, from shadow models", ""),
     ),
 )
 class LabelShifts(MembershipAttack[LabelShiftsConfig]):

@@ -50,26 +50,10 @@ class LiraConfig(Config):
     paper="2112.03570",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "shadow models with and without each candidate",
-            "Lira.plan",
-            "test_lira_is_the_likelihood_ratio_of_two_gaussians",
-        ),
-        (
-            "logit of the label's probability",
-            "attacks.membership._signals.scale",
-            "test_a_confidence_that_rounds_to_one_still_has_a_logit",
-        ),
-        (
-            "Gaussians of both groups, per example or with a common variance",
-            "Lira._fit",
-            "test_lira_is_the_likelihood_ratio_of_two_gaussians",
-        ),
-        (
-            "likelihood ratio, or the offline test",
-            "Lira.score",
-            "test_lira_is_the_likelihood_ratio_of_two_gaussians",
-        ),
+        ("shadow models with and without each candidate", "Lira.plan"),
+        ("logit of the label's probability", "attacks.membership._signals.scale"),
+        ("Gaussians of both groups, per example or with a common variance", "Lira._fit"),
+        ("likelihood ratio, or the offline test", "Lira.score"),
     ),
 )
 class Lira(MembershipAttack[LiraConfig]):

@@ -30,13 +30,7 @@ from fedsim.questions.membership.types import MembershipObservation
     tier="core",
     paper="1709.01604",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "loss of the final model as score",
-            "LossThreshold.score",
-            "test_the_loss_is_that_of_the_last_weights_alone",
-        ),
-    ),
+    paper_steps=(("loss of the final model as score", "LossThreshold.score"),),
     aliases=("yeom",),
 )
 class LossThreshold(MembershipAttack[Config]):

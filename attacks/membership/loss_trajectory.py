@@ -33,21 +33,9 @@ from fedsim.questions.membership.types import MembershipObservation
     fidelity="variant",
     deviates="the mean fall of the loss, without classifier and distillation",
     paper_steps=(
-        (
-            "fall of the loss over the rounds",
-            "LossTrajectory.score",
-            "test_the_loss_has_fallen_from_the_mean_of_the_earlier_weights",
-        ),
-        (
-            "trajectory of a distilled model",
-            "",
-            "",
-        ),
-        (
-            "classifier of trajectories",
-            "",
-            "",
-        ),
+        ("fall of the loss over the rounds", "LossTrajectory.score"),
+        ("trajectory of a distilled model", ""),
+        ("classifier of trajectories", ""),
     ),
 )
 class LossTrajectory(MembershipAttack[Config]):

@@ -40,13 +40,7 @@ class MaskedLossConfig(Config):
     paper="1709.01604",
     fidelity="variant",
     deviates="its loss is the bound of arXiv 2502.09992 for masked places",
-    paper_steps=(
-        (
-            "loss as score",
-            "MaskedLoss.score",
-            "test_the_score_is_the_mean_over_masks_of_evenly_spread_shares",
-        ),
-    ),
+    paper_steps=(("loss as score", "MaskedLoss.score"),),
 )
 class MaskedLoss(MembershipAttack[MaskedLossConfig]):
     """Scores by the final model's loss at masked positions."""

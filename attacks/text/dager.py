@@ -73,37 +73,12 @@ class DagerConfig(Config):
     paper="2405.15586",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "span of the attention gradients by numerical rank",
-            "attacks.text._subspaces.hard",
-            "tests/attacks/text/test_subspaces.py::"
-            "test_the_hard_projector_is_that_of_the_row_space_and_its_size_the_rank",
-        ),
-        (
-            "tokens whose embeddings lie in the first span",
-            "attacks.text._span_search.SpanReading.tokens",
-            "test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does",
-        ),
-        (
-            "decoders: prefixes grow inside the second span",
-            "attacks.text._span_search.grow_prefixes",
-            "test_sentences_of_all_lengths_are_exact",
-        ),
-        (
-            "encoders: sentences of these tokens that lie in the second span",
-            "attacks.text._arrangements.arrange",
-            "test_a_model_that_looks_ahead_takes_all_arrangements",
-        ),
-        (
-            "low-rank adapters: span of the gradient of A",
-            "attacks.text._subspaces.gradients_of",
-            "test_adapters_of_peft_tell_the_same_before_the_first_round_and_later",
-        ),
-        (
-            "updates of several local steps",
-            "Dager._step_by_step",
-            "test_sentences_of_several_local_steps_are_exact",
-        ),
+        ("span of the attention gradients by numerical rank", "attacks.text._subspaces.hard"),
+        ("tokens whose embeddings lie in the first span", "attacks.text._span_search.SpanReading.tokens"),
+        ("decoders: prefixes grow inside the second span", "attacks.text._span_search.grow_prefixes"),
+        ("encoders: sentences of these tokens that lie in the second span", "attacks.text._arrangements.arrange"),
+        ("low-rank adapters: span of the gradient of A", "attacks.text._subspaces.gradients_of"),
+        ("updates of several local steps", "Dager._step_by_step"),
     ),
 )
 class Dager(Attack[DagerConfig]):

@@ -88,31 +88,11 @@ class _Place(NamedTuple):
     fidelity="variant",
     deviates="the received model replaces GPT-2 as language prior; a final token search follows",
     paper_steps=(
-        (
-            "descent on one vector per token",
-            "Lamp._descent",
-            "test_lamp_recovers_sentences",
-        ),
-        (
-            "penalty on the length of the vectors",
-            "Lamp.prior",
-            "test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_grew",
-        ),
-        (
-            "moves of words in turn",
-            "attacks.text._token_edits.orders",
-            "tests/attacks/text/test_token_edits.py::test_moves_keep_every_word",
-        ),
-        (
-            "choice by gradient and language model",
-            "Lamp._judge",
-            "test_lamp_recovers_sentences",
-        ),
-        (
-            "GPT-2 as language model",
-            "",
-            "",
-        ),
+        ("descent on one vector per token", "Lamp._descent"),
+        ("penalty on the length of the vectors", "Lamp.prior"),
+        ("moves of words in turn", "attacks.text._token_edits.orders"),
+        ("choice by gradient and language model", "Lamp._judge"),
+        ("GPT-2 as language model", ""),
     ),
 )
 class Lamp(TextMatching[LampConfig]):

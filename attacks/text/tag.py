@@ -52,26 +52,10 @@ class TagConfig(TextMatchingConfig):
     fidelity="variant",
     deviates="weights by depth are off by default and apply to both terms; next words and masks are unknowns too",
     paper_steps=(
-        (
-            "squared and absolute differences",
-            "attacks.core.matching.distances.l1.L1Distance.measure",
-            "tests/attacks/core/matching/distances/test_l1.py::test_the_distance_is_that_of_the_paper",
-        ),
-        (
-            "descent on one vector per token",
-            "Tag.rows",
-            "tests/attacks/text/test_base.py::test_it_reports_tokens_in_order_and_returns_sentences",
-        ),
-        (
-            "nearest tokens",
-            "attacks.text._vectors.nearest_tokens",
-            "tests/attacks/text/test_base.py::test_the_objective_is_zero_at_the_truth",
-        ),
-        (
-            "depth weights on the absolute term alone",
-            "",
-            "",
-        ),
+        ("squared and absolute differences", "attacks.core.matching.distances.l1.L1Distance.measure"),
+        ("descent on one vector per token", "Tag.rows"),
+        ("nearest tokens", "attacks.text._vectors.nearest_tokens"),
+        ("depth weights on the absolute term alone", ""),
     ),
 )
 class Tag(TextMatching[TagConfig]):

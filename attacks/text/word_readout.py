@@ -58,16 +58,8 @@ _COUNTED_ONCE = "the model fills in masked places, each weighted by an unknown r
     fidelity="variant",
     deviates="its bag of words without its beam search; counts are added",
     paper_steps=(
-        (
-            "words from nonzero rows of the embedding's gradient",
-            "attacks.text._words.words_of",
-            "test_read_and_following_words_are_those_of_the_batch_also_through_dropout",
-        ),
-        (
-            "beam search for sentences with a language model",
-            "",
-            "",
-        ),
+        ("words from nonzero rows of the embedding's gradient", "attacks.text._words.words_of"),
+        ("beam search for sentences with a language model", ""),
     ),
 )
 class WordReadout(Attack[Config]):

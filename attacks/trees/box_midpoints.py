@@ -29,13 +29,7 @@ from fedsim.questions.trees.types import RowBoxes, TreesView
     paper="2506.07605",
     fidelity="variant",
     deviates="boxes come of groups of rows; no categories",
-    paper_steps=(
-        (
-            "midpoints of the boxes",
-            "_middles",
-            "test_guesses_are_the_middles_of_the_boxes_within_public_ranges",
-        ),
-    ),
+    paper_steps=(("midpoints of the boxes", "_middles"),),
 )
 class BoxMidpoints(RowAttack[BoxSearchConfig]):
     """Computes midpoints of boxes."""

@@ -31,16 +31,8 @@ from fedsim.questions.trees.types import TreesView
     fidelity="variant",
     deviates="groups of rows, several tries, and no value is guessed",
     paper_steps=(
-        (
-            "assignment of rows to leaves, tree by tree",
-            "attacks.trees._groups.follow",
-            "test_the_true_assignment_fits_and_covers_every_row",
-        ),
-        (
-            "search over several trees",
-            "BoxSearch.search",
-            "test_after_several_trees_it_covers_more_than_leaves_at_random",
-        ),
+        ("assignment of rows to leaves, tree by tree", "attacks.trees._groups.follow"),
+        ("search over several trees", "BoxSearch.search"),
     ),
 )
 class BoxSearch(BoxAttack[BoxSearchConfig]):

@@ -48,16 +48,8 @@ class CompletionConfig(Config):
     fidelity="variant",
     deviates="self-training by a moving mean in place of MixMatch",
     paper_steps=(
-        (
-            "top trained on few labels over the party's bottom",
-            "Completion.search",
-            "test_a_few_labels_and_the_bottom_read_most_labels_without_a_gradient",
-        ),
-        (
-            "semi-supervised training by MixMatch",
-            "",
-            "",
-        ),
+        ("top trained on few labels over the party's bottom", "Completion.search"),
+        ("semi-supervised training by MixMatch", ""),
     ),
 )
 class Completion(CutLabelAttack[CompletionConfig]):

@@ -31,13 +31,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
     paper="2102.08504",
     fidelity="variant",
     deviates="a reference of every class, so that several classes can be inferred",
-    paper_steps=(
-        (
-            "labels from the directions of returned gradients",
-            "CutDirection.search",
-            "test_every_label_of_two_classes_is_read_from_one_known_example_each",
-        ),
-    ),
+    paper_steps=(("labels from the directions of returned gradients", "CutDirection.search"),),
 )
 class CutDirection(CutLabelAttack[Config]):
     """Compares gradient directions with those of known examples."""

@@ -31,13 +31,7 @@ from fedsim.questions.vertical.types import CutKnowledge, CutView, Evidence
     paper="2010.10152",
     fidelity="variant",
     deviates="where equations are too few it starts at the public mean",
-    paper_steps=(
-        (
-            "linear equations of the predictions",
-            "Esa.search",
-            "test_as_many_columns_as_equations_are_exact",
-        ),
-    ),
+    paper_steps=(("linear equations of the predictions", "Esa.search"),),
 )
 class Esa(CutFeatureAttack[Config]):
     """Solves the equations of predictions."""

@@ -46,16 +46,8 @@ class HijackConfig(Config):
     fidelity="variant",
     deviates="small networks, Adam at the party, penalty 10",
     paper_steps=(
-        (
-            "adversarial pull of the features to the attacker's space",
-            "Hijack.steer",
-            "test_columns_are_explained_better_than_by_the_mean",
-        ),
-        (
-            "decoder of the features",
-            "Hijack.search",
-            "test_columns_are_explained_better_than_by_the_mean",
-        ),
+        ("adversarial pull of the features to the attacker's space", "Hijack.steer"),
+        ("decoder of the features", "Hijack.search"),
     ),
     aliases=("fsha",),
 )

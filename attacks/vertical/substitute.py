@@ -53,16 +53,8 @@ class SubstituteConfig(Config):
     fidelity="variant",
     deviates="the top predicts public labels too; small networks",
     paper_steps=(
-        (
-            "substitute bottom aligned with the party's features",
-            "Substitute._align",
-            "test_it_explains_columns_and_of_a_party_with_no_input_nothing",
-        ),
-        (
-            "decoder trained on the substitute",
-            "Substitute._invert",
-            "test_it_explains_columns_and_of_a_party_with_no_input_nothing",
-        ),
+        ("substitute bottom aligned with the party's features", "Substitute._align"),
+        ("decoder trained on the substitute", "Substitute._invert"),
     ),
     aliases=("fora",),
 )

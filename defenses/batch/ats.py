@@ -79,36 +79,12 @@ class AtsConfig(Config):
     fidelity="variant",
     deviates="the fixed accuracy threshold is a share of the candidates",
     paper_steps=(
-        (
-            "fifty transforms, policies of up to three",
-            "defenses.batch._transforms.TransformPolicy",
-            "tests/defenses/batch/test_transforms.py::test_a_policy_applies_its_steps_in_order",
-        ),
-        (
-            "privacy score: area under the cosines",
-            "privacy_score",
-            "test_the_privacy_score_is_the_area_under_the_cosines",
-        ),
-        (
-            "accuracy score: eigenvalues of the Jacobian's correlations",
-            "accuracy_score",
-            "test_the_accuracy_score_is_best_for_uncorrelated_rows",
-        ),
-        (
-            "search over random policies with a half-trained model",
-            "_search",
-            "test_the_search_finds_policies_once_and_leaves_the_model_alone",
-        ),
-        (
-            "a random policy per batch",
-            "Ats.on_batch",
-            "test_one_policy_a_batch_is_drawn_from_those_given",
-        ),
-        (
-            "threshold of -85 on the accuracy score",
-            "",
-            "",
-        ),
+        ("fifty transforms, policies of up to three", "defenses.batch._transforms.TransformPolicy"),
+        ("privacy score: area under the cosines", "privacy_score"),
+        ("accuracy score: eigenvalues of the Jacobian's correlations", "accuracy_score"),
+        ("search over random policies with a half-trained model", "_search"),
+        ("a random policy per batch", "Ats.on_batch"),
+        ("threshold of -85 on the accuracy score", ""),
     ),
 )
 class Ats(Defense[AtsConfig]):

@@ -57,21 +57,9 @@ class DecoyBatchConfig(Config):
     fidelity="inspired",
     deviates="1 - SSIM replaces its learned network; the gap is relative",
     paper_steps=(
-        (
-            "trade-off of gradient gap and image distance",
-            "DecoyBatch._objective",
-            "test_more_weight_moves_the_images_further_away_and_costs_utility",
-        ),
-        (
-            "gap of the gradients",
-            "DecoyBatch._objective",
-            "test_without_distance_the_gradient_comes_back",
-        ),
-        (
-            "distance by a learned network",
-            "",
-            "",
-        ),
+        ("trade-off of gradient gap and image distance", "DecoyBatch._objective"),
+        ("gap of the gradients", "DecoyBatch._objective"),
+        ("distance by a learned network", ""),
     ),
 )
 class DecoyBatch(Defense[DecoyBatchConfig]):

@@ -63,21 +63,9 @@ class InstahideConfig(Config):
     fidelity="variant",
     deviates="partners come from the batch; public images are not offered",
     paper_steps=(
-        (
-            "mixture of k images with bounded coefficients",
-            "Instahide._coefficients",
-            "test_instahide_mixes_k_examples_below_the_bound_and_flips_signs",
-        ),
-        (
-            "random sign per pixel",
-            "Instahide.on_batch",
-            "test_instahide_signs_are_fair_and_its_own_weight_is_largest_on_average",
-        ),
-        (
-            "public images in the mixture",
-            "",
-            "",
-        ),
+        ("mixture of k images with bounded coefficients", "Instahide._coefficients"),
+        ("random sign per pixel", "Instahide.on_batch"),
+        ("public images in the mixture", ""),
     ),
 )
 class Instahide(Defense[InstahideConfig]):

@@ -43,21 +43,9 @@ class MixupConfig(Config):
     paper="1710.09412",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "pairs by a random permutation, one weight per batch",
-            "Mixup.on_batch",
-            "test_mixup_mixes_pairs_with_one_weight",
-        ),
-        (
-            "weight from a Beta law",
-            "Mixup.on_batch",
-            "test_the_weight_of_mixup_has_a_beta_law",
-        ),
-        (
-            "labels mixed with the same weight",
-            "Mixup.on_batch",
-            "test_mixup_mixes_pairs_with_one_weight",
-        ),
+        ("pairs by a random permutation, one weight per batch", "Mixup.on_batch"),
+        ("weight from a Beta law", "Mixup.on_batch"),
+        ("labels mixed with the same weight", "Mixup.on_batch"),
     ),
 )
 class Mixup(Defense[MixupConfig]):

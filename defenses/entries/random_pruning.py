@@ -35,16 +35,8 @@ class RandomPruningConfig(SupportConfig):
     fidelity="variant",
     deviates="without the paper's memory of unsent entries",
     paper_steps=(
-        (
-            "k random entries are sent",
-            "RandomPruning.change",
-            "test_random_pruning_looks_at_no_value_and_draws_anew",
-        ),
-        (
-            "memory of unsent entries",
-            "",
-            "",
-        ),
+        ("k random entries are sent", "RandomPruning.change"),
+        ("memory of unsent entries", ""),
     ),
     aliases=("random-k",),
 )

@@ -52,31 +52,11 @@ class DpSgdConfig(Budget):
     paper="1607.00133",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "Poisson sampling of the batch",
-            "fedsim.scenario.data.Data._draws",
-            "tests/scenario/test_data.py::test_under_poisson_sampling_each_example_is_in_each_batch_by_itself",
-        ),
-        (
-            "gradient of each example, clipped over all parameters",
-            "fedsim.privacy.per_example.sum_clipped",
-            "test_clipped_gradients_are_those_of_a_loop_over_the_examples",
-        ),
-        (
-            "Gaussian noise on the sum, divided by the expected batch",
-            "DpSgd.on_examples",
-            "test_noise_has_the_stated_scale_and_is_divided_by_the_expected_batch_also_when_the_batch_is_empty",
-        ),
-        (
-            "mechanism of a round",
-            "DpSgd.mechanism",
-            "tests/defenses/examples/test_dp_sgd_guarantee.py::test_the_record_of_a_federation_states_the_guarantee",
-        ),
-        (
-            "accountant of the subsampled Gaussian mechanism",
-            "fedsim.privacy.accounting.rdp",
-            "tests/privacy/test_accounting.py::test_rdp_gives_the_reference_values_and_the_reported_figure_is_tighter",
-        ),
+        ("Poisson sampling of the batch", "fedsim.scenario.data.Data._draws"),
+        ("gradient of each example, clipped over all parameters", "fedsim.privacy.per_example.sum_clipped"),
+        ("Gaussian noise on the sum, divided by the expected batch", "DpSgd.on_examples"),
+        ("mechanism of a round", "DpSgd.mechanism"),
+        ("accountant of the subsampled Gaussian mechanism", "fedsim.privacy.accounting.rdp"),
     ),
     aliases=("dpsgd",),
 )

@@ -46,26 +46,10 @@ class OutpostConfig(Config):
     paper="Wang 2023, INFOCOM",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "a step is changed with a probability that decays",
-            "Outpost.on_gradient",
-            "test_a_step_is_changed_with_the_stated_probability",
-        ),
-        (
-            "risk of a layer: variance of its weights",
-            "risk",
-            "test_noise_follows_the_risk_of_the_layer_and_hits_the_largest_squared_gradients",
-        ),
-        (
-            "pruning of the smallest entries of each tensor",
-            "defenses.core.support.zero_outside",
-            "test_without_noise_it_prunes_each_tensor",
-        ),
-        (
-            "noise on the entries of largest Fisher information",
-            "Outpost.on_gradient",
-            "test_noise_follows_the_risk_of_the_layer_and_hits_the_largest_squared_gradients",
-        ),
+        ("a step is changed with a probability that decays", "Outpost.on_gradient"),
+        ("risk of a layer: variance of its weights", "risk"),
+        ("pruning of the smallest entries of each tensor", "defenses.core.support.zero_outside"),
+        ("noise on the entries of largest Fisher information", "Outpost.on_gradient"),
     ),
 )
 class Outpost(Defense[OutpostConfig]):

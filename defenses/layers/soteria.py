@@ -52,21 +52,9 @@ class SoteriaConfig(Config):
     fidelity="variant",
     deviates="the score is that of its published code, not of its equation 10",
     paper_steps=(
-        (
-            "score of each feature, as in the published code",
-            "telling_scores",
-            "test_the_scores_are_those_of_a_loop_over_features_and_examples",
-        ),
-        (
-            "columns of the last layer's weight gradient become zero",
-            "Soteria.on_gradient",
-            "test_only_columns_of_the_last_weight_become_zero",
-        ),
-        (
-            "score of equation 10, by the inverse of the features' derivative",
-            "",
-            "",
-        ),
+        ("score of each feature, as in the published code", "telling_scores"),
+        ("columns of the last layer's weight gradient become zero", "Soteria.on_gradient"),
+        ("score of equation 10, by the inverse of the features' derivative", ""),
     ),
 )
 class Soteria(Defense[SoteriaConfig]):

@@ -55,31 +55,11 @@ class ConvolutionalBottleneck(VariationalBottleneck):
     paper="2309.04515",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "bottleneck after the first block",
-            "Cvb.insert",
-            "test_cvb_stands_behind_the_first_block",
-        ),
-        (
-            "latent maps from mean and clipped deviation",
-            "defenses.model._variational.moments",
-            "tests/defenses/model/test_variational.py::test_latent_features_have_the_stated_law",
-        ),
-        (
-            "divergence of the maps from the standard normal law",
-            "defenses.model._variational.divergence",
-            "tests/defenses/model/test_variational.py::test_the_divergence_is_that_of_torch",
-        ),
-        (
-            "loss with beta times this divergence",
-            "defenses.model._variational.Penalty",
-            "tests/defenses/model/test_variational.py::test_the_loss_grows_by_beta_times_the_mean_divergence",
-        ),
-        (
-            "sampling of the maps, also in evaluation",
-            "defenses.model._variational.VariationalBottleneck.forward",
-            "tests/defenses/model/test_variational.py::test_it_samples_in_training_and_in_evaluation",
-        ),
+        ("bottleneck after the first block", "Cvb.insert"),
+        ("latent maps from mean and clipped deviation", "defenses.model._variational.moments"),
+        ("divergence of the maps from the standard normal law", "defenses.model._variational.divergence"),
+        ("loss with beta times this divergence", "defenses.model._variational.Penalty"),
+        ("sampling of the maps, also in evaluation", "defenses.model._variational.VariationalBottleneck.forward"),
     ),
 )
 class Cvb(VariationalDefense[CvbConfig]):

@@ -54,31 +54,11 @@ class LinearBottleneck(VariationalBottleneck):
     paper="2108.04725",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "bottleneck in front of the last linear layer",
-            "Precode.insert",
-            "test_precode_stands_in_front_of_the_last_linear_layer",
-        ),
-        (
-            "latent features from mean and deviation",
-            "defenses.model._variational.moments",
-            "tests/defenses/model/test_variational.py::test_latent_features_have_the_stated_law",
-        ),
-        (
-            "divergence from the standard normal law",
-            "defenses.model._variational.divergence",
-            "tests/defenses/model/test_variational.py::test_the_divergence_is_that_of_torch",
-        ),
-        (
-            "loss grows by beta times the divergence",
-            "defenses.model._variational.Penalty",
-            "tests/defenses/model/test_variational.py::test_the_loss_grows_by_beta_times_the_mean_divergence",
-        ),
-        (
-            "sampling in training and in evaluation",
-            "defenses.model._variational.VariationalBottleneck.forward",
-            "tests/defenses/model/test_variational.py::test_it_samples_in_training_and_in_evaluation",
-        ),
+        ("bottleneck in front of the last linear layer", "Precode.insert"),
+        ("latent features from mean and deviation", "defenses.model._variational.moments"),
+        ("divergence from the standard normal law", "defenses.model._variational.divergence"),
+        ("loss grows by beta times the divergence", "defenses.model._variational.Penalty"),
+        ("sampling in training and in evaluation", "defenses.model._variational.VariationalBottleneck.forward"),
     ),
 )
 class Precode(VariationalDefense[PrecodeConfig]):

@@ -53,26 +53,10 @@ class DistributedDpConfig(ClientBudget):
     fidelity="variant",
     deviates="continuous Gaussian shares that are rounded replace the discrete Gaussian",
     paper_steps=(
-        (
-            "update clipped by the client",
-            "DistributedDp.on_upload",
-            "tests/defenses/noise/test_contract.py::test_an_update_of_any_shapes_is_clipped_jointly_scalars_included",
-        ),
-        (
-            "share of the noise by the fewest clients in a sum",
-            "DistributedDp._share",
-            "test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum",
-        ),
-        (
-            "secure sum of rounded updates",
-            "DistributedDp.on_upload",
-            "test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing",
-        ),
-        (
-            "discrete Gaussian noise",
-            "",
-            "",
-        ),
+        ("update clipped by the client", "DistributedDp.on_upload"),
+        ("share of the noise by the fewest clients in a sum", "DistributedDp._share"),
+        ("secure sum of rounded updates", "DistributedDp.on_upload"),
+        ("discrete Gaussian noise", ""),
     ),
 )
 class DistributedDp(ClientLevelDefense[DistributedDpConfig]):

@@ -55,16 +55,8 @@ class LocalDpConfig(ClientBudget):
     fidelity="variant",
     deviates="its accountant, for updates that every client clips and noises",
     paper_steps=(
-        (
-            "noise on a clipped update",
-            "LocalDp.on_upload",
-            "test_the_mean_of_local_uploads_has_a_variance_that_is_smaller_by_their_number",
-        ),
-        (
-            "epsilon of the Gaussian mechanism without slack",
-            "fedsim.privacy.accounting.gaussian_epsilon",
-            "tests/privacy/test_accounting.py::test_the_exact_delta_is_the_formula_and_epsilon_its_inverse",
-        ),
+        ("noise on a clipped update", "LocalDp.on_upload"),
+        ("epsilon of the Gaussian mechanism without slack", "fedsim.privacy.accounting.gaussian_epsilon"),
     ),
 )
 class LocalDp(ClientLevelDefense[LocalDpConfig]):

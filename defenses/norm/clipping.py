@@ -42,21 +42,9 @@ class ClippingConfig(TensorConfig):
     fidelity="variant",
     deviates="clips a step or an update, not each example; no noise",
     paper_steps=(
-        (
-            "norm of the whole gradient bounded",
-            "Clipping._clip_tensors",
-            "test_clipping_bounds_the_norm_scalars_included_and_leaves_short_gradients",
-        ),
-        (
-            "clipping of each example",
-            "",
-            "",
-        ),
-        (
-            "noise on the sum",
-            "",
-            "",
-        ),
+        ("norm of the whole gradient bounded", "Clipping._clip_tensors"),
+        ("clipping of each example", ""),
+        ("noise on the sum", ""),
     ),
 )
 class Clipping(TensorDefense[ClippingConfig]):

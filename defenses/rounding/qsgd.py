@@ -37,16 +37,8 @@ class QsgdConfig(TensorConfig):
     paper="1610.02132",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "levels of the tensor's norm",
-            "Qsgd._round",
-            "test_qsgd_sends_levels_of_the_norm_next_to_each_entry",
-        ),
-        (
-            "unbiased rounding",
-            "defenses.core.tensors.stochastically_rounded",
-            "tests/defenses/rounding/test_contract.py::test_rounding_is_right_on_average",
-        ),
+        ("levels of the tensor's norm", "Qsgd._round"),
+        ("unbiased rounding", "defenses.core.tensors.stochastically_rounded"),
     ),
 )
 class Qsgd(TensorDefense[QsgdConfig]):

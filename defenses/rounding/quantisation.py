@@ -39,16 +39,8 @@ class QuantisationConfig(TensorConfig):
     paper="1611.00429",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "equidistant values between the extremes",
-            "Quantisation._round",
-            "test_quantisation_sends_equidistant_values_next_to_each_entry",
-        ),
-        (
-            "unbiased rounding",
-            "defenses.core.tensors.stochastically_rounded",
-            "tests/defenses/rounding/test_contract.py::test_rounding_is_right_on_average",
-        ),
+        ("equidistant values between the extremes", "Quantisation._round"),
+        ("unbiased rounding", "defenses.core.tensors.stochastically_rounded"),
     ),
 )
 class Quantisation(TensorDefense[QuantisationConfig]):

@@ -41,13 +41,7 @@ class SignConfig(TensorConfig):
     tier="baseline",
     paper="1802.04434",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "sign of each entry",
-            "Sign.change",
-            "test_signs_with_and_without_scale",
-        ),
-    ),
+    paper_steps=(("sign of each entry", "Sign.change"),),
     aliases=("signsgd",),
 )
 class Sign(TensorDefense[SignConfig]):

@@ -59,16 +59,8 @@ class Shape:
     fidelity="variant",
     deviates="the four variances are found by SLSQP",
     paper_steps=(
-        (
-            "variances that minimise the bound",
-            "best_shape",
-            "test_one_coordinate_has_the_known_optimum",
-        ),
-        (
-            "noise along and across the difference of the classes",
-            "Marvell.perturb_gradients",
-            "test_the_class_is_hidden_along_the_difference_and_the_power_is_spent",
-        ),
+        ("variances that minimise the bound", "best_shape"),
+        ("noise along and across the difference of the classes", "Marvell.perturb_gradients"),
     ),
 )
 class Marvell(CutDefense[MarvellConfig]):

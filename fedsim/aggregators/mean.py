@@ -33,13 +33,7 @@ class MeanConfig(Config):
     tier="core",
     paper="1602.05629",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "mean weighted by examples",
-            "Mean.combine",
-            "test_mean",
-        ),
-    ),
+    paper_steps=(("mean weighted by examples", "Mean.combine"),),
     aliases=("fedavg",),
 )
 class Mean(Aggregator[MeanConfig]):

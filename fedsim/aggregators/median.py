@@ -32,13 +32,7 @@ class MedianConfig(Config):
     tier="baseline",
     paper="1803.01498",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "median of each coordinate",
-            "Median.combine",
-            "test_median",
-        ),
-    ),
+    paper_steps=(("median of each coordinate", "Median.combine"),),
 )
 class Median(Aggregator[MedianConfig]):
     """Keeps a round's updates in memory."""

@@ -37,13 +37,7 @@ class TrimmedMeanConfig(Config):
     tier="baseline",
     paper="1803.01498",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "mean of each coordinate without its extremes",
-            "TrimmedMean.combine",
-            "test_trimmed_mean",
-        ),
-    ),
+    paper_steps=(("mean of each coordinate without its extremes", "TrimmedMean.combine"),),
 )
 class TrimmedMean(Aggregator[TrimmedMeanConfig]):
     """Keeps a round's updates in memory."""

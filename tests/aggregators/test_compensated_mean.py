@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from fedsim.aggregators.compensated_mean import CompensatedMean, CompensatedMeanConfig, compensate
@@ -21,6 +22,7 @@ def test_the_servers_mean_is_nearer_to_that_of_clean_updates() -> None:
     assert float(torch.dist(combined, clean)) < 0.5 * float(torch.dist(torch.stack(vectors).mean(0), clean))
 
 
+@pytest.mark.paper_step("compensated-mean", "mean of noisy updates as a matrix")
 def test_the_rule_takes_out_the_noise_that_is_left_in_a_mean() -> None:
     """Noise of 0.4 on a quarter of the entries of each of 10 clients leaves 0.4 sqrt(0.25 / 10) on their mean."""
     rule = CompensatedMean(CompensatedMeanConfig(scale=0.4, noised_share=0.25))
@@ -30,6 +32,7 @@ def test_the_rule_takes_out_the_noise_that_is_left_in_a_mean() -> None:
     assert not torch.allclose(combined, compensate(vector, 0.4 / 10**0.5))
 
 
+@pytest.mark.paper_step("compensated-mean", "directions outside of the noise's spectrum are kept")
 def test_pure_noise_vanishes_and_a_strong_signal_stays() -> None:
     signal = low_rank(3)
     alone = compensate(noise(len(signal), 0.5), 0.5)

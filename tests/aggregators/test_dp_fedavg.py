@@ -19,6 +19,7 @@ def here(size: int = 3, expected: float = 10.0, seed: int = 0) -> ServerRound:
     return ServerRound(1, torch.Generator().manual_seed(seed), expected, size)
 
 
+@pytest.mark.paper_step("dp-fedavg", "updates clipped, summed and divided by the expected cohort")
 def test_updates_are_clipped_and_divided_by_the_expected_cohort_and_count_the_same(rule, contributions) -> None:
     vectors = torch.tensor([[3.0, 4.0, 0.0], [0.3, 0.0, 0.4], [0.0, 0.0, 0.0]])
     given = contributions(vectors, [100, 1, 50])
@@ -38,6 +39,7 @@ def test_one_client_moves_the_sum_by_the_clipping_norm_at_most(rule, contributio
     assert max(moved) > 0.499 / 10
 
 
+@pytest.mark.paper_step("dp-fedavg", "Gaussian noise on the sum")
 def test_noise_has_the_stated_scale_differs_by_round_and_comes_without_updates_too(rule) -> None:
     private = rule("dp-fedavg", clip=0.5, noise_multiplier=3.0)
     first, second = (private.combine([], here(50_000, seed=seed)) for seed in (1, 2))
@@ -106,6 +108,7 @@ def test_a_count_that_would_cost_more_than_the_whole_is_refused(rule) -> None:
         rule("dp-fedavg", noise_multiplier=2.0, quantile=0.5, count_noise=1.0)
 
 
+@pytest.mark.paper_step("dp-fedavg", "accountant over rounds")
 def test_a_sampled_client_is_added_or_removed_and_one_of_a_fixed_cohort_replaced(scenario) -> None:
     aggregation = {"name": "dp-fedavg", "noise_multiplier": 2.0}
     participation = {"sampling": "poisson", "cohort": 2}

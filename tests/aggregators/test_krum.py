@@ -24,6 +24,7 @@ def brute_krum(rows, byzantine, keep):
     return np.mean([rows[index] for index in best], axis=0)
 
 
+@pytest.mark.paper_step("krum", "score: distances to the nearest updates")
 @given(rounds, st.integers(0, 3), st.integers(1, 9))
 def test_krum(rule, contributions, rows, byzantine, keep):
     aggregator = rule("krum", byzantine=byzantine, keep=keep)
@@ -50,6 +51,7 @@ def test_krum_breaks_ties_by_client_number(rule, contributions):
     ]
 
 
+@pytest.mark.paper_step("krum", "mean of several updates of lowest score")
 @pytest.mark.parametrize("byzantine", [0, 1, 3])
 def test_krum_is_flowers_where_that_is_sound(rule, contributions, flower, byzantine):
     vectors = torch.randn(9, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -1,6 +1,7 @@
 """The mean against numpy's weighted average and Flower's own."""
 
 import numpy as np
+import pytest
 import torch
 from flwr.serverapp.strategy import FedAvg
 from hypothesis import given
@@ -10,6 +11,7 @@ from tests.aggregators.rounds import rounds
 from tests.federating import a_round
 
 
+@pytest.mark.paper_step("mean", "mean weighted by examples")
 @given(rounds, st.data())
 def test_mean(rule, contributions, rows, data):
     examples = data.draw(st.lists(st.integers(1, 50), min_size=len(rows), max_size=len(rows)))

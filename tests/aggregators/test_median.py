@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 from flwr.serverapp.strategy import FedMedian
 from hypothesis import given
@@ -15,6 +16,7 @@ def brute_median(column):
     return (ordered[(len(column) - 1) // 2] + ordered[len(column) // 2]) / 2
 
 
+@pytest.mark.paper_step("median", "median of each coordinate")
 @given(rounds)
 def test_median(rule, contributions, rows):
     expected = [brute_median(column) for column in zip(*rows, strict=True)]

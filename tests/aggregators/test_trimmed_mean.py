@@ -19,6 +19,7 @@ def brute_trimmed_mean(column, trimmed):
     return sum(kept) / len(kept)
 
 
+@pytest.mark.paper_step("trimmed-mean", "mean of each coordinate without its extremes")
 @given(rounds, st.sampled_from([0.0, 0.1, 0.2, 0.25, 1 / 3, 0.4, 0.49]))
 def test_trimmed_mean(rule, contributions, rows, fraction):
     trimmed = math.floor(Decimal(repr(fraction)) * len(rows))

@@ -27,6 +27,7 @@ from fedsim.data._lists import LETTERS, OPERATIONS, ListTokenizer, Sample
 DRAWN = {"temperature": 1.0, "confidence": "random"}
 
 
+@pytest.mark.paper_step("list-operations", "strategies of unmasking, measured")
 @pytest.mark.parametrize(
     ("operation", "at_once"),
     [

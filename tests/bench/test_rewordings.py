@@ -13,6 +13,7 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(map(WORDS.index, text.split()))
 
 
+@pytest.mark.paper_step("list-operations", "paraphrases, by a list of synonyms in place of models as judges")
 def test_a_paraphrase_says_the_same_in_other_words() -> None:
     asked = Paraphrase("paraphrase", numbers("the old dog sees a small boat"))
     assert asked.is_answer(numbers("the aged dog sees a small boat"))
@@ -28,6 +29,7 @@ def test_a_paraphrase_says_the_same_in_other_words() -> None:
     assert all(map(asked.is_answer, known))
 
 
+@pytest.mark.paper_step("list-operations", "summaries, by the grammar in place of references")
 def test_a_summary_is_who_does_what_to_whom_of_one_sentence() -> None:
     first, second = numbers("the old dog sees a small boat"), numbers("a quick child likes the little guest")
     asked = SummaryOfTwo("summary", (first, second))

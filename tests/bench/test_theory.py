@@ -31,6 +31,7 @@ def correlation(own: list[tuple[int, ...]]) -> float:
     return total_correlation(dict.fromkeys(own, 1.0))
 
 
+@pytest.mark.paper_step("list-operations", "bound by the total correlation")
 @pytest.mark.parametrize("n", [3, 4, 5])
 def test_formulas_equal_enumeration(n: int) -> None:
     orders = list(permutations(range(n)))
@@ -68,6 +69,7 @@ def divergence_by_hand(own: list[tuple[int, ...]], steps: list[tuple[int, ...]])
     return nats
 
 
+@pytest.mark.paper_step("list-operations", "bound over several steps")
 @pytest.mark.parametrize("operation", ["shuffle", "replace-random", "insert-random", "remove-random"])
 def test_what_steps_lose_is_the_divergence_over_all_orders(operation: str) -> None:
     own = outcomes(operation, 4)
@@ -110,6 +112,7 @@ def test_the_published_figures_are_found(operation: str, n: int) -> None:
         assert correlation(found) == pytest.approx(nats, abs=5e-4)
 
 
+@pytest.mark.paper_step("list-operations", "accuracy of ideal models by places a step")
 def test_the_table_of_eight_letters_is_the_published_one() -> None:
     table = {own.operation: own for own in analyse(8, (1, 2, 4, 8))}
     assert table["replace-random"].accuracies == pytest.approx((1.000, 0.780, 0.582, 0.393), abs=5e-4)

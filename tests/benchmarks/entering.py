@@ -1,7 +1,7 @@
 """Check that the tests of papers' steps run the code of these steps: ``python -m tests.benchmarks.entering TEST_FILE``.
 
-It runs those tests of a file that `paper_steps` name, under a profile that sees every call of a Python function, and
-prints a line for each step without a call of its code. A subprocess, because a profile slows every call.
+It runs the tests of a file that are marked with a step, under a profile that sees every call of a Python function,
+and prints a line for each step without a call of its code. A subprocess, because a profile slows every call.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Claim(NamedTuple):
 def claims() -> list[Claim]:
     """Return the built steps of all methods."""
     return [
-        Claim(f"{entry.name}: {step}", _papers.place_of(entry, code), *_papers.oracle_of(entry, test).split("::"))
+        Claim(f"{entry.name}: {step}", _papers.place_of(entry, code), *_papers.oracle_of(entry, step).split("::"))
         for entry in _papers.stepwise()
-        for step, code, test in entry.paper_steps
-        if code
+        for step, code in entry.paper_steps
+        if code and _papers.oracle_of(entry, step)
     ]
 
 

@@ -23,7 +23,7 @@ Equation: y = a * b
 Fails: n > 2 clients.
 """
 PLAIN = Entry(kind="attack", name="toy", module="attacks.toy", summary="a toy", aliases=("plaything",))
-STEPS = (("first", "Toy.run", "test_it"), ("second", "", ""))
+STEPS = (("first", "Toy.run"), ("second", ""))
 CITED = replace(PLAIN, tier="research", paper="2403.03945", fidelity="variant", deviates="one step is missing")
 ENTRY = replace(CITED, paper_steps=STEPS, related="Somebody 1999")
 
@@ -34,7 +34,9 @@ def made(kind: str, name: str) -> str:
     return _method_pages.as_markdown(entry, page_of(entry))
 
 
-def test_a_page_says_all_that_the_decorator_and_the_import_say() -> None:
+def test_a_page_says_all_that_the_decorator_and_the_import_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    oracle = {(ENTRY.name, "first"): "tests/attacks/test_toy.py::test_it"}
+    monkeypatch.setattr(_method_pages._papers, "oracles", lambda: oracle)
     page = Page(DOC, ["masks (the masks)"], [("rate", "0.5", "number > 0", "a share | of all")], 'title = "small"\n')
     text = _method_pages.as_markdown(ENTRY, page)
     assert text.startswith(

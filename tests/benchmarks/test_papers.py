@@ -1,6 +1,5 @@
 """Steps of papers: their code can be imported, and their tests exist and run this code."""
 
-import ast
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,17 +20,9 @@ ROOT = Path(__file__).parents[2]
 CLAIMS = entering.claims()
 
 
-@cache
-def names_in(path: str) -> set[str]:
-    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-
-
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.step)
-def test_the_code_of_a_step_is_there_and_so_is_its_oracle(claim: Claim) -> None:
+def test_the_code_of_a_step_is_there(claim: Claim) -> None:
     assert entering.codes_of(entering.importable(claim.code)), "the code of a step is a function, or a class with some"
-    assert claim.test.startswith("test_")
-    assert claim.test in names_in(claim.path)
 
 
 @pytest.mark.slow
@@ -48,12 +39,12 @@ def test_reproductions_and_variants_list_their_steps_and_a_reproduction_lacks_no
     assert not [e.name for e in entries if e.fidelity in ("reproduction", "variant") and not e.paper_steps]
     reproductions = [entry for entry in entries if entry.fidelity == "reproduction"]
     assert reproductions
-    assert not [entry.name for entry in reproductions for _step, code, _test in entry.paper_steps if not code]
+    assert not [entry.name for entry in reproductions for _step, code in entry.paper_steps if not code]
 
 
-def test_a_step_has_code_and_oracle_or_neither() -> None:
-    steps = [(entry.name, *step) for entry in _papers.stepwise() for step in entry.paper_steps]
-    assert not [step for step in steps if bool(step[2]) is not bool(step[3])]
+def test_every_built_step_has_a_test_and_every_marked_test_a_built_step() -> None:
+    built = {(entry.name, step) for entry in _papers.stepwise() for step, code in entry.paper_steps if code}
+    assert built == set(_papers.oracles())
 
 
 def test_the_page_has_a_line_for_every_step_of_every_method() -> None:
@@ -67,10 +58,6 @@ def test_names_are_those_of_the_methods_files_unless_they_are_whole() -> None:
     entry = Entry(kind="attack", name="tag", module="attacks.text.tag", summary="")
     assert _papers.place_of(entry, "Tag.search") == "attacks.text.tag.Tag.search"
     assert _papers.place_of(entry, "fedsim.core.sanitize.plain") == "fedsim.core.sanitize.plain"
-    assert _papers.oracle_of(entry, "test_it") == "tests/attacks/text/test_tag.py::test_it"
-    assert _papers.oracle_of(entry, "tests/core/test_sanitize.py::test_it") == "tests/core/test_sanitize.py::test_it"
-    component = Entry(kind="component", name="lora", module="fedsim.components.adapter.lora", summary="")
-    assert _papers.oracle_of(component, "test_it") == "tests/components/adapter/test_lora.py::test_it"
 
 
 def claim(code: str, test: str) -> Claim:

@@ -40,7 +40,7 @@ METHOD = '@attack("toy", summary="a", tier="core", paper="1", fidelity="variant"
         ('summary="a"', 'summary="another"', True),
         (
             'fidelity="variant", deviates="b"',
-            'fidelity="reproduction", paper_steps=(("a", "b", "c"),), related="2"',
+            'fidelity="reproduction", paper_steps=(("a", "b"),), related="2"',
             True,
         ),
         ('"toy"', '"other"', False),

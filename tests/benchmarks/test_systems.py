@@ -69,7 +69,7 @@ def test_every_published_component_belongs_to_a_system_or_is_common() -> None:
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
 def test_a_system_has_a_page_a_test_and_a_scenario_that_runs_each_method(system: System) -> None:
     assert (ROOT / "docs" / system.page.partition("#")[0]).is_file()
-    assert any(code for entry in _systems.entries(system) for _, code, _ in entry.paper_steps)
+    assert any(code for entry in _systems.entries(system) for _, code in entry.paper_steps)
     assert bool(system.figures) is not bool(system.elsewhere)
     if system.figures:
         (first, *_) = _systems.entries(system)
@@ -127,7 +127,7 @@ def test_a_section_holds_claim_figures_privacy_and_the_test_of_each_step(scenari
     ):
         assert part in section
     (entry,) = _systems.entries(system())
-    assert section.count("::") == sum(bool(code) for _, code, _ in entry.paper_steps)
+    assert section.count("::") == sum(bool(code) for _, code in entry.paper_steps)
 
 
 def test_the_methods_of_an_arm_are_its_own_strings_and_those_of_the_base(scenario: Path) -> None:

@@ -20,6 +20,7 @@ def test_prompts_have_no_labels_and_answers_are_their_own() -> None:
     assert batch.inputs.shape == (60, 21)
 
 
+@pytest.mark.paper_step("list-operations", "list operations with exact judges")
 def test_the_set_names_its_task_and_is_the_same_each_time() -> None:
     config = ListOperationsConfig(train=5, test=3)
     first, second = list_operations(config), list_operations(config)

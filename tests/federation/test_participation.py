@@ -46,6 +46,7 @@ def test_a_fraction_is_rounded_to_at_least_one_client(scenario: Build) -> None:
     assert sizes == {0.001: 1, 0.3: 6, 0.52: 10, 1.0: 20}
 
 
+@pytest.mark.paper_step("dp-fedavg", "clients sampled independently")
 @pytest.mark.parametrize(("size", "rate"), [({"fraction": 0.13}, 0.13), ({"cohort": 30}, 0.3)])
 def test_poisson_cohorts_follow_the_rate_independently(scenario: Build, size: dict[str, Any], rate: float) -> None:
     built = scenario(federation={"clients": 100}, participation={"sampling": "poisson", **size})

@@ -59,6 +59,7 @@ def test_steps_down_are_the_posterior_of_what_the_head_guesses() -> None:
     assert torch.equal(model.reverse(x, 1, condition)[1], model.reverse(x, 2, condition)[1]), "the last step has noise"
 
 
+@pytest.mark.paper_step("continuous-speculative", "variances that the head learns")
 def test_learned_variances_are_those_of_the_posterior_so_that_numbers_get_the_variance_of_the_data() -> None:
     """Data N(0, 0.6): E[e | x] and Var[e | x] are known, and every step down must be the true posterior's."""
     levels, variance = 5, 0.6

@@ -51,6 +51,7 @@ def second_opinion(spent: list[Spent], delta: float) -> float:
     return accountant.get_epsilon(delta)
 
 
+@pytest.mark.paper_step("dp-sgd", "accountant of the subsampled Gaussian mechanism")
 @pytest.mark.parametrize(("setting", "expected"), REFERENCE.items())
 def test_rdp_gives_the_reference_values_and_the_reported_figure_is_tighter(setting, expected) -> None:
     q, sigma, number, delta = setting
@@ -129,6 +130,7 @@ def test_epsilon_grows_with_steps_and_rate_and_falls_with_noise(q, sigma, number
     assert epsilon(steps(q, 1.5 * sigma, number), delta).value <= found.value + slack
 
 
+@pytest.mark.paper_step("local-dp", "epsilon of the Gaussian mechanism without slack")
 @given(st.floats(0.01, 20.0), st.floats(0.0, 20.0))
 def test_the_exact_delta_is_the_formula_and_epsilon_its_inverse(mu, eps) -> None:
     plain = norm.cdf(mu / 2 - eps / mu) - math.exp(eps) * norm.cdf(-mu / 2 - eps / mu)

@@ -51,6 +51,7 @@ def evidence(scenario: Build) -> Evidence:
     return evidence_of(scenario(**TEXTS))
 
 
+@pytest.mark.paper_step("hyperdimensional-probe", "extraction from a model's states")
 def test_the_value_that_is_bound_to_the_known_one_is_extracted(
     evidence: Evidence, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def test_the_change_of_an_adapter_is_to_first_order_that_of_the_merged_weight() 
     )  # second order in size
 
 
+@pytest.mark.paper_step("head-neurons", "names of the neurons that an update moved")
 def test_a_planted_neuron_that_moved_names_its_token() -> None:
     model, token = tiny_llama(), 7
     model.get_parameter("lm_head.weight").data[:16] = torch.eye(16)

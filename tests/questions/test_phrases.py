@@ -54,6 +54,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, *, is_meant: bool) -> None:
     monkeypatch.setattr(asking, "_images", images)
 
 
+@pytest.mark.paper_step("devil", "text about an image from its features")
 def test_features_that_hold_the_caption_are_put_into_words(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, is_meant=True)
     read, control = ask(evidence)

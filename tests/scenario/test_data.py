@@ -65,6 +65,7 @@ def test_batches_depend_on_seed_round_and_client_alone() -> None:
     assert labels(own) != labels(replace(own, seed=8))
 
 
+@pytest.mark.paper_step("dp-sgd", "Poisson sampling of the batch")
 def test_under_poisson_sampling_each_example_is_in_each_batch_by_itself() -> None:
     own = data(8, local_steps=2000, batch_size=2, sampling="poisson")
     found = labels(own)

@@ -35,6 +35,7 @@ def scores(masked: Tensor) -> Tensor:
     return table[masked.sum(1)]
 
 
+@pytest.mark.paper_step("fixed", "masking and weighted loss of training")
 def test_the_loss_is_unbiased_in_rate_and_masked_places() -> None:
     count = 40_000
     one = texts(1)

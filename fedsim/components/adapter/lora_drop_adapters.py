@@ -41,12 +41,8 @@ from fedsim.core.types import MethodDescription, Modality
     fidelity="variant",
     deviates="the default blocks and the hidden keys of tokens between anchors are chosen here",
     paper_steps=(
-        (
-            "training through dropped blocks",
-            "LoraDropAdapters.prepare",
-            "test_a_pass_is_what_blocks_anchors_and_adapters_give_token_by_token",
-        ),
-        ("adapters alone are trained", "LoraDropAdapters.prepare", "test_adapters_alone_are_trained"),
+        ("training through dropped blocks", "LoraDropAdapters.prepare"),
+        ("adapters alone are trained", "LoraDropAdapters.prepare"),
     ),
 )
 class LoraDropAdapters(Adapter[LoraDropAdaptersConfig]):

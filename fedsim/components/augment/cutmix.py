@@ -60,16 +60,8 @@ class CutMixConfig(Config):
     paper="1905.04899",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "box of a Beta share, clipped at the border",
-            "fedsim.components.augment._mixing.boxes_of",
-            "test_rows_are_clipped_by_the_height_and_columns_by_the_width",
-        ),
-        (
-            "images pasted, labels by the share of pixels",
-            "CutMix.mix_inputs",
-            "test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partners",
-        ),
+        ("box of a Beta share, clipped at the border", "fedsim.components.augment._mixing.boxes_of"),
+        ("images pasted, labels by the share of pixels", "CutMix.mix_inputs"),
     ),
 )
 class CutMix(Augmentation[CutMixConfig]):

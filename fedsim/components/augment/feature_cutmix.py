@@ -56,13 +56,7 @@ class FeatureCutMixConfig(Config):
     paper="1905.04899",
     fidelity="variant",
     deviates="the paper's ablation on features, at any named layer",
-    paper_steps=(
-        (
-            "box of a feature map pasted, labels by its share",
-            "_mix",
-            "test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say",
-        ),
-    ),
+    paper_steps=(("box of a feature map pasted, labels by its share", "_mix"),),
 )
 class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCutMixConfig]):
     """Mixes labels in the batch, and a layer's output maps in the forward pass."""

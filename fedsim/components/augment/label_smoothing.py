@@ -39,13 +39,7 @@ class LabelSmoothingConfig(Config):
     tier="core",
     paper="1512.00567",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "labels mixed with the uniform distribution",
-            "LabelSmoothing.augment",
-            "test_the_loss_is_that_of_torch",
-        ),
-    ),
+    paper_steps=(("labels mixed with the uniform distribution", "LabelSmoothing.augment"),),
 )
 class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
     """Smooths labels; classes and probabilities both become smoothed probabilities."""

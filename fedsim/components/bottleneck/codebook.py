@@ -102,14 +102,9 @@ class CodebookConfig(Config):
         (
             "the k codes of largest cosine replace the activation",
             "fedsim.components.bottleneck._codebook.CodebookLayer.forward",
-            "test_the_output_is_the_mean_or_sum_of_the_most_similar_rows",
         ),
-        (
-            "straight-through gradient and code loss",
-            "fedsim.components.bottleneck._codebook._StraightThrough",
-            "test_gradients_are_straight_through_row_sparse_and_those_of_the_code_loss",
-        ),
-        ("control by forcing codes", "force_codes", "test_codes_are_read_forced_and_disabled"),
+        ("straight-through gradient and code loss", "fedsim.components.bottleneck._codebook._StraightThrough"),
+        ("control by forcing codes", "force_codes"),
     ),
 )
 class Codebook(Bottleneck[CodebookConfig]):

@@ -191,18 +191,10 @@ class Adapting(DraftedTexts):
     fidelity="variant",
     deviates="draws once a node, where its code draws once a path",
     paper_steps=(
-        (
-            "reduced tri-gram table that learns from drafts",
-            "TrigramTable.learn_text",
-            "test_the_table_learns_every_trigram_of_the_window_and_nothing_else",
-        ),
-        (
-            "choice of a child by PUCT with the table as prior",
-            "_Node.best",
-            "test_visits_follow_the_priors_and_the_weaker_way_is_visited_too",
-        ),
-        ("tree search with rollouts", "search", "test_the_search_follows_the_only_way"),
-        ("verification by draws of the model", "Aded.step", "test_texts_follow_the_law_of_the_model"),
+        ("reduced tri-gram table that learns from drafts", "TrigramTable.learn_text"),
+        ("choice of a child by PUCT with the table as prior", "_Node.best"),
+        ("tree search with rollouts", "search"),
+        ("verification by draws of the model", "Aded.step"),
     ),
 )
 class Aded(Decoder[AdedConfig, Adapting]):

@@ -165,23 +165,11 @@ class _Answers:
     fidelity="reproduction",
     extra="constrain",
     paper_steps=(
-        ("weight of a token by adaptive rejection", "draw_recursive", "test_evidence_and_weights_are_unbiased"),
-        ("a proposal other than the model", "Awrs._propose", "test_evidence_and_weights_are_unbiased"),
-        (
-            "a critic: its change of score weights the particles",
-            "_weigh_particle",
-            "test_with_a_critic_evidence_and_weights_are_those_of_the_enumerated_worths",
-        ),
-        (
-            "resampling of particles below a share of the effective sample size",
-            "Awrs._weigh",
-            "test_the_law_of_the_particles_is_the_model_given_the_constraint",
-        ),
-        (
-            "evidence of the constraint",
-            "Awrs.log_evidence",
-            "test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_weighs_nothing",
-        ),
+        ("weight of a token by adaptive rejection", "draw_recursive"),
+        ("a proposal other than the model", "Awrs._propose"),
+        ("a critic: its change of score weights the particles", "_weigh_particle"),
+        ("resampling of particles below a share of the effective sample size", "Awrs._weigh"),
+        ("evidence of the constraint", "Awrs.log_evidence"),
     ),
 )
 class Awrs(WeightedDecoder[AwrsConfig, Weighing]):

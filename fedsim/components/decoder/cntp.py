@@ -131,17 +131,9 @@ class _Trial:
     fidelity="variant",
     deviates="a trial has at most `longest` tokens, 64 by default; the number of trials follows the published code",
     paper_steps=(
-        (
-            "number of trials from the entropy",
-            "trials_at",
-            "test_the_number_of_trials_grows_with_entropy_from_one_to_the_most",
-        ),
-        ("a trial ends at a sign", "Cntp._trials", "test_a_trial_ends_at_a_sign_a_stop_token_or_its_longest"),
-        (
-            "the trial of the smallest perplexity stays",
-            "Cntp.step",
-            "test_the_chosen_trial_is_the_least_of_its_draws_by_the_closed_form",
-        ),
+        ("number of trials from the entropy", "trials_at"),
+        ("a trial ends at a sign", "Cntp._trials"),
+        ("the trial of the smallest perplexity stays", "Cntp.step"),
     ),
 )
 class Cntp(Decoder[CntpConfig, Cautious]):

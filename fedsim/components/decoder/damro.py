@@ -116,17 +116,9 @@ class Branch:
     fidelity="variant",
     deviates="outliers keep the image's order; the layer used is the projected layer",
     paper_steps=(
-        (
-            "outliers by the class token's attention",
-            "Damro.outliers",
-            "test_outliers_are_those_of_the_projected_layer_in_the_order_that_is_asked_for",
-        ),
-        ("contrast of all tokens with the outliers", "contrast_scores", "test_the_closed_form"),
-        (
-            "tokens below a share of the likeliest are left out",
-            "contrast_scores",
-            "test_what_is_drawn_is_plausible_with_all_visual_tokens",
-        ),
+        ("outliers by the class token's attention", "Damro.outliers"),
+        ("contrast of all tokens with the outliers", "contrast_scores"),
+        ("tokens below a share of the likeliest are left out", "contrast_scores"),
     ),
 )
 class Damro(Decoder[DamroConfig, Distrusting]):

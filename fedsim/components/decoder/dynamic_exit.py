@@ -138,21 +138,9 @@ class Exiting(DraftedTexts):
     fidelity="variant",
     deviates="draft length 0 is a plain step; no statistics of tokens after the first mismatch",
     paper_steps=(
-        (
-            "decayed counts of agreement by layer",
-            "Agreement.update_statistics",
-            "test_counts_are_those_of_a_pass_over_the_text_that_stands",
-        ),
-        (
-            "exit and length of the largest expected tokens per layer",
-            "choose",
-            "test_the_choice_is_the_best_of_the_grid_and_of_equals_the_smallest",
-        ),
-        (
-            "a draft ends where it is unsure",
-            "_Round._is_unsure",
-            "test_at_temperature_zero_it_is_greedy_whatever_is_chosen",
-        ),
+        ("decayed counts of agreement by layer", "Agreement.update_statistics"),
+        ("exit and length of the largest expected tokens per layer", "choose"),
+        ("a draft ends where it is unsure", "_Round._is_unsure"),
     ),
 )
 class Del(Decoder[DelConfig, Exiting]):

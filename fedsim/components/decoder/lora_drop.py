@@ -153,17 +153,9 @@ class Dropping(TextState):
     fidelity="variant",
     deviates="which keys are kept, and at which places, is chosen here",
     paper_steps=(
-        (
-            "adapters replace dropped blocks between anchors",
-            "LayerClock.read",
-            "test_a_fresh_adapter_returns_what_its_block_returned_at_the_anchor",
-        ),
-        (
-            "keys of the prompt and of anchors alone",
-            "LayerClock.layers",
-            "test_dropped_blocks_hold_the_keys_of_prompt_and_anchors_and_layers_are_counted",
-        ),
-        ("the clock of anchors", "LoraDrop.step", "test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text"),
+        ("adapters replace dropped blocks between anchors", "LayerClock.read"),
+        ("keys of the prompt and of anchors alone", "LayerClock.layers"),
+        ("the clock of anchors", "LoraDrop.step"),
     ),
 )
 class LoraDrop(Decoder[LoraDropConfig, Dropping]):

@@ -49,16 +49,8 @@ class SkippingTexts(TextState):
     fidelity="variant",
     deviates="paper not read: built from a reading note and later code; E counts generated tokens",
     paper_steps=(
-        (
-            "layers of each token from the schedule",
-            "read_by_schedule",
-            "test_no_layer_is_called_for_a_token_outside_its_set",
-        ),
-        (
-            "kept keys serve later tokens",
-            "read_by_schedule",
-            "test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text",
-        ),
+        ("layers of each token from the schedule", "read_by_schedule"),
+        ("kept keys serve later tokens", "read_by_schedule"),
     ),
 )
 class SkipDecode(Decoder[SkipDecodeConfig, SkippingTexts]):

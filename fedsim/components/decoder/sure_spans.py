@@ -60,16 +60,8 @@ class SureSpansConfig(DrawConfig):
     fidelity="inspired",
     deviates="only abstract and README were read; thresholds are chosen here",
     paper_steps=(
-        (
-            "pads predict followers, the sure prefix is written",
-            "SureSpans._unit",
-            "test_followers_are_a_prefix_of_those_the_model_is_sure_of",
-        ),
-        (
-            "without confidence it is decoding token by token",
-            "SureSpans.step",
-            "test_where_nothing_is_accepted_it_is_greedy",
-        ),
+        ("pads predict followers, the sure prefix is written", "SureSpans._unit"),
+        ("without confidence it is decoding token by token", "SureSpans.step"),
     ),
 )
 class SureSpans(Decoder[SureSpansConfig, DraftedTexts]):

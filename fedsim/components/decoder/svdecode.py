@@ -82,18 +82,10 @@ class Steered(TextState):
     paper="2509.15888",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "steering vector of the difference of both models",
-            "Svdecode.step",
-            "test_a_steered_text_is_that_of_the_steered_scores_token_by_token",
-        ),
-        ("strength from labelled text", "calibrate", "test_costs_are_those_of_one_pass_and_calibration_lowers_them"),
-        ("only sure tokens move", "costs", "test_costs_move_the_sure_tokens_alone_and_refuse_none"),
-        (
-            "top-k and top-p of the steered scores",
-            "Svdecode.step",
-            "test_of_top_k_the_likeliest_alone_are_drawn_by_their_steered_odds",
-        ),
+        ("steering vector of the difference of both models", "Svdecode.step"),
+        ("strength from labelled text", "calibrate"),
+        ("only sure tokens move", "costs"),
+        ("top-k and top-p of the steered scores", "Svdecode.step"),
     ),
 )
 class Svdecode(SteeringDecoder[SvdecodeConfig, Steered]):

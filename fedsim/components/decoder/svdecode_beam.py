@@ -50,9 +50,7 @@ class SteeredSearch(TextState):
     tier="research",
     paper="2509.15888",
     fidelity="reproduction",
-    paper_steps=(
-        ("beam search of steered scores", "SvdecodeBeam.step", "test_the_text_is_the_best_of_all_by_steered_scores"),
-    ),
+    paper_steps=(("beam search of steered scores", "SvdecodeBeam.step"),),
 )
 class SvdecodeBeam(SteeringDecoder[SvdecodeBeamConfig, SteeredSearch]):
     """Runs decoder `beam` on the steered model."""

@@ -39,13 +39,7 @@ class DropoutConfig(Config):
     tier="core",
     paper="Srivastava 2014",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "rate of every dropout layer; torch draws and scales the masks",
-            "Dropout.prepare",
-            "test_every_kind_of_dropout_layer_gets_the_rate_and_weights_stay",
-        ),
-    ),
+    paper_steps=(("rate of every dropout layer; torch draws and scales the masks", "Dropout.prepare"),),
 )
 class Dropout(Layer[DropoutConfig]):
     """Sets the rate of the model's dropout layers, including dropout in attention."""

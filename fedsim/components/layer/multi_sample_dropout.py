@@ -53,21 +53,9 @@ class MultiSampleDropoutConfig(Config):
     fidelity="variant",
     deviates="the paper's flips and pooling offsets are settings, off by default",
     paper_steps=(
-        (
-            "mean loss over several masks of a shared feature",
-            "MultiSampleDropout.prepare",
-            "test_it_equals_a_loop_over_samples_and_its_gradient_is_the_mean_of_theirs",
-        ),
-        (
-            "one answer in evaluation",
-            "MultiSampleDropout.prepare",
-            "test_evaluation_has_one_answer_and_weights_travel_between_any_numbers_of_samples",
-        ),
-        (
-            "mirrored and shifted feature maps",
-            "fedsim.components.layer._samples.Samples.forward",
-            "tests/components/layer/test_samples.py::test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted",
-        ),
+        ("mean loss over several masks of a shared feature", "MultiSampleDropout.prepare"),
+        ("one answer in evaluation", "MultiSampleDropout.prepare"),
+        ("mirrored and shifted feature maps", "fedsim.components.layer._samples.Samples.forward"),
     ),
 )
 class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):

@@ -82,22 +82,10 @@ class NestedDropoutConfig(Config):
     fidelity="variant",
     deviates="k is chosen on validation only if `validation` is set; the last checkpoint counts, not the best",
     paper_steps=(
-        (
-            "length of the prefix from a Gaussian law",
-            "fedsim.components.core.feature_prefix.prefix_odds",
-            "test_lengths_follow_the_odds",
-        ),
-        (
-            "channels behind the prefix are zero",
-            "NestedDropout.prepare",
-            "test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say",
-        ),
-        (
-            "k of the highest validation accuracy after each round",
-            "NestedDropout.after_round",
-            "test_the_server_chooses_the_shortest_prefix_of_the_best_accuracy",
-        ),
-        ("checkpoint of the best validation accuracy", "", ""),
+        ("length of the prefix from a Gaussian law", "fedsim.components.core.feature_prefix.prefix_odds"),
+        ("channels behind the prefix are zero", "NestedDropout.prepare"),
+        ("k of the highest validation accuracy after each round", "NestedDropout.after_round"),
+        ("checkpoint of the best validation accuracy", ""),
     ),
 )
 class NestedDropout(Layer[NestedDropoutConfig]):

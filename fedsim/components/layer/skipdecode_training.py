@@ -42,13 +42,7 @@ class SkipDecodeTrainingConfig(ScheduleConfig):
     paper="2307.02628",
     fidelity="variant",
     deviates="paper not read: built from a reading note and later code; prompts count in the loss",
-    paper_steps=(
-        (
-            "training with the decoder's schedule",
-            "SkipDecodeTraining.prepare",
-            "test_scores_in_training_are_those_of_the_decoder_step_by_step",
-        ),
-    ),
+    paper_steps=(("training with the decoder's schedule", "SkipDecodeTraining.prepare"),),
 )
 class SkipDecodeTraining(Layer[SkipDecodeTrainingConfig]):
     """Changes block outputs in training; evaluation and weights do not change."""

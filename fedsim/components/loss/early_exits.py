@@ -69,19 +69,11 @@ class EarlyExitsConfig(Config):
     deviates="weights grow linearly with depth, not quadratically; exits are chosen; schedule counts rounds; "
     "layer dropout does not ramp up",
     paper_steps=(
-        (
-            "loss of every exit, weighted more for later exits",
-            "EarlyExits.objective",
-            "test_the_loss_is_the_weighed_sum_of_the_exits_losses",
-        ),
-        (
-            "dropout of layers that grows with depth",
-            "skip_chances",
-            "test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none",
-        ),
-        ("weights that grow quadratically with depth", "", ""),
-        ("layer dropout that ramps up over training", "", ""),
-        ("curriculum of exits", "EarlyExitsConfig.active", "test_the_schedule_says_which_exits_count_in_a_round"),
+        ("loss of every exit, weighted more for later exits", "EarlyExits.objective"),
+        ("dropout of layers that grows with depth", "skip_chances"),
+        ("weights that grow quadratically with depth", ""),
+        ("layer dropout that ramps up over training", ""),
+        ("curriculum of exits", "EarlyExitsConfig.active"),
     ),
 )
 class EarlyExits(ModelComponent[EarlyExitsConfig], Objective[EarlyExitsConfig]):

@@ -53,16 +53,8 @@ class PadBlocksConfig(Config):
     fidelity="inspired",
     deviates="only abstract and README were read; constants are chosen here",
     paper_steps=(
-        (
-            "lexical units marked by the model's own confidence",
-            "sure_of",
-            "test_spans_are_marked_by_the_model_as_it_was_sent_while_the_client_trains_it",
-        ),
-        (
-            "one pass over packed samples of tokens and pads",
-            "fedsim.components.core.pads.pack",
-            "test_a_packed_loss_is_that_of_separate_samples",
-        ),
+        ("lexical units marked by the model's own confidence", "sure_of"),
+        ("one pass over packed samples of tokens and pads", "fedsim.components.core.pads.pack"),
     ),
 )
 class PadBlocks(ModelComponent[PadBlocksConfig], LossTerm[PadBlocksConfig]):

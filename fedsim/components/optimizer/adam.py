@@ -39,13 +39,7 @@ class AdamConfig(Config):
     tier="core",
     paper="1412.6980",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "running means with bias correction",
-            "Adam.step",
-            "test_thirty_steps_equal_torchs_own_over_fifteen_orders_of_magnitude",
-        ),
-    ),
+    paper_steps=(("running means with bias correction", "Adam.step"),),
 )
 class Adam(Optimizer[AdamConfig]):
     """Adam with a state that lasts for a local training."""

@@ -90,19 +90,11 @@ class ShownLayers(NamedTuple):
     deviates="as a probe a class is one random embedding; no neuron masks or class-token features; sizes, scaled "
     "channels and rates are chosen here",
     paper_steps=(
-        (
-            "pooled features of any layers to a prompt",
-            "fedsim.components.probe._translator.Translator",
-            "tests/components/probe/test_translator.py::test_a_hidden_layer_has_no_influence",
-        ),
-        ("training with places and layers left out", "Devil.train", "test_only_the_translator_learns"),
-        ("text of a single place", "see_places", "test_a_text_of_a_place_depends_on_its_vector_alone"),
-        ("open-vocabulary saliency map", "map_phrase", "test_a_phrase_is_found_in_its_cell"),
-        (
-            "text about an image from its features",
-            "fedsim.questions.phrases.PhrasesQuestion",
-            "tests/questions/test_phrases.py::test_features_that_hold_the_caption_are_put_into_words",
-        ),
+        ("pooled features of any layers to a prompt", "fedsim.components.probe._translator.Translator"),
+        ("training with places and layers left out", "Devil.train"),
+        ("text of a single place", "see_places"),
+        ("open-vocabulary saliency map", "map_phrase"),
+        ("text about an image from its features", "fedsim.questions.phrases.PhrasesQuestion"),
     ),
 )
 class Devil(Probe[DevilConfig]):

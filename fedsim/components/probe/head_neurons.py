@@ -46,22 +46,10 @@ class HeadNeuronsConfig(Config):
     fidelity="inspired",
     deviates="only summaries were read; norm, signs and probe are chosen here",
     paper_steps=(
-        ("neurons named by the head", "name_neurons", "test_names_are_the_softmax_of_the_more_peaked_direction"),
-        (
-            "clamp of a neuron while the model writes",
-            "clamp_neurons",
-            "test_a_clamp_behind_the_gate_moves_the_residual_along_the_neurons_column",
-        ),
-        (
-            "share of names that tuning leaves",
-            "same_top",
-            "test_a_model_has_the_tops_of_itself_and_hardly_those_of_random_rows",
-        ),
-        (
-            "names of the neurons that an update moved",
-            "fedsim.questions.neurons.NeuronQuestion",
-            "tests/questions/test_neurons.py::test_a_planted_neuron_that_moved_names_its_token",
-        ),
+        ("neurons named by the head", "name_neurons"),
+        ("clamp of a neuron while the model writes", "clamp_neurons"),
+        ("share of names that tuning leaves", "same_top"),
+        ("names of the neurons that an update moved", "fedsim.questions.neurons.NeuronQuestion"),
     ),
 )
 class HeadNeurons(Probe[HeadNeuronsConfig]):

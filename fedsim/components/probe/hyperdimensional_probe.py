@@ -50,23 +50,11 @@ class HyperdimensionalProbeConfig(Config):
     fidelity="variant",
     deviates="as a probe it classifies by the nearest code; sizes, rates and an extraction's chance are chosen here",
     paper_steps=(
-        ("codes, binding and bundling", "bind", "test_unbinding_is_exact_for_one_pair_and_half_for_two"),
-        (
-            "states of the upper layers as a sum of means",
-            "pool_layers",
-            "test_pooled_layers_are_the_sum_of_the_means_of_the_best_partition",
-        ),
-        (
-            "encoder from states to codes",
-            "HyperdimensionalProbe.learn",
-            "test_an_encoder_reads_bundles_that_it_never_saw",
-        ),
-        ("unbinding queries over the known words", "extract", "test_a_true_code_gives_every_missing_word"),
-        (
-            "extraction from a model's states",
-            "fedsim.questions.binding.BindingQuestion",
-            "tests/questions/test_binding.py::test_the_value_that_is_bound_to_the_known_one_is_extracted",
-        ),
+        ("codes, binding and bundling", "bind"),
+        ("states of the upper layers as a sum of means", "pool_layers"),
+        ("encoder from states to codes", "HyperdimensionalProbe.learn"),
+        ("unbinding queries over the known words", "extract"),
+        ("extraction from a model's states", "fedsim.questions.binding.BindingQuestion"),
     ),
 )
 class HyperdimensionalProbe(Probe[HyperdimensionalProbeConfig]):

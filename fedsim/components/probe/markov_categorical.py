@@ -52,24 +52,12 @@ class MarkovCategoricalConfig(Config):
     fidelity="variant",
     deviates="as a probe it is softmax regression; estimators, normalisation and penalties are chosen here",
     paper_steps=(
-        (
-            "information surplus of a source",
-            "table_surplus",
-            "test_the_surplus_of_an_enumerated_source_is_the_conditional_information",
-        ),
-        (
-            "estimated surplus",
-            "estimated_surplus",
-            "test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_states",
-        ),
-        ("surplus by a network", "network_surplus", "test_a_network_sees_the_product_that_a_log_linear_head_does_not"),
-        ("categorical entropy of the head", "categorical_entropy", "test_closed_forms_equal_sums_over_all_pairs"),
-        (
-            "pullback of the Fisher metric",
-            "fisher_metric",
-            "test_the_metric_is_that_of_the_divergence_and_a_common_row_changes_nothing",
-        ),
-        ("spectral alignment", "spectral_alignment", "test_alignment_is_the_sum_over_pairs_of_contexts"),
+        ("information surplus of a source", "table_surplus"),
+        ("estimated surplus", "estimated_surplus"),
+        ("surplus by a network", "network_surplus"),
+        ("categorical entropy of the head", "categorical_entropy"),
+        ("pullback of the Fisher metric", "fisher_metric"),
+        ("spectral alignment", "spectral_alignment"),
     ),
 )
 class MarkovCategorical(Probe[MarkovCategoricalConfig]):

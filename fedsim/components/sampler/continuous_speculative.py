@@ -104,48 +104,14 @@ class _Row:
     fidelity="variant",
     deviates="the density ratio is exact; the paper's biased factor is a setting",
     paper_steps=(
-        (
-            "acceptance of a draft by the ratio of densities",
-            "log_ratio",
-            "test_another_draft_is_accepted_in_part_and_the_trace_says_how_much",
-        ),
-        (
-            "draw from the rest of the density by rejection",
-            "residual",
-            "test_two_patches_have_the_joint_law_of_the_model",
-        ),
-        (
-            "shared noise of all steps but the last",
-            "ContinuousSpeculative._drafts",
-            "test_a_model_that_drafts_for_itself_accepts_every_patch",
-        ),
-        (
-            "the paper's factor for all variances, which differ if variances are learned",
-            "log_ratio",
-            "tests/components/sampler/test_speculation.py::"
-            "test_with_learned_variances_the_rule_of_the_paper_has_the_bias_of_its_law_and_the_exact_one_none",
-        ),
-        (
-            "variances that the head learns",
-            "fedsim.models.patch_diffusion.PatchDiffusion.reverse",
-            "tests/models/test_patch_diffusion.py::"
-            "test_learned_variances_are_those_of_the_posterior_so_that_numbers_get_the_variance_of_the_data",
-        ),
-        (
-            "the same random order for both models",
-            "places_of",
-            "test_in_random_order_either_number_comes_first_and_the_law_is_that_of_the_model",
-        ),
-        (
-            "a block that is verified at once, in place",
-            "ContinuousSpeculative._verify_drafts",
-            "test_a_block_has_the_law_of_a_model_that_draws_its_places_beside_each_other",
-        ),
-        (
-            "drafts of all images in a single batch",
-            "ContinuousSpeculative._drafts",
-            "test_images_of_a_batch_are_drafted_and_read_together",
-        ),
+        ("acceptance of a draft by the ratio of densities", "log_ratio"),
+        ("draw from the rest of the density by rejection", "residual"),
+        ("shared noise of all steps but the last", "ContinuousSpeculative._drafts"),
+        ("the paper's factor for all variances, which differ if variances are learned", "log_ratio"),
+        ("variances that the head learns", "fedsim.models.patch_diffusion.PatchDiffusion.reverse"),
+        ("the same random order for both models", "places_of"),
+        ("a block that is verified at once, in place", "ContinuousSpeculative._verify_drafts"),
+        ("drafts of all images in a single batch", "ContinuousSpeculative._drafts"),
     ),
 )
 class ContinuousSpeculative(Sampler[ContinuousSpeculativeConfig, Drafting]):

@@ -32,16 +32,8 @@ class EulerConfig(SolverConfig):
     paper="2206.00364",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "noise levels",
-            "fedsim.components.sampler._solver.levels",
-            "tests/components/sampler/test_solver.py::test_levels_are_those_of_the_formula",
-        ),
-        (
-            "Euler step along the slope",
-            "fedsim.components.sampler._solver.euler",
-            "test_the_error_halves_with_the_steps_and_each_takes_one_evaluation",
-        ),
+        ("noise levels", "fedsim.components.sampler._solver.levels"),
+        ("Euler step along the slope", "fedsim.components.sampler._solver.euler"),
     ),
 )
 class Euler(LevelSolver[EulerConfig]):

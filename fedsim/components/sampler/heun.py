@@ -31,16 +31,8 @@ class HeunConfig(SolverConfig):
     paper="2206.00364",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "noise levels",
-            "fedsim.components.sampler._solver.levels",
-            "tests/components/sampler/test_solver.py::test_levels_are_those_of_the_formula",
-        ),
-        (
-            "mean of the slopes at both ends of a step",
-            "fedsim.components.sampler._solver.heun",
-            "test_the_end_of_the_curve_is_as_near_as_published",
-        ),
+        ("noise levels", "fedsim.components.sampler._solver.levels"),
+        ("mean of the slopes at both ends of a step", "fedsim.components.sampler._solver.heun"),
     ),
 )
 class Heun(LevelSolver[HeunConfig]):

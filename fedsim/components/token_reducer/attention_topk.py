@@ -36,13 +36,7 @@ class AttentionTopKConfig(KeptConfig):
     paper="2403.06764",
     fidelity="variant",
     deviates="a number of tokens in place of a share",
-    paper_steps=(
-        (
-            "ranking by the last token's attention",
-            "_AttentionTopK.after_layer",
-            "test_the_highest_of_the_last_tokens_row_are_kept_behind_the_layer",
-        ),
-    ),
+    paper_steps=(("ranking by the last token's attention", "_AttentionTopK.after_layer"),),
     aliases=("fastv",),
 )
 class AttentionTopK(VisualTokenReducer[AttentionTopKConfig]):

@@ -29,13 +29,7 @@ from fedsim.core.registry import component
     paper="2412.01818",
     fidelity="variant",
     deviates="a number of tokens in place of a share",
-    paper_steps=(
-        (
-            "ranking by the class token's attention",
-            "_ClsTopK.after_encoder_layer",
-            "test_the_highest_of_the_class_tokens_row_are_kept",
-        ),
-    ),
+    paper_steps=(("ranking by the class token's attention", "_ClsTopK.after_encoder_layer"),),
     aliases=("fastervlm",),
 )
 class ClsTopK(VisualTokenReducer[KeptConfig]):

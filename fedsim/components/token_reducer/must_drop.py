@@ -60,17 +60,9 @@ class MustDropConfig(Config):
     fidelity="variant",
     deviates="thresholds fit fewer tokens; images merge alone; merged tokens keep their place",
     paper_steps=(
-        (
-            "merging of alike windows in the encoder",
-            "merge_windows",
-            "test_windows_are_merged_from_the_stated_likeness_on",
-        ),
-        ("dropping by both attention criteria", "find_unneeded", "test_only_what_both_criteria_call_low_is_unneeded"),
-        (
-            "layers hold only survivors while they write",
-            "_MustDrop.after_prompt",
-            "test_behind_the_prompt_layers_hold_the_survivors_and_count_positions_by_them",
-        ),
+        ("merging of alike windows in the encoder", "merge_windows"),
+        ("dropping by both attention criteria", "find_unneeded"),
+        ("layers hold only survivors while they write", "_MustDrop.after_prompt"),
     ),
 )
 class MustDrop(VisualTokenReducer[MustDropConfig]):

@@ -45,17 +45,9 @@ class PyramidDropConfig(Config):
     paper="2410.17247",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "rank by the last token's attention in the next layer",
-            "_Pyramid.before_layer",
-            "test_tokens_are_ranked_by_the_row_that_the_next_layer_itself_computes",
-        ),
-        (
-            "shares of the image's tokens by stage",
-            "PyramidDrop.reducer",
-            "test_counts_are_shares_of_the_image_rounded_down_and_the_kept_are_nested",
-        ),
-        ("pruned training", "_Pyramid", "test_the_answers_loss_is_that_of_the_gathered_sequence"),
+        ("rank by the last token's attention in the next layer", "_Pyramid.before_layer"),
+        ("shares of the image's tokens by stage", "PyramidDrop.reducer"),
+        ("pruned training", "_Pyramid"),
     ),
 )
 class PyramidDrop(VisualTokenReducer[PyramidDropConfig]):

@@ -66,12 +66,8 @@ class RcpConfig(Config):
     fidelity="variant",
     deviates="no dropout; the lost states are the states that the layer itself dropped",
     paper_steps=(
-        (
-            "pruning by attention, look and a network",
-            "RcpReducer.before_layer",
-            "test_later_masks_hold_no_token_that_an_earlier_one_dropped",
-        ),
-        ("repair of the lost states", "RcpReducer.after_layer", "test_only_places_that_predict_the_answer_are_mended"),
+        ("pruning by attention, look and a network", "RcpReducer.before_layer"),
+        ("repair of the lost states", "RcpReducer.after_layer"),
     ),
 )
 class Rcp(VisualTokenReducer[RcpConfig]):

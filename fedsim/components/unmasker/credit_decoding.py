@@ -73,17 +73,9 @@ class Credited(MaskedTextState):
     paper="2510.06133",
     fidelity="reproduction",
     paper_steps=(
-        (
-            "credit decays and grows at the likeliest token",
-            "CreditDecoding.update_credit",
-            "test_fixed_odds_earn_a_geometric_series_and_the_confidence_rises",
-        ),
-        ("bonus on the scores", "CreditDecoding.add_bonus", "test_a_token_crosses_exactly_where_its_gain_allows"),
-        (
-            "settings that follow the block's written share",
-            "CreditDecoding.proposals",
-            "test_tuning_free_begins_each_block_without_a_bonus_and_credit_ends_with_its_block",
-        ),
+        ("credit decays and grows at the likeliest token", "CreditDecoding.update_credit"),
+        ("bonus on the scores", "CreditDecoding.add_bonus"),
+        ("settings that follow the block's written share", "CreditDecoding.proposals"),
     ),
 )
 class CreditDecoding(Blockwise[CreditDecodingConfig, Credited]):

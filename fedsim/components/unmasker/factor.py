@@ -35,13 +35,7 @@ class FactorConfig(BlockConfig):
     tier="baseline",
     paper="2505.22618",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "the largest number of places that the factor allows",
-            "Factor.choose",
-            "test_it_writes_the_largest_number_that_the_rule_allows",
-        ),
-    ),
+    paper_steps=(("the largest number of places that the factor allows", "Factor.choose"),),
 )
 class Factor(Stateless[FactorConfig]):
     """Writes the positions of a block with sufficiently small joint uncertainty."""

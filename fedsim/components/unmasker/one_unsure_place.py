@@ -108,17 +108,9 @@ class _Taken(NamedTuple):
     fidelity="inspired",
     deviates="only summaries were read; the exploring rule is chosen here",
     paper_steps=(
-        (
-            "all confident positions and a single uncertain position per round",
-            "OneUnsurePlace.choose_positions",
-            "test_one_unsure_token_a_round_keeps_the_law",
-        ),
-        (
-            "lookahead over the likeliest tokens",
-            "OneUnsurePlace._look_ahead",
-            "test_branches_that_do_not_look_ahead_take_the_likeliest_and_keep_the_scores_of_a_pass",
-        ),
-        ("bounds on rounds by information", "analyse", "test_information_is_that_of_the_path_and_bounds_hold"),
+        ("all confident positions and a single uncertain position per round", "OneUnsurePlace.choose_positions"),
+        ("lookahead over the likeliest tokens", "OneUnsurePlace._look_ahead"),
+        ("bounds on rounds by information", "analyse"),
     ),
 )
 class OneUnsurePlace(InBlocks[OneUnsurePlaceConfig, Exploring]):

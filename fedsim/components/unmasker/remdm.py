@@ -45,9 +45,9 @@ class RemdmConfig(RevisingConfig):
     fidelity="variant",
     deviates="without the loop of its third phase; blocks as in ParallelBench",
     paper_steps=(
-        ("chances of writing and of masking anew", "Remdm.revise", "test_the_share_of_written_places_is_the_schedule"),
-        ("capped and rescaled chance", "Remdm.chance", "test_the_chance_is_capped_or_rescaled"),
-        ("chance by confidence", "Remdm.chances", "test_by_confidence_unsure_places_are_masked_more_often"),
+        ("chances of writing and of masking anew", "Remdm.revise"),
+        ("capped and rescaled chance", "Remdm.chance"),
+        ("chance by confidence", "Remdm.chances"),
     ),
 )
 class Remdm(Revising[RemdmConfig]):

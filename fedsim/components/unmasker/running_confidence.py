@@ -33,13 +33,7 @@ class RunningConfidenceConfig(RevisingConfig):
     paper="2508.13148",
     fidelity="variant",
     deviates="a block that has ended stays; published code may mask it anew",
-    paper_steps=(
-        (
-            "places with the least running confidence are masked again",
-            "RunningConfidence.revise",
-            "test_an_early_token_is_taken_back_where_another_is_surer",
-        ),
-    ),
+    paper_steps=(("places with the least running confidence are masked again", "RunningConfidence.revise"),),
 )
 class RunningConfidence(Revising[RunningConfidenceConfig]):
     """Keeps the most confident guesses, as many as scheduled."""

@@ -36,13 +36,7 @@ class ThresholdConfig(BlockConfig):
     tier="baseline",
     paper="2505.22618",
     fidelity="reproduction",
-    paper_steps=(
-        (
-            "places above a confidence, or else the surest",
-            "Threshold.choose",
-            "test_those_above_go_together_and_else_the_surest_goes",
-        ),
-    ),
+    paper_steps=(("places above a confidence, or else the surest", "Threshold.choose"),),
 )
 class Threshold(Stateless[ThresholdConfig]):
     """Writes the positions of a block above a confidence."""

@@ -119,17 +119,9 @@ class Cache:
     paper="2601.20332",
     fidelity="reproduction",
     paper_steps=(
-        ("full passes fill the cache", "WindowDiffusion.step", "test_with_a_full_pass_every_step_it_is_plain_decoding"),
-        (
-            "near masked places are computed, more are seen",
-            "WindowDiffusion.select_computed",
-            "test_what_lies_behind_the_window_changes_nothing_bit_for_bit",
-        ),
-        (
-            "cached states serve the others",
-            "Cache.update",
-            "test_behind_a_fresh_cache_that_shows_everything_a_part_has_the_scores_of_a_full_pass",
-        ),
+        ("full passes fill the cache", "WindowDiffusion.step"),
+        ("near masked places are computed, more are seen", "WindowDiffusion.select_computed"),
+        ("cached states serve the others", "Cache.update"),
     ),
 )
 class WindowDiffusion(Unmasker[WindowDiffusionConfig, Windowed]):

@@ -23,8 +23,7 @@ class About(TypedDict, total=False):
         paper: arXiv id or citation of the method itself.
         fidelity: relation of the method to its paper.
         deviates: every deviation of a variant or an inspired method from its paper, in a sentence.
-        paper_steps: the paper's steps, each with its place in the code and its test against an oracle; both are empty
-            for a step that is not built.
+        paper_steps: the paper's steps, each with its place in the code; empty for a step that is not built.
         extra: name of the required optional dependencies.
         related: arXiv id or citation of the method's basis.
         aliases: further names, e.g. names in papers.

@@ -59,11 +59,11 @@ _PHRASES: dict[Fidelity, str] = {
 ARXIV = re.compile(r"\d{4}\.\d{4,5}|[a-z-]+/\d{7}")
 """An arXiv id."""
 
-Step = tuple[str, str, str]
-"""A step of a paper: description, code and test.
+Step = tuple[str, str]
+"""A step of a paper: description and code.
 
-The code is a name of the method's own file, or a full name. The test compares it with an independent oracle, and is a
-name of the method's own test file, or ``tests/...py::test_...``. Both are empty if the step is not built.
+The code is a name of the method's own file, or a full name; empty if the step is not built. The marker
+``paper_step(METHOD, STEP)`` names the test that compares the step with an independent oracle.
 """
 
 F = TypeVar("F", bound=Callable[..., Any])

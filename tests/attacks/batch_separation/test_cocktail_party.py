@@ -45,6 +45,7 @@ def signed_agreement(found, images):
     return (F.normalize(images) @ F.normalize(found).T).max(1).values
 
 
+@pytest.mark.paper_step("cocktail-party", "scale and sign of each image")
 @pytest.mark.parametrize(("bias", "factor"), [(True, 1.25), (False, 2.0)])
 def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, bias, factor):
     observation, images = mixed(6, bias=bias)
@@ -55,6 +56,9 @@ def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, bia
     assert 1 / factor < float(ratio.min()) <= float(ratio.max()) < factor
 
 
+@pytest.mark.paper_step(
+    "cocktail-party", "independent components by non-Gaussianity, decorrelation and total variation"
+)
 def test_as_good_as_fast_ica_of_scikit_learn(mixed):
     decomposition = pytest.importorskip("sklearn.decomposition")
     observation, images = mixed(8)
@@ -68,6 +72,7 @@ def test_as_good_as_fast_ica_of_scikit_learn(mixed):
     assert float(ours.min()) > 0.95
 
 
+@pytest.mark.paper_step("cocktail-party", "whitened row space of the weight gradient")
 @settings(max_examples=20, deadline=None)
 @given(rows=st.integers(2, 6), columns=st.integers(20, 60), seed=st.integers(0, 100), repeats=st.booleans())
 def test_whitening_gives_unit_covariance_and_drops_what_does_not_vary(rows, columns, seed, repeats):

@@ -11,6 +11,7 @@ from attacks.core.spans import spectrum
 from tests.attacks.solving import network, toy
 
 
+@pytest.mark.paper_step("spear", "low-rank factors of the weight gradient")
 def test_factors_multiply_to_the_rest_without_its_rows_of_zeros() -> None:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((9, 3), (3, 6)))

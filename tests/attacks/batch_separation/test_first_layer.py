@@ -33,6 +33,7 @@ def test_weights_and_gradients_are_those_of_the_layer_with_a_column_for_its_bias
     assert torch.allclose(seen - seen @ span.T @ span, torch.zeros_like(seen), atol=1e-9)
 
 
+@pytest.mark.paper_step("spear", "scale of each input from the bias gradient")
 def test_a_bias_shows_scale_and_sign() -> None:
     observation, truth = toy(network(12, 16), (3, 2, 2), 2)
     first = first_layer(observation)

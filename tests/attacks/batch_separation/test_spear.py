@@ -27,6 +27,9 @@ def largest_error(guess, truth) -> float:
     return float((guess.inputs[order] - images).abs().max())
 
 
+@pytest.mark.paper_step("spear", "greedy choice of independent directions with most zeros")
+@pytest.mark.paper_step("spear", "score: signs of pre-activations against zeros of the gradient")
+@pytest.mark.paper_step("spear", "exchange of directions while the score grows")
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_batches_come_back_exactly_from_4000_draws(size, rate):
@@ -97,6 +100,7 @@ def test_refuses_with_the_reason():
     assert_refused(NAME, cases)
 
 
+@pytest.mark.paper_step("spear", "threshold on the share of zeros")
 @given(rank=st.integers(2, 8), zeros=st.floats(0.05, 0.9))
 def test_shares_of_zeros_agree_with_counting(rank, zeros):
     """Sum over all patterns of zeros of B columns, given that not all are zero."""
@@ -112,6 +116,7 @@ def test_shares_of_zeros_agree_with_counting(rank, zeros):
     assert two < least_zero_share(zeros, rank) < one
 
 
+@pytest.mark.paper_step("spear", "expected number of draws")
 def test_the_threshold_of_two_examples_lies_below_a_third():
     assert live_zero_share(0.5, 2) == pytest.approx(1 / 3)
     assert least_zero_share(0.5, 2) == pytest.approx(1 / 12)
@@ -119,6 +124,7 @@ def test_the_threshold_of_two_examples_lies_below_a_third():
     assert expected_draws(0.5, 1) == 1.0
 
 
+@pytest.mark.paper_step("spear", "candidate directions: null vectors of drawn rows")
 @settings(max_examples=10, deadline=None)
 @given(rank=st.integers(2, 6), seed=st.integers(0, 100))
 def test_null_vectors_are_columns_of_a_sparse_factor(rank, seed):

@@ -23,6 +23,7 @@ def net(activation: str, channels: tuple[int, ...], strides: tuple[int, ...], si
         return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(rate), nn.Linear(channels[-1] * side * side, 4))
 
 
+@pytest.mark.paper_step("copa", "constraints of weights and gradient, by least squares")
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
 def test_with_enough_equations_it_gives_what_r_gap_gives(activation, rate):
@@ -36,6 +37,7 @@ def test_with_enough_equations_it_gives_what_r_gap_gives(activation, rate):
     assert other.is_exact
 
 
+@pytest.mark.paper_step("copa", "constraints pulled back through the layers")
 @pytest.mark.parametrize("rate", [0.0, 0.5])
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
 def test_deeper_constraints_close_the_gap_that_stops_r_gap(activation, rate):
@@ -48,6 +50,7 @@ def test_deeper_constraints_close_the_gap_that_stops_r_gap(activation, rate):
     assert guess.diagnostics["rank of '2'"] < guess.diagnostics["unknowns of '2'"]
 
 
+@pytest.mark.paper_step("copa", "non-invertible activations")
 @pytest.mark.parametrize("strides", [*(pytest.param(two, marks=pytest.mark.slow) for two in ((1, 1), (1, 2))), (2, 2)])
 def test_relu_layers_of_some_width(strides):
     observation, truth = toy(net("relu", (1, 16, 16), strides, 8), (1, 8, 8), 1)

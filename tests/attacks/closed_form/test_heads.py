@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from attacks.closed_form._heads import head_scales
 
 
+@pytest.mark.paper_step("r-gap", "gradient at the head from the label: a scalar equation")
 @given(classes=st.integers(2, 5), with_bias=st.booleans(), seed=st.integers(0, 200))
 def test_the_scale_of_a_head_is_among_the_roots(classes, with_bias, seed):
     generator = torch.Generator().manual_seed(seed)

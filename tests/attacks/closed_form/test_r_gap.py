@@ -30,6 +30,7 @@ def net(rate: float = 0.0, *, bias: bool = True, activation: str = "leaky", clas
         )
 
 
+@pytest.mark.paper_step("r-gap", "weight and gradient constraints, solved by least squares")
 @settings(max_examples=15, deadline=None)
 @given(
     rate=st.sampled_from([0.0, 0.25, 0.5]),
@@ -70,6 +71,7 @@ def test_twins_of_two_classes_are_told_apart_by_the_pixel_range():
     assert seen == {1.0, 2.0}
 
 
+@pytest.mark.paper_step("r-gap", "recursion to the layer before, through weights and activation")
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid"])
 def test_dense_chains_with_dropout_everywhere(activation):
     act = ACTIVATIONS[activation]
@@ -112,6 +114,7 @@ def test_dropout_of_pixels_leaves_grey_holes():
     torch.testing.assert_close(guess.inputs, seen, atol=1e-10, rtol=1e-10)
 
 
+@pytest.mark.paper_step("r-gap", "rank deficiency of a layer")
 def test_too_few_equations_are_reported_without_an_image():
     guess = solve(NAME, toy(net(stride=2), (1, 6, 6), 1)[0])
     assert guess.stop_reason.startswith("gave up: '2' gives ")

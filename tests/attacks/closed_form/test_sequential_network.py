@@ -31,6 +31,7 @@ def conv_net(*middle: nn.Module, width: int = 48) -> nn.Module:
         return nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), *middle, nn.Flatten(), nn.Linear(width, 4))
 
 
+@pytest.mark.paper_step("r-gap", "convolutions as sparse linear equations")
 @settings(max_examples=15, deadline=None)
 @given(
     channels=st.tuples(st.integers(1, 3), st.integers(1, 4)),

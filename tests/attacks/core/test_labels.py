@@ -30,6 +30,7 @@ def head(seed: int, batch: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     return labels.sort().values, probabilities.mean(0), error.T @ features, error.sum(0)
 
 
+@pytest.mark.paper_step("idlg", "label from the last layer's gradient")
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_one_label_is_always_right(with_bias: bool) -> None:
     for seed in range(200):
@@ -44,6 +45,7 @@ def test_counts_are_exact_with_the_true_mean_probabilities(batch: int) -> None:
         assert torch.equal(count_labels(bias, probabilities, batch), labels)
 
 
+@pytest.mark.paper_step("gradinversion", "labels without repetition")
 def test_distinct_labels_are_the_rows_with_the_smallest_entries() -> None:
     hits = 0
     for seed in range(200):

@@ -7,6 +7,7 @@ from tests.attacks.gradient_matching.lenets import sigmoid_lenet, squared_distan
 from tests.attacks.solving import attacked, toy
 
 
+@pytest.mark.paper_step("cpl", "label term of the objective")
 def test_its_objective_has_a_term_of_the_label() -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     found = attacked("cpl", observation, max_iterations=2, inner=3, restarts=0, stream=3)

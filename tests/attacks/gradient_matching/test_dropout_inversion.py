@@ -44,6 +44,7 @@ def torchvision_transformer(dropout: float) -> nn.Module:
     return model
 
 
+@pytest.mark.paper_step("dropout-inversion", "joint search over inputs and masks")
 @pytest.mark.parametrize(
     "settings",
     [

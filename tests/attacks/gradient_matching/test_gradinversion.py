@@ -26,6 +26,7 @@ def attacked(observation: Observation, **settings: object) -> Reconstruction:
     return attack(observation, seeding.generator(3, "attack"))
 
 
+@pytest.mark.paper_step("gradinversion", "several seeds with a pull to their mean")
 def test_the_pull_of_the_group_brings_seeds_together() -> None:
     """With next to no gradient term, seeds end apart without the group term and together with it."""
     observation, _ = toy(plain(), (1, 6, 6), 1)

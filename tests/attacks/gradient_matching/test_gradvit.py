@@ -32,6 +32,7 @@ def build(**settings: object) -> Transformer:
         return Transformer(**settings)
 
 
+@pytest.mark.paper_step("gradvit", "two stages of the objective")
 @pytest.mark.slow
 def test_it_lowers_the_distance_in_both_stages():
     observation, truth = toy(build(rate=0.25), (1, 8, 8), 1, dtype=torch.float32)
@@ -48,6 +49,7 @@ def test_it_lowers_the_distance_in_both_stages():
     assert (guess.inputs - wanted).norm() < 0.5 * (begin - wanted).norm()
 
 
+@pytest.mark.paper_step("gradvit", "image statistics in the second stage")
 def test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_them():
     without, _ = toy(build(), (1, 8, 8), 2)
     with_statistics, _ = toy(build(norm=True), (1, 8, 8), 2)

@@ -1,5 +1,6 @@
 """The mean gradient over several sets of masks."""
 
+import pytest
 import torch
 
 from tests.attacks.solving import attacked
@@ -8,6 +9,7 @@ from tests.federating import watched
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 
+@pytest.mark.paper_step("ig-mc", "mean gradient over drawn masks")
 def test_more_draws_make_the_objective_steadier() -> None:
     observation, _, _ = watched(knows=KNOWN)
 

@@ -25,6 +25,8 @@ def error(found: Reconstruction, truth: Truth) -> float:
     return float((found.inputs - truth.batches[0].inputs).abs().max())
 
 
+@pytest.mark.paper_step("cpl", "search by L-BFGS")
+@pytest.mark.paper_step("idlg", "search for the image alone")
 @ThreeAttacks
 def test_one_image_and_its_label_are_exact(name: str) -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)

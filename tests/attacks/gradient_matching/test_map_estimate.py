@@ -23,6 +23,7 @@ def mean_psnr(name: str, defenses: list[dict[str, Any]], **settings: Any) -> flo
     return sum(values) / len(values)
 
 
+@pytest.mark.paper_step("map-estimate", "search for the most probable image")
 @pytest.mark.parametrize(
     "noise",
     [

@@ -56,6 +56,7 @@ def share_read(guess: Reconstruction, inputs: Tensor) -> float:
     return float(torch.stack(right).double().mean())
 
 
+@pytest.mark.paper_step("tabular-relaxation", "softmax per category, sigmoid per number")
 def test_a_category_is_a_softmax_and_all_else_a_sigmoid_in_normalised_units() -> None:
     logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
     plain = TABLE.rows(logits) * torch.tensor(TABLE.std) + torch.tensor(TABLE.mean)
@@ -65,6 +66,7 @@ def test_a_category_is_a_softmax_and_all_else_a_sigmoid_in_normalised_units() ->
     torch.testing.assert_close(plain[..., 1:4], powers / powers.sum(-1, keepdim=True))
 
 
+@pytest.mark.paper_step("tabular-relaxation", "entropy of the categories")
 def test_what_is_returned_has_one_value_a_category_and_the_entropy_says_how_sure_it_was() -> None:
     mean, std = torch.tensor(TABLE.mean), torch.tensor(TABLE.std)
     plain = torch.tensor([[0.3, 0.2, 0.7, 0.1, 0.4, 0.5, 0.6], [0.1, 0.0, 0.0, 1.0, 1.0, 0.2, 0.9]])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import pytest
 import torch
 
 from attacks.core.matching.attack import MatchingConfig
@@ -15,6 +16,7 @@ KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 attack = partial(attacked, stream=5)
 
 
+@pytest.mark.paper_step("wiig", "search for the inputs under the client's masks")
 def test_the_granted_masks_are_used_and_bring_the_image_back() -> None:
     """Under the client's masks the objective has its minimum at the image; under inverted masks it has not."""
     model = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}

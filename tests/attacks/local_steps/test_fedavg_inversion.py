@@ -10,6 +10,7 @@ from tests.attacks.local_steps.clients import found, small, wide
 from tests.federating import watched
 
 
+@pytest.mark.paper_step("fedavg-inversion", "matching and averaging of the epochs' inputs")
 @given(st.permutations(range(4)), st.permutations(range(4)))
 @settings(deadline=None)  # the first call imports SciPy
 def test_passes_in_any_order_are_brought_together(one: list[int], other: list[int]) -> None:
@@ -31,6 +32,7 @@ def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse() -> None:
     assert sorted(psnr)[1] > sorted(ignorant)[1] + 5.0
 
 
+@pytest.mark.paper_step("fedavg-inversion", "prior on epochs that does not depend on the order")
 @pytest.mark.slow
 def test_separate_dummies_of_each_pass_end_as_one_set() -> None:
     seen = watched(

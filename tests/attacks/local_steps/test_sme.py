@@ -21,6 +21,7 @@ def test_one_step_is_gradient_matching() -> None:
     assert ours.history == plain.history
 
 
+@pytest.mark.paper_step("sme", "place of the surrogate as an unknown")
 def test_the_place_is_learned_reported_and_kept_in_its_range() -> None:
     observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 4, "batch_size": 2})
     place = "place between received (0) and trained weights (1)"

@@ -65,6 +65,7 @@ def test_at_the_received_weights_it_is_plain_matching(observation: Observation, 
     assert here.item() == pytest.approx(cosine(plain.gradients(inputs, masks, labels, [0])).item(), rel=1e-6)
 
 
+@pytest.mark.paper_step("sme", "gradient at a surrogate between both weights")
 def test_the_place_moves_the_weights_towards_the_trained_ones(observation: Observation) -> None:
     inputs, masks, labels = unknowns(observation)
     ours = SurrogateComparison(client_of(observation), [observation], "linear")

@@ -41,6 +41,7 @@ def test_one_step_on_the_whole_batch_is_the_gradient_attack(distance: Any) -> No
     assert torch.allclose(distance(simulated), distance(plain), rtol=1e-12)
 
 
+@pytest.mark.paper_step("fedavg-inversion", "derivatives through all steps")
 @pytest.mark.parametrize("checkpointed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_through_all_steps_agree_with_finite_differences(checkpointed: bool) -> None:
     gradient, _ = toy(mlp(0.25), (3, 2, 2), 2)
@@ -59,6 +60,7 @@ def test_gradients_through_all_steps_agree_with_finite_differences(checkpointed:
         )
 
 
+@pytest.mark.paper_step("fedavg-inversion", "simulation of all local steps")
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_the_truth_reproduces_the_update(momentum: float) -> None:
     optimizer = {**SGD, "momentum": momentum}

@@ -58,6 +58,8 @@ def alone(bins: list[int]) -> torch.Tensor:
     return torch.tensor([own >= 0 and bins.count(own) == 1 for own in bins])
 
 
+@pytest.mark.paper_step("robbing-the-fed", "measurement: mean of the pixels or a cosine mode")
+@pytest.mark.paper_step("robbing-the-fed", "examples from differences of neighbouring rows")
 @settings(max_examples=40, deadline=None)
 @given(
     bins=st.integers(2, 60),
@@ -84,6 +86,7 @@ def test_recovers_exactly_the_examples_alone_in_their_bin(
     assert not Counter(guess.labels.tolist()) - Counter(truth.batches[0].labels.tolist())
 
 
+@pytest.mark.paper_step("robbing-the-fed", "imprint layer with ascending biases in front of the model")
 def test_the_bins_are_equally_likely():
     attack = attack_named(NAME, bins=10)
     model = crafted(attack, dense(0.0))
@@ -93,6 +96,7 @@ def test_the_bins_are_equally_likely():
     torch.testing.assert_close(counts, torch.full((10,), 0.1), atol=0.015, rtol=0)
 
 
+@pytest.mark.paper_step("robbing-the-fed", "biases at quantiles of the measurement")
 @pytest.mark.parametrize("distribution", ["normal", "laplace"])
 def test_quantiles_agree_with_scipy(distribution):
     from scipy import stats
@@ -158,6 +162,7 @@ def test_real_images_come_back_through_any_dropout(model, rate, knows):
     assert exactly >= 8
 
 
+@pytest.mark.paper_step("robbing-the-fed", "sparse variant, for several local steps")
 @pytest.mark.parametrize("learning_rate", [0.001, 0.1])
 def test_several_steps_show_what_entered_a_sparse_bin_alone(learning_rate):
     federation = {"algorithm": "fedavg", "local_steps": 3, "batch_size": 4}

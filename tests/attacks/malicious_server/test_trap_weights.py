@@ -37,6 +37,7 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
     return attack.craft(model.double(), SPEC, torch.zeros(0, *SHAPE), torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.paper_step("trap-weights", "rows with a negative half that outweighs the positive half")
 @pytest.mark.parametrize("scale", [0.95, 0.7])
 @pytest.mark.parametrize("build", [dense, ChannelsLast])
 def test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation(scale, build):
@@ -63,6 +64,7 @@ def test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation(scale, 
     assert (outputs[2] < 0).all()
 
 
+@pytest.mark.paper_step("trap-weights", "examples from rows that a single example activates")
 @settings(max_examples=30, deadline=None)
 @given(
     width=st.integers(8, 120),

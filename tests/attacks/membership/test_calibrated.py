@@ -5,6 +5,8 @@ import pytest
 from tests.attacks.membership.linear import Make, loss, observed, scored, weights
 
 
+@pytest.mark.paper_step("calibrated", "shadow models without the candidates")
+@pytest.mark.paper_step("calibrated", "mean loss of the shadow models minus the loss of the model")
 def test_the_loss_of_the_shadows_less_that_of_the_last_weights(attack_of: Make) -> None:
     attack = attack_of("calibrated", shadows=4)
     seen = observed(attack.plan())

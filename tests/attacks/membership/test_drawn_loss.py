@@ -37,6 +37,7 @@ def scores(model: nn.Module, **settings: Any) -> Tensor:
     return own.score(seen(model, Denoising(DenoisingConfig())), torch.Generator().manual_seed(1))
 
 
+@pytest.mark.paper_step("drawn-loss", "loss under drawn noise levels as score")
 def test_at_one_level_it_is_the_expectation_known_by_hand() -> None:
     found = scores(Constant(), draws=1500, level=2.0)
     # (0.5 (y + 2 e) - y)^2 has the expectation y^2 / 4 + 1, weighted by (1 + 4) / 4.

@@ -20,6 +20,7 @@ def two_classes(inputs: Tensor, labels: Tensor) -> MembershipObservation:
     return replace(observed(), candidates=Batch(inputs, labels), model=model, weights=((1, weights),))
 
 
+@pytest.mark.paper_step("label-only", "distance to the boundary by labels under noise")
 def test_the_score_is_the_normal_probability_of_the_distance(attack_of: Make) -> None:
     distances = torch.tensor([-1.5, -0.2, 0.1, 0.6, 3.0])  # below 0 on the wrong side
     inputs = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

@@ -38,6 +38,7 @@ def test_each_shift_of_a_distance_is_made_once(attack_of: Make, distance: int, c
     assert scored(attack_of("label-shifts", distance=distance), seen(bright)) == [copies]
 
 
+@pytest.mark.paper_step("label-shifts", "labels of shifted images")
 def test_a_dot_gets_to_the_middle_by_one_shift_if_it_is_near_enough(attack_of: Make) -> None:
     images = torch.stack([dot(2, 2), dot(1, 2), dot(3, 3), dot(2, 0), dot(1, 4)])  # 0, 1, 2, 2 and 3 pixels away
     assert scored(attack_of("label-shifts", distance=2), seen(images)) == [1, 1, 1, 1, 0]

@@ -10,6 +10,9 @@ from fedsim.core.types import Tensors
 from tests.attacks.membership.linear import Make, observed, probability, scored
 
 
+@pytest.mark.paper_step("lira", "shadow models with and without each candidate")
+@pytest.mark.paper_step("lira", "Gaussians of both groups, per example or with a common variance")
+@pytest.mark.paper_step("lira", "likelihood ratio, or the offline test")
 @pytest.mark.parametrize("variance", ["fixed", "per-example"])
 @pytest.mark.parametrize("mode", ["online", "offline"])
 def test_lira_is_the_likelihood_ratio_of_two_gaussians(attack_of: Make, mode: str, variance: str) -> None:
@@ -45,6 +48,7 @@ def test_lira_is_the_likelihood_ratio_of_two_gaussians(attack_of: Make, mode: st
     assert scored(attack, seen) == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.paper_step("lira", "logit of the label's probability")
 def test_a_confidence_that_rounds_to_one_still_has_a_logit(attack_of: Make) -> None:
     attack = attack_of("lira", shadows=4, mode="offline")
     seen = observed(attack.plan())

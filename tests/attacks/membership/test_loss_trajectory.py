@@ -5,6 +5,7 @@ import pytest
 from tests.attacks.membership.linear import Make, loss, observed, scored, weights
 
 
+@pytest.mark.paper_step("loss-trajectory", "fall of the loss over the rounds")
 def test_the_loss_has_fallen_from_the_mean_of_the_earlier_weights(attack_of: Make) -> None:
     seen = observed()
     both, last = seen.candidates, seen.weights[-1][1]

@@ -8,6 +8,7 @@ from tests.attacks.membership.linear import Make
 from tests.attacks.membership.masked import COUNT, LENGTH, log_odds, observed, weights
 
 
+@pytest.mark.paper_step("masked-loss", "loss as score")
 def test_the_score_is_the_mean_over_masks_of_evenly_spread_shares(attack_of: Make) -> None:
     seen = observed()
     found = attack_of("masked-loss", masks=3)(seen, seeding.generator(1, "score"))

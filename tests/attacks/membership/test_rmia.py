@@ -7,6 +7,8 @@ from fedsim.questions.membership.types import Shadow
 from tests.attacks.membership.linear import Make, observed, probability, scored
 
 
+@pytest.mark.paper_step("rmia", "ratio of an example, with the offline approximation")
+@pytest.mark.paper_step("rmia", "share of population examples that it exceeds by gamma")
 @pytest.mark.parametrize(("a", "gamma"), [(0.3, 2.0), (1.0, 1.0), (0.0, 1.5)])
 def test_rmia_compares_every_pair(attack_of: Make, a: float, gamma: float) -> None:
     attack = attack_of("rmia", shadows=4, a=a, gamma=gamma)

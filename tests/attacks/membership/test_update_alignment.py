@@ -11,6 +11,7 @@ from fedsim.questions.membership.types import WatchedUpdate
 from tests.attacks.membership.linear import CLASSES, FEATURES, Make, observed, scored, weights
 
 
+@pytest.mark.paper_step("update-alignment", "cosine of update and gradient of the example")
 @pytest.mark.parametrize("measure", ["cosine", "inner-product"])
 def test_alignment_is_that_of_the_closed_form_gradient(attack_of: Make, measure: str) -> None:
     """Of a linear layer the gradient of one example is (softmax - label) times its inputs."""

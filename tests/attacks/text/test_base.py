@@ -17,6 +17,7 @@ from tests.attacks.written import WRITTEN, masked_client
 from tests.federating import watched
 
 
+@pytest.mark.paper_step("tag", "nearest tokens")
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_the_objective_is_zero_at_the_truth(name: str, dropout: float) -> None:
@@ -30,6 +31,7 @@ def test_the_objective_is_zero_at_the_truth(name: str, dropout: float) -> None:
     assert torch.equal(task.tokens(true_vectors(task, truth)), in_order(truth)[0])
 
 
+@pytest.mark.paper_step("tag", "descent on one vector per token")
 @pytest.mark.parametrize("name", SEARCHES)
 @pytest.mark.parametrize(
     "knows",

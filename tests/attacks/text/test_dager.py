@@ -118,6 +118,7 @@ def test_three_sentences_of_four_tokens_are_exact_on_any_model_of_these_names(bu
     assert not found.notes
 
 
+@pytest.mark.paper_step("dager", "decoders: prefixes grow inside the second span")
 @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_sentences_of_all_lengths_are_exact(data: st.DataObject) -> None:
@@ -152,6 +153,7 @@ def test_it_returns_no_more_sentences_than_examples() -> None:
     assert read(attacked(replace(observation, batch_size=None))) == inputs_of(THREE)
 
 
+@pytest.mark.paper_step("dager", "encoders: sentences of these tokens that lie in the second span")
 def test_a_model_that_looks_ahead_takes_all_arrangements() -> None:
     with seeding.isolate_randomness(8):
         model = TwoSided()
@@ -220,6 +222,7 @@ def test_noise_leaves_no_token_in_the_span() -> None:
     assert nothing.stop_reason.startswith("no token's embedding lies in the span")
 
 
+@pytest.mark.paper_step("dager", "tokens whose embeddings lie in the first span")
 def test_learned_positions_name_the_tokens_of_every_place_as_brute_force_does() -> None:
     model = gpt2()
     observation = seen(model, THREE)
@@ -251,6 +254,7 @@ def test_a_repeated_first_token_is_a_sentence_where_places_are_learned() -> None
     assert read(attacked(seen(gpt2(), sentences))) == inputs_of(sentences)
 
 
+@pytest.mark.paper_step("dager", "updates of several local steps")
 @pytest.mark.parametrize(
     ("steps", "rate"),
     [(1, 1.0), (1, 1e-3), (2, 1.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1e-4), (4, 1e-2)))],
@@ -303,6 +307,7 @@ def test_fresh_adapters_with_more_rows_than_tokens_tell_whole_sentences() -> Non
         attacked(seen(adapted(llama(), 4, start=0.0), THREE))
 
 
+@pytest.mark.paper_step("dager", "low-rank adapters: span of the gradient of A")
 @pytest.mark.parametrize("start", [0.0, 0.1])
 def test_adapters_of_peft_tell_the_same_before_the_first_round_and_later(start: float) -> None:
     from peft import LoraConfig as PeftConfig

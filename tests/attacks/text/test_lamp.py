@@ -35,6 +35,7 @@ def test_drafts_hold_every_word_that_was_read() -> None:
         assert set(found[found >= 0].tolist()) == set(in_order(truth)[0].flatten().tolist()) - {-1}
 
 
+@pytest.mark.paper_step("lamp", "penalty on the length of the vectors")
 def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_grew() -> None:
     observation, truth, _ = watched(**WRITTEN, knows=KNOWN, federation={"batch_size": 1})
     grown = copy.deepcopy(observation.model)
@@ -47,6 +48,8 @@ def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_gr
     assert float(attack.prior(task, true_vectors(task, truth)[None])) < 0.02
 
 
+@pytest.mark.paper_step("lamp", "descent on one vector per token")
+@pytest.mark.paper_step("lamp", "choice by gradient and language model")
 @pytest.mark.slow
 def test_lamp_recovers_sentences() -> None:
     tables = {**WRITTEN, "federation": {"clients": 3, "batch_size": 1}}

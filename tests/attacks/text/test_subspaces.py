@@ -52,6 +52,7 @@ def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, s
     assert space.size == pytest.approx(trace, rel=ROUNDING)
 
 
+@pytest.mark.paper_step("dager", "span of the attention gradients by numerical rank")
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_hard_projector_is_that_of_the_row_space_and_its_size_the_rank(count: int) -> None:
     """Directions below the edge of the stated noise are left out, though they are exact."""

@@ -1,5 +1,6 @@
 """Moves and changes of words keep to words and lengths."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from attacks.text._token_edits import change, orders
 
 
+@pytest.mark.paper_step("lamp", "moves of words in turn")
 @given(st.integers(1, 9), st.integers(0, 12), st.integers(0, 999))
 def test_moves_keep_every_word(length: int, count: int, seed: int) -> None:
     found = orders(length, count, torch.Generator().manual_seed(seed))

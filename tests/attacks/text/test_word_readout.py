@@ -28,6 +28,7 @@ def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
     return batch.inputs[real], batch.labels[real]
 
 
+@pytest.mark.paper_step("word-readout", "words from nonzero rows of the embedding's gradient")
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(dropout: float, batch_size: int) -> None:

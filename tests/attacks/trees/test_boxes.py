@@ -27,6 +27,7 @@ def true_share(rows: Batch):
     return share
 
 
+@pytest.mark.paper_step("boxes", "assignment of rows to leaves, tree by tree")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -50,6 +51,7 @@ def test_after_one_tree_every_row_is_covered() -> None:
     assert covered(packed, rows) == 1.0
 
 
+@pytest.mark.paper_step("boxes", "search over several trees")
 def test_after_several_trees_it_covers_more_than_leaves_at_random() -> None:
     view, rows = seat(client=1, trees=5)
     # the sheet's table has 0.97 and 0.36 after five trees of sixty rows

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
+
 from fedsim.questions.vertical.observe import with_raw_columns
 from tests.attacks.vertical.label_seats import guessed, trained_seat
 
 
+@pytest.mark.paper_step("completion", "top trained on few labels over the party's bottom")
 def test_a_few_labels_and_the_bottom_read_most_labels_without_a_gradient() -> None:
     view, labels = trained_seat(3)
     blind = replace(view, steps=[replace(step, down={}) for step in view.steps])

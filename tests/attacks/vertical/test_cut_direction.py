@@ -1,10 +1,12 @@
 """Gradients of one class point one way, however short they are."""
 
+import pytest
 import torch
 
 from tests.attacks.vertical.label_seats import guessed, made_seat, trained_seat
 
 
+@pytest.mark.paper_step("cut-direction", "labels from the directions of returned gradients")
 def test_every_label_of_two_classes_is_read_from_one_known_example_each() -> None:
     view, labels = trained_seat(5)
     assert torch.equal(guessed("cut-direction", view), labels)

@@ -1,10 +1,12 @@
 """The class that is expected less has the longer gradients."""
 
+import pytest
 import torch
 
 from tests.attacks.vertical.label_seats import guessed, made_seat
 
 
+@pytest.mark.paper_step("cut-norm", "labels from the norms of returned gradients")
 def test_lengths_tell_two_classes_while_the_probability_is_far_from_one_half() -> None:
     labels = (torch.arange(60) % 5 == 0).long()
     source = torch.Generator().manual_seed(0)

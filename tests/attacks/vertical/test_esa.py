@@ -16,6 +16,7 @@ def worst(columns: int, **settings: Any) -> float:
     return float(errors(guessed("esa", view), originals).max())
 
 
+@pytest.mark.paper_step("esa", "linear equations of the predictions")
 @pytest.mark.parametrize("columns", [10, 18])
 def test_as_many_columns_as_equations_are_exact(columns: int) -> None:
     assert worst(columns) < 1e-8  # the logarithms of small probabilities lose digits

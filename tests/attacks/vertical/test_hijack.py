@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ def steered() -> tuple[Any, Any, SplitRun]:
     return federation, attack, federation.run(cover=steer)
 
 
+@pytest.mark.paper_step("hijack", "adversarial pull of the features to the attacker's space")
+@pytest.mark.paper_step("hijack", "decoder of the features")
 def test_columns_are_explained_better_than_by_the_mean() -> None:
     federation, attack, run = steered()
     view = features_view(federation, run, "a", EPOCHS, "embeddings", EVERYTHING, (200, 1))

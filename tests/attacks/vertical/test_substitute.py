@@ -11,6 +11,8 @@ from tests.questions.vertical.splitting import split_federation
 QUICK = {"epochs": 40}
 
 
+@pytest.mark.paper_step("substitute", "substitute bottom aligned with the party's features")
+@pytest.mark.paper_step("substitute", "decoder trained on the substitute")
 @pytest.mark.slow
 def test_it_explains_columns_and_of_a_party_with_no_input_nothing() -> None:
     federation = split_federation(classes=4, columns=8, width=16, activation="leaky-relu")

@@ -84,6 +84,7 @@ def by_hand(own: AlloraLinear, x: Tensor, g: Tensor) -> Tensor:
     return 1 / (norms + 1 / ETA**2).sqrt() if settings.power == "sqrt" else 1 / (norms + 1 / ETA)
 
 
+@pytest.mark.paper_step("allora", "no dropout and no scale")
 @pytest.mark.parametrize("settings", [*FAMILY, {"power": "none"}, {"apply_to": "update"}])
 def test_the_model_starts_unchanged_bit_by_bit_and_the_output_is_that_of_the_formula(settings: dict[str, Any]) -> None:
     fresh = layer(None, **settings)
@@ -108,6 +109,7 @@ def test_at_zero_a_has_no_gradient_and_that_of_b_is_eta_times_that_of_lora(setti
     assert torch.equal(found[2], plain[2])
 
 
+@pytest.mark.paper_step("allora", "gradients of A and B with the factors, inputs without")
 @pytest.mark.parametrize("settings", FAMILY)
 def test_gradients_are_those_of_the_formula(settings: dict[str, Any]) -> None:
     own, x, g = layer(**settings), inputs(), into()
@@ -123,6 +125,7 @@ def test_gradients_are_those_of_the_formula(settings: dict[str, Any]) -> None:
         assert torch.allclose(found[1], own.factors().unsqueeze(1) * plain[1], rtol=1e-10)
 
 
+@pytest.mark.paper_step("allora", "factor of each row from the norm of its product")
 @given(
     st.sampled_from(["sqrt", "inverse"]),
     st.floats(0.1, 20),

@@ -94,6 +94,7 @@ def test_nothing_open_is_the_stock_model_with_and_without_padding(stock: nn.Modu
     )
 
 
+@pytest.mark.paper_step("causal-mask-removal", "open blocks see later tokens")
 @pytest.mark.parametrize("chosen", ALL)
 def test_a_later_token_is_seen_above_the_lowest_open_block_and_nowhere_below(stock: nn.Module, chosen: str) -> None:
     model, changed = opened(stock, chosen), tokens().clone()
@@ -130,6 +131,7 @@ def test_without_positions_an_open_model_does_not_care_about_the_order(monkeypat
     assert not torch.allclose(tiny()(tokens()[:, order]), tiny()(tokens())[:, order], atol=1e-4)
 
 
+@pytest.mark.paper_step("causal-mask-removal", "groups of blocks without causal mask")
 @given(st.integers(1, 40), st.integers(1, 6))
 def test_groups_are_consecutive_and_hold_every_block_once(blocks: int, groups: int) -> None:
     if groups > blocks:

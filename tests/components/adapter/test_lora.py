@@ -44,6 +44,7 @@ def tokens() -> Tensor:
     return torch.randint(11, (2, 6), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.paper_step("lora", "B starts at zero")
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_the_model_starts_unchanged_bit_by_bit_and_only_adapters_are_trained(dropout: float) -> None:
     model = language_model()
@@ -55,6 +56,7 @@ def test_the_model_starts_unchanged_bit_by_bit_and_only_adapters_are_trained(dro
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2 * 3 * (16 + 16) + 2 * 3 * (16 + 8)
 
 
+@pytest.mark.paper_step("lora", "change merged into the weights")
 @pytest.mark.parametrize(("scaling", "factor"), [("rank", 16 / 3), ("root-rank", 16 / 3**0.5)])
 def test_the_output_is_that_of_the_formula_and_of_the_merged_layer(scaling: str, factor: float) -> None:
     base = nn.Linear(7, 5).double()
@@ -75,6 +77,7 @@ def test_a_merged_model_is_ordinary_and_does_the_same() -> None:
     assert any(isinstance(module, LoraLinear) for module in model.modules())
 
 
+@pytest.mark.paper_step("lora", "low-rank change of a frozen layer")
 def test_outputs_and_gradients_are_those_of_peft() -> None:
     peft = pytest.importorskip("peft")
     plain = language_model()

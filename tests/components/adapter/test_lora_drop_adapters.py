@@ -49,6 +49,7 @@ def written_out(model: nn.Module, text: Tensor, prompt: int, reuse: str) -> Tens
     return plain.get_submodule("lm_head")(plain.get_submodule("norm")(hidden))
 
 
+@pytest.mark.paper_step("lora-drop-adapters", "training through dropped blocks")
 @torch.no_grad()
 @pytest.mark.parametrize("reuse", ["anchor", "previous"])
 @pytest.mark.parametrize("prompt", [1, 4])
@@ -78,6 +79,7 @@ def test_a_cycle_of_one_changes_nothing_and_the_first_tokens_never_lean() -> Non
         )
 
 
+@pytest.mark.paper_step("lora-drop-adapters", "adapters alone are trained")
 def test_adapters_alone_are_trained() -> None:
     model = prepared()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -34,6 +34,7 @@ def world_with(scenario: Build, component: dict[str, Any], **tables: Any) -> Wor
     return worlds.build(scenario(**{**table, **tables}))
 
 
+@pytest.mark.paper_step("cutmix", "images pasted, labels by the share of pixels")
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize(("height", "width"), SHAPES)
 def test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partners(
@@ -54,6 +55,7 @@ def test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partn
             assert int((mixed[index] == partner).sum()) == height * width - own
 
 
+@pytest.mark.paper_step("cutmix", "box of a Beta share, clipped at the border")
 @pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4)])
 def test_rows_are_clipped_by_the_height_and_columns_by_the_width(height: int, width: int) -> None:
     boxes = torch.tensor(boxes_of(torch.zeros(2000).double(), height, width, random()))

@@ -47,6 +47,7 @@ def pasted(maps: Tensor, draws: Draws) -> Tensor:
     return torch.stack(rows)
 
 
+@pytest.mark.paper_step("feature-cutmix", "box of a feature map pasted, labels by its share")
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say(scenario: Build, per_sample: bool) -> None:
     world = world_with(scenario, per_sample=per_sample)

@@ -24,6 +24,7 @@ def test_it_moves_a_share_to_all_classes(scenario: Build) -> None:
     assert update.loss > 0
 
 
+@pytest.mark.paper_step("label-smoothing", "labels mixed with the uniform distribution")
 def test_the_loss_is_that_of_torch(scenario: Build) -> None:
     world = worlds.build(scenario(model={"name": "mlp", "dropout": 0.0}, components=[SMOOTHING]))
     update, truth = local_training(world, world.models.first_weights, 1, 0)

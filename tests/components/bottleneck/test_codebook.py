@@ -27,6 +27,7 @@ Build = Callable[..., Scenario]
 MLP = {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.25}
 
 
+@pytest.mark.paper_step("codebook", "the k codes of largest cosine replace the activation")
 @pytest.mark.parametrize("similarity", ["dot", "cosine", "euclid"])
 @pytest.mark.parametrize("combine", ["mean", "sum"])
 def test_the_output_is_the_mean_or_sum_of_the_most_similar_rows(similarity: str, combine: str) -> None:
@@ -77,6 +78,7 @@ def parts(codebook: CodebookLayer, a: Tensor, weights: Tensor) -> tuple[Tensor, 
     return to_inputs.flatten(-2), to_codes[0], inputs.detach().flatten(-2), output.detach()
 
 
+@pytest.mark.paper_step("codebook", "straight-through gradient and code loss")
 @pytest.mark.parametrize("loss", ["base", "aeloss", "vqvae", "fullaeloss"])
 def test_gradients_are_straight_through_row_sparse_and_those_of_the_code_loss(loss: str) -> None:
     codebook, a, g = layer(loss=loss, beta=0.3), activations(4, 7, 6), activations(4, 7, 6, seed=2)
@@ -123,6 +125,7 @@ def test_switched_off_the_network_is_the_plain_one_bit_by_bit() -> None:
     assert all(codebook.enabled for codebook in codebooks(model).values())
 
 
+@pytest.mark.paper_step("codebook", "control by forcing codes")
 def test_codes_are_read_forced_and_disabled() -> None:
     model, x = prepared(network(), at=("1", "3"), groups=2), activations(6, 5)
     with reading(model) as seen:

@@ -38,6 +38,7 @@ def step(model: KeyValueModel, x: Tensor, labels: Tensor, rate: float = 0.3) -> 
     model.table.entries.weight.data -= rate * gradient(model, x, labels).flatten(0, 1)
 
 
+@pytest.mark.paper_step("key-value-bottleneck", "random projections into heads")
 def test_columns_of_the_projections_have_length_one_and_heads_are_products() -> None:
     lookup = prepared().lookup
     assert lookup.projections.shape == (6, 3, 4)
@@ -54,6 +55,7 @@ def test_chunks_are_slices_of_the_features() -> None:
     assert torch.equal(lookup.heads(features), torch.stack(features[:, 0].split(2, -1)))
 
 
+@pytest.mark.paper_step("key-value-bottleneck", "only the values that were read learn")
 @pytest.mark.parametrize("active", [1, 2])
 def test_a_step_changes_exactly_the_values_that_were_read(active: int) -> None:
     model, x = prepared(active=active), drawn(5, 5)
@@ -76,6 +78,7 @@ def test_the_gradient_of_a_value_is_softmax_minus_target_over_its_readers() -> N
     assert torch.allclose(found, expected, atol=1e-12)
 
 
+@pytest.mark.paper_step("key-value-bottleneck", "keys from moving averages over unlabelled features")
 def test_first_keys_lie_among_public_heads_and_every_key_is_read() -> None:
     made = component(pairs=16, passes=10)
     model = made.prepare(network(), torch.Generator().manual_seed(0)).train()

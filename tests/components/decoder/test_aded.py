@@ -66,6 +66,7 @@ def check_law(vocabulary: int, length: int, draws: int, folder: Path) -> None:
     assert len({text.trace.tokens for text in texts}) > 1
 
 
+@pytest.mark.paper_step("aded", "verification by draws of the model")
 def test_texts_follow_the_law_of_the_model(tmp_path: Path) -> None:
     check_law(4, 3, 1000, tmp_path)
 
@@ -89,6 +90,7 @@ def test_every_node_of_a_searched_tree_has_the_scores_of_its_way() -> None:
             torch.testing.assert_close(own, alone, rtol=0, atol=1e-9)  # sums in another order, in double precision
 
 
+@pytest.mark.paper_step("aded", "reduced tri-gram table that learns from drafts")
 def test_the_table_learns_every_trigram_of_the_window_and_nothing_else() -> None:
     before = {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
     text = [9, 9, 9, *[7] * 8, 1, 2, 3, 1, 2, 3, 1, 2]  # the nines lie in front of the last 16
@@ -126,6 +128,7 @@ def test_drafted_tokens_behind_the_end_are_not_accepted(tmp_path: Path) -> None:
     assert series["proposed"][0] >= 5, "the draft went on"
 
 
+@pytest.mark.paper_step("aded", "tree search with rollouts")
 def test_the_search_follows_the_only_way() -> None:
     table = TrigramTable({(1, 2): {3: 1.0}, (2, 3): {4: 1.0}, (3, 4): {5: 1.0}, (4, 5): {6: 1.0}})
     assert max(search(table, (1, 2), AdedConfig(), 4, HALF), key=len) == (3, 4, 5, 6)
@@ -133,6 +136,7 @@ def test_the_search_follows_the_only_way() -> None:
     assert search(table, (8, 8), AdedConfig(), 4, HALF) == []
 
 
+@pytest.mark.paper_step("aded", "choice of a child by PUCT with the table as prior")
 def test_visits_follow_the_priors_and_the_weaker_way_is_visited_too() -> None:
     root = aded._Node((0, 0))
     root.children = [aded._Node((0, 1), 0.1), aded._Node((0, 2), 0.9)]

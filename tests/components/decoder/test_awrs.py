@@ -92,6 +92,8 @@ def test_the_enumeration_is_of_a_law() -> None:
     assert len(POSTERIOR) == 11
 
 
+@pytest.mark.paper_step("awrs", "weight of a token by adaptive rejection")
+@pytest.mark.paper_step("awrs", "a proposal other than the model")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -111,6 +113,7 @@ def test_evidence_and_weights_are_unbiased(settings: dict[str, Any]) -> None:
     check_exact(populations(250, 0, **settings), 0.05)
 
 
+@pytest.mark.paper_step("awrs", "resampling of particles below a share of the effective sample size")
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"share": 1.0}, {"share": 0.0}, {"estimator": "two-loops"}])
 def test_the_law_of_the_particles_is_the_model_given_the_constraint(settings: dict[str, Any]) -> None:
@@ -159,6 +162,7 @@ class Misled:
         return math.log(ones(tokens)) if is_whole else math.log(2 if 0 in tokens else 0.5)
 
 
+@pytest.mark.paper_step("awrs", "a critic: its change of score weights the particles")
 @pytest.mark.parametrize(
     ("critic", "share"),
     [
@@ -446,6 +450,7 @@ def test_the_noted_sizes_fall_below_the_threshold_and_rise_again() -> None:
     assert any(len(one.sizes) > 1 and min(one.sizes) < 2.5 < max(one.sizes) for one in populations(20, 0))
 
 
+@pytest.mark.paper_step("awrs", "evidence of the constraint")
 def test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_weighs_nothing() -> None:
     own = Awrs.within("(ab|c)[12]", particles=2)
     assert (own.config.regex, own.config.ends, own.config.particles) == ("(ab|c)[12]", "whole", 2)

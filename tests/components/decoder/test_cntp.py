@@ -81,6 +81,7 @@ def test_at_temperature_0_it_is_greedy() -> None:
     ]
 
 
+@pytest.mark.paper_step("cntp", "number of trials from the entropy")
 @pytest.mark.parametrize("form", ["code", "paper"])
 def test_the_number_of_trials_grows_with_entropy_from_one_to_the_most(form: str) -> None:
     config = CntpConfig.model_validate({"form": form, "max_trials": 10, "low": 0.2, "high": 1.5})
@@ -93,6 +94,7 @@ def test_the_number_of_trials_grows_with_entropy_from_one_to_the_most(form: str)
     assert trials_at(0.86, config) == 5
 
 
+@pytest.mark.paper_step("cntp", "the trial of the smallest perplexity stays")
 @pytest.mark.slow
 def test_the_chosen_trial_is_the_least_of_its_draws_by_the_closed_form() -> None:
     """P(s) = G(s)^N - (G(s) - F(s))^N, G(s) the probability of all trials whose perplexity is at least that of s."""
@@ -165,6 +167,7 @@ def test_the_controls_always_branch_or_branch_where_it_is_sure() -> None:
     ] * 4
 
 
+@pytest.mark.paper_step("cntp", "a trial ends at a sign")
 @pytest.mark.parametrize("longest", [3, 64])
 def test_a_trial_ends_at_a_sign_a_stop_token_or_its_longest(longest: int) -> None:
     limits = Limits(max_new_tokens=12, stop_tokens=frozenset({STOP}), context=14)

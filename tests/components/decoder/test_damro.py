@@ -73,6 +73,7 @@ def test_with_every_token_an_outlier_both_branches_say_the_same() -> None:
     assert tokens(written(outliers=PATCHES, strength=3.0)) == plain()
 
 
+@pytest.mark.paper_step("damro", "tokens below a share of the likeliest are left out")
 def test_what_is_drawn_is_plausible_with_all_visual_tokens() -> None:
     _, states = steps(strength=5.0, cutoff=0.3, temperature=2.0)
     for state in states:
@@ -111,6 +112,7 @@ def test_texts_do_not_depend_on_those_beside_them() -> None:
     assert tokens(drawn) == tokens(written(choice="random", temperature=1.0, batch_size=1))
 
 
+@pytest.mark.paper_step("damro", "contrast of all tokens with the outliers")
 def test_the_closed_form() -> None:
     every, few = torch.tensor([2.0, 1.0, 0.0]), torch.tensor([2.0, 0.0, 0.0])
     assert contrast_scores(every, few, 1.0, 0.1).tolist() == [2.0, 2.0, 0.0]
@@ -144,6 +146,7 @@ def test_joint_and_averaged_attention_are_one_for_one_head() -> None:
     torch.testing.assert_close(looked(queries, keys, True), looked(queries, keys, False))
 
 
+@pytest.mark.paper_step("damro", "outliers by the class token's attention")
 def test_outliers_are_those_of_the_projected_layer_in_the_order_that_is_asked_for() -> None:
     model, (state, *_) = steps(outliers=4, order="attention", heads="mean")
     rows: list[Tensor] = []

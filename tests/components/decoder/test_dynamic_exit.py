@@ -59,6 +59,7 @@ def check_greedy(model: nn.Module, asked: list[list[int]], dynamic: bool) -> Non
     assert [list(text.tokens) for text in texts] == greedy(model, asked, 8)
 
 
+@pytest.mark.paper_step("dynamic-exit", "a draft ends where it is unsure")
 @pytest.mark.parametrize("choices", [[(1, 3)], [(3, 17)], [(1, 0), (2, 5), (3, 1), (2, 0)]])
 def test_at_temperature_zero_it_is_greedy_whatever_is_chosen(
     model: nn.Module, asked: list[list[int]], choices: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
@@ -103,6 +104,7 @@ def test_the_expected_tokens_of_a_layer_are_a_geometric_sum() -> None:
     assert tokens_per_layer(1.0, 30, 7, 5) == pytest.approx(6 / 65)
 
 
+@pytest.mark.paper_step("dynamic-exit", "exit and length of the largest expected tokens per layer")
 def test_the_choice_is_the_best_of_the_grid_and_of_equals_the_smallest() -> None:
     source = random.Random(0)
     for _ in range(20):
@@ -141,6 +143,7 @@ def test_an_exit_that_always_agrees_is_taken_and_one_that_never_does_drafts_noth
     assert last.exits[0].length == 0
 
 
+@pytest.mark.paper_step("dynamic-exit", "decayed counts of agreement by layer")
 @pytest.mark.parametrize("length", [3, 40])
 def test_counts_are_those_of_a_pass_over_the_text_that_stands(model: nn.Module, length: int) -> None:
     prompt = random.Random(1).choices(range(VOCABULARY), k=length)

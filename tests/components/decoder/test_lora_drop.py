@@ -52,6 +52,7 @@ def test_with_nothing_dropped_it_is_greedy(settings: dict[str, Any]) -> None:
     assert [list(own.tokens) for own in write(model, asked)] != greedy(model, asked, 10), "the control"
 
 
+@pytest.mark.paper_step("lora-drop", "the clock of anchors")
 @torch.no_grad()
 @pytest.mark.parametrize("reuse", ["anchor", "previous"])
 @pytest.mark.parametrize("length", [1, 4])
@@ -73,6 +74,7 @@ def test_scores_step_by_step_are_those_of_a_pass_over_the_whole_text(length: int
         state = replace(after, tokens=(tuple(text[: place + 1]),))
 
 
+@pytest.mark.paper_step("lora-drop", "adapters replace dropped blocks between anchors")
 @torch.no_grad()
 def test_a_fresh_adapter_returns_what_its_block_returned_at_the_anchor() -> None:
     model = adapted(trained=False)
@@ -93,6 +95,7 @@ def test_a_fresh_adapter_returns_what_its_block_returned_at_the_anchor() -> None
     assert not torch.equal(anchors[0][1], anchors[CYCLE][1])
 
 
+@pytest.mark.paper_step("lora-drop", "keys of the prompt and of anchors alone")
 def test_dropped_blocks_hold_the_keys_of_prompt_and_anchors_and_layers_are_counted() -> None:
     model, calls = adapted(), [0] * DEPTH
     for number in range(DEPTH):

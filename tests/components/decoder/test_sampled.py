@@ -43,6 +43,7 @@ def test_a_second_library_keeps_the_same_tokens(top_p: float) -> None:
     torch.testing.assert_close(nucleus(SCORES.double(), top_p), kept.double().softmax(-1))
 
 
+@pytest.mark.paper_step("sampled", "nucleus of the most likely tokens")
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.8), (2.0, 0.9), (0.7, 0.3)])
 def test_draws_follow_the_softmax(temperature: float, top_p: float) -> None:
     odds, draws = nucleus(SCORES.double() / temperature, top_p), 3000

@@ -53,6 +53,7 @@ def teacher_forced(model: nn.Module, text: list[int], prompt: int, schedule: Lay
     return model.get_submodule("lm_head")(model.get_submodule("norm")(hidden))[0]
 
 
+@pytest.mark.paper_step("skipdecode", "kept keys serve later tokens")
 @torch.no_grad()
 def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.Module) -> None:
     schedule, past = LayerSchedule(DEPTH, 5, 2, 1, 8), DecodingCache()
@@ -72,6 +73,7 @@ def test_what_is_kept_gives_the_scores_of_a_pass_over_the_whole_text(model: nn.M
             assert past.key_counts[layer] == [size + ran for size in sizes]
 
 
+@pytest.mark.paper_step("skipdecode", "layers of each token from the schedule")
 def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> None:
     calls = [0] * DEPTH
     for number in range(DEPTH):

@@ -48,6 +48,7 @@ def test_at_temperature_zero_it_is_greedy(settings: dict[str, object]) -> None:
     assert [written(text) for text in texts] == greedy(model, ASKED, 20)
 
 
+@pytest.mark.paper_step("speculative", "drafts of a cheaper model")
 def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
     for settings in ({"layers": 2}, {"draft": "same"}):
         (found,) = generate(
@@ -57,6 +58,7 @@ def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
         assert found.trace.series() == {"accepted": (4, 4), "layers": (10, 10), "proposed": (4, 4)}
 
 
+@pytest.mark.paper_step("speculative", "acceptance, and a draw of the residual at the first rejection")
 @pytest.mark.parametrize(
     "settings",
     [

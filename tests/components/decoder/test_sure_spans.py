@@ -47,6 +47,7 @@ def written(table: dict[tuple[int, int], dict[int, float]], tokenizer: Any = Non
     return found
 
 
+@pytest.mark.paper_step("sure-spans", "without confidence it is decoding token by token")
 @pytest.mark.parametrize("settings", [{"beta": 1.1}, {"pads": 0}])
 def test_where_nothing_is_accepted_it_is_greedy(settings: dict[str, Any]) -> None:
     texts = generate(make("sure-spans", **settings), padded(), ASKED, LIMITS, sources(4))
@@ -54,6 +55,7 @@ def test_where_nothing_is_accepted_it_is_greedy(settings: dict[str, Any]) -> Non
     assert {text.trace.tokens for text in texts} == {(1,) * 12}
 
 
+@pytest.mark.paper_step("sure-spans", "pads predict followers, the sure prefix is written")
 def test_followers_are_a_prefix_of_those_the_model_is_sure_of() -> None:
     table = {(0, 0): {1: 0.5}, (0, 1): {2: 0.95}, (0, 2): {3: 0.89}, (0, 3): {4: 0.99}}
     assert written(table).tokens[:2] == (1, 2)

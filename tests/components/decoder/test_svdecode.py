@@ -70,6 +70,7 @@ def test_at_strength_0_it_is_the_tuned_models_own_text(
     assert [text.tokens for text in texts] == [own.tokens for own in expected]
 
 
+@pytest.mark.paper_step("svdecode", "steering vector of the difference of both models")
 def test_a_steered_text_is_that_of_the_steered_scores_token_by_token() -> None:
     model, strength = pair().eval(), 4.0
     texts = generate(make("svdecode", strength=strength), model, ASKED, LONG, sources(4))
@@ -105,6 +106,7 @@ def batch(model: BesideBase, count: int = 40) -> Batch:
     return Batch(tokens[:, :-1], labels)
 
 
+@pytest.mark.paper_step("svdecode", "strength from labelled text")
 def test_costs_are_those_of_one_pass_and_calibration_lowers_them() -> None:
     model = pair().eval()
     examples, config = batch(model), SvdecodeConfig(strength=0, confidence=0.0, outside="left")
@@ -121,6 +123,7 @@ def test_costs_are_those_of_one_pass_and_calibration_lowers_them() -> None:
     assert steered_costs[2] <= steered_costs[1]
 
 
+@pytest.mark.paper_step("svdecode", "only sure tokens move")
 @pytest.mark.parametrize("sign", ["task", "paper"])
 def test_costs_move_the_sure_tokens_alone_and_refuse_none(sign: Literal["task", "paper"]) -> None:
     model, strength = pair().eval(), 3.0
@@ -256,6 +259,7 @@ def test_the_base_of_the_settings_is_loaded_and_steers_as_one_that_is_given(tmp_
         generate(make("svdecode", strength=4.0, base="bsae"), tuned, ASKED, LONG, sources(4))
 
 
+@pytest.mark.paper_step("svdecode", "top-k and top-p of the steered scores")
 def test_of_top_k_the_likeliest_alone_are_drawn_by_their_steered_odds() -> None:
     model, count, k = pair().eval(), 600, 3
     method = make("svdecode", strength=4.0, temperature=1.5, top_k=k, outside="left")

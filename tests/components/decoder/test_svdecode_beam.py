@@ -41,6 +41,7 @@ def steered_law(model: BesideBase, prompt: list[int]) -> dict[tuple[int, ...], f
     return law
 
 
+@pytest.mark.paper_step("svdecode-beam", "beam search of steered scores")
 @pytest.mark.parametrize("prompt", [[1, 2], [4], [0, 0, 2]])
 def test_the_text_is_the_best_of_all_by_steered_scores(prompt: list[int]) -> None:
     model = pair().eval()

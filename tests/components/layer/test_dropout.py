@@ -13,6 +13,7 @@ def prepared(model: nn.Module, rate: float) -> nn.Module:
     return Dropout(DropoutConfig(rate=rate)).prepare(model, torch.Generator())
 
 
+@pytest.mark.paper_step("dropout", "rate of every dropout layer; torch draws and scales the masks")
 def test_every_kind_of_dropout_layer_gets_the_rate_and_weights_stay() -> None:
     model = nn.Sequential(
         nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True), nn.Dropout1d(0.7), nn.Linear(8, 8)

@@ -62,6 +62,7 @@ def test_one_sample_is_plain_dropout() -> None:
     assert torch.allclose(ours, gradient(twin, F.cross_entropy(expected, labels)), atol=1e-12)
 
 
+@pytest.mark.paper_step("multi-sample-dropout", "mean loss over several masks of a shared feature")
 @pytest.mark.parametrize("inner", [0.0, 0.3])
 def test_it_equals_a_loop_over_samples_and_its_gradient_is_the_mean_of_theirs(inner: float) -> None:
     inputs, labels = data()
@@ -91,6 +92,7 @@ def test_without_dropout_every_sample_answers_like_the_evaluation() -> None:
     assert torch.allclose(losses[0], losses[1])
 
 
+@pytest.mark.paper_step("multi-sample-dropout", "one answer in evaluation")
 def test_evaluation_has_one_answer_and_weights_travel_between_any_numbers_of_samples() -> None:
     inputs, _ = data()
     first, second = sampled(2).eval(), sampled(8).eval()

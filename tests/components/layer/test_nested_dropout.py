@@ -58,6 +58,7 @@ def two_layers(**settings: Any) -> nn.Module:
     return component(alternate_with="2", **settings).prepare(model, torch.Generator())
 
 
+@pytest.mark.paper_step("nested-dropout", "length of the prefix from a Gaussian law")
 def test_lengths_follow_the_odds() -> None:
     odds = torch.tensor(prefix_odds(WIDTH, 4.0), dtype=torch.float64)
     layer, generator, draws = Prefix(4.0, 0.0, None), torch.Generator().manual_seed(1), 100_000
@@ -76,6 +77,7 @@ def test_lengths_follow_the_odds() -> None:
         assert stats.chisquare(joined.numpy(), expected.numpy()).pvalue > 1e-3
 
 
+@pytest.mark.paper_step("nested-dropout", "channels behind the prefix are zero")
 def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say() -> None:
     model, steps = nested(eta=4.0), 1500
     inputs, labels = data()
@@ -252,6 +254,7 @@ def by_hand(model: nn.Module, length: int, inputs: Tensor) -> Tensor:
     return model[3](features * (torch.arange(WIDTH) < length))  # type: ignore[index]
 
 
+@pytest.mark.paper_step("nested-dropout", "k of the highest validation accuracy after each round")
 @torch.no_grad()
 def test_the_server_chooses_the_shortest_prefix_of_the_best_accuracy() -> None:
     """Labels are those of the prefix of 5 channels, but for a few."""

@@ -18,6 +18,7 @@ def convolutional() -> nn.Module:
         return nn.Sequential(*layers, nn.Linear(32, CLASSES))
 
 
+@pytest.mark.paper_step("multi-sample-dropout", "mirrored and shifted feature maps")
 @pytest.mark.parametrize(
     "settings", [{"flip_half": True}, {"shift_pooling": True, "at": "2"}, {"at": "2"}, {"at": "3"}]
 )

@@ -25,6 +25,7 @@ def prepared(**settings: Any) -> nn.Module:
     return component.prepare(tiny_llama(blocks=DEPTH), torch.Generator()).train()
 
 
+@pytest.mark.paper_step("skipdecode-training", "training with the decoder's schedule")
 def test_scores_in_training_are_those_of_the_decoder_step_by_step() -> None:
     model, past, schedule = prepared(), DecodingCache(), LayerSchedule(DEPTH, 5, 2, 1, 6)
     with torch.no_grad(), disable_dropout():

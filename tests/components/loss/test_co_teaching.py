@@ -84,6 +84,7 @@ def reference(model: NetworkPair, batch: Batch, rate: float, length: int, *, sam
     return found[0], found[1]
 
 
+@pytest.mark.paper_step("co-teaching", "each network learns from the other's small losses")
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize(("examples", "rate"), [(10, 0.2), (11, 0.4), (10, 0.0)])
 def test_a_step_is_that_of_the_reference(examples: int, rate: float, same: bool) -> None:
@@ -122,6 +123,7 @@ def test_each_network_learns_from_one_half_alone() -> None:
     assert not torch.allclose(second, other)
 
 
+@pytest.mark.paper_step("co-teaching", "first stage: two networks trained apart")
 def test_in_the_first_stage_each_network_learns_from_all_examples() -> None:
     """Two plain cross-entropies on the whole batch; behind the stage it is co-teaching, whose ramp begins there."""
     staged, plain = component(separate=2, ramp=3), component(ramp=3)
@@ -191,6 +193,7 @@ def test_the_networks_start_differently_under_the_same_law() -> None:
         assert torch.equal(ours.flatten().sort().values, theirs.flatten().sort().values)
 
 
+@pytest.mark.paper_step("co-teaching", "forget rate rises over the first rounds")
 @pytest.mark.parametrize("ramp", [0, 1, 5])
 def test_the_forget_rate_ramps_up_in_even_steps(ramp: int) -> None:
     own = component(forget_rate=0.3, ramp=ramp)
@@ -217,6 +220,7 @@ def test_frozen_batch_normalisation_stays_as_it_is_bit_by_bit() -> None:
         assert stayed == inside if freezes else not set(stayed) & set(inside)
 
 
+@pytest.mark.paper_step("co-teaching", "batch norm trained in the first stage and frozen in the second")
 def test_batch_normalisation_trains_in_the_first_stage_and_is_constant_in_the_second() -> None:
     own, batch = component(separate=2), data(10)
     model = pair(own, normalised=True)
@@ -247,6 +251,7 @@ def test_the_stage_travels_with_the_weights(scenario: Build) -> None:
     assert all(torch.equal(second[name], third[name]) for name in statistics)
 
 
+@pytest.mark.paper_step("co-teaching", "lower learning rate in the second stage")
 def test_the_second_stage_has_its_own_learning_rate() -> None:
     batch = data(10)
     plain, slow = component(separate=1, forget_rate=0.2), component(separate=1, forget_rate=0.2, second_rate=0.01)
@@ -314,6 +319,7 @@ def test_it_runs_in_a_client_beside_nested_dropout(scenario: Build) -> None:
         assert update.tensors[name].any()
 
 
+@pytest.mark.paper_step("co-teaching", "k of the highest validation accuracy of the mean logits")
 @torch.no_grad()
 def test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there() -> None:
     layer = registry.get("component", "nested-dropout")

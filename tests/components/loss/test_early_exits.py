@@ -44,6 +44,7 @@ def test_each_exit_scores_as_the_model_without_later_layers() -> None:
             torch.testing.assert_close(found[:, place], shortened(layers)(TOKENS), rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.paper_step("early-exits", "loss of every exit, weighted more for later exits")
 def test_the_loss_is_the_weighed_sum_of_the_exits_losses() -> None:
     with torch.no_grad(), disable_dropout():
         outputs = prepared()(TOKENS)
@@ -57,6 +58,7 @@ def test_the_loss_is_the_weighed_sum_of_the_exits_losses() -> None:
     torch.testing.assert_close(plain.objective(outputs[:, -1], LABELS, 1), whole, rtol=0, atol=ROUNDING)
 
 
+@pytest.mark.paper_step("early-exits", "curriculum of exits")
 def test_the_schedule_says_which_exits_count_in_a_round() -> None:
     def active(schedule: str) -> list[tuple[int, ...]]:
         config = make("early-exits", exits=(3, 1, 2), schedule=schedule, stage_rounds=2).config
@@ -85,6 +87,7 @@ def without_its_dropout(model: nn.Module) -> nn.Module:
     return model
 
 
+@pytest.mark.paper_step("early-exits", "dropout of layers that grows with depth")
 def test_a_dropped_layer_leaves_a_text_as_it_came_and_an_evaluation_drops_none() -> None:
     assert skip_chances(DEPTH, 0.5) == pytest.approx((0, 0.5 * (2 ** (1 / 3) - 1), 0.5 * (2 ** (2 / 3) - 1), 0.5))
     llama = without_its_dropout(tiny_llama(blocks=DEPTH))

@@ -97,6 +97,7 @@ def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused
 # --- the loss
 
 
+@pytest.mark.paper_step("esimcse", "contrastive loss with queued negatives")
 @given(st.integers(1, 6), st.integers(0, 7), st.floats(0.05, 2))
 def test_the_loss_is_the_one_written_out_and_negatives_never_lower_it(batch: int, more: int, t: float) -> None:
     first, second, queue = rows(batch), rows(batch, seed=1), rows(more, seed=2)
@@ -119,6 +120,7 @@ def test_the_gradient_of_the_loss_is_right_for_both_views_and_one_sided() -> Non
 # --- repetition
 
 
+@pytest.mark.paper_step("esimcse", "repetition of words as the second view")
 @given(st.lists(st.integers(3, 9), min_size=1, max_size=14), st.integers(0, 5), st.data())
 def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[int], filled: int, data: Any) -> None:
     sentence = [BEGIN, *words, END] + [PADDING] * filled
@@ -172,6 +174,7 @@ def test_a_sentence_with_too_few_words_repeats_all_it_has() -> None:
 # --- E' and the queue
 
 
+@pytest.mark.paper_step("esimcse", "momentum encoder")
 @given(st.integers(1, 30), st.floats(0, 0.999))
 def test_the_follower_comes_closer_by_the_momentum_to_the_power_of_the_steps(steps: int, momentum: float) -> None:
     encoder = nn.Linear(3, 2)
@@ -197,6 +200,7 @@ def stepped(world: World, memory: Memory, rounds: int) -> list[tuple[Tensors, An
     return seen
 
 
+@pytest.mark.paper_step("esimcse", "queue of earlier sentences")
 def test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them(
     sentences: Callable[..., World],
 ) -> None:

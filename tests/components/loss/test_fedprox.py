@@ -22,6 +22,7 @@ def fedprox(mu: float) -> Any:
     return method.make(method.config.model_validate({"mu": mu}))
 
 
+@pytest.mark.paper_step("fedprox", "proximal term")
 def test_value_and_gradient_are_those_of_the_formula() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     model[2].bias.requires_grad_(False)
@@ -48,6 +49,7 @@ def test_one_step_from_the_received_weights_is_unchanged(scenario: Build, federa
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
 
 
+@pytest.mark.paper_step("fedprox", "several local steps with the term")
 def test_several_steps_equal_a_plain_loop_and_drift_less_the_larger_mu(scenario: Build) -> None:
     drifts = []
     for mu in (0.0, 0.1, 1.0, 4.0):

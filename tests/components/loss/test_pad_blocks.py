@@ -18,6 +18,7 @@ from tests.components.generating import VOCABULARY, make, tiny_llama
 from tests.components.loss.padding import BLOCKS, packed_scores, padded, texts
 
 
+@pytest.mark.paper_step("pad-blocks", "one pass over packed samples of tokens and pads")
 def test_a_packed_loss_is_that_of_separate_samples() -> None:
     model, batch = padded(), texts()
     scores, targets = packed_scores(model)
@@ -47,6 +48,7 @@ def place(model: nn.Module) -> HookContext:
     return HookContext(1, 0, 0, torch.Generator().manual_seed(1), received)
 
 
+@pytest.mark.paper_step("pad-blocks", "lexical units marked by the model's own confidence")
 def test_spans_are_marked_by_the_model_as_it_was_sent_while_the_client_trains_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

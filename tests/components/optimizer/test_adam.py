@@ -1,10 +1,12 @@
 """Adam against torch's own, and without bias correction against its equation."""
 
+import pytest
 import torch
 
 from tests.components.optimizer.stepping import is_torchs_own, make
 
 
+@pytest.mark.paper_step("adam", "running means with bias correction")
 def test_thirty_steps_equal_torchs_own_over_fifteen_orders_of_magnitude() -> None:
     ours = make("adam", learning_rate=0.01, beta1=0.8, beta2=0.99)
     assert is_torchs_own(ours, torch.optim.Adam, lr=0.01, betas=(0.8, 0.99))

@@ -68,6 +68,7 @@ def test_costs_are_means_over_the_text_alone() -> None:
     torch.testing.assert_close(of_all, (4 * together[0] + 2 * together[1]) / 6)
 
 
+@pytest.mark.paper_step("devil", "training with places and layers left out")
 def test_only_the_translator_learns() -> None:
     told = language()
     before = {name: tensor.clone() for name, tensor in told.model.state_dict().items()}
@@ -98,6 +99,7 @@ def test_the_backbone_keeps_its_weights_and_the_statistics_of_its_batches() -> N
     assert not torch.equal(before["1.running_mean"], network.state_dict()["1.running_mean"])
 
 
+@pytest.mark.paper_step("devil", "text of a single place")
 def test_a_text_of_a_place_depends_on_its_vector_alone() -> None:
     told = language()
     translator = trained(told)
@@ -152,6 +154,7 @@ def test_the_likeliest_text_is_written_up_to_its_end() -> None:
     assert any(len(text) < 6 for text in stopped)
 
 
+@pytest.mark.paper_step("devil", "open-vocabulary saliency map")
 def test_a_phrase_is_found_in_its_cell() -> None:
     # a cell's vector says its digit, one-hot; a caption names one of the image's four digits
     told, count = Language(own._Names(torch.randn(12, 16, generator=source(9))), BEGIN), 400

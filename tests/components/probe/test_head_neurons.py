@@ -40,6 +40,7 @@ def by_hand(model: nn.Module, rows: Tensor) -> Tensor:
     return (normed @ model.get_parameter("lm_head.weight").T).detach()
 
 
+@pytest.mark.paper_step("head-neurons", "neurons named by the head")
 def test_names_are_the_softmax_of_the_more_peaked_direction() -> None:
     model = llama()
     rows = neuron_rows(model)[UP]
@@ -81,6 +82,7 @@ def test_a_planted_neuron_is_found_for_its_token(sign: float) -> None:
     assert found.shares["own"].argmax() == 5
 
 
+@pytest.mark.paper_step("head-neurons", "share of names that tuning leaves")
 def test_a_model_has_the_tops_of_itself_and_hardly_those_of_random_rows() -> None:
     model, source = llama(), torch.Generator().manual_seed(5)
     rows = torch.randn(2000, 16, generator=source).double()
@@ -117,6 +119,7 @@ def test_a_clamp_to_the_own_value_changes_nothing_and_ends_with_its_context() ->
         assert torch.equal(model(TOKENS[:, :1]), before)
 
 
+@pytest.mark.paper_step("head-neurons", "clamp of a neuron while the model writes")
 def test_a_clamp_behind_the_gate_moves_the_residual_along_the_neurons_column() -> None:
     model, column = llama(), llama().get_parameter(f"{DOWN}.weight")[:, 4]
 

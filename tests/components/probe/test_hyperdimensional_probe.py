@@ -41,6 +41,7 @@ def test_codebooks_are_reproducible_and_nearly_orthogonal() -> None:
     assert between.abs().mean().item() == pytest.approx(math.sqrt(2 / math.pi / 4096), rel=0.03)
 
 
+@pytest.mark.paper_step("hyperdimensional-probe", "codes, binding and bundling")
 def test_unbinding_is_exact_for_one_pair_and_half_for_two() -> None:
     codes = book()
     assert torch.equal(bind(codes[A], codes[B], codes[A]), codes[B])
@@ -88,6 +89,7 @@ def test_codes_of_unequal_size_are_refused() -> None:
         extract(torch.ones(512), torch.ones(4, 1024), [0])
 
 
+@pytest.mark.paper_step("hyperdimensional-probe", "unbinding queries over the known words")
 def test_a_true_code_gives_every_missing_word() -> None:
     codes = book(dimension=2048)
     source = torch.Generator().manual_seed(1)
@@ -146,6 +148,7 @@ def best_partition(states: Tensor, k: int) -> float:
     return torch.stack([states[torch.tensor(least) == number].mean(0) for number in range(k)]).sum(0)  # type: ignore[return-value]
 
 
+@pytest.mark.paper_step("hyperdimensional-probe", "states of the upper layers as a sum of means")
 def test_pooled_layers_are_the_sum_of_the_means_of_the_best_partition() -> None:
     source = torch.Generator().manual_seed(0)
     centres = torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
@@ -165,6 +168,7 @@ def test_a_mean_that_nothing_is_near_moves() -> None:
         pool_layers(torch.zeros(4, 2), range(5))
 
 
+@pytest.mark.paper_step("hyperdimensional-probe", "encoder from states to codes")
 def test_an_encoder_reads_bundles_that_it_never_saw() -> None:
     # a state is a linear image of its two words, so pairs of words that never met can be told
     codes = book(8, 256)

@@ -54,6 +54,7 @@ def given_first(joint: Tensor) -> float:
     return float((joint * ratio.log()).sum())
 
 
+@pytest.mark.paper_step("markov-categorical", "information surplus of a source")
 def test_the_surplus_of_an_enumerated_source_is_the_conditional_information() -> None:
     joint = hidden_markov()
     assert table_surplus(joint) == pytest.approx(given_first(joint), abs=1e-12)
@@ -77,6 +78,7 @@ def test_mutual_information_of_a_noisy_copy() -> None:
     assert mutual_information(joint) == pytest.approx(math.log(2) - told, abs=1e-6)  # single precision
 
 
+@pytest.mark.paper_step("markov-categorical", "estimated surplus")
 def test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_states() -> None:
     joint = hidden_markov().sum(3)  # h, w1, w2
     state, first, second = pairs(joint, 0, 9_000)
@@ -91,6 +93,7 @@ def test_the_estimated_surplus_is_that_of_the_source_and_none_for_permuted_state
     assert abs(float((without - with_states).mean())) < 0.02
 
 
+@pytest.mark.paper_step("markov-categorical", "surplus by a network")
 @pytest.mark.slow
 def test_a_network_sees_the_product_that_a_log_linear_head_does_not() -> None:
     """The later token is the exclusive or of token and state, so the surplus is ln 2 and no linear map sees it."""
@@ -136,6 +139,7 @@ BRUTE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.paper_step("markov-categorical", "categorical entropy of the head")
 @pytest.mark.parametrize("name", BRUTE)
 def test_closed_forms_equal_sums_over_all_pairs(name: str) -> None:
     odds = kernel(3, 7)
@@ -145,6 +149,7 @@ def test_closed_forms_equal_sums_over_all_pairs(name: str) -> None:
     assert float(categorical_entropy(certain, name)) == 0  # type: ignore[arg-type]
 
 
+@pytest.mark.paper_step("markov-categorical", "pullback of the Fisher metric")
 def test_the_metric_is_that_of_the_divergence_and_a_common_row_changes_nothing() -> None:
     head, state, direction = drawn(9, 4), drawn(4, seed=1), drawn(4, seed=2)
     odds = (head @ state).softmax(0)
@@ -160,6 +165,7 @@ def test_the_metric_is_that_of_the_divergence_and_a_common_row_changes_nothing()
     )  # third order
 
 
+@pytest.mark.paper_step("markov-categorical", "spectral alignment")
 def test_alignment_is_the_sum_over_pairs_of_contexts() -> None:
     hidden, features = drawn(60, 3), drawn(60, 8, seed=1)
     centred = hidden - hidden.mean(0)

@@ -48,6 +48,7 @@ def test_the_mean_over_masks_is_the_mean_over_places() -> None:
     assert abs(error.item()) < 3  # standard errors
 
 
+@pytest.mark.paper_step("devil", "pooled features of any layers to a prompt")
 def test_a_hidden_layer_has_no_influence() -> None:
     model, (first, second) = translator(), vectors()
     second.requires_grad = True

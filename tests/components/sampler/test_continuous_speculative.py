@@ -117,6 +117,7 @@ def test_without_drafts_it_is_the_model_alone_whichever_way_that_is_said() -> No
         assert first.trace.series()["passes"] == (1, 1, 1, 1)
 
 
+@pytest.mark.paper_step("continuous-speculative", "shared noise of all steps but the last")
 def test_a_model_that_drafts_for_itself_accepts_every_patch() -> None:
     (own,) = draw(denoiser_for(NAME), 1, length=2, prefill=0.0)
     assert own.trace.series() == {"drafted": (2, 1), "accepted": (2, 1), "passes": (1, 1), "tries": (0, 0)}
@@ -130,6 +131,7 @@ def test_the_patch_behind_an_accepted_draft_follows_its_last_patch() -> None:
     torch.testing.assert_close(own.x.flatten(), torch.tensor([1.0, 2.0, 4.0]), rtol=0, atol=2e-3)
 
 
+@pytest.mark.paper_step("continuous-speculative", "acceptance of a draft by the ratio of densities")
 def test_another_draft_is_accepted_in_part_and_the_trace_says_how_much(tmp_path: Path) -> None:
     own = draw(denoiser_for(NAME), 12, draft=kept(tmp_path, 7), length=3, prefill=0.0)
     series = [one.trace.series() for one in own]
@@ -148,6 +150,7 @@ def test_with_learned_variances_the_rule_of_the_paper_drops_drafts_that_the_exac
     assert stand("paper") < stand("exact") < 100
 
 
+@pytest.mark.paper_step("continuous-speculative", "draw from the rest of the density by rejection")
 @pytest.mark.slow
 def test_two_patches_have_the_joint_law_of_the_model() -> None:
     target, draft, count = Pair(0.8, 0.6), Pair(-0.5, 0.7), 3000
@@ -195,6 +198,7 @@ def moments(lean: float, std: float) -> tuple[float, float]:
     return mean, variance
 
 
+@pytest.mark.paper_step("continuous-speculative", "the same random order for both models")
 @pytest.mark.slow
 def test_in_random_order_either_number_comes_first_and_the_law_is_that_of_the_model() -> None:
     count, lean = 3000, 0.8
@@ -210,6 +214,7 @@ def test_in_random_order_either_number_comes_first_and_the_law_is_that_of_the_mo
     assert abs(float(apart.mean())) < 4 * float(apart.std()) / math.sqrt(count)
 
 
+@pytest.mark.paper_step("continuous-speculative", "a block that is verified at once, in place")
 @pytest.mark.slow
 def test_a_block_has_the_law_of_a_model_that_draws_its_places_beside_each_other() -> None:
     count, std = 3000, 0.6
@@ -237,6 +242,7 @@ def test_a_block_draws_what_falls_in_its_place_and_takes_one_pass_of_either_mode
     assert passes == {"model": 2, "draft": 2}
 
 
+@pytest.mark.paper_step("continuous-speculative", "drafts of all images in a single batch")
 def test_images_of_a_batch_are_drafted_and_read_together() -> None:
     model = patch_model(0)
     draft: Any = copy.deepcopy(model)

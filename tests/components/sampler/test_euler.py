@@ -2,9 +2,12 @@
 
 import itertools
 
+import pytest
+
 from tests.components.sampler.gaussian import relative_error
 
 
+@pytest.mark.paper_step("euler", "Euler step along the slope")
 def test_the_error_halves_with_the_steps_and_each_takes_one_evaluation() -> None:
     errors = []
     for steps in (40, 80, 160):

@@ -7,6 +7,7 @@ import pytest
 from tests.components.sampler.gaussian import relative_error
 
 
+@pytest.mark.paper_step("heun", "mean of the slopes at both ends of a step")
 @pytest.mark.parametrize(("steps", "published"), [(20, 0.044), (40, 0.0098), (80, 0.0023)])
 def test_the_end_of_the_curve_is_as_near_as_published(steps: int, published: float) -> None:
     error, calls = relative_error("heun", steps)

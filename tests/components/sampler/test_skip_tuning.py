@@ -27,6 +27,7 @@ def drawn(name: str, model: torch.nn.Module, shape: tuple[int, ...] = (1, 8, 8),
     return torch.stack([own.x for own in samples if own.x is not None])
 
 
+@pytest.mark.paper_step("skip-tuning", "a factor of 1 equals the plain solver")
 @pytest.mark.parametrize("solver", ["heun", "euler"])
 def test_a_rho_of_one_is_the_solver_bit_by_bit(solver: str) -> None:
     model = unet()
@@ -36,6 +37,7 @@ def test_a_rho_of_one_is_the_solver_bit_by_bit(solver: str) -> None:
     assert torch.equal(drawn("skip-tuning", model, solver=solver, bottom=0.5, below=0.0), plain), "an empty window"
 
 
+@pytest.mark.paper_step("skip-tuning", "ramp of factors on the skips")
 def test_the_ramp_rises_in_the_order_in_which_the_decoder_takes_skips_up() -> None:
     model, tuned = unet(), make("skip-tuning", bottom=0.5, top=1.0)
     count = len(skips_of(model))
@@ -66,11 +68,13 @@ def test_the_default_is_the_papers_constant_for_every_skip_and_level() -> None:
         assert tuned.factor(skip, 3, torch.tensor([0.002, 80.0])).tolist() == pytest.approx([0.78, 0.78])
 
 
+@pytest.mark.paper_step("skip-tuning", "window over noise levels")
 def test_a_window_of_levels_is_the_identity_outside() -> None:
     tuned = make("skip-tuning", bottom=0.5, top=0.5, above=1.0, below=10.0)
     assert tuned.factor(0, 2, torch.tensor([0.9, 1.0, 9.9, 10.0])).tolist() == [1.0, 0.5, 0.5, 1.0]
 
 
+@pytest.mark.paper_step("skip-tuning", "ramp over noise levels")
 def test_a_fading_rho_falls_in_even_steps_of_the_solver() -> None:
     """Levels are even steps of their root, so rho of step j of N falls from its value to 1 in even steps too."""
     fading = make("skip-tuning", bottom=0.5, top=0.5, level_schedule="fading", steps=5)

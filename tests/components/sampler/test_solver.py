@@ -40,6 +40,8 @@ def draw(name: str, model: nn.Module, given: dict[str, Tensor], rows: int = 2, *
     return sample(make(name, **settings), model, GenerationInputs(((),) * rows, given), (3, 4, 4), sources(rows))
 
 
+@pytest.mark.paper_step("euler", "noise levels")
+@pytest.mark.paper_step("heun", "noise levels")
 def test_levels_are_those_of_the_formula() -> None:
     found = levels(SolverConfig(steps=5, min_level=0.002, max_level=80, curve=7)).tolist()
     by_hand = [(80 ** (1 / 7) + j / 4 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for j in range(5)]

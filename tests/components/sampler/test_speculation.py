@@ -119,6 +119,9 @@ def squares_by_the_rule_of_the_paper(target: Reverse, draft: Reverse, levels: in
     return ((standing + fallen * more / more.sum(1, keepdim=True)) * grid.square()).sum(1)
 
 
+@pytest.mark.paper_step(
+    "continuous-speculative", "the paper's factor for all variances, which differ if variances are learned"
+)
 def test_with_learned_variances_the_rule_of_the_paper_has_the_bias_of_its_law_and_the_exact_one_none() -> None:
     levels, count = 6, 100_000
     target, draft = reverse_of(0.8), reverse_of(0.4)

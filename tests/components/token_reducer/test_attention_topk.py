@@ -8,6 +8,7 @@ from fedsim.core.nets.visual import visual_passes
 from tests.models.vlms import attended, examples, prepared
 
 
+@pytest.mark.paper_step("attention-topk", "ranking by the last token's attention")
 @torch.no_grad()
 def test_the_highest_of_the_last_tokens_row_are_kept_behind_the_layer() -> None:
     model, own = prepared("attention-topk", kept=6, layer=1), examples()

@@ -1,5 +1,6 @@
 """cls-topk keeps what the class token attends to, planted or computed by hand."""
 
+import pytest
 import torch
 
 from fedsim.core.nets.visual import visual_passes
@@ -19,6 +20,7 @@ def by_hand(model, images: torch.Tensor) -> torch.Tensor:
     return scores.softmax(-1).mean(1)[:, 1:]
 
 
+@pytest.mark.paper_step("cls-topk", "ranking by the class token's attention")
 @torch.no_grad()
 def test_the_highest_of_the_class_tokens_row_are_kept() -> None:
     model, (images, question, answer) = prepared("cls-topk", kept=6), examples()

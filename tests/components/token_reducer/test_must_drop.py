@@ -46,6 +46,7 @@ def test_without_merging_and_thresholds_it_is_the_model_itself() -> None:
     assert torch.equal(model(*own), small_vlm()(*own))
 
 
+@pytest.mark.paper_step("must-drop", "merging of alike windows in the encoder")
 def test_windows_are_merged_from_the_stated_likeness_on() -> None:
     apart = torch.eye(4).double()[:, :3]
     image = grid_of([pair(0.81), pair(0.79), torch.ones(4, 3).double(), apart])
@@ -65,6 +66,7 @@ def test_each_image_merges_its_own_windows_whatever_stands_beside_it() -> None:
     assert found.patches[0].tolist() == [0, 2, 8, 10] + [-1] * 12
 
 
+@pytest.mark.paper_step("must-drop", "dropping by both attention criteria")
 def test_only_what_both_criteria_call_low_is_unneeded() -> None:
     rows = torch.tensor([[[0.9, 0.02, 0.06, 0.02], [0.7, 0.02, 0.02, 0.26]]])  # columns: high, low, single, overall
     assert find_unneeded(rows, overall=0.05, single=0.05)[0].tolist() == [False, True, False, False]
@@ -131,6 +133,7 @@ def test_without_protected_tokens_the_best_one_stays() -> None:
     assert passes[0].visual == [[16] * 3, [16] * 3, [1] * 3, [1] * 3]
 
 
+@pytest.mark.paper_step("must-drop", "layers hold only survivors while they write")
 @torch.no_grad()
 def test_behind_the_prompt_layers_hold_the_survivors_and_count_positions_by_them() -> None:
     images, question, answer = examples()

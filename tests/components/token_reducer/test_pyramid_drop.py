@@ -23,6 +23,7 @@ def test_shares_of_one_are_the_model_itself() -> None:
     assert torch.equal(prepared("pyramid-drop", layers=(1, 3), shares=(1.0, 1.0))(*own), small_vlm()(*own))
 
 
+@pytest.mark.paper_step("pyramid-drop", "shares of the image's tokens by stage")
 @torch.no_grad()
 def test_counts_are_shares_of_the_image_rounded_down_and_the_kept_are_nested() -> None:
     model = prepared("pyramid-drop", **STAGES)
@@ -35,6 +36,7 @@ def test_counts_are_shares_of_the_image_rounded_down_and_the_kept_are_nested() -
             assert after == sorted(after)
 
 
+@pytest.mark.paper_step("pyramid-drop", "rank by the last token's attention in the next layer")
 @torch.no_grad()
 def test_tokens_are_ranked_by_the_row_that_the_next_layer_itself_computes() -> None:
     model, own = prepared("pyramid-drop", layers=(1,), shares=(0.4,)), examples()
@@ -107,6 +109,7 @@ def test_stages_that_do_not_fit_are_refused(settings: dict[str, Any], message: s
         prepared("pyramid-drop", **settings)
 
 
+@pytest.mark.paper_step("pyramid-drop", "pruned training")
 @torch.no_grad()
 def test_the_answers_loss_is_that_of_the_gathered_sequence() -> None:
     """Layers are run by hand on what stays, and the same places predict the same targets as without a drop."""

@@ -60,6 +60,7 @@ def test_taking_tokens_out_equals_attention_of_zero(strength: float) -> None:
     assert passes[1].visual == [[16] * 6] * 4
 
 
+@pytest.mark.paper_step("rcp", "pruning by attention, look and a network")
 @torch.no_grad()
 def test_later_masks_hold_no_token_that_an_earlier_one_dropped() -> None:
     images, question, answer = examples(1000)
@@ -76,6 +77,7 @@ def test_later_masks_hold_no_token_that_an_earlier_one_dropped() -> None:
     assert bool((second < first).any())
 
 
+@pytest.mark.paper_step("rcp", "repair of the lost states")
 @torch.no_grad()
 def test_only_places_that_predict_the_answer_are_mended() -> None:
     plain, mended = Looking(), Looking()

@@ -87,6 +87,7 @@ def all_valid(count: int) -> None:
     assert rejected > count  # the control: the model wanted to leave the grammar again and again
 
 
+@pytest.mark.paper_step("cfg-constrained", "a token is written if text and grammar share a completion")
 def test_texts_written_in_random_order_are_all_valid() -> None:
     all_valid(20)
 
@@ -103,6 +104,7 @@ def test_without_the_grammar_most_texts_of_the_same_model_leave_it() -> None:
     )  # the empty text is valid, and a sixth of them begin with an end
 
 
+@pytest.mark.paper_step("cfg-constrained", "rejected tokens are ruled out, the next surest is tried")
 def test_a_model_that_wants_a_valid_text_is_never_refused() -> None:
     for number, text in enumerate(sorted(texts(GRAMMARS["brackets"], 8))[::7]):
         tokens = Spelling().encode(text.ljust(8, "."))
@@ -148,6 +150,7 @@ def test_what_is_given_is_completed_around() -> None:
         assert is_valid(shown(own))
 
 
+@pytest.mark.paper_step("cfg-constrained", "completion by the grammar behind too many rejections")
 def test_behind_too_many_rejections_the_grammar_completes_the_text() -> None:
     found = [write(Moody(seed), 10, rejections=1, **RANDOM)[0] for seed in range(10)]
     assert all(is_valid(shown(own)) for own in found)

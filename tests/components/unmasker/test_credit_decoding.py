@@ -41,6 +41,7 @@ def test_without_memory_the_credit_is_that_of_the_step() -> None:
     torch.testing.assert_close(found[1], torch.tensor([0, 0.7**0.2, 0]))
 
 
+@pytest.mark.paper_step("credit-decoding", "credit decays and grows at the likeliest token")
 def test_fixed_odds_earn_a_geometric_series_and_the_confidence_rises() -> None:
     odds, sure = [0.6, 0.3, 0.1], list[float]()
     for step, credit in enumerate(credits([odds] * 5), 1):
@@ -88,6 +89,7 @@ def test_sparse_slots_hold_the_same_credit() -> None:
             assert float(dense.log_softmax(-1)[token]) == pytest.approx(sparse, abs=1e-5)
 
 
+@pytest.mark.paper_step("credit-decoding", "bonus on the scores")
 @pytest.mark.parametrize("tau", [0.8, 0.9, 0.95, 0.99])
 def test_a_token_crosses_exactly_where_its_gain_allows(tau: float) -> None:
     crossed = list[bool]()
@@ -103,6 +105,7 @@ def test_a_token_crosses_exactly_where_its_gain_allows(tau: float) -> None:
         assert grid[crossed.index(True)] == pytest.approx(0.885)  # about 0.88 with the published constants
 
 
+@pytest.mark.paper_step("credit-decoding", "settings that follow the block's written share")
 @torch.no_grad()
 def test_tuning_free_begins_each_block_without_a_bonus_and_credit_ends_with_its_block() -> None:
     method, model = make("credit-decoding", form="tuning-free", block=4, threshold=1.5), tiny_llada()

@@ -68,6 +68,7 @@ VOCABULARIES = [
 ]
 
 
+@pytest.mark.paper_step("cfg-constrained", "emptiness of the grammar's intersection with the text's completions")
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize(("name", "vocabulary"), VOCABULARIES)
 def test_tokens_of_several_signs_are_decided_as_by_trying_every_token(

@@ -10,6 +10,7 @@ from tests.components.unmasking import run, tiny_llada
 NOBODY = MaskedTextState((), (), ())
 
 
+@pytest.mark.paper_step("factor", "the largest number of places that the factor allows")
 @pytest.mark.parametrize("factor", [0.7, 1.0, 1.3, 1.9])
 def test_it_writes_the_largest_number_that_the_rule_allows(factor: float) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -12,6 +12,7 @@ from tests.components.unmasking import Fixed, run, tiny_llada
 PROMPTS = [[1, 2, 3], [4, 5, 6]]
 
 
+@pytest.mark.paper_step("fixed", "places a step")
 @pytest.mark.parametrize(("places", "block", "steps"), [(8, 8, 3), (8, 4, 4), (8, 2, 8), (6, 6, 4), (6, 3, 2)])
 def test_the_schedule_adds_up_and_the_rest_comes_first(places: int, block: int, steps: int) -> None:
     for own in run("fixed", tiny_llada(), PROMPTS, places, block=block, steps=steps):
@@ -31,6 +32,7 @@ def test_one_place_a_step_takes_as_many_passes_as_places_and_writes_each_once() 
         assert own.trace.series() == {"masked": tuple(range(8, 0, -1)), "positions": (11,) * 8, "unmasked": (1,) * 8}
 
 
+@pytest.mark.paper_step("fixed", "blocks from left to right")
 def test_places_of_later_blocks_wait() -> None:
     for own in run("fixed", tiny_llada(), PROMPTS, 8, block=4, steps=4):
         assert [sorted(place // 4 for place in step) for step in own.trace.places] == [[0, 0], [0, 0], [1, 1], [1, 1]]

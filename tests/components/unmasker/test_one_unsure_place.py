@@ -49,6 +49,7 @@ def test_without_exploring_it_is_the_threshold(block: int | None, tau: float) ->
     assert [(one.tokens, one.trace.places) for one in own] == [(one.tokens, one.trace.places) for one in plain]
 
 
+@pytest.mark.paper_step("one-unsure-place", "bounds on rounds by information")
 @pytest.mark.parametrize("seeds", [range(15), pytest.param(range(15, 67), marks=pytest.mark.slow)])
 def test_information_is_that_of_the_path_and_bounds_hold(seeds: range) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -82,6 +83,7 @@ def chi_square(texts: list[tuple[int, ...]], model: TableModel, count: int) -> f
     return float(((counts - law * count).square() / (law * count)).sum())
 
 
+@pytest.mark.paper_step("one-unsure-place", "all confident positions and a single uncertain position per round")
 @pytest.mark.parametrize("settings", [PLAIN, {"near": 99, "least": 0.0}])
 def test_one_unsure_token_a_round_keeps_the_law(settings: dict[str, Any]) -> None:
     model, count = toy(1, 1, 4), 300
@@ -116,6 +118,7 @@ def test_where_nothing_is_sure_the_surest_place_of_the_first_block_is_written() 
     assert own.trace.places[0] == (1,)
 
 
+@pytest.mark.paper_step("one-unsure-place", "lookahead over the likeliest tokens")
 def test_branches_that_do_not_look_ahead_take_the_likeliest_and_keep_the_scores_of_a_pass() -> None:
     (own,) = run("one-unsure-place", tiny_llada(), PROMPTS[:1], 6, branches=3)
     series = own.trace.series()

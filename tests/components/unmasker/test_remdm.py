@@ -27,6 +27,7 @@ def shares(steps: int, rows: int, **settings: Any) -> tuple[list[float], float]:
     return found, back / rows
 
 
+@pytest.mark.paper_step("remdm", "chances of writing and of masking anew")
 @pytest.mark.parametrize(
     "settings",
     [
@@ -46,6 +47,7 @@ def test_the_share_of_written_places_is_the_schedule(settings: dict[str, Any]) -
     assert (back == 0) == (settings["eta"] == 0)
 
 
+@pytest.mark.paper_step("remdm", "capped and rescaled chance")
 def test_the_chance_is_capped_or_rescaled() -> None:
     capped, rescaled = make("remdm", eta=0.3), make("remdm", eta=0.3, remasking="rescale")
     for now, behind in ((0.0, 0.2), (0.2, 0.4), (0.6, 0.8), (0.8, 1.0)):
@@ -55,6 +57,7 @@ def test_the_chance_is_capped_or_rescaled() -> None:
     assert capped.chance(0.8, 1.0) == 0, "the last step writes all and masks none"
 
 
+@pytest.mark.paper_step("remdm", "chance by confidence")
 def test_by_confidence_unsure_places_are_masked_more_often() -> None:
     method = make("remdm", eta=1.0, by_confidence=True)
     chances = method.chances(Guesses({0: 1, 4: 0}, {0: 0.9, 4: 0.4}, 3), 0.5)

@@ -23,6 +23,7 @@ class Changing(nn.Module):
         return torch.stack((1 - ones, ones, torch.zeros_like(ones)), -1).log()
 
 
+@pytest.mark.paper_step("running-confidence", "places with the least running confidence are masked again")
 def test_an_early_token_is_taken_back_where_another_is_surer() -> None:
     # Odds of token 1 at each place. Step 1 guesses 1 0 1 and keeps place 0 (0.7). Shown that, places 1 and 2 are surer
     # (0.9 and 0.8), so that of three the least sure is place 0: it is masked again, and proposed anew as 0.

@@ -20,6 +20,7 @@ def test_at_zero_a_block_is_one_step() -> None:
         assert own.trace.places == ((0, 1, 2, 3), (4, 5, 6, 7))
 
 
+@pytest.mark.paper_step("threshold", "places above a confidence, or else the surest")
 def test_those_above_go_together_and_else_the_surest_goes() -> None:
     odds = torch.tensor([[0.95, 0.05], [0.6, 0.4], [0.08, 0.92], [0.7, 0.3]]).log()
     (own,) = run("threshold", Fixed(odds), [[]], 4)

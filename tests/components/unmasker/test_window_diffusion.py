@@ -34,6 +34,7 @@ def phase_of(method: Any, state: Windowed) -> Phase | None:
     return method._open_phase(state, 0)
 
 
+@pytest.mark.paper_step("window-diffusion", "full passes fill the cache")
 @pytest.mark.parametrize("steps", [None, 4])
 def test_with_a_full_pass_every_step_it_is_plain_decoding(steps: int | None) -> None:
     plain = run("fixed", tiny_llada(), PROMPTS, 10, steps=steps)
@@ -73,6 +74,7 @@ class Shifted(nn.Module):
         return torch.cat((scores[:, :1], scores[:, :-1]), 1)
 
 
+@pytest.mark.paper_step("window-diffusion", "cached states serve the others")
 @pytest.mark.parametrize("model", [tiny_llada(blocks=3), Shifted(tiny_llada(blocks=3))])
 def test_behind_a_fresh_cache_that_shows_everything_a_part_has_the_scores_of_a_full_pass(model: nn.Module) -> None:
     method, state = stepped(model, window=10, active=3, refresh=5)[1]
@@ -90,6 +92,7 @@ def test_behind_a_fresh_cache_that_shows_everything_a_part_has_the_scores_of_a_f
     assert len(some) < len(at)
 
 
+@pytest.mark.paper_step("window-diffusion", "near masked places are computed, more are seen")
 def test_what_lies_behind_the_window_changes_nothing_bit_for_bit() -> None:
     model = tiny_llada()
     for method, state in stepped(model, **SMALL):

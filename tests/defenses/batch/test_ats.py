@@ -30,6 +30,7 @@ def small(seed: int = 1) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 10))
 
 
+@pytest.mark.paper_step("ats", "privacy score: area under the cosines")
 def test_the_privacy_score_is_the_area_under_the_cosines() -> None:
     model, x, y = small(), images(2, 1, 8, 8), torch.tensor([1, 4])
 
@@ -53,6 +54,7 @@ def test_the_privacy_score_is_the_area_under_the_cosines() -> None:
     assert found == pytest.approx(float(np.mean(areas)), abs=1e-4)
 
 
+@pytest.mark.paper_step("ats", "accuracy score: eigenvalues of the Jacobian's correlations")
 def test_the_accuracy_score_is_best_for_uncorrelated_rows() -> None:
     model, x = small(), images(4, 1, 8, 8)
     rows: list[np.ndarray] = []
@@ -66,6 +68,7 @@ def test_the_accuracy_score_is_best_for_uncorrelated_rows() -> None:
     assert accuracy_score(model, x[:1].repeat(4, 1, 1, 1)) < accuracy_score(model, x)
 
 
+@pytest.mark.paper_step("ats", "search over random policies with a half-trained model")
 def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
     config = AtsConfig(policies=(), candidates=6, kept_policies=2, images=3, warm_up=2)
     model = small()
@@ -84,6 +87,7 @@ def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
         Ats(config).prepare(nn.Linear(7, 3), torch.Generator().manual_seed(8))
 
 
+@pytest.mark.paper_step("ats", "a random policy per batch")
 def test_one_policy_a_batch_is_drawn_from_those_given() -> None:
     defense = Ats(AtsConfig(policies=((0,), (9, 31))))
     batch = Batch(images(), torch.zeros(3, dtype=torch.long))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -41,6 +42,7 @@ def test_without_noise_and_distance_nothing_happens() -> None:
     assert torch.equal(refined(local, noise=0.0, steps=0).inputs, local.batch.inputs)
 
 
+@pytest.mark.paper_step("decoy-batch", "gap of the gradients")
 def test_without_distance_the_gradient_comes_back() -> None:
     local = step()
     noisy = refined(local, noise=0.3, steps=0)
@@ -48,6 +50,7 @@ def test_without_distance_the_gradient_comes_back() -> None:
     assert gap(local, near) < 1e-3 < gap(local, noisy)
 
 
+@pytest.mark.paper_step("decoy-batch", "trade-off of gradient gap and image distance")
 def test_more_weight_moves_the_images_further_away_and_costs_utility() -> None:
     local = step()
     changed = [refined(local, distance_weight=weight, steps=40) for weight in (0.03, 0.3, 3.0)]

@@ -12,6 +12,7 @@ from fedsim.core.types import Batch
 from tests.defenses.batch.mixtures import CLASSES, distinct, mixed
 
 
+@pytest.mark.paper_step("instahide", "mixture of k images with bounded coefficients")
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 7), st.integers(2, 5), st.integers(0, 10_000))
 def test_instahide_mixes_k_examples_below_the_bound_and_flips_signs(examples: int, images: int, seed: int) -> None:
@@ -26,6 +27,7 @@ def test_instahide_mixes_k_examples_below_the_bound_and_flips_signs(examples: in
     assert torch.allclose(result.labels, weights @ nn.functional.one_hot(batch.labels, CLASSES).float(), atol=1e-6)
 
 
+@pytest.mark.paper_step("instahide", "random sign per pixel")
 def test_instahide_signs_are_fair_and_its_own_weight_is_largest_on_average() -> None:
     ones = Batch(torch.ones(4, 1, 50, 50), torch.zeros(4, dtype=torch.long))
     signs = mixed(Instahide(InstahideConfig()), ones).inputs.sign()

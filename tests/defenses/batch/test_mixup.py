@@ -12,6 +12,8 @@ from fedsim.core.types import Batch
 from tests.defenses.batch.mixtures import CLASSES, distinct, mixed
 
 
+@pytest.mark.paper_step("mixup", "pairs by a random permutation, one weight per batch")
+@pytest.mark.paper_step("mixup", "labels mixed with the same weight")
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.floats(0.05, 20.0), st.integers(0, 10_000))
 def test_mixup_mixes_pairs_with_one_weight(examples: int, alpha: float, seed: int) -> None:
@@ -26,6 +28,7 @@ def test_mixup_mixes_pairs_with_one_weight(examples: int, alpha: float, seed: in
     assert torch.allclose(result.labels, weights @ nn.functional.one_hot(batch.labels, CLASSES).float(), atol=1e-6)
 
 
+@pytest.mark.paper_step("mixup", "weight from a Beta law")
 @pytest.mark.parametrize("alpha", [0.4, 1.0, 3.0])
 def test_the_weight_of_mixup_has_a_beta_law(alpha: float) -> None:
     batch = Batch(torch.tensor([[[[1.0]]], [[[0.0]]]]), torch.tensor([0, 1]))

@@ -46,6 +46,7 @@ def test_transforms_do_what_their_names_say() -> None:
     assert torch.allclose(Transform("sharpness", 1.0)(x), x, atol=1e-5)
 
 
+@pytest.mark.paper_step("ats", "fifty transforms, policies of up to three")
 def test_a_policy_applies_its_steps_in_order() -> None:
     policy = policy_of((5, 40, 23))
     assert torch.equal(policy(images()), LIBRARY[23](LIBRARY[40](LIBRARY[5](images()))))

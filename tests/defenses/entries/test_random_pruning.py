@@ -1,10 +1,12 @@
 """Random pruning looks at no value."""
 
+import pytest
 import torch
 
 from tests.defenses.stepping import here, make
 
 
+@pytest.mark.paper_step("random-pruning", "k random entries are sent")
 def test_random_pruning_looks_at_no_value_and_draws_anew() -> None:
     counts = torch.zeros(40)
     tensors = {"w": torch.arange(1.0, 41.0)}

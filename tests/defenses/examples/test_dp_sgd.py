@@ -143,6 +143,7 @@ def stepped(
     )
 
 
+@pytest.mark.paper_step("dp-sgd", "gradient of each example, clipped over all parameters")
 @pytest.mark.parametrize("clip", [1e9, 0.5])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MODELS)
@@ -283,6 +284,7 @@ def test_one_record_moves_the_gradient_by_the_clipping_norm_over_the_expected_ba
     assert max(moved) > 0.49 / 4.0
 
 
+@pytest.mark.paper_step("dp-sgd", "Gaussian noise on the sum, divided by the expected batch")
 def test_noise_has_the_stated_scale_and_is_divided_by_the_expected_batch_also_when_the_batch_is_empty() -> None:
     model = nn.Linear(6, 20_000)
     empty = Batch(torch.empty(0, 6), torch.empty(0, dtype=torch.long))

@@ -40,6 +40,7 @@ def test_exactly_one_of_noise_and_target_is_set() -> None:
     assert make("dp-sgd", noise_multiplier=0.0).config.multiplier(1.0, 1, sensitivity=1.0) == 0.0
 
 
+@pytest.mark.paper_step("dp-sgd", "mechanism of a round")
 def test_the_record_of_a_federation_states_the_guarantee(tmp_path: Path) -> None:
     federation = {**POISSON, "rounds": 3, "algorithm": "fedavg", "local_steps": 2}
     settings = {"name": "dp-sgd", "noise_multiplier": 1.5, "clip": 0.5}

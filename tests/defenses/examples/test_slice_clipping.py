@@ -44,6 +44,7 @@ def looped(local: LocalStep, slices: int, norm: float) -> Tensor:
     return total / len(local.batch)
 
 
+@pytest.mark.paper_step("slice-clipping", "each example clipped in each slice")
 @pytest.mark.parametrize("norm", [1e-3, 0.05, 1e6])
 def test_every_example_is_clipped_in_every_slice(norm: float) -> None:
     local = local_step()

@@ -12,6 +12,7 @@ from defenses.core.slices import sensitivities, slices_of
 from tests.defenses.stepping import gradient, here, local_step, make, rules
 
 
+@pytest.mark.paper_step("grad-defense", "sensitivity of each tensor")
 def test_the_sensitivities_are_those_of_a_loop_over_examples() -> None:
     local = local_step()
     expected = dict.fromkeys(local.parameters, 0.0)
@@ -29,6 +30,7 @@ def test_the_sensitivities_are_those_of_a_loop_over_examples() -> None:
     assert sensitivities(local) == pytest.approx(expected, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.paper_step("grad-defense", "slices of equal sensitivity")
 @given(st.lists(st.tuples(st.floats(0.0, 10.0), st.integers(1, 50)), min_size=1, max_size=6), st.integers(1, 12))
 def test_slices_are_contiguous_and_equally_sensitive(tensors: list[tuple[float, int]], slices: int) -> None:
     sensitivity = {str(i): own for i, (own, _) in enumerate(tensors)}
@@ -46,6 +48,7 @@ def test_slices_are_contiguous_and_equally_sensitive(tensors: list[tuple[float, 
         assert own == pytest.approx(float(entries.sum()) / slices, abs=largest * (1 + 1e-6))
 
 
+@pytest.mark.paper_step("grad-defense", "noise on random slices")
 def test_the_chosen_slices_and_only_they_get_noise_of_the_stated_scale() -> None:
     local, plain = local_step(), gradient()
     slices = slices_of(sensitivities(local), {n: g.numel() for n, g in plain.items()}, 4)

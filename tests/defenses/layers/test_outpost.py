@@ -14,6 +14,7 @@ from tests.defenses.stepping import gradient, here, local_step, make
 DRAWS = 2000
 
 
+@pytest.mark.paper_step("outpost", "a step is changed with a probability that decays")
 @pytest.mark.parametrize(
     ("beta", "step"),
     [
@@ -33,6 +34,7 @@ def test_a_step_is_changed_with_the_stated_probability(beta: float, step: int) -
     assert abs(changed - DRAWS * p) <= 4 * math.sqrt(DRAWS * p * (1 - p))
 
 
+@pytest.mark.paper_step("outpost", "pruning of the smallest entries of each tensor")
 @given(st.floats(0.0, 0.95), st.integers(0, 100))
 def test_without_noise_it_prunes_each_tensor(rate: float, seed: int) -> None:
     plain = gradient()
@@ -43,6 +45,8 @@ def test_without_noise_it_prunes_each_tensor(rate: float, seed: int) -> None:
         assert torch.equal(after[name][kept], tensor[kept])
 
 
+@pytest.mark.paper_step("outpost", "risk of a layer: variance of its weights")
+@pytest.mark.paper_step("outpost", "noise on the entries of largest Fisher information")
 def test_noise_follows_the_risk_of_the_layer_and_hits_the_largest_squared_gradients() -> None:
     local = local_step()
     plain = {name: torch.zeros_like(p) for name, p in local.parameters.items()}

@@ -28,6 +28,7 @@ def changed(rate: float, local: LocalStep | None = None) -> dict[str, torch.Tens
     return dict(make("soteria", rate=rate).on_gradient(gradient(local), here(local=local)))
 
 
+@pytest.mark.paper_step("soteria", "columns of the last layer's weight gradient become zero")
 @pytest.mark.parametrize(("rate", "columns"), [(0.2, 1), (0.4, 2), (0.5, 2), (1.0, 5)])
 def test_only_columns_of_the_last_weight_become_zero(rate: float, columns: int) -> None:
     before, after = gradient(), changed(rate)
@@ -37,6 +38,7 @@ def test_only_columns_of_the_last_weight_become_zero(rate: float, columns: int) 
     assert torch.equal(after["last.weight"][:, ~zero], before["last.weight"][:, ~zero])
 
 
+@pytest.mark.paper_step("soteria", "score of each feature, as in the published code")
 def test_the_scores_are_those_of_a_loop_over_features_and_examples() -> None:
     local = local_step()
     model = local.model

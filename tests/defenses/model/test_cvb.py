@@ -15,6 +15,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@pytest.mark.paper_step("cvb", "bottleneck after the first block")
 @pytest.mark.parametrize(
     ("model", "place"),
     [

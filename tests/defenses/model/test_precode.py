@@ -27,6 +27,7 @@ class Named(nn.Module):
         return self.heads["own"](torch.tanh(self.body(images)).mean((2, 3)))
 
 
+@pytest.mark.paper_step("precode", "bottleneck in front of the last linear layer")
 @pytest.mark.parametrize(
     ("model", "shape", "place", "kept"),
     [

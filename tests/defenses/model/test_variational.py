@@ -34,6 +34,8 @@ def world(name: str, **settings_: Any) -> World:
     return build(scenario(model=CONVNET, defenses=[{"name": name, **settings_}], federation={"batch_size": 3}))
 
 
+@pytest.mark.paper_step("cvb", "divergence of the maps from the standard normal law")
+@pytest.mark.paper_step("precode", "divergence from the standard normal law")
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(0, 1000))
 def test_the_divergence_is_that_of_torch(examples: int, latent: int, side: int, seed: int) -> None:
@@ -44,6 +46,8 @@ def test_the_divergence_is_that_of_torch(examples: int, latent: int, side: int, 
     assert torch.allclose(divergence(mean, deviation), expected)
 
 
+@pytest.mark.paper_step("cvb", "sampling of the maps, also in evaluation")
+@pytest.mark.paper_step("precode", "sampling in training and in evaluation")
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("bottleneck", "shape"), [(LinearBottleneck(6, 4), (3, 6)), (ConvolutionalBottleneck(6, 4, 3), (3, 6, 5, 7))]
@@ -61,6 +65,8 @@ def test_it_samples_in_training_and_in_evaluation(
     assert torch.equal(bottleneck(features), first)
 
 
+@pytest.mark.paper_step("cvb", "latent maps from mean and clipped deviation")
+@pytest.mark.paper_step("precode", "latent features from mean and deviation")
 def test_latent_features_have_the_stated_law() -> None:
     bottleneck = LinearBottleneck(2, 3)
     bottleneck.decode = nn.Identity()
@@ -79,6 +85,8 @@ def test_models_without_a_place_are_refused() -> None:
         Precode(PrecodeConfig()).prepare(nn.Conv2d(1, 1, 1), generator())
 
 
+@pytest.mark.paper_step("cvb", "loss with beta times this divergence")
+@pytest.mark.paper_step("precode", "loss grows by beta times the divergence")
 @pytest.mark.parametrize("name", ["precode", "cvb"])
 def test_the_loss_grows_by_beta_times_the_mean_divergence(name: str) -> None:
     """The other parts of the loss do not depend on beta, since the noise does not."""

@@ -19,6 +19,7 @@ def joint(tensors: Tensors) -> float:
     return float(torch.stack([t.double().norm() for t in tensors.values()]).norm())
 
 
+@pytest.mark.paper_step("distributed-dp", "update clipped by the client")
 @pytest.mark.parametrize("name", METHODS)
 @given(
     st.lists(st.lists(st.integers(1, 4), max_size=3), min_size=1, max_size=4), st.integers(0, 99), st.floats(0.01, 9)

@@ -16,6 +16,7 @@ from tests.defenses.noise.uploads import SECURE
 from tests.federating import recorded, scenario
 
 
+@pytest.mark.paper_step("distributed-dp", "share of the noise by the fewest clients in a sum")
 def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum() -> None:
     """Secure aggregation of four clients opens sums of three or four: three shares are the promise, four exceed it."""
     world = worlds.build(
@@ -57,6 +58,7 @@ def test_colluding_clients_add_no_noise() -> None:
         deviation(3)
 
 
+@pytest.mark.paper_step("distributed-dp", "secure sum of rounded updates")
 def test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing(tmp_path: Path) -> None:
     built = scenario(
         **SECURE,

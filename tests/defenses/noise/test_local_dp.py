@@ -12,6 +12,7 @@ from tests.defenses.noise.uploads import make, sent
 from tests.federating import recorded, scenario
 
 
+@pytest.mark.paper_step("local-dp", "noise on a clipped update")
 def test_the_mean_of_local_uploads_has_a_variance_that_is_smaller_by_their_number() -> None:
     defense, clients = make("local-dp", clip=0.5, noise_multiplier=2.0), 16
     uploads = torch.stack([sent(defense, {"w": torch.zeros(20_000)}, seed=c).tensors["w"] for c in range(clients)])

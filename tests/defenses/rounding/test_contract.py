@@ -10,6 +10,8 @@ from tests.defenses.rounding.rounding import VALUES, sent
 DRAWS = 1000
 
 
+@pytest.mark.paper_step("qsgd", "unbiased rounding")
+@pytest.mark.paper_step("quantisation", "unbiased rounding")
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -1,5 +1,6 @@
 """QSGD sends levels of the norm."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from tests.defenses.rounding.rounding import sent
 
 
+@pytest.mark.paper_step("qsgd", "levels of the tensor's norm")
 @given(st.integers(1, 300), st.integers(0, 1000), st.lists(st.integers(1, 5), max_size=3))
 def test_qsgd_sends_levels_of_the_norm_next_to_each_entry(levels: int, seed: int, shape: list[int]) -> None:
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

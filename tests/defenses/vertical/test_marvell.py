@@ -7,6 +7,7 @@ from defenses.vertical.marvell import Marvell, MarvellConfig, best_shape
 from fedsim.core.errors import NotApplicable
 
 
+@pytest.mark.paper_step("marvell", "variances that minimise the bound")
 @pytest.mark.parametrize(
     ("share", "power", "along", "divergence", "bound"),
     [
@@ -32,6 +33,7 @@ def test_noise_lies_along_the_difference_where_classes_have_no_variance() -> Non
     )
 
 
+@pytest.mark.paper_step("marvell", "noise along and across the difference of the classes")
 def test_the_class_is_hidden_along_the_difference_and_the_power_is_spent() -> None:
     labels = (torch.arange(4000) % 4 == 0).long()
     gradients = torch.zeros(4000, 3).double()

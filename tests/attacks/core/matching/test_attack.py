@@ -111,6 +111,8 @@ def test_without_dropout_all_three_attackers_are_one() -> None:
     assert found[2].masks is None
 
 
+@pytest.mark.paper_step("dropout-inversion", "inputs in the pixel range, masks in [0, 1]")
+@pytest.mark.paper_step("inverting-gradients", "inputs in the pixel range")
 def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_minimum() -> None:
     observation, _, _ = watched(federation={"batch_size": 2})
     low, high = pixel_box(observation)
@@ -134,6 +136,7 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
         assert again.item() == pytest.approx(found.objective, abs=3e-7)  # of a float near 1
 
 
+@pytest.mark.paper_step("dropout-inversion", "stop rules")
 @pytest.mark.parametrize(
     ("settings", "stopped"),
     [

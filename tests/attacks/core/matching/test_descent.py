@@ -113,6 +113,7 @@ def test_the_leading_row_of_a_victim_is_reported() -> None:
         assert step.best == min(min(row.objectives[: step.iteration]) for row in rows)
 
 
+@pytest.mark.paper_step("gradinversion", "Langevin noise")
 def test_langevin_noise_has_the_stated_size() -> None:
     """With gradients of zero and one step, Adam moves against the sign of the noise; without noise it stays."""
     flat = Search(Unknowns(), normal, lambda g: 0.0 * g.difference().sum(1))

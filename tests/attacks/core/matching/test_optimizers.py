@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from attacks.core.matching.optimizers import Constant, Cosine, Plateau, RowAdam, Steps, sign_gradient
 
 
+@pytest.mark.paper_step("dropout-inversion", "Adam on inputs and masks")
 @given(st.integers(1, 4), st.integers(0, 50))
 @settings(max_examples=20, deadline=None)
 def test_adam_is_torchs_adam_with_a_step_a_row(rows: int, seed: int) -> None:
@@ -48,6 +49,7 @@ def test_adam_forgets_rows_that_left() -> None:
     assert torch.equal(rest, one)
 
 
+@pytest.mark.paper_step("dropout-inversion", "a smaller step on a plateau")
 @given(
     patience=st.integers(0, 4),
     factor=st.sampled_from([0.1, 0.5]),
@@ -96,6 +98,8 @@ def test_cosine_warms_up_and_ends_at_nothing() -> None:
     assert Constant().factors(3, torch.zeros(2)).tolist() == [1.0, 1.0]
 
 
+@pytest.mark.paper_step("dropout-inversion", "sign of the inputs' gradient")
+@pytest.mark.paper_step("inverting-gradients", "Adam on the sign of the gradient")
 def test_signs() -> None:
     gradient = torch.tensor([[3.0, -1.0, 0.0], [1e-9, 1e-9, -1e-9]])
     assert sign_gradient(gradient, "hard").tolist() == [[1, -1, 0], [1, 1, -1]]

@@ -9,6 +9,7 @@ from torch import Tensor
 from attacks.core.matching.starts import first_inputs
 
 
+@pytest.mark.paper_step("cpl", "patterned start")
 def test_starts() -> None:
     def start(kind: Any, shape: tuple[int, ...] = (2, 3, 10, 7)) -> Tensor:
         return first_inputs(kind, shape, 4, torch.Generator().manual_seed(1))

@@ -132,6 +132,8 @@ def test_settings_of_terms_are_filled_in_and_read_again() -> None:
     assert parse(scenario.model_dump(mode="json"), "again").attacks == scenario.attacks
 
 
+@pytest.mark.paper_step("dropout-inversion", "objective: cosine distance and total variation")
+@pytest.mark.paper_step("wiig", "objective: cosine distance and total variation")
 def test_an_attack_searches_with_the_distance_and_the_priors_of_its_settings() -> None:
     observation, _, _ = watched()
     squared = attacked("inverting-gradients", observation, max_iterations=3, distance="squared", priors=())

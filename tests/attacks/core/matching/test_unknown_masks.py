@@ -21,6 +21,7 @@ def test_the_mask_prior_is_the_sum_of_the_sites_deviations_row_by_row() -> None:
         assert float(ours[row]) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.paper_step("dropout-inversion", "price of masks away from the dropout rate")
 def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all() -> None:
     sites = (DropoutSite(0, "a", 0.5, (1, 4)), DropoutSite(1, "b", 0.25, (1, 2)))
     known = {0: torch.tensor([[0.0, 0.0, torch.nan, torch.nan]]), 1: torch.tensor([[1.0, 1.0]])}
@@ -50,6 +51,7 @@ def test_relaxations(relaxation: Relaxation, expected: list[float]) -> None:
     assert torch.allclose(slope.flatten(), wanted, atol=1e-5)
 
 
+@pytest.mark.paper_step("dropout-inversion", "first masks drawn as the client's")
 @pytest.mark.parametrize("relaxation", ["box", "sigmoid", "straight-through"])
 @pytest.mark.parametrize("first", ["bernoulli", "ones", "mean"])
 def test_first_masks(relaxation: Relaxation, first: Any) -> None:

@@ -7,6 +7,7 @@ from attacks.core.matching.comparison import ExplicitGradients
 from attacks.core.matching.distances.l1 import L1Config, L1Distance
 
 
+@pytest.mark.paper_step("tag", "squared and absolute differences")
 def test_the_distance_is_that_of_the_paper() -> None:
     """sum over tensors of a_l (|g - g*|_2^2 + a |g - g*|_1), with weights that decay with depth."""
     generator = torch.Generator().manual_seed(2)

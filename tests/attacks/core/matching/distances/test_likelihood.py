@@ -33,6 +33,7 @@ def gradients(rows: int = 2) -> tuple[ExplicitGradients, list[torch.Tensor]]:
     return ExplicitGradients(own, [target] * rows, squared_norms([target]).expand(rows, -1)), target
 
 
+@pytest.mark.paper_step("map-estimate", "likelihood of the gradient under the defense")
 @pytest.mark.parametrize("law", ["gaussian", "laplace"])
 @pytest.mark.parametrize("is_relative", [False, True])
 def test_the_distance_is_the_log_likelihood_of_torch(law: Any, is_relative: bool) -> None:

@@ -10,6 +10,7 @@ from tests.attacks.core.matching.normalised import normalised
 from tests.attacks.solving import toy
 
 
+@pytest.mark.paper_step("gradinversion", "prior of batch statistics")
 def test_statistics_are_compared_layer_by_layer_under_the_masks() -> None:
     observation, truth = toy(normalised(0.5), (1, 8, 8), 3)
     model, inputs, masks = observation.model, truth.batches[0].inputs, truth.masks[0]

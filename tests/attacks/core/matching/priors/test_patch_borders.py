@@ -1,10 +1,12 @@
 """Borders of patches, beside sums written out."""
 
+import pytest
 import torch
 
 from attacks.core.matching.priors.patch_borders import border_differences
 
 
+@pytest.mark.paper_step("gradvit", "prior on patch borders")
 def test_borders_are_those_between_patches_and_no_others() -> None:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((2, 3, 1, 8, 12), generator=generator)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from attacks.core.matching.priors.total_variation import total_variation
 
 
+@pytest.mark.paper_step("inverting-gradients", "total variation")
 @given(st.integers(2, 5), st.integers(2, 5))
 @settings(max_examples=10, deadline=None)
 def test_total_variation_is_the_mean_of_absolute_differences(height: int, width: int) -> None:
