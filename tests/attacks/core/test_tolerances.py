@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from attacks.core.gradient_distance import gradient_distance
-from attacks.core.tolerances import EXACT, MATCHES, SURELY_KEPT
+from attacks.core.tolerances import EXACT, LEAST, MATCHES, SURELY_KEPT, TINY, TWO_WAYS
 from fedsim.core import seeding
 from tests.attacks.solving import toy
 
@@ -31,3 +31,16 @@ def test_rounding_matches_a_gradient_and_one_wrong_label_or_mask_entry_does_not(
     other[0, 0] = 1.0 - other[0, 0]
     assert gradient_distance(observation, batch.inputs, batch.labels, (other,)) > MATCHES
     assert EXACT < SURELY_KEPT
+
+
+def test_the_least_divisors_are_normal_numbers_that_turn_nothing_over_nothing_into_zero() -> None:
+    for least, dtype in ((TINY, torch.float32), (LEAST, torch.float64)):
+        number = torch.tensor(least, dtype=dtype)
+        assert float(number) > torch.finfo(dtype).smallest_normal
+        assert float(torch.zeros((), dtype=dtype) / number) == 0.0
+
+
+def test_double_precision_in_two_ways_is_the_same_number() -> None:
+    values = torch.randn(1000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    one, other = values.exp().sum().log(), values.logsumexp(0)
+    assert abs(float(one / other) - 1.0) < TWO_WAYS
