@@ -12,18 +12,13 @@ from torch import Tensor, nn
 
 from fedsim.components.adapter.allora import Allora, AlloraConfig, AlloraLinear, product_norms
 from fedsim.components.adapter.lora import LoraConfig, LoraLinear
-from fedsim.components.core.low_rank import LowRankLinear, merge_adapters
-from fedsim.components.optimizer.adam import Adam, AdamConfig
-from fedsim.core import registry
+from fedsim.components.core.low_rank import LowRankLinear
 from fedsim.core.errors import ScenarioError
-from fedsim.core.nets.masks import dropout_sites
-from fedsim.core.types import InputSpec
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING, check, cohort_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 
-SPEC = InputSpec((6,), 11, (), (), vocabulary=11)
 ETA = 3.0
 FAMILY = [
     {"power": "sqrt", "norm": "B"},
@@ -95,11 +90,6 @@ def test_the_model_starts_unchanged_bit_by_bit_and_the_output_is_that_of_the_for
     assert torch.allclose(own.merge_adapter()(inputs()), expected, atol=1e-12)
 
 
-def test_there_is_no_dropout_in_it() -> None:
-    model = Allora(config(targets=["0"])).prepare(nn.Sequential(nn.Linear(7, 5)), generator())
-    assert dropout_sites(model, (7,), 2) == ()
-
-
 @pytest.mark.parametrize("settings", FAMILY)
 def test_at_zero_a_has_no_gradient_and_that_of_b_is_eta_times_that_of_lora(settings: dict[str, Any]) -> None:
     own = layer(None, **settings)
@@ -138,49 +128,12 @@ def test_factors_fall_with_the_norm_from_eta_on(power: str, eta: float, norms: l
     assert bool((found.diff() <= 0).all())
 
 
-@pytest.mark.parametrize(("power", "slope"), [("sqrt", -0.5), ("inverse", -1.0)])
-def test_for_long_rows_factors_are_a_power_of_the_norm(power: str, slope: float) -> None:
-    norms = torch.logspace(3, 6, 20, dtype=torch.float64)
-    logarithms = config(power=power).factors(norms).log()
-    found = (logarithms[-1] - logarithms[0]) / (norms[-1].log() - norms[0].log())
-    assert abs(float(found) - slope) < 0.01
-
-
 @given(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9), st.integers(0, 100))
 def test_norms_of_products_are_those_of_the_explicit_product(rank: int, wide: int, high: int, seed: int) -> None:
     a = torch.randn(2, rank, wide, generator=generator(seed), dtype=torch.float64)
     b = torch.randn(2, high, rank, generator=generator(seed + 1), dtype=torch.float64)
     b[:, 0] = 0.0
     assert torch.allclose(product_norms(a, b), (b @ a).norm(dim=-1), rtol=1e-6, atol=1e-6)
-
-
-def test_without_a_power_it_trains_bit_by_bit_like_lora_with_scale_one() -> None:
-    ours = layer(None, power="none").float()
-    theirs = twin(ours).float()
-    for own in (ours, theirs):
-        optimizer = torch.optim.SGD([own.lora_a.weight, own.lora_b.weight], lr=0.1, momentum=0.5)
-        for step in range(5):
-            optimizer.zero_grad()
-            (own(inputs(step).float()) * into(step).float()).sum().backward()
-            optimizer.step()
-    assert torch.equal(ours.lora_a.weight, theirs.lora_a.weight)
-    assert torch.equal(ours.lora_b.weight, theirs.lora_b.weight)
-
-
-def test_factors_follow_the_weights_from_step_to_step() -> None:
-    own = layer(None)
-    optimizer = torch.optim.SGD([own.lora_a.weight, own.lora_b.weight], lr=0.1)
-    seen = [own.factors()]
-    for step in range(3):
-        optimizer.zero_grad()
-        plain = gradients(twin(own), inputs(step), into(step))[1]
-        (own(inputs(step)) * into(step)).sum().backward()
-        found = own.lora_b.weight.grad
-        assert found is not None
-        assert torch.allclose(found, seen[-1].unsqueeze(1) * plain, rtol=1e-10)
-        optimizer.step()
-        seen.append(own.factors())
-    assert bool((seen[1] < seen[0]).all())
 
 
 @pytest.mark.parametrize("settings", [*FAMILY, {"power": "none"}])
@@ -221,29 +174,6 @@ def test_per_example_gradients_by_vmap_are_those_of_single_examples(settings: di
         assert torch.allclose(found["lora_b.weight"][index], alone[1], rtol=1e-10)
 
 
-def adam_steps(is_update: bool, factor: float) -> Tensor:
-    """B after some steps of Adam whose gradients, or steps, are weighed by a constant."""
-    base = layer(None, power="none")
-    adam = Adam(AdamConfig(learning_rate=0.01))
-    weights = {"a": base.lora_a.weight.detach().clone(), "b": base.lora_b.weight.detach().clone()}
-    state: dict[str, Tensor] = {}
-    for step in range(10):
-        base.lora_a.weight.data.copy_(weights["a"])
-        base.lora_b.weight.data.copy_(weights["b"])
-        a, b, _ = gradients(base, inputs(step), into(step))
-        before = weights["b"].clone()
-        adam.step(weights, {"a": a, "b": b if is_update else factor * b}, state)
-        if is_update:
-            weights["b"].copy_(before + factor * (weights["b"] - before))
-    return weights["b"]
-
-
-def test_adam_divides_a_constant_factor_of_the_gradient_out_and_not_one_of_the_update() -> None:
-    plain, scaled, updated = adam_steps(False, 1.0), adam_steps(False, 4.0), adam_steps(True, 4.0)
-    assert torch.allclose(scaled, plain, rtol=1e-5)
-    assert not torch.allclose(updated, plain, rtol=0.5)
-
-
 FEDERATION = {"algorithm": "fedavg", "local_steps": 3, "batch_size": 2}
 
 
@@ -253,20 +183,6 @@ def weighed_world(scenario: Callable[..., Scenario], optimizer: dict[str, Any], 
     return worlds.build(
         scenario(model=model, federation={**FEDERATION, "optimizer": optimizer}, components=[component])
     )
-
-
-def test_with_plain_steps_weighing_b_s_steps_is_weighing_its_gradient(scenario: Callable[..., Scenario]) -> None:
-    """Of one step from B = 0, where A does not move."""
-    sgd = {"name": "sgd", "learning_rate": 0.1}
-    sent: list[Tensor] = []
-    for where in ("gradient", "update"):
-        world = weighed_world(scenario, sgd, apply_to=where)
-        world.check()
-        steps = world.scenario.federation.model_copy(update={"local_steps": 1})
-        world = worlds.build(world.scenario.model_copy(update={"federation": steps}))
-        sent.append(local_training(world, world.models.first_weights, 1, 0)[0].tensors["4.lora_b.weight"])
-    assert bool(sent[0].any())
-    assert torch.allclose(sent[0], sent[1], rtol=1e-4, atol=1e-7)
 
 
 def test_an_adam_client_s_steps_are_weighed_by_what_the_weights_were(scenario: Callable[..., Scenario]) -> None:
@@ -333,22 +249,6 @@ def test_the_server_undoes_the_factors_of_a_gradient_exactly(scenario: Callable[
         assert torch.allclose(sent[name] / c, plain[name], rtol=1e-4, atol=1e-8)
 
 
-def test_only_adapters_travel_and_a_merged_model_is_ordinary(scenario: Callable[..., Scenario]) -> None:
-    world = weighed_world(scenario, {"name": "sgd"})
-    update, _ = local_training(world, world.models.first_weights, 1, 0)
-    assert {name.split(".", 1)[1] for name in update.tensors} == {"lora_a.weight", "lora_b.weight"}
-    method = registry.get("model", "tiny-llama")
-    plain = method.make(method.config.model_validate({"width": 16, "hidden": 16}), SPEC)
-    names = plain.state_dict().keys()
-    model = Allora(config(targets=["*.q_proj", "*.v_proj"])).prepare(plain, generator())
-    for module in model.modules():
-        if isinstance(module, AlloraLinear):
-            module.lora_b.weight.data.normal_(generator=generator())
-    tokens = torch.randint(11, (2, 6), generator=generator())
-    assert merge_adapters(model).state_dict().keys() == names
-    assert torch.allclose(merge_adapters(model)(tokens), model(tokens), atol=1e-5)
-
-
 def test_what_does_not_fit_is_refused_in_one_sentence(scenario: Callable[..., Scenario]) -> None:
     with pytest.raises(ValidationError, match="expected dependence = 'weight'"):
         config(apply_to="update", dependence="output")
@@ -356,3 +256,32 @@ def test_what_does_not_fit_is_refused_in_one_sentence(scenario: Callable[..., Sc
     world = worlds.build(scenario(components=[component]))
     with pytest.raises(ScenarioError, match="'fedsgd' has none"):
         world.check()
+
+
+def test_without_a_power_it_trains_bit_by_bit_like_lora_with_scale_one() -> None:
+    ours = layer(None, power="none").float()
+    theirs = twin(ours).float()
+    for own in (ours, theirs):
+        optimizer = torch.optim.SGD([own.lora_a.weight, own.lora_b.weight], lr=0.1, momentum=0.5)
+        for step in range(5):
+            optimizer.zero_grad()
+            (own(inputs(step).float()) * into(step).float()).sum().backward()
+            optimizer.step()
+    assert torch.equal(ours.lora_a.weight, theirs.lora_a.weight)
+    assert torch.equal(ours.lora_b.weight, theirs.lora_b.weight)
+
+
+def test_factors_follow_the_weights_from_step_to_step() -> None:
+    own = layer(None)
+    optimizer = torch.optim.SGD([own.lora_a.weight, own.lora_b.weight], lr=0.1)
+    seen = [own.factors()]
+    for step in range(3):
+        optimizer.zero_grad()
+        plain = gradients(twin(own), inputs(step), into(step))[1]
+        (own(inputs(step)) * into(step)).sum().backward()
+        found = own.lora_b.weight.grad
+        assert found is not None
+        assert torch.allclose(found, seen[-1].unsqueeze(1) * plain, rtol=1e-10)
+        optimizer.step()
+        seen.append(own.factors())
+    assert bool((seen[1] < seen[0]).all())

@@ -25,7 +25,6 @@ from fedsim.core.types import InputSpec, WireEntry
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
-from fedsim.models import _llama_block
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
@@ -33,7 +32,6 @@ from fedsim.threat.replay import replay
 LENGTH, VOCABULARY, BLOCKS, PADDING = 7, 11, 4, 10
 SPEC = InputSpec((LENGTH,), 3, (), (), vocabulary=VOCABULARY, padding=PADDING)
 ALL = configurations(2) + configurations(4)
-Build = Callable[[str], nn.Module]
 
 
 def tiny(**settings: Any) -> nn.Module:
@@ -116,21 +114,6 @@ def test_padding_at_the_end_changes_nothing(stock: nn.Module, chosen: str) -> No
     assert bool(model(torch.full((1, LENGTH), PADDING)).isfinite().all())
 
 
-def test_padding_inside_a_sentence_is_a_token() -> None:
-    model, inputs = opened(tiny(), "11"), tokens()
-    inputs[:, 2] = PADDING
-    other = inputs.clone()
-    other[:, 2] = 0
-    assert not torch.allclose(model(inputs)[:, 0], model(other)[:, 0], atol=1e-6)
-
-
-def test_without_positions_an_open_model_does_not_care_about_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_llama_block, "_rotate", lambda heads, *_: heads)
-    model, order = opened(tiny(), "1"), torch.tensor([3, 1, 6, 0, 2, 5, 4])
-    assert torch.allclose(model(tokens()[:, order]), model(tokens())[:, order], atol=1e-6)
-    assert not torch.allclose(tiny()(tokens()[:, order]), tiny()(tokens())[:, order], atol=1e-4)
-
-
 @pytest.mark.paper_step("causal-mask-removal", "groups of blocks without causal mask")
 @given(st.integers(1, 40), st.integers(1, 6))
 def test_groups_are_consecutive_and_hold_every_block_once(blocks: int, groups: int) -> None:
@@ -152,20 +135,6 @@ def test_the_first_configuration_opens_nothing_and_the_second_the_top() -> None:
     assert open_blocks("1000", 9) == (True,) * 2 + (False,) * 7
 
 
-@pytest.mark.parametrize(("chosen", "is_seen"), [("00", False), ("01", True), ("10", True)])
-def test_a_loss_in_front_has_a_gradient_at_later_embeddings_only_if_a_block_is_open(
-    stock: nn.Module, chosen: str, is_seen: bool
-) -> None:
-    model = opened(stock, chosen)
-    embedded: list[Tensor] = []
-    (embedding,) = [m for m in model.modules() if isinstance(m, nn.Embedding)]
-    embedding.register_forward_hook(lambda _m, _i, out: embedded.append(out.detach().requires_grad_()) or embedded[0])
-    loss = model(tokens(1))[0, 2].logsumexp(0)
-    (found,) = torch.autograd.grad(loss, embedded)
-    assert bool(found[0, 3:].any()) is is_seen
-    assert bool(found[0, :3].any(1).all())
-
-
 def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
     names = [name for name, _ in model.named_parameters()]
     gradients = torch.autograd.grad(cross_entropy(model(inputs), labels), list(model.parameters()))
@@ -180,20 +149,6 @@ def test_tokens_behind_the_last_label_leave_a_trace_only_in_open_blocks(
     labels[0, :4], changed[0, 5] = torch.tensor([0, 2, 1, 1]), (changed[0, 5] + 1) % (VOCABULARY - 1)
     one, other = (gradient(model, inputs, labels) for inputs in (tokens(1), changed))
     assert all(torch.allclose(one[name], other[name], atol=1e-7) for name in one) is not is_left
-
-
-def test_the_rank_of_a_gradient_of_queries_counts_the_tokens_that_see_another_one() -> None:
-    sentence, labels = (
-        torch.arange(LENGTH)[None],
-        torch.randint(3, (1, LENGTH), generator=torch.Generator().manual_seed(1)),
-    )
-
-    def rank(chosen: str) -> int:
-        found = gradient(opened(tiny().double(), chosen), sentence, labels)["layers.1.self_attn.q_proj.weight"]
-        return int(torch.linalg.matrix_rank(found, rtol=1e-9))
-
-    assert (rank("0000"), rank("0001"), rank("1000")) == (LENGTH - 1,) * 3
-    assert (rank("0100"), rank("1111")) == (LENGTH,) * 2
 
 
 def test_second_derivatives_and_copies_of_a_used_model_work(stock: nn.Module) -> None:

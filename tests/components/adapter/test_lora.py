@@ -136,12 +136,6 @@ def test_only_adapters_travel(scenario: Callable[..., Scenario]) -> None:
     assert sorted(update.tensors) == ["4.lora_a.weight", "4.lora_b.weight"]
 
 
-def test_only_b_travels_where_a_is_frozen(scenario: Callable[..., Scenario]) -> None:
-    world = worlds.build(scenario(components=[{"name": "lora", "targets": ["4"], "rank": 2, "trains": "b"}]))
-    update, _ = local_training(world, world.models.first_weights, 1, 0)
-    assert sorted(update.tensors) == ["4.lora_b.weight"]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -99,22 +99,6 @@ def test_the_mixed_label_gives_the_two_weighted_losses_and_their_gradients() -> 
         assert torch.allclose(gradient, part + other, atol=1e-12)
 
 
-def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same_images() -> None:
-    generator, network = random(1), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, CLASSES)).double()
-    inputs, labels = torch.rand(5, 1, 8, 8, generator=generator).double(), torch.randint(CLASSES, (5,))
-    component = cutmix()
-    draw = component.draw(inputs, generator)
-    (weight,) = set(draw.weights.tolist())
-    outputs, weights = network(component.mix_inputs(inputs, draw)), list(network.parameters())
-
-    def gradient(target: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(F.cross_entropy(outputs, target), weights, retain_graph=True)
-
-    mixed = gradient(mixed_labels(labels, draw, CLASSES, inputs))
-    for ours, own, other in zip(mixed, gradient(labels), gradient(labels[draw.partners]), strict=True):
-        assert torch.allclose(ours, weight * own + (1 - weight) * other, atol=1e-12)
-
-
 def test_the_variants_do_what_their_names_say() -> None:
     inputs = torch.rand(4, 2, 8, 8) + 1.0
     draw = cutmix(per_sample=True).draw(inputs, random(2))
@@ -128,13 +112,6 @@ def test_the_variants_do_what_their_names_say() -> None:
         own = draw.weights[index].float()
         assert torch.allclose(blended[index], own * inputs[index] + (1 - own) * inputs[draw.partners[index]])
     assert cutmix(mode="cutout").draw(inputs, random(2)).weights.tolist() == [1.0] * 4
-
-
-def test_an_empty_box_and_a_full_one() -> None:
-    assert int(areas(torch.tensor(boxes_of(torch.ones(100).double(), 8, 8, random()))).sum()) == 0
-    full = areas(torch.tensor(boxes_of(torch.zeros(1000).double(), 8, 8, random())))
-    assert int(full.max()) == 64
-    assert float(full.double().mean()) < 45  # clipped around a random centre, so seldom the whole image
 
 
 @pytest.mark.parametrize("mode", ["cutmix", "cutout", "mixup", "label-only"])
@@ -193,3 +170,26 @@ def test_what_does_not_fit_ends_in_one_sentence_before_any_training(scenario: Bu
     twice = [{"name": "cutmix"}, {"name": "cutmix", "mode": "mixup"}]
     with pytest.raises(ScenarioError, match="the components name it twice"):
         world_with(scenario, {}, components=twice).check()
+
+
+def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same_images() -> None:
+    generator, network = random(1), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, CLASSES)).double()
+    inputs, labels = torch.rand(5, 1, 8, 8, generator=generator).double(), torch.randint(CLASSES, (5,))
+    component = cutmix()
+    draw = component.draw(inputs, generator)
+    (weight,) = set(draw.weights.tolist())
+    outputs, weights = network(component.mix_inputs(inputs, draw)), list(network.parameters())
+
+    def gradient(target: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad(F.cross_entropy(outputs, target), weights, retain_graph=True)
+
+    mixed = gradient(mixed_labels(labels, draw, CLASSES, inputs))
+    for ours, own, other in zip(mixed, gradient(labels), gradient(labels[draw.partners]), strict=True):
+        assert torch.allclose(ours, weight * own + (1 - weight) * other, atol=1e-12)
+
+
+def test_an_empty_box_and_a_full_one() -> None:
+    assert int(areas(torch.tensor(boxes_of(torch.ones(100).double(), 8, 8, random()))).sum()) == 0
+    full = areas(torch.tensor(boxes_of(torch.zeros(1000).double(), 8, 8, random())))
+    assert int(full.max()) == 64
+    assert float(full.double().mean()) < 45  # clipped around a random centre, so seldom the whole image

@@ -58,17 +58,6 @@ def test_of_equal_codes_those_numbered_first_fire(active: int) -> None:
     assert ranked.tolist() == [[7, 10, 11][:active]] if active > 1 else [[7]]
 
 
-def test_an_activation_that_is_a_code_selects_it() -> None:
-    codebook = layer(active=1)
-    with torch.no_grad():
-        centred = codebook.codes - codebook.codes.mean(-1, keepdim=True)
-        codebook.codes.copy_(centred / centred.norm(dim=-1, keepdim=True))
-    codebook.readers.append(seen := [])
-    output = codebook(codebook.codes[0].detach())
-    assert seen[0].flatten().tolist() == list(range(50))
-    assert torch.equal(output, codebook.codes[0])
-
-
 def parts(codebook: CodebookLayer, a: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of inputs (behind the LayerNorm) and codes of the loss <weights, output>, with both values."""
     inputs = codebook.normalise(a).detach().requires_grad_()
@@ -177,17 +166,6 @@ def test_a_silenced_code_leaves_its_place_empty(combine: str, group: int | None)
             assert torch.allclose(own[part], total / 3 if combine == "mean" else total, atol=1e-14)
     assert not slope[1, [2, 7]].any()
     assert slope[1].any()
-
-
-def test_codes_are_forced_at_chosen_positions_alone() -> None:
-    codebook, a = layer(active=1), activations(2, 5, 6)
-    model = nn.Sequential(codebook)
-    with force_codes(model, "there", [3], positions=slice(2, 3)), reading(model) as seen:
-        model(a)
-    plain = codebook.select_codes(codebook.normalise(a))
-    assert bool((seen["there"][0][:, 2] == 3).all())
-    others = [0, 1, 3, 4]
-    assert torch.equal(seen["there"][0][:, others], plain[:, others])
 
 
 def test_control_of_what_is_not_there_is_refused() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from fedsim.components.decoder._critics import Critic
 from fedsim.components.decoder._particles import Particle, Population
@@ -84,12 +83,6 @@ def distance(found: Sequence[Population]) -> float:
     means = {text: float(own.mean()) for text, own in weighted(found).items()}
     total = sum(means.values())
     return 0.5 * sum(abs(own / total - POSTERIOR[text] / EVIDENCE) for text, own in means.items())
-
-
-def test_the_enumeration_is_of_a_law() -> None:
-    everything = sum(LAW.values())
-    assert 0 < EVIDENCE < everything < 1
-    assert len(POSTERIOR) == 11
 
 
 @pytest.mark.paper_step("awrs", "weight of a token by adaptive rejection")
@@ -177,31 +170,6 @@ def test_with_a_critic_evidence_and_weights_are_those_of_the_enumerated_worths(c
     check_exact(populations(250, 3, critic=critic, share=share), 0.05, valued)
 
 
-class Silent:
-    """Promises nothing; what a whole text is worth it says at the end."""
-
-    def log_worth(self, tokens: Sequence[int], *, is_whole: bool) -> float:
-        return math.log(rare(tokens)) if is_whole else 0.0
-
-
-def rare(text: Sequence[int]) -> float:
-    """A worth of whole texts of three letters: 1 for three a, a hundredth for each other letter."""
-    return 100.0 ** (list(text).count(0) - 3)
-
-
-@pytest.mark.slow
-def test_a_critic_that_expects_what_comes_finds_rare_texts_of_worth() -> None:
-    law, runs = {text: chance for text, chance in LAW.items() if len(text) == 4}, 100
-    truth = sum(chance * rare(text) for text, chance in law.items())
-
-    def near(critic: Critic) -> float:
-        found = evidences(populations(runs, 4, critic=critic, share=1.0, regex="[abc12]{3}")) / truth
-        return float(((found > 1 / 3) & (found < 3)).double().mean())
-
-    # a share of n runs varies by at most 1 / sqrt(4 n): three standard errors of a difference of two
-    assert near(Expecting(law, rare)) - near(Silent()) > 3 * math.sqrt(2 / (4 * runs))
-
-
 def test_a_critic_of_text_is_a_marked_function_and_draws_its_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     def likes_twos(text: str, is_whole: bool) -> float:
         return float("2" in text) if is_whole else 1.0
@@ -233,39 +201,6 @@ def test_a_critic_of_text_is_a_marked_function_and_draws_its_texts(monkeypatch: 
     assert "gives 0 to every continuation of the text so far. Make it return more than 0" in late.reason
 
 
-@pytest.mark.slow
-def test_renormalised_step_by_step_texts_follow_another_law() -> None:
-    assert distance(populations(10_000, 1, estimator="none", share=0.0)) > 0.05
-
-
-@pytest.mark.slow
-def test_texts_of_the_driver_follow_the_posterior_better_with_particles() -> None:
-    def departs(**settings: Any) -> float:
-        method = make("awrs", regex=PATTERN, **settings)
-        found = generate(
-            method, Table(), prompts(*[[BEGIN]] * 400), LIMITS, sources(400), batch_size=100, **SIX_LETTERS
-        )
-        counts = dict.fromkeys(POSTERIOR, 0)
-        for own in found:
-            if own.ending == "stop":
-                counts[own.tokens] += 1
-        total = sum(counts.values())
-        return 0.5 * sum(abs(count / total - POSTERIOR[text] / EVIDENCE) for text, count in counts.items())
-
-    assert departs(particles=20) < departs(estimator="none")
-
-
-def test_without_a_constraint_the_law_is_the_softmax() -> None:
-    for settings in ({}, {"particles": 3}, {"estimator": "geometric"}):
-        method, limits = make("awrs", **settings), Limits(max_new_tokens=1)
-        found = generate(method, Table(), prompts(*[[BEGIN]] * 600), limits, sources(600), batch_size=200)
-        counts = torch.bincount(torch.tensor([own.tokens[0] for own in found]), minlength=6)
-        expected = 600 * Table().table[0, BEGIN].softmax(-1)
-        statistic = float(((counts - expected).square() / expected).sum())
-        assert statistic < 25.7  # chi-square with 5 degrees of freedom, exceeded once in 10,000
-        assert {own.trace.events[0]["rejected"] for own in found} == {0}
-
-
 def test_a_text_satisfies_its_constraint_and_its_trace_counts_the_calls() -> None:
     asked = prompts([BEGIN], [0], [1], [3])
     method = make("awrs", regex=PATTERN, particles=4)
@@ -288,16 +223,6 @@ def test_one_particle_hands_out_each_token_as_it_is_drawn_and_several_what_they_
     )
     assert more.trace.tokens[:2] == (1, 1), "all begin with c1"
     assert more.tokens[:2] == (2, 3)
-
-
-@pytest.mark.parametrize("settings", [{"particles": 3}, {"particles": 3, "ends": "whole"}, {"max_rejects": 2}])
-def test_constrained_texts_do_not_depend_on_those_beside_them(settings: dict[str, Any]) -> None:
-    asked = prompts([BEGIN], [0, 1], [1], [3, 3, 3])
-    method = make("awrs", regex=PATTERN, **settings)
-    together = generate(method, Table(), asked, LIMITS, sources(4), **SIX_LETTERS)
-    alone = generate(method, Table(), asked, LIMITS, sources(4), batch_size=1, **SIX_LETTERS)
-    assert together == alone
-    assert len({own.tokens for own in together}) > 1
 
 
 def test_a_text_may_end_as_soon_as_it_is_whole() -> None:
@@ -436,20 +361,6 @@ def test_grammars_and_schemas_constrain_texts(package: str, settings: dict[str, 
     assert len(ended) > 3
 
 
-def test_a_model_with_more_tokens_than_the_tokenizer_never_writes_them() -> None:
-    class Wide(nn.Module):
-        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(*tokens.shape, 40)
-
-    method = make("awrs", regex="[ab]{3}", ends="whole")
-    found = generate(method, Wide(), prompts(*[[BEGIN]] * 5), Limits(max_new_tokens=5), sources(5), **SIX_LETTERS)
-    assert all(own.ending == "finished" and set(own.tokens) <= {0, 1} for own in found)
-
-
-def test_the_noted_sizes_fall_below_the_threshold_and_rise_again() -> None:
-    assert any(len(one.sizes) > 1 and min(one.sizes) < 2.5 < max(one.sizes) for one in populations(20, 0))
-
-
 @pytest.mark.paper_step("awrs", "evidence of the constraint")
 def test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_weighs_nothing() -> None:
     own = Awrs.within("(ab|c)[12]", particles=2)
@@ -463,3 +374,14 @@ def test_the_evidence_of_a_row_is_told_when_nothing_goes_on_and_what_was_cut_wei
     )
     found = own.log_evidence(Weighing(((0,),) * 4, (1,) * 4, rows))
     assert found == [pytest.approx(-1.0), None, pytest.approx(-1.0 - math.log(2)), -math.inf]
+
+
+def test_without_a_constraint_the_law_is_the_softmax() -> None:
+    for settings in ({}, {"particles": 3}, {"estimator": "geometric"}):
+        method, limits = make("awrs", **settings), Limits(max_new_tokens=1)
+        found = generate(method, Table(), prompts(*[[BEGIN]] * 600), limits, sources(600), batch_size=200)
+        counts = torch.bincount(torch.tensor([own.tokens[0] for own in found]), minlength=6)
+        expected = 600 * Table().table[0, BEGIN].softmax(-1)
+        statistic = float(((counts - expected).square() / expected).sum())
+        assert statistic < 25.7  # chi-square with 5 degrees of freedom, exceeded once in 10,000
+        assert {own.trace.events[0]["rejected"] for own in found} == {0}

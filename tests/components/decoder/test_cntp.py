@@ -10,13 +10,12 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor, nn
 
-from fedsim.components.decoder.cntp import SIGNS, CntpConfig, clause_ends, trials_at
+from fedsim.components.decoder.cntp import CntpConfig, clause_ends, trials_at
 from fedsim.core import registry
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
-from fedsim.data._tokenizer import WordTokenizer
 from fedsim.generation import generate
-from tests.components.generating import VOCABULARY, make, prompts, sources, tiny_llama
+from tests.components.generating import make, prompts, sources, tiny_llama
 
 ASKED = prompts([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])
 LONG = Limits(max_new_tokens=12)
@@ -34,18 +33,6 @@ class Table(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.table[torch.arange(tokens.shape[1]) % 3, tokens]
-
-
-class Counting(nn.Module):
-    """A model that counts the rows it is shown."""
-
-    def __init__(self, own: nn.Module) -> None:
-        super().__init__()
-        self.own, self.rows = own, 0
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        self.rows += len(tokens)
-        return self.own(tokens)
 
 
 def steps(count: int, limits: Limits = LONG, **settings: Any) -> list[Any]:
@@ -197,45 +184,6 @@ def test_rejected_trials_leave_nothing_behind() -> None:
     assert first.tokens + rest.tokens == whole.tokens
 
 
-def test_the_rows_of_a_trace_are_those_that_the_model_was_shown() -> None:
-    model = Counting(tiny_llama())
-    texts = generate(make("cntp", **BRANCHING), model, ASKED, LONG, sources(4), batch_size=2)
-    series = [text.trace.series() for text in texts]
-    assert model.rows == sum(sum(own["rows"]) for own in series)
-    pairs = [(trials, rows) for own in series for trials, rows in zip(own["trials"], own["rows"], strict=True)]
-    assert all(rows == 1 for trials, rows in pairs if trials == 1)
-    assert max(rows for _, rows in pairs) > 4
-    assert all(
-        proposed == 1
-        for own in series
-        for trials, proposed in zip(own["trials"], own["proposed"], strict=True)
-        if trials == 1
-    )
-
-
-def test_branching_texts_do_not_depend_on_those_beside_them() -> None:
-    method = make("cntp", **BRANCHING)
-    together = generate(method, tiny_llama(), ASKED, LONG, sources(4))
-    alone = generate(method, tiny_llama(), ASKED, LONG, sources(4), batch_size=1)
-    assert [(own.tokens, own.trace) for own in together] == [(own.tokens, own.trace) for own in alone]
-    assert len({own.tokens for own in together}) == 4
-
-
-def test_a_text_ends_in_the_middle_of_its_last_trial_at_the_limits_of_the_driver() -> None:
-    texts = generate(make("cntp", **BRANCHING), tiny_llama(), ASKED, Limits(max_new_tokens=50, context=9), sources(4))
-    for prompt, text in zip(ASKED.prompts, texts, strict=True):
-        assert text.ending == "context"
-        assert len(prompt) + len(text.tokens) == 9
-    stopped = generate(
-        make("cntp", **BRANCHING),
-        tiny_llama(),
-        ASKED,
-        Limits(max_new_tokens=200, stop_tokens=frozenset({STOP})),
-        sources(4),
-    )
-    assert any(own.ending == "stop" and own.tokens.index(STOP) == len(own.tokens) - 1 for own in stopped)
-
-
 def test_a_trial_ends_where_the_tokenizer_says_that_a_clause_does() -> None:
     method = registry.get("dataset", "lee-news")
     tokenizer = method.make(method.config.model_validate({"length": 16})).tokenizer
@@ -265,21 +213,6 @@ def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], reason
         make("cntp", **settings)
 
 
-def test_scores_that_are_no_numbers_behind_a_trial_end_that_row_alone() -> None:
-    class Late(nn.Module):
-        def forward(self, tokens: Tensor) -> Tensor:
-            scores = tiny_llama().eval()(tokens).clone()
-            scores[tokens[:, 0] == 4, 3:] = torch.nan
-            return scores
-
-    texts = generate(make("cntp", **BRANCHING, min_trials=4), Late(), ASKED, LONG, sources(4))
-    plain = generate(make("cntp", **BRANCHING, min_trials=4), tiny_llama(), ASKED, LONG, sources(4))
-    assert [text.ending for text in texts] == ["length", "failed", "length", "length"]
-    assert "not finite" in texts[1].reason
-    assert [texts[row].tokens for row in (0, 2, 3)] == [plain[row].tokens for row in (0, 2, 3)]
-    assert VOCABULARY > STOP
-
-
 class Pieces:
     """Tokens that are whole pieces of text."""
 
@@ -298,10 +231,3 @@ def test_signs_alone_end_a_clause_or_every_token_whose_text_ends_in_one() -> Non
     own = Pieces()
     assert {own.texts[token] for token in clause_ends(own, "signs")} == {".", "\n", "?"}
     assert {own.texts[token] for token in clause_ends(own, "endings")} == {".", "\n", "?", "3.", " ;"}
-
-
-def test_every_sign_of_a_tokenizer_of_bytes_is_found() -> None:
-    tokenizer = WordTokenizer()
-    signs = clause_ends(tokenizer, "signs")
-    assert {tokenizer.decode([sign]) for sign in signs} == set(SIGNS)
-    assert clause_ends(tokenizer, "endings") == signs, "each of its tokens is one byte"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedsim.components.decoder._constraints import JsonSchema, LarkGrammar, OfText, Predicate, Regex, TextRule
+from fedsim.components.decoder._constraints import JsonSchema, LarkGrammar, OfText, Regex, TextRule
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.data._tokenizer import WordTokenizer
 
@@ -151,12 +151,6 @@ def test_a_grammar_knows_where_a_sign_of_several_bytes_may_begin() -> None:
     pytest.importorskip("lark")
     rule = LarkGrammar('start: "a" NAME\nNAME: /\\w[12]/', "start")
     assert [rule.begins(text, is_cut=True) for text in ("", "a", "ab", "ab1")] == [False, True, False, False]
-
-
-def test_a_python_function_is_asked_about_beginnings_and_whole_texts() -> None:
-    rule = Predicate(lambda text, is_whole: text.count("a") == 2 if is_whole else text.count("a") <= 2)
-    assert [rule.begins(text) for text in ("", "ab", "aba", "aaa")] == [True, True, True, False]
-    assert [rule.is_whole(text) for text in ("", "ab", "aba", "aaa")] == [False, False, True, False]
 
 
 def test_bytes_of_a_sign_that_is_not_whole_are_passed_over_and_tokens_without_text_refused() -> None:

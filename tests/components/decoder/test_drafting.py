@@ -3,10 +3,8 @@
 from typing import Any
 
 import pytest
-from torch import nn
 
 from fedsim.components.decoder._drafting import DraftedTexts
-from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
 from fedsim.generation import generate
@@ -42,17 +40,3 @@ def test_no_decoder_drafts_tokens_that_cannot_count(name: str, settings: dict[st
         left -= written
     assert left == 0
     assert text.trace.series()["accepted"] == tuple(written - 1 for written in text.trace.tokens)
-
-
-def test_a_model_whose_layers_are_not_known_is_refused_even_where_nothing_is_drafted() -> None:
-    for name in ("speculative", "dynamic-exit"):
-        with pytest.raises(FedsimError, match="cannot find the layers of this model"):
-            generate(make(name), nn.Sequential(tiny_llama()), prompts([1]), Limits(max_new_tokens=1), sources(1))
-
-
-def test_no_layer_runs_for_a_draft_that_cannot_count() -> None:
-    model, calls = tiny_llama().eval(), list[int]()
-    for number in range(2):
-        model.get_submodule(f"layers.{number}").register_forward_hook(lambda *_: calls.append(1))
-    generate(make("dynamic-exit"), model, prompts([1, 2, 3]), Limits(max_new_tokens=1), sources(1))
-    assert len(calls) == 2

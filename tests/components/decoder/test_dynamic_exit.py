@@ -70,12 +70,6 @@ def test_at_temperature_zero_it_is_greedy_whatever_is_chosen(
     check_greedy(model, asked[4:8], dynamic=True)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dynamic", [True, False])
-def test_twenty_texts_are_greedys(model: nn.Module, asked: list[list[int]], dynamic: bool) -> None:
-    check_greedy(model, asked, dynamic)
-
-
 def check_law(vocabulary: int, draws: int, top_p: float) -> None:
     model, prompt = tiny_llama(vocabulary, blocks=3).eval(), [1, 2]
     method = make("dynamic-exit", temperature=1.0, top_p=top_p, longest=3)
@@ -88,12 +82,6 @@ def check_law(vocabulary: int, draws: int, top_p: float) -> None:
 
 def test_texts_follow_the_law_of_the_model() -> None:
     check_law(3, 200, 0.9)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("top_p", [1.0, 0.8])
-def test_many_texts_follow_the_law_of_the_model(top_p: float) -> None:
-    check_law(6, 3000, top_p)
 
 
 def test_the_expected_tokens_of_a_layer_are_a_geometric_sum() -> None:
@@ -186,17 +174,6 @@ def test_after_every_round_what_is_read_is_the_text_that_stands(model: nn.Module
         assert past.key_counts == [[len(text)]] * DEPTH
         read = state.exits[0].past
         assert len(text) - 1 <= read.lengths[0]
-
-
-def test_a_step_counts_the_layers_that_ran(model: nn.Module) -> None:
-    calls: list[int] = []
-    for number in range(DEPTH):
-        model.get_submodule(f"layers.{number}").register_forward_hook(lambda *_: calls.append(1))
-    (found,) = generate(make("dynamic-exit"), model, prompts([1, 2]), Limits(max_new_tokens=9), sources(1))
-    series = found.trace.series()
-    assert len(calls) == sum(series["layers"])
-    for drafted, layers, exit_ in zip(series["proposed"], series["layers"], series["exit"], strict=True):
-        assert layers == drafted * exit_ + DEPTH
 
 
 def test_exits_that_the_model_does_not_have_are_refused(model: nn.Module) -> None:

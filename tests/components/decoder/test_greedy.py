@@ -1,15 +1,13 @@
 """Greedy text against the transformers package."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import InputSpec, Limits
+from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.decoder.asking import ASKED, LONG, reference
 from tests.components.generating import make, prompts, sources
@@ -44,12 +42,3 @@ def test_a_tagger_writes_no_text() -> None:
 
     with pytest.raises(FedsimError, match=r"returns scores of shape \(1, 3\) .* Use a causal language model"):
         generate(make("greedy"), Tagger(), prompts([1, 2]), LONG, sources(1))
-
-
-def test_a_real_model_writes_on(smollm2: Path) -> None:
-    method = registry.get("model", "smollm2-135m")
-    model = method.make(method.config(), InputSpec((16,), 49_152, (), (), vocabulary=49_152))
-    asked, limits = prompts(range(100, 108), range(200, 204)), Limits(max_new_tokens=3, context=8192)
-    texts = generate(make("greedy"), model, asked, limits, sources(2))
-    for prompt, text in zip(asked.prompts, texts, strict=True):
-        assert list(text.tokens) == model.generate_greedy(torch.tensor([prompt]), 3)[0].tolist()

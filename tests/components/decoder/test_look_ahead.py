@@ -88,15 +88,6 @@ def test_a_constraint_is_asked_once_about_a_token_behind_a_text() -> None:
     assert text.trace.series()["particles"][0] == 6
 
 
-def test_scores_are_those_of_each_text_and_equal_texts_of_a_row_are_asked_once() -> None:
-    model = tiny_llama().eval()
-    with torch.no_grad():
-        found = LookAhead().scores(model, TEXTS, OWNERS, 3)
-        for text, scores in zip(TEXTS, found.scores, strict=True):
-            torch.testing.assert_close(scores, anew(model, text), rtol=0, atol=ROUNDING)
-    assert found.text_counts == [1, 3, 0]
-
-
 def test_texts_that_branch_end_and_come_back_have_the_scores_of_reading_anew() -> None:
     model, look_ahead, dice = tiny_llama().eval(), LookAhead(), random.Random(0)
     texts = [(1, 2), (1, 2), (3,)]
@@ -107,16 +98,6 @@ def test_texts_that_branch_end_and_come_back_have_the_scores_of_reading_anew() -
                 torch.testing.assert_close(scores, anew(model, text), rtol=0, atol=ROUNDING)
             kept = [dice.choice(texts) for _ in range(3)]
             texts = [(*one[: dice.randint(1, len(one))], dice.randrange(VOCABULARY)) for one in kept]
-
-
-def test_a_text_that_goes_on_from_one_that_was_asked_is_read_from_there() -> None:
-    model, look_ahead, read = tiny_llama().eval(), LookAhead(), list[int]()
-    model.get_submodule("embed_tokens").register_forward_hook(lambda _m, args, _o: read.append(args[0].numel()))
-    with torch.no_grad():
-        look_ahead.scores(model, [(1, 2, 3)], [0], 1)
-        look_ahead.scores(model, [(1, 2, 3, 4), (1, 2, 3, 5)], [0, 0], 1)
-    assert read == [3, 2]
-    assert look_ahead.keep([0]) is look_ahead
 
 
 def test_rows_whose_texts_have_no_scores_are_named_by_their_place() -> None:

@@ -141,16 +141,6 @@ def test_where_nothing_is_accepted_the_weight_is_0_and_a_dead_end_is_no_spent_bu
     assert is_limited or drawn.calls == 4
 
 
-@pytest.mark.parametrize("name", ["recursive None", "geometric 2 None", "two loops"])
-def test_the_only_token_that_is_allowed_is_drawn_with_its_odds_as_mean_weight(name: str) -> None:
-    source = torch.Generator().manual_seed(0)
-    drawn = [SETTINGS[name](ODDS.log(), {2}.__contains__, source) for _ in range(500)]
-    assert {own.token for own in drawn} == {2}
-    weights = torch.tensor([math.exp(own.log_weight) for own in drawn], dtype=torch.double)
-    assert abs(float(weights.mean()) - 0.2) <= 4 * float(weights.std()) / math.sqrt(500) + 1e-12
-    assert weights.min() > 0
-
-
 def test_tiny_masses_keep_their_precision() -> None:
     """A token of probability 1e-30 behind one that is refused: the weights are its probability, not 0."""
     odds = torch.tensor([0.0, -69.0], dtype=torch.double).log_softmax(0)

@@ -89,15 +89,6 @@ def test_no_layer_is_called_for_a_token_outside_its_set(model: nn.Module) -> Non
     assert [text.trace.series()["layers"] for text in texts] == [(DEPTH, *map(len, sets))] * 2
 
 
-def test_a_text_beside_longer_ones_is_written_as_alone(model: nn.Module) -> None:
-    asked = [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]]
-    together = write(model, asked, temperature=1.0)
-    for row, prompt in enumerate(asked):
-        method, limits = make("skipdecode", temperature=1.0), Limits(max_new_tokens=12)
-        (alone,) = generate(method, model, prompts(prompt), limits, [sources(3)[row]])
-        assert alone.tokens == together[row].tokens
-
-
 def test_work_is_the_same_for_every_text(model: nn.Module) -> None:
     texts = write(model, [[1, 2, 3], [4], [5, 6, 1, 1, 2, 3, 3]])
     assert len({text.tokens for text in texts}) == 3

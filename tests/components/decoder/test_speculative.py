@@ -81,24 +81,6 @@ def test_texts_follow_the_law_of_the_model(settings: dict[str, object]) -> None:
     assert len({text.trace.tokens for text in texts}) > 1
 
 
-@torch.no_grad()
-@pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2, "sure": 0.4}, {"draft": "other", "length": 2}])
-def test_layers_are_counted_as_they_run_in_the_draft_and_in_the_model(settings: dict[str, object]) -> None:
-    method, model, ran = make("speculative", **settings), tiny_llama(blocks=3).eval(), list[str]()
-    context = GenerationContext(tuple(sources(1)), Limits(max_new_tokens=20))
-    state = method.start(model, prompts([1, 2]), context)
-    for whose in {id(own): own for own in (model, state.drafter.model)}.values():
-        for block in whose.get_submodule("layers").children():
-            block.register_forward_hook(lambda *_: ran.append("a layer"))
-    counted = []
-    for _ in range(6):
-        ran.clear()
-        state, (event,) = method.step(model, state, context)
-        counted.append(event["layers"])
-        assert event["layers"] == len(ran)
-    assert min(counted) > 3, "the draft's layers run too"
-
-
 def test_a_model_of_unknown_layers_counts_one_a_pass_of_draft_or_model() -> None:
     model, ran = nn.Sequential(tiny_llama()), list[str]()
     model.register_forward_hook(lambda *_: ran.append("a pass"))
@@ -106,26 +88,6 @@ def test_a_model_of_unknown_layers_counts_one_a_pass_of_draft_or_model() -> None
     (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=6), sources(1))
     series = found.trace.series()
     assert sum(series["layers"]) == sum(series["proposed"]) + len(ran) - 1, "one pass told how many tokens it knows"
-
-
-def test_a_row_counts_the_layers_of_its_own_draft_alone() -> None:
-    method, limits = make("speculative", layers=1, sure=0.4, length=6), Limits(max_new_tokens=12)
-    together = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4))
-    alone = generate(method, tiny_llama(), prompts(*ASKED), limits, sources(4), batch_size=1)
-    assert [text.trace.series()["layers"] for text in together] == [text.trace.series()["layers"] for text in alone]
-    assert len({count for text in alone for count in text.trace.series()["layers"]}) > 1
-
-
-def test_a_text_ends_in_the_middle_of_a_draft() -> None:
-    model = tiny_llama()
-    (text,) = greedy(model, [[1, 2]], 8)
-    for limits, ending, length in (
-        (Limits(max_new_tokens=3), "length", 3),
-        (Limits(max_new_tokens=20, context=6), "context", 4),
-        (Limits(max_new_tokens=20, stop_tokens=frozenset({text[2]})), "stop", 1 + text.index(text[2])),
-    ):
-        (found,) = generate(make("speculative", layers=2), model, prompts([1, 2]), limits, sources(1))
-        assert (found.ending, written(found)) == (ending, text[:length])
 
 
 def test_a_draft_ends_where_it_is_not_sure() -> None:
@@ -136,32 +98,6 @@ def test_a_draft_ends_where_it_is_not_sure() -> None:
         assert written(found) == greedy(model, [[1, 2]], 12)[0]
         left = [12 - done for done in accumulate(found.trace.tokens, initial=0)][:-1]
         assert found.trace.series()["proposed"] == tuple(min(longest, tokens - 1) for tokens in left)
-
-
-@pytest.mark.slow
-def test_texts_follow_the_law_of_the_model_wherever_drafts_end() -> None:
-    model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
-    method = make("speculative", draft="small", temperature=1.0, length=3, sure=0.5)
-    texts = generate(
-        method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), batch_size=draws
-    )
-    assert follows([text.tokens for text in texts], law(model, prompt, SMALL, 3, method.config))
-    assert len({count for text in texts for count in text.trace.series()["proposed"]}) > 1
-
-
-def test_no_draft_goes_beyond_what_the_model_reads() -> None:
-    longest: list[int] = []
-    model = tiny_llama()
-    model.get_submodule("embed_tokens").register_forward_hook(lambda _m, args, _o: longest.append(args[0].shape[1]))
-    (found,) = generate(
-        make("speculative", layers=2, length=50),
-        model,
-        prompts([1, 2]),
-        Limits(max_new_tokens=90, context=9),
-        sources(1),
-    )
-    assert found.ending == "context"
-    assert max(longest) <= 9
 
 
 def test_mistakes_are_told_in_a_sentence() -> None:
@@ -195,3 +131,21 @@ def _returning(model: nn.Module):
         return model
 
     return build
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{"layers": 1}, {"layers": 2, "sure": 0.4}, {"draft": "other", "length": 2}])
+def test_layers_are_counted_as_they_run_in_the_draft_and_in_the_model(settings: dict[str, object]) -> None:
+    method, model, ran = make("speculative", **settings), tiny_llama(blocks=3).eval(), list[str]()
+    context = GenerationContext(tuple(sources(1)), Limits(max_new_tokens=20))
+    state = method.start(model, prompts([1, 2]), context)
+    for whose in {id(own): own for own in (model, state.drafter.model)}.values():
+        for block in whose.get_submodule("layers").children():
+            block.register_forward_hook(lambda *_: ran.append("a layer"))
+    counted = []
+    for _ in range(6):
+        ran.clear()
+        state, (event,) = method.step(model, state, context)
+        counted.append(event["layers"])
+        assert event["layers"] == len(ran)
+    assert min(counted) > 3, "the draft's layers run too"

@@ -7,12 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.decoder.sure_spans import SureSpansConfig
-from fedsim.core import registry, seeding
-from fedsim.core.hooks import GenerationContext, HookContext, TextState
+from fedsim.core.hooks import GenerationContext, TextState
 from fedsim.core.nets.kv_cache import DecodingCache
-from fedsim.core.nets.losses import cross_entropy
-from fedsim.core.types import Batch, InputSpec, Limits
+from fedsim.core.types import Limits
 from fedsim.generation import generate
 from tests.components.generating import greedy, make, prompts, sources, tiny_llama
 from tests.components.loss.padding import padded
@@ -126,40 +123,3 @@ def test_texts_end_at_a_stop_token_and_at_the_end_of_the_context_in_the_middle_o
     (full,) = generate(method, model, prompts([0]), Limits(max_new_tokens=9, context=3), sources(1))
     assert (full.tokens, full.ending) == ((1, 2), "context")
     assert full.trace.series()["proposed"] == (1,), "one pad fits beside the token of the step"
-
-
-def test_top_p_at_temperature_0_is_refused() -> None:
-    with pytest.raises(ValueError, match="at temperature 0 nothing is drawn"):
-        SureSpansConfig(top_p=0.9)
-
-
-@pytest.mark.slow
-def test_a_language_of_units_is_written_unit_by_unit() -> None:
-    """Behind a token of 0 to 4 come always the same two of 5 to 14, and then the next of the five."""
-    heads = (torch.arange(5) + torch.arange(5)[:, None]) % 5
-    tokens = torch.stack((heads, 5 + heads, 10 + heads), -1).flatten(1)
-    method = registry.get("model", "tiny-llama")
-    with seeding.isolate_randomness(0):
-        llama = method.make(
-            method.config.model_validate({"width": 32, "hidden": 32}), InputSpec((14,), 15, (), (), vocabulary=15)
-        )
-    term = make("pad-blocks", blocks=4, max_tokens=3)
-    model = term.prepare(llama, torch.Generator()).train()
-    batch, source = Batch(tokens[:, :-1], tokens[:, 1:]), torch.Generator().manual_seed(0)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=120)
-    for _ in range(120):
-        outputs = model(batch.inputs)
-        sent = {name: weight.detach().clone() for name, weight in model.named_parameters()}  # each step is a round
-        place = HookContext(1, 0, 0, source, sent)
-        loss = cross_entropy(outputs, batch.labels) + term.loss(model, batch, outputs, place)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    asked = prompts([0], [3, 8, 13, 4], [2, 7, 12, 3, 8, 13, 4])  # units begin behind one of the five
-    limits = Limits(max_new_tokens=9)
-    texts = generate(make("sure-spans", pads=2), model, asked, limits, sources(3))
-    assert [list(text.tokens) for text in texts] == greedy(model, asked.prompts, 9)
-    steps = [len(text.trace.tokens) for text in texts]
-    assert sum(steps) < 18, "27 tokens in units of three are 9 steps, and 27 where pads know nothing"

@@ -171,42 +171,6 @@ def adapted(model: nn.Module) -> nn.Module:
     return method.make(config).prepare(model, torch.Generator().manual_seed(0)).to(torch.double)
 
 
-def test_a_short_tuning_is_carried_further_on_text_it_has_not_seen() -> None:
-    """Warm start on counting upwards by one, of a model that counts by one or two: held-out costs fall and fall."""
-    source = torch.Generator().manual_seed(0)
-
-    def counting(rows: int, step: int) -> Batch:
-        first = torch.randint(VOCABULARY, (rows, 1), generator=source)
-        tokens = (first + step * torch.arange(9)) % VOCABULARY
-        return Batch(tokens[:, :-1], tokens[:, 1:])
-
-    model = tiny_llama().train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for number in range(60):
-        step(model, optimizer, counting(16, 1 + number % 2))
-    model = adapted(model)
-    optimizer = torch.optim.Adam([parameter for parameter in model.parameters() if parameter.requires_grad], lr=5e-3)
-    for _ in range(12):
-        step(model, optimizer, counting(16, 1))
-    model.eval()
-    held, test = counting(30, 1), counting(60, 1)
-    config = SvdecodeConfig(strength=0, confidence=0.1)
-    strength = calibrate(model, held, config, "search")
-    tuned, moved = (
-        float(costs(model, test, config.model_copy(update={"strength": own})).sum()) for own in (0.0, strength)
-    )
-    with adapters_off(model), torch.no_grad():
-        base = float(cross_entropy(model(test.inputs).flatten(0, 1), test.labels.flatten(), reduction="sum"))
-    assert strength > 0
-    assert base > tuned > moved
-
-
-def step(model: nn.Module, optimizer: torch.optim.Optimizer, examples: Batch) -> None:
-    optimizer.zero_grad()
-    cross_entropy(model(examples.inputs).flatten(0, 1), examples.labels.flatten()).backward()
-    optimizer.step()
-
-
 def test_what_has_no_base_or_another_tokenizer_is_refused() -> None:
     method = make("svdecode", strength=1.0)
     with pytest.raises(
@@ -286,13 +250,6 @@ def test_of_top_k_the_likeliest_alone_are_drawn_by_their_steered_odds() -> None:
 def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         make("svdecode", **settings)
-
-
-def test_a_strength_that_is_left_out_is_asked_for() -> None:
-    """Without one it would be the tuned model's own text under another name."""
-    config = registry.get("component", "svdecode").config
-    with pytest.raises(ValueError, match="strength\n  Field required"):
-        config.model_validate({"temperature": 0.3})
 
 
 @pytest.mark.parametrize("mode", MODES)

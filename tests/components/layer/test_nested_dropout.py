@@ -17,12 +17,12 @@ from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.nets.masks import disable_dropout, dropout_sites, inject_masks, prefix_mask, record_masks
+from fedsim.core.nets.masks import dropout_sites, inject_masks, prefix_mask, record_masks
 from fedsim.core.types import Batch, Reconstruction
 from fedsim.federation import apps, cohort
 from fedsim.federation.client import local_training
 from fedsim.federation.stepping import train_rounds
-from fedsim.scenario import Scenario, parse
+from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from tests.federating import recorded
 
@@ -98,26 +98,6 @@ def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds
     odds = prefix_odds(WIDTH, 4.0)
     for channel in range(WIDTH):
         assert stats.binomtest(int(trained[channel]), steps, min(1.0, math.fsum(odds[channel:]))).pvalue > 1e-4
-
-
-def test_with_a_length_for_every_example_each_is_cut_where_its_own_mask_says() -> None:
-    model, twin, (inputs, _) = nested(eta=4.0, per_sample=True), plain(), data(30_000)
-    with record_masks(model, torch.Generator().manual_seed(5)) as recording:
-        outputs = model(inputs)
-    (mask,), (site,) = recording.masks, recording.sites
-    lengths = mask.sum(1).long()
-    assert torch.equal(mask, (torch.arange(WIDTH) < lengths[:, None]).double())
-    features = twin[:2](inputs)  # type: ignore[index]
-    assert torch.allclose(outputs, (features * mask) @ twin[3].weight.T + twin[3].bias, atol=1e-12)  # type: ignore[index]
-    odds = torch.tensor(prefix_odds(WIDTH, 4.0), dtype=torch.float64)
-    likely, counts = odds * 30_000 >= 20, lengths.bincount(minlength=WIDTH + 1)[1:]
-    joined = torch.cat([counts[likely], counts[~likely].sum()[None]])
-    expected = torch.cat([odds[likely], odds[~likely].sum()[None]]) * 30_000
-    assert float(expected.min()) > 5
-    assert stats.chisquare(joined.numpy(), expected.numpy()).pvalue > 1e-3
-    assert site.per_example
-    with inject_masks([site], (mask,)):
-        assert torch.equal(model(inputs), outputs)
 
 
 def test_a_fair_coin_says_which_of_two_layers_is_cut() -> None:
@@ -219,35 +199,6 @@ def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario:
     assert own.scores(model, truth, changed) == {"distance between the k at '6' and that found": 2.0}
 
 
-def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_well() -> None:
-    raw = {
-        "title": "t",
-        "data": {"name": "digits"},
-        "model": {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0},
-        "federation": {
-            "algorithm": "fedavg",
-            "clients": 1,
-            "rounds": 3,
-            "batch_size": 32,
-            "local_steps": 100,
-            "optimizer": {"name": "adam", "learning_rate": 0.005},
-        },
-    }
-    accuracies = {}
-    for name, components in (("plain", []), ("nested", [{"name": "nested-dropout", "eta": 10.0}])):
-        world = worlds.build(parse({**raw, "components": components}, "test"))
-        weights = world.models.first_weights
-        for round_ in (1, 2, 3):
-            update, _ = local_training(world, weights, round_, 0)
-            weights = {key: t - update.tensors[key] for key, t in weights.items()}
-        model, test = world.models.load_weights(weights), world.data.dataset.test
-        with torch.no_grad(), disable_dropout():
-            features = model[:3](test.inputs)  # type: ignore[index]
-        logits = (features * (torch.arange(32) < 10)) @ model.get_parameter("4.weight").T
-        accuracies[name] = float((logits.argmax(1) == test.labels).double().mean())
-    assert accuracies["nested"] > accuracies["plain"] + 0.1
-
-
 def by_hand(model: nn.Module, length: int, inputs: Tensor) -> Tensor:
     """Logits of the plain network whose features are cut at a length."""
     features = torch.tanh(model[0](inputs))  # type: ignore[index]
@@ -283,13 +234,6 @@ def test_of_lengths_that_are_as_good_the_shortest_is_chosen_and_ignored_labels_d
     right = [int((by_hand(twin, k, inputs).argmax(1) == labels).sum()) for k in range(1, WIDTH + 1)]
     assert right[2] == right[4] == max(right) == int((labels != IGNORED).sum()) < 300
     assert int(model.get_buffer("2.chosen")) == 1 + right.index(max(right)) <= 3
-
-
-def test_of_two_layers_that_alternate_the_last_one_is_chosen() -> None:
-    model = two_layers(eta=2.0, validation=9)
-    assert [name for name, _ in model.named_buffers()] == ["5.prefix.chosen"]
-    assert not [name for name, _ in two_layers(eta=2.0).named_buffers()]
-    assert component(eta=0.0, validation=9).validation == 0
 
 
 def test_after_each_round_the_global_model_is_cut_and_the_test_lacks_the_validation_examples(

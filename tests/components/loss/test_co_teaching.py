@@ -16,7 +16,6 @@ from fedsim.core.errors import ScenarioError
 from fedsim.core.hooks import PublicFederation
 from fedsim.core.nets.masks import dropout_sites, record_masks
 from fedsim.core.types import Batch
-from fedsim.federation.client import local_training
 from fedsim.federation.stepping import train_rounds
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -111,18 +110,6 @@ def test_exactly_the_smallest_losses_are_kept(count: int, rate: float) -> None:
         assert float(losses[chosen].max()) <= float(losses[left].min())
 
 
-def test_each_network_learns_from_one_half_alone() -> None:
-    own, batch = component(), data(10)
-    model = pair(own)
-    first, second, _ = gradients(own, model, batch)
-    inputs, labels = batch.inputs.clone(), batch.labels.clone()
-    inputs[:5] += torch.randn(5, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
-    labels[:5] = (labels[:5] + 1) % CLASSES
-    again, other, _ = gradients(own, model, Batch(inputs, labels))
-    assert torch.equal(first, again)
-    assert not torch.allclose(second, other)
-
-
 @pytest.mark.paper_step("co-teaching", "first stage: two networks trained apart")
 def test_in_the_first_stage_each_network_learns_from_all_examples() -> None:
     """Two plain cross-entropies on the whole batch; behind the stage it is co-teaching, whose ramp begins there."""
@@ -136,21 +123,6 @@ def test_in_the_first_stage_each_network_learns_from_all_examples() -> None:
         expected = plain.objective(outputs, labels, round_ - 2)
         assert torch.equal(staged.objective(outputs, labels, round_), expected)
         assert staged.rate(round_) == plain.rate(round_ - 2)
-
-
-@pytest.mark.parametrize("same", [False, True])
-def test_a_record_that_nobody_chose_leaves_no_gradient(same: bool) -> None:
-    own, batch = component(forget_rate=0.4, same_batch=same), data(10)
-    model = pair(own)
-    inputs = batch.inputs.clone().requires_grad_()
-    outputs = model(inputs)
-    (slopes,) = torch.autograd.grad(own.objective(outputs, batch.labels, 1), inputs)
-    chosen = torch.zeros(10, dtype=torch.bool)
-    parts = (slice(None), slice(None)) if same else (slice(5), slice(5, None))
-    for scores, part in zip(outputs.detach().unbind(1)[2:], parts, strict=True):
-        chosen[torch.arange(10)[part][small_losses(scores[part], batch.labels[part], 0.4)]] = True
-    assert 0 < int((~chosen).sum()) <= 4
-    assert torch.equal(slopes.any(1), chosen)
 
 
 def test_scoring_needs_no_gradient_and_is_in_evaluation_mode_at_the_fixed_prefix() -> None:
@@ -202,24 +174,6 @@ def test_the_forget_rate_ramps_up_in_even_steps(ramp: int) -> None:
     assert [own.rate(epoch + 1) for epoch in range(8)] == pytest.approx(expected.tolist())
 
 
-def test_frozen_batch_normalisation_stays_as_it_is_bit_by_bit() -> None:
-    own, batch = component(), data(10)
-    for freezes in (True, False):
-        own = component(freeze_batch_norm=freezes, same_batch=not freezes)
-        model = pair(own, normalised=True)
-        norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)}
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
-        for _ in range(3):
-            optimizer.zero_grad()
-            own.objective(model.train()(batch.inputs), batch.labels, 1).backward()
-            optimizer.step()
-        same = {name: torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()}
-        stayed = [name for name, equal in same.items() if equal]
-        inside = [name for name in same if name.rpartition(".")[0] in norms]
-        assert stayed == inside if freezes else not set(stayed) & set(inside)
-
-
 @pytest.mark.paper_step("co-teaching", "batch norm trained in the first stage and frozen in the second")
 def test_batch_normalisation_trains_in_the_first_stage_and_is_constant_in_the_second() -> None:
     own, batch = component(separate=2), data(10)
@@ -262,13 +216,6 @@ def test_the_second_stage_has_its_own_learning_rate() -> None:
         assert torch.allclose(slow_second, factor * second, rtol=1e-12)
 
 
-def test_a_rest_that_leaves_nothing_to_learn_from_gives_no_gradient() -> None:
-    own = component(forget_rate=0.5)
-    first, second, _ = gradients(own, pair(own), data(1))
-    assert not first.any()
-    assert not second.any()
-
-
 @pytest.mark.parametrize(
     ("settings", "tables", "told"),
     [
@@ -306,19 +253,6 @@ def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> Non
     assert reason == f"{expected}, but a network returns (2, 2, 3)"
 
 
-def test_it_runs_in_a_client_beside_nested_dropout(scenario: Build) -> None:
-    components = [{"name": "nested-dropout", "eta": 4.0, "kept": 6}, {"name": "co-teaching"}]
-    world = worlds.build(scenario(components=components, federation={"batch_size": 8}))
-    world.check()
-    update, truth = local_training(world, world.models.first_weights, 1, 0)
-    again, _ = local_training(world, world.models.first_weights, 1, 0)
-    length = int(truth.masks[0][1][0].sum())
-    for name in ("first.7.weight", "second.7.weight"):
-        assert torch.equal(update.tensors[name], again.tensors[name])
-        assert not update.tensors[name][:, length:].any()
-        assert update.tensors[name].any()
-
-
 @pytest.mark.paper_step("co-teaching", "k of the highest validation accuracy of the mean logits")
 @torch.no_grad()
 def test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there() -> None:
@@ -347,3 +281,15 @@ def test_k_is_chosen_by_the_mean_of_both_networks_and_scores_are_cut_there() -> 
     scores = model.train()(batch.inputs)[:, 2:]
     for number, network in enumerate((model.first, model.second)):
         assert torch.allclose(scores[:, number], mean_logits(both, (network,)))
+
+
+def test_each_network_learns_from_one_half_alone() -> None:
+    own, batch = component(), data(10)
+    model = pair(own)
+    first, second, _ = gradients(own, model, batch)
+    inputs, labels = batch.inputs.clone(), batch.labels.clone()
+    inputs[:5] += torch.randn(5, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    labels[:5] = (labels[:5] + 1) % CLASSES
+    again, other, _ = gradients(own, model, Batch(inputs, labels))
+    assert torch.equal(first, again)
+    assert not torch.allclose(second, other)

@@ -11,12 +11,10 @@ from torch import nn
 from fedsim.components.loss.early_exits import skip_chances
 from fedsim.core.errors import NotApplicable
 from fedsim.core.nets.masks import disable_dropout, keep_masks
-from fedsim.core.types import Limits
 from fedsim.federation.client import local_training
-from fedsim.generation import generate
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
+from tests.components.generating import make, tiny_llama
 
 DEPTH, EXITS, SHARE = 4, (1, 3), 0.4
 ROUNDING = 1e-12  # double precision: sums of a few terms
@@ -69,16 +67,6 @@ def test_the_schedule_says_which_exits_count_in_a_round() -> None:
     assert active("gradual") == [(3,), (3,), (2, 3), (1, 2, 3), (1, 2, 3)]
 
 
-def test_exits_that_do_not_count_have_no_weight_and_the_others_share_it() -> None:
-    with torch.no_grad(), disable_dropout():
-        outputs = prepared()(TOKENS)
-        early, late, whole = (F.cross_entropy(outputs[:, place].flatten(0, 1), LABELS.flatten()) for place in range(3))
-    rotating = make("early-exits", exits=EXITS, share=SHARE, schedule="rotating")
-    for round_, counted in ((1, early), (2, late), (3, early)):
-        expected = 0.6 * whole + 0.4 * counted
-        torch.testing.assert_close(rotating.objective(outputs, LABELS, round_), expected, rtol=0, atol=ROUNDING)
-
-
 def without_its_dropout(model: nn.Module) -> nn.Module:
     for module in model.modules():
         for name in ("p", "dropout_p", "dropout"):
@@ -118,42 +106,6 @@ def test_evaluation_stays_and_copies_have_exits_of_their_own() -> None:
         assert torch.equal(model.eval()(TOKENS), tiny_llama(blocks=DEPTH).eval()(TOKENS))
 
 
-def test_decoders_run_the_layers_of_a_model_with_exits() -> None:
-    limits = Limits(max_new_tokens=6)
-    (found,) = generate(make("dynamic-exit"), prepared(), prompts([1, 2, 3]), limits, sources(1))
-    assert list(found.tokens) == greedy(tiny_llama(blocks=DEPTH), [[1, 2, 3]], 6)[0]
-
-
-def agreement(share: float | None) -> float:
-    """How often the first layer says what all say, in a model that learned to count, with exits or without."""
-    model, component = tiny_llama(blocks=DEPTH), make("early-exits", exits=(1,), share=share or 0.0)
-    trained = (component.prepare(model, torch.Generator()) if share is not None else model).train()
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    tokens = (torch.arange(VOCABULARY)[:, None] + torch.arange(4)) % VOCABULARY
-    with disable_dropout():
-        for _ in range(60):
-            optimizer.zero_grad()
-            component.objective(trained(tokens), (tokens + 1) % VOCABULARY, 1).backward()
-            optimizer.step()
-    stack, blocks, seen = model.stack(), model.get_submodule("layers"), list[torch.Tensor]()  # type: ignore[operator]
-    assert isinstance(blocks, nn.ModuleList)
-
-    def note(_block: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-        seen.append(output)
-
-    blocks[0].register_forward_hook(note)
-    with torch.no_grad(), disable_dropout():
-        whole = model(tokens).argmax(-1)
-        assert (whole == (tokens + 1) % VOCABULARY).double().mean() > 0.95, "it has learned"
-        return float((stack.score(seen[0]).argmax(-1) == whole).double().mean())
-
-
-@pytest.mark.slow
-def test_after_training_the_first_layer_says_what_all_say() -> None:
-    assert agreement(0.5) > 0.95
-    assert agreement(None) < 0.5, "the control"
-
-
 def test_a_client_trains_with_exits(scenario: Callable[..., Scenario]) -> None:
     tables = {
         "data": {"name": "lee-news", "length": 8, "train": 40, "test": 20},
@@ -176,19 +128,6 @@ def test_a_client_trains_with_exits(scenario: Callable[..., Scenario]) -> None:
         losses.append(plain.task.loss(twin(batch.inputs), batch.labels).item())
     expected = 0.5 * losses[0] + 0.5 * (losses[1] / 3 + losses[2] * 2 / 3)
     assert update.loss == pytest.approx(expected, rel=1e-5)  # single precision
-
-
-def test_skipped_layers_are_masks_of_the_client(scenario: Callable[..., Scenario]) -> None:
-    tables = {
-        "data": {"name": "lee-news", "length": 8, "train": 40, "test": 20},
-        "model": {"name": "tiny-llama", "width": 16, "hidden": 16, "blocks": 3},
-        "federation": {"clients": 2, "batch_size": 2},
-    }
-    exits = {"name": "early-exits", "exits": [1], "layer_dropout": 0.5}
-    world = worlds.build(scenario(components=[exits], **tables))
-    _, truth = local_training(world, world.models.first_weights, 1, 0)
-    (masks,) = truth.masks
-    assert [mask.shape for mask in masks] == [(2, 1, 1)] * 2
 
 
 def test_exits_that_the_model_does_not_have_are_refused() -> None:

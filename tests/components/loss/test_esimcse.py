@@ -1,7 +1,6 @@
 """ESimCSE against losses, repetitions and queues written out by hand, and through a client's rounds."""
 
 import copy
-from collections import Counter
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -28,23 +27,19 @@ from fedsim.components.loss.esimcse import (
     two_views,
     update_follower,
 )
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.core.nets.masks import disable_dropout, inject_masks
+from fedsim.core.nets.masks import inject_masks
 from fedsim.core.types import Memory, Tensors, WireEntry
 from fedsim.experiment import training
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
 from fedsim.metrics.testing import agreement
-from fedsim.metrics.text import score_words
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario, parse
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
-from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
-from fedsim.threat.victim import Victim
 from tests.components.loss.contrast import doubled, rows, simcse
 from tests.federating import recorded
 
@@ -157,20 +152,6 @@ def test_the_number_of_repetitions_is_uniform_up_to_the_most(mode: Any, rate: fl
         assert chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_places_are_uniform_among_words() -> None:
-    tokens = torch.tensor([[BEGIN, 5, 6, 7, 8, END, PADDING]]).repeat(20_000, 1)
-    places = sample_repeats(tokens, PADDING, (BEGIN, END), "paper", 0.32, torch.Generator().manual_seed(5))
-    counts = places.sum(0)
-    assert counts[[0, 5, 6]].tolist() == [0, 0, 0]
-    assert chisquare(counts[1:5].numpy()).pvalue > 1e-3
-
-
-def test_a_sentence_with_too_few_words_repeats_all_it_has() -> None:
-    tokens = torch.tensor([[BEGIN, 5, END]]).repeat(300, 1)
-    places = sample_repeats(tokens, PADDING, (BEGIN, END), "paper", 1.0, torch.Generator().manual_seed(0))
-    assert Counter(places.sum(1).tolist()).keys() == {0, 1}
-
-
 # --- E' and the queue
 
 
@@ -225,24 +206,6 @@ def test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them(
     assert not kept.requires_grad
 
 
-def test_a_batch_is_not_among_its_own_negatives_and_the_first_loss_is_plain_simcse(
-    sentences: Callable[..., World],
-) -> None:
-    with_queue, without = sentences(queue_size=160), sentences(queue_size=0)
-    memory: Memory = {}
-    (first, second) = stepped(with_queue, memory, 2)
-    assert first[1].loss == local_training(without, without.models.first_weights, 1, 0)[0].loss
-    alone, _ = local_training(without, second[0], 2, 0)
-    (draws,), (masks,) = second[2].draws, second[2].masks
-    views = outputs_of(with_queue, second[0], second[2])
-    queue = memory["loss 0"]["queue"][:5]
-    assert second[1].loss == pytest.approx(simcse(views[:, 0], views[:, 1], queue=queue), abs=1e-5)
-    assert second[1].loss > alone.loss
-    assert len(masks) == 2 * (1 + 3 * 2)
-    assert draws["esimcse.repeated"].shape == (5, 12)
-    assert len(memory["loss 0"]["queue"]) == 2 * 5  # not full: both batches
-
-
 def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     """Both views of the private batch, made by hand from masks and repetitions that were written down."""
     model = world.models.load_weights(weights)
@@ -276,20 +239,6 @@ def test_without_repetition_and_queue_a_client_minimises_simcse(sentences: Calla
     assert update.loss == pytest.approx(simcse(views[:, 0], views[:, 1]), abs=1e-6)
     first, second = views.unbind(1)
     assert float(F.cosine_similarity(first, second).max()) < 1 - 1e-4  # dropout is on, and independent
-
-
-def test_queue_entries_are_deterministic_and_the_step_leaves_modes_as_they_were(
-    sentences: Callable[..., World],
-) -> None:
-    world = sentences(queue_size=4)
-    model = world.models.load_weights(world.models.first_weights)
-    views = two_views(model)
-    assert views is not None
-    tokens = world.data.dataset.train.inputs[:4]
-    memory = update_follower(views.encoder, {}, 0.9)
-    assert torch.equal(views.entries(tokens, memory), views.entries(tokens, memory))
-    assert model.training
-    assert all(module.training for module in model.modules())
 
 
 def test_what_is_sent_is_encoder_and_head_and_what_stays_is_remembered_over_rounds(
@@ -329,33 +278,6 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
     assert "Spearman correlation 0.250" in out.getvalue()
 
 
-def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sentences: Callable[..., World]) -> None:
-    world = sentences()
-    model, tokens = world.models.load_weights(world.models.first_weights), world.data.dataset.train.inputs[:3]
-    with torch.no_grad(), disable_dropout():
-        first, second = model(tokens).unbind(1)
-    assert torch.allclose(first, second, atol=1e-6)
-    view = EsimCse(EsimCseConfig(queue_size=5)).public_description()
-    assert view.settings["queue_size"] == 5
-
-
-def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_model(
-    sentences: Callable[..., World],
-) -> None:
-    world = sentences()
-    update, truth = local_training(world, world.models.first_weights, 1, 0)
-    seen = observe(
-        Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth), ("batch-size", "dropout-rates")
-    )
-    method = registry.get("attack", "word-readout")
-    guess = method.make(method.config())(seen, torch.Generator().manual_seed(0))
-    assert world.data.dataset.tokenizer is not None
-    assert score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer) == {
-        "words_found": 1.0,
-        "words_right": 1.0,
-    }
-
-
 # --- what does not fit
 
 
@@ -385,3 +307,21 @@ def test_other_models_and_other_moments_are_refused() -> None:
         component.prepare(nn.Linear(2, 2), torch.Generator())
     with pytest.raises(NotApplicable, match="exist only in training"):
         component.objective(rows(3), torch.zeros(3), 1)
+
+
+def test_a_batch_is_not_among_its_own_negatives_and_the_first_loss_is_plain_simcse(
+    sentences: Callable[..., World],
+) -> None:
+    with_queue, without = sentences(queue_size=160), sentences(queue_size=0)
+    memory: Memory = {}
+    (first, second) = stepped(with_queue, memory, 2)
+    assert first[1].loss == local_training(without, without.models.first_weights, 1, 0)[0].loss
+    alone, _ = local_training(without, second[0], 2, 0)
+    (draws,), (masks,) = second[2].draws, second[2].masks
+    views = outputs_of(with_queue, second[0], second[2])
+    queue = memory["loss 0"]["queue"][:5]
+    assert second[1].loss == pytest.approx(simcse(views[:, 0], views[:, 1], queue=queue), abs=1e-5)
+    assert second[1].loss > alone.loss
+    assert len(masks) == 2 * (1 + 3 * 2)
+    assert draws["esimcse.repeated"].shape == (5, 12)
+    assert len(memory["loss 0"]["queue"]) == 2 * 5  # not full: both batches

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from fedsim.components.probe import devil as own
 from fedsim.components.probe.devil import Devil, DevilConfig, Language, ShownLayers
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.generation.probing import hidden_states
 from tests.components.generating import tiny_llama
 
 END, BEGIN = 10, 11
@@ -81,22 +80,6 @@ def test_only_the_translator_learns() -> None:
     assert all(parameter.requires_grad and parameter.grad is None for parameter in told.model.parameters())
     assert all(not torch.equal(first[name], tensor) for name, tensor in translator.named_parameters())
     assert sum(costs[-5:]) < sum(costs[:5])
-
-
-def test_the_backbone_keeps_its_weights_and_the_statistics_of_its_batches() -> None:
-    network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(48, 2)).train()
-    images = 2 + torch.randn(8, 1, 6, 6, generator=source(1))
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    told, made = language(), method(steps=20)
-    sent = [hidden_states(network, "1", images)]
-    translator = made.make_translator([3], 16, source())
-    made.train(translator, told, sent, captions(), source(3))
-    own.write(translator.eval(), told, own.see_whole(sent, [0]), END, limit=2)
-    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-    assert all(module.training for module in network.modules())
-    assert all(parameter.grad is None for parameter in network.parameters())
-    network(images)  # a pass in training mode would show
-    assert not torch.equal(before["1.running_mean"], network.state_dict()["1.running_mean"])
 
 
 @pytest.mark.paper_step("devil", "text of a single place")

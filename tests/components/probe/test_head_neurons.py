@@ -57,31 +57,6 @@ def test_names_are_the_softmax_of_the_more_peaked_direction() -> None:
     torch.testing.assert_close(name_neurons(model, rows, kept=23).probabilities.sum(1), torch.ones(16).double())
 
 
-def test_length_and_portions_change_nothing() -> None:
-    model = llama()
-    rows = neuron_rows(model)[UP]
-    whole = name_neurons(model, rows)
-    for other in (
-        name_neurons(model, rows, batch_size=3),
-        name_neurons(model, rows * torch.linspace(0.01, 90, 16)[:, None]),
-    ):
-        assert torch.equal(whole.tokens, other.tokens)
-        torch.testing.assert_close(whole.probabilities, other.probabilities)
-
-
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_planted_neuron_is_found_for_its_token(sign: float) -> None:
-    model, token = llama(), 7
-    head = nn.init.orthogonal_(torch.empty(16, 16).double(), generator=torch.Generator().manual_seed(0))
-    model.get_parameter("lm_head.weight").data[:16] = head
-    model.get_parameter("lm_head.weight").data[16:] = 0
-    model.get_parameter(f"{UP}.weight").data[5] = sign * 3 * head[token] / model.get_parameter("norm.weight").data
-    found = name_neurons(model, neuron_rows(model)[UP], concepts={"own": [token]})
-    assert found.tokens[5, 0] == token
-    assert found.signs[5] == sign
-    assert found.shares["own"].argmax() == 5
-
-
 @pytest.mark.paper_step("head-neurons", "share of names that tuning leaves")
 def test_a_model_has_the_tops_of_itself_and_hardly_those_of_random_rows() -> None:
     model, source = llama(), torch.Generator().manual_seed(5)
@@ -155,15 +130,6 @@ def test_area_under_the_curve_counts_pairs() -> None:
         assert found == pytest.approx(sum((a > b) + (a == b) / 2 for a, b in pairs) / len(pairs))
 
 
-def test_the_neurons_that_tell_a_class_are_kept() -> None:
-    source = torch.Generator().manual_seed(0)
-    labels = torch.arange(80) % 2
-    hidden = torch.randn(80, 50, generator=source)
-    hidden[:, 17] += 5 * labels
-    learned = make("head-neurons", neurons=1).fit(hidden, labels, source)
-    assert learned["neurons"].tolist() == [17]
-
-
 def test_the_probability_of_a_class_is_that_of_gaussians_with_its_share() -> None:
     hidden = torch.tensor([[0.0, 1.0], [2.0, 5.0], [1.0, 3.0], [4.0, 9.0], [6.0, 5.0]], dtype=torch.double)
     labels = torch.tensor([0, 0, 0, 1, 1])
@@ -196,3 +162,16 @@ def test_mistakes_are_named() -> None:
         name_neurons(nn.Linear(2, 2), torch.ones(1, 2))
     with pytest.raises(NotApplicable, match="class 1 has none"):
         make("head-neurons").fit(torch.zeros(2, 3), torch.tensor([0, 2]), torch.Generator())
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_planted_neuron_is_found_for_its_token(sign: float) -> None:
+    model, token = llama(), 7
+    head = nn.init.orthogonal_(torch.empty(16, 16).double(), generator=torch.Generator().manual_seed(0))
+    model.get_parameter("lm_head.weight").data[:16] = head
+    model.get_parameter("lm_head.weight").data[16:] = 0
+    model.get_parameter(f"{UP}.weight").data[5] = sign * 3 * head[token] / model.get_parameter("norm.weight").data
+    found = name_neurons(model, neuron_rows(model)[UP], concepts={"own": [token]})
+    assert found.tokens[5, 0] == token
+    assert found.signs[5] == sign
+    assert found.shares["own"].argmax() == 5

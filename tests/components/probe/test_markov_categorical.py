@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from fedsim.components.probe.markov_categorical import (
-    MarkovCategorical,
     categorical_entropy,
     estimated_surplus,
     fisher_metric,
@@ -62,20 +61,6 @@ def test_the_surplus_of_an_enumerated_source_is_the_conditional_information() ->
         mutual_information(joint.sum((2, 3))) + given_first(joint), abs=1e-12
     )
     assert given_first(joint) > 0.1
-
-
-def test_a_state_that_is_the_last_token_has_no_surplus() -> None:
-    moves, start = kernel(5, 5), kernel(5, seed=3)
-    # h is w_1 itself, and the source is of first order
-    joint = torch.einsum("a,ai,ij,jk->aijk", start, torch.eye(5).double(), moves, moves)
-    assert table_surplus(joint) == pytest.approx(0, abs=1e-12)
-
-
-def test_mutual_information_of_a_noisy_copy() -> None:
-    flip = 0.1
-    joint = torch.tensor([[1 - flip, flip], [flip, 1 - flip]]) / 2
-    told = -flip * math.log(flip) - (1 - flip) * math.log(1 - flip)
-    assert mutual_information(joint) == pytest.approx(math.log(2) - told, abs=1e-6)  # single precision
 
 
 @pytest.mark.paper_step("markov-categorical", "estimated surplus")
@@ -187,19 +172,6 @@ def test_alignment_is_one_at_its_maximum_and_the_same_in_other_coordinates() -> 
     assert spectral_alignment(best, features) == pytest.approx(1, abs=1e-10)
 
 
-def test_the_head_of_a_log_linear_source_is_found() -> None:
-    head, hidden = drawn(4, 3), drawn(8_000, 3, seed=1)
-    odds = (hidden @ head.T).softmax(1)
-    labels = odds.multinomial(1, generator=torch.Generator().manual_seed(2))[:, 0]
-    probe = make("markov-categorical", penalty=1e-6)
-    assert isinstance(probe, MarkovCategorical)
-    predictions = probe.predict(probe.fit(hidden, labels, torch.Generator()), hidden)
-    divergence = (odds * (odds / predictions).log()).sum(1).mean()
-    assert float(divergence) < 39.1 / (2 * 8_000)  # the 0.9999 quantile of chi-square with its 12 degrees of freedom
-    costs = [-own.gather(1, labels[:, None]).log().mean() for own in (predictions, odds)]
-    assert costs[0] < costs[1]  # the likeliest head is likelier than the true one
-
-
 def test_mistakes_are_named() -> None:
     probe, source = make("markov-categorical"), torch.Generator()
     for hidden, labels, message in (
@@ -218,3 +190,10 @@ def test_mistakes_are_named() -> None:
         estimated_surplus(drawn(4, 1), drawn(4, 1), rare, torch.arange(4), torch.arange(4) < 3)
     with pytest.raises(NotApplicable, match="3 known texts, expected at least 4"):
         estimated_surplus(drawn(4, 1), drawn(4, 1), rare % 2, torch.arange(4), torch.arange(4) < 3)
+
+
+def test_mutual_information_of_a_noisy_copy() -> None:
+    flip = 0.1
+    joint = torch.tensor([[1 - flip, flip], [flip, 1 - flip]]) / 2
+    told = -flip * math.log(flip) - (1 - flip) * math.log(1 - flip)
+    assert mutual_information(joint) == pytest.approx(math.log(2) - told, abs=1e-6)  # single precision

@@ -24,14 +24,6 @@ def shown(*layers: bool, rows: int = 6) -> Tensor:
     return torch.tensor([layers] * rows)
 
 
-def test_no_row_is_left_without_a_layer() -> None:
-    kept = draw_kept(10_000, 2, 0.9, source())
-    assert kept.any(1).all()
-    # given that one of two is kept: 0.1 / (1 - 0.81); sd of the share of 20,000 is 0.0035
-    assert kept.double().mean().item() == pytest.approx(0.1 / 0.19, abs=0.015)
-    assert draw_kept(50, 3, 0.0, source()).all()
-
-
 def test_places_that_are_kept_are_averaged_and_not_rescaled() -> None:
     features = torch.randn(4, 3, 2, 5, generator=source())
     kept = draw_kept(4, 10, 0.5, source(3))
@@ -57,16 +49,6 @@ def test_a_hidden_layer_has_no_influence() -> None:
     assert not second.grad.any()
     model([first, second], shown(True, True)).square().sum().backward()
     assert second.grad.any()
-
-
-def test_layers_that_are_shown_are_told_apart() -> None:
-    model, (first, second) = translator(), vectors()
-    model.inputs[1].load_state_dict(model.inputs[0].state_dict())
-    both = shown(True, True)
-    assert not torch.allclose(model([first, second], both), model([second, first], both), atol=1e-3)
-    with torch.no_grad():
-        model.places[1] = model.places[0]
-    torch.testing.assert_close(model([first, second], both), model([second, first], both))
 
 
 def test_channels_are_scaled() -> None:

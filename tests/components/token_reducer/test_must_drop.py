@@ -58,14 +58,6 @@ def test_windows_are_merged_from_the_stated_likeness_on() -> None:
     torch.testing.assert_close((sizes[:, None] * found.hidden_states[0, 1:]).sum(0) / 16, image.mean(0))
 
 
-def test_each_image_merges_its_own_windows_whatever_stands_beside_it() -> None:
-    alike, apart = torch.ones(4, 3).double(), torch.eye(4).double()[:, :3]
-    images = torch.stack([grid_of([alike] * 4), grid_of([apart] * 4), grid_of([alike, apart, apart, apart])])
-    found = merge_windows(encoder_stream(images), (4, 4), 2, 0.8)
-    assert list(torch.as_tensor(found.counts)) == [4, 16, 13]
-    assert found.patches[0].tolist() == [0, 2, 8, 10] + [-1] * 12
-
-
 @pytest.mark.paper_step("must-drop", "dropping by both attention criteria")
 def test_only_what_both_criteria_call_low_is_unneeded() -> None:
     rows = torch.tensor([[[0.9, 0.02, 0.06, 0.02], [0.7, 0.02, 0.02, 0.26]]])  # columns: high, low, single, overall
@@ -147,6 +139,20 @@ def test_behind_the_prompt_layers_hold_the_survivors_and_count_positions_by_them
     assert torch.isfinite(model.follow(read, answer[:, 0])).all()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 3}, "do not tile 4 x 4 patches"),
+        ({"layers": (0, 1)}, "from 1 to 2"),
+        ({"layers": (1, 3)}, "from 1 to 2"),
+        ({"layers": (2, 1)}, "from 1 to 2"),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(NotApplicable, match=message):
+        prepared("must-drop", **{"layers": (1, 2), **settings})
+
+
 @torch.no_grad()
 def test_a_step_reads_what_is_held_at_the_positions_that_layers_count() -> None:
     """Against attention over explicit keys and values: those of survivors, at the positions of the prompt's pass."""
@@ -178,17 +184,3 @@ def test_a_step_reads_what_is_held_at_the_positions_that_layers_count() -> None:
         mask = torch.zeros(1, 1, len(places) + 1, len(places) + 1, dtype=torch.double)
         hidden = block(whole, attention_mask=mask, positions=where)[:, -1:]
     torch.testing.assert_close(model.follow(read, answer[:, 0]), model.language().score(hidden[:, 0]))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"window": 3}, "do not tile 4 x 4 patches"),
-        ({"layers": (0, 1)}, "from 1 to 2"),
-        ({"layers": (1, 3)}, "from 1 to 2"),
-        ({"layers": (2, 1)}, "from 1 to 2"),
-    ],
-)
-def test_stages_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(NotApplicable, match=message):
-        prepared("must-drop", **{"layers": (1, 2), **settings})

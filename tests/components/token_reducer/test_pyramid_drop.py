@@ -75,25 +75,6 @@ def test_an_answer_is_written_as_a_pass_over_all_of_it_predicts() -> None:
     assert read.prompt_cache.store.held[3][0] < read.prompt_cache.store.held[1][0] < read.prompt_cache.store.held[0][0]
 
 
-def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> None:
-    model, (images, question, answer) = prepared("pyramid-drop", layers=(1,), shares=(0.25,)), examples()
-    states: list[torch.Tensor] = []
-
-    class Keeping(VisualReducer):
-        def before_layer(self, stream, layer):
-            if layer.number == 1:
-                stream.hidden_states.retain_grad()
-                states.append(stream.hidden_states)
-            return stream
-
-    model.reducers.insert(0, Keeping())
-    with visual_passes(model) as passes:
-        model(images, question, answer)[..., 3].sum().backward()
-    assert states[0].grad is not None
-    moved = states[0].grad[:, 1:17].abs().sum(-1) > 0
-    assert [own.nonzero()[:, 0].tolist() for own in moved] == passes[0].patches[1].tolist()
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -137,3 +118,22 @@ def test_the_answers_loss_is_that_of_the_gathered_sequence() -> None:
     own = TASK.losses(outputs, labels)
     torch.testing.assert_close(own, F.cross_entropy(by_hand.mT, labels, reduction="none").mean(1))
     assert outputs.shape == plain(images, question, answer).shape
+
+
+def test_no_gradient_goes_through_the_ranking_and_dropped_tokens_have_none() -> None:
+    model, (images, question, answer) = prepared("pyramid-drop", layers=(1,), shares=(0.25,)), examples()
+    states: list[torch.Tensor] = []
+
+    class Keeping(VisualReducer):
+        def before_layer(self, stream, layer):
+            if layer.number == 1:
+                stream.hidden_states.retain_grad()
+                states.append(stream.hidden_states)
+            return stream
+
+    model.reducers.insert(0, Keeping())
+    with visual_passes(model) as passes:
+        model(images, question, answer)[..., 3].sum().backward()
+    assert states[0].grad is not None
+    moved = states[0].grad[:, 1:17].abs().sum(-1) > 0
+    assert [own.nonzero()[:, 0].tolist() for own in moved] == passes[0].patches[1].tolist()

@@ -1,6 +1,5 @@
 """Grammar constraints: every text is valid in whatever order it is written, and nothing is refused without need."""
 
-import random
 from collections import Counter
 from itertools import product
 from typing import Any
@@ -92,18 +91,6 @@ def test_texts_written_in_random_order_are_all_valid() -> None:
     all_valid(20)
 
 
-@pytest.mark.slow
-def test_a_thousand_texts_written_in_random_order_are_all_valid() -> None:
-    all_valid(1000)
-
-
-def test_without_the_grammar_most_texts_of_the_same_model_leave_it() -> None:
-    found = [own for seed in range(5) for own in run("fixed", Moody(seed), [[]] * 20, 10, **RANDOM)]
-    assert (
-        sum(is_valid(shown(own)) for own in found) < 50
-    )  # the empty text is valid, and a sixth of them begin with an end
-
-
 @pytest.mark.paper_step("cfg-constrained", "rejected tokens are ruled out, the next surest is tried")
 def test_a_model_that_wants_a_valid_text_is_never_refused() -> None:
     for number, text in enumerate(sorted(texts(GRAMMARS["brackets"], 8))[::7]):
@@ -113,16 +100,6 @@ def test_a_model_that_wants_a_valid_text_is_never_refused() -> None:
         (own,) = write(Fixed(scores + 0.1 * order[:, None] * scores), 8)
         assert shown(own) == text
         assert sum(own.trace.series()["rejected"]) == 0
-
-
-def test_at_temperature_zero_a_text_that_is_valid_anyway_stays() -> None:
-    stayed = 0
-    for seed in (54, 55):  # the plain text of the second is valid
-        (plain,), (own,) = run("fixed", Moody(seed), [[]], 4), write(Moody(seed), 4)
-        if is_valid(shown(plain)) and set(Spelling().decode(plain.tokens)[len(shown(plain)) :]) <= {"."}:
-            stayed += 1
-            assert shown(own) == shown(plain)
-    assert stayed > 0
 
 
 def test_grammars_of_lark_are_read_too() -> None:
@@ -196,32 +173,6 @@ def test_tokens_of_several_signs_never_leave_the_grammar_and_no_text_fails(
         assert all_of_the_grammar(grammar, spells, 2, **settings)["failed"] == 0
 
 
-@pytest.mark.slow
-def test_none_of_eight_hundred_texts_of_tokens_of_several_signs_fails() -> None:
-    endings = Counter[str]()
-    for grammar, spells in SPELLINGS:
-        endings += all_of_the_grammar(grammar, spells, 34)
-    assert endings["stop"] + endings["length"] == sum(endings.values()) == 34 * 4 * len(SPELLINGS)
-    assert min(endings["stop"], endings["length"]) > 0
-
-
-def test_random_vocabularies_fail_at_the_start_or_not_at_all() -> None:
-    failed, generator = 0, random.Random(0)
-    for seed in range(24):
-        name = generator.choice(sorted(GRAMMARS))
-        signs = sorted({sign for text in texts(GRAMMARS[name], 4) for sign in text})
-        spells = (*("".join(generator.choices(signs, k=generator.randint(1, 2))) for _ in range(END)), ".")
-        spelling = Spelling(spells)
-        known = texts(GRAMMARS[name], 8)
-        reachable = {"".join(own) for n in range(5) for own in product(spells[:END], repeat=n)} & known
-        (text,) = spelled_texts(spelling, GRAMMARS[name], seed, 1)
-        assert (text.ending == "failed") == (not reachable)
-        assert text.ending == "failed" or spelling.decode(text.tokens).partition(".")[0] in reachable
-        failed += text.ending == "failed"
-        assert text.ending != "failed" or text.trace.tokens == (), "refused before the first step"
-    assert 0 < failed < 12
-
-
 def test_a_token_of_two_signs_is_written_where_no_other_closes_what_is_open() -> None:
     spelling = Spelling(("(", "))", "[", "]", "a", "."))
     scores = torch.tensor([5.0, 1, 0, 0, 0, -9]).expand(3, -1)
@@ -229,17 +180,6 @@ def test_a_token_of_two_signs_is_written_where_no_other_closes_what_is_open() ->
     method = make("cfg-constrained", grammar='S = "(" S ")" |')
     (own,) = generate(method, Fixed(scores), GenerationInputs(((),)), limits, sources(1), tokenizer=spelling)
     assert spelling.decode(own.tokens) == "((" + "))"
-
-
-def test_a_model_that_wants_open_brackets_alone_gets_them_closed() -> None:
-    scores = torch.tensor([5.0, 0, 0, 0, 0, -9]).expand(6, -1)
-    (text,) = write(Fixed(scores), 6, grammar='S = "(" S ")" S |')
-    assert shown(text) == "((()))"
-
-
-def test_a_grammar_of_the_empty_text_alone_ends_every_text_at_once() -> None:
-    (text,) = write(Moody(0), 3, grammar="S = ")
-    assert (text.ending, shown(text)) == ("stop", "")
 
 
 def test_a_grammar_that_no_answer_can_belong_to_is_refused_before_any_step() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Limits
 from tests.components.generating import make, prompts, sources
-from tests.components.unmasking import Fixed, run, tiny_llada
+from tests.components.unmasking import run, tiny_llada
 
 PROMPTS = [[1, 2, 3], [4, 5, 6], [7, 8, 0]]
 
@@ -35,12 +35,6 @@ def test_without_a_bonus_it_is_the_plain_threshold(threshold: float) -> None:
     assert [(one.tokens, one.trace) for one in own] == [(one.tokens, one.trace) for one in plain]
 
 
-def test_without_memory_the_credit_is_that_of_the_step() -> None:
-    found = credits([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], beta=0)
-    torch.testing.assert_close(found[0], torch.tensor([0.6**0.2, 0, 0]))
-    torch.testing.assert_close(found[1], torch.tensor([0, 0.7**0.2, 0]))
-
-
 @pytest.mark.paper_step("credit-decoding", "credit decays and grows at the likeliest token")
 def test_fixed_odds_earn_a_geometric_series_and_the_confidence_rises() -> None:
     odds, sure = [0.6, 0.3, 0.1], list[float]()
@@ -52,16 +46,6 @@ def test_fixed_odds_earn_a_geometric_series_and_the_confidence_rises() -> None:
         torch.testing.assert_close(q, weights / weights.sum(), rtol=0, atol=1e-6)
         sure.append(float(q[0]))
     assert sure == sorted(set(sure))
-
-
-def test_tokens_that_alternate_gather_little() -> None:
-    first, second = [0.55, 0.35, 0.1], [0.35, 0.55, 0.1]
-    for step, credit in enumerate(credits([first, second] * 6)):
-        odds = (first, second)[step % 2]
-        assert float(credit.max()) <= 0.55**0.2 / (1 - 0.7**2) + 1e-6  # a series with ratio beta squared
-        weights = torch.tensor(odds) * (1 + credit) ** 0.65
-        assert int(fused(odds, credit).argmax()) == int(weights.argmax())
-        assert float(credit[2]) == 0
 
 
 def test_the_bonus_does_not_earn_and_the_likeliest_of_the_model_does() -> None:
@@ -123,13 +107,3 @@ def test_tuning_free_begins_each_block_without_a_bonus_and_credit_ends_with_its_
             assert float(after.credit[0].max()) <= 1
         state = after.write_tokens([own.select_tokens(method.choose(own.confidence, after, 0))])
     assert state.masked_positions == ((),)
-
-
-def test_a_steady_token_passes_earlier_than_by_the_threshold_alone() -> None:
-    odds = torch.tensor([[0.9, 0.1]] * 8).log()
-    (plain,) = run("threshold", Fixed(odds), [[]], 8, threshold=0.95)
-    (own,) = run("credit-decoding", Fixed(odds), [[]], 8)
-    assert len(plain.trace.tokens) == 8
-    # C after t steps is 0.979 (1 - 0.7^t) / 0.3; (1 + C)^0.65 exceeds 19 / 9 at the fourth, for all that are left.
-    assert own.trace.tokens == (1, 1, 1, 5)
-    assert own.tokens == plain.tokens

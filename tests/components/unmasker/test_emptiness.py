@@ -3,7 +3,6 @@
 from itertools import product
 
 import pytest
-import torch
 
 from fedsim.components.unmasker._emptiness import END, MASKED, Place, completions, has_text, witness
 from fedsim.components.unmasker._grammar import read_grammar
@@ -102,21 +101,6 @@ def filled(pattern: tuple[str, ...], vocabulary: tuple[str, ...], known: set[str
         for tokens in product(*(vocabulary if own == "?" else (own,) for own in cut[:length]))
         if "".join(tokens) in known
     }
-
-
-def test_masking_a_place_keeps_a_pattern_completable() -> None:
-    generator = torch.Generator().manual_seed(0)
-    for text in sorted(texts(BRACKETS, 6)):
-        pattern = list(text)
-        for place in torch.randperm(len(text), generator=generator).tolist():
-            assert found(shown("".join(pattern))) is not None
-            pattern[place] = "?"
-
-
-def test_a_chunk_before_an_end_differs_from_a_chunk_before_a_mask() -> None:
-    for end in ("", "."):
-        assert found(shown("(" + end)) is None
-        assert found(shown("(?" + end)) == ["(", ")"]
 
 
 def test_spellings_share_the_states_of_equal_suffixes() -> None:

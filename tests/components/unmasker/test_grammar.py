@@ -20,11 +20,6 @@ def test_short_shapes_derive_the_same_texts(name: str) -> None:
     assert all(derives(grammar, own) for own in known)
 
 
-def test_equal_rests_share_a_name() -> None:
-    grammar = read_grammar('S = "a" T "b" "c" | "d" T "b" "c" | "e"\nT = "t"')
-    assert len(grammar.pairs) == 2 + 1 + 1  # both alternatives, T b c, b c
-
-
 def test_names_that_no_text_comes_from_are_left_out() -> None:
     grammar = read_grammar('S = "a" | B\nB = "b" B\nC = "c"')
     assert grammar.alphabet == {"a"}

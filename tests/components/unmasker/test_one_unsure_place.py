@@ -112,12 +112,6 @@ def test_later_blocks_are_open_above_their_own_threshold_alone() -> None:
     assert wide.trace.places[0] == (3, 4, 5)
 
 
-def test_where_nothing_is_sure_the_surest_place_of_the_first_block_is_written() -> None:
-    odds = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.9, 0.1], [0.6, 0.4]])  # none above 0.9 there and 0.95 behind
-    (own,) = run("one-unsure-place", Fixed(odds.log()), [[]], 4, block=2, explored_positions=0)
-    assert own.trace.places[0] == (1,)
-
-
 @pytest.mark.paper_step("one-unsure-place", "lookahead over the likeliest tokens")
 def test_branches_that_do_not_look_ahead_take_the_likeliest_and_keep_the_scores_of_a_pass() -> None:
     (own,) = run("one-unsure-place", tiny_llada(), PROMPTS[:1], 6, branches=3)
@@ -175,21 +169,3 @@ def test_an_explored_token_is_taken_back_once_where_what_it_made_sure_denies_it(
     assert (found.tokens, found.trace.places, found.trace.series()["rows"]) == (text, places, rows)
     logged = [place for each in path[-1].rounds[0] for place in (*each.sure, *each.explored_positions)]
     assert sorted(logged) == [0, 1]
-
-
-@pytest.mark.parametrize("branches", [1, 3])
-@pytest.mark.parametrize("block", [None, 3])
-def test_where_every_token_stands_verifying_costs_rounds_and_passes_alone(block: int | None, branches: int) -> None:
-    settings: dict[str, Any] = {"block": block, "branches": branches, "explored_positions": 2, "apart": 1}
-    for prompt in PROMPTS:
-        (found,) = run("one-unsure-place", tiny_llada(std=0.7), [prompt], 6, verify=1e-300, **settings)
-        (plain,) = run("one-unsure-place", tiny_llada(std=0.7), [prompt], 6, **settings)
-        assert found.tokens == plain.tokens
-        assert sum(found.trace.series()["rows"]) > sum(plain.trace.series()["rows"])
-
-
-def test_verifying_keeps_a_law_that_denies_nothing() -> None:
-    model, count = toy(1, 1, 4), 300
-    drawn = {"temperature": 1, "confidence": "max", "near": 99, "least": 0.0}
-    found = run("one-unsure-place", model, [[]] * count, 5, verify=0.1, **drawn)
-    assert chi_square([own.tokens for own in found], model, count) < 24.3  # 0.999 of chi square with 7 degrees

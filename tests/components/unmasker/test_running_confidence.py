@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.bench.table_model import TableModel
-from fedsim.core.errors import FedsimError
-from tests.components.unmasking import Fixed, run, tiny_llada
+from tests.components.unmasking import Fixed, run
 
 
 class Changing(nn.Module):
@@ -50,16 +48,3 @@ def test_behind_each_step_as_many_places_are_masked_as_the_schedule_says(places:
     assert masked == [int(places * (1 - step / steps) + 1e-9) for step in range(steps)]
     assert found.tokens == tuple(odds.argmax(-1).tolist()), "what depends on nothing is not changed"
     assert sum(found.trace.series()["remasked"]) == 0
-
-
-def test_blocks_end_one_after_the_other_and_stay() -> None:
-    for found in run("running-confidence", tiny_llada(), [[1, 2], [3]], 8, block=4, steps=4):
-        assert [sorted(step) for step in found.trace.places] == [[], [0, 1, 2, 3], [], [4, 5, 6, 7]]
-    with pytest.raises(FedsimError, match="steps is 3, and the answer has 2 blocks: expected a multiple"):
-        run("running-confidence", tiny_llada(), [[1, 2]], 8, block=4, steps=3)
-
-
-def test_of_an_exact_model_whose_sure_places_agree_every_text_is_an_answer() -> None:
-    answers = [(0, 1, 2), (1, 2, 0), (2, 1, 0)]
-    found = run("running-confidence", TableModel(answers, 3), [[]] * 20, 3, temperature=1)
-    assert {own.tokens for own in found} <= set(answers)

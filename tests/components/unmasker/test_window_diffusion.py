@@ -113,15 +113,6 @@ def test_what_lies_behind_the_window_changes_nothing_bit_for_bit() -> None:
     assert len(first.attended_positions) == 3 + 1 + 4  # prompt, the token of the full pass, and the window
 
 
-def test_places_are_the_true_ones() -> None:
-    model = tiny_llada()
-    method, state = stepped(model, **SMALL)[1]
-    scores, at, cache = method.read(model, state, 0)
-    tokens = torch.tensor([[state.tokens[0][place] for place in at]])
-    shifted = model.read(tokens, torch.arange(len(at))[None], cache)  # type: ignore[operator]
-    assert not torch.allclose(scores, shifted[0])
-
-
 @pytest.mark.parametrize("steps", [None, 5])
 def test_every_step_writes_what_is_due_and_near_the_left_end(steps: int | None) -> None:
     for own in run("window-diffusion", tiny_llada(), PROMPTS, 10, steps=steps, **SMALL):
@@ -131,12 +122,6 @@ def test_every_step_writes_what_is_due_and_near_the_left_end(steps: int | None) 
             if not refreshed:
                 assert set(step) <= set(sorted(masked)[:2])
             masked -= set(step)
-
-
-def test_what_cannot_be_written_is_carried_to_the_next_step() -> None:
-    (own,) = run("window-diffusion", tiny_llada(), PROMPTS[:1], 9, steps=3, window=3, active=1, refresh=4)
-    assert own.trace.tokens == (3, 1, 1, 1, 3)
-    assert sum(own.trace.tokens) == 9
 
 
 def test_places_and_pairs_are_those_of_the_cost_model() -> None:
@@ -160,13 +145,6 @@ def test_a_token_of_a_full_pass_is_computed_once_or_until_the_next() -> None:
     (first,) = {*range(3, 13)} - {*stepped(tiny_llada(), **SMALL)[1][1].masked_positions[0]}
     assert [first in own for own in once] == [True, False]
     assert [first in own for own in always] == [True, True]
-
-
-def test_no_state_is_changed_and_nothing_is_left_for_the_next_text() -> None:
-    model = tiny_llada()
-    first = run("window-diffusion", model, PROMPTS, 10, **SMALL)
-    run("window-diffusion", model, [[8, 8, 8, 8]], 10, **SMALL)
-    assert run("window-diffusion", model, PROMPTS, 10, **SMALL) == first
 
 
 def test_settings_and_models_that_do_not_fit_are_named() -> None:
