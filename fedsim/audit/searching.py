@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
@@ -72,13 +72,13 @@ def search(
     Raises:
         NotApplicable: no attack applies.
     """
-    method = registry.get("attack", _ATTACK)
+    method = registry.get("attack", _ATTACK, Attack)
     settings = {
         "max_iterations": max(1, iterations),
         "mask_iterations": max(1, iterations // 10),
         "leave_out": tuple(sorted(leave_out)),
     }
-    attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
+    attack = method.make(method.config.model_validate(settings))
 
     def on_step(step: Step) -> None:
         latest.step = step

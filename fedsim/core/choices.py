@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final, overload
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, model_serializer, model_validator
 from pydantic_core import CoreSchema
@@ -12,7 +12,11 @@ from fedsim.core import registry
 from fedsim.core.registry import Kind
 from fedsim.core.settings import Config
 
-if TYPE_CHECKING:  # this module imports torch
+if TYPE_CHECKING:  # these modules import torch
+    from torch import nn
+
+    from fedsim.core.hooks import Task
+    from fedsim.core.types import Dataset
     from fedsim.core.types.configured import ConfiguredMethod
 
 
@@ -63,6 +67,18 @@ class Choice(Config):
     def _flat(self) -> dict[str, Any]:
         fields = {key: getattr(self, key) for key in type(self).model_fields if key != "settings"}
         return {**fields, **self.settings}
+
+    @overload
+    def make(self, kind: Literal["dataset"]) -> Dataset: ...
+
+    @overload
+    def make(self, kind: Literal["model"], *context: Any) -> nn.Module: ...
+
+    @overload
+    def make(self, kind: Literal["task"]) -> Task[Any]: ...
+
+    @overload
+    def make(self, kind: Kind, *context: Any) -> Any: ...
 
     def make(self, kind: Kind, *context: Any) -> Any:
         """Build the method: a class gets its config, a function its config and `context`. Hooks also get their name."""

@@ -140,7 +140,7 @@ def stocks(source: Source) -> tuple[Stock, Stock]:
         MissingExtra: the package with the digits is not installed.
     """
     method = registry.get("dataset", source)
-    source_data: Dataset = method.make(method.config())
+    source_data = method.make(method.config())
     mean, std = source_data.spec.mean[0], source_data.spec.std[0]
     train, test = (
         Stock.of((part.inputs * std + mean).clamp(0, 1), part.labels) for part in (source_data.train, source_data.test)

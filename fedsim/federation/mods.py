@@ -80,7 +80,7 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> DefendingM
     """
     method = registry.get("defense", name, Defense)
     try:
-        defense: Defense[Any] = method.make(method.config.model_validate(settings))
+        defense = method.make(method.config.model_validate(settings))
     except ValueError as error:
         raise FedsimError(f"defense '{name}': {error}") from error
     _check(name, defense)

@@ -225,7 +225,7 @@ class ModelSource:
         if self.own_model is not None:
             return self.own_model()
         with memory.refusing_too_large(f"model '{self.scenario.model.name}'"):
-            return cast("nn.Module", self.scenario.model.make("model", self.data.dataset.spec))
+            return self.scenario.model.make("model", self.data.dataset.spec)
 
     @cached_property
     def workspace(self) -> ScratchModel:

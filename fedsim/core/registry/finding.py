@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.registry.discovery import add_named, add_others, discover, import_own
@@ -13,13 +13,27 @@ from fedsim.core.registry.index import FOLDERS, entries_of, entry_of, metrics_be
 from fedsim.core.registry.method import KINDS, METHODS, Entry, Kind, Method, find_method
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from fedsim.core.hooks import Task
     from fedsim.core.metric import Metric
+    from fedsim.core.types import Dataset
+
+T = TypeVar("T")
 
 _NOT_DECLARED = ("summary", "paper", "related")  # decorator arguments that are no fields of `Metric`
 _SPOKEN: dict[Kind, str] = {"dataset": "data set"}
 
 
-def methods(kind: Kind, base: type[Any] = object) -> dict[str, Method]:
+@overload
+def methods(kind: Kind) -> dict[str, Method[Any]]: ...
+
+
+@overload
+def methods(kind: Kind, base: type[T]) -> dict[str, Method[T]]: ...
+
+
+def methods(kind: Kind, base: type[Any] = object) -> dict[str, Method[Any]]:
     """Import every method of a kind, and return the methods by name, sorted, including third-party methods.
 
     Args:
@@ -39,7 +53,27 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return dict(sorted({**entries_of(kind), **_registered_of(kind)}.items()))
 
 
-def get(kind: Kind, name: str, base: type[Any] = object) -> Method:
+@overload
+def get(kind: Literal["dataset"], name: str) -> Method[Dataset]: ...
+
+
+@overload
+def get(kind: Literal["model"], name: str) -> Method[nn.Module]: ...
+
+
+@overload
+def get(kind: Literal["task"], name: str) -> Method[Task[Any]]: ...
+
+
+@overload
+def get(kind: Kind, name: str, base: type[T]) -> Method[T]: ...
+
+
+@overload
+def get(kind: Kind, name: str) -> Method[Any]: ...
+
+
+def get(kind: Kind, name: str, base: type[Any] = object) -> Method[Any]:
     """Import a method by its name or alias, and return it.
 
     Args:
@@ -93,7 +127,7 @@ def _parts(kind: Kind) -> tuple[Kind, ...]:
     return ("metric", "question") if kind == "metric" else (kind,)
 
 
-def _registered_of(kind: Kind) -> dict[str, Method]:
+def _registered_of(kind: Kind) -> dict[str, Method[Any]]:
     return {name: method for (k, name), method in sorted(METHODS.items()) if k == kind}
 
 

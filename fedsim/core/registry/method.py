@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args
 
 if TYPE_CHECKING:
     from fedsim.core.hooks import Hook
@@ -66,6 +66,7 @@ The code is a name of the method's own file, or a full name; empty if the step i
 ``paper_step(METHOD, STEP)`` names the test that compares the step with an independent oracle.
 """
 
+MadeT = TypeVar("MadeT")
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
 
@@ -120,8 +121,8 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(Entry):
-    """A registered method.
+class Method(Entry, Generic[MadeT]):
+    """A registered method, which makes a `MadeT`.
 
     Attributes:
         make: class (called with its config) or function (called with its config and the context of its kind).
@@ -129,7 +130,7 @@ class Method(Entry):
         declares: declaration of a metric; None for other kinds.
     """
 
-    make: Callable[..., Any]
+    make: Callable[..., MadeT]
     config: type[Config]
     declares: Metric | None = None
 
@@ -143,11 +144,11 @@ class Method(Entry):
         return (sys.modules[self.module].__doc__ or self.make.__doc__ or "").strip()
 
 
-METHODS: dict[tuple[Kind, str], Method] = {}
+METHODS: dict[tuple[Kind, str], Method[Any]] = {}
 """All registered methods."""
 
 
-def find_method(kind: Kind, name: str) -> Method | None:
+def find_method(kind: Kind, name: str) -> Method[Any] | None:
     """Return the method registered under a name or an alias, or None."""
     by_alias = (method for (k, _), method in METHODS.items() if k == kind and name in method.aliases)
     return METHODS.get((kind, name)) or next(by_alias, None)

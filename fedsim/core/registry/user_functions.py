@@ -42,7 +42,7 @@ def check_marked(name: str, instead: str = "") -> None:
         )
 
 
-def method_of(kind: Kind, name: str) -> Method:
+def method_of(kind: Kind, name: str) -> Method[Any]:
     """Return the method that calls ``package.module:function``.
 
     Raises:
