@@ -11,7 +11,8 @@ from rich.text import Text
 
 from fedsim.audit import page
 from fedsim.audit.record import SUGGESTS, UNDERSTOOD, AuditRecord
-from fedsim.report.document import Fold, to_terminal
+from fedsim.report.document import Fold
+from fedsim.report.document.terminal import to_terminal
 
 _LINES = 4  # progress lines if the output is no terminal
 

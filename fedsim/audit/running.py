@@ -21,7 +21,8 @@ from fedsim.processes.child_process import FAREWELL, ChannelClosed, ChildProcess
 from fedsim.processes.frames import FrameError, json_frame
 from fedsim.record.atomic_files import open_log, remove_temporary_files
 from fedsim.record.store import RunFolder, read_record
-from fedsim.report.document import to_html, to_markdown
+from fedsim.report.document.html import to_html
+from fedsim.report.document.markdown import to_markdown
 
 LOG = "audit.log"
 EVIDENCE, CARD = "evidence.html", "model-card.md"

@@ -12,7 +12,8 @@ from fedsim.record.environment import environment, now
 from fedsim.record.store import RunFolder
 from fedsim.release import finished, membership, memory, page, sites, verdict
 from fedsim.release.record import ReleasePlan, ReleaseRecord
-from fedsim.report.document import to_html, to_markdown
+from fedsim.report.document.html import to_html
+from fedsim.report.document.markdown import to_markdown
 
 PAGE, CARD = "release.html", "release.md"
 

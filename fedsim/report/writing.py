@@ -8,7 +8,7 @@ from fedsim.core.sanitize import csv_table
 from fedsim.record.finding_rows import FINDING_COLUMNS, finding_rows
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report import figures, image_grid, run
-from fedsim.report.document import to_html
+from fedsim.report.document.html import to_html
 from fedsim.report.tables.scores import score_columns, scores
 from fedsim.report.verdict import RunJudge
 

@@ -7,7 +7,7 @@ from fedsim.audit.groups import compare
 from fedsim.judgement.policy import Policy
 from fedsim.metrics.groups import GroupRisk
 from fedsim.record import Interval, ItemScore
-from fedsim.report.document import to_html
+from fedsim.report.document.html import to_html
 from tests.audit.findings import attacked, defended, exposure, membership, of_victims, record, secrets, shown
 
 

@@ -11,7 +11,9 @@ from fedsim.audit import sheet, verdict
 from fedsim.audit.record import AuditRecord
 from fedsim.judgement.policy import Policy
 from fedsim.record import Columns
-from fedsim.report.document import Verdict, to_html, to_markdown
+from fedsim.report.document import Verdict
+from fedsim.report.document.html import to_html
+from fedsim.report.document.markdown import to_markdown
 from tests.audit.findings import ENOUGH, HOSTILE, attacked, exposure, membership, record, secrets
 
 

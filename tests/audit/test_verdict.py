@@ -12,7 +12,7 @@ from fedsim.judgement.policy import Policy
 from fedsim.metrics.text import EVERY_WORD
 from fedsim.questions.attacks.question import finding_of
 from fedsim.record import ItemScore, VictimRecord
-from fedsim.report.document import to_html
+from fedsim.report.document.html import to_html
 from fedsim.scenario import AttackChoice, Scoring
 from tests.audit.findings import (
     ENOUGH,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedsim.cli import endings
 from fedsim.record import Finding, RunRecord
-from fedsim.report.document import to_terminal
+from fedsim.report.document.terminal import to_terminal
 from tests.cli.typed import Say
 from tests.report import records as reports
 from tests.report.made_findings import CONTROL, LOST, STRONG, of_attributes, of_traces

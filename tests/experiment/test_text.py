@@ -35,7 +35,7 @@ from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
 from fedsim.record.store import RunFolder
 from fedsim.report import writing
-from fedsim.report.document import to_terminal
+from fedsim.report.document.terminal import to_terminal
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World

@@ -2,7 +2,8 @@
 
 from fedsim.record import Finding
 from fedsim.release import page
-from fedsim.report.document import to_html, to_markdown
+from fedsim.report.document.html import to_html
+from fedsim.report.document.markdown import to_markdown
 from tests.release.records import figure, record
 
 

@@ -4,8 +4,8 @@ from typing import get_args
 
 from fedsim.judgement.limits import LimitState
 from fedsim.record import Outcome
-from fedsim.report.document import Level, Verdict, to_html
-from fedsim.report.document.blocks import Document
+from fedsim.report.document import Document, Level, Verdict
+from fedsim.report.document.html import to_html
 from fedsim.report.levels import LEVEL_OF
 
 

@@ -10,7 +10,7 @@ from fedsim.audit import sheet
 from fedsim.judgement.policy import Policy
 from fedsim.release import page as release_page
 from fedsim.report import sweep as sweep_report
-from fedsim.report.document import to_html
+from fedsim.report.document.html import to_html
 from fedsim.report.writing import build
 from tests.audit.findings import attacked, defended, exposure, guarantee, membership, of_victims, secrets
 from tests.audit.findings import record as audit_record

@@ -23,7 +23,7 @@ def compare(
     for folder in (a, b):
         check_run_or_sweep(folder)
 
-    from fedsim.report.document import to_terminal
+    from fedsim.report.document.terminal import to_terminal
     from fedsim.report.sweep.compare import compare as compare_folders
     from fedsim.report.sweep.compare import comparison_blocks
 

@@ -86,7 +86,7 @@ def release(
 
 def _show(record: ReleaseRecord) -> None:
     from fedsim.release import page, verdict
-    from fedsim.report.document import to_terminal
+    from fedsim.report.document.terminal import to_terminal
 
     to_terminal([page.results(record)], screen)
     say(verdict.answer(record).sentence)

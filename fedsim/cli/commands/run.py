@@ -164,7 +164,7 @@ def _show(record: RunRecord, page: Path, *, is_short: bool) -> None:
 
 def _show_tables(record: RunRecord) -> None:
     from fedsim.cli import endings
-    from fedsim.report.document import to_terminal
+    from fedsim.report.document.terminal import to_terminal
 
     to_terminal(endings.figures(record), screen)
     for arm in record.arms:

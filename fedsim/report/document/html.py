@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsim.core.sanitize import printable, slug
-from fedsim.report.document.blocks import Document, Section
+from fedsim.report.document import Document, Section
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from fedsim.core.sanitize import printable
-from fedsim.report.document.blocks import RowGroup, Table, TableCell, TableRow
+from fedsim.report.document import RowGroup, Table, TableCell, TableRow
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from functools import singledispatch
 
-from fedsim.report.document.blocks import (
+from fedsim.report.document import (
     Banner,
     Block,
     Cards,

@@ -8,7 +8,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING
 
 from fedsim.core.sanitize import printable
-from fedsim.report.document.blocks import (
+from fedsim.report.document import (
     Banner,
     Block,
     Cards,

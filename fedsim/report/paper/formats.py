@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fedsim import __version__
-from fedsim.report.document import Document, RowGroup, Table, TableRow, note, table_to_latex, to_markdown
+from fedsim.report.document import Document, RowGroup, Table, TableRow, note
+from fedsim.report.document.latex import table_to_latex
+from fedsim.report.document.markdown import to_markdown
 from fedsim.report.paper.page_tables import Origin, kebab
 
 

@@ -30,9 +30,9 @@ from fedsim.report.document import (
     TableRow,
     note,
     paragraph,
-    to_html,
-    to_markdown,
 )
+from fedsim.report.document.html import to_html
+from fedsim.report.document.markdown import to_markdown
 from fedsim.report.image_grid import MOST, PUBLIC, TICKS, has_public
 from fedsim.report.sweep import curves, guarantees, health, pareto, pictures, sensitivity, tables, threat, verdict
 from fedsim.report.sweep.findings import findings_tables

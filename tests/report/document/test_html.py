@@ -7,7 +7,8 @@ import hashlib
 import re
 from html.parser import HTMLParser
 
-from fedsim.report.document import Document, Section, Table, TableCell, TableRow, number, paragraph, to_html
+from fedsim.report.document import Document, Section, Table, TableCell, TableRow, number, paragraph
+from fedsim.report.document.html import to_html
 from tests.report.document.made import document
 
 _VOID = {"meta", "img", "input", "br"}

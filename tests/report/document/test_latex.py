@@ -6,9 +6,8 @@ import re
 
 import pytest
 
-from fedsim.report.document import RowGroup, Table, TableCell, TableRow, number, table_to_latex
-from fedsim.report.document.blocks import Heading
-from fedsim.report.document.latex import escape_latex
+from fedsim.report.document import Heading, RowGroup, Table, TableCell, TableRow, number
+from fedsim.report.document.latex import escape_latex, table_to_latex
 
 HOSTILE = "a_b & 50% \\input{x} \\\\[1cm] $y$ #1 ~^\n% \\end{tabular}"
 

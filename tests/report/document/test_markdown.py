@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedsim.report.document import Document, Section, paragraph, to_markdown
-from fedsim.report.document.markdown import plain
+from fedsim.report.document import Document, Section, paragraph
+from fedsim.report.document.markdown import plain, to_markdown
 from tests.report.document.made import document
 
 

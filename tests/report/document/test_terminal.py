@@ -6,7 +6,8 @@ import io
 
 from rich.console import Console
 
-from fedsim.report.document import Block, Heading, Table, TableCell, TableRow, to_terminal
+from fedsim.report.document import Block, Heading, Table, TableCell, TableRow
+from fedsim.report.document.terminal import to_terminal
 from tests.report.document.made import document, table
 
 

@@ -7,8 +7,7 @@ from typing import Literal
 import pytest
 
 from fedsim.core.errors import FedsimError
-from fedsim.report.document import Measurement, Table, TableCell, TableRow, number
-from fedsim.report.document.blocks import Heading, RowGroup
+from fedsim.report.document import Heading, Measurement, RowGroup, Table, TableCell, TableRow, number
 from fedsim.report.paper.selection import Selection, mark_best, select
 
 
