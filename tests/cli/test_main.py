@@ -44,7 +44,20 @@ def test_help_shows_an_example(name: tuple[str, ...], command: Say) -> None:
     assert not name or f"Example: fedsim {name[0]}" in told
 
 
-HEAVY = "{'torch', 'numpy', 'pydantic', 'flwr', 'matplotlib'}"
+HEAVY = {"torch", "numpy", "pydantic", "flwr", "matplotlib"}
+TORCH = {"torch", "numpy", "flwr"}
+
+
+def end_without(packages: set[str], arguments: list[str], cwd: Path) -> tuple[int, str, str]:
+    """Return how a command ends in an interpreter of its own, which has loaded none of the packages then."""
+    run = (
+        "import atexit, sys; from fedsim.cli.main import main; "
+        f"atexit.register(lambda: print(sorted({packages} & set(sys.modules)))); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", run, *arguments], cwd=cwd, check=False, capture_output=True, text=True)
+    told, loaded = done.stdout.splitlines()[:-1], done.stdout.splitlines()[-1]
+    assert loaded == "[]"
+    return done.returncode, "\n".join(told), done.stderr.replace("\n", " ").strip()
 
 
 def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:
@@ -76,16 +89,9 @@ def test_help_waits_for_no_package_that_takes_long() -> None:
     ids=str,
 )
 def test_what_needs_no_method_waits_for_no_package_that_takes_long(arguments: list[str], told: str, code: int) -> None:
-    run = (
-        "import atexit, sys; from fedsim.cli.main import main; "
-        f"atexit.register(lambda: print(sorted({HEAVY} & set(sys.modules)))); main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", run, *arguments], cwd=ROOT, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stderr
-    assert told in done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
+    ended, out, errors = end_without(HEAVY, arguments, ROOT)
+    assert ended == code, errors
+    assert told in out + errors
 
 
 @pytest.mark.parametrize(
@@ -103,34 +109,19 @@ def test_a_folder_without_a_result_is_refused_without_torch(words: str, folder: 
     for held in (tmp_path / "record.json", tmp_path / "empty" / "x.txt", tmp_path / "audited" / "audit.json"):
         held.parent.mkdir(exist_ok=True)
         held.touch()
-    run = (
-        "import atexit, sys; from fedsim.cli.main import main; "
-        "atexit.register(lambda: print(sorted({'torch', 'numpy', 'flwr'} & set(sys.modules)))); main()"
-    )
-    command = [sys.executable, "-c", run, *words.replace("FOLDER", folder).split()]
-    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
     holds = f"{folder} holds no record.json and no sweep.json: not the folder of a run or sweep."
     told = {
         "empty": holds,
         "missing": "there is no folder missing.",
         "audited": f"{holds} It holds an audit, with the page audit.html.",
     }
-    assert done.stderr.replace("\n", " ").strip() == told[folder]
-    assert done.stdout.strip() == "[]"
+    assert end_without(TORCH, words.replace("FOLDER", folder).split(), tmp_path) == (2, "", told[folder])
 
 
 @pytest.mark.parametrize("name", ["run", "sweep", "tune"])
 def test_wrong_keys_of_a_scenario_are_told_without_torch(name: str, tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("titel = 't'\nmodel = { name = 'mlp' }\nfederation = { client = 2 }\n")
-    run = (
-        "import atexit, sys; from fedsim.cli.main import main; "
-        "atexit.register(lambda: print(sorted({'torch', 'numpy', 'flwr'} & set(sys.modules)))); main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", run, name, "bad.toml"], cwd=tmp_path, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 2, done.stderr
-    assert "federation.client: there is no such key. Did you mean 'clients'?" in done.stderr.replace("\n", " ")
-    assert "titel: there is no such key. Did you mean 'title'?" in done.stderr.replace("\n", " ")
-    assert done.stdout.strip() == "[]"
+    code, out, errors = end_without(TORCH, [name, "bad.toml"], tmp_path)
+    assert (code, out) == (2, "")
+    assert "federation.client: there is no such key. Did you mean 'clients'?" in errors
+    assert "titel: there is no such key. Did you mean 'title'?" in errors

@@ -1,7 +1,7 @@
 import io
 import os
 import sys
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,30 @@ def run_folder(tmp_path: Path) -> RunFolder:
         folder.write(name, b"")
     (folder.path / "figures" / ".fedsim-cut").write_text("")
     return folder
+
+
+@pytest.fixture
+def new_folder(tmp_path: Path) -> RunFolder:
+    """The folder of a run that has written nothing."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create(overwrite=False)
+    return folder
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, new_folder: RunFolder) -> Path:
+    """A folder with a file that has the name of one in the folder of the run, and is not fedsim's."""
+    new_folder.write("in-work/parts.jsonl", b"ours")
+    path = tmp_path / "elsewhere"
+    path.mkdir()
+    (path / "parts.jsonl").write_text("precious")
+    return path
+
+
+def become_link(path: Path, target: Path) -> None:
+    """Put a link in the place of a folder."""
+    path.rename(path.with_name("was"))
+    path.symlink_to(target)
 
 
 def everything(path: Path) -> set[str]:
@@ -138,13 +162,11 @@ def test_a_manifest_that_is_no_text_says_nothing_of_others(run_folder: RunFolder
     assert everything(run_folder.path) == before
 
 
-def test_a_run_that_was_killed_before_its_record_is_no_run(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.create(overwrite=False)
-    folder.write_salt(bytes(16))
-    folder.write_weights(0, {"w": torch.ones(2)})
-    folder.create(overwrite=False)
-    assert everything(folder.path) == set()
+def test_a_run_that_was_killed_before_its_record_is_no_run(new_folder: RunFolder) -> None:
+    new_folder.write_salt(bytes(16))
+    new_folder.write_weights(0, {"w": torch.ones(2)})
+    new_folder.create(overwrite=False)
+    assert everything(new_folder.path) == set()
 
 
 @pytest.mark.parametrize("is_folder", [True, False])
@@ -167,88 +189,62 @@ def test_a_link_or_a_folder_in_the_place_of_ours_is_refused(
 
 @pytest.mark.parametrize("name", ["figures", "weights", "updates", "in-work"])
 @pytest.mark.parametrize("is_dangling", [True, False])
-def test_no_file_is_written_through_a_link_to_a_folder(tmp_path: Path, name: str, is_dangling: bool) -> None:
+def test_no_file_is_written_through_a_link_to_a_folder(
+    tmp_path: Path, new_folder: RunFolder, name: str, is_dangling: bool
+) -> None:
     elsewhere = tmp_path / "elsewhere"
     if not is_dangling:
         elsewhere.mkdir()
         (elsewhere / "wall.png").write_text("precious")
-    folder = RunFolder(tmp_path / "run")
-    folder.create(overwrite=False)
-    (folder.path / name).symlink_to(elsewhere)
+    (new_folder.path / name).symlink_to(elsewhere)
     before = everything(tmp_path)
     with pytest.raises(FedsimError, match=f"run/{name} is a symbolic link.*{elsewhere}"):
-        folder.write(f"{name}/wall.png", b"picture")
+        new_folder.write(f"{name}/wall.png", b"picture")
     assert everything(tmp_path) == before
     assert is_dangling or (elsewhere / "wall.png").read_text() == "precious"
 
 
 @pytest.mark.parametrize("deed", ["write", "append", "remove"])
 def test_a_folder_that_becomes_a_link_after_the_check_leads_no_file_elsewhere(
-    tmp_path: Path, deed: str, monkeypatch: pytest.MonkeyPatch
+    new_folder: RunFolder, elsewhere: Path, deed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
-    folder.create(overwrite=False)
-    folder.write("in-work/parts.jsonl", b"ours")
-    elsewhere.mkdir()
-    (elsewhere / "parts.jsonl").write_text("precious")
-
-    def swap() -> None:
-        (folder.path / "in-work").rename(folder.path / "was")
-        (folder.path / "in-work").symlink_to(elsewhere)
-
-    def swap_after(name: str) -> None:
-        real = getattr(store, name)
-        monkeypatch.setattr(store, name, lambda *given: (real(*given), swap())[0])
-
-    if deed == "remove":
-        swap_after("check_writable")
-        with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
-            folder.create(overwrite=True)
-    else:
-        swap_after("make_inner_folder")
-        deeds = {
-            "write": lambda: folder.write("in-work/parts.jsonl", b"new"),
-            "append": lambda: folder.append(ArmUpdate(arm=0, place=0), {}),
-        }
-        with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
-            deeds[deed]()
+    deeds = {
+        "write": lambda: new_folder.write("in-work/parts.jsonl", b"new"),
+        "append": lambda: new_folder.append(ArmUpdate(arm=0, place=0), {}),
+        "remove": lambda: new_folder.create(overwrite=True),
+    }
+    checked = "check_writable" if deed == "remove" else "make_inner_folder"
+    real = getattr(store, checked)
+    swap = partial(become_link, new_folder.path / "in-work", elsewhere)
+    monkeypatch.setattr(store, checked, lambda *given: (real(*given), swap())[0])
+    with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
+        deeds[deed]()
     assert everything(elsewhere) == {"parts.jsonl"}
     assert (elsewhere / "parts.jsonl").read_text() == "precious"
 
 
-def test_the_parts_of_a_record_are_not_removed_through_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
-    folder.create(overwrite=False)
-    folder.write("in-work/parts.jsonl", b"ours")
-    elsewhere.mkdir()
-    (elsewhere / "parts.jsonl").write_text("precious")
-    real = store.io_advice
-
-    def swap(path: Path) -> AbstractContextManager[None]:
-        (folder.path / "in-work").rename(folder.path / "was")
-        (folder.path / "in-work").symlink_to(elsewhere)
-        return real(path)
-
-    monkeypatch.setattr(store, "io_advice", swap)
+def test_the_parts_of_a_record_are_not_removed_through_a_link(
+    new_folder: RunFolder, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, swap = store.io_advice, partial(become_link, new_folder.path / "in-work", elsewhere)
+    monkeypatch.setattr(store, "io_advice", lambda path: (swap(), real(path))[1])
     with pytest.raises(FedsimError, match="in-work/parts.jsonl: Not a directory"):
-        folder._forget_parts()
+        new_folder._forget_parts()
     assert (elsewhere / "parts.jsonl").read_text() == "precious"
 
 
-def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path: Path) -> None:
+def test_a_link_in_the_place_of_a_file_is_replaced_and_its_target_stays(tmp_path: Path, new_folder: RunFolder) -> None:
     (tmp_path / "thesis.csv").write_text("precious")
-    folder = RunFolder(tmp_path / "run")
-    folder.create(overwrite=False)
     for name in ("scores.csv", "figures/accuracy.csv"):
-        folder.write(name, b"earlier")
-        (folder.path / name).unlink()
-        (folder.path / name).symlink_to(tmp_path / "thesis.csv")
-        folder.write(name, b"scores")
-        assert not (folder.path / name).is_symlink()
-        assert (folder.path / name).read_bytes() == b"scores"
-    (folder.path / "table.csv").symlink_to(tmp_path / "thesis.csv")
+        new_folder.write(name, b"earlier")
+        (new_folder.path / name).unlink()
+        (new_folder.path / name).symlink_to(tmp_path / "thesis.csv")
+        new_folder.write(name, b"scores")
+        assert not (new_folder.path / name).is_symlink()
+        assert (new_folder.path / name).read_bytes() == b"scores"
+    (new_folder.path / "table.csv").symlink_to(tmp_path / "thesis.csv")
     with pytest.raises(FedsimError, match="holds 'table.csv', which is not a file of fedsim"):
-        folder.write("table.csv", b"scores")
+        new_folder.write("table.csv", b"scores")
     assert (tmp_path / "thesis.csv").read_text() == "precious"
 
 
@@ -271,19 +267,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run").create(overwrite=False)
 
 
-def test_a_failing_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = RunFolder(tmp_path / "run")
-    folder.create(overwrite=False)
-    folder.write_arrays({"a": np.ones(2)})
+def test_a_failing_write_leaves_the_old_file_and_no_rest(
+    new_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_folder.write_arrays({"a": np.ones(2)})
 
     def full_disk(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(FedsimError, match=r"cannot write to .*arrays.npz: No space left on device. Make room"):
-        folder.write_arrays({"b": np.ones(3)})
-    assert list(folder.read_arrays()) == ["a"]
-    assert everything(folder.path) == {".fedsim-files", "arrays.npz"}
+        new_folder.write_arrays({"b": np.ones(3)})
+    assert list(new_folder.read_arrays()) == ["a"]
+    assert everything(new_folder.path) == {".fedsim-files", "arrays.npz"}
 
 
 def test_of_two_that_want_a_folder_one_gets_it(run_folder: RunFolder) -> None:
