@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from fedsim.cli import main as cli
+from tests.cli.typed import Say
 
 transformers = pytest.importorskip("transformers")
 
@@ -34,7 +34,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Say) -> Any:
     """Run a scenario that is wrong in one place, and return what standard error says of it."""
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"{n} is the number of this sentence" for n in range(40)))
@@ -48,12 +48,9 @@ def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         wrong = {"title": "t", "data": whole, "model": {"name": "tiny-llama", "width": 16}, **tables}
         path.write_text(tomli_w.dumps(wrong))
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["fedsim", "run", "s.toml", "--out", "out"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code == 2
-        told = capsys.readouterr().err.strip()
+        code, _, errors = command("run", "s.toml", "--out", "out")
+        told = errors.strip()
+        assert code == 2
         assert "Traceback" not in told
         assert len(told.splitlines()) == 1 + told.count("\n  pip install")
         return told

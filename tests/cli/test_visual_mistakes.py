@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from fedsim.cli import main as cli
+from tests.cli.typed import Say
 
 GRIDS = {"name": "digit-grids", "source": "digits", "train": 8, "test": 4}
 SMALL = {
@@ -53,7 +53,7 @@ def make(spec):
 
 
 @pytest.fixture
-def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Say) -> Any:
     """Run a scenario that is wrong in one place, and return what standard error says of it."""
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
@@ -62,16 +62,12 @@ def complaint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         federation = {"clients": 2, "batch_size": 2}
         wrong = {"title": "t", "data": GRIDS, "model": SMALL, "federation": federation, **tables}
         (tmp_path / "s.toml").write_text(tomli_w.dumps(wrong))
-        monkeypatch.setattr(sys, "argv", ["fedsim", "run", "s.toml", "--out", "out"])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code == 2
-        told = capsys.readouterr()
-        assert "round 1" not in told.out + told.err
-        assert len(told.err.strip().splitlines()) == 1
+        code, out, errors = command("run", "s.toml", "--out", "out")
+        assert code == 2
+        assert "round 1" not in out + errors
+        assert len(errors.strip().splitlines()) == 1
         assert not (tmp_path / "out" / "record.json").exists()
-        return told.err.strip()
+        return errors.strip()
 
     return run
 

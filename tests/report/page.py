@@ -1,5 +1,7 @@
 """A page as a browser would read it."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -32,3 +34,14 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if not {"style", "script"} & set(self.open):
             self.words.append(data)
+
+    def check_is_one_offline_file(self):
+        """Assert that the page refers to no other file or address, and that its only script is the one it allows."""
+        for tag, attributes in self.tags:
+            for name in ("src", "href", "srcset", "poster", "action"):
+                assert attributes.get(name, "data:").startswith(("data:", "#")), (tag, attributes[name][:60])
+            assert not any(name.startswith("on") for name in attributes)
+        (script,) = re.findall(r"<script>(.*?)</script>", self.html, re.S)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert f"script-src 'sha256-{digest}'" in self.html
+        assert "default-src 'none'" in self.html

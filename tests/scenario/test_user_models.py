@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.cli import main as cli
 from fedsim.core.errors import FedsimError
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.cli.typed import Say
 
 HERE = Path(__file__).parent
 SOUND = ("plain", "dropping", "normed", "spectral", "lazy_but_called", "partly_frozen")
@@ -108,26 +108,27 @@ def test_the_check_leaves_no_trace_in_what_is_drawn_later(scenario: Callable[...
     assert torch.equal(torch.rand(3), expected)
 
 
-def ran(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: str = "") -> object:
-    """Run a scenario of that module as a user does; return the exit code."""
-    path = folder / "own.toml"
-    path.write_text(
-        f'title = "own"\n[data]\nname = "digits"\n[model]\nname = "own_modules:{name}"\n'
-        f"[federation]\nclients = 4\nbatch_size = 2\n{more}"
-    )
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr("sys.argv", ["fedsim", "run", str(path), "--trust", "--out", "results/own"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return ended.value.code
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Say) -> Say:
+    """Run a scenario of a module as a user does; return the exit code and what it wrote."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, more: str = "") -> tuple[int, str, str]:
+        path = tmp_path / "own.toml"
+        path.write_text(
+            f'title = "own"\n[data]\nname = "digits"\n[model]\nname = "own_modules:{name}"\n'
+            f"[federation]\nclients = 4\nbatch_size = 2\n{more}"
+        )
+        return command("run", str(path), "--trust", "--out", "results/own")
+
+    return run
 
 
-def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(tmp_path: Path, ran: Say) -> None:
     attack = '[[attacks]]\nname = "inverting-gradients"\nmax_iterations = 2\n'
-    assert ran(tmp_path, monkeypatch, "late", f'[threat]\nknows = ["labels"]\n{attack}') == 0
-    said = " ".join(capsys.readouterr().out.split())
+    code, out, _ = ran("late", f'[threat]\nknows = ["labels"]\n{attack}')
+    said = " ".join(out.split())
+    assert code == 0
     assert "The ground truth of all is uncertain: the replay of the clients gave another update" in said
     assert "(truth" in said  # in the cell of the score, which a narrow terminal breaks
     page = html.unescape((tmp_path / "results" / "own" / "report.html").read_text())
@@ -135,9 +136,8 @@ def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
 
 
 @pytest.mark.parametrize("name", ["leaves", "exits_at_once", "too_few_scores"])
-def test_the_command_says_so_with_exit_code_2_and_leaves_no_folder(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert ran(tmp_path, monkeypatch, name) == 2
-    assert WRONG[name] in capsys.readouterr().err.replace("\n", " ")
+def test_the_command_says_so_with_exit_code_2_and_leaves_no_folder(name: str, tmp_path: Path, ran: Say) -> None:
+    code, _, errors = ran(name)
+    assert code == 2
+    assert WRONG[name] in errors.replace("\n", " ")
     assert not (tmp_path / "results" / "own").exists()

@@ -90,42 +90,26 @@ def test_the_live_demo_says_where_it_is_and_ctrl_c_ends_it_in_peace_while_an_att
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which a test sets."""
-    now = [0.0]
+def progress(monkeypatch: pytest.MonkeyPatch, total: int, *steps: tuple[float, int], is_terminal: bool = False) -> str:
+    """Return what is told of a recording at some times, each with the number of settings that are recorded."""
+    out, now = io.StringIO(), [0.0]
     monkeypatch.setattr(demo, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    return now
+    with demo.show_progress(Console(file=out, width=100, force_terminal=is_terminal)) as told:
+        for now[0], done in steps:
+            told(done, total)
+    return out.getvalue()
 
 
-def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(clock: list[float]) -> None:
-    out = io.StringIO()
-    with demo.show_progress(Console(file=out, width=100)) as told:
-        for seconds, done in ((0.0, 0), (4.0, 1), (12.0, 2), (13.0, 3), (30.0, 4)):
-            clock[0] = seconds
-            told(done, 6)
-    assert out.getvalue().splitlines() == [
+def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert progress(monkeypatch, 6, (0.0, 0), (4.0, 1), (12.0, 2), (13.0, 3), (30.0, 4)).splitlines() == [
         "  2 of 6 settings recorded, about 24 s left",
         "  4 of 6 settings recorded, about 15 s left",
     ]
-
-
-def test_settings_that_were_recorded_before_took_no_time(clock: list[float]) -> None:
-    out = io.StringIO()
-    with demo.show_progress(Console(file=out, width=100)) as told:
-        told(40, 44)
-        clock[0] = 20.0
-        told(42, 44)
-    assert out.getvalue().splitlines() == ["  42 of 44 settings recorded, about 20 s left"]
-
-
-def test_on_a_terminal_it_is_a_bar(clock: list[float]) -> None:
-    out = io.StringIO()
-    with demo.show_progress(Console(file=out, width=100, force_terminal=True)) as told:
-        clock[0] = 99.0
-        told(3, 3)
-    assert "3/3" in out.getvalue()
-    assert "recorded" not in out.getvalue()
+    recorded_before = progress(monkeypatch, 44, (0.0, 40), (20.0, 42))
+    assert recorded_before.splitlines() == ["  42 of 44 settings recorded, about 20 s left"]
+    on_a_terminal = progress(monkeypatch, 3, (99.0, 3), is_terminal=True)
+    assert "3/3" in on_a_terminal
+    assert "recorded" not in on_a_terminal
 
 
 def test_the_code_is_that_of_the_address() -> None:

@@ -12,11 +12,9 @@ from tests.report.document.made import document, table
 
 
 def _printed(width: int, *blocks: Block) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    to_terminal(blocks or [table()], console)
-    file = console.file
-    assert isinstance(file, io.StringIO)
-    return file.getvalue()
+    text = io.StringIO()
+    to_terminal(blocks or [table()], Console(file=text, width=width))
+    return text.getvalue()
 
 
 def test_intervals_stand_where_the_screen_is_wide() -> None:
@@ -34,10 +32,7 @@ def test_a_table_whose_words_have_no_room_is_a_line_a_row_with_all_of_its_cells(
 
 
 def test_every_block_but_pictures_is_printed_and_none_controls_the_screen() -> None:
-    console = Console(file=io.StringIO(), width=200)
-    to_terminal(document().sections[0].blocks, console)
-    assert isinstance(console.file, io.StringIO)
-    text = console.file.getvalue()
+    text = _printed(200, *document().sections[0].blocks)
     assert "\x1b" not in text
     for shown in ("plain: This is broken now Or not.", "Careful.", "knows labels", "seed: 7", "inner", "meaning"):
         assert shown in text, shown
