@@ -185,8 +185,8 @@ def _fill_in(
         assert part.kind is not None, "such choices alone are yielded"
         filled = _fill_in(scenario, source, (*place, *inner), part.kind, part, problems)
         settings = settings if filled is None else _with_part(settings, inner, filled)
-    named = {"name": _own_name(method, choice.name), "settings": ResolvedSettings(settings)}
-    return choice.model_copy(update=named)  # seeds derive from names, not aliases
+    name = method.name if choice.name in method.aliases else choice.name  # seeds derive from names, not aliases
+    return choice.model_copy(update={"name": name, "settings": ResolvedSettings(settings)})
 
 
 def _key(place: Sequence[str | int]) -> str:
@@ -218,10 +218,6 @@ def _server_rate(scenario: Scenario, place: Sequence[str | int], choice: Choice)
     if place != ("aggregation", "optimizer") or choice.name != "sgd":
         return {}
     return {"learning_rate": _SERVER_RATES[scenario.federation.algorithm]}
-
-
-def _own_name(method: Method, chosen: str) -> str:
-    return method.name if chosen in method.aliases else chosen
 
 
 def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:

@@ -107,14 +107,12 @@ class Scenario(Config):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"attacks: two are reported as '{twice[0]}'. Set 'label' in either.")
-        return self
-
-    @model_validator(mode="after")
-    def _sums_consistent(self) -> Scenario:
         if self.threat.view == "sum":
             self._check_sums()
         if self.secure_aggregation is not None:
             self._check_secure_aggregation(self.secure_aggregation)
+        if self.unlearning is not None:
+            self._check_unlearning(self.unlearning)
         return self
 
     def _check_sums(self) -> None:
@@ -148,12 +146,6 @@ class Scenario(Config):
                 "client is its update. Expected at least 2: increase federation.clients, or "
                 "the cohort in participation"
             )
-
-    @model_validator(mode="after")
-    def _unlearning_consistent(self) -> Scenario:
-        if self.unlearning is not None:
-            self._check_unlearning(self.unlearning)
-        return self
 
     def _check_unlearning(self, settings: UnlearningSettings) -> None:
         clients, settled = self.federation.clients, self.participation

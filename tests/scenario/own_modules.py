@@ -121,14 +121,6 @@ class _Looking(Perceptron):
         return super().forward(inputs) + self.table(inputs.flatten(1).abs().long().clamp(0, 19)).mean(1)
 
 
-def _frozen(model: Any, _spec: InputSpec) -> None:
-    model.requires_grad_(False)
-
-
-def _empty(model: Any, _spec: InputSpec) -> None:
-    model.nothing = nn.Parameter(torch.empty(0, 3))
-
-
 def _expanded(model: Any, spec: InputSpec) -> None:
     model.head.bias = nn.Parameter(torch.zeros(1).expand(spec.classes))
 
@@ -143,10 +135,6 @@ def _overflowing(model: Any, _spec: InputSpec) -> None:
 
 def _one_complex(model: Any, _spec: InputSpec) -> None:
     model.phase = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
-
-
-def _double_buffer(model: Any, _spec: InputSpec) -> None:
-    model.register_buffer("seen", torch.zeros(1, dtype=torch.float64))
 
 
 def _compiled(model: Any, _spec: InputSpec) -> nn.Module:
@@ -205,14 +193,14 @@ bfloat = model_factory(lambda model, _spec: model.bfloat16())
 half = model_factory(lambda model, _spec: model.half())
 double = model_factory(lambda model, _spec: model.double())
 one_complex = model_factory(_one_complex)
-double_buffer = model_factory(_double_buffer)
+double_buffer = model_factory(lambda model, _spec: model.register_buffer("seen", torch.zeros(1, dtype=torch.float64)))
 elsewhere = model_factory(lambda model, _spec: model.to("meta"))
 lazy = model_factory(lambda _model, spec: nn.Sequential(nn.Flatten(), nn.LazyLinear(spec.classes)))
 parallel = model_factory(lambda model, _spec: nn.DataParallel(model))
 compiled = model_factory(_compiled)
 only_buffers = _OnlyBuffers
-frozen = model_factory(_frozen)
-empty = model_factory(_empty)
+frozen = model_factory(lambda model, _spec: model.requires_grad_(False))
+empty = model_factory(lambda model, _spec: model.register_parameter("nothing", nn.Parameter(torch.empty(0, 3))))
 expanded = model_factory(_expanded)
 not_finite = model_factory(_not_finite)
 overflowing = model_factory(_overflowing)

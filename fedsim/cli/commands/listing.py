@@ -6,9 +6,11 @@ import json
 import pydoc
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypedDict, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.table import Table
@@ -63,11 +65,9 @@ def list_(
         raise FedsimError(f"--tier is '{tier}', expected {', '.join(_TIERS)}.{did_you_mean(tier, _TIERS)}")
     groups = [group] if group else kinds
     known = {name: _entries(name) for name in groups}
-    entries = {
-        name: [entry for entry in of_group if tier in (entry["tier"], "all")] for name, of_group in known.items()
-    }
+    entries = {name: [entry for entry in of_group if tier in (entry.tier, "all")] for name, of_group in known.items()}
     if as_json:
-        say(json.dumps([entry for members in entries.values() for entry in members], indent=1))
+        say(json.dumps([asdict(entry) for members in entries.values() for entry in members], indent=1))
         return
     with screen.capture() as shown:
         if group is None:
@@ -91,7 +91,7 @@ def _show_names(entries: dict[str, list[_Entry]], known: dict[str, list[_Entry]]
     for group, of_group in entries.items():
         total = f" of {len(known[group])}" if len(of_group) < len(known[group]) else ""
         say(f"{group} ({len(of_group)}{total}): fedsim list {group}")
-        families = {family: ", ".join(entry["name"] for entry in members) for family, members in _families(of_group)}
+        families = {family: ", ".join(entry.name for entry in members) for family, members in _families(of_group)}
         _show_rows(families)
         say("")
     if any(len(of_group) < len(known[group]) for group, of_group in entries.items()):
@@ -100,7 +100,7 @@ def _show_names(entries: dict[str, list[_Entry]], known: dict[str, list[_Entry]]
 
 def _other_tier_counts(known: list[_Entry], listed: list[_Entry]) -> str:
     """Return the numbers of methods in the tiers that are not listed, e.g. "12 baseline and 2 research"."""
-    counts = Counter(entry["tier"] for entry in known) - Counter(entry["tier"] for entry in listed)
+    counts = Counter(entry.tier for entry in known) - Counter(entry.tier for entry in listed)
     return " and ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
@@ -109,7 +109,7 @@ def _show_entries(entries: list[_Entry]) -> None:
     for family, members in _families(entries):
         if family:
             say(family)
-        _show_rows({entry["name"]: _sentence(entry) for entry in members})
+        _show_rows({entry.name: _sentence(entry) for entry in members})
 
 
 def _show_rows(rows: Mapping[str, str]) -> None:
@@ -123,36 +123,35 @@ def _show_rows(rows: Mapping[str, str]) -> None:
 
 
 def _sentence(entry: _Entry) -> str:
-    return entry["summary"] + (f" (also: {', '.join(entry['aliases'])})" if entry["aliases"] else "")
+    return entry.summary + (f" (also: {', '.join(entry.aliases)})" if entry.aliases else "")
 
 
-class _Entry(TypedDict):
+@dataclass(frozen=True)
+class _Entry:
     """An entry of the list; `related` is a paper other than the method's own, `family` the folder of a method."""
 
     group: str
     name: str
     summary: str
-    tier: str
-    paper: str
-    fidelity: str
-    deviates: str
-    related: str
-    hook: str
-    family: str
-    aliases: list[str]
+    tier: str = "core"
+    paper: str = ""
+    fidelity: str = ""
+    deviates: str = ""
+    related: str = ""
+    hook: str = ""
+    family: str = ""
+    aliases: list[str] = field(default_factory=list)
 
 
 def _families(entries: Iterable[_Entry]) -> Iterator[tuple[str, list[_Entry]]]:
-    def family(entry: _Entry) -> str:
-        return entry["family"]
-
+    family = attrgetter("family")
     for name, members in groupby(sorted(entries, key=family), key=family):
         yield name, list(members)
 
 
 def _entries(group: str) -> list[_Entry]:
     if group == "scenarios":
-        return _scenarios()
+        return [_Entry(group, name, _title(path)) for name, path in list_scenarios().items()]
     from fedsim.core import registry
 
     return [
@@ -179,25 +178,6 @@ def _family(method: registry.Entry) -> str:
         return ""
     *folders, _ = method.module.split(".")
     return folders[-1] if folders else method.module
-
-
-def _scenarios() -> list[_Entry]:
-    return [
-        _Entry(
-            group="scenarios",
-            name=name,
-            summary=_title(path),
-            tier="core",
-            paper="",
-            fidelity="",
-            deviates="",
-            related="",
-            hook="",
-            family="",
-            aliases=[],
-        )
-        for name, path in list_scenarios().items()
-    ]
 
 
 def _title(path: Path) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from typing import Literal
 
 import numpy as np
@@ -215,6 +216,14 @@ class Table:
     def rows(self) -> list[TableRow]:
         """The rows of every group."""
         return [row for group in self.groups for row in group.rows]
+
+    def with_columns(self, is_kept: Sequence[bool]) -> Table:
+        """Return the table with some of its columns, each kept or not."""
+        groups = (
+            replace(group, rows=tuple(replace(row, cells=tuple(compress(row.cells, is_kept))) for row in group.rows))
+            for group in self.groups
+        )
+        return replace(self, headings=tuple(compress(self.headings, is_kept)), groups=tuple(groups))
 
     @classmethod
     def of(

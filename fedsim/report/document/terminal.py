@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import singledispatch
 from typing import TYPE_CHECKING
 
@@ -149,16 +148,7 @@ def _longest(column: Column, separator: str | None) -> int:
 
 def _drop_extra_columns(block: Table) -> Table:
     """Return a table without the columns that a narrow screen omits."""
-    kept = [index for index, heading in enumerate(block.headings) if not heading.is_extra]
-    groups = (
-        replace(group, rows=tuple(row if row.reason else _with_cells(row, kept) for row in group.rows))
-        for group in block.groups
-    )
-    return replace(block, headings=tuple(block.headings[index] for index in kept), groups=tuple(groups))
-
-
-def _with_cells(row: TableRow, kept: list[int]) -> TableRow:
-    return replace(row, cells=tuple(row.cells[index] for index in kept))
+    return block.with_columns([not heading.is_extra for heading in block.headings])
 
 
 def _lines(block: Table) -> Iterator[str]:

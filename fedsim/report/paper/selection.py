@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.report.document import Measurement, RowGroup, Table, TableCell, TableRow
@@ -47,11 +46,10 @@ def select(table: Table, selection: Selection) -> Table:
         replace(group, rows=tuple(row for row in group.rows if _is_selected(table, group, row, selection)))
         for group in table.groups
     )
-    kept = _kept_columns(table, selection)
-    filled = [replace(group, rows=tuple(_narrowed(row, kept) for row in group.rows)) for group in groups if group.rows]
+    filled = tuple(group for group in groups if group.rows)
     if not filled:
         raise FedsimError("no row of the table has all of the chosen names. Choose fewer of --arm, --attack, --metric.")
-    return replace(table, headings=tuple(compress(table.headings, kept)), groups=tuple(filled))
+    return replace(table, groups=filled).with_columns(_kept_columns(table, selection))
 
 
 def _check(option: str, wanted: Sequence[str], known: Iterable[str]) -> None:
@@ -128,10 +126,6 @@ def _kept_columns(table: Table, selection: Selection) -> list[bool]:
         or (any(_has(_names_of(table, place), name) for name in columns) if columns else not heading.is_extra)
         for place, heading in enumerate(table.headings)
     ]
-
-
-def _narrowed(row: TableRow, kept: Sequence[bool]) -> TableRow:
-    return replace(row, cells=tuple(compress(row.cells, kept)))
 
 
 def names_of_rows(table: Table) -> list[tuple[str, str]]:

@@ -104,7 +104,11 @@ def _document(
         Section("How it follows each knob", tuple(_sensitivity(sensitivity.draw(settings))), "sensitivity"),
         Section("Cost and time", tuple(_cost(settings)), "cost"),
         Section("Left out, and why", (_left_out(sweep),), "failures"),
-        Section("Make it again", (*reproduce(sweep), _glossary()), "reproduce"),
+        Section(
+            "Make it again",
+            (*reproduce(sweep), Fold("What the words mean", (Definitions.of(TERMS),), place="words")),
+            "reproduce",
+        ),
     )
     counts = (
         f"{sweep.runs} of {sweep.planned_runs} runs · {len(sweep.settings)} settings · seeds {sweep.seeds_in_words}"
@@ -304,10 +308,6 @@ def _left_out(sweep: SweepRecords) -> Block:
     if not rows:
         return paragraph("Nothing: every run has a record, and every client took part.")
     return Table.of("Left out", ("what", "why"), rows, is_sortable=False, layout="words")
-
-
-def _glossary() -> Fold:
-    return Fold("What the words mean", (Definitions.of(TERMS),), place="words")
 
 
 def _rules(sweep: SweepRecords) -> str:

@@ -68,7 +68,7 @@ def compare(first: Path, second: Path) -> SweepComparison:
         FedsimError: a folder is neither a sweep nor a run, or the sweeps have no setting in common.
     """
     first_sweep, second_sweep = gather(first), gather(second)
-    a, b = (_index_by_values(sweep.settings) for sweep in (first_sweep, second_sweep))
+    a, b = ({json.dumps(one.values): one for one in sweep.settings} for sweep in (first_sweep, second_sweep))
     common = [key for key in a if key in b]
     if not common:
         raise FedsimError(
@@ -189,10 +189,6 @@ def _judge(value: Interval | None, p: float | None, left: Iterator[float], more_
         return Difference(value, p, "no difference shown")
     less_is: Better = "B" if more_is == "A" else "A"
     return Difference(value, p, more_is if value.value > 0 else less_is)
-
-
-def _index_by_values(settings: Sequence[SweepSetting]) -> dict[str, SweepSetting]:
-    return {json.dumps(setting.values): setting for setting in settings}
 
 
 def _names(side: Mapping[str, SweepSetting], settings: Mapping[str, SweepSetting]) -> tuple[str, ...]:

@@ -117,9 +117,7 @@ def settings_table(sweep: SweepRecords, points: Sequence[Point]) -> Table:
 def shorten_table(table: Table) -> Table:
     """Return the table of all settings reduced to the columns of the summary."""
     heads = enumerate(table.headings)
-    wanted = [index for index, heading in heads if index < _FIRST_SHOWN or heading.text in _ALSO_SHOWN]
-    lines = [TableRow(tuple(row.cells[index] for index in wanted)) for row in table.rows]
-    return Table.of(table.title, [table.headings[index] for index in wanted], lines)
+    return table.with_columns([index < _FIRST_SHOWN or heading.text in _ALSO_SHOWN for index, heading in heads])
 
 
 def thresholds(sweep: SweepRecords, points: Sequence[Point]) -> list[Table]:
