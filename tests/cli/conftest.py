@@ -20,6 +20,13 @@ max_iterations = 5
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a test, in which its commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "s.toml").write_text(SMALL)
     return tmp_path

@@ -50,10 +50,9 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> RunRecord:
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.toml").write_text(SCENARIO)
-    return tmp_path
+def here(here: Path) -> Path:
+    (here / "s.toml").write_text(SCENARIO)
+    return here
 
 
 def test_the_verdict_comes_before_the_table(command: Say, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,9 @@ attacks = [{ name = "closed-form-linear" }]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "s.toml").write_text(SCENARIO)
-    return tmp_path
+def folder(here: Path) -> Path:
+    (here / "s.toml").write_text(SCENARIO)
+    return here
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,11 @@ def run(records, defense, seed, victims, *, accuracy=0.9, attacks=None, **arm):
     return records.run([one], plan=scenario(records, defense, seed))
 
 
+def one(records, defense, seed, victims, **more):
+    """One run as `save` takes it, named after its defense."""
+    return defense, seed, run(records, defense, seed, victims, **more)
+
+
 def save(folder, records, runs, *, policy=None, title="Dropout", arrays=None, **changes):
     """Write the folder of a sweep; a run whose record is text has that text as its file, one of None has no file."""
     planned = []
@@ -46,7 +51,7 @@ def save(folder, records, runs, *, policy=None, title="Dropout", arrays=None, **
 def typical(records, seeds=(1, 2, 3)):
     """Undefended everything is recovered, little noise costs nothing and hides nothing, much noise hides all."""
     return [
-        (name, seed, run(records, name, seed, victims, accuracy=accuracy + 0.01 * seed))
+        one(records, name, seed, victims, accuracy=accuracy + 0.01 * seed)
         for name, victims, accuracy in (
             ("none", records.recovered(8), 0.90),
             ("gradient-noise 0.01", records.recovered(8), 0.89),

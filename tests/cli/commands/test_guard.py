@@ -19,11 +19,17 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_status_says_what_was_spent_and_what_is_left(command: Say, site: Path) -> None:
+def reserve(site: Path, run: str) -> Ledger:
+    """Write a round of a run into the ledger of a site."""
     rules = read_policy(site / "guard.toml")
     mechanisms = [mod.mechanism for mod in rules.mods() if mod.mechanism is not None]
     ledger = Ledger.open(rules.ledger, rules.key)
-    ledger.reserve(rules.subject, mechanisms, rules.budget.allowance, {"run": "17", "app": "a" * 64})
+    ledger.reserve(rules.subject, mechanisms, rules.budget.allowance, {"run": run, "app": "a" * 64})
+    return ledger
+
+
+def test_status_says_what_was_spent_and_what_is_left(command: Say, site: Path) -> None:
+    reserve(site, "17")
     code, out, err = command("guard", "status")
     assert (code, err) == (0, "")
     assert "'ward' has spent epsilon 1.993 of 4.5 at delta 1e-05. Rounds left: 3." in out
@@ -37,10 +43,8 @@ def test_runs_are_whole_on_a_screen_of_eighty_columns(
     command: Say, site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    rules = read_policy(site / "guard.toml")
-    ledger, longest = Ledger.open(rules.ledger, rules.key), str(2**64 - 1)
-    mechanisms = [mod.mechanism for mod in rules.mods() if mod.mechanism is not None]
-    ledger.reserve(rules.subject, mechanisms, rules.budget.allowance, {"run": longest, "app": "a" * 64})
+    longest = str(2**64 - 1)
+    ledger = reserve(site, longest)
     _, out, _ = command("guard", "status")
     assert longest in out
     assert "a" * 12 in out

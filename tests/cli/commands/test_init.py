@@ -14,34 +14,25 @@ from tests.cli.typed import Say
 DISABLED = re.compile(r'^#(?=[\[\w"]+)', re.MULTILINE)  # a key behind the sign; prose has a space there
 
 
-def test_an_empty_folder_gets_a_scenario_and_a_template_that_load(
-    command: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_an_empty_folder_gets_a_scenario_and_a_template_that_load(command: Say, here: Path) -> None:
     code, told, _ = command("init")
     assert code == 0
     assert "fedsim run quickstart.toml" in told
-    assert (tmp_path / "quickstart.toml").read_bytes() == (find_shipped_folder() / "00_quickstart.toml").read_bytes()
-    assert len(load(tmp_path / "scenario.toml").arms["model.dropout"]) == 2
+    assert (here / "quickstart.toml").read_bytes() == (find_shipped_folder() / "00_quickstart.toml").read_bytes()
+    assert len(load(here / "scenario.toml").arms["model.dropout"]) == 2
 
 
-def test_another_scenario_goes_into_a_folder_that_is_made(
-    command: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_another_scenario_goes_into_a_folder_that_is_made(command: Say, here: Path) -> None:
     assert command("init", "31_membership", "--to", "mine")[0] == 0
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["membership.toml", "scenario.toml"]
+    assert sorted(path.name for path in (here / "mine").iterdir()) == ["membership.toml", "scenario.toml"]
 
 
-def test_what_is_there_stays_and_nothing_is_written_beside_it(
-    command: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "scenario.toml").write_text("mine")
+def test_what_is_there_stays_and_nothing_is_written_beside_it(command: Say, here: Path) -> None:
+    (here / "scenario.toml").write_text("mine")
     code, _, told = command("init")
     assert code == 2
     assert told == "scenario.toml exists already. Move it away, or choose another folder with --to.\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["scenario.toml"]
+    assert [path.name for path in here.iterdir()] == ["scenario.toml"]
 
 
 def test_every_key_of_the_template_is_one_and_has_its_default(tmp_path: Path) -> None:

@@ -95,12 +95,9 @@ def test_a_list_longer_than_the_screen_is_paged(command: Say, monkeypatch: pytes
     assert "map-estimate" in paged[0]
 
 
-def test_shipped_scenarios_are_listed_anywhere_and_a_folders_own_come_first(
-    command: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "scenarios").mkdir()
-    (tmp_path / "scenarios" / "00_quickstart.toml").write_text('title = "mine"')
+def test_shipped_scenarios_are_listed_anywhere_and_a_folders_own_come_first(command: Say, here: Path) -> None:
+    (here / "scenarios").mkdir()
+    (here / "scenarios" / "00_quickstart.toml").write_text('title = "mine"')
     listed = {own["name"]: own["summary"] for own in json.loads(command("list", "scenarios", "--json")[1])}
     assert listed["00_quickstart"] == "mine"
     assert listed["20_federation_failures"] == "A federation whose clients drop out, come late and crash"

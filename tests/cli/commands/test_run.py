@@ -23,10 +23,7 @@ def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> Non
     assert "<b>run</b>" not in page
 
 
-def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(
-    folder: Path, command: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
+def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(here: Path, folder: Path, command: Say) -> None:
     assert command("run", "s.toml", "--out", "o")[0] == 0
     before = (folder / "o" / "record.json").read_bytes()
     code, _, told = command("run", "s.toml", "--out", "o")
@@ -39,10 +36,7 @@ def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(
     assert command("run", "s.toml", "--out", "o", "--overwrite")[0] == 0
 
 
-def test_a_run_that_is_resumed_says_which_arm_begins_anew(
-    folder: Path, command: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(folder)
+def test_a_run_that_is_resumed_says_which_arm_begins_anew(here: Path, folder: Path, command: Say) -> None:
     assert command("run", "s.toml")[0] == 0
     record = json.loads((folder / "results" / "s" / "record.json").read_text())
     (arm,) = record["arms"]
@@ -61,13 +55,10 @@ def test_the_title_says_how_long_it_takes(minutes: float | None, told: str) -> N
     assert duration_suffix(minutes) == told
 
 
-def test_a_scenario_of_this_folder_with_the_name_of_a_shipped_scenario_is_named(
-    command: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "scenarios").mkdir()
-    (tmp_path / "scenarios" / "00_quickstart.toml").write_text('titel = "mine"')
+def test_a_scenario_of_this_folder_with_the_name_of_a_shipped_scenario_is_named(command: Say, here: Path) -> None:
+    (here / "scenarios").mkdir()
+    (here / "scenarios" / "00_quickstart.toml").write_text('titel = "mine"')
     assert "Scenario: scenarios/00_quickstart.toml of this folder" in command("run", "quickstart")[2]
     assert "of this folder" not in command("run", "scenarios/00_quickstart.toml")[2]
-    (tmp_path / "scenarios" / "99_mine.toml").write_text('titel = "mine"')
+    (here / "scenarios" / "99_mine.toml").write_text('titel = "mine"')
     assert "of this folder" not in command("run", "mine")[2]

@@ -10,10 +10,7 @@ from fedsim.report.sweep.compare import compare, comparison_blocks
 
 
 def save(folder, records, sweeps, name, victims, accuracies):
-    runs = [
-        (name, seed, sweeps.run(records, name, seed, victims, accuracy=accuracy))
-        for seed, accuracy in enumerate(accuracies, 1)
-    ]
+    runs = [sweeps.one(records, name, seed, victims, accuracy=accuracy) for seed, accuracy in enumerate(accuracies, 1)]
     extra = (f"gradient-noise {len(accuracies)}", 1, sweeps.run(records, "gradient-noise 9", 1, victims))
     return sweeps.save(folder, records, [*runs, extra], title=folder.name)
 
@@ -41,8 +38,8 @@ def test_a_sweep_does_not_differ_from_itself_and_one_seed_shows_no_utility(tmp_p
 
 
 def test_other_seeds_are_no_pairs_and_other_settings_are_refused(tmp_path, records, sweeps):
-    a = sweeps.save(tmp_path / "a", records, [("none", 1, sweeps.run(records, "none", 1, records.recovered(4)))])
-    b = sweeps.save(tmp_path / "b", records, [("none", 2, sweeps.run(records, "none", 2, records.recovered(4)))])
+    a = sweeps.save(tmp_path / "a", records, [sweeps.one(records, "none", 1, records.recovered(4))])
+    b = sweeps.save(tmp_path / "b", records, [sweeps.one(records, "none", 2, records.recovered(4))])
     (row,) = compare(a, b).rows
     assert row.success.better == row.utility.better == "nothing to pair"
     c = sweeps.save(tmp_path / "c", records, [("noise", 1, sweeps.run(records, "gradient-noise 1", 1, []))])

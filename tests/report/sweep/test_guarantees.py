@@ -26,7 +26,7 @@ def test_the_price_of_choosing_among_private_runs_stands_beside_that_of_one(tmp_
     """Two settings of two seeds with equal steps: four times as many steps were spent on the same data."""
     stated = records.guarantee(noise_multiplier=4.0, sampling_rate=1.0, steps=1, epsilon=0.93)
     runs = [
-        (name, seed, sweeps.run(records, name, seed, records.missed(8), guarantees=(stated,)))
+        sweeps.one(records, name, seed, records.missed(8), guarantees=(stated,))
         for name, seed in itertools.product(("gradient-noise 1.0", "gradient-noise 2.0"), (1, 2))
     ]
     folder = sweeps.save(
@@ -42,7 +42,7 @@ def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps
     runs = []
     for (name, hits), seed in itertools.product((("none", 100), ("gradient-noise 1", 10)), (1, 2)):
         judged_by = sweeps.membership("lira", hits)
-        runs.append((name, seed, sweeps.run(records, name, seed, records.recovered(4), **judged_by)))
+        runs.append(sweeps.one(records, name, seed, records.recovered(4), **judged_by))
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     tpr, fpr = beta.ppf(0.025, 200, 1801), beta.ppf(0.975, 21, 1980)
     assert [floor.floor for floor in floors(found)] == pytest.approx([np.log(tpr / fpr), 0.0])
@@ -52,7 +52,7 @@ def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps
 
 def test_membership_has_curves_and_floors_in_the_page(tmp_path, records, sweeps, page_of):
     runs = [
-        (name, 1, sweeps.run(records, name, 1, [], **sweeps.membership("lira", 100), guarantees=stated))
+        sweeps.one(records, name, 1, [], **sweeps.membership("lira", 100), guarantees=stated)
         for name, stated in (("none", ()), ("gradient-noise 1", (records.guarantee(),)))
     ]
     page = page_of(build(sweeps.save(tmp_path, records, runs, policy={"max_membership_tpr": 0.05})).read_text())

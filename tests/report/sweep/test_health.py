@@ -13,12 +13,8 @@ def test_searches_are_counted_over_all_settings_and_the_control_alone_says_wheth
     gone = [records.failed(c, why) for c, why in enumerate(("needs a bias", "diverged"))]
     undefended, noisy = "none", "gradient-noise 1.0"
     runs = [
-        (undefended, 1, sweeps.run(records, undefended, 1, [*ended, *gone])),
-        (
-            noisy,
-            1,
-            sweeps.run(records, noisy, 1, [own.model_copy(update={"converged": False}) for own in records.missed(3)]),
-        ),
+        sweeps.one(records, undefended, 1, [*ended, *gone]),
+        sweeps.one(records, noisy, 1, [own.model_copy(update={"converged": False}) for own in records.missed(3)]),
     ]
     sweep, _ = estimated(sweeps.save(tmp_path, records, runs))
     (attack,) = health(sweep).rows
@@ -30,7 +26,7 @@ def test_searches_are_counted_over_all_settings_and_the_control_alone_says_wheth
 
 def test_an_attack_without_a_control_or_a_guess_shows_no_figure(tmp_path, records, sweeps):
     defended = "gradient-noise 1.0"
-    runs = [(defended, 1, sweeps.run(records, defended, 1, [records.failed(0)]))]
+    runs = [sweeps.one(records, defended, 1, [records.failed(0)])]
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
     (attack,) = health(sweep).rows
     _, control, _, _, converged, falling, _ = (cell.text for cell in attack.cells)

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.draws
 
 
 def test_the_wall_shows_controls_and_the_most_median_and_least_of_each_family(tmp_path, records, sweeps):
-    runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(8)))]
+    runs = [sweeps.one(records, "none", 1, records.recovered(8))]
     for scale, hits in ((1, 5), (2, 0), (3, 7), (4, 3), (5, 8)):
         victims = [*records.recovered(hits), *records.missed(8)[hits:]]
         runs.append((f"noise {scale}", 1, sweeps.run(records, f"gradient-noise {scale}", 1, victims)))

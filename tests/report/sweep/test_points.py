@@ -9,7 +9,7 @@ from tests.report.sweep.estimating import estimated
 def test_losses_and_differences_are_paired_with_the_control(tmp_path, records, sweeps):
     runs = []
     for seed, (before, after) in enumerate(((0.90, 0.85), (0.80, 0.78), (0.95, 0.85)), 1):
-        runs.append(("none", seed, sweeps.run(records, "none", seed, records.recovered(4), accuracy=before)))
+        runs.append(sweeps.one(records, "none", seed, records.recovered(4), accuracy=before))
         mixed = [*records.recovered(2), *records.missed(4)[2:]]
         runs.append(("noise", seed, sweeps.run(records, "gradient-noise 1", seed, mixed, accuracy=after)))
     _, found = estimated(sweeps.save(tmp_path, records, runs))
@@ -23,8 +23,8 @@ def test_losses_and_differences_are_paired_with_the_control(tmp_path, records, s
 def test_p_values_are_adjusted_for_all_settings(tmp_path, records, sweeps):
     one = sweeps.typical(records, seeds=(1,))
     names = [f"gradient-noise {scale}" for scale in range(5)]
-    many = [("none", 1, sweeps.run(records, "none", 1, records.recovered(8)))]
-    many += [(name, 1, sweeps.run(records, name, 1, records.missed(8))) for name in names]
+    many = [sweeps.one(records, "none", 1, records.recovered(8))]
+    many += [sweeps.one(records, name, 1, records.missed(8)) for name in names]
     raw = 2 / 2**8
     assert estimated(sweeps.save(tmp_path / "one", records, one))[1][2].p == pytest.approx(holm([1.0, raw])[1])
     assert estimated(sweeps.save(tmp_path / "many", records, many))[1][5].p == pytest.approx(5 * raw)

@@ -88,10 +88,9 @@ def test_the_same_sweep_gives_the_same_report(typical):
 def test_the_cost_of_a_clients_round_is_shown_where_it_was_recorded(tmp_path, records, sweeps, page_of):
     taken = [ClientCost(processor_seconds=s, peak_memory=m * 2**20, n=8) for s, m in ((0.2, 300), (0.4, 500))]
     runs = [
-        ("none", seed, sweeps.run(records, "none", seed, records.recovered(2), client_cost=cost))
-        for seed, cost in enumerate(taken)
+        sweeps.one(records, "none", seed, records.recovered(2), client_cost=cost) for seed, cost in enumerate(taken)
     ]
-    runs.append(("gradient-noise 1.0", 0, sweeps.run(records, "gradient-noise 1.0", 0, records.missed(2))))
+    runs.append(sweeps.one(records, "gradient-noise 1.0", 0, records.missed(2)))
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     assert (found[0].processor_seconds, found[0].peak_memory) == (pytest.approx(0.3), 500 * 2**20)
     assert (found[1].processor_seconds, found[1].peak_memory) == (None, None)
@@ -102,7 +101,7 @@ def test_the_cost_of_a_clients_round_is_shown_where_it_was_recorded(tmp_path, re
 
 def test_markup_in_names_is_text(tmp_path, records, sweeps, page_of):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(4))), (hostile, 1, None)]
+    runs = [sweeps.one(records, "none", 1, records.recovered(4)), (hostile, 1, None)]
     runs.append((hostile, 2, sweeps.run(records, "gradient-noise 1.0", 2, records.missed(4))))
     folder = sweeps.save(
         tmp_path, records, runs, title=f"{hostile} | [x](javascript:alert(3))", description=f"why? {hostile}"

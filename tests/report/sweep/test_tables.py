@@ -69,7 +69,7 @@ def test_shares_above_thresholds_fall_with_the_threshold(three):
 def test_attacks_are_listed_with_their_reason_and_controls_are_marked(tmp_path, records, sweeps):
     informed = records.attack("wiig", records.recovered(2), knows=("labels", "masks"))
     lost = records.attack("analytic", [records.failed(0, "needs a bias")])
-    runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(2), attacks=[informed, lost]))]
+    runs = [sweeps.one(records, "none", 1, records.recovered(2), attacks=[informed, lost])]
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
     listed = {row.cells[1].text: row.cells for row in tables.attack_table(sweep, found).rows}
     assert {name: cells[1].tags for name, cells in listed.items()} == {"ig": (), "wiig": ("control",), "analytic": ()}
@@ -83,7 +83,7 @@ def test_a_guarantee_stands_with_its_epsilon_and_says_where_it_trusts_the_server
     for scale, held in (("1.0", True), ("2.0", False)):
         stated = (records.guarantee(epsilon=2.0, holds_against_server=held),)
         name = f"gradient-noise {scale}"
-        runs.append((name, 1, sweeps.run(records, name, 1, records.missed(2), guarantees=stated)))
+        runs.append(sweeps.one(records, name, 1, records.missed(2), guarantees=stated))
     sweep, found = estimated(sweeps.save(tmp_path, records, runs))
     table = tables.settings_table(sweep, found)
     place = [heading.text for heading in table.headings].index("epsilon")

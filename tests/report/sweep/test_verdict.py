@@ -18,9 +18,7 @@ def test_without_thresholds_nothing_is_judged(tmp_path, records, sweeps):
 
 def left_by(tmp_path, records, sweeps, victims, policy=None):
     runs = [
-        (name, seed, sweeps.run(records, name, seed, victims(name)))
-        for name in ("none", "gradient-noise 1.0")
-        for seed in (1, 2)
+        sweeps.one(records, name, seed, victims(name)) for name in ("none", "gradient-noise 1.0") for seed in (1, 2)
     ]
     verdict, levels = judged(sweeps.save(tmp_path, records, runs, policy=policy))
     assert levels == []
@@ -73,7 +71,7 @@ def test_thresholds_that_nothing_meets_are_said_so_with_what_comes_nearest(tmp_p
 def test_searches_that_did_not_converge_are_no_evidence_however_many(tmp_path, records, sweeps):
     missed = records.missed(8, converged=False)
     runs = [
-        (name, seed, sweeps.run(records, name, seed, victims))
+        sweeps.one(records, name, seed, victims)
         for name, victims in (("none", records.recovered(8)), ("gradient-noise 1.0", missed))
         for seed in (1, 2, 3)
     ]
@@ -98,7 +96,7 @@ def test_what_was_not_measured_or_not_guaranteed_is_not_kept(tmp_path, records, 
 
 
 def test_a_control_that_fails_forbids_any_verdict(tmp_path, records, sweeps, page_of):
-    runs = [(name, 1, sweeps.run(records, name, 1, records.missed(8))) for name in ("none", "gradient-noise 1.0")]
+    runs = [sweeps.one(records, name, 1, records.missed(8)) for name in ("none", "gradient-noise 1.0")]
     folder = sweeps.save(tmp_path, records, runs, policy=POLICY)
     verdict, levels = judged(folder)
     assert levels == ["alarm"]
@@ -108,7 +106,7 @@ def test_a_control_that_fails_forbids_any_verdict(tmp_path, records, sweeps, pag
 
 
 def test_a_sweep_without_control_says_so(tmp_path, records, sweeps):
-    runs = [("gradient-noise 1.0", 1, sweeps.run(records, "gradient-noise 1.0", 1, records.missed(8)))]
+    runs = [sweeps.one(records, "gradient-noise 1.0", 1, records.missed(8))]
     assert judged(sweeps.save(tmp_path, records, runs))[1] == ["caution"]
 
 
@@ -116,12 +114,8 @@ def test_an_epsilon_that_reaches_the_limit_keeps_it(tmp_path, records, sweeps):
     for epsilon, light in ((2.0, "kept"), (2.001, "broken")):
         stated = (records.guarantee(epsilon=epsilon),)
         runs = [
-            ("none", 1, sweeps.run(records, "none", 1, records.recovered(8), guarantees=stated)),
-            (
-                "gradient-noise 1.0",
-                1,
-                sweeps.run(records, "gradient-noise 1.0", 1, records.missed(8), guarantees=stated),
-            ),
+            sweeps.one(records, "none", 1, records.recovered(8), guarantees=stated),
+            sweeps.one(records, "gradient-noise 1.0", 1, records.missed(8), guarantees=stated),
         ]
         verdict, _ = judged(sweeps.save(tmp_path / f"{epsilon}", records, runs, policy={"max_epsilon": 2.0}))
         assert [check.level for check in verdict.checks] == [light]
