@@ -55,18 +55,18 @@ def listed_name(kind: str, number: int) -> str:
     return registered_name(kind, f"my-{kind}-n{number}")  # type: ignore[arg-type]
 
 
+def python(checkout: Path, *arguments: str) -> str:
+    """Return what Python prints in a checkout, in one process of its own; it must succeed."""
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+    return done.stdout
+
+
 def run_tests(checkout: Path, *arguments: str) -> None:
-    """Run tests of a checkout in one process of their own; they must pass."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
-        cwd=checkout,
-        env={**os.environ, "PYTHONPATH": str(checkout)},
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert "passed" in done.stdout
+    """Run tests of a checkout; they must pass."""
+    assert "passed" in python(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +81,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         family = options[options.index("--family") + 1] if "--family" in options else None
         write_new(kind, f"my-{kind}-n{number}", root, family, like)  # type: ignore[arg-type]
     return root
+
+
+@pytest.fixture
+def in_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
+    monkeypatch.setenv("COLUMNS", "200")
 
 
 @pytest.mark.slow
@@ -99,16 +105,8 @@ def test_what_was_written_is_listed_and_shown_and_the_test_beside_it_passes(chec
     listed = fresh("list", "--json", cwd=checkout, path=checkout)
     assert set(names) <= {entry["name"] for entry in json.loads(listed.stdout)}
     script = "import sys; from fedsim.cli.commands.show import show; [show(name) for name in sys.argv[1:]]"
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
-    shown = subprocess.run(
-        [sys.executable, "-c", script, *names],
-        cwd=checkout,
-        env=environment,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    assert all(f"{name} ({kind}" in shown.stdout for name, (kind, _, _) in zip(names, NEW, strict=True))
+    shown = python(checkout, "-c", script, *names)
+    assert all(f"{name} ({kind}" in shown for name, (kind, _, _) in zip(names, NEW, strict=True))
     tests = [mirrored(path.relative_to(checkout)) for path in written(checkout)]
     assert len(tests) == len(NEW)
     run_tests(checkout, *map(str, tests))
@@ -123,16 +121,10 @@ def test_new_files_are_as_the_linter_wants_them(checkout: Path) -> None:
     files = [str(path) for path in (*written(checkout), *(checkout / "tests").rglob("test_my_*_n*.py"))]
     assert len(files) == 2 * len(NEW)
     for command in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *command, *files]
-        done = subprocess.run(ruff, cwd=checkout, check=False, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout
+        python(checkout, "-m", "ruff", *command, *files)
 
 
-def test_the_command_says_what_it_wrote_and_the_other_families(
-    checkout: Path, command: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(checkout)
-    monkeypatch.setenv("COLUMNS", "200")
+def test_the_command_says_what_it_wrote_and_the_other_families(in_checkout: None, command: Say) -> None:
     code, told, wrong = command("new", "attack", "another")
     assert code == 0, wrong
     assert "Wrote attacks/gradient_matching/another.py and tests/attacks/gradient_matching/test_another.py." in told
@@ -169,9 +161,7 @@ def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
         assert all(own.holds for own in known_families(kind))  # type: ignore[arg-type]
 
 
-def test_a_component_is_written_for_its_hook(checkout: Path, command: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(checkout)
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_component_is_written_for_its_hook(in_checkout: None, command: Say) -> None:
     code, told, wrong = command("new", "component", "another-writer", "--hook", "decoder")
     assert code == 0, wrong
     assert "Wrote fedsim/components/decoder/another_writer.py" in told
@@ -182,11 +172,7 @@ def test_like_is_for_attacks() -> None:
         write_new("defense", "my-defense", ROOT, None, "text")
 
 
-def test_a_metric_lies_in_one_folder_with_the_others_and_has_underscores(
-    checkout: Path, command: Say, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(checkout)
-    monkeypatch.setenv("COLUMNS", "200")
+def test_a_metric_lies_in_one_folder_with_the_others_and_has_underscores(in_checkout: None, command: Say) -> None:
     code, printed, wrong = command("new", "metric", "another-error")
     assert code == 0, wrong
     assert "Wrote fedsim/metrics/another_error.py and tests/metrics/test_another_error.py." in printed
