@@ -80,16 +80,6 @@ def test_a_file_that_holds_no_salt_is_refused(folder: RunFolder, tmp_path: Path,
         choose_start(folder, isolate=True, salt=tmp_path / "absent")
 
 
-def test_a_run_that_was_killed_before_its_first_record_can_begin_again(folder: RunFolder) -> None:
-    folder.write_salt(bytes(16))
-    folder.create(overwrite=False)
-    assert not (folder.path / "salt").exists()
-    (folder.path / "salt").write_text("mine")
-    with pytest.raises(FedsimError, match="holds 'salt', which is not a file of fedsim"):
-        folder.create(overwrite=True)
-    assert (folder.path / "salt").read_text() == "mine"
-
-
 def run(scenario: Scenario, path: Path, start: Start) -> RunRecord:
     made = RunFolder(path)
     made.create(overwrite=False)

@@ -81,7 +81,9 @@ def test_an_existing_run_is_kept_unless_overwritten(run_folder: RunFolder) -> No
     assert everything(run_folder.path) == set()
 
 
-@pytest.mark.parametrize("name", ["weights/thesis.bin", "weights/arm-2.npz", "figures/thesis.png", "notes/a", "a"])
+@pytest.mark.parametrize(
+    "name", ["weights/thesis.bin", "weights/arm-2.npz", "figures/thesis.png", "notes/a", "a", "salt"]
+)
 def test_without_a_manifest_nothing_is_removed(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("precious")
