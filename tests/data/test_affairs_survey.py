@@ -15,10 +15,11 @@ from fedsim.federation.client import local_training
 from fedsim.metrics.table import columns_of
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
+from fedsim.scenario.example import SMALL
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
-from tests.conftest import BASE, KNOWN
+from tests.conftest import KNOWN
 
 
 def made(**settings: object) -> Dataset:
@@ -59,7 +60,8 @@ def test_all_answers_are_categories_where_it_is_said_so() -> None:
 @pytest.mark.parametrize(("attack", "batch_size"), [("closed-form-linear", 1), ("span-intersection", 4)])
 def test_answers_of_the_survey_are_read_from_an_update(attack: str, batch_size: int) -> None:
     tables = {
-        **BASE,
+        "title": "test",
+        **SMALL,
         "data": {"name": "affairs-survey"},
         "model": {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0},
         "federation": {"clients": 4, "batch_size": batch_size},

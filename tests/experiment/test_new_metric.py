@@ -96,9 +96,8 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
     found = {(own.attack, own.metric): own.value.value for own in figures(record)}
     assert found["IG", "worst_pixel_mean"] == attack.extra_metrics["worst_pixel_mean"].value
     assert found["", "test_error"] == error
-    assert {"worst_pixel_mean", "test_error"} <= {
-        own["metric"] for own in expectation(figures(record), measurement(record))["figures"]
-    }
+    expected = expectation(figures(record), measurement(record))
+    assert {"worst_pixel_mean", "test_error"} <= {own.metric for own in expected.figures}
     page = writing.build(tmp_path / "run").read_text()
     for told in ("mean worst pixel", "largest error of a pixel", "worst pixel &lt; 0.5", "error rate"):
         assert told in page, told
