@@ -84,13 +84,15 @@ def _read(name: str, folder: Path) -> tuple[dict[str, Any], Expected]:
     if not file.is_file():
         known = did_you_mean(name, [other.stem for other in folder.glob("*.toml")])
         raise FedsimError(f"unknown scenario '{name}'.{known}")
-    expected = _read_expected(file)
+    scenario, expected = _parse(file)
     if not expected.figures:
         raise FedsimError(f"scenario '{name}' has no expected figures: no file {expected_file(file).name}.")
-    return tomllib.loads(file.read_text(encoding="utf-8")), expected
+    return scenario, expected
 
 
-_read_expected = cache(read_expected)  # pages show hundreds of figures of the same files
+@cache  # pages show hundreds of figures of the same files
+def _parse(file: Path) -> tuple[dict[str, Any], Expected]:
+    return tomllib.loads(file.read_text(encoding="utf-8")), read_expected(file)
 
 
 def _choose_figures(
