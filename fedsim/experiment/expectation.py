@@ -75,14 +75,21 @@ def read_expected(scenario: Path) -> Expected:
 
 
 def write_expected(expected: Expected, scenario: Path) -> Path:
-    """Write the expected figures of a scenario, a line per figure, and return the file."""
+    """Write the expected figures of a scenario, a line per figure, and return the file.
+
+    Raises:
+        FedsimError: the file cannot be written.
+    """
     table = expected.model_dump(mode="json", exclude_defaults=True)
     lines = [f"  {json.dumps(figure, ensure_ascii=False)}" for figure in table.pop("figures", [])]
     head = json.dumps(table, ensure_ascii=False)[1:-1]
     file = expected_file(scenario)
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = "\n".join([f'{{{head}{", " if head else ""}"figures": [', ",\n".join(lines), "]}", ""])
-    write_atomic(file, text.encode())
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, text.encode())
+    except OSError as error:
+        raise FedsimError(f"cannot write {file}: {error.strerror}") from error
     return file
 
 

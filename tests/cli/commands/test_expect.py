@@ -45,3 +45,10 @@ def test_a_folder_without_a_record_or_an_unknown_scenario_is_a_mistake_of_the_us
     code, told, said = command("expect", str(swept / "s"), str(tmp_path / "t.toml"))
     assert (code, told) == (2, "")
     assert "no scenario file" in said
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(command: Say, swept: Path, scenario: Path) -> None:
+    (scenario.parent / "expected").write_text("a file")
+    code, told, said = command("expect", str(swept / "s"), str(scenario))
+    assert (code, told) == (2, "")
+    assert "cannot write" in said
