@@ -14,7 +14,7 @@ from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
 from fedsim.core.settings import Config
 from fedsim.record import ATTACKS, ArmRecord, Interval, RunRecord
-from fedsim.record.atomic_files import write_atomic
+from fedsim.record.atomic_files import io_advice, write_atomic
 
 _SEARCHED = 60.0  # dB; higher values come from closed-form attacks, and their last digits from rounding
 
@@ -85,11 +85,9 @@ def write_expected(expected: Expected, scenario: Path) -> Path:
     head = json.dumps(table, ensure_ascii=False)[1:-1]
     file = expected_file(scenario)
     text = "\n".join([f'{{{head}{", " if head else ""}"figures": [', ",\n".join(lines), "]}", ""])
-    try:
+    with io_advice(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, text.encode())
-    except OSError as error:
-        raise FedsimError(f"cannot write {file}: {error.strerror}") from error
     return file
 
 
