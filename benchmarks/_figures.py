@@ -1,9 +1,9 @@
 """Tables of results, and the pages that show them between two comments: ``<!-- figures: NAME -->``, ``<!-- end -->``.
 
 ``<!-- figures: NAME: CELL -->`` shows one cell of an experiment, ``<!-- experiments -->`` all experiments by the pages
-that show them, ``<!-- papers -->`` what methods are to their papers, ``<!-- map: NAME -->`` an experiment as a picture,
-which lies in docs/images, ``<!-- costs: NAME -->`` what defenses cost and keep as one, ``<!-- systems -->`` the
-published systems, and ``<!-- expected: NAME -->`` what a scenario expects (or some of it: `benchmarks._expected`).
+that show them, ``<!-- map: NAME -->`` an experiment as a picture, which lies in docs/images, ``<!-- costs: NAME -->``
+what defenses cost and keep as one, ``<!-- systems -->`` the published systems, and ``<!-- expected: NAME -->`` what a
+scenario expects (or some of it: `benchmarks._expected`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from benchmarks import _costs, _expected, _map, _papers, _systems, _values
+from benchmarks import _costs, _expected, _map, _systems, _values
 from benchmarks._experiments import experiments
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
@@ -30,7 +30,7 @@ _EXPECTED = re.compile(
     r".*?(?P<end><!-- end -->)",
     re.DOTALL,
 )
-_LIST = re.compile(r"(<!-- (?P<kind>papers|experiments|systems) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+_LIST = re.compile(r"(<!-- (?P<kind>experiments|systems) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
 def without_staleness(text: str) -> str:
@@ -45,7 +45,7 @@ def pages() -> Iterator[Path]:
 
 
 def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
-    """Return a page's text with the tables of the results that lie in a folder, and of the methods' papers.
+    """Return a page's text with the tables of the results that lie in a folder.
 
     Raises:
         FedsimError: results or a cell are missing.
@@ -82,7 +82,6 @@ def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
         raise FedsimError(f"{page}: {error}") from error
     text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
     lists = {
-        "papers": _papers.as_tables,
         "experiments": lambda: _experiment_index(page),
         "systems": lambda: _systems.as_markdown(page),
     }

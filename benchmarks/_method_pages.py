@@ -43,10 +43,12 @@ def listing(page: str) -> str:
     parts = ["# Every method", "Each page is made from the method's docstring, its settings and its measurements."]
     for kind in KINDS:
         lines = (
-            f"| [{name}]({_link(path_of(entry), page)}) | {_tier(entry)} | {_escape_markdown(entry.summary)} |"
+            f"| [{name}]({_link(path_of(entry), page)}) | {_tier(entry)} | {_escape_markdown(entry.summary)} "
+            f"| {_escape_markdown(entry.origin)} |"
             for name, entry in sorted(entries_of(kind).items())
         )
-        parts.append("\n".join((f"## {kind}\n", "| name | tier | summary |", "| --- | --- | --- |", *lines)))
+        heads = (f"## {kind}\n", "| name | tier | summary | paper |", "| --- | --- | --- | --- |")
+        parts.append("\n".join((*heads, *lines)))
     return "\n\n".join(parts)
 
 

@@ -1,4 +1,4 @@
-"""Tables of methods' papers and of the papers' steps, from the methods' decorators and the tests' markers."""
+"""Steps of papers: their code from the methods' decorators, and their tests from the tests' markers."""
 
 from __future__ import annotations
 
@@ -9,25 +9,10 @@ from functools import cache
 
 from benchmarks._results import ROOT
 from fedsim.core.registry.index import entries_of
-from fedsim.core.registry.method import KINDS, Entry, Kind
+from fedsim.core.registry.method import KINDS, Entry
 
 _PACKAGES = ("attacks", "defenses", "fedsim")
-_HEADINGS: dict[Kind, str] = {
-    "attack": "Attacks",
-    "defense": "Defenses",
-    "aggregator": "Aggregators",
-    "component": "Components",
-}
-_HEAD = ("| method | tier | paper | fidelity | what differs |", "| --- | --- | --- | --- | --- |")
-_HEAD_OF_STEPS = ("| method | step of the paper | code | oracle |", "| --- | --- | --- | --- |")
 _ARXIV = re.compile(r"\d{4}\.\d{4,5}")
-
-
-def as_tables() -> str:
-    """Return Markdown: a table for each kind that has methods of papers, sorted by name."""
-    tables = ((heading, list(_lines(kind))) for kind, heading in _HEADINGS.items())
-    papers = "\n\n".join("\n".join((f"## {heading}", "", *_HEAD, *lines)) for heading, lines in tables if lines)
-    return "\n".join((papers, "", "## Step by step", "", *_HEAD_OF_STEPS, *_lines_of_steps()))
 
 
 def stepwise() -> list[Entry]:
@@ -74,20 +59,6 @@ def _steps_of(node: ast.AST) -> Iterator[tuple[str, str]]:
 def places_of(entry: Entry, step: str, code: str) -> tuple[str, str] | None:
     """Return the full name of a step's code and the path of its test, or None if the step is not built."""
     return (place_of(entry, code), oracle_of(entry, step)) if code else None
-
-
-def _lines_of_steps() -> Iterator[str]:
-    for entry in stepwise():
-        for step, code in entry.paper_steps:
-            places = places_of(entry, step, code)
-            built = " | ".join(map("`{}`".format, places)) if places else "not built | "
-            yield f"| `{entry.name}` | {step} | {built} |"
-
-
-def _lines(kind: Kind) -> Iterator[str]:
-    for name, entry in sorted(entries_of(kind).items()):
-        if entry.paper:
-            yield f"| `{name}` | {entry.tier} | {link(entry.paper)} | {entry.fidelity} | {entry.deviates} |"
 
 
 def link(paper: str) -> str:

@@ -89,6 +89,7 @@ def test_a_page_links_to_handwritten_pages_and_names_scenarios() -> None:
     text = made("component", "nested-dropout")
     assert "[Nested Dropout and Co-teaching](../../components/nested-dropout.md)" in text
     assert "`scenarios/52_nested_dropout.toml`" in text
+    assert "\n| checkpoint of the best validation accuracy | not built |  |\n" in text
     assert "scenarios/62" not in text
     assert not [file for file, text in _method_pages._scenarios().items() if "\nfigures = [" in text]
 
@@ -97,10 +98,11 @@ def test_a_page_links_to_handwritten_pages_and_names_scenarios() -> None:
 def test_every_method_has_a_page_and_a_line_in_the_list() -> None:
     paths = [path for path, _ in _method_pages.pages()]
     assert len(paths) == len(set(paths)) == sum(len(entries_of(kind)) for kind in KINDS)
-    linked = re.findall(
-        r"^[|] .*?[(][.][.]/(methods/[^)]+)[)]", _method_pages.listing("reference/methods.md"), re.MULTILINE
-    )
+    listing = _method_pages.listing("reference/methods.md")
+    linked = re.findall(r"^[|] .*?[(][.][.]/(methods/[^)]+)[)]", listing, re.MULTILINE)
     assert linked == paths
+    assert "| a reproduction of [arXiv 2112.03570](https://arxiv.org/abs/2112.03570) |\n" in listing
+    assert "| a reproduction of Srivastava 2014 |\n" in listing
 
 
 def test_names_become_links_where_they_cannot_be_values() -> None:

@@ -47,13 +47,6 @@ def test_every_built_step_has_a_test_and_every_marked_test_a_built_step() -> Non
     assert built == set(_papers.oracles())
 
 
-def test_the_page_has_a_line_for_every_step_of_every_method() -> None:
-    page = (ROOT / "docs/fidelity.md").read_text(encoding="utf-8")
-    assert _papers.as_tables() in page
-    assert all(f"| `{entry.name}` | {step[0]} |" in page for entry in _papers.stepwise() for step in entry.paper_steps)
-    assert "| `nested-dropout` | checkpoint of the best validation accuracy | not built |  |" in page
-
-
 def test_names_are_those_of_the_methods_files_unless_they_are_whole() -> None:
     entry = Entry(kind="attack", name="tag", module="attacks.text.tag", summary="")
     assert _papers.place_of(entry, "Tag.search") == "attacks.text.tag.Tag.search"

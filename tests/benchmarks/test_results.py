@@ -10,9 +10,7 @@ from benchmarks._experiments import experiments
 from benchmarks._results import as_json, changed_rows, read, write
 from benchmarks._rows import Row
 from benchmarks._sources import ROOT, digest_of_file
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.registry.index import entries_of
 from tests.benchmarks.toy_results import result
 
 EXACT = Row("exact", "LeNet", 0.5, "share", 0.25, 0.75, 4, ">= 0.6")
@@ -89,17 +87,6 @@ def test_a_page_shows_a_result_or_a_cell_of_it_between_its_marks(tmp_path: Path)
     assert _figures.render_page(text, "page.md", tmp_path) == text
     with pytest.raises(FedsimError, match="page.md: .* no cell 'ones'. Did you mean 'one'"):
         _figures.render_page("<!-- figures: toy: ones -->\n<!-- end -->", "page.md", tmp_path)
-
-
-def test_a_page_shows_every_method_that_says_what_it_is_to_its_paper() -> None:
-    lines = _figures.render_page("<!-- papers -->\nold\n<!-- end -->\n", "page.md").splitlines()
-    fidelity = lines[: lines.index("## Step by step")]
-    listed = sorted(line.split("`")[1] for line in fidelity if line.startswith("| `"))
-    published = [entry for kind in registry.KINDS for entry in entries_of(kind).values() if entry.fidelity]
-    assert listed == sorted(entry.name for entry in published)
-    assert "| `lira` | core | [2112.03570](https://arxiv.org/abs/2112.03570) | reproduction |  |" in lines
-    assert "| `dropout` | core | Srivastava 2014 | reproduction |  |" in lines
-    assert "old" not in lines
 
 
 def test_pages_show_the_rows_of_the_results() -> None:
