@@ -1,8 +1,8 @@
-"""The page of published systems: claim, figures with and without the system, privacy, oracle tests and label.
+"""The page of published systems: figures with and without the system, claim, privacy and label.
 
 ``systems.toml`` names for each system its methods, the scenario with the arm that runs them, the arm or the attack
-without them, and the figures. Values are those that the scenario expects; papers, labels and tests stand in the
-methods' decorators.
+without them, and the figures. Values are those that the scenario expects; papers and labels stand in the methods'
+decorators.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedsim.core.registry.method import KINDS, Entry
 from fedsim.core.types import Config
 
 FILE = Path(__file__).parent / "systems.toml"
-_HEADS = ("system", "label", "scenario, arm", "figure", "without", "with", "oracle tests")
+_HEADS = ("system", "scenario", "figure", "without", "with")
 
 
 class Comparison(Config):
@@ -119,14 +119,11 @@ def as_markdown(page: str) -> str:
 
 def _rows(system: System) -> Iterator[list[str]]:
     """Yield a row for each figure; the first row names the system."""
-    label = ", ".join(dict.fromkeys(map(_label, entries(system))))
-    tests = str(sum(bool(code) for entry in entries(system) for _, code in entry.paper_steps))
     link = f"[{system.name}](#{_anchor(system.name)})"
     if not system.figures:
-        yield [link, label, "none", system.elsewhere, "", "", tests]
+        yield [link, "none", system.elsewhere, "", ""]
     for number, figure in enumerate(system.figures):
-        first = [link, label, f"`{system.scenario}`, {system.arm}"] if number == 0 else ["", "", ""]
-        yield [*first, *_figure(system, figure), tests if number == 0 else ""]
+        yield [*([link, _measurement(system)] if number == 0 else ["", ""]), *_figure(system, figure)]
 
 
 def _figure(system: System, figure: Comparison) -> list[str]:
@@ -142,20 +139,12 @@ def _figure(system: System, figure: Comparison) -> list[str]:
 
 
 def _section(system: System, page: str) -> str:
-    """Return a system's claim, figures, privacy and oracle tests."""
+    """Return a system's methods, claim and privacy."""
     link = os.path.relpath(ROOT / "docs" / system.page.partition("#")[0], (ROOT / page).parent)
     anchor = f"#{system.page.partition('#')[2]}" if "#" in system.page else ""
     methods = (f"`{entry.name}` ({_label(entry)} of {_papers.link(entry.paper)})" for entry in entries(system))
-    parts = [
-        f"## {system.name}",
-        f"{', '.join(methods)}; [page]({link}{anchor}).",
-        f"**The paper claims.** {system.claim}",
-        f"**Measured here.** {system.elsewhere or _measurement(system)}",
-        _table(system),
-        f"**For privacy.** {system.privacy}",
-        f"**Oracle tests.** {'; '.join(_oracles(system))}.",
-    ]
-    return "\n\n".join(filter(None, parts))
+    claim = f"{', '.join(methods)}; [page]({link}{anchor}). **Claim of the paper.** {system.claim}"
+    return f"## {system.name}\n\n{claim} **For privacy.** {system.privacy}"
 
 
 def _label(entry: Entry) -> str:
@@ -165,20 +154,8 @@ def _label(entry: Entry) -> str:
 
 def _measurement(system: System) -> str:
     controls = dict.fromkeys(figure.control for figure in system.figures if figure.control)
-    comparison = f"arm *{system.baseline}*" if system.baseline else f"*{'*, *'.join(controls)}*"
-    return f"`scenarios/{system.scenario}.toml`, arm *{system.arm}* beside {comparison}."
-
-
-def _table(system: System) -> str:
-    rows = [["figure", "without", "with"], ["---"] * 3, *(_figure(system, figure) for figure in system.figures)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) if system.figures else ""
-
-
-def _oracles(system: System) -> Iterator[str]:
-    """Yield the test of each step of each method's paper."""
-    for entry in entries(system):
-        for step, code in entry.paper_steps:
-            yield f"{step}: `{_papers.oracle_of(entry, step)}`" if code else f"{step}: not built"
+    comparison = f"*{system.baseline or '*, *'.join(controls)}*"
+    return f"`{system.scenario}`: *{system.arm}* beside {comparison}"
 
 
 def _anchor(title: str) -> str:

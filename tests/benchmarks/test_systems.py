@@ -97,37 +97,27 @@ def test_a_figure_stands_beside_that_of_the_arm_without_or_of_a_control(scenario
         {"metric": "prompt_accuracy", "attack": "a | b", "substitute": "none"},
     ]
     rows = list(_systems._rows(system(figures=figures)))
-    assert [row[3:6] for row in rows] == [
+    assert [row[2:] for row in rows] == [
         ["accuracy", "25 %", "75 %"],
         ["prompt told: a \\| b", "3 % ± 10", "50 % [25, 75]"],
         ["prompt told: a \\| b", "none", "50 % [25, 75]"],
     ]
-    assert rows[0][:3] == ["[ADED (draft)](#aded-draft)", "variant", "`one`, decoder aded"]
-    assert {tuple(row[:3]) for row in rows[1:]} == {("", "", "")}
-    assert int(rows[0][6]) > 3
+    assert rows[0][:2] == ["[ADED (draft)](#aded-draft)", "`one`: *decoder aded* beside *decoder greedy*"]
+    assert {tuple(row[:2]) for row in rows[1:]} == {("", "")}
     control = {"metric": "prompt_accuracy", "attack": "a | b", "control": "shuffled"}
     (row,) = _systems._rows(system(baseline="", figures=[control]))
-    assert row[4:6] == ["12.5 % ± 10", "50 % [25, 75]"]
+    assert row[1] == "`one`: *decoder aded* beside *shuffled*"
+    assert row[3:] == ["12.5 % ± 10", "50 % [25, 75]"]
     (row,) = _systems._rows(
         system(figures=[{"metric": "test_accuracy", "arm": "decoder greedy", "baseline": "decoder aded"}])
     )
-    assert row[3:6] == ["accuracy; *decoder greedy* beside *decoder aded*", "75 %", "25 %"]
+    assert row[2:] == ["accuracy; *decoder greedy* beside *decoder aded*", "75 %", "25 %"]
 
 
-def test_a_section_holds_claim_figures_privacy_and_the_test_of_each_step(scenario: Path) -> None:
+def test_a_section_holds_claim_and_privacy(scenario: Path) -> None:
     section = _systems._section(system(figures=[{"metric": "test_accuracy"}]), "docs/systems.md")
     assert section.startswith("## ADED (draft)\n\n`aded` (variant of [2407.12021]")
-    for part in (
-        "[page](components/aded.md#more)",
-        "**The paper claims.** Fast.",
-        "`scenarios/one.toml`, arm *decoder aded* beside arm *decoder greedy*.",
-        "| accuracy | 25 % | 75 % |",
-        "**For privacy.** Leaks.",
-        "`tests/components/decoder/test_aded.py::",
-    ):
-        assert part in section
-    (entry,) = _systems.entries(system())
-    assert section.count("::") == sum(bool(code) for _, code in entry.paper_steps)
+    assert "; [page](components/aded.md#more). **Claim of the paper.** Fast. **For privacy.** Leaks." in section
 
 
 def test_the_methods_of_an_arm_are_its_own_strings_and_those_of_the_base(scenario: Path) -> None:
