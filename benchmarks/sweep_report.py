@@ -47,7 +47,7 @@ print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 
 """
 
 
-@experiment("sweep-report", minutes=1, page="benchmarks/sweep")
+@experiment("sweep-report", minutes=1, page="benchmarks/README")
 def sweep_report(budget: Budget) -> Cells:
     """Return the one cell; the long version builds the report three times."""
     return {"report": partial(_rows, 3 if budget.full else 1)}
