@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from benchmarks._passes import timed
 from benchmarks._victims import Victim
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
@@ -48,12 +48,16 @@ def attack_within(seconds: float | None, attack: Attack[Any], victim: Victim, nu
     Raises:
         NotApplicable: the attack does not fit the update.
     """
-    begin = time.process_time()
-    guess = attack(victim.observation, seeding.generator(1, "attack", number), seconds=seconds)
-    taken = time.process_time() - begin
+    generator = seeding.generator(1, "attack", number)
+    guess, taken = timed(lambda: attack(victim.observation, generator, seconds=seconds))
     items = items_of(guess, victim)
     labels = sum(item.label == item.guessed_label for item in items) / len(items)
     return Outcome(worst_psnr(items), taken, guess, are_exact(items), labels)
+
+
+def attack_each(attack: Attack[Any], victims: Iterable[Victim], seconds: float | None = None) -> list[Outcome]:
+    """Attack updates one after the other, as `attack_within`."""
+    return [attack_within(seconds, attack, victim, number) for number, victim in enumerate(victims)]
 
 
 def items_of(guess: Reconstruction, victim: Victim) -> tuple[ItemScore, ...]:

@@ -17,16 +17,17 @@ SETTLING = 2
 """First passes of every way, which are not counted."""
 
 
-def time_alternately(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
+def time_alternately(ways: Sequence[Callable[[int], None]], passes: int, settling: int = SETTLING) -> list[list[float]]:
     """Return the seconds of processor time of every pass of every way, which is called with the pass's number."""
-    seconds = run_in_turn([partial(_seconds, way) for way in ways], range(passes + SETTLING))
-    return [of_way[SETTLING:] for of_way in seconds]
+    runs = run_in_turn([lambda number, way=way: timed(partial(way, number)) for way in ways], range(passes + settling))
+    return [[seconds for _, seconds in of_way[settling:]] for of_way in runs]
 
 
-def _seconds(way: Callable[[int], None], number: int) -> float:
+def timed(work: Callable[[], Done]) -> tuple[Done, float]:
+    """Return what a function returns, and its seconds of processor time."""
     begin = time.process_time()
-    way(number)
-    return time.process_time() - begin
+    done = work()
+    return done, time.process_time() - begin
 
 
 def run_in_turn(ways: Sequence[Callable[[Work], Done]], every: Iterable[Work]) -> list[list[Done]]:

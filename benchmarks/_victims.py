@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import registry, seeding
+from benchmarks._passes import timed
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
 from fedsim.core.nets import checkpoints
 from fedsim.core.nets.losses import cross_entropy
 from fedsim.core.nets.masks import dropout_sites, keep_masks
-from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, Tensors, ThreatModel, Update, WireEntry
+from fedsim.core.types import (
+    Batch,
+    InputSpec,
+    Knowledge,
+    Observation,
+    Reconstruction,
+    Tensors,
+    ThreatModel,
+    Update,
+    WireEntry,
+)
 from fedsim.federation.client import local_training
 from fedsim.scenario import Choice, parse
 from fedsim.scenario.world import World, build
@@ -44,28 +58,11 @@ def victims_of(
     model: Mapping[str, Any],
     victims: int,
     *,
-    batch_size: int = 1,
     knows: Sequence[Knowledge] = KNOWN,
-    trained: int = 0,
-    clients: int = _CLIENTS,
-    defenses: Sequence[Mapping[str, Any]] = (),
+    **client: Any,
 ) -> Iterator[Victim]:
-    """Yield the first gradients of the first clients, each on a batch of its own at the same weights.
-
-    Args:
-        data: data set and its settings.
-        model: model and its settings.
-        victims: number of clients to attack.
-        batch_size: examples of a batch.
-        knows: what the attacker knows.
-        trained: steps of Adam on the training set that the weights went through; 0 for fresh ones.
-        clients: number of clients that share the data, if the victims are not more.
-        defenses: of the clients, in their order.
-    """
-    for observed_victim in observed_victims(
-        data, model, victims, batch_size=batch_size, trained=trained, clients=clients, defenses=defenses
-    ):
-        yield seen_of(observed_victim, knows)
+    """Yield the updates of `observed_victims` as an attacker with this knowledge sees them."""
+    return (seen_of(victim, knows) for victim in observed_victims(data, model, victims, **client))
 
 
 def seen_of(victim: observed.Victim, knows: Sequence[Knowledge] = KNOWN) -> Victim:
@@ -83,25 +80,78 @@ def observed_victims(
     clients: int = _CLIENTS,
     defenses: Sequence[Mapping[str, Any]] = (),
 ) -> Iterator[observed.Victim]:
-    """Yield the same updates beside their truth, as `victims_of`."""
-    scenario = {
-        "title": "benchmark",
-        "seed": 5,
-        "data": dict(data),
-        "model": dict(model),
-        "federation": {"clients": max(clients, victims), "batch_size": batch_size},
-        "defenses": list(map(dict, defenses)),
-    }
-    world = world_of(scenario)
-    received = trained_weights(world, trained) if trained else world.models.first_weights
-    for client in range(victims):
-        update, truth = local_training(world, received, 1, client)
-        yield observed.Victim(world, WireEntry(1, client, received, update), truth)
+    """Yield the first gradients of the first clients, each on a batch of its own at the same weights.
+
+    Args:
+        data: data set and its settings.
+        model: model and its settings.
+        victims: number of clients to attack.
+        batch_size: examples of a batch.
+        trained: steps of Adam on the training set that the weights went through; 0 for fresh ones.
+        clients: number of clients that share the data, if the victims are not more.
+        defenses: of the clients, in their order.
+    """
+    federation = {"clients": max(clients, victims), "batch_size": batch_size}
+    tables = {"data": dict(data), "model": dict(model), "federation": federation, "defenses": list(map(dict, defenses))}
+    world = world_of({"seed": 5, **tables})
+    received = trained_weights(world, trained) if trained else None
+    return (send_update(world, client, received) for client in range(victims))
 
 
-def world_of(tables: dict[str, Any]) -> World:
-    """Return the world of a scenario's tables."""
-    return build(parse(tables, "benchmark"))
+def send_update(world: World, client: int = 0, weights: Tensors | None = None, round_: int = 1) -> observed.Victim:
+    """Return a client's update of a round beside its truth; without weights it receives the first ones."""
+    received = world.models.first_weights if weights is None else weights
+    update, truth = local_training(world, received, round_, client)
+    return observed.Victim(world, WireEntry(round_, client, received, update), truth)
+
+
+def world_of(tables: Mapping[str, Any]) -> World:
+    """Return the world of a scenario's tables, which may do without a title."""
+    return build(parse({"title": "benchmark", **tables}, "benchmark"))
+
+
+def make_attack(name: str, **settings: Any) -> Attack[Any]:
+    """Return an attack by its name."""
+    return Choice(name=name, settings=settings).make("attack")
+
+
+def try_attack(attack: Attack[Any], observation: Observation, *draws: Any) -> tuple[Reconstruction | None, float]:
+    """Return a guess and its processor seconds; None where the attack does not apply, for a reason that is printed.
+
+    Args:
+        attack: the attack.
+        observation: what it sees.
+        draws: seed and words of the generator that it draws from.
+    """
+
+    def guess() -> Reconstruction | None:
+        try:
+            return attack(observation, seeding.generator(*draws))
+        except NotApplicable as reason:
+            print(f"{attack.name}: {reason}", file=sys.stderr)
+            return None
+
+    return timed(guess)
+
+
+def gradient_seen(
+    model: nn.Module, gradient: Tensors, batch: Batch, spec: InputSpec, task: str = "classification", **known: Any
+) -> Observation:
+    """Return what a server sees of the gradient of one step on a batch, whose size and dropout rates it knows."""
+    given = {"threat": ThreatModel(knows=("batch-size", "dropout-rates")), "sites": (), "labels": None, **known}
+    return Observation(
+        model=model,
+        loss=cross_entropy,
+        update=Update("gradient", gradient, {}, len(batch), 0.0),
+        spec=spec,
+        local_steps=1,
+        learning_rate=1.0,
+        batch_size=len(batch),
+        masks=None,
+        known_methods=(),
+        task=Choice(name=task).make("task"),
+        **given,
+    )
 
 
 def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Tensors:
@@ -111,9 +161,9 @@ def trained_weights(world: World, steps: int, among: Tensor | None = None) -> Te
     optimizer = torch.optim.Adam(model.parameters(), lr=_STEP_SIZE)
     generator = seeding.generator(7, "training")
     for _ in range(steps):
-        chosen = torch.randint(len(train.inputs), (_TRAINING_BATCH,), generator=generator)
+        batch = train.select(torch.randint(len(train.inputs), (_TRAINING_BATCH,), generator=generator))
         with keep_masks(generator):
-            loss = cross_entropy(model(train.inputs[chosen]), train.labels[chosen])
+            loss = cross_entropy(model(batch.inputs), batch.labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -140,13 +190,12 @@ def kept_weights(kind: str, description: Any, make: Callable[[], Tensors]) -> Pa
 def write(victims: Iterable[Victim], folder: Path) -> None:
     """Store victims that share their weights, a file each: tensors and numbers alone."""
     for number, victim in enumerate(victims):
+        spec, batch, observation = victim.spec, victim.batch, victim.observation
         if number == 0:
-            spec, weights = victim.spec, victim.observation.model.state_dict()
-            torch.save(
-                {"weights": weights, "spec": (spec.shape, spec.classes, spec.mean, spec.std)}, _model_path(folder)
-            )
-        gradient, batch = dict(victim.observation.update.tensors), victim.batch
-        torch.save({"gradient": gradient, "inputs": batch.inputs, "labels": batch.labels}, _file_of(folder, number))
+            facts = (spec.shape, spec.classes, spec.mean, spec.std)
+            torch.save({"weights": observation.model.state_dict(), "spec": facts}, folder / "model.pt")
+        stored = {"gradient": dict(observation.update.tensors), "inputs": batch.inputs, "labels": batch.labels}
+        torch.save(stored, folder / f"victim-{number}.pt")
 
 
 def read(folder: Path, model: Mapping[str, Any], numbers: Sequence[int]) -> list[Victim]:
@@ -157,43 +206,16 @@ def read(folder: Path, model: Mapping[str, Any], numbers: Sequence[int]) -> list
         model: name and settings of their model.
         numbers: of the victims.
     """
-    stored = torch.load(_model_path(folder), weights_only=True)
+    stored = torch.load(folder / "model.pt", weights_only=True)
     spec = InputSpec(*stored["spec"])
-    network = _network(model, spec)
+    network = Choice.model_validate(model).make("model", spec).train()
     network.load_state_dict(stored["weights"])
-    return [_read(_file_of(folder, number), network, spec) for number in numbers]
+    return [_read(folder / f"victim-{number}.pt", network, spec) for number in numbers]
 
 
 def _read(file: Path, network: nn.Module, spec: InputSpec) -> Victim:
     stored = torch.load(file, weights_only=True)
     batch = Batch(stored["inputs"], stored["labels"])
-    observation = Observation(
-        threat=ThreatModel(knows=(*KNOWN, "labels")),
-        model=network,
-        loss=cross_entropy,
-        update=Update("gradient", stored["gradient"], {}, len(batch), 0.0),
-        spec=spec,
-        local_steps=1,
-        learning_rate=1.0,
-        sites=dropout_sites(network, spec.shape, len(batch)),
-        batch_size=len(batch),
-        labels=batch.labels.clone(),
-        masks=None,
-        known_methods=(),
-        task=Choice(name="classification").make("task"),
-    )
-    return Victim(observation, batch, spec)
-
-
-def _network(model: Mapping[str, Any], spec: InputSpec) -> nn.Module:
-    settings = dict(model)
-    method = registry.get("model", settings.pop("name"))
-    return cast("nn.Module", method.make(method.config.model_validate(settings), spec)).train()
-
-
-def _model_path(folder: Path) -> Path:
-    return folder / "model.pt"
-
-
-def _file_of(folder: Path, number: int) -> Path:
-    return folder / f"victim-{number}.pt"
+    known = {"threat": ThreatModel(knows=(*KNOWN, "labels")), "labels": batch.labels.clone()}
+    sites = dropout_sites(network, spec.shape, len(batch))
+    return Victim(gradient_seen(network, stored["gradient"], batch, spec, sites=sites, **known), batch, spec)

@@ -15,14 +15,10 @@ import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
-from fedsim.core import registry, seeding
+from benchmarks._victims import make_attack, send_update, world_of
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Truth, WireEntry
-from fedsim.federation.client import local_training
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
-from fedsim.threat.victim import Victim
 
 _RIGHT = 40.0  # dB
 _UNITS = 1024
@@ -56,51 +52,31 @@ def certified_bins(budget: Budget) -> Cells:
 
 
 def _rows(attack: str, size: int, steps: str, clients: int) -> Iterator[Row]:
-    world = _world(attack, size, steps)
+    world = world_of(
+        {
+            "seed": 5,
+            "data": {"name": "mnist5k", "size": 32},
+            "model": {"name": "lenet", "dropout": 0.0},
+            "federation": {"clients": _LONG, "batch_size": size, **_STEPS[steps]},
+            "threat": {"server": "malicious"},
+            "attacks": [_ATTACKS[attack]],
+        }
+    )
     right: list[float] = []
     recovered: list[float] = []
     setting = f"{attack}, {_UNITS} units, B = {size}, {steps}"
     for client in range(clients):
-        observation, truth = _observe_client(world, client)
+        victim = send_update(world, client)
+        observation = observe(victim, ("batch-size", "input-statistics"))
         try:
-            guess = _make_attack(attack)(observation, seeding.generator(1, "attack"))
+            guess = make_attack(**_ATTACKS[attack])(observation, seeding.generator(1, "attack"))
         except NotApplicable as reason:
             yield Row("right", setting, 0.0, "share", n=0, note=str(reason))
             return
-        examples = torch.cat([batch.inputs for batch in truth.batches]).flatten(1).unique(dim=0)
+        examples = torch.cat([batch.inputs for batch in victim.truth.batches]).flatten(1).unique(dim=0)
         errors = torch.cdist(examples, guess.inputs.flatten(1)) ** 2 / examples.shape[1]
         near = -10 * (errors * world.data.dataset.spec.std[0] ** 2).log10() > _RIGHT
         right += near.any(0).double().tolist()
         recovered += near.any(1).double().tolist()
     yield share("right", setting, right)
     yield share("recovered", setting, recovered)
-
-
-def _world(attack: str, size: int, steps: str) -> World:
-    tables = {
-        "title": "benchmark",
-        "seed": 5,
-        "data": {"name": "mnist5k", "size": 32},
-        "model": {"name": "lenet", "dropout": 0.0},
-        "federation": {
-            "clients": _LONG,
-            "batch_size": size,
-            **_STEPS[steps],
-        },
-        "threat": {"server": "malicious"},
-        "attacks": [_ATTACKS[attack]],
-    }
-    return build(parse(tables, "benchmark"))
-
-
-def _observe_client(world: World, client: int) -> tuple[Observation, Truth]:
-    received = world.models.first_weights
-    update, truth = local_training(world, received, 1, client)
-    entry = WireEntry(1, client, received, update)
-    return observe(Victim(world, entry, truth), ("batch-size", "input-statistics")), truth
-
-
-def _make_attack(attack: str) -> Any:
-    settings = dict(_ATTACKS[attack])
-    method = registry.get("attack", settings.pop("name"))
-    return method.make(method.config.model_validate(settings))

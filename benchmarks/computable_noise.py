@@ -12,8 +12,7 @@ the tensors, so it is no control. "PSNR" is that of the picture that the closed 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -22,11 +21,11 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._passes import time_alternately
+from benchmarks._passes import time_alternately, timed
 from benchmarks._rows import Row, median_row, share
-from fedsim.core import registry, seeding
-from fedsim.core.types import Tensors, Update, WireEntry
-from fedsim.federation.client import local_training
+from benchmarks._victims import make_attack, send_update, world_of
+from fedsim.core import seeding
+from fedsim.core.types import Tensors, Update
 from fedsim.metrics.image import psnr, to_pixels
 from fedsim.privacy.accounting import gaussian_epsilon
 from fedsim.privacy.discrete_noise import add_discrete
@@ -34,8 +33,7 @@ from fedsim.privacy.noise_recovery.recovery import subtract_noise
 from fedsim.privacy.noise_recovery.result import ComputedNoise
 from fedsim.privacy.secure_noise import normal
 from fedsim.privacy.upload import clip_with_derivative
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
+from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
@@ -120,7 +118,8 @@ def _rows(cases: Sequence[Case]) -> Iterator[Row]:
 
 
 def _rows_of(case: Case) -> Iterator[Row]:
-    noisy, clean = _world(case.client, case.batch_size, _defense(case)), _clean_world(case.client, case.batch_size)
+    defense = {"name": "local-dp", "noise_multiplier": case.noise, "clip": _CLIP, "generator": case.generator}
+    noisy, clean = _world(case.client, case.batch_size, defense), _clean_world(case.client, case.batch_size)
     found = [_attack_client(case, noisy, clean, client) for client in range(_CLIENTS)]
     mu = 2 * _CLIP / (case.noise * _CLIP)  # two updates are at most two clips apart
     yield Row("epsilon", case.setting, gaussian_epsilon(mu, _DELTA), "", n=_CLIENTS)
@@ -147,17 +146,16 @@ class _Attacked(NamedTuple):
 
 
 def _attack_client(case: Case, noisy: World, clean: World, client: int) -> _Attacked:
-    received = noisy.models.first_weights
-    update, truth = local_training(noisy, received, 1, client)
-    clipped = clip_with_derivative(local_training(clean, received, 1, client)[0].tensors, _CLIP)
-    begin = time.process_time()
-    outcome, tensors = subtract_noise(ordered_tensors(update, case), _SEEDS, _SECONDS, deviation=case.noise * _CLIP)
-    seconds = time.process_time() - begin
-    victim = Victim(noisy, WireEntry(1, client, received, update), truth)
+    victim, deviation = send_update(noisy, client), case.noise * _CLIP
+    update = victim.entry.update
+    clipped = clip_with_derivative(send_update(clean, client).entry.update.tensors, _CLIP)
+    (outcome, tensors), seconds = timed(
+        partial(subtract_noise, ordered_tensors(update, case), _SEEDS, _SECONDS, deviation=deviation)
+    )
     read = partial(_psnr, victim) if case.has_picture else lambda _: math.nan
     return _Attacked(
-        float(is_computed(tensors, clipped, case.noise * _CLIP)),
-        cleaned_fraction(tensors, clipped, case.noise * _CLIP),
+        float(is_computed(tensors, clipped, deviation)),
+        cleaned_fraction(tensors, clipped, deviation),
         float(outcome.equations) if isinstance(outcome, ComputedNoise) else 0.0,
         float(outcome.rank) if isinstance(outcome, ComputedNoise) else 0.0,
         seconds,
@@ -189,15 +187,10 @@ def ordered_tensors(update: Update, case: Case) -> Tensors:
 
 def _psnr(victim: Victim, tensors: Tensors) -> float:
     observation = observe(victim, ("batch-size", "input-statistics"))
-    method = registry.get("attack", "closed-form-linear")
     given = replace(observation, update=replace(observation.update, tensors=tensors))
-    guess = method.make(method.config())(given, seeding.generator(1, "attack"))
+    guess = make_attack("closed-form-linear")(given, seeding.generator(1, "attack"))
     spec = victim.world.data.dataset.spec
     return float(psnr(to_pixels(guess.inputs, spec), to_pixels(victim.truth.batches[0].inputs, spec)))
-
-
-def _defense(case: Case) -> dict[str, Any]:
-    return {"name": "local-dp", "noise_multiplier": case.noise, "clip": _CLIP, "generator": case.generator}
 
 
 @lru_cache(maxsize=1)  # cases of a group share it, and SmolLM2 takes half a minute
@@ -208,7 +201,6 @@ def _clean_world(name: str, batch_size: int) -> World:
 def _world(name: str, batch_size: int, *defenses: dict[str, Any]) -> World:
     client = CLIENTS[name]
     tables = {
-        "title": "benchmark",
         "seed": 90,
         "data": dict(client.data),
         "model": dict(client.model),
@@ -216,7 +208,7 @@ def _world(name: str, batch_size: int, *defenses: dict[str, Any]) -> World:
         "federation": {"clients": 8, "batch_size": batch_size},
         "defenses": list(defenses),
     }
-    return build(parse(tables, "benchmark"))
+    return world_of(tables)
 
 
 def _cost(counts: Sequence[int]) -> Iterator[Row]:
@@ -224,15 +216,9 @@ def _cost(counts: Sequence[int]) -> Iterator[Row]:
     for count in counts:
         ways = [partial(way, torch.zeros(count)) for way in (_default, _secure, _discrete)]
         # 10^8 discrete values take most of a minute, and nothing settles any more after 10^6.
-        timed = time_alternately(ways, _PASSES) if count <= _MOST_DISCRETE else [[_seconds(way)] for way in ways]
-        for name, seconds in zip(names, timed, strict=True):
-            yield median_row(name, f"{count:,} float32 values", seconds, "processor s")
-
-
-def _seconds(way: Callable[[int], None]) -> float:
-    begin = time.process_time()
-    way(0)
-    return time.process_time() - begin
+        seconds = time_alternately(ways, _PASSES) if count <= _MOST_DISCRETE else time_alternately(ways, 1, settling=0)
+        for name, of_way in zip(names, seconds, strict=True):
+            yield median_row(name, f"{count:,} float32 values", of_way, "processor s")
 
 
 def _default(blank: Tensor, _: int) -> None:

@@ -21,13 +21,9 @@ from attacks.core.attention import attentions
 from attacks.text._subspaces import gradients_of
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
-from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry
-from fedsim.federation.client import local_training
+from benchmarks._victims import make_attack, send_update, try_attack, world_of
+from fedsim.core.types import Batch, Knowledge, Observation
 from fedsim.metrics.text import score_sentences, score_words
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
@@ -80,16 +76,18 @@ def dropout_conditions() -> Iterator[Condition]:
 
 def words(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield how many words come back through dropout, and how many of those are right."""
-    method = registry.get("attack", "dager")
     scores: list[dict[str, float]] = []
-    for observation, truth, world in observe_victims(condition, victims):
-        tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name != _EMBEDDING}
+    for victim in observe_victims(condition, victims):
+        tensors = {name: tensor for name, tensor in victim.entry.update.tensors.items() if name != _EMBEDDING}
+        observation = observe(victim, _KNOWN)
         hidden = replace(
             observation, update=replace(observation.update, tensors=tensors), hidden_parameters=frozenset({_EMBEDDING})
         )
-        guess = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
-        assert world.data.dataset.tokenizer is not None
-        scores.append(score_words(guess, truth.original_batches[0], world.data.dataset.tokenizer))
+        guess, _ = try_attack(make_attack("dager"), hidden, 0, "benchmark dager")
+        tokenizer = victim.world.data.dataset.tokenizer
+        assert guess is not None
+        assert tokenizer is not None
+        scores.append(score_words(guess, victim.truth.original_batches[0], tokenizer))
     for figure, title in (("words_found", "words found"), ("words_right", "found words that are right")):
         yield mean_row(f"DAGER, {title}", condition.name, [score[figure] for score in scores], "share")
 
@@ -97,49 +95,42 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
 def rows(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield the rows of one condition."""
     seen = list(observe_victims(condition, victims))
-    exact = [exact_sentences(*one) for one in seen]
+    exact = [exact_sentences(victim) for victim in seen]
     yield mean_row("DAGER, exact sentences", condition.name, [sum(flags) / len(flags) for flags in exact], "share")
     if condition.federation.get("local_steps", 1) > 1:
         yield mean_row("DAGER, first step's sentences", condition.name, [float(flags[0]) for flags in exact], "share")
-    yield mean_row(
-        "spans with room", condition.name, [float(leaves_room(observation)) for observation, _, _ in seen], "share"
-    )
+    room = [float(leaves_room(observe(victim, _KNOWN))) for victim in seen]
+    yield mean_row("spans with room", condition.name, room, "share")
 
 
-def observe_victims(condition: Condition, victims: int) -> Iterator[tuple[Observation, Truth, World]]:
+def observe_victims(condition: Condition, victims: int) -> Iterator[Victim]:
     """Yield the first updates of the first clients."""
-    model = {"name": "tiny-llama", "blocks": condition.blocks, "dropout": condition.dropout}
-    scenario = {
-        "title": "benchmark",
-        "seed": 5,
-        "data": {"name": "lee-news", "length": 16},
-        "model": model,
-        "federation": {"clients": 20, **condition.federation},
-        "defenses": [condition.defense] if condition.defense else [],
-    }
-    world = build(parse(scenario, "benchmark"))
-    for client in range(victims):
-        update, truth = local_training(world, world.models.first_weights, 1, client)
-        tensors = {name: tensor.to(condition.dtype) for name, tensor in update.tensors.items()}
-        entry = WireEntry(1, client, world.models.first_weights, replace(update, tensors=tensors))
-        yield observe(Victim(world, entry, truth), _KNOWN), truth, world
-
-
-def exact_sentences(observation: Observation, truth: Truth, world: World) -> list[bool]:
-    """Return of every sentence of all steps whether it came back exactly."""
-    method = registry.get("attack", "dager")
-    inputs, labels = (
-        torch.cat([getattr(batch, part) for batch in truth.original_batches]) for part in ("inputs", "labels")
+    world = world_of(
+        {
+            "seed": 5,
+            "data": {"name": "lee-news", "length": 16},
+            "model": {"name": "tiny-llama", "blocks": condition.blocks, "dropout": condition.dropout},
+            "federation": {"clients": 20, **condition.federation},
+            "defenses": [condition.defense] if condition.defense else [],
+        }
     )
-    try:
-        guess = method.make(method.config())(observation, seeding.generator(0, "benchmark dager"))
-    except NotApplicable:
+    for client in range(victims):
+        victim = send_update(world, client)
+        update = victim.entry.update
+        tensors = {name: tensor.to(condition.dtype) for name, tensor in update.tensors.items()}
+        yield replace(victim, entry=replace(victim.entry, update=replace(update, tensors=tensors)))
+
+
+def exact_sentences(victim: Victim) -> list[bool]:
+    """Return of every sentence of all steps whether it came back exactly."""
+    batches, tokenizer = victim.truth.original_batches, victim.world.data.dataset.tokenizer
+    inputs, labels = (torch.cat([getattr(batch, part) for batch in batches]) for part in ("inputs", "labels"))
+    guess, _ = try_attack(make_attack("dager"), observe(victim, _KNOWN), 0, "benchmark dager")
+    if guess is None:
         return [False] * len(inputs)
-    assert world.data.dataset.tokenizer is not None
-    return [
-        bool(sentence.values["exact"])
-        for sentence in score_sentences(guess, Batch(inputs, labels), world.data.dataset.tokenizer).sentences
-    ]
+    assert tokenizer is not None
+    sentences = score_sentences(guess, Batch(inputs, labels), tokenizer).sentences
+    return [bool(sentence.values["exact"]) for sentence in sentences]
 
 
 def leaves_room(observation: Observation) -> bool:

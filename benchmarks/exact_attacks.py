@@ -6,15 +6,14 @@ digits and 10 batches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from benchmarks._budget import EXACT, Outcome, attack_within
+from benchmarks._budget import EXACT, attack_each
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, least, mean_row, median_row, share
-from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
-from fedsim.core import registry
+from benchmarks._victims import DIGITS, PHOTOGRAPHS, make_attack, victims_of
 
 _RATES = (0.0, 0.1, 0.25, 0.5)
 _MODELS = {
@@ -43,7 +42,7 @@ def exact_attacks(budget: Budget) -> Cells:
 def _single_images(name: str, data: Mapping[str, Any], victims: int) -> Iterator[Row]:
     images = "CIFAR-10" if data is PHOTOGRAPHS else "MNIST"
     for rate in _RATES:
-        outcomes = _attack_victims("auto", victims_of(data, {**_MODELS[name], "dropout": rate}, victims))
+        outcomes = attack_each(make_attack("auto"), victims_of(data, {**_MODELS[name], "dropout": rate}, victims))
         psnr, seconds = [one.worst for one in outcomes], [1000.0 * one.seconds for one in outcomes]
         setting = f"auto, {name}, {images}, p = {rate:g}, B = 1"
         yield median_row("PSNR", setting, psnr, "dB", f"> {_MEDIAN:g}")
@@ -74,14 +73,9 @@ def batch_rows(
 ) -> Iterator[Row]:
     """Yield what an attack comes to on whole batches of digits."""
     seen = victims_of(DIGITS, model, victims, batch_size=size, clients=min(_CLIENTS, _DIGITS // size))
-    outcomes = _attack_victims(attack, seen)
+    outcomes = attack_each(make_attack(attack), seen)
     setting = f"{attack}, {setting}"
     yield share(EXACT, setting, [float(one.is_exact) for one in outcomes], must)
     yield mean_row("labels right", setting, [one.labels for one in outcomes], "share")
     yield median_row("worst PSNR of an update", setting, [one.worst for one in outcomes], "dB")
     yield median_row("processor time of a batch", setting, [one.seconds for one in outcomes], "s", seconds)
-
-
-def _attack_victims(name: str, victims: Iterable[Victim]) -> list[Outcome]:
-    method = registry.get("attack", name)
-    return [attack_within(None, method.make(method.config()), one, number) for number, one in enumerate(victims)]

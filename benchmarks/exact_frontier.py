@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-from benchmarks._budget import EXACT, attack_within
+from benchmarks._budget import EXACT, attack_each
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import CASES, Case
 from benchmarks._rows import Row, median_row, share
-from benchmarks._victims import observed_victims, seen_of
-from fedsim.core import registry
+from benchmarks._victims import make_attack, observed_victims, seen_of
 
 _ALL, _FEW = 10, 5
 
@@ -29,13 +28,11 @@ def exact_frontier(budget: Budget) -> Cells:
 
 
 def _rows(case: Case, victims: int, budget: float) -> Iterator[Row]:
-    method = registry.get("attack", case.attack)
-    attack = method.make(method.config.model_validate(dict(case.settings)))
     observed = list(
         observed_victims(case.data, case.model, victims, batch_size=case.batch_size, trained=case.training_steps)
     )
-    seconds = case.longer * budget
-    outcomes = [attack_within(seconds, attack, seen_of(one), number) for number, one in enumerate(observed)]
+    attack = make_attack(case.attack, **case.settings)
+    outcomes = attack_each(attack, map(seen_of, observed), case.longer * budget)
     exact = [float(outcome.is_exact) for outcome in outcomes]
     note = "" if all(exact) else _ideal_attacker_note(ceiling_row(observed[exact.index(0.0)], case.setting))
     yield share(EXACT, case.setting, exact, case.share, note=note)

@@ -13,16 +13,13 @@ from pathlib import Path
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
-from fedsim.core.types import WireEntry
-from fedsim.federation.client import local_training
+from benchmarks._victims import send_update
 from fedsim.judgement.evidence import reach
-from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import Ceiling
 from fedsim.scenario import Scenario, load
 from fedsim.scenario import world as worlds
 from fedsim.scenario.reading import arms
-from fedsim.threat.victim import Victim
 
 _SCENARIO = Path(__file__).parent.parent / "scenarios" / "30_defenses_informed.toml"
 
@@ -31,9 +28,9 @@ def ceilings(scenario: Scenario, victims: int) -> Iterator[Ceiling]:
     """Yield the ceilings of the first clients' first updates."""
     world = worlds.build(scenario)
     for client in range(victims):
-        update, truth = local_training(world, world.models.first_weights, 1, client)
-        if len(truth.original_batches[0]):
-            yield ceiling_of(Victim(world, WireEntry(1, client, world.models.first_weights, update), truth)).ceiling
+        victim = send_update(world, client)
+        if len(victim.truth.original_batches[0]):
+            yield ceiling_of(victim).ceiling
 
 
 @experiment("ideal-attacker", minutes=5, page="defenses/README")
@@ -46,8 +43,7 @@ def ideal_attacker(budget: Budget) -> Cells:
 def rows(name: str, scenario: Scenario, victims: int) -> Iterator[Row]:
     """Yield the ceiling of an arm, what it recovers and what it knows; where it is not defined, a note says why."""
     of_updates = list(ceilings(scenario, victims))
-    rule = Rule.of(scenario.scoring.metric, scenario.scoring.threshold)
-    reached = reach(of_updates, rule)
+    reached = reach(of_updates, scenario.scoring.rule)
     if reached is None or reached.psnr is None or reached.share is None:
         yield Row("ideal attacker", name, 0.0, "dB", n=0, note=reached.text if reached else "no update")
         return

@@ -8,19 +8,16 @@ root mean square.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, median_row
-from fedsim.core.types import WireEntry
-from fedsim.federation.client import local_training
+from benchmarks._victims import send_update, world_of
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import Ceiling
-from fedsim.scenario import parse
-from fedsim.scenario import world as worlds
 from fedsim.threat.replay import replay
-from fedsim.threat.victim import Victim
 
 STEPS, CLIENTS, SEEDS = (1, 2, 4, 8), (1, 2, 4, 8), (0, 1, 2)
 NOISE = 0.1
@@ -29,7 +26,6 @@ NOISE = 0.1
 def ceiling(seed: int, *, steps: int = 1, clients: int = 1, noise: float = 0.0, is_secure: bool = False) -> Ceiling:
     """Return the ceiling of one round: each client takes so many steps of one image each."""
     tables: dict[str, Any] = {
-        "title": "ceilings",
         "seed": seed,
         "data": {"name": "digits"},
         "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0, "bias": True},
@@ -37,15 +33,14 @@ def ceiling(seed: int, *, steps: int = 1, clients: int = 1, noise: float = 0.0, 
         "threat": {"view": "sum" if clients > 1 else "single-update"},
     }
     if noise:
-        defense = {"name": "gradient-noise", "scale": noise, "relative": True, "applies": "per_update"}
-        tables["defenses"] = [defense]
+        tables["defenses"] = [{"name": "gradient-noise", "scale": noise, "relative": True, "applies": "per_update"}]
     if is_secure:
         tables["secure_aggregation"] = {"mode": "ideal"}
-    world = worlds.build(parse(tables, "ceilings"))
-    received = world.models.first_weights
-    update, truth = local_training(world, received, 1, 0)
-    entry = WireEntry(1, 0, received, update, tuple(range(clients)) if clients > 1 else ())
-    return ceiling_of(Victim(world, entry, replay(world, entry).truth if clients > 1 else truth)).ceiling
+    victim = send_update(world_of(tables))
+    if clients > 1:
+        entry = replace(victim.entry, clients=tuple(range(clients)))
+        victim = replace(victim, entry=entry, truth=replay(victim.world, entry).truth)
+    return ceiling_of(victim).ceiling
 
 
 @experiment("ideal-attacker-of-sums", minutes=1, page="ideal-attacker")
@@ -71,6 +66,5 @@ def rows(words: str, ceilings: Sequence[Ceiling]) -> Iterator[Row]:
         "others known": [each.psnr_other_clients_known for each in ceilings],
     }
     for name, values in figures.items():
-        known = [value for value in values if value is not None]
-        if known:
+        if known := [value for value in values if value is not None]:
             yield median_row(name, words, known, "dB")._replace(note=ranks)

@@ -25,13 +25,11 @@ from attacks.combined.question_readout import (
 )
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, median_row, share
+from benchmarks._victims import make_attack, send_update, world_of
 from fedsim.bench import grids
-from fedsim.core import registry, seeding
-from fedsim.core.types import Knowledge, WireEntry
-from fedsim.federation.client import local_training
+from fedsim.core import seeding
+from fedsim.core.types import Knowledge
 from fedsim.record import VictimRecord
-from fedsim.scenario import parse
-from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
@@ -53,36 +51,25 @@ _FROZEN: Mapping[str, Mapping[str, Any]] = {
 _CONFIG = QuestionReadoutConfig(attack="closed-form-vit")
 
 
-def world_of(*components: Mapping[str, Any], is_trained: bool, clients: int) -> World:
+def federation_of(*components: Mapping[str, Any], is_trained: bool, clients: int) -> World:
     """Return clients of one image each."""
-    raw: dict[str, Any] = {
-        "title": "inferred questions",
-        "seed": 21,
-        "data": {"name": "digit-grids", "train": 10 * clients, "test": 500},
-        "model": {"name": "tiny-vlm", "trained": is_trained},
-        "components": list(map(dict, components)),
-        "federation": {"clients": clients, "batch_size": 1},
-        "threat": {"knows": list(WITHHELD)},
-    }
-    world = worlds.build(parse(raw, "benchmark"))
+    world = world_of(
+        {
+            "seed": 21,
+            "data": {"name": "digit-grids", "train": 10 * clients, "test": 500},
+            "model": {"name": "tiny-vlm", "trained": is_trained},
+            "components": list(map(dict, components)),
+            "federation": {"clients": clients, "batch_size": 1},
+            "threat": {"knows": list(WITHHELD)},
+        }
+    )
     world.check()
     return world
 
 
-def sent_by(world: World, client: int) -> Victim:
-    """Return a client's first update beside its truth."""
-    received = world.models.first_weights
-    update, truth = local_training(world, received, 1, client)
-    return Victim(world, WireEntry(1, client, received, update), truth)
-
-
 def found_in(victim: Victim) -> tuple[VictimRecord, VictimRecord]:
     """Return what comes out of an update where question and answer are inferred, and where they are granted."""
-    solve = registry.get("attack", "closed-form-vit")
-    ways = (
-        (QuestionReadout(_CONFIG), WITHHELD),
-        (solve.make(solve.config()), GRANTED),
-    )
+    ways = ((QuestionReadout(_CONFIG), WITHHELD), (make_attack("closed-form-vit"), GRANTED))
     inferred, granted = (
         score(victim, attack(observe(victim, knows), seeding.generator(0, "attack"))).record for attack, knows in ways
     )
@@ -91,7 +78,7 @@ def found_in(victim: Victim) -> tuple[VictimRecord, VictimRecord]:
 
 def solved_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     """Yield how many questions and answers are inferred, and the images' PSNR with them and with granted ones."""
-    pairs = [found_in(sent_by(world, client)) for client in range(clients)]
+    pairs = [found_in(send_update(world, client)) for client in range(clients)]
     for name in ("questions_read", "answers_read"):
         yield share(name.replace("_", " "), label, [float(inferred.values[name] == 1) for inferred, _ in pairs])
     for number, name in enumerate(("inferred", "granted")):
@@ -105,7 +92,7 @@ def frozen_rows(label: str, world: World, clients: int) -> Iterator[Row]:
     spoken = set(map(tuple, world.data.dataset.test.extra_inputs["question"].tolist()))
     orders = list[float]()
     for client in range(clients):
-        victim = sent_by(world, client)
+        victim = send_update(world, client)
         seen = observe(victim, WITHHELD)
         texts = orders_of(seen, _CONFIG)
         orders.append(len(texts))
@@ -141,10 +128,10 @@ def inferred_questions(budget: Budget) -> Cells:
 
 def _component_rows(label: str, is_trained: bool, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
     grids.load_trained_model()
-    yield from solved_rows(label, world_of(component, is_trained=is_trained, clients=clients), clients)
+    yield from solved_rows(label, federation_of(component, is_trained=is_trained, clients=clients), clients)
 
 
 def _frozen(label: str, component: Mapping[str, Any], clients: int) -> Iterator[Row]:
     grids.load_trained_model()
     freeze = {"name": "freeze", "parameters": list(ENCODER)}
-    yield from frozen_rows(label, world_of(freeze, component, is_trained=True, clients=clients), clients)
+    yield from frozen_rows(label, federation_of(freeze, component, is_trained=True, clients=clients), clients)

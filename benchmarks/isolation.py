@@ -15,20 +15,18 @@ import torch
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._passes import run_in_turn
 from benchmarks._rows import Row, median_row, share
+from benchmarks._victims import send_update, world_of
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Reconstruction, WireEntry
-from fedsim.federation.client import local_training
+from fedsim.core.types import Knowledge, Observation, Reconstruction
 from fedsim.processes import packing
 from fedsim.processes.methods import Start, search, start_in_process
 from fedsim.processes.subprocess_runner import start_in_subprocess
-from fedsim.scenario import AttackChoice, parse
-from fedsim.scenario import world as worlds
+from fedsim.scenario import AttackChoice
 from fedsim.threat.observe import observe
-from fedsim.threat.victim import Victim
 
 _FEW, _ALL = 5, 15
 _STEPS = 5  # of an attack
-_KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
+_KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
 _MODELS = {
     "MLP 2 x 256, digits": ({"name": "digits"}, {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.25}),
     "ResNet-18, digits": ({"name": "digits"}, {"name": "resnet18"}),
@@ -60,12 +58,8 @@ def _model_rows(name: str, repeats: int) -> Iterator[Row]:
 
 def _observation(name: str) -> Observation:
     data, model = _MODELS[name]
-    raw = {"title": name, "seed": 1, "data": data, "model": model, "federation": {"clients": 2, "batch_size": 4}}
-    world = worlds.build(parse({**raw, "threat": {"knows": _KNOWS}}, name))
-    update, truth = local_training(world, world.models.first_weights, 1, 0)
-    return observe(
-        Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth), world.scenario.threat.knows
-    )
+    tables = {"seed": 1, "data": data, "model": model, "federation": {"clients": 2, "batch_size": 4}}
+    return observe(send_update(world_of(tables)), _KNOWS)
 
 
 def _time_attack(how: Start, observation: Observation) -> _Timed:

@@ -9,8 +9,6 @@ machine count less. Of adapters the server has taken one step of Adam, as before
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -20,16 +18,15 @@ from torch import Tensor, nn
 
 from benchmarks import _adapter_rows
 from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._passes import timed
 from benchmarks._rows import Row, mean_row, median_row, share
-from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
+from benchmarks._victims import gradient_seen, make_attack, try_attack
+from fedsim.core import registry
 from fedsim.core.nets.checkpoints import SMOLLM2, quiet, smollm2
 from fedsim.core.nets.losses import IGNORED, cross_entropy
-from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update
+from fedsim.core.types import Batch, Dataset, InputSpec, Observation
 from fedsim.metrics.text import score_sentences
 from fedsim.models._checkpoint import causal_model
-from fedsim.scenario import Choice
 
 _LENGTH, _TOKENS, _WRITTEN = 16, 49_152, 32
 _SPEC = InputSpec((_LENGTH,), _TOKENS, (), (), vocabulary=_TOKENS)
@@ -91,12 +88,8 @@ def loading_rows() -> Iterator[Row]:
     """Yield the time until a fresh model has scored its first token, transformers being imported."""
     causal_model(smollm2(), _SPEC)
     token = torch.zeros(1, 1, dtype=torch.long)
-    seconds: list[float] = []
-    for _ in range(5):
-        begin = time.process_time()
-        with torch.no_grad():
-            causal_model(smollm2(), _SPEC)(token)
-        seconds.append(time.process_time() - begin)
+    with torch.no_grad():
+        seconds = [timed(lambda: causal_model(smollm2(), _SPEC)(token))[1] for _ in range(5)]
     yield median_row("loading the converted checkpoint, and one token", "135M, 538 MB", seconds, "s", "<= 2")
 
 
@@ -117,8 +110,8 @@ def writing() -> list[Row]:
     same = bool(torch.equal(generated(), ours.generate_greedy(prompt, _WRITTEN)))
     ratios: list[float] = []
     for _ in range(5):
-        other = _seconds(generated)
-        ratios.append(_seconds(lambda: ours.generate_greedy(prompt, _WRITTEN)) / other)
+        other = timed(generated)[1]
+        ratios.append(timed(partial(ours.generate_greedy, prompt, _WRITTEN))[1] / other)
     setting = f"135M, {prompt.shape[1]} tokens and {_WRITTEN} more"
     return [
         median_row("greedy text, over that of generate", setting, ratios, "x", "<= 1.0"),
@@ -128,21 +121,15 @@ def writing() -> list[Row]:
 
 def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: int, words: str = "") -> list[Row]:
     """Return what DAGER takes on batches of so many sentences, what it reads, and how many it refuses."""
-    method = registry.get("attack", "dager")
-    attack = method.make(method.config())
-    seconds: list[float] = []
-    exact: list[float] = []
-    refused: list[float] = []
+    attack, seconds, exact, refused = make_attack("dager"), list[float](), list[float](), list[float]()
     assert dataset.tokenizer is not None
     long = (dataset.train.labels != IGNORED).all(1).nonzero().squeeze(1)
     for trial in range(trials):
         source = torch.Generator().manual_seed(trial)
         chosen = long[torch.randperm(len(long), generator=source)[:size]]
-        batch = Batch(dataset.train.inputs[chosen], dataset.train.labels[chosen])
-        observation = observe_gradient(model, batch, dataset)
-        begin = time.process_time()
-        guess = _guess_trial(attack, observation, trial)
-        seconds.append(time.process_time() - begin)
+        batch = dataset.train.select(chosen)
+        guess, taken = try_attack(attack, observe_gradient(model, batch, dataset), trial, "attack")
+        seconds.append(taken)
         refused.append(float(guess is None))
         scored = score_sentences(guess, batch, dataset.tokenizer).sentences if guess else ()
         exact.append(sum(sentence.values["exact"] for sentence in scored) / size)
@@ -154,39 +141,9 @@ def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: in
     ]
 
 
-def _guess_trial(attack: Attack[Any], observation: Observation, trial: int) -> Reconstruction | None:
-    """Return what an attack guesses; None where it refuses."""
-    try:
-        return attack(observation, seeding.generator(trial, "attack"))
-    except NotApplicable as reason:
-        print(f"dager: {reason}", file=sys.stderr)
-        return None
-
-
 def observe_gradient(model: nn.Module, batch: Batch, dataset: Dataset) -> Observation:
     """Return what a server sees of one gradient of all weights that are trained."""
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     loss = cross_entropy(model(batch.inputs), batch.labels)
     gradient = torch.autograd.grad(loss, list(parameters.values()))
-    tensors = dict(zip(parameters, gradient, strict=True))
-    return Observation(
-        threat=ThreatModel(knows=("batch-size", "dropout-rates")),
-        model=model,
-        loss=cross_entropy,
-        update=Update("gradient", tensors, {}, len(batch), float(loss.detach())),
-        spec=dataset.spec,
-        local_steps=1,
-        learning_rate=1.0,
-        sites=(),
-        batch_size=len(batch),
-        labels=None,
-        masks=None,
-        known_methods=(),
-        task=Choice(name=dataset.task).make("task"),
-    )
-
-
-def _seconds(work: Any) -> float:
-    begin = time.process_time()
-    work()
-    return time.process_time() - begin
+    return gradient_seen(model, dict(zip(parameters, gradient, strict=True)), batch, dataset.spec, dataset.task)

@@ -23,11 +23,10 @@ from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row, share
-from benchmarks._victims import KNOWN, Victim, victims_of
+from benchmarks._victims import KNOWN, Victim, make_attack, victims_of
 from fedsim.bench.denoisers import load_trained_denoiser
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
 from fedsim.core.types import MethodDescription, Observation
 from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, PrivateNoise, Sparsified
 from fedsim.metrics.image import psnr, to_pixels
@@ -89,8 +88,7 @@ def misfit(observation: Observation, inputs: Tensor) -> float:
 
 def attack_all(name: str, victims: Sequence[Victim], settings: Mapping[str, Any]) -> Guesses | None:
     """Attack every victim at once; None where the attack does not apply."""
-    method = registry.get("attack", name)
-    attack: Attack[Any] = method.make(method.config.model_validate(dict(settings))).with_name(name)
+    attack = make_attack(name, **settings)
     observations = [
         _as_clipping(victim.observation) if name == "map-estimate" else victim.observation for victim in victims
     ]

@@ -16,15 +16,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from benchmarks._budget import EXACT, Outcome, attack_within, items_of, worst_psnr
+from benchmarks._budget import EXACT, Outcome, attack_each, items_of, worst_psnr
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import RESNET, SMALL
 from benchmarks._realism_cells import locate_dataset
 from benchmarks._rows import Row, median_row, share
-from benchmarks._victims import Victim, observed_victims, seen_of
+from benchmarks._victims import make_attack, observed_victims, seen_of
 from benchmarks.trained_victims import accuracy
-from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
 from fedsim.threat import victim as observed
 
@@ -80,7 +79,7 @@ def _rows(case: Case, updates: int, seconds: float) -> Iterator[Row]:
     data = locate_dataset(case.data)
     victims = list(observed_victims(data, model, updates, batch_size=case.batch_size, trained=case.training_steps))
     try:
-        outcomes = [_attack_victim(seen_of(victim), number, seconds) for number, victim in enumerate(victims)]
+        outcomes = attack_each(make_attack("own-statistics"), map(seen_of, victims), seconds)
     except NotApplicable as reason:
         yield Row("refused", case.setting, 1.0, "share", n=updates, note=str(reason))
         return
@@ -95,11 +94,6 @@ def _rows(case: Case, updates: int, seconds: float) -> Iterator[Row]:
     if case.training_steps:
         yield Row("accuracy", case.setting, accuracy(victims[0].world, victims[0].entry.received_weights), "share")
     yield ceiling_row(victims[0], case.setting)
-
-
-def _attack_victim(victim: Victim, number: int, seconds: float) -> Outcome:
-    method = registry.get("attack", "own-statistics")
-    return attack_within(seconds, method.make(method.config()), victim, number)
 
 
 def _psnr_without_grid(outcome: Outcome, victim: observed.Victim) -> float:

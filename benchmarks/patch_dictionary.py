@@ -18,8 +18,7 @@ from benchmarks._budget import EXACT, Outcome, attack_within
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row, median_row, share
-from benchmarks._victims import PHOTOGRAPHS, Victim, observed_victims, seen_of
-from fedsim.core import registry
+from benchmarks._victims import PHOTOGRAPHS, make_attack, observed_victims, seen_of
 from fedsim.core.errors import NotApplicable
 from fedsim.threat import victim as observed
 
@@ -82,11 +81,11 @@ def patch_dictionary(budget: Budget) -> Cells:
 
 
 def _rows(case: Case, most: int, seconds: float) -> Iterator[Row]:
-    outcomes, placed = list[Outcome](), list[float]()
+    attack, outcomes, placed = make_attack("patch-dictionary"), list[Outcome](), list[float]()
     missed: observed.Victim | None = None
     try:
         for number, victim in enumerate(case.victims(most)):  # one at a time: its gradient may be large
-            outcomes.append(_attack(seen_of(victim), number, seconds))
+            outcomes.append(attack_within(seconds, attack, seen_of(victim), number))
             placed.append(_placed_share(outcomes[-1].guess.inputs, victim.truth.batches[0].inputs, case.patch))
             missed = missed or (None if outcomes[-1].is_exact else victim)
     except NotApplicable as reason:
@@ -98,11 +97,6 @@ def _rows(case: Case, most: int, seconds: float) -> Iterator[Row]:
     yield median_row("processor seconds an update", case.setting, [one.seconds for one in outcomes], "s")
     if missed is not None:
         yield ceiling_row(missed, case.setting)
-
-
-def _attack(victim: Victim, number: int, seconds: float) -> Outcome:
-    method = registry.get("attack", "patch-dictionary")
-    return attack_within(seconds, method.make(method.config()), victim, number)
 
 
 def _placed_share(guesses: Tensor, images: Tensor, patch: int) -> float:

@@ -19,16 +19,15 @@ from torch import Tensor
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
 from benchmarks._secure_round import SecureRound
-from fedsim.core import registry, seeding
+from benchmarks._victims import make_attack, send_update, world_of
+from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
-from fedsim.federation.client import local_training
 from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.per_element import tell, with_contributions
 from fedsim.privacy.secure_aggregation.ring import modular_sum
 from fedsim.processes.methods import InProcessRunner, search
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
+from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
 from fedsim.threat.scoring import score
@@ -50,10 +49,9 @@ class Seen:
     honest: Tensor
 
 
-def world_of(least: int, tables: dict[str, Any], seed: int, clients: int) -> World:
+def federation_of(least: int, tables: dict[str, Any], seed: int, clients: int) -> World:
     """Return a federation behind secure aggregation that asks for so many contributors to an element."""
     raw = {
-        "title": "benchmark",
         "seed": seed,
         "federation": {"algorithm": "fedsgd", "clients": clients, "batch_size": 2},
         "aggregation": {"name": "mean", "weighted": False},
@@ -61,14 +59,14 @@ def world_of(least: int, tables: dict[str, Any], seed: int, clients: int) -> Wor
         **tables,
     }
     raw["threat"] = {**raw.get("threat", {}), "view": "sum"}
-    return build(parse(raw, "benchmark"))
+    return world_of(raw)
 
 
 def see(world: World, colluders: int) -> Seen:
     """Run a round of all clients, beside colluding ones, and return what the server makes of its sum."""
     settings, layout = secure_settings(world), world.models.layout
     clients = range(world.scenario.federation.clients)
-    updates = [local_training(world, world.models.first_weights, 1, client)[0] for client in clients]
+    updates = (send_update(world, client).entry.update for client in clients)
     vectors = [layout.flat(update.tensors, update.buffers) for update in updates]
     known = [torch.full_like(vectors[0], _KNOWN)] * colluders
     uploads = [summand(world, vector, 1, 0.0, 1, client) for client, vector in enumerate([*vectors, *known])]
@@ -85,15 +83,13 @@ def images_read(variant: str, least: int, colluders: int, seed: int, clients: in
     attack = {"name": "robbing-the-fed", "bins": 64, "variant": variant}
     model = {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0}
     tables = {"data": {"name": "digits"}, "model": model, "threat": {"server": "malicious"}, "attacks": [attack]}
-    world = world_of(least, tables, seed, clients)
+    world = federation_of(least, tables, seed, clients)
     seen, received = see(world, colluders), world.models.first_weights
     tensors, buffers = world.models.layout.unflatten(seen.mean)
     entry = WireEntry(1, 0, received, Update("gradient", tensors, buffers, 0, 0.0), tuple(range(clients)))
     victim = Victim(world, entry, replay(world, entry).truth)
     observation = observe(victim, world.scenario.threat.knows)
-    method = registry.get("attack", "robbing-the-fed")
-    made = method.make(method.config.model_validate({"bins": 64, "variant": variant}))
-    guesses = search(InProcessRunner(made), [observation], [seeding.generator(seed, "attack")])
+    guesses = search(InProcessRunner(make_attack(**attack)), [observation], [seeding.generator(seed, "attack")])
     if isinstance(guesses, str):
         return [0.0] * len(victim.examples)
     record, _ = score(victim, guesses[0])
@@ -106,7 +102,7 @@ def tokens_read(least: int, colluders: int, seed: int, clients: int = 10) -> tup
 
     The second figure is the squared norm of the told mean over that of the true one.
     """
-    world = world_of(least, _TEXT, seed, clients)
+    world = federation_of(least, _TEXT, seed, clients)
     seen, layout = see(world, colluders), world.models.layout
     name, rows = _embedding(world)
     is_disclosed = layout.unflatten(seen.mean)[0][name].abs() > _noise(world, colluders)

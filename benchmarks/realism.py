@@ -12,7 +12,6 @@ cache. With ``--full``: 10 updates a cell instead of 5.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
@@ -21,20 +20,19 @@ import torch
 
 from attacks.core.results import no_guess
 from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._passes import timed
 from benchmarks._realism_cells import BATCH_NORM, CELLS, Cell
 from benchmarks._rows import Row, mean_row, median_row, share
-from benchmarks._victims import KNOWN, kept_weights, trained_weights, world_of
+from benchmarks._victims import KNOWN, kept_weights, make_attack, send_update, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.audit import evidence
 from fedsim.audit.searching import descents, select_searches
 from fedsim.audit.update_attacks import REFERENCE_ITERATIONS
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
-from fedsim.federation.client import local_training
+from fedsim.core.types import Observation, Reconstruction, Tensors
 from fedsim.judgement.evidence import count_recovered, reach
 from fedsim.judgement.outcome import outcome_of
-from fedsim.metrics.success import Rule
 from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.scenario.world import World
@@ -67,7 +65,7 @@ def rows_of(cell: Cell, victims: int, seconds: float) -> Iterator[Row]:
     """
     world, weights = world_of(cell.tables()), weights_of(cell)
     seconds *= cell.network.patience
-    records = [attack_victim(_victim(world, weights, client), client, seconds) for client in range(victims)]
+    records = [attack_victim(send_update(world, client, weights), client, seconds) for client in range(victims)]
     yield Row("accuracy", cell.words, accuracy(world, weights), "share", n=len(world.data.dataset.test))
     yield from _figures(records, world, cell.words)
 
@@ -80,9 +78,8 @@ def attack_victim(victim: Victim, number: int, seconds: float) -> VictimRecord:
         number: of it, which the attack draws by.
         seconds: of the attack; the ideal attacker gets a fifth of them.
     """
-    observation, begin = observe(victim, KNOWN), time.process_time()
-    guess = _guess(observation, number, seconds)
-    taken, record = time.process_time() - begin, score(victim, guess).record
+    guess, taken = timed(partial(_guess, observe(victim, KNOWN), number, seconds))
+    record = score(victim, guess).record
     bound = ceiling_of(victim, seconds=_FOR_THE_CEILING * seconds).ceiling
     return record.model_copy(update={"seconds": taken, "ceiling": bound})
 
@@ -101,20 +98,16 @@ def _guess(observation: Observation, number: int, seconds: float) -> Reconstruct
 
 
 def _auto(observation: Observation, number: int, leave_out: Collection[str], seconds: float) -> Reconstruction:
-    method = registry.get("attack", "auto")
-    attack = method.make(
-        method.config.model_validate({"leave_out": sorted(leave_out), "max_iterations": REFERENCE_ITERATIONS})
-    )
+    attack = make_attack("auto", leave_out=sorted(leave_out), max_iterations=REFERENCE_ITERATIONS)
     return attack(observation, seeding.generator(1, "attack", number), seconds=seconds)
 
 
 def ceiling(cell: Cell) -> Iterator[Row]:
     """Yield how far the ideal attacker comes on the first update of a cell."""
     world, weights = world_of(cell.tables()), weights_of(cell)
-    victim, scoring = _victim(world, weights, 0), world.scenario.scoring
-    ceiling_of_update = ceiling_of(victim).ceiling
-    reached = reach([ceiling_of_update], Rule.of(scoring.metric, scoring.threshold))
-    note = f"{reached.text if reached else ''}, rank {ceiling_of_update.rank} of {ceiling_of_update.inputs}"
+    bound = ceiling_of(send_update(world, 0, weights)).ceiling
+    reached = reach([bound], world.scenario.scoring.rule)
+    note = f"{reached.text if reached else ''}, rank {bound.rank} of {bound.inputs}"
     yield Row("ideal attacker", cell.words, (reached and reached.psnr) or 0.0, "dB", note=note)
 
 
@@ -127,14 +120,8 @@ def weights_of(cell: Cell) -> Tensors:
     )
 
 
-def _victim(world: World, weights: Tensors, client: int) -> Victim:
-    update, truth = local_training(world, weights, 1, client)
-    return Victim(world, WireEntry(1, client, weights, update), truth)
-
-
 def _figures(victims: Sequence[VictimRecord], world: World, setting: str) -> Iterator[Row]:
-    scoring = world.scenario.scoring
-    rule = Rule.of(scoring.metric, scoring.threshold)
+    rule = world.scenario.scoring.rule
     items = [victim.scores for victim in victims if victim.scores]
     ideal, state = evidence.ideal(victims, rule).text, outcome_of(victims, rule)
     winners = Counter(map(_winner, victims))

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._passes import timed
 from benchmarks._rows import Row, median_row
-from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
-from fedsim.core import registry, seeding
+from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, make_attack, victims_of
+from fedsim.core import seeding
 from fedsim.core.foreign import pytorch
-from fedsim.core.hooks import Attack
 from fedsim.core.types import Step
 
 _CASES: tuple[tuple[str, Mapping[str, Any], Mapping[str, Any], tuple[int, ...], int], ...] = (
@@ -110,17 +110,8 @@ def core_rates() -> Rates:
     """Measure this core, the best of many tries each."""
     one, other = torch.randn(2, _SIDE, _SIDE)
     long = torch.ones(_IN_SHARED_CACHE)
-    product, reading = _quickest(lambda: one @ other), _quickest(long.sum)
+    product, reading = (min(timed(work)[1] for _ in range(20)) for work in (lambda: one @ other, long.sum))
     return Rates(2.0 * _SIDE**3 / product, 4.0 * _IN_SHARED_CACHE / reading)
-
-
-def _quickest(work: Callable[[], object], tries: int = 20) -> float:
-    seconds: list[float] = []
-    for _ in range(tries):
-        begin = time.process_time()
-        work()
-        seconds.append(time.process_time() - begin)
-    return min(seconds)
 
 
 def _products(victims: Sequence[Victim], rates: Rates, iterations: int) -> Products:
@@ -136,9 +127,7 @@ def _seconds_an_iteration(victims: Sequence[Victim], iterations: int) -> float:
 
 
 def _attack(victims: Sequence[Victim], iterations: int, on_step: Callable[[Step], None]) -> None:
-    method = registry.get("attack", "dropout-inversion")
-    settings = {"max_iterations": iterations, "threshold": 0.0, "patience": 1_000_000}
-    attack: Attack[Any] = method.make(method.config.model_validate(settings))
+    attack = make_attack("dropout-inversion", max_iterations=iterations, threshold=0.0, patience=1_000_000)
     generators = [seeding.generator(1, "attack", index) for index in range(len(victims))]
     others = [lambda _step: None for _ in victims[1:]]
     attack.together([victim.observation for victim in victims], generators, [on_step, *others])

@@ -19,12 +19,12 @@ from torchvision.models import DenseNet
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
+from benchmarks._victims import world_of
 from fedsim.core.registry import for_scenarios
 from fedsim.core.types import InputSpec, Tensors
 from fedsim.experiment import runner
 from fedsim.federation.apps import evaluate_model
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
+from fedsim.scenario.world import World
 
 _ROUNDS, _CLIENTS, _BATCH = 30, 4, 32
 _PUBLIC = 100  # examples of the server
@@ -54,27 +54,6 @@ def small_densenet(spec: InputSpec) -> nn.Module:
     return model
 
 
-def world_of(network: dict[str, Any], defenses: list[dict[str, Any]], seed: int) -> World:
-    """Return a federation of four clients that train a network on digits."""
-    raw = {
-        "title": "benchmark",
-        "seed": seed,
-        "data": {"name": "digits"},
-        "model": network,
-        "federation": {
-            "algorithm": "fedavg",
-            "clients": _CLIENTS,
-            "batch_size": _BATCH,
-            "local_epochs": 1,
-            "optimizer": {"name": "sgd", "learning_rate": 0.1},
-            "rounds": _ROUNDS,
-            "evaluate_every": 1000,
-        },
-        "defenses": defenses,
-    }
-    return build(parse(raw, "benchmark"))
-
-
 def defenses(running_statistics: str, deviation: float) -> list[dict[str, Any]]:
     """Return the table of local-dp with noise of a standard deviation on each entry."""
     noise = {"clip": _CLIP, "noise_multiplier": deviation / _CLIP}
@@ -83,7 +62,17 @@ def defenses(running_statistics: str, deviation: float) -> list[dict[str, Any]]:
 
 def accuracies(network: dict[str, Any], defended: list[dict[str, Any]], seed: int) -> tuple[float, float]:
     """Return the accuracy after training, as it is and with re-estimated running statistics."""
-    world = world_of(network, defended, seed)
+    federation = {
+        "algorithm": "fedavg",
+        "clients": _CLIENTS,
+        "batch_size": _BATCH,
+        "local_epochs": 1,
+        "optimizer": {"name": "sgd", "learning_rate": 0.1},
+        "rounds": _ROUNDS,
+        "evaluate_every": 1000,
+    }
+    tables = {"data": {"name": "digits"}, "model": network, "federation": federation, "defenses": defended}
+    world = world_of({"seed": seed, **tables})
     weights = runner.train(world, lambda _record: None).weights
     return _accuracy(world, weights), _accuracy(world, re_estimated(world, weights))
 

@@ -7,7 +7,6 @@ says what the first update holds. Without ``--full``: 5 victims a setting. With 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -18,17 +17,14 @@ import torch
 from benchmarks._ceiling import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._frontier_cases import LENET, SMALL
+from benchmarks._passes import timed
 from benchmarks._rows import Row, mean_row, median_row, share
-from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS
-from fedsim.core import registry, seeding
+from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS, make_attack, send_update, world_of
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import WireEntry
-from fedsim.federation.client import local_training
 from fedsim.metrics.image import HALF_STEP
-from fedsim.scenario import parse
-from fedsim.scenario.world import build
-from fedsim.threat import victim as observed
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _ALL, _FEW = 10, 5
 MLP: Mapping[str, Any] = {"name": "mlp"}
@@ -112,45 +108,34 @@ def _rows(case: Case, victims: int, most: float) -> Iterator[Row]:
         yield ceiling_row(attacked[0], setting)
 
 
-def _victims(case: Case, victims: int) -> Iterator[observed.Victim]:
+def _victims(case: Case, victims: int) -> Iterator[Victim]:
     """Yield updates of the first clients; for a LeNet each client's batch is the same in every step."""
-    world = build(parse(_tables(case), "benchmark"))
+    optimizer: dict[str, Any] = {"name": case.optimizer, "learning_rate": case.rate}
+    optimizer |= {"momentum": case.momentum} if case.optimizer == "sgd" else {}
+    clients = 20 // (case.steps * case.batch_size) if case.data is PHOTOGRAPHS else 20
+    training = {"algorithm": "fedavg", "local_steps": case.steps, "optimizer": optimizer}
+    bias = {"bias": case.bias} if case.model is MLP else {}
+    world = world_of(
+        {
+            "seed": 5,
+            "data": dict(case.data),
+            "model": {**case.model, **bias, "dropout": case.dropout},
+            "federation": {"clients": clients, "batch_size": case.batch_size, **training},
+        }
+    )
     if case.model is SMOOTH:
         client_shares = [case.batch_size * client + torch.arange(case.batch_size) for client in range(victims)]
         world = replace(world, data=replace(world.data, shares=client_shares))
-    received = world.models.first_weights
-    for client in range(min(victims, world.scenario.federation.clients)):
-        update, truth = local_training(world, received, 1, client)
-        yield observed.Victim(world, WireEntry(1, client, received, update), truth)
+    return (send_update(world, client) for client in range(min(victims, clients)))
 
 
-def _attack_case(case: Case, victim: observed.Victim, most: float) -> tuple[float, float, float]:
+def _attack_case(case: Case, victim: Victim, most: float) -> tuple[float, float, float]:
     """Return the share of images that came back, whether they explain the update, and the seconds of at most `most`."""
-    method, begin = registry.get("attack", case.attack), time.process_time()
     generator = seeding.generator(1, "attack", victim.entry.client)
-    guess = method.make(method.config())(observe(victim, KNOWN), generator, seconds=most)
-    seconds = time.process_time() - begin
+    guess, seconds = timed(partial(make_attack(case.attack), observe(victim, KNOWN), generator, seconds=most))
     scale = torch.tensor(victim.world.data.dataset.spec.std, dtype=torch.float64)[:, None, None]
     true = (scale * torch.cat([batch.inputs for batch in victim.truth.batches])).flatten(1)
     guesses = (scale * guess.inputs).flatten(1)
     near = torch.cdist(true, guesses, p=torch.inf) <= HALF_STEP
     right = float(near.any(1).double().mean()) if len(guesses) else 0.0
     return right, float(guess.is_exact), seconds
-
-
-def _tables(case: Case) -> Mapping[str, Any]:
-    optimizer: dict[str, Any] = {"name": case.optimizer, "learning_rate": case.rate}
-    optimizer |= {"momentum": case.momentum} if case.optimizer == "sgd" else {}
-    return {
-        "title": "benchmark",
-        "seed": 5,
-        "data": dict(case.data),
-        "model": {**case.model, **({"bias": case.bias} if case.model is MLP else {}), "dropout": case.dropout},
-        "federation": {
-            "clients": 20 // (case.steps * case.batch_size) if case.data is PHOTOGRAPHS else 20,
-            "batch_size": case.batch_size,
-            "algorithm": "fedavg",
-            "local_steps": case.steps,
-            "optimizer": optimizer,
-        },
-    }

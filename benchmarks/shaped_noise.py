@@ -17,17 +17,14 @@ from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
-from fedsim.core import registry, seeding
-from fedsim.core.types import WireEntry
+from benchmarks._victims import make_attack, send_update, world_of
+from fedsim.core import seeding
 from fedsim.experiment import runner
 from fedsim.federation.apps import evaluate_model
-from fedsim.federation.client import local_training
 from fedsim.processes.methods import InProcessRunner, search
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
+from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
-from fedsim.threat.victim import Victim
 
 _ROUNDING = 6e-8  # of float32, relative to a tensor's root mean square
 _PRIOR = 0.14  # variance of a pixel of the digits, in [0, 1]
@@ -46,24 +43,19 @@ def defenses(kind: str, share: float) -> list[dict[str, Any]]:
     return [{"name": "gradient-noise", "scale": share, "relative": True}]
 
 
-def world_of(kind: str, share: float, seed: int, batch: int, rounds: int = 1) -> World:
+def federation_of(kind: str, share: float, seed: int, batch: int, rounds: int = 1) -> World:
     """Return a federation of small smooth networks on digits."""
-    raw = {
-        "title": "benchmark",
-        "seed": seed,
-        "data": {"name": "digits"},
-        "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0},
-        "federation": {
-            "algorithm": "fedsgd",
-            "clients": 8,
-            "batch_size": batch,
-            "rounds": rounds,
-            "evaluate_every": 1000,
-        },
-        "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 0.3}},
-        "defenses": defenses(kind, share),
-    }
-    return build(parse(raw, "benchmark"))
+    federation = {"algorithm": "fedsgd", "clients": 8, "batch_size": batch, "rounds": rounds, "evaluate_every": 1000}
+    return world_of(
+        {
+            "seed": seed,
+            "data": {"name": "digits"},
+            "model": {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0},
+            "federation": federation,
+            "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 0.3}},
+            "defenses": defenses(kind, share),
+        }
+    )
 
 
 def derivative(world: World) -> tuple[Tensor, Tensor]:
@@ -121,14 +113,10 @@ def _mean(covariance: Tensor) -> float:
     return float(covariance.trace()) / len(covariance)
 
 
-def matching_psnr(kind: str, share: float, seed: int, iterations: int) -> float:
+def matching_psnr(kind: str, share: float, seed: int) -> float:
     """Return the PSNR of gradient matching on one image."""
-    world = world_of(kind, share, seed, 1)
-    first = world.models.first_weights
-    update, truth = local_training(world, first, 1, 0)
-    victim = Victim(world, WireEntry(1, 0, first, update), truth)
-    method = registry.get("attack", "inverting-gradients")
-    attack = method.make(method.config.model_validate({"max_iterations": iterations}))
+    victim = send_update(federation_of(kind, share, seed, 1))
+    attack = make_attack("inverting-gradients", max_iterations=_ITERATIONS)
     seen = observe(victim, ("labels", "batch-size", "input-statistics"))
     guesses = search(InProcessRunner(attack), [seen], [seeding.generator(seed, "attack")])
     if isinstance(guesses, str):
@@ -138,7 +126,7 @@ def matching_psnr(kind: str, share: float, seed: int, iterations: int) -> float:
 
 def accuracy(kind: str, share: float, seed: int) -> float:
     """Return the accuracy after training with noise at every step."""
-    world = world_of(kind, share, seed, 8, _ROUNDS)
+    world = federation_of(kind, share, seed, 8, _ROUNDS)
     ended = runner.train(world, lambda _record: None)
     return float(next(iter(evaluate_model(world, ended.weights).values())))
 
@@ -167,7 +155,7 @@ def _rows(size: float, seeds: Sequence[int]) -> Iterator[Row]:
 
 
 def _attack_rows(kind: str, size: float, setting: str, seeds: Sequence[int]) -> Iterator[Row]:
-    yield mean_row("gradient matching", setting, [matching_psnr(kind, size, seed, _ITERATIONS) for seed in seeds], "dB")
+    yield mean_row("gradient matching", setting, [matching_psnr(kind, size, seed) for seed in seeds], "dB")
     yield mean_row("accuracy", setting, [accuracy(kind, size, seed) for seed in seeds], "share")
 
 
@@ -175,7 +163,7 @@ def _decibels(size: float, seeds: Sequence[int]) -> dict[str, list[float]]:
     """Return the PSNR of each attacker, one a seed."""
     by_name: dict[str, list[float]] = {}
     for seed in seeds:
-        world = world_of("none", 0.0, seed, 1)
+        world = federation_of("none", 0.0, seed, 1)
         sizes = [p.numel() for p in world.models.parameters.values()]
         for name, error in errors(*derivative(world), sizes, size).items():
             by_name.setdefault(name, []).append(-10.0 * math.log10(error))

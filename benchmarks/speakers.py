@@ -18,12 +18,10 @@ from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
-from benchmarks._victims import observed_victims, seen_of
+from benchmarks._victims import make_attack, try_attack, victims_of
 from fedsim.components.probe.ridge import Ridge, RidgeConfig
 from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Dataset, InputSpec, Observation, Tensors
+from fedsim.core.types import Dataset, InputSpec, Tensors
 
 DATA: Mapping[str, Any] = {"name": "spoken-digits"}
 CLIENTS, SHORT = 60, 12
@@ -81,26 +79,17 @@ def controls(data: Dataset) -> Iterator[Row]:
         yield _row(f"true spectrogram, {name} never heard", "Allison alone", guessed == speaker.train[unheard_sounds])
 
 
-def reconstruct_spectrogram(name: str, settings: Mapping[str, Any], seen: Observation) -> Tensor | None:
-    """Return the attack's spectrogram, or None where it does not apply."""
-    method = registry.get("attack", name)
-    attack = cast("Attack[Any]", method.make(method.config(**settings)))
-    try:
-        return attack(seen, seeding.generator(0, name)).inputs[0]
-    except NotApplicable:
-        return None
-
-
 def attack_rows(model: Mapping[str, Any], clients: int, listener: Reader, data: Dataset) -> Iterator[Row]:
     """Yield the share of speakers that each attack tells under this model."""
-    victims = list(observed_victims(DATA, model, clients, clients=CLIENTS))
-    views = [seen_of(victim) for victim in victims]
+    views = list(victims_of(DATA, model, clients, clients=CLIENTS))
     owners = [_owner(view.batch.inputs[0], data) for view in views]
     setting = ", ".join(f"{key} {value}" for key, value in model.items() if key != "name")
     for name, settings in ATTACKS.items():
-        guesses = [reconstruct_spectrogram(name, settings, view.observation) for view in views]
+        attack = make_attack(name, **settings)
+        guesses = [try_attack(attack, view.observation, 0, name)[0] for view in views]
         right = [
-            guess is not None and listener.speaker(guess) == owner for guess, owner in zip(guesses, owners, strict=True)
+            guess is not None and listener.speaker(guess.inputs[0]) == owner
+            for guess, owner in zip(guesses, owners, strict=True)
         ]
         yield _row(name, f"{model['name']}, {setting}", torch.tensor(right))
 

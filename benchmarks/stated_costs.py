@@ -7,7 +7,6 @@ caches decide. A stated figure need only order attacks, so it may be wrong by a 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, cast
@@ -15,18 +14,16 @@ from typing import Any, cast
 import torch
 
 from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._passes import timed
 from benchmarks._rows import Row
+from benchmarks._victims import send_update, world_of
 from fedsim.core import registry, seeding
 from fedsim.core.candidates import TRIED_EFFORTS
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import Method
-from fedsim.core.types import Observation, WireEntry
-from fedsim.federation.client import local_training
-from fedsim.scenario import parse
-from fedsim.scenario import world as worlds
+from fedsim.core.types import Observation
 from fedsim.scenario.example import example_of
 from fedsim.threat.observe import observe
-from fedsim.threat.victim import Victim
 
 _GRADIENTS = 200
 _LEAST = 0.02  # seconds
@@ -65,21 +62,16 @@ def _rows(method: Method) -> Iterator[Row]:
 
 def _observe(method: Method) -> Observation:
     """Return the observation of the last attacked round of the attack's example, at the first weights."""
-    world = worlds.build(parse(example_of(method) or {}, method.name))
+    world = world_of(example_of(method) or {})
     world.check()
-    first, found = world.models.first_weights, list[Victim]()
-    for number in world.scenario.threat.rounds:
-        update, truth = local_training(world, first, number, 0)
-        found.append(Victim(world, WireEntry(number, 0, first, update), truth))
-    *earlier, last = found
-    return observe(last, {*world.scenario.threat.knows, *world.scenario.attacks[0].also_knows}, earlier)
+    threat, attack = world.scenario.threat, world.scenario.attacks[0]
+    *earlier, last = (send_update(world, round_=number) for number in threat.rounds)
+    return observe(last, {*threat.knows, *attack.also_knows}, earlier)
 
 
 def _seconds(attack: Attack[Any], observation: Observation) -> float:
-    seconds: list[float] = []
-    for _ in range(3):
+    def run() -> None:
         with torch.random.fork_rng():
-            begin = time.process_time()
             attack(observation, seeding.generator(1, "attack"))
-            seconds.append(time.process_time() - begin)
-    return min(seconds[1:])
+
+    return min([timed(run)[1] for _ in range(3)][1:])

@@ -11,7 +11,6 @@ the next client's sentence. With ``--full`` 16 victims instead of 5.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -22,14 +21,10 @@ import torch
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
 from benchmarks._small_language_model import train_small_model
-from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
+from benchmarks._victims import make_attack, send_update, try_attack, world_of
 from fedsim.core.nets.losses import IGNORED
-from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry
-from fedsim.federation.client import local_training
+from fedsim.core.types import Knowledge, Reconstruction, Tensors, Truth
 from fedsim.metrics.text import score_sentences, score_words
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
@@ -75,7 +70,6 @@ CONDITIONS = (
     Condition("dropout 0.1, masks ignored", 0.1, ignores_masks=True),
     Condition("dropout 0.1, masks estimated", 0.1),
 )
-Seen = tuple[Observation, Truth, World]
 
 
 @experiment("text-attacks", minutes=5, page="benchmarks/text-attacks")
@@ -96,35 +90,32 @@ def compare_attacks(weights: str, conditions: Sequence[Condition], victims: int)
         for name in ATTACKS:
             if condition.estimates and name not in SEARCHES:
                 continue
-            guesses = [run_attack(name, condition, observation) for observation, _, _ in seen]
-            figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
+            ignores = {"unknown_masks": "ignored"} if condition.ignores_masks and name in SEARCHES else {}
+            attack = make_attack(name, **ATTACKS[name], **ignores)
+            guesses = [try_attack(attack, observe(one, _KNOWN), 0, f"benchmark {name}")[0] for one in seen]
+            figures = list(map(scores, guesses, seen))
             for figure in _FIGURES:
                 yield mean_row(figure, f"{name}, {setting}", [of_victim[figure] for of_victim in figures], "share")
             if name in SEARCHES and condition.name == "plain":
-                others = zip([*guesses[1:], guesses[0]], seen, strict=True)
-                control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
+                control = [figure[_RIGHT] for figure in map(scores, [*guesses[1:], guesses[0]], seen)]
                 yield mean_row(_RIGHT, f"{name} on another's gradient, {setting}", control, "share")
         if condition.name == "plain":
-            yield mean_row(_RIGHT, f"chance, {setting}", [chance(truth) for _, truth, _ in seen], "share")
+            yield mean_row(_RIGHT, f"chance, {setting}", [chance(one.truth) for one in seen], "share")
 
 
-def observe_clients(weights: str, condition: Condition, victims: int) -> Iterator[Seen]:
+def observe_clients(weights: str, condition: Condition, victims: int) -> Iterator[Victim]:
     """Yield the first gradients of the first clients."""
     scenario = {
-        "title": "benchmark",
         "seed": 5,
         "data": {"name": "lee-news", "length": _LENGTH},
         "model": {"name": "tiny-llama", "dropout": condition.dropout},
         "federation": {"clients": _CLIENTS, "batch_size": 1},
     }
-    world = build(parse(scenario, "benchmark"))
+    world = world_of(scenario)
     shares = [torch.tensor([_UNSEEN + _STRIDE * client]) for client in range(_CLIENTS)]
     world = replace(world, data=replace(world.data, shares=shares))
-    sent = _learnt() if weights == "trained" else world.models.first_weights
-    for client in range(victims):
-        update, truth = local_training(world, sent, 1, client)
-        entry = WireEntry(1, client, sent, update)
-        yield observe(Victim(world, entry, truth), _KNOWN), truth, world
+    sent = _learnt() if weights == "trained" else None
+    return (send_update(world, client, sent) for client in range(victims))
 
 
 @lru_cache(maxsize=1)
@@ -141,26 +132,14 @@ def chance(truth: Truth) -> float:
     return _mean(shares)
 
 
-def run_attack(name: str, condition: Condition, observation: Observation) -> Reconstruction | None:
-    """Return what an attack guesses, or None where it does not apply."""
-    method = registry.get("attack", name)
-    ignores = {"unknown_masks": "ignored"} if condition.ignores_masks and name in SEARCHES else {}
-    attack = method.make(method.config.model_validate({**ATTACKS[name], **ignores}))
-    try:
-        return attack(observation, seeding.generator(0, f"benchmark {method.name}"))
-    except NotApplicable as reason:
-        print(f"{name}: {reason}", file=sys.stderr)
-        return None
-
-
-def scores(reconstruction: Reconstruction | None, truth: Truth, world: World) -> dict[str, float]:
+def scores(reconstruction: Reconstruction | None, victim: Victim) -> dict[str, float]:
     """Return every figure of one victim; zeros without a guess."""
     if reconstruction is None:
         return dict.fromkeys(_FIGURES, 0.0)
-    assert world.data.dataset.tokenizer is not None
-    batch = truth.original_batches[0]
-    sentences = score_sentences(reconstruction, batch, world.data.dataset.tokenizer).sentences
-    words = score_words(reconstruction, batch, world.data.dataset.tokenizer)
+    batch, tokenizer = victim.truth.original_batches[0], victim.world.data.dataset.tokenizer
+    assert tokenizer is not None
+    sentences = score_sentences(reconstruction, batch, tokenizer).sentences
+    words = score_words(reconstruction, batch, tokenizer)
     return {
         _RIGHT: _mean([sentence.values["token_accuracy"] for sentence in sentences]),
         "exact sentences": _mean([float(sentence.values["exact"]) for sentence in sentences]),

@@ -8,7 +8,6 @@ sentences, rank 64, batches of four.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,15 +18,12 @@ import torch
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._small_language_model import train_small_model
-from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
+from benchmarks._victims import make_attack, send_update, try_attack, world_of
 from fedsim.core.nets.losses import cross_entropy
-from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Tensors, WireEntry
+from fedsim.core.types import Batch, Knowledge, Reconstruction, Tensors
 from fedsim.federation.client import local_training
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
+from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
-from fedsim.threat.victim import Victim
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "components")
 _LENGTH = 16
@@ -59,18 +55,17 @@ LARGE = Case(
 )
 
 
-def world_of(case: Case) -> World:
+def federation_of(case: Case) -> World:
     """Return the federation; client k owns sentences of its own that the model has not seen."""
     lora = {"name": "lora", "targets": ["*.q_proj", "*.v_proj"], "rank": case.rank}
     tables = {
-        "title": "benchmark",
         "seed": 5,
         "data": {"name": "lee-news", "length": _LENGTH, **case.data},
         "model": dict(case.model),
         "components": [lora],
         "federation": {"clients": case.clients, "batch_size": case.batch_size},
     }
-    world = build(parse(tables, "benchmark"))
+    world = world_of(tables)
     shares = [_UNSEEN + case.sentences * client + torch.arange(case.sentences) for client in range(case.clients)]
     return replace(world, data=replace(world.data, shares=shares))
 
@@ -111,27 +106,6 @@ def loss_of(world: World, weights: Tensors) -> float:
     return sum(losses) / len(losses)
 
 
-class Counted(NamedTuple):
-    """What an attack says of one update: shares of the sentences that are exact, and that are wrong ones."""
-
-    exact: float
-    wrong: float
-    refused_share: float
-    seconds: float
-
-
-def attack_update(observation: Observation, truth: Batch, padding: int) -> Counted:
-    """Attack one update; its sentences are filled up with `padding`."""
-    method = registry.get("attack", "dager")
-    begin = time.process_time()
-    try:
-        guess = method.make(method.config())(observation, seeding.generator(1, "attack"))
-    except NotApplicable:
-        return Counted(0.0, 0.0, 1.0, time.process_time() - begin)
-    exact, wrong = count_sentences(guess, truth, padding)
-    return Counted(exact / len(truth), wrong / len(truth), 0.0, time.process_time() - begin)
-
-
 def count_sentences(reconstruction: Reconstruction, truth: Batch, padding: int) -> tuple[int, int]:
     """Return how many true sentences were returned token by token, and how many returned ones are none of them."""
     true = [_strip_padding(row, padding) for row in truth.inputs.tolist()]
@@ -153,18 +127,23 @@ def trained_adapters(budget: Budget) -> Cells:
 
 
 def _rows(case: Case) -> Iterator[Row]:
-    world = world_of(case)
+    world, attack = federation_of(case), make_attack("dager")
     tokenizer = world.data.dataset.tokenizer
     assert tokenizer is not None
     for round_, weights, loss in train_over_rounds(world, case):
-        counts: list[Counted] = []
+        exact, wrong, refused, seconds = [], [], [], []
         for client in range(case.clients):
-            update, truth = local_training(world, weights, round_, client)
-            seen = observe(Victim(world, WireEntry(round_, client, weights, update), truth), _KNOWN)
-            counts.append(attack_update(seen, truth.original_batches[0], tokenizer.padding))
+            victim = send_update(world, client, weights, round_)
+            guess, taken = try_attack(attack, observe(victim, _KNOWN), 1, "attack")
+            truth = victim.truth.original_batches[0]
+            right, false = (0, 0) if guess is None else count_sentences(guess, truth, tokenizer.padding)
+            exact.append(right / len(truth))
+            wrong.append(false / len(truth))
+            refused.append(float(guess is None))
+            seconds.append(taken)
         setting = f"{case.words}, LoRA of rank {case.rank}, B = {case.batch_size}, round {round_}"
         yield Row("mean loss", setting, loss, "nats", n=case.clients * case.sentences)
-        yield mean_row("sentences exact", setting, [one.exact for one in counts], "share")
-        yield mean_row("sentences returned that are wrong", setting, [one.wrong for one in counts], "share", "")
-        yield share("updates refused", setting, [one.refused_share for one in counts])
-        yield median_row("processor seconds an update", setting, [one.seconds for one in counts], "s", "")
+        yield mean_row("sentences exact", setting, exact, "share")
+        yield mean_row("sentences returned that are wrong", setting, wrong, "share")
+        yield share("updates refused", setting, refused)
+        yield median_row("processor seconds an update", setting, seconds, "s")

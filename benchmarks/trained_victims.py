@@ -10,7 +10,6 @@ vision transformer (about half an hour).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -19,16 +18,14 @@ import torch
 from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
+from benchmarks._passes import timed
 from benchmarks._rows import Row, mean_row, median_row, share
-from benchmarks._victims import DIGITS, KNOWN, Victim
-from fedsim.core import registry, seeding
-from fedsim.core.types import Reconstruction, Tensors, WireEntry
+from benchmarks._victims import DIGITS, Victim, make_attack, seen_of, send_update, world_of
+from fedsim.core import seeding
+from fedsim.core.types import Reconstruction, Tensors
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import HALF_STEP
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
-from fedsim.threat import victim as observed
-from fedsim.threat.observe import observe
+from fedsim.scenario.world import World
 
 _CLIENTS = 10
 _MOMENTUM = 0.9
@@ -64,18 +61,6 @@ CASES = (
 )
 
 
-def world_of(case: Case) -> World:
-    """Return a federation of ten clients that send single gradients."""
-    tables = {
-        "title": "benchmark",
-        "seed": 5,
-        "data": dict(DIGITS),
-        "model": dict(case.model),
-        "federation": {"clients": _CLIENTS, "batch_size": case.batch_size},
-    }
-    return build(parse(tables, "benchmark"))
-
-
 def train_over_rounds(world: World, rate: float, rounds: Sequence[int]) -> Iterator[tuple[int, Tensors]]:
     """Yield the weights after some rounds of a server that steps with momentum along the mean gradient."""
     weights = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
@@ -99,13 +84,6 @@ def accuracy(world: World, weights: Tensors) -> float:
     return right
 
 
-def victim(world: World, weights: Tensors, round_: int, client: int) -> Victim:
-    """Return a client's gradient at the weights of a round."""
-    update, truth = local_training(world, weights, round_ + 1, client)
-    seen = observe(observed.Victim(world, WireEntry(round_ + 1, client, weights, update), truth), KNOWN)
-    return Victim(seen, truth.batches[0], world.data.dataset.spec)
-
-
 def count_recovered(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
     """Return how many true images came back, and how many returned ones are none."""
     if not len(guess.inputs):
@@ -117,14 +95,15 @@ def count_recovered(guess: Reconstruction, seen: Victim) -> tuple[int, int]:
 
 
 def _rows(case: Case, rounds: Sequence[int]) -> Iterator[Row]:
-    world, method = world_of(case), registry.get("attack", case.attack)
+    federation = {"clients": _CLIENTS, "batch_size": case.batch_size}
+    world = world_of({"seed": 5, "data": dict(DIGITS), "model": dict(case.model), "federation": federation})
+    attack = make_attack(case.attack)
     for round_, weights in train_over_rounds(world, case.rate, rounds):
         honest, whole, shares, wrong, seconds = [], [], [], [], []
         for client in range(_CLIENTS):
-            seen = victim(world, weights, round_, client)
-            begin = time.process_time()
-            guess = method.make(method.config())(seen.observation, seeding.generator(1, "attack", client))
-            seconds.append(time.process_time() - begin)
+            seen = seen_of(send_update(world, client, weights, round_ + 1))
+            guess, taken = timed(partial(attack, seen.observation, seeding.generator(1, "attack", client)))
+            seconds.append(taken)
             right, false = count_recovered(guess, seen)
             honest.append(float(right > 0 and not false))
             whole.append(float(guess.is_exact and not false))

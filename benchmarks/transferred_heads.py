@@ -26,11 +26,11 @@ from attacks.malicious_server.head_inversion import follow_features, read_featur
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, locate_dataset
 from benchmarks._rows import Row, interval_row, median_row, share
-from benchmarks._victims import DIGITS, KNOWN, kept_weights, trained_weights, world_of
+from benchmarks._victims import DIGITS, KNOWN, kept_weights, send_update, trained_weights, world_of
 from benchmarks.trained_victims import accuracy
 from fedsim.core import seeding
-from fedsim.core.types import Observation, Reconstruction, Tensors, WireEntry
-from fedsim.federation.client import local_training, refusal
+from fedsim.core.types import Observation, Reconstruction, Tensors
+from fedsim.federation.client import refusal
 from fedsim.metrics.statistics import median_interval
 from fedsim.record import ItemScore
 from fedsim.scenario.world import World
@@ -186,11 +186,9 @@ def _tables(network: Network) -> dict[str, Any]:
 
 
 def _attack_clients(place: Place, clients: int) -> Iterator[Seen]:
-    world, received = place.world, place.world.models.first_weights
     features: Tensor | None = None
     for client in range(clients):
-        update, truth = local_training(world, received, 1, client)
-        victim = Victim(world, WireEntry(1, client, received, update), truth)
+        victim = send_update(place.world, client)
         observation = observe(victim, KNOWN)
         features = read_features(observation, place.known_images) if features is None else features
         yield _attack_update(victim, observation, place, features)

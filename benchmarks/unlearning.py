@@ -23,13 +23,11 @@ from torch import Tensor
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, share
-from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
+from benchmarks._victims import make_attack, try_attack, world_of
 from fedsim.core.nets.gradients import gradient_of
 from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
 from fedsim.metrics.image import exact_pixels, to_pixels
-from fedsim.scenario import parse
-from fedsim.scenario.world import World, build
+from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 
@@ -53,13 +51,12 @@ class Seen(NamedTuple):
 def federation() -> World:
     """Return eight clients with 25 digits each, and an untrained network."""
     tables = {
-        "title": "benchmark",
         "seed": 5,
         "data": {"name": "mnist5k", "train": _CLIENTS * _EACH},
         "model": {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0, "bias": True},
         "federation": {"clients": _CLIENTS, "batch_size": 1},
     }
-    return build(parse(tables, "benchmark"))
+    return world_of(tables)
 
 
 def gradient(world: World, weights: Tensors, examples: Batch) -> dict[str, Tensor]:
@@ -121,13 +118,8 @@ def attack_digit(world: World, seen: Seen, number: int, name: str) -> Tensor | N
     update = Update("gradient", seen.gradient, {}, 1, 0.0)
     truth = Truth((chosen,), ((),), update, (chosen,), ({},))
     observation = observe(Victim(world, WireEntry(1, 0, seen.weights, update), truth), _KNOWN)
-    method = registry.get("attack", name)
-    attack = method.make(method.config.model_validate(dict(_ATTACKS[name])))
-    try:
-        guess = attack(observation, seeding.generator(1, "attack", number))
-    except NotApplicable:
-        return None
-    return guess.inputs[0] if len(guess.inputs) else None
+    guess, _ = try_attack(make_attack(name, **_ATTACKS[name]), observation, 1, "attack", number)
+    return guess.inputs[0] if guess is not None and len(guess.inputs) else None
 
 
 def judge_digit(world: World, guess: Tensor | None, number: int) -> tuple[float, float]:

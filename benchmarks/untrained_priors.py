@@ -13,9 +13,8 @@ from typing import Any
 
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row
-from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS, Victim, victims_of
-from fedsim.core import registry, seeding
-from fedsim.core.hooks import Attack
+from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS, Victim, make_attack, victims_of
+from fedsim.core import seeding
 from fedsim.metrics.image import score_items
 
 _ITERATIONS = 500
@@ -68,8 +67,7 @@ def _rows(
 
 def _psnr(name: str, settings: Mapping[str, Any], victims: Sequence[Victim]) -> list[list[float]]:
     """Return the PSNR of each victim's images."""
-    method = registry.get("attack", name)
-    attack: Attack[Any] = method.make(method.config.model_validate({"max_iterations": _ITERATIONS, **settings}))
+    attack = make_attack(name, max_iterations=_ITERATIONS, **settings)
     sources = [seeding.generator(number, "attack") for number in range(len(victims))]
     guesses = attack.together([victim.observation for victim in victims], sources, [lambda _step: None] * len(victims))
     pairs = zip(guesses, victims, strict=True)

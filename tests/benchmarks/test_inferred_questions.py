@@ -3,9 +3,8 @@
 import pytest
 
 from benchmarks import inferred_questions as own
+from benchmarks._victims import send_update, world_of
 from fedsim.core import registry
-from fedsim.scenario import parse
-from fedsim.scenario import world as worlds
 from fedsim.scenario.example import example_of
 
 
@@ -14,11 +13,11 @@ def world():
     """A client that asks for a list of two digits."""
     tables = example_of(registry.get("attack", "question-readout"))
     assert tables is not None
-    return worlds.build(parse(dict(tables), "test"))
+    return world_of(tables)
 
 
 def test_an_inferred_question_costs_the_image_nothing(world) -> None:
-    inferred, granted = own.found_in(own.sent_by(world, 0))
+    inferred, granted = own.found_in(send_update(world))
     assert inferred.values["questions_read"] == inferred.values["answers_read"] == 1.0
     assert inferred.scores[0].values["psnr"] == granted.scores[0].values["psnr"] > 60
 
