@@ -45,7 +45,6 @@ class Seen:
     """What a server makes of a round: the mean update of the honest clients, where it is told, and the true one."""
 
     mean: Tensor
-    revealed_mean: Tensor
     honest: Tensor
 
 
@@ -75,7 +74,7 @@ def see(world: World, colluders: int) -> Seen:
     mean, weight, _ = mean_of(world, disclosed)
     revealed = torch.ones_like(mean, dtype=torch.bool) if disclosed.disclosed_mask is None else disclosed.disclosed_mask
     honest = (mean * weight - _KNOWN * colluders) / len(vectors) * revealed
-    return Seen(honest, revealed, torch.stack(vectors).double().mean(0))
+    return Seen(honest, torch.stack(vectors).double().mean(0))
 
 
 def images_read(variant: str, least: int, colluders: int, seed: int, clients: int = 8) -> list[float]:

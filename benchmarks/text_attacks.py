@@ -120,7 +120,7 @@ def observe_clients(weights: str, condition: Condition, victims: int) -> Iterato
 
 @lru_cache(maxsize=1)
 def _learnt() -> Tensors:
-    return {name: parameter.detach() for name, parameter in train_small_model(_LENGTH).model.named_parameters()}
+    return {name: parameter.detach() for name, parameter in train_small_model(_LENGTH).named_parameters()}
 
 
 def chance(truth: Truth) -> float:

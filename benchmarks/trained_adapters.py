@@ -74,7 +74,7 @@ def first_weights(world: World, case: Case) -> dict[str, torch.Tensor]:
     """Return what round 1 starts from: fresh adapters on a model that knows news."""
     weights = {name: first_weight.clone() for name, first_weight in world.models.first_weights.items()}
     if case.is_tiny:
-        for name, parameter in train_small_model(_LENGTH).model.named_parameters():
+        for name, parameter in train_small_model(_LENGTH).named_parameters():
             part = name.removesuffix(".weight")
             inside = f"{part}.base.weight"
             weights[inside if inside in weights else name] = parameter.detach().clone()
