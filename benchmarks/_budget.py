@@ -6,17 +6,23 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from benchmarks._passes import timed
+from benchmarks._rows import Row
 from benchmarks._victims import Victim
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.time_budget import OUT_OF_TIME
 from fedsim.core.types import Reconstruction
+from fedsim.judgement.evidence import reach
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import complete
+from fedsim.metrics.success import Rule
+from fedsim.questions.attacks.ceiling import ceiling_of
 from fedsim.record import ItemScore
+from fedsim.threat import victim as observed
 
 EXACT = "updates with every image exact"
 """The name of the row that says how many updates came back exactly."""
+_SECONDS = 60.0  # of the ideal attacker, who is asked for an interval where they do not suffice
 
 
 class Outcome(NamedTuple):
@@ -73,3 +79,12 @@ def worst_psnr(items: Iterable[ItemScore]) -> float:
 def are_exact(items: Iterable[ItemScore]) -> bool:
     """Say whether every image is exact: each pixel within half of one of 255 steps."""
     return all(item.values["exact_pixels"] > 0 for item in items)
+
+
+def ceiling_row(victim: observed.Victim, words: str) -> Row:
+    """Return the share of images that the ideal attacker recovers of one update exactly."""
+    reached = reach([ceiling_of(victim, seconds=_SECONDS).ceiling], Rule.of("exact_pixels", 0.5))
+    if reached is None or reached.share is None or reached.psnr is None:
+        return Row("ideal attacker", words, 0.0, "share", n=0, note=reached.text if reached else "none")
+    note = f"median {reached.psnr:.0f} dB"
+    return Row("ideal attacker: images exact", words, reached.share, "share", note=note)

@@ -41,6 +41,18 @@ def lenet(spec: InputSpec, dropout: float = 0.0, activation: Activation = "sigmo
 
 
 @for_scenarios
+def chain(spec: InputSpec, dropout: float) -> nn.Module:
+    """Build two convolutions of stride 1 with an invertible activation, dropout and a linear head."""
+    channels, height, width = spec.shape
+    layers: list[nn.Module] = []
+    for outputs in (4, 6):
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.LeakyReLU(0.2)]
+        channels = outputs
+    head = nn.Linear(channels * height * width, spec.classes)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), head)
+
+
+@for_scenarios
 def resnet18(
     spec: InputSpec,
     width: int = 16,

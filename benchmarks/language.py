@@ -9,17 +9,17 @@ machine count less. Of adapters the server has taken one step of Adam, as before
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks import _adapter_rows
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._passes import timed
-from benchmarks._rows import Row, mean_row, median_row, share
+from benchmarks._passes import time_alternately, timed
+from benchmarks._rows import Row, mean_row, median_row, ratio, share
 from benchmarks._victims import gradient_seen, make_attack, try_attack
 from fedsim.core import registry
 from fedsim.core.nets.checkpoints import SMOLLM2, quiet, smollm2
@@ -28,6 +28,8 @@ from fedsim.core.types import Batch, Dataset, InputSpec, Observation
 from fedsim.metrics.text import score_sentences
 from fedsim.models._checkpoint import causal_model
 
+EXAMPLES, LENGTH, RANK, ALPHA = 4, 32, 8, 16
+PLACES = ("q_proj", "v_proj")
 _LENGTH, _TOKENS, _WRITTEN = 16, 49_152, 32
 _SPEC = InputSpec((_LENGTH,), _TOKENS, (), (), vocabulary=_TOKENS)
 _SIZES = {1: "<= 5", 8: "<= 10", 16: "<= 20", 32: "<= 60", 40: ""}
@@ -60,10 +62,10 @@ def _read_adapters(trials: int) -> Iterator[Row]:
     """Yield what DAGER reads with fewer tokens in a batch than the adapters of a block have rows, and with as many."""
     for places, size, length in _ADAPTED:
         dataset = _news(length)
-        model = _adapter_rows.ours(causal_model(smollm2(), dataset.spec), "lora", places).train()
+        model = ours(causal_model(smollm2(), dataset.spec), "lora", places).train()
         _step_once(model, dataset)
-        rows = _adapter_rows.RANK * len(places)
-        words = f", rank {_adapter_rows.RANK} on {', '.join(places)}: {rows} rows"
+        rows = RANK * len(places)
+        words = f", rank {RANK} on {', '.join(places)}: {rows} rows"
         yield from reading(model, dataset, size, "", trials, words)
 
 
@@ -81,7 +83,7 @@ def _news(length: int) -> Dataset:
 
 
 def _step_rows(passes: int) -> Iterator[Row]:
-    yield from _adapter_rows.rows(causal_model(smollm2(), _SPEC), _TOKENS, passes, "135M")
+    yield from adapter_rows(causal_model(smollm2(), _SPEC), _TOKENS, passes, "135M")
 
 
 def loading_rows() -> Iterator[Row]:
@@ -147,3 +149,60 @@ def observe_gradient(model: nn.Module, batch: Batch, dataset: Dataset) -> Observ
     loss = cross_entropy(model(batch.inputs), batch.labels)
     gradient = torch.autograd.grad(loss, list(parameters.values()))
     return gradient_seen(model, dict(zip(parameters, gradient, strict=True)), batch, dataset.spec, dataset.task)
+
+
+def share_weights(model: nn.Module) -> nn.Module:
+    """Return a copy of a model that shares its weights, so that several fit into memory."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def ours(model: nn.Module, name: str, places: tuple[str, ...], **settings: Any) -> nn.Module:
+    """Return a copy with the adapters of one of the project's components."""
+    method = registry.get("component", name)
+    config = method.config.model_validate({"targets": [f"*.{place}" for place in places], "rank": RANK, **settings})
+    return method.make(config).prepare(share_weights(model), torch.Generator().manual_seed(0))
+
+
+def theirs(model: nn.Module, places: tuple[str, ...], dropout: float) -> nn.Module:
+    """Return a copy with peft's LoRA."""
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 - takes seconds to import
+
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(places), lora_dropout=dropout)
+    return inject_adapter_in_model(config, share_weights(model))
+
+
+def step(model: nn.Module, tokens: Tensor) -> Callable[[int], None]:
+    """Return one training step, to be called with the pass's number."""
+    trained = [p for p in model.train().parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.0)
+
+    def take(_number: int) -> None:
+        optimizer.zero_grad()
+        cross_entropy(model(tokens[:, :-1]), tokens[:, 1:]).backward()
+        optimizer.step()
+
+    return take
+
+
+def adapter_rows(model: nn.Module, vocabulary: int, passes: int, label: str) -> Iterator[Row]:
+    """Yield ratios for LoRA with and without dropout, ALLoRA, and peft's own LoRA once more.
+
+    Args:
+        model: of the names of the Llama family.
+        vocabulary: number of its tokens.
+        passes: of every way, two at least.
+        label: of the model, for the rows.
+    """
+    tokens = torch.randint(vocabulary, (EXAMPLES, LENGTH + 1), generator=torch.Generator().manual_seed(0))
+    ways = {
+        "LoRA": ours(model, "lora", PLACES, alpha=ALPHA),
+        "LoRA, p = 0.1": ours(model, "lora", PLACES, alpha=ALPHA, dropout=0.1),
+        "ALLoRA": ours(model, "allora", PLACES),
+    }
+    others = [theirs(model, PLACES, dropout) for dropout in (0.0, 0.1, 0.0)]
+    *of_ways, plain, dropped, again = time_alternately([step(m, tokens) for m in (*ways.values(), *others)], passes)
+    setting = f"adapters on queries and values, {label}, {EXAMPLES} x {LENGTH} tokens, rank {RANK}"
+    for name, seconds in zip(ways, of_ways, strict=True):
+        under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")
+        yield ratio(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")
+    yield ratio("peft's LoRA / peft's LoRA: a step", setting, again, plain)

@@ -24,10 +24,11 @@ from torch import Tensor
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row, share
 from benchmarks._victims import KNOWN, Victim, make_attack, victims_of
-from fedsim.bench.denoisers import load_trained_denoiser
+from fedsim.bench.denoisers import RECIPES, data_of, load_trained_denoiser
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import MethodDescription, Observation
+from fedsim.core.registry import for_scenarios
+from fedsim.core.types import Dataset, MethodDescription, Observation
 from fedsim.core.types.effects import AddedNoise, Clipped, ClippedParts, PrivateNoise, Sparsified
 from fedsim.metrics.image import psnr, to_pixels
 
@@ -51,6 +52,19 @@ CHANGES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "pruning of 99 %": ({"name": "pruning", "rate": 0.99},),
     **{f"DP-SGD, multiplier {multiplier:g}": _dp_sgd(multiplier) for multiplier in (0.01, 1.0)},
 }
+
+
+@for_scenarios
+def unseen(recipe: str, count: int) -> Dataset:
+    """Return a data set whose training images are test images of a recipe, evenly spread over them.
+
+    Args:
+        recipe: name of the denoiser.
+        count: images.
+    """
+    data = data_of(RECIPES[recipe])
+    chosen = torch.arange(count) * (len(data.test) // count)
+    return replace(data, train=data.test.select(chosen), users=None)
 
 
 class Guesses(NamedTuple):
@@ -154,7 +168,7 @@ def learned_prior(budget: Budget) -> Cells:
 
 
 def _rows(setting: str, count: int) -> Iterator[Row]:
-    data = {"name": "benchmarks._unseen:unseen", "recipe": _DENOISER, "count": count}
+    data = {"name": "benchmarks.learned_prior:unseen", "recipe": _DENOISER, "count": count}
     knows = (*KNOWN, "labels", "defenses")
     victims = list(victims_of(data, MODEL, count, knows=knows, clients=count, defenses=CHANGES[setting]))
     best: dict[str, Guesses] = {}

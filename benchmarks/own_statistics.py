@@ -16,13 +16,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from benchmarks._budget import EXACT, Outcome, attack_each, items_of, worst_psnr
-from benchmarks._ceiling import ceiling_row
+from benchmarks._budget import EXACT, Outcome, attack_each, ceiling_row, items_of, worst_psnr
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._frontier_cases import RESNET, SMALL
-from benchmarks._realism_cells import locate_dataset
 from benchmarks._rows import Row, median_row, share
 from benchmarks._victims import make_attack, observed_victims, seen_of
+from benchmarks.exact_frontier import RESNET, SMALL
+from benchmarks.realism import locate_dataset
 from benchmarks.trained_victims import accuracy
 from fedsim.core.errors import NotApplicable
 from fedsim.threat import victim as observed

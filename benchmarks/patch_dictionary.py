@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks._budget import EXACT, Outcome, attack_within
-from benchmarks._ceiling import ceiling_row
+from benchmarks._budget import EXACT, Outcome, attack_within, ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
 from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._victims import PHOTOGRAPHS, make_attack, observed_victims, seen_of

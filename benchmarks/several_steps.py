@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks._ceiling import ceiling_row
+from benchmarks._budget import ceiling_row
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._frontier_cases import LENET, SMALL
 from benchmarks._passes import timed
 from benchmarks._rows import Row, mean_row, median_row, share
 from benchmarks._victims import DIGITS, KNOWN, PHOTOGRAPHS, make_attack, send_update, world_of
+from benchmarks.exact_frontier import LENET, SMALL
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.metrics.image import HALF_STEP

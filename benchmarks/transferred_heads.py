@@ -24,9 +24,9 @@ from torch import Tensor
 from attacks.core.feature_inversion import STEPS
 from attacks.malicious_server.head_inversion import follow_features, read_features, single_features
 from benchmarks._experiments import Budget, Cells, experiment
-from benchmarks._realism_cells import GROUP_NORM, LENET, SMALL_VIT, Network, locate_dataset
 from benchmarks._rows import Row, interval_row, median_row, share
 from benchmarks._victims import DIGITS, KNOWN, kept_weights, send_update, trained_weights, world_of
+from benchmarks.realism import GROUP_NORM, LENET, SMALL_VIT, Network, locate_dataset
 from benchmarks.trained_victims import accuracy
 from fedsim.core import seeding
 from fedsim.core.types import Observation, Reconstruction, Tensors

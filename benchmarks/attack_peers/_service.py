@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from benchmarks._victims import Victim, read
-from benchmarks._watch import Watch
-from fedsim.core.types import Config
+from fedsim.core.types import Config, Step
 from fedsim.metrics import image
 
 
@@ -42,6 +42,23 @@ class Task(Config):
     def victims(self) -> list[Victim]:
         """Return the victims, whose labels are known."""
         return read(self.folder, self.model, range(self.victim, self.victim + self.together))
+
+
+class Watch:
+    """Processor seconds of an attack at each report of an iteration; a busy machine does not lengthen them.
+
+    Attributes:
+        marks: seconds of the attack until each iteration's report.
+    """
+
+    def __init__(self) -> None:
+        """Start the clock."""
+        self.marks: list[float] = []
+        self._begin = time.process_time()
+
+    def __call__(self, _step: Step) -> None:
+        """Note an iteration."""
+        self.marks.append(time.process_time() - self._begin)
 
 
 class Run(Config):

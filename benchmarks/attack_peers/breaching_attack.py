@@ -16,8 +16,7 @@ from typing import Any  # noqa: E402
 import breaching  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks._watch import Watch  # noqa: E402
-from benchmarks.attack_peers._service import Run, Task, finish_run, serve  # noqa: E402
+from benchmarks.attack_peers._service import Run, Task, Watch, finish_run, serve  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
 from fedsim.core.types import Observation  # noqa: E402
 

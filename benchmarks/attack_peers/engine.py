@@ -8,8 +8,7 @@ process.prepare()
 
 from typing import Any  # noqa: E402
 
-from benchmarks._watch import Watch  # noqa: E402
-from benchmarks.attack_peers._service import Run, Task, finish_run, serve  # noqa: E402
+from benchmarks.attack_peers._service import Run, Task, Watch, finish_run, serve  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.hooks import Attack  # noqa: E402
 

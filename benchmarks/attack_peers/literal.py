@@ -10,8 +10,7 @@ if sys.argv[1:] == ["prepared"]:
     process.prepare()
 
 from benchmarks._literal_dia import literal_dia
-from benchmarks._watch import Watch
-from benchmarks.attack_peers._service import Run, Task, finish_run, serve
+from benchmarks.attack_peers._service import Run, Task, Watch, finish_run, serve
 from fedsim.core import seeding
 
 

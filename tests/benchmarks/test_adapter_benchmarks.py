@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import _adapter_rows as steps
+from benchmarks import language as steps
 from benchmarks._passes import time_alternately
 from fedsim.core import registry
 from fedsim.core.types import InputSpec
@@ -42,7 +42,7 @@ def test_every_way_takes_steps_on_its_own_adapters_alone() -> None:
 
 def test_rows_hold_each_way_to_peft() -> None:
     pytest.importorskip("peft")
-    found = list(steps.rows(small(), 40, 2, "small"))
+    found = list(steps.adapter_rows(small(), 40, 2, "small"))
     assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA", "peft's LoRA"]
     assert [row.must for row in found] == ["<= 1.0"] * 3 + [""]
     assert all(row.value > 0 for row in found)

@@ -9,10 +9,10 @@ import torch
 
 from benchmarks import attack_family
 from benchmarks._budget import attack_within
-from benchmarks._frontier_cases import CASES
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, store_victims, with_settings, yardstick
 from benchmarks._victims import Victim, read, victims_of, write
+from benchmarks.exact_frontier import CASES
 from benchmarks.patch_dictionary import CASES as BATCHES
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError

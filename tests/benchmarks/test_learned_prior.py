@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from benchmarks._unseen import unseen
 from benchmarks._victims import KNOWN, Victim, victims_of
-from benchmarks.learned_prior import CHANGES, MODEL, _as_clipping, explains, misfit
+from benchmarks.learned_prior import CHANGES, MODEL, _as_clipping, explains, misfit, unseen
 from fedsim.bench.denoisers import RECIPES, data_of
 from fedsim.core.types.effects import AddedNoise, Clipped
 from tests.data.installed import need
 
-DATA = {"name": "benchmarks._unseen:unseen", "recipe": "digits-unet", "count": 2}
+DATA = {"name": "benchmarks.learned_prior:unseen", "recipe": "digits-unet", "count": 2}
 KNOWS = (*KNOWN, "labels", "defenses")
 
 

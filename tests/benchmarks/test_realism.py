@@ -9,8 +9,8 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks import realism
 from benchmarks._frontier_models import Norm, resnet18
-from benchmarks._realism_cells import CELLS, Cell, Network
 from benchmarks._rows import Row
+from benchmarks.realism import CELLS, Cell, Network
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec
 from fedsim.scenario import parse

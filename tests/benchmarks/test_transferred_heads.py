@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import transferred_heads
-from benchmarks._realism_cells import Network
+from benchmarks.realism import Network
 
 _SMOOTH = Network("MLP", {"name": "digits"}, {"name": "mlp", "width": 80, "depth": 1, "bias": True}, 1400, 2)
 
