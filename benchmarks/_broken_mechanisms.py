@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,7 @@ from fedsim.core.types import Batch, Tensors
 from fedsim.privacy.coupled import check_step
 from fedsim.privacy.sampling import SamplingClaim, sampling_fault
 
+Step = Callable[[Batch, int, int], Tensors]
 NOISE, CLIP, EXPECTED = 2.0, 0.3, 8
 STEPS = 4  # two of each of two clients
 CALLS = count()
@@ -61,75 +64,78 @@ def plus(one: Tensors, other: Tensors, divisor: float = EXPECTED) -> Tensors:
     return {name: (one[name] + other[name]) / divisor for name in one}
 
 
-def private(batch: Batch, seed: int, step: int) -> Tensors:
-    """DP-SGD as it is: each gradient is clipped, the sum gets noise, and the expected size divides."""
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step))
+def clip_each(every: list[Tensors], clip: float = CLIP) -> list[Tensors]:
+    return [clip_tensors(one, clip) for one in every]
 
 
-def no_clipping(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors(slopes(batch, network()))
-    return plus(total, noise_like(total, seed, step))
+def private(
+    batch: Batch,
+    seed: int,
+    step: int,
+    *,
+    clipped: Callable[[list[Tensors]], list[Tensors]] = clip_each,
+    change: Callable[[Tensors], Tensors] = dict,
+    noise: Callable[[Tensors, int, int, float], Tensors] = noise_like,
+    size: Callable[[list[Tensors]], float] = lambda _every: NOISE * CLIP,
+    divisor: Callable[[list[Tensors]], float] = lambda _every: EXPECTED,
+) -> Tensors:
+    """DP-SGD as it is: each gradient is clipped, the sum gets noise, and the expected size divides.
 
-
-def clips_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
-    total = clip_tensors(sum_tensors(slopes(batch, network())))
-    return plus(total, noise_like(total, seed, step))
-
-
-def clips_parts_of_two(batch: Batch, seed: int, step: int) -> Tensors:
+    Args:
+        batch: the examples.
+        seed: of the noise.
+        step: number of the step.
+        clipped: clips gradients.
+        change: changes their sum.
+        noise: draws noise from a sum, seed, step and standard deviation.
+        size: standard deviation of the noise, from the gradients.
+        divisor: divides the noisy sum, from the gradients.
+    """
     every = slopes(batch, network())
-    total = sum_tensors([clip_tensors(sum_tensors(every[place : place + 2])) for place in range(0, len(every), 2)])
-    return plus(total, noise_like(total, seed, step))
+    total = change(sum_tensors(clipped(every)))
+    return plus(total, noise(total, seed, step, size(every)), divisor(every))
 
 
-def clips_each_layer(batch: Batch, seed: int, step: int) -> Tensors:
-    def by_layer(one: Tensors) -> Tensors:
-        return {name: clip_tensors({name: tensor})[name] for name, tensor in one.items()}
-
-    total = sum_tensors([by_layer(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step))
+def clip_parts_of_two(every: list[Tensors]) -> list[Tensors]:
+    return clip_each([sum_tensors(every[place : place + 2]) for place in range(0, len(every), 2)])
 
 
-def weighs_after_clipping(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    return plus({name: 3 * tensor for name, tensor in total.items()}, noise_like(total, seed, step))
+def clip_each_layer(every: list[Tensors]) -> list[Tensors]:
+    return [{name: clip_tensors({name: tensor})[name] for name, tensor in one.items()} for one in every]
+
+
+def clip_carelessly(every: list[Tensors]) -> list[Tensors]:
+    return [{name: tensor * min(1.0, CLIP / length(one)) for name, tensor in one.items()} for one in every]
+
+
+def median_length(every: list[Tensors]) -> float:
+    return sorted(map(length, every))[len(every) // 2]
+
+
+def clip_at_the_median(every: list[Tensors]) -> list[Tensors]:
+    return clip_each(every, median_length(every))
+
+
+def normalise(total: Tensors) -> Tensors:
+    return {name: 10 * tensor / length(total) for name, tensor in total.items()}
+
+
+def weigh(total: Tensors) -> Tensors:
+    return {name: 3 * tensor for name, tensor in total.items()}
+
+
+def no_noise_in_a_layer(total: Tensors, *draw: Any) -> Tensors:
+    return {**noise_like(total, *draw), "0.bias": torch.zeros(8)}
+
+
+def same_noise_in_layers(total: Tensors, *draw: Any) -> Tensors:
+    return {name: noise_like({name: tensor}, *draw)[name] for name, tensor in total.items()}
 
 
 def mixes_examples(batch: Batch, seed: int, step: int) -> Tensors:
-    model = network(normalised=len(batch) > 1)
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, model)])
-    total = {
-        name: total.get(name, torch.zeros_like(tensor)) for name, tensor in network(normalised=True).named_parameters()
-    }
-    return plus({name: tensor.detach() for name, tensor in total.items()}, noise_like(total, seed, step))
-
-
-def normalises_the_sum(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    total = {name: 10 * tensor / length(total) for name, tensor in total.items()}
-    return plus(total, noise_like(total, seed, step))
-
-
-def clips_at_the_median(batch: Batch, seed: int, step: int) -> Tensors:
-    every = slopes(batch, network())
-    clip = sorted(map(length, every))[len(every) // 2]
-    total = sum_tensors([clip_tensors(one, clip) for one in every])
-    return plus(total, noise_like(total, seed, step, NOISE * CLIP))
-
-
-def clip_of_data_in_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    every = slopes(batch, network())
-    clip = sorted(map(length, every))[len(every) // 2]
-    total = sum_tensors([clip_tensors(one, clip) for one in every])
-    return plus(total, noise_like(total, seed, step, NOISE * clip))
-
-
-def lets_nan_pass(batch: Batch, seed: int, step: int) -> Tensors:
-    def careless(one: Tensors) -> Tensors:
-        return {name: tensor * min(1.0, CLIP / length(one)) for name, tensor in one.items()}
-
-    total = sum_tensors([careless(one) for one in slopes(batch, network())])
+    total = sum_tensors(clip_each(slopes(batch, network(normalised=len(batch) > 1))))
+    parameters = network(normalised=True).named_parameters()
+    total = {name: total.get(name, torch.zeros_like(tensor)).detach() for name, tensor in parameters}
     return plus(total, noise_like(total, seed, step))
 
 
@@ -137,46 +143,6 @@ def raises_on_nan(batch: Batch, seed: int, step: int) -> Tensors:
     if not bool(torch.isfinite(batch.inputs).all()):
         raise ValueError("a record is not finite")
     return private(batch, seed, step)
-
-
-def noise_over_the_size(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step, NOISE * CLIP / len(batch)))
-
-
-def divides_by_the_size(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step), len(batch))
-
-
-def too_little_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step, 0.7 * NOISE * CLIP))
-
-
-def a_layer_without_noise(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    noise = noise_like(total, seed, step)
-    return plus(total, {**noise, "0.bias": torch.zeros(8)})
-
-
-def noise_again_in_each_step(batch: Batch, seed: int, step: int) -> Tensors:
-    return private(batch, seed, 0)
-
-
-def noise_again_in_each_layer(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    noise = {name: noise_like({name: tensor}, seed, step)[name] for name, tensor in total.items()}
-    return plus(total, noise)
-
-
-def averages_twice(batch: Batch, seed: int, step: int) -> Tensors:
-    total = sum_tensors([clip_tensors(one) for one in slopes(batch, network())])
-    return plus(total, noise_like(total, seed, step, NOISE * CLIP / EXPECTED))
-
-
-def noise_again_for_each_client(batch: Batch, seed: int, step: int) -> Tensors:
-    return private(batch, seed, step % (STEPS // 2))
 
 
 def sends_its_loss(batch: Batch, seed: int, step: int) -> Tensors:
@@ -189,11 +155,10 @@ def sends_its_size(batch: Batch, seed: int, step: int) -> Tensors:
 
 
 def draws_elsewhere(batch: Batch, seed: int, step: int) -> Tensors:
-    sent = private(batch, seed, step)
-    return {name: tensor + next(CALLS) for name, tensor in sent.items()}
+    return {name: tensor + next(CALLS) for name, tensor in private(batch, seed, step).items()}
 
 
-def faults_of(step: Callable[[Batch, int, int], Tensors]) -> tuple[str, ...]:
+def faults_of(step: Step) -> tuple[str, ...]:
     """Return what neighbouring batches show of a step."""
     return check_step(step, RECORDS, NOISE, STEPS).faults
 
@@ -203,32 +168,39 @@ def faults_of_shuffling() -> tuple[str, ...]:
     return (sampling_fault(SamplingClaim(4 * [*12 * [8], 4], records=100, rate=0.08)),)
 
 
-MUTANTS: Mapping[Callable[[Batch, int, int], Tensors], str] = {
-    no_clipping: "one record moves",
-    clips_the_sum: "one record moves",
-    clips_parts_of_two: "one record moves",
-    clips_each_layer: "one record moves",
-    weighs_after_clipping: "one record moves",
-    mixes_examples: "one record moves",
-    normalises_the_sum: "one record moves",
-    clips_at_the_median: "one record moves",
-    lets_nan_pass: "not finite",
-    noise_over_the_size: "depends on the records",
-    divides_by_the_size: "depends on the records",
-    averages_twice: "one record moves",
-    too_little_noise: "one record moves",
-    a_layer_without_noise: "moves the output by inf",
-    noise_again_in_each_step: "used again in another step",
-    noise_again_for_each_client: "used again in another step",
-    noise_again_in_each_layer: "is used again in",
+_OF_A_RECORD, _OF_THE_RECORDS = "one record moves", "depends on the records"
+MUTANTS: Mapping[str, tuple[Step, str]] = {
+    "no clipping": (partial(private, clipped=list), _OF_A_RECORD),
+    "clips the sum": (partial(private, clipped=list, change=clip_tensors), _OF_A_RECORD),
+    "clips parts of two": (partial(private, clipped=clip_parts_of_two), _OF_A_RECORD),
+    "clips each layer": (partial(private, clipped=clip_each_layer), _OF_A_RECORD),
+    "weighs after clipping": (partial(private, change=weigh), _OF_A_RECORD),
+    "mixes examples": (mixes_examples, _OF_A_RECORD),
+    "normalises the sum": (partial(private, change=normalise), _OF_A_RECORD),
+    "clips at the median": (partial(private, clipped=clip_at_the_median), _OF_A_RECORD),
+    "lets NaN pass": (partial(private, clipped=clip_carelessly), "not finite"),
+    "noise over the size": (partial(private, size=lambda every: NOISE * CLIP / len(every)), _OF_THE_RECORDS),
+    "divides by the size": (partial(private, divisor=len), _OF_THE_RECORDS),
+    "averages twice": (partial(private, size=lambda _every: NOISE * CLIP / EXPECTED), _OF_A_RECORD),
+    "too little noise": (partial(private, size=lambda _every: 0.7 * NOISE * CLIP), _OF_A_RECORD),
+    "a layer without noise": (partial(private, noise=no_noise_in_a_layer), "moves the output by inf"),
+    "noise again in each step": (lambda batch, seed, _step: private(batch, seed, 0), "used again in another step"),
+    "noise again for each client": (
+        lambda batch, seed, step: private(batch, seed, step % (STEPS // 2)),
+        "used again in another step",
+    ),
+    "noise again in each layer": (partial(private, noise=same_noise_in_layers), "is used again in"),
 }
 """Wrong clipping and noise, with a part of the sentence that says so. Shuffling, which is no step, is the 18th."""
 
-LEAKS: Mapping[Callable[[Batch, int, int], Tensors], str] = {
-    clip_of_data_in_noise: "depends on the records",
-    raises_on_nan: "on one of two neighbours alone",
-    sends_its_loss: "moves the output by inf",
-    sends_its_size: "moves the output by inf",
-    draws_elsewhere: "derive all randomness from the seed",
+LEAKS: Mapping[str, tuple[Step, str]] = {
+    "clip of data in noise": (
+        partial(private, clipped=clip_at_the_median, size=lambda every: NOISE * median_length(every)),
+        _OF_THE_RECORDS,
+    ),
+    "raises on NaN": (raises_on_nan, "on one of two neighbours alone"),
+    "sends its loss": (sends_its_loss, "moves the output by inf"),
+    "sends its size": (sends_its_size, "moves the output by inf"),
+    "draws elsewhere": (draws_elsewhere, "derive all randomness from the seed"),
 }
 """What else a step can give away, with a part of the sentence that says so."""

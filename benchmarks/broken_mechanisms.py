@@ -25,10 +25,10 @@ def broken_mechanisms(_budget: Budget) -> Cells:
 
 
 def _broken() -> Iterator[Row]:
-    steps = [any(sentence in fault for fault in faults_of(step)) for step, sentence in MUTANTS.items()]
+    steps = [any(sentence in fault for fault in faults_of(step)) for step, sentence in MUTANTS.values()]
     shuffled = any("Poisson" in fault for fault in faults_of_shuffling())
     yield share("noticed", "clipping, noise or sampling is wrong", [*steps, shuffled], ">= 1")
-    leaks = [any(sentence in fault for fault in faults_of(step)) for step, sentence in LEAKS.items()]
+    leaks = [any(sentence in fault for fault in faults_of(step)) for step, sentence in LEAKS.values()]
     yield share("noticed", "something else is given away", leaks, ">= 1")
 
 

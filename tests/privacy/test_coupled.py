@@ -28,22 +28,21 @@ def test_what_keeps_its_statement_passes_and_its_distance_is_the_stated_one() ->
     assert 0.8 < outcome.distance / outcome.max_distance <= 1.0 + 1e-5
 
 
-WRONG = [*MUTANTS.items(), *LEAKS.items()]
-SENTENCES = [sentence for _, sentence in WRONG]
+WRONG = {**MUTANTS, **LEAKS}
+SENTENCES = [sentence for _, sentence in WRONG.values()]
 
 
 def test_eighteen_mechanisms_are_broken_and_one_of_them_shuffles() -> None:
-    assert len({step.__name__ for step in MUTANTS}) + len(faults_of_shuffling()) == 18
+    assert len(MUTANTS) + len(faults_of_shuffling()) == 18
     assert "not drawn by Poisson sampling" in faults_of_shuffling()[0]
 
 
 @pytest.mark.parametrize(
     ("mutant", "sentence"),
     [  # quick tests see each sentence once
-        pytest.param(*WRONG[n], marks=pytest.mark.slow if sentence in SENTENCES[:n] else ())
-        for n, sentence in enumerate(SENTENCES)
+        pytest.param(*wrong, marks=pytest.mark.slow if wrong[1] in SENTENCES[:n] else (), id=name)
+        for n, (name, wrong) in enumerate(WRONG.items())
     ],
-    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_a_step_that_is_written_wrongly_is_caught(mutant: Callable[[Batch, int, int], Tensors], sentence: str) -> None:
     faults = faults_of(mutant)
