@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks._markdown import escape_cells, table
 from benchmarks._results import ROOT, describe_run
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.metric import Metric
@@ -133,8 +134,8 @@ def _table(figures: Sequence[ExpectedFigure], metrics: dict[str, Metric]) -> str
             [*(head for head, _ in keys), *titles],
             *([*(line[key] for _, key in keys), *(cell(*line, column) for column in columns)] for line in lines),
         ]
-    heads, *body = map(_escape_cells, rows)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(rows[0]), *body))
+    heads, *body = map(escape_cells, rows)
+    return table(heads, body)
 
 
 def _metric(column: str, metrics: dict[str, Metric]) -> Metric | None:
@@ -171,7 +172,3 @@ def _caption(command: str, tables: Sequence[str], run: Measurement | None) -> st
         f"*`{command} --check` gives these figures again, each within the tolerance that the file states"
         f"{'; ' * bool(notes)}{', '.join(notes)}.*"
     )
-
-
-def _escape_cells(cells: Sequence[str]) -> Iterator[str]:
-    return (cell.replace("|", "\\|") for cell in cells)

@@ -8,7 +8,6 @@ scenario expects (or some of it: `benchmarks._expected`).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -17,20 +16,21 @@ from pathlib import Path
 
 from benchmarks import _costs, _expected, _map, _systems, _values
 from benchmarks._experiments import experiments
+from benchmarks._markdown import escape_cells, link_path, table
 from benchmarks._results import RESULTS, ROOT, Result, read
 from benchmarks._rows import Row
 from fedsim.core.errors import FedsimError, did_you_mean
 
-_BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
-_PICTURE = re.compile(r"(<!-- (?P<kind>map|costs): (?P<name>[a-z0-9-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+)(?:: (?P<cell>[^\n]+?))? -->\n).*?<!-- end -->", re.DOTALL)
+_PICTURE = re.compile(r"(<!-- (?P<kind>map|costs): (?P<name>[a-z0-9-]+) -->\n).*?<!-- end -->", re.DOTALL)
 _PICTURES = {"map": _map, "costs": _costs}
 IMAGES = ROOT / "docs" / "images"
 _EXPECTED = re.compile(
     r"(<!-- expected: (?P<name>[a-z0-9_]+)(?:: (?P<metrics>[^:\n]+?))?(?:: (?P<part>[^\n]+?))? -->\n)"
-    r".*?(?P<end><!-- end -->)",
+    r".*?<!-- end -->",
     re.DOTALL,
 )
-_LIST = re.compile(r"(<!-- (?P<kind>experiments|systems) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
+_LIST = re.compile(r"(<!-- (?P<kind>experiments|systems) -->\n).*?<!-- end -->", re.DOTALL)
 
 
 def without_staleness(text: str) -> str:
@@ -50,56 +50,52 @@ def render_page(text: str, page: str, folder: Path = RESULTS) -> str:
     Raises:
         FedsimError: results or a cell are missing.
     """
+    try:
+        return _render(text, page, folder)
+    except FedsimError as error:
+        raise FedsimError(f"{page}: {error}") from error
 
+
+def _render(text: str, page: str, folder: Path) -> str:
     def block(match: re.Match[str]) -> str:
-        try:
-            result = read(match["name"], folder)
-        except FedsimError as error:
-            raise FedsimError(f"{page}: {error}") from error
-        cell = match["cell"]
+        result, cell = read(match["name"], folder), match["cell"]
         if cell and cell not in result.cells:
             known = did_you_mean(cell, result.cells)
-            raise FedsimError(f"{page}: the results of '{match['name']}' have no cell '{cell}'.{known}")
+            raise FedsimError(f"the results of '{match['name']}' have no cell '{cell}'.{known}")
         rows = result.cells[cell] if cell else result.rows
-        return f"{match[1]}\n{as_table(rows)}\n\n{caption(result, cell)}\n\n{match[4]}"
+        return f"{as_table(rows)}\n\n{caption(result, cell)}"
 
     def picture(match: re.Match[str]) -> str:
         name = match["name"]
         words = _PICTURES[match["kind"]].alt_text(read(name, folder).rows, name)
-        place = os.path.relpath(IMAGES / f"{name}.svg", (ROOT / page).parent)
-        return f"{match[1]}\n![{words}]({place})\n\n{match['end']}"
+        return f"![{words}]({link_path(IMAGES / f'{name}.svg', ROOT / page)})"
 
     def expected(match: re.Match[str]) -> str:
-        try:
-            tables = _expected.as_tables(match["name"], match["metrics"] or "", match["part"] or "")
-        except FedsimError as error:
-            raise FedsimError(f"{page}: {error}") from error
-        return f"{match[1]}\n{tables}\n\n{match['end']}"
+        return _expected.as_tables(match["name"], match["metrics"] or "", match["part"] or "")
+
+    def listing(match: re.Match[str]) -> str:
+        return _systems.as_markdown(page) if match["kind"] == "systems" else _experiment_index(page)
 
     try:
         text = _values.render(text, folder)
     except FedsimError as error:
         raise FedsimError(f"{page}: {error}") from error
-    text = _EXPECTED.sub(expected, _PICTURE.sub(picture, text))
-    lists = {
-        "experiments": lambda: _experiment_index(page),
-        "systems": lambda: _systems.as_markdown(page),
-    }
-    text = _LIST.sub(lambda match: f"{match[1]}\n{lists[match['kind']]()}\n\n{match['end']}", text)
-    return _BLOCK.sub(block, text)
+    for pattern, content in ((_PICTURE, picture), (_EXPECTED, expected), (_LIST, listing), (_BLOCK, block)):
+        text = pattern.sub(lambda match, content=content: f"{match[1]}\n{content(match)}\n\n<!-- end -->", text)
+    return text
 
 
 def _experiment_index(page: str) -> str:
     """Return a line for each page that shows figures: its title, and its experiments with what they take."""
     page_of = attrgetter("page")
     by_page = groupby(sorted(experiments().values(), key=page_of), page_of)
-    lines = ["| page | experiments, minutes |", "| --- | --- |"]
+    rows: list[Sequence[str]] = []
     for place, entries in by_page:
         file = ROOT / "docs" / f"{place}.md"
         title = file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        link = os.path.relpath(file, (ROOT / page).parent)
-        lines.append(f"| [{title}]({link}) | {', '.join(f'`{one.name}` {one.minutes:g}' for one in entries)} |")
-    return "\n".join(lines)
+        names = ", ".join(f"`{one.name}` {one.minutes:g}" for one in entries)
+        rows.append((f"[{title}]({link_path(file, ROOT / page)})", names))
+    return table(("page", "experiments, minutes"), rows)
 
 
 def maps(folder: Path = RESULTS) -> Iterator[tuple[Path, str]]:
@@ -129,7 +125,7 @@ def _table(columns: Sequence[tuple[str, str]], lines: Sequence[tuple[str, Sequen
     body = [
         [setting, *map(cell_of, rows), ", ".join(dict.fromkeys(str(row.n) for row in rows))] for setting, rows in lines
     ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *map(_escape_cells, body)))
+    return table(heads, map(escape_cells, body))
 
 
 def cell_of(row: Row) -> str:
@@ -145,7 +141,3 @@ def cell_of(row: Row) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"  # noqa: PLR2004
-
-
-def _escape_cells(cells: Sequence[str]) -> list[str]:
-    return [cell.replace("|", "\\|") for cell in cells]

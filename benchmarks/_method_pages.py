@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 from benchmarks import _figures, _papers
-from benchmarks._results import RESULTS, ROOT, Result, read
+from benchmarks._markdown import link_path, table
+from benchmarks._results import ROOT, Result, results
 from benchmarks._rows import Row
 from fedsim.cli.pages import Page, page_of
 from fedsim.core.registry.index import entries_of
@@ -42,13 +41,16 @@ def listing(page: str) -> str:
     """Return Markdown for a page of the site: a table of the methods of each kind, with links to their pages."""
     parts = ["# Every method", "Each page is made from the method's docstring, its settings and its measurements."]
     for kind in KINDS:
-        lines = (
-            f"| [{name}]({_link(path_of(entry), page)}) | {_tier(entry)} | {_escape_markdown(entry.summary)} "
-            f"| {_escape_markdown(entry.origin)} |"
+        rows = (
+            (
+                f"[{name}]({link_path(path_of(entry), page)})",
+                _tier(entry),
+                _escape_markdown(entry.summary),
+                _escape_markdown(entry.origin),
+            )
             for name, entry in sorted(entries_of(kind).items())
         )
-        heads = (f"## {kind}\n", "| name | tier | summary | paper |", "| --- | --- | --- | --- |")
-        parts.append("\n".join((*heads, *lines)))
+        parts.append(f"## {kind}\n\n{table(('name', 'tier', 'summary', 'paper'), rows)}")
     return "\n\n".join(parts)
 
 
@@ -90,7 +92,7 @@ def _link_method(name: str, page: str, *, is_value: bool = False) -> str:
     entry = _methods_by_name().get(name)
     if entry is None or (is_value and not _attacks_updates(entry)):
         return f"`{name}`"
-    return f"[`{name}`]({_link(path_of(entry), page)})"
+    return f"[`{name}`]({link_path(path_of(entry), page)})"
 
 
 def _attacks_updates(entry: Entry) -> bool:
@@ -157,18 +159,13 @@ def _settings(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _steps(entry: Entry) -> str:
-    steps = (
-        (step, *(map("`{}`".format, places) if (places := _papers.places_of(entry, step, code)) else ("not built", "")))
-        for step, code in entry.paper_steps
-    )
+    steps = ((step, *_papers.quote_places(entry, step, code)) for step, code in entry.paper_steps)
     return _table("Steps of the paper", ("step", "code", "oracle"), steps)
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(map(_escape_markdown, row))} |" for row in rows]
-    if not lines:
-        return ""
-    return "\n".join((f"## {title}\n", f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *lines))
+    cells = [list(map(_escape_markdown, row)) for row in rows]
+    return f"## {title}\n\n{table(heads, cells)}" if cells else ""
 
 
 def _measured_rows(name: str) -> Iterator[str]:
@@ -191,14 +188,14 @@ def _rows_of(result: Result, name: str) -> Iterator[Row]:
 
 @cache
 def _results() -> tuple[Result, ...]:
-    return tuple(read(file.stem) for file in sorted(RESULTS.glob("*.json")))
+    return tuple(results().values())
 
 
 def _links(entry: Entry) -> str:
     """Return links to the handwritten pages that name a method, and the scenarios that run it."""
     here = path_of(entry)
     links = [
-        f"[{title}]({_link(page, here)})"
+        f"[{title}]({link_path(page, here)})"
         for page, (title, text) in _handwritten().items()
         if f"`{entry.name}`" in text or f"[{entry.name}]" in text
     ]
@@ -222,7 +219,3 @@ def _scenarios() -> Mapping[str, str]:
 
 def _example(example: str) -> str:
     return f"## A small scenario in which it applies\n\n```toml\n{example.strip()}\n```" if example else ""
-
-
-def _link(target: str, page: str) -> str:
-    return Path(os.path.relpath(target, Path(page).parent)).as_posix()

@@ -56,9 +56,9 @@ def _steps_of(node: ast.AST) -> Iterator[tuple[str, str]]:
             yield name, step
 
 
-def places_of(entry: Entry, step: str, code: str) -> tuple[str, str] | None:
-    """Return the full name of a step's code and the path of its test, or None if the step is not built."""
-    return (place_of(entry, code), oracle_of(entry, step)) if code else None
+def quote_places(entry: Entry, step: str, code: str) -> tuple[str, str]:
+    """Return the full name of a step's code and the path of its test for a table, or that the step is not built."""
+    return (f"`{place_of(entry, code)}`", f"`{oracle_of(entry, step)}`") if code else ("not built", "")
 
 
 def link(paper: str) -> str:

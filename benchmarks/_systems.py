@@ -7,7 +7,6 @@ decorators.
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from benchmarks import _expected, _papers
+from benchmarks._markdown import escape_cells, link_path, table
 from benchmarks._results import ROOT
 from fedsim.core.errors import FedsimError, did_you_mean
 from fedsim.core.registry.index import entries_of
@@ -112,9 +112,8 @@ def as_markdown(page: str) -> str:
     Raises:
         FedsimError: a scenario expects no such figure, or a method is not registered.
     """
-    rows = [_HEADS, ["---"] * len(_HEADS), *(row for system in systems() for row in _rows(system))]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    return "\n\n".join([table, *(_section(system, page) for system in systems())])
+    overview = table(_HEADS, (row for system in systems() for row in _rows(system)))
+    return "\n\n".join([overview, *(_section(system, page) for system in systems())])
 
 
 def _rows(system: System) -> Iterator[list[str]]:
@@ -135,15 +134,15 @@ def _figure(system: System, figure: Comparison) -> list[str]:
         _, other = _expected.figure_cell(system.scenario, baseline, control, figure.metric)
     title = f"{title}: {figure.attack}" if figure.attack else title
     title = f"{title}; *{figure.arm}* beside *{baseline}*" if figure.arm else title
-    return [cell.replace("|", "\\|") for cell in (title, other, value)]
+    return escape_cells((title, other, value))
 
 
 def _section(system: System, page: str) -> str:
     """Return a system's methods, claim and privacy."""
-    link = os.path.relpath(ROOT / "docs" / system.page.partition("#")[0], (ROOT / page).parent)
-    anchor = f"#{system.page.partition('#')[2]}" if "#" in system.page else ""
+    page_path, hash_, anchor = system.page.partition("#")
+    link = f"{link_path(ROOT / 'docs' / page_path, ROOT / page)}{hash_}{anchor}"
     methods = (f"`{entry.name}` ({_label(entry)} of {_papers.link(entry.paper)})" for entry in entries(system))
-    claim = f"{', '.join(methods)}; [page]({link}{anchor}). **Claim of the paper.** {system.claim}"
+    claim = f"{', '.join(methods)}; [page]({link}). **Claim of the paper.** {system.claim}"
     return f"## {system.name}\n\n{claim} **For privacy.** {system.privacy}"
 
 

@@ -15,8 +15,8 @@ from benchmarks._rows import Row
 from benchmarks._sources import changed_files
 from fedsim.core.errors import FedsimError, did_you_mean
 
-_VALUE = re.compile(r"(<!-- value: (?P<name>[\w-]+): (?P<part>[^\n]+?) -->)[^\n]*?(<!-- end -->)")
-_ORIGIN = re.compile(r"(<!-- origin: (?P<name>[\w-]+) -->)[^\n]*?(<!-- end -->)")
+_VALUE = re.compile(r"(<!-- value: (?P<name>[\w-]+): (?P<part>[^\n]+?) -->)[^\n]*?<!-- end -->")
+_ORIGIN = re.compile(r"(<!-- origin: (?P<name>[\w-]+) -->)[^\n]*?<!-- end -->")
 CHANGED = " The code has changed since: "
 
 
@@ -30,8 +30,8 @@ def render(text: str, folder: Path) -> str:
     Raises:
         FedsimError: there is no such result, row or expected figure.
     """
-    text = _VALUE.sub(lambda match: f"{match[1]}{_value(match['name'], match['part'], folder)}{match[4]}", text)
-    return _ORIGIN.sub(lambda match: f"{match[1]}{_origin(match['name'], folder)}{match[3]}", text)
+    text = _VALUE.sub(lambda match: f"{match[1]}{_value(match['name'], match['part'], folder)}<!-- end -->", text)
+    return _ORIGIN.sub(lambda match: f"{match[1]}{_origin(match['name'], folder)}<!-- end -->", text)
 
 
 def origin(result: Result, cell: str | None = None) -> str:
