@@ -7,7 +7,7 @@ Assumes: a last linear layer, which is replaced by C codebooks of J pairs, and p
 Leaks: the support of the update lists the cells of a client's records, C pieces of their encoder output; a value's
     gradient is softmax minus target, which gives the label.
 Fails: with momentum, Adam or weight decay, which also change values that the batch did not read.
-Source: Traeuble et al. 2023, arXiv 2207.11240, sections 2 and 3; the page says where its code differs.
+Source: Traeuble et al. 2023, arXiv 2207.11240, sections 2 and 3.
 """
 
 from __future__ import annotations
