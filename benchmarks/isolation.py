@@ -38,7 +38,7 @@ class _Timed(NamedTuple):
     guess: Reconstruction
 
 
-@experiment("isolation", minutes=1, page="benchmarks/isolation")
+@experiment("isolation", minutes=1, page="benchmarks/README")
 def isolation(budget: Budget) -> Cells:
     """Return a cell for each model."""
     return {name: partial(_model_rows, name, _ALL if budget.full else _FEW) for name in _MODELS}
