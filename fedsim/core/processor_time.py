@@ -56,13 +56,13 @@ def processor_seconds_of(pid: int) -> float:
 def _measure_children() -> float:
     """Return the CPU seconds of ended children and of running descendants.
 
-    A process that ends between the two readings would count twice or never, so the reading is repeated.
+    A descendant that ends between the two readings would count twice or never, so the reading is repeated.
     """
     seconds, pids = 0.0, descendants(os.getpid())
     for _ in range(_TRIES):
         times = os.times()
         seconds = times.children_user + times.children_system + _seconds(pids)
-        before, pids = pids, descendants(os.getpid())
+        before, pids = pids, pids and descendants(os.getpid())
         if pids == before:
             break
     return seconds
