@@ -1,10 +1,13 @@
 """`fedsim which`, with the user's code in a subprocess."""
 
+import functools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from fedsim.applicability import targets
 from tests.cli.typed import Say
 
 CLIENT = """
@@ -19,10 +22,14 @@ def broken():
 """
 
 
-@pytest.fixture
-def client(tmp_path: Path) -> str:
-    (tmp_path / "client.py").write_text(CLIENT)
-    return str(tmp_path / "client.py")
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The path of a client; commands that ask the same of it share the answer of one subprocess."""
+    path = tmp_path_factory.mktemp("which") / "client.py"
+    path.write_text(CLIENT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "overview_of_target", functools.cache(targets.overview_of_target))
+        yield str(path)
 
 
 def test_it_answers_first_and_as_json(client: str, command: Say) -> None:
