@@ -88,6 +88,7 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what stays until the end: ten thousand tests, and what they import."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 
