@@ -22,7 +22,7 @@ def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
     import clients
 
     policy = Policy(max_recovered=0.05)
-    record = audit_client(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
+    record = audit_client(clients.make, batches=(1,), minutes=0.03, out=tmp_path, policy=policy)
     found = record.client[0]
     images = sum(len(victim.scores) for victim in found.victims)
     assert found.recovered_share == wilson(images, images)
